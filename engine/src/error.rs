@@ -1,0 +1,102 @@
+//! What can go wrong, as a small stable kind with the story around it.
+//!
+//! A caller branches on [`Kind`]; a person reads the message, which says what was tried, what was
+//! found and what to do.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The device gives no service: the host has moved. Retry at the other device.
+    Fenced,
+    /// A takeover is under way here. Retry here, later.
+    NotReady,
+    /// After a restart, this device has not yet shown that it may serve (R13). Retry later.
+    NotProven,
+    /// The journal has had no free place for the longest time allowed (R9). Retry later.
+    JournalFull,
+    /// The other device did not answer in time. Retry later.
+    Timeout,
+    /// A link to the other device is needed and there is none. Retry later.
+    NoPeer,
+    /// The request is beyond the volume's end, names no volume, or is not sector-aligned.
+    Invalid,
+    /// The request is larger than the advertised limit: split it.
+    TooLarge,
+    /// The settings contradict each other or what is on disk.
+    Config,
+    /// The device stopped after a failed write or sync, or a broken invariant. It stays stopped.
+    Halted,
+    /// The directory was not closed cleanly.
+    Unclean,
+    /// Another process has the device open.
+    Locked,
+    /// Bytes on disk are not what they should be.
+    Damaged,
+    /// The peer sent what it must not send, or belongs to another pair.
+    Protocol,
+    /// The storage failed.
+    Storage,
+}
+
+impl Kind {
+    /// Whether the same request can succeed later, here or (for [`Kind::Fenced`]) at the other
+    /// device, without anybody's help.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Kind::Fenced | Kind::NotReady | Kind::NotProven | Kind::JournalFull | Kind::Timeout | Kind::NoPeer
+        )
+    }
+}
+
+/// A failure: its kind, its story and its source.
+#[derive(Clone, Debug)]
+pub struct Error {
+    kind: Kind,
+    context: String,
+    source: Option<Arc<std::io::Error>>,
+}
+
+impl Error {
+    /// A failure of `kind`; `context` says what was tried, what was found and what to do.
+    pub fn new(kind: Kind, context: impl Into<String>) -> Error {
+        Error { kind, context: context.into(), source: None }
+    }
+
+    /// A failure of the storage below, with what was being done.
+    pub fn storage(context: impl Into<String>, source: std::io::Error) -> Error {
+        Error { kind: Kind::Storage, context: context.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// The same failure as another kind, with more of its story in front.
+    pub fn because(self, kind: Kind, context: impl fmt::Display) -> Error {
+        Error { kind, context: format!("{context}: {}", self.context), source: self.source }
+    }
+
+    /// What went wrong, for programs.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{}: {source}", self.context),
+            None => f.write_str(&self.context),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}

@@ -1,0 +1,36 @@
+//! The line between the two devices, as a trait: TCP, memory, or a simulator's.
+//!
+//! Two lanes, each in order; control may overtake data (R10). Frames are opaque bytes here.
+
+mod memory;
+
+pub use memory::{Line, MemoryLink, memory_link};
+
+use crate::error::Result;
+
+/// Which of the two ordered streams of a link a frame travels in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Shipped records: large, many, in stamp order.
+    Data,
+    /// Hello, takeover, prototype, remote reads, acknowledgements: small, urgent.
+    Control,
+}
+
+/// One end of a link. Frames arrive whole, once and in order per lane, or the link is down.
+pub trait Link: Send + Sync {
+    /// Takes `frame` for delivery; it does not wait for the line. An error says that the link is
+    /// down: [`crate::error::Kind::NoPeer`].
+    fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()>;
+
+    /// The next frame that has arrived, if any; never waits. An error says that the link is down
+    /// and everything that arrived was handed over.
+    fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>>;
+
+    /// Bytes of data-lane frames taken for delivery that have not yet left this end, so that a
+    /// sender need not put more on the line than it can carry.
+    fn queued(&self) -> u64;
+
+    /// Waits until a frame has arrived in `lane` (`true`) or `timeout_ns` have passed.
+    fn wait(&self, lane: Lane, timeout_ns: u64) -> bool;
+}

@@ -1,0 +1,92 @@
+//! The disk below a device, as a trait: a vendor's disks, memory, or a simulator's.
+//!
+//! # The contract
+//! - **Atomic unit**: 512 bytes. A write that is cut by a power loss may leave any subset of its
+//!   sectors; a sector is old or new, never torn.
+//! - **Alignment**: offsets and lengths need none; the engine's are multiples of 512.
+//! - **`sync`**: when it returns `Ok`, every write to that file that returned before `sync` was
+//!   called is durable, and so are the file's existence and length. Nothing is durable before.
+//! - **Short writes** do not exist: a write is complete or an error. After an error any part of it
+//!   may have happened.
+//! - **Failure is final**: after a failed write or sync the engine stops using the storage for
+//!   writing; a storage must never report a lost write as durable later.
+//! - **Concurrency**: all methods may be called from several threads at once. A read that races
+//!   with a write of the same bytes returns any mixture of old and new; the engine checks and
+//!   repeats.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+
+/// The name of a file of a device directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FileName {
+    /// Both copies of the superblock.
+    Superblock,
+    /// The own log: the remote unreflected volume (512/612).
+    OwnLog,
+    /// The received log: the local unreflected volume (511/611).
+    RecvLog,
+    /// A piece of a normal volume (510/610).
+    Segment {
+        /// The volume.
+        volume: u32,
+        /// Which piece of it, from 0.
+        index: u32,
+    },
+}
+
+impl std::fmt::Display for FileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FileName::Superblock => f.write_str("superblock"),
+            FileName::OwnLog => f.write_str("own.log"),
+            FileName::RecvLog => f.write_str("recv.log"),
+            FileName::Segment { volume, index } => write!(f, "volumes/{volume}.{index}"),
+        }
+    }
+}
+
+/// What a new file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Zeros really written, so that later writes neither allocate nor change metadata.
+    Written,
+    /// A hole: nothing allocated, reads as zeros.
+    Sparse,
+}
+
+/// One device's files. See the module for what every method promises.
+pub trait Storage: Send + Sync {
+    /// Creates `file` of `length` bytes, reading as zeros, durable when this returns.
+    /// It is an error if it exists.
+    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()>;
+
+    /// The length of `file` in bytes; `None` if it does not exist.
+    fn length(&self, file: FileName) -> io::Result<Option<u64>>;
+
+    /// Fills `buf` from `offset`. Past the end is an error ([`io::ErrorKind::UnexpectedEof`]),
+    /// and so is a file that does not exist ([`io::ErrorKind::NotFound`]).
+    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bufs`, one after the other, at `offset`. Never extends a file.
+    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Makes `length` bytes at `offset` read as zeros, giving back their space where it can.
+    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Makes every write to `file` that returned before this call durable.
+    fn sync(&self, file: FileName) -> io::Result<()>;
+
+    /// Every file there is, in no order.
+    fn files(&self) -> io::Result<Vec<FileName>>;
+
+    /// The first range at or after `offset` that may hold anything but zeros; `None` at the end.
+    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>>;
+}
+
+mod directory;
+mod mapped;
+mod memory;
+
+pub use directory::Directory;
+pub use memory::Memory;
