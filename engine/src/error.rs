@@ -51,7 +51,12 @@ impl Kind {
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
-            Kind::Fenced | Kind::NotReady | Kind::NotProven | Kind::JournalFull | Kind::Timeout | Kind::NoPeer
+            Kind::Fenced
+                | Kind::NotReady
+                | Kind::NotProven
+                | Kind::JournalFull
+                | Kind::Timeout
+                | Kind::NoPeer
         )
     }
 }

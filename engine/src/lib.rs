@@ -1,0 +1,6 @@
+//! afterimage
+pub mod clock;
+pub mod error;
+pub mod queue;
+pub mod sync;
+pub mod unit;

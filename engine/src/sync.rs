@@ -1,0 +1,9 @@
+//! The only import of atomics, so that loom drives the code that ships.
+//!
+//! Under `--cfg loom` these are loom's; everywhere else they are the standard library's. Locks and
+//! condition variables guard what no loom model looks at and come from `std` directly.
+
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(not(loom))]
+pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
