@@ -1,0 +1,140 @@
+//! Bytes only: what stands on disk and what travels on the wire. No I/O, no state.
+//!
+//! Every layout is little-endian, made of [`zerocopy`] types without padding, and carries a magic
+//! number, a version at a fixed place and a checksum (XXH3-64). Decoders check lengths and
+//! checksums before they believe a field, and never panic on any input. `docs/format.md` has the
+//! byte tables; the golden tests hold both to them.
+
+pub mod batch;
+pub mod frame;
+pub mod superblock;
+
+use crate::unit::{Block, Stamp};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Version of every layout in this module. A reader refuses any other.
+pub const VERSION: u16 = 1;
+
+/// The unit in which logs are laid out, in bytes.
+pub const PAGE: u64 = 4096;
+
+/// The checksum of a block's data, as records carry it from admission to the normal volume.
+pub fn data_checksum(data: &[u8]) -> u64 {
+    xxh3_64(data)
+}
+
+fn checksum(seed: u64, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, seed)
+}
+
+/// A [`Stamp`] as bytes.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct StampBytes {
+    epoch: U64,
+    time: U64,
+    sequence: U32,
+}
+
+impl From<Stamp> for StampBytes {
+    fn from(s: Stamp) -> Self {
+        StampBytes { epoch: s.epoch.into(), time: s.time.into(), sequence: s.sequence.into() }
+    }
+}
+
+impl From<StampBytes> for Stamp {
+    fn from(s: StampBytes) -> Self {
+        Stamp { epoch: s.epoch.get(), time: s.time.get(), sequence: s.sequence.get() }
+    }
+}
+
+/// A row of an unreflected table (figures 12 and 13), in a log's batch and in a shipped frame.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct RowBytes {
+    epoch: U64,
+    time: U64,
+    number: U64,
+    checksum: U64,
+    /// Room for a running digest over applied records; zero in version 1.
+    digest: U64,
+    sequence: U32,
+    volume: U32,
+    index: U32,
+    count: U32,
+    /// 1: a block of data follows; 2: zeros.
+    content: u8,
+    reserved: [u8; 7],
+}
+
+const _: () = assert!(size_of::<RowBytes>() == 64);
+const _: () = assert!(size_of::<StampBytes>() == 20);
+
+/// A row of an unreflected table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The record's place in history.
+    pub stamp: Stamp,
+    /// Where it belongs.
+    pub block: Block,
+    /// Checksum of its data, 0 for zeros.
+    pub checksum: u64,
+    /// Which record of its request, from 0.
+    pub index: u32,
+    /// How many records its request has.
+    pub count: u32,
+    /// Whether a block of data goes with it; if not, the block reads as zeros.
+    pub has_data: bool,
+}
+
+impl From<&Row> for RowBytes {
+    fn from(row: &Row) -> Self {
+        RowBytes {
+            epoch: row.stamp.epoch.into(),
+            time: row.stamp.time.into(),
+            number: row.block.number.into(),
+            checksum: row.checksum.into(),
+            digest: 0.into(),
+            sequence: row.stamp.sequence.into(),
+            volume: row.block.volume.into(),
+            index: row.index.into(),
+            count: row.count.into(),
+            content: if row.has_data { 1 } else { 2 },
+            reserved: [0; 7],
+        }
+    }
+}
+
+impl RowBytes {
+    /// The row, or which field is wrong and how.
+    pub fn decode(&self) -> Result<Row, String> {
+        let has_data = match self.content {
+            1 => true,
+            2 => false,
+            other => return Err(format!("content is {other}, neither 1 (data) nor 2 (zeros)")),
+        };
+        let row = Row {
+            stamp: Stamp {
+                epoch: self.epoch.get(),
+                time: self.time.get(),
+                sequence: self.sequence.get(),
+            },
+            block: Block { volume: self.volume.get(), number: self.number.get() },
+            checksum: self.checksum.get(),
+            index: self.index.get(),
+            count: self.count.get(),
+            has_data,
+        };
+        if row.stamp.epoch == 0 {
+            return Err("epoch is 0, which no record has".into());
+        }
+        if row.index >= row.count {
+            return Err(format!("index {} is not below count {}", row.index, row.count));
+        }
+        Ok(row)
+    }
+}
