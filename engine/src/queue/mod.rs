@@ -193,6 +193,20 @@ impl Slot {
     }
 }
 
+/// What travels with a request and must be in place before it is published: its data. Storing a
+/// pointer is all that an implementation may do (R2).
+pub trait Cargo {
+    /// The request's first position is `first`.
+    fn board(&self, first: Position);
+    /// The request gave `first` up.
+    fn leave(&self, first: Position);
+}
+
+impl Cargo for () {
+    fn board(&self, _: Position) {}
+    fn leave(&self, _: Position) {}
+}
+
 /// Why a record could not be linked.
 enum Conflict {
     /// A younger position already holds this block.
@@ -276,6 +290,17 @@ impl Queue {
     /// Admits a host's write (R1, R2, R16; S1603–S1606 as one step): all its places or none,
     /// stamped under `epoch`, in R and L at once.
     pub fn insert(&self, clk: &Clk, epoch: u64, write: &NewWrite<'_>) -> Insert {
+        self.insert_with(clk, epoch, write, &())
+    }
+
+    /// As [`Queue::insert`], with the request's data.
+    pub fn insert_with(
+        &self,
+        clk: &Clk,
+        epoch: u64,
+        write: &NewWrite<'_>,
+        cargo: &impl Cargo,
+    ) -> Insert {
         let count = write.records.len() as u64;
         let mut hint = write.time;
         loop {
@@ -296,12 +321,14 @@ impl Queue {
                 sequence: (first & 0x7fff_ffff) as u32,
             };
             self.fill(first, stamp, write);
+            cargo.board(first);
             match self.link_all(first, stamp, write) {
                 Ok(()) => {
                     self.slot(first).state.store(first << 2 | PUBLISHED, Release);
                     return Insert::Published { first, stamp };
                 }
                 Err(conflict) => {
+                    cargo.leave(first);
                     self.slot(first).state.store(first << 2 | VOID, Release);
                     match conflict {
                         Conflict::Overtaken => {}
@@ -493,6 +520,11 @@ impl Queue {
             VOID => Some(false),
             _ => None,
         }
+    }
+
+    /// Which record of its request the one at the settled `position` is, from 0.
+    pub fn index(&self, position: Position) -> u64 {
+        self.slot(position).index()
     }
 
     /// The newest published record of `block`, with a token for [`Queue::unchanged`].

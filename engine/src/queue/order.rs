@@ -20,17 +20,20 @@ impl Gather {
         Gather { next: first, holes: Vec::new() }
     }
 
-    /// Appends to `out` every position published since the last call. Everything that was
-    /// published before this call is among them.
+    /// Appends to `out` every position published since the last call, whole requests only.
+    /// Everything that was published before this call is among them.
     pub fn run(&mut self, queue: &Queue, out: &mut Vec<Position>) {
         let tail = queue.tail();
         let mut take = |position| match queue.settled(position) {
             None => true,
-            Some(published) => {
-                if published {
+            Some(false) => false,
+            Some(true) => {
+                // A request that settles while we look at it is taken whole by the next call.
+                let split = queue.index(position) > 0 && out.last() != Some(&(position - 1));
+                if !split {
                     out.push(position);
                 }
-                false
+                split
             }
         };
         self.holes.retain(|&position| take(position));
@@ -46,6 +49,11 @@ impl Gather {
     /// below this number less the holes are no longer waiting for the log.
     pub fn collected(&self) -> Position {
         self.next - self.holes.len() as u64
+    }
+
+    /// Every position below this one has been collected, or found void.
+    pub fn passed(&self) -> Position {
+        self.holes.first().copied().unwrap_or(self.next)
     }
 
     /// Whether every position below the last tail seen is settled.
@@ -105,6 +113,11 @@ impl Sequencer {
             out.push((stamp, position));
             self.pending.pop_front();
         }
+    }
+
+    /// Every position below this one has been drained, or found void.
+    pub fn passed(&self) -> Position {
+        self.gather.passed()
     }
 
     /// Whether everything published has been emitted.

@@ -87,6 +87,8 @@ pub trait Storage: Send + Sync {
 mod directory;
 mod mapped;
 mod memory;
+mod volumes;
 
 pub use directory::Directory;
 pub use memory::Memory;
+pub use volumes::Volumes;

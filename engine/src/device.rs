@@ -1,0 +1,358 @@
+//! A storage device (30/40): one side of a pair for one consistency group.
+//!
+//! Everything here is reached through an `Arc`. Hosts act through a [`Session`]; the background
+//! work is a handful of steps (`step_*`) that threads ([`crate::threads`]), a simulator or a
+//! vendor's own loop call as they like. No step waits for anything but storage.
+
+use crate::bell::Bell;
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Status};
+use crate::failover::Failover;
+use crate::flow::Tables;
+use crate::flow::read::Replies;
+use crate::format::superblock::Superblock;
+use crate::journal::lock;
+use crate::journal::own::OwnLog;
+use crate::journal::recv::RecvLog;
+use crate::limits::{Geometry, Limits, Settings};
+use crate::link::Link;
+use crate::queue::Clk;
+use crate::request::{Session, Ticket};
+use crate::storage::{FileName, Storage, Volumes};
+use crate::superblock::{self, SuperblockFile};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::table::prototype::Debt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Called with every [`Event`].
+pub type EventHook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
+
+/// What happens to a ticket that nobody polls.
+pub(crate) type Callback = Box<dyn FnOnce(Result<crate::request::Completion>) + Send>;
+
+/// One storage device. See the module.
+pub struct Device {
+    pub(crate) geometry: Geometry,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) own: OwnLog,
+    pub(crate) recv: RecvLog,
+    pub(crate) volumes: Volumes,
+    pub(crate) clk: Clk,
+    pub(crate) tables: Mutex<Tables>,
+    /// What the peer owes, while this device is active and catching up (`pend`, R5).
+    pub(crate) debt: RwLock<Option<Arc<Debt>>>,
+    /// Whether `debt` needs to be asked at all: `hi < need`, while active.
+    pub(crate) catching_up: AtomicBool,
+    pub(crate) superblock: Mutex<SuperblockFile>,
+    pub(crate) failover: Mutex<Failover>,
+    pub(crate) link: RwLock<Option<Arc<dyn Link>>>,
+    pub(crate) replies: Mutex<Replies>,
+    /// One at a time in each of these steps; nobody else ever waits for them.
+    pub(crate) shipping: Mutex<()>,
+    pub(crate) receiving: Mutex<()>,
+    pub(crate) reflecting: Mutex<()>,
+    pub(crate) checkpointing: Mutex<u64>,
+    pub(crate) callbacks: Mutex<Vec<(Ticket, Callback)>>,
+    /// Monotonic time of the last background commit.
+    pub(crate) committed_at: AtomicU64,
+    pub(crate) halted: OnceLock<Error>,
+    /// Rings when a waiting request may go on.
+    pub(crate) bell: Bell,
+    /// Rings when there is work for the background.
+    pub(crate) work: Bell,
+    hook: OnceLock<EventHook>,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device {} of group {:x}", self.geometry.device, self.geometry.group)
+    }
+}
+
+impl Device {
+    /// Makes a new device in `storage`. Of a new pair one is `active`: it serves first.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] for an impossible geometry, [`Kind::Storage`] if the storage refuses.
+    pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Result<()> {
+        superblock::create(storage, geometry, active)
+    }
+
+    /// Opens a device that was closed cleanly (or just created).
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`] if there is no usable superblock or a log does not hold what it says,
+    /// [`Kind::Unclean`] if it was not closed, [`Kind::Storage`] if the storage fails.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Result<Arc<Device>> {
+        let mut file = SuperblockFile::open(storage.clone())?;
+        let superblock = file.get().clone();
+        if !superblock.clean {
+            return Err(Error::new(
+                Kind::Unclean,
+                "the device was not closed cleanly, and this version cannot recover it; \
+                 its data is untouched: `afterimage inspect` shows it",
+            ));
+        }
+        let geometry = geometry_of(&superblock);
+        geometry.check().map_err(|e| e.because(Kind::Damaged, "the superblock is impossible"))?;
+        for (name, state) in
+            [(FileName::OwnLog, &superblock.own), (FileName::RecvLog, &superblock.recv)]
+        {
+            let length = storage.length(name).map_err(|e| Error::storage("measuring a log", e))?;
+            if length != Some(state.bytes) {
+                let what = format!("{name} has {length:?} bytes, the superblock says {}", state.bytes);
+                return Err(Error::new(Kind::Damaged, what));
+            }
+        }
+        let volumes = Volumes::open(
+            storage.clone(),
+            &geometry.volumes,
+            geometry.block_size,
+            geometry.segment_bytes,
+        )?;
+        let own = OwnLog::new(&superblock, &geometry, storage.clone());
+        let recv = RecvLog::new(&superblock, &geometry, storage.clone());
+        let tables = crate::flow::open::rebuild(&superblock, &own, &recv, &*storage)?;
+        file.update(|s| s.clean = false)?;
+        let clk = Clk::new();
+        let catching_up = tables.hi < tables.need;
+        if !superblock.fenced && !catching_up {
+            // A clean close left nothing in doubt: it may serve at once (R13's doubts are about
+            // crashes and forced takeovers).
+            let newest = tables.newest_own().max(superblock.fl);
+            let time = if newest.epoch == superblock.epoch { newest.time } else { 0 };
+            clk.open(superblock.epoch, time);
+        }
+        let now = clock.monotonic();
+        let device = Device {
+            own,
+            recv,
+            volumes,
+            clk,
+            tables: Mutex::new(tables),
+            debt: RwLock::default(),
+            catching_up: AtomicBool::new(false),
+            superblock: Mutex::new(file),
+            failover: Mutex::new(Failover::new(geometry.device, clock.wall())),
+            link: RwLock::default(),
+            replies: Mutex::default(),
+            shipping: Mutex::default(),
+            receiving: Mutex::default(),
+            reflecting: Mutex::default(),
+            checkpointing: Mutex::new(now),
+            callbacks: Mutex::default(),
+            committed_at: AtomicU64::new(now),
+            halted: OnceLock::new(),
+            bell: Bell::default(),
+            work: Bell::default(),
+            hook: OnceLock::new(),
+            geometry,
+            settings,
+            clock,
+        };
+        Ok(Arc::new(device))
+    }
+
+    /// Sets the handler of events; the first one stays.
+    pub fn on_event(&self, hook: EventHook) {
+        let _ = self.hook.set(hook);
+    }
+
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        if let Some(hook) = self.hook.get() {
+            hook(event);
+        }
+    }
+
+    /// A host's way in, bound to the present tenure (R14).
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::Halted`].
+    pub fn session(self: &Arc<Self>) -> Result<Session> {
+        self.check_halted()?;
+        match self.clk.epoch() {
+            0 => Err(self.not_serving()),
+            epoch => Ok(Session::new(self.clone(), epoch)),
+        }
+    }
+
+    /// Why this device serves nobody.
+    pub(crate) fn not_serving(&self) -> Error {
+        if let Err(halted) = self.check_halted() {
+            return halted;
+        }
+        if lock(&self.failover).is_asking() {
+            return Error::new(Kind::NotReady, "a takeover is under way here: try again soon");
+        }
+        if !lock(&self.superblock).get().fenced {
+            return Error::new(
+                Kind::NotProven,
+                "the device has not caught up since it was opened: ask for a takeover again",
+            );
+        }
+        Error::new(Kind::Fenced, "this device is fenced: the host belongs at the other device")
+    }
+
+    /// What requests must keep to.
+    pub fn limits(&self) -> Limits {
+        let block = u64::from(self.geometry.block_size);
+        // One block is lost to misalignment at most.
+        let blocks = self.geometry.request_blocks_max().max(2) - 1;
+        Limits {
+            block_size: self.geometry.block_size,
+            alignment: crate::unit::SECTOR,
+            request_bytes_max: blocks * block,
+            zero_bytes_max: (blocks * block).min(self.settings.zero_bytes_max),
+        }
+    }
+
+    /// The geometry the device was created with.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The clock it was opened with.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Where it stands now.
+    pub fn status(&self) -> Status {
+        let (epoch, mode) = {
+            let superblock = lock(&self.superblock);
+            (superblock.get().epoch, superblock.get().mode)
+        };
+        let connected = lock(&self.failover).peer().is_some();
+        let tables = lock(&self.tables);
+        let backlog_records = tables.own.end() - tables.acked_index;
+        let oldest = tables.own.get(tables.acked_index);
+        Status {
+            device: self.geometry.device,
+            mode,
+            serving: self.clk.epoch() != 0,
+            connected,
+            epoch,
+            hi: tables.hi,
+            need: tables.need,
+            acked: tables.acked,
+            reflected: tables.reflected,
+            backlog_records,
+            backlog_bytes: backlog_records * u64::from(self.geometry.block_size),
+            oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
+            owed_blocks: self.debt().map_or(0, |debt| debt.len()),
+            unreflected_records: tables.unreflected(),
+            own_free_places: self.own.journal.queue.free(),
+            own_used_bytes: self.own.used_bytes(),
+            recv_free_places: self.recv.journal.queue.free(),
+            recv_used_bytes: self.recv.used_bytes(),
+            halted: self.halted.get().cloned(),
+        }
+    }
+
+    pub(crate) fn debt(&self) -> Option<Arc<Debt>> {
+        self.debt.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
+        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops the device for good, because of `cause`; returns what callers are told from now on.
+    pub(crate) fn halt(&self, cause: Error) -> Error {
+        let story = "the device has stopped for good and serves nothing more";
+        let first = self.halted.set(cause.because(Kind::Halted, story)).is_ok();
+        let error = self.halted.get().expect("just set").clone();
+        self.clk.close();
+        if first {
+            self.tell(&Event::Halted(&error));
+        }
+        self.bell.ring();
+        error
+    }
+
+    pub(crate) fn check_halted(&self) -> Result<()> {
+        self.halted.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Waits until something may have moved for a waiting request, at most `timeout`. Read
+    /// [`Device::heard`] before polling.
+    pub fn wait(&self, heard: u64, timeout: Duration) {
+        self.bell.wait(heard, timeout);
+    }
+
+    /// For [`Device::wait`].
+    pub fn heard(&self) -> u64 {
+        self.bell.heard()
+    }
+
+    /// For the background: waits until there may be work, at most `timeout`.
+    pub fn wait_for_work(&self, heard: u64, timeout: Duration) {
+        self.work.wait(heard, timeout);
+    }
+
+    /// For [`Device::wait_for_work`].
+    pub fn work_heard(&self) -> u64 {
+        self.work.heard()
+    }
+
+    /// Calls the callbacks of those submitted requests that have completed. Returns how many.
+    pub fn step_callbacks(&self) -> usize {
+        let waiting = std::mem::take(&mut *lock(&self.callbacks));
+        let mut called = 0;
+        for (mut ticket, callback) in waiting {
+            match ticket.poll() {
+                Some(outcome) => {
+                    called += 1;
+                    callback(outcome);
+                }
+                None => lock(&self.callbacks).push((ticket, callback)),
+            }
+        }
+        called
+    }
+
+    /// Closes the device: no new requests; everything published becomes durable, what may be
+    /// reflected is, and a checkpoint and a mark say that nothing is in doubt. Pending records
+    /// stay and are shipped after the next opening. The caller has stopped its threads.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if the storage fails: the mark is not set then.
+    pub fn close(&self) -> Result<()> {
+        self.check_halted()?;
+        self.clk.close();
+        while !self.own.is_clean() {
+            self.step_commit()?;
+        }
+        while self.step_reflect()? > 0 {}
+        self.checkpoint_now()?;
+        let marked = lock(&self.superblock).update(|s| s.clean = true);
+        marked.map_err(|e| self.halt(e))?;
+        // Nothing may follow the mark.
+        let _ = self.halted.set(Error::new(Kind::Halted, "the device is closed"));
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub(crate) fn is_catching_up(&self) -> bool {
+        self.catching_up.load(Ordering::Acquire)
+    }
+}
+
+/// The geometry that `superblock` describes.
+pub fn geometry_of(superblock: &Superblock) -> Geometry {
+    Geometry {
+        group: superblock.group,
+        device: superblock.device,
+        block_size: superblock.block_size,
+        volumes: superblock.volumes.clone(),
+        journal_bytes: superblock.own.bytes,
+        segment_bytes: superblock.segment_bytes,
+    }
+}

@@ -1,0 +1,90 @@
+//! What a device tells the outside: events as they happen, and a snapshot of where it stands.
+
+use crate::error::Error;
+use crate::format::superblock::Mode;
+use crate::queue::Record;
+use crate::unit::Stamp;
+
+/// Something that happened. Handlers run on the engine's threads and must be quick; they must not
+/// call the device that reports.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A connection to the peer stands.
+    Connected,
+    /// The connection is gone, or was given up; why.
+    Disconnected(&'a Error),
+    /// A takeover ended here: the device serves.
+    Ready {
+        /// The new tenure.
+        epoch: u64,
+        /// Blocks whose newest data is still at the peer.
+        owed_blocks: u64,
+    },
+    /// The host has moved away: the device serves no more.
+    Fenced {
+        /// The tenure granted to the peer.
+        epoch: u64,
+    },
+    /// Everything the peer owed at the takeover has arrived.
+    CaughtUp,
+    /// The peer has made these own records durable, at this moment of the monotonic clock.
+    Acknowledged {
+        /// The records, in stamp order.
+        records: &'a [Record],
+        /// Now, in nanoseconds on the monotonic clock.
+        at: u64,
+    },
+    /// A checkpoint is durable.
+    Checkpoint {
+        /// Everything up to this stamp is in the normal volumes, durably.
+        fl: Stamp,
+    },
+    /// The device stopped for good.
+    Halted(&'a Error),
+}
+
+/// Where a device stands. Stamps are named by what happened to the records up to them; they are
+/// in the order `recorded >= shipped >= acknowledged` and `received >= reflected` for those they
+/// compare.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// This device's number.
+    pub device: u64,
+    /// How it stands to its peer.
+    pub mode: Mode,
+    /// Whether it serves a host.
+    pub serving: bool,
+    /// Whether a connection to the peer stands.
+    pub connected: bool,
+    /// The highest tenure it granted or held.
+    pub epoch: u64,
+    /// Highest stamp received.
+    pub hi: Stamp,
+    /// Newest stamp the peer owed at the last takeover here.
+    pub need: Stamp,
+    /// Highest own stamp acknowledged by the peer.
+    pub acked: Stamp,
+    /// Highest stamp in the normal volumes.
+    pub reflected: Stamp,
+    /// Durable own records that the peer has not acknowledged.
+    pub backlog_records: u64,
+    /// Their data, in bytes.
+    pub backlog_bytes: u64,
+    /// When the oldest of them was written, on the monotonic clock.
+    pub oldest_written_at: Option<u64>,
+    /// Blocks that the peer owes.
+    pub owed_blocks: u64,
+    /// Records waiting for their turn to the normal volume.
+    pub unreflected_records: u64,
+    /// Places left in the own log's queue.
+    pub own_free_places: u64,
+    /// Bytes of the own log that are held.
+    pub own_used_bytes: u64,
+    /// Places left in the received log's queue: the credit.
+    pub recv_free_places: u64,
+    /// Bytes of the received log that are held.
+    pub recv_used_bytes: u64,
+    /// Why it stopped, if it did.
+    pub halted: Option<Error>,
+}

@@ -1,0 +1,72 @@
+//! The data path, one file an arrow:
+//! host → [`write`] → own log → [`commit`] → [`ship`] → [`receive`] → received log → [`reflect`] →
+//! normal volume → [`checkpoint`]; back: [`acknowledge`]; and [`read`], by location.
+//!
+//! The flow does not know who is primary: [`crate::failover`] opens and closes admission above it.
+
+pub(crate) mod acknowledge;
+pub(crate) mod checkpoint;
+pub(crate) mod commit;
+pub(crate) mod open;
+pub(crate) mod read;
+pub(crate) mod receive;
+pub(crate) mod reflect;
+pub(crate) mod ship;
+pub(crate) mod write;
+
+use crate::queue::Sequencer;
+use crate::table::unreflected::{Index, Unreflected};
+use crate::unit::Stamp;
+
+/// The unreflected tables and how far each arrow has come along them. One lock, held for moments;
+/// no host request ever takes it.
+pub(crate) struct Tables {
+    /// From the queue into `own`.
+    pub sequencer: Sequencer,
+    /// Own records, durable and final: R from `acked_index`, L from `own_reflected`.
+    pub own: Unreflected,
+    /// Received records: L from `recv_reflected`.
+    pub recv: Unreflected,
+    /// The next own record to ship.
+    pub shipped: Index,
+    /// The stamp shipped last, or where the peer said it stands.
+    pub sent: Stamp,
+    /// The first own record that the peer has not acknowledged.
+    pub acked_index: Index,
+    /// Highest own stamp acknowledged.
+    pub acked: Stamp,
+    /// How many records may be in flight beyond `acked_index`.
+    pub credit: u64,
+    /// The next own record to reflect.
+    pub own_reflected: Index,
+    /// The next received record to reflect.
+    pub recv_reflected: Index,
+    /// Highest stamp reflected.
+    pub reflected: Stamp,
+    /// Records reflected since the last checkpoint.
+    pub since_checkpoint: u64,
+    /// Highest stamp received.
+    pub hi: Stamp,
+    /// Newest stamp the peer owed at the last takeover here.
+    pub need: Stamp,
+}
+
+impl Tables {
+    /// Records waiting for their turn to the normal volume.
+    pub fn unreflected(&self) -> u64 {
+        self.own.end() - self.own_reflected + self.recv.end() - self.recv_reflected
+    }
+
+    /// The newest own record ever seen.
+    pub fn newest_own(&self) -> Stamp {
+        let newest = self.own.newest_first(self.own.begin()).next();
+        newest.map_or(self.acked, |(stamp, _)| stamp.max(self.acked))
+    }
+
+    /// Drops what neither R nor L needs any more.
+    pub fn trim(&mut self) {
+        self.own.drop_before(self.acked_index.min(self.own_reflected));
+        self.recv.drop_before(self.recv_reflected);
+        debug_assert!(self.own.end() >= self.shipped && self.shipped >= self.acked_index);
+    }
+}

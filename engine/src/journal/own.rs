@@ -1,0 +1,331 @@
+//! The own log: host writes, committed in groups by whoever needs it (S1603–S1606).
+//!
+//! A caller that must wait for durability becomes the leader of a commit if none is under way:
+//! it writes everything published so far and syncs once, for itself and for all who came
+//! meanwhile. Waking a thread costs more than a write, so a single writer wakes nobody.
+
+use super::payload::Payloads;
+use super::ring::Ring;
+use super::{Journal, lock};
+use crate::error::{Error, Result};
+use crate::format::batch::{Header, Log, batch_bytes};
+use crate::format::superblock::{LogState, Superblock};
+use crate::limits::{Durability, Geometry};
+use crate::queue::{Clk, Content, Gather, Insert, NO_PLACE, NewWrite, Record};
+use crate::storage::Storage;
+use crate::sync::{AtomicU64, Ordering};
+use crate::unit::{Position, Stamp};
+use crossbeam_epoch as epoch;
+use std::io::IoSlice;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// The own log.
+pub(crate) struct OwnLog {
+    pub journal: Journal,
+    payloads: Payloads,
+    writer: Mutex<Writer>,
+    rounds: Mutex<Rounds>,
+    ended: Condvar,
+    /// Rounds begun and ended, as `rounds` has them, to look at without its lock.
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+struct Writer {
+    gather: Gather,
+    ring: Ring,
+    /// Highest log sequence number known durable.
+    synced: u64,
+    /// Reused from round to round.
+    fresh: Vec<Position>,
+}
+
+#[derive(Default)]
+struct Rounds {
+    led: bool,
+    /// Callers waiting for the round after the present one.
+    waiting: u32,
+    /// How many the last round served, for how many the next leader lingers.
+    served: u32,
+    failed: Option<Error>,
+}
+
+impl OwnLog {
+    pub fn new(superblock: &Superblock, geometry: &Geometry, storage: Arc<dyn Storage>) -> OwnLog {
+        let journal = Journal::new(superblock, geometry, Log::Own, storage);
+        let ring = Ring::new(&superblock.own, geometry.log_slack());
+        let first = journal.queue.tail();
+        let own = OwnLog {
+            payloads: Payloads::new(journal.queue.places()),
+            writer: Mutex::new(Writer {
+                gather: Gather::new(first),
+                ring,
+                synced: superblock.own.durable,
+                fresh: Vec::new(),
+            }),
+            rounds: Mutex::default(),
+            ended: Condvar::new(),
+            begun: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            journal,
+        };
+        own.refresh_limit(&lock(&own.writer));
+        own
+    }
+
+    fn refresh_limit(&self, w: &Writer) {
+        let limit = self.journal.limit(w.gather.collected(), &w.ring);
+        self.journal.queue.raise_limit(limit);
+    }
+
+    /// Takes a record found in the log at opening back into the queue.
+    pub fn adopt(&self, record: &Record) -> Option<Position> {
+        self.journal.queue.receive(record)
+    }
+
+    /// Takes a batch found in the log at opening; its records were adopted up to `last`.
+    pub fn adopt_batch(&self, offset: u64, bytes: u64, rows: u64, last: Position) {
+        let mut w = lock(&self.writer);
+        w.ring.adopt(offset, bytes, rows, last);
+        let Writer { gather, fresh, .. } = &mut *w;
+        gather.run(&self.journal.queue, fresh);
+        fresh.clear();
+        self.refresh_limit(&w);
+    }
+
+    /// Admits a write with its data; gives the data back if it was not admitted.
+    pub fn insert(
+        &self,
+        clk: &Clk,
+        epoch: u64,
+        write: &NewWrite<'_>,
+        data: Box<[u8]>,
+    ) -> (Insert, Option<Box<[u8]>>) {
+        let boarding = self.payloads.boarding(data);
+        let outcome = self.journal.queue.insert_with(clk, epoch, write, &boarding);
+        (outcome, boarding.take_back())
+    }
+
+    /// Copies a record's data, from memory or from the log. `false`: it has been freed meanwhile.
+    pub fn read(&self, record: &Record, buf: &mut [u8]) -> Result<bool> {
+        if record.content == Content::Zero {
+            buf.fill(0);
+            return Ok(self.journal.queue.live(record.position).is_some());
+        }
+        if record.place == NO_PLACE {
+            let guard = epoch::pin();
+            if let Some(data) = self.payloads.get(record.first(), &guard) {
+                let at = record.index as usize * self.journal.block_size;
+                if let Some(data) = data.get(at..at + buf.len()) {
+                    buf.copy_from_slice(data);
+                }
+                return Ok(self.journal.queue.live(record.position).is_some());
+            }
+            // The place is set before the data leaves memory, so it is there now.
+            return match self.journal.queue.live(record.position) {
+                Some(now) if now.place != NO_PLACE => self.journal.read_logged(&now, buf),
+                _ => Ok(false),
+            };
+        }
+        self.journal.read_logged(record, buf)
+    }
+
+    /// Bytes of data waiting for the log, as an upper bound.
+    pub fn unlogged(&self) -> u64 {
+        let logged = self.journal.queue.tail() - self.done_position();
+        logged * self.journal.block_size as u64
+    }
+
+    fn done_position(&self) -> Position {
+        // Contended only by a commit in flight, which answers the question by its end.
+        self.writer.try_lock().map_or(self.journal.queue.tail(), |w| w.gather.collected())
+    }
+
+    /// The round that covers everything published before this call.
+    pub fn round_wanted(&self) -> u64 {
+        self.begun.load(Ordering::Acquire) + 1
+    }
+
+    /// Whether `round` has ended; an error if the log has failed.
+    pub fn round_done(&self, round: u64) -> Result<bool> {
+        if self.done.load(Ordering::Acquire) >= round {
+            return Ok(true);
+        }
+        match &lock(&self.rounds).failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether somebody waits for a round that nobody leads.
+    pub fn has_waiting(&self) -> bool {
+        let rounds = lock(&self.rounds);
+        rounds.waiting > 0 && !rounds.led
+    }
+
+    /// Waits until `round` has ended, leading it if nobody else does. `linger`: give others who
+    /// are about to join a moment, as many as the last round served.
+    pub fn wait_round(&self, round: u64, durability: Durability, linger: bool) -> Result<()> {
+        let mut rounds = lock(&self.rounds);
+        rounds.waiting += 1;
+        loop {
+            if self.done.load(Ordering::Acquire) >= round {
+                rounds.waiting = rounds.waiting.saturating_sub(1);
+                return Ok(());
+            }
+            if let Some(error) = &rounds.failed {
+                return Err(error.clone());
+            }
+            if rounds.led {
+                let waited = self.ended.wait_timeout(rounds, Duration::from_millis(100));
+                rounds = waited.unwrap_or_else(|e| e.into_inner()).0;
+                continue;
+            }
+            rounds.led = true;
+            if linger && rounds.served > 1 {
+                // Those served last are on their way back: yield to them while they keep coming.
+                for _ in 0..LINGER_YIELDS {
+                    if rounds.waiting >= rounds.served {
+                        break;
+                    }
+                    drop(rounds);
+                    std::thread::yield_now();
+                    rounds = lock(&self.rounds);
+                }
+            }
+            rounds.served = rounds.waiting;
+            let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+            drop(rounds);
+            let outcome = self.commit(durability);
+            rounds = lock(&self.rounds);
+            rounds.led = false;
+            match outcome {
+                Ok(()) => self.done.store(this, Ordering::Release),
+                Err(error) => rounds.failed = Some(error),
+            }
+            self.ended.notify_all();
+        }
+    }
+
+    /// Commits once if nobody is doing so: for the background (R10).
+    pub fn try_round(&self, durability: Durability) -> Result<()> {
+        let round = {
+            let rounds = lock(&self.rounds);
+            if rounds.led {
+                return rounds.failed.clone().map_or(Ok(()), Err);
+            }
+            self.round_wanted()
+        };
+        self.wait_round(round, durability, false)
+    }
+
+    /// Whether everything published is durable.
+    pub fn is_clean(&self) -> bool {
+        let w = lock(&self.writer);
+        w.gather.is_settled() && w.gather.collected() == self.journal.queue.tail()
+    }
+
+    /// Writes everything published to the log and syncs it.
+    fn commit(&self, durability: Durability) -> Result<()> {
+        let journal = &self.journal;
+        let mut w = lock(&self.writer);
+        let mut fresh = std::mem::take(&mut w.fresh);
+        fresh.clear();
+        w.gather.run(&journal.queue, &mut fresh);
+        let written = self.write_batches(&mut w, &fresh);
+        if written.is_ok() {
+            // The data is in the log's pages: whoever reads from now on finds it there.
+            let guard = epoch::pin();
+            for &position in &fresh {
+                if journal.queue.index(position) == 0 {
+                    self.payloads.release(position, &guard);
+                }
+            }
+        }
+        self.refresh_limit(&w);
+        let outcome = written.and_then(|()| {
+            if fresh.is_empty() || durability == Durability::Never {
+                return Ok(());
+            }
+            let synced = journal.storage.sync(journal.file);
+            synced.map_err(|e| Error::storage(format!("syncing {}", journal.file), e))
+        });
+        if outcome.is_ok() {
+            fresh.iter().for_each(|&position| journal.queue.set_durable(position));
+            w.synced = w.ring.next_sequence() - 1;
+        }
+        w.fresh = fresh;
+        outcome
+    }
+
+    fn write_batches(&self, w: &mut Writer, positions: &[Position]) -> Result<()> {
+        let journal = &self.journal;
+        let size = journal.block_size;
+        let guard = epoch::pin();
+        for chunk in positions.chunks(journal.batch_rows) {
+            let records: Vec<Record> = chunk.iter().map(|&p| journal.queue.record(p)).collect();
+            let with_data = records.iter().filter(|r| r.content == Content::Data).count();
+            let bytes = batch_bytes(with_data as u64, size as u64);
+            let last = records.iter().map(|r| r.position).max().expect("chunks are not empty");
+            let (offset, sequence) = w.ring.place(bytes, records.len() as u64, last);
+            let header = Header {
+                identity: journal.identity,
+                sequence,
+                synced: w.synced,
+                previous: Stamp::ZERO,
+                rows: records.iter().map(Into::into).collect(),
+            };
+            let page = header.encode(size as u64);
+            let mut slices = Vec::with_capacity(with_data + 2);
+            slices.push(IoSlice::new(&page[..]));
+            for record in records.iter().filter(|r| r.content == Content::Data) {
+                let data = self.payloads.get(record.first(), &guard).expect("not logged yet");
+                let at = record.index as usize * size;
+                slices.push(IoSlice::new(&data[at..at + size]));
+            }
+            let padding = bytes as usize - page.len() - with_data * size;
+            slices.push(IoSlice::new(&ZEROS[..padding]));
+            journal.storage.write(journal.file, offset, &slices).map_err(|e| {
+                Error::storage(format!("writing a batch at {offset} of {}", journal.file), e)
+            })?;
+            let mut place = offset + page.len() as u64;
+            for record in records.iter().filter(|r| r.content == Content::Data) {
+                journal.queue.set_place(record.position, place);
+                place += size as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// The furthest that positions may be freed for all the log's writer cares.
+    pub fn passed(&self) -> Position {
+        lock(&self.writer).gather.passed()
+    }
+
+    /// What the superblock must say before positions below `freed` are given up.
+    pub fn state_without(&self, freed: Position) -> LogState {
+        let w = lock(&self.writer);
+        LogState { durable: w.synced, ..self.journal.state_without(&w.ring, freed) }
+    }
+
+    /// Gives up every position below `freed`; the superblock says so already (R9).
+    pub fn free(&self, freed: Position) {
+        let mut w = lock(&self.writer);
+        // Readers must find the positions gone before their bytes can be written over.
+        self.journal.queue.release(freed, 0);
+        w.ring.free_below(freed);
+        self.refresh_limit(&w);
+    }
+
+    /// Bytes of the log that are held.
+    pub fn used_bytes(&self) -> u64 {
+        lock(&self.writer).ring.used_bytes()
+    }
+}
+
+/// How often a leader yields at most before it goes ahead with those it has: enough for the
+/// threads just woken to run once each, far less than the sync that follows.
+const LINGER_YIELDS: u32 = 64;

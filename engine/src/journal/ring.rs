@@ -1,0 +1,111 @@
+//! Where the next batch goes in a log's file, and which batches are still held.
+//!
+//! The file is a ring; batches are freed in the order in which they were written, by the
+//! checkpoint alone, so that the superblock always names the oldest one and every batch from
+//! there on can be found by walking.
+
+use crate::format::superblock::LogState;
+use crate::unit::Position;
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+struct Span {
+    offset: u64,
+    /// Bytes of the ring that come free with it: its own, and those skipped before it.
+    bytes: u64,
+    sequence: u64,
+    /// The highest queue position in it.
+    last: Position,
+}
+
+/// The space of one log.
+#[derive(Debug)]
+pub struct Ring {
+    length: u64,
+    slack: u64,
+    head: u64,
+    used: u64,
+    sequence: u64,
+    incarnation: u64,
+    spans: VecDeque<Span>,
+}
+
+impl Ring {
+    /// An empty ring as the superblock describes it; `slack` bytes are never promised.
+    pub fn new(state: &LogState, slack: u64) -> Ring {
+        Ring {
+            length: state.bytes,
+            slack,
+            head: state.tail_offset,
+            used: 0,
+            sequence: state.tail_sequence,
+            incarnation: state.incarnation,
+            spans: VecDeque::new(),
+        }
+    }
+
+    /// Takes `bytes` for a batch of `rows` rows whose highest queue position is `last`; returns
+    /// where it goes and its first log sequence number. The caller has made sure of the space by
+    /// the queue's limit.
+    pub fn place(&mut self, bytes: u64, rows: u64, last: Position) -> (u64, u64) {
+        let skipped = if self.head + bytes > self.length { self.length - self.head } else { 0 };
+        let offset = if skipped > 0 { 0 } else { self.head };
+        self.hold(offset, bytes, skipped, rows, last)
+    }
+
+    /// Takes a batch found at `offset` when a log is read at opening.
+    pub fn adopt(&mut self, offset: u64, bytes: u64, rows: u64, last: Position) {
+        let skipped = if offset < self.head { self.length - self.head } else { 0 };
+        self.hold(offset, bytes, skipped, rows, last);
+    }
+
+    fn hold(&mut self, offset: u64, bytes: u64, skipped: u64, rows: u64, last: Position) -> (u64, u64) {
+        let sequence = self.sequence;
+        self.used += bytes + skipped;
+        assert!(self.used <= self.length, "a batch was placed over one that is held");
+        self.spans.push_back(Span { offset, bytes: bytes + skipped, sequence, last });
+        self.head = offset + bytes;
+        self.sequence += rows;
+        (offset, sequence)
+    }
+
+    /// What the superblock must say before positions below `freed` may be given up: the tail that
+    /// is then the oldest batch held.
+    pub fn state_without(&self, freed: Position, durable: u64) -> LogState {
+        let kept = self.spans.iter().find(|span| span.last >= freed);
+        let (tail_offset, tail_sequence) =
+            kept.map_or((self.head, self.sequence), |span| (span.offset, span.sequence));
+        LogState { bytes: self.length, incarnation: self.incarnation, tail_offset, tail_sequence, durable }
+    }
+
+    /// Gives up every batch all of whose positions are below `freed`, from the oldest on.
+    pub fn free_below(&mut self, freed: Position) {
+        while let Some(span) = self.spans.front() {
+            if span.last >= freed {
+                break;
+            }
+            self.used -= span.bytes;
+            self.spans.pop_front();
+        }
+    }
+
+    /// Bytes that may be promised.
+    pub fn free_bytes(&self) -> u64 {
+        (self.length - self.used).saturating_sub(self.slack)
+    }
+
+    /// Bytes held.
+    pub fn used_bytes(&self) -> u64 {
+        self.used
+    }
+
+    /// The log sequence number of the next row.
+    pub fn next_sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The log's life.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+}

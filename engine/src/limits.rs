@@ -1,0 +1,196 @@
+//! Every setting and every bound, with where it comes from.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::batch::{ROWS_MAX, batch_bytes};
+use crate::format::superblock::VolumeSpec;
+use crate::unit::SECTOR;
+use std::collections::HashSet;
+
+const MIB: u64 = 1 << 20;
+
+/// When a write counts as completed (R2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Once its record is durable.
+    Strict,
+    /// Once its record is published, as with a disk's cache; flush and FUA make durable.
+    #[default]
+    VolatileCache,
+    /// Like [`Durability::VolatileCache`], and flushes do not reach the disk either: for tests and
+    /// measurements of everything but the disk.
+    Never,
+}
+
+/// What is fixed when a device is created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// The consistency group; the same on both devices.
+    pub group: u128,
+    /// This device's number, different from its peer's. In a crossing of takeover requests the
+    /// lower wins (R5).
+    pub device: u64,
+    /// Bytes of a block: a power of two from 512 to 65,536.
+    pub block_size: u32,
+    /// The volumes, the same on both devices: ids unique, sizes a multiple of 512 and not 0.
+    pub volumes: Vec<VolumeSpec>,
+    /// Bytes of the own log, and of the received log.
+    pub journal_bytes: u64,
+    /// Bytes of a segment file of a normal volume: ext4 refuses files of 16 TiB, and one file a
+    /// volume would let a damaged one take everything with it.
+    pub segment_bytes: u64,
+}
+
+impl Geometry {
+    /// A pair's usual geometry: blocks of 4 KiB, journals of 64 MiB, segments of 1 TiB.
+    pub fn new(group: u128, device: u64, volumes: Vec<VolumeSpec>) -> Geometry {
+        Geometry {
+            group,
+            device,
+            block_size: 4096,
+            volumes,
+            journal_bytes: 64 * MIB,
+            segment_bytes: 1 << 40,
+        }
+    }
+
+    /// Says what is wrong with the settings, if anything is.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |what: String| Err(Error::new(Kind::Config, what));
+        let size = self.block_size;
+        if !size.is_power_of_two() || !(512..=65_536).contains(&size) {
+            return wrong(format!("block size is {size}; it must be a power of two, 512 to 65536"));
+        }
+        let least = self.journal_bytes_min();
+        if self.journal_bytes < least || !self.journal_bytes.is_multiple_of(4096) {
+            let found = self.journal_bytes;
+            return wrong(format!(
+                "journal size is {found} bytes; with blocks of {size} it must be at least {least} and a multiple of 4096"
+            ));
+        }
+        if self.segment_bytes == 0 || !self.segment_bytes.is_multiple_of(65_536) {
+            let found = self.segment_bytes;
+            return wrong(format!("segment size is {found} bytes, not a multiple of 65536"));
+        }
+        if self.volumes.is_empty() || self.volumes.len() > VOLUMES_MAX {
+            let found = self.volumes.len();
+            return wrong(format!("a group has 1 to {VOLUMES_MAX} volumes, not {found}"));
+        }
+        let mut ids = HashSet::new();
+        for volume in &self.volumes {
+            if !ids.insert(volume.id) {
+                return wrong(format!("volume {} is named twice", volume.id));
+            }
+            if volume.bytes == 0 || !volume.bytes.is_multiple_of(SECTOR) || volume.bytes >> 62 != 0 {
+                let VolumeSpec { id, bytes } = volume;
+                return wrong(format!(
+                    "volume {id} has {bytes} bytes; it must be a multiple of 512, not 0, below 4 EiB"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of one batch: what a header page holds, and no more data than 1 MiB, so that a batch
+    /// is one large write but never a long one.
+    pub fn batch_rows(&self) -> usize {
+        ROWS_MAX.min((MIB / u64::from(self.block_size)) as usize)
+    }
+
+    /// Bytes of the largest batch.
+    pub fn batch_bytes_max(&self) -> u64 {
+        batch_bytes(self.batch_rows() as u64, self.block_size.into())
+    }
+
+    /// Bytes of log that a place may need: a record that gets a batch of its own.
+    pub fn place_bytes(&self) -> u64 {
+        batch_bytes(1, self.block_size.into())
+    }
+
+    /// Bytes of a log that are never promised: the end of the ring where a batch did not fit.
+    pub fn log_slack(&self) -> u64 {
+        self.batch_bytes_max()
+    }
+
+    /// Places in a journal's queue: no record takes less of the log than a block, or a page's
+    /// share of rows.
+    pub fn places(&self) -> u64 {
+        (self.journal_bytes / u64::from(self.block_size)).max(64)
+    }
+
+    /// Most blocks in one request: a quarter of what the journal surely holds, so that a few
+    /// large requests never starve, and no request waits for ever.
+    pub fn request_blocks_max(&self) -> u64 {
+        ((self.journal_bytes - self.log_slack()) / self.place_bytes() / 4).max(1)
+    }
+
+    /// Four batches: one being written, one being read, one wasted at the end, one free.
+    fn journal_bytes_min(&self) -> u64 {
+        4 * self.batch_bytes_max()
+    }
+}
+
+/// Most volumes in a group: their table is read whole at every opening (1 MiB).
+pub const VOLUMES_MAX: usize = 65_536;
+
+/// What can differ from one opening to the next. Times are in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// When a write counts as completed.
+    pub durability: Durability,
+    /// R10: the own log is synced at least this often while anything is unshipped.
+    pub commit_interval_ns: u64,
+    /// R7: how long a read waits for the peer.
+    pub remote_read_timeout_ns: u64,
+    /// R9: how long a write waits for a place before it fails with `JournalFull`.
+    pub admit_timeout_ns: u64,
+    /// How long a takeover waits for the peer.
+    pub takeover_timeout_ns: u64,
+    /// R17: most bytes of one write-zeroes or discard.
+    pub zero_bytes_max: u64,
+    /// Most data bytes in one shipped frame: large enough to fill a line, small enough that a
+    /// control frame does not wait long behind one that has begun to leave.
+    pub ship_bytes_max: u64,
+    /// Most bytes handed to the link and not yet gone: what is not on the line stays in R, where
+    /// it is counted as backlog.
+    pub link_queue_bytes_max: u64,
+    /// Most records reflected in one step: they go to N sorted by address, newest only.
+    pub reflect_records_max: usize,
+    /// A checkpoint is due when this much has been reflected since the last.
+    pub checkpoint_records: u64,
+    /// A checkpoint is due after this time if anything has been reflected.
+    pub checkpoint_interval_ns: u64,
+    /// Unlogged bytes at which the background commits before the interval is over.
+    pub commit_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            durability: Durability::default(),
+            commit_interval_ns: 5_000_000,
+            remote_read_timeout_ns: 30_000_000_000,
+            admit_timeout_ns: 30_000_000_000,
+            takeover_timeout_ns: 30_000_000_000,
+            zero_bytes_max: 32 * MIB,
+            ship_bytes_max: MIB / 4,
+            link_queue_bytes_max: MIB,
+            reflect_records_max: 4096,
+            checkpoint_records: 32_768,
+            checkpoint_interval_ns: 2_000_000_000,
+            commit_bytes: 4 * MIB,
+        }
+    }
+}
+
+/// What a caller must keep to, as [`crate::Device::limits`] reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a block: the unit of atomicity.
+    pub block_size: u32,
+    /// Offsets and lengths are multiples of this.
+    pub alignment: u64,
+    /// Most bytes of one read or write.
+    pub request_bytes_max: u64,
+    /// Most bytes of one write-zeroes or discard.
+    pub zero_bytes_max: u64,
+}

@@ -1,0 +1,139 @@
+//! The normal volumes (510/610) over the files of a [`Storage`]: segments, created at the first
+//! write, zeros where nothing was written.
+
+use super::{FileName, Fill, Storage};
+use crate::error::{Error, Kind, Result};
+use crate::format::superblock::VolumeSpec;
+use crate::unit::Block;
+use std::collections::{HashMap, HashSet};
+use std::io::IoSlice;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// All normal volumes of a device.
+pub struct Volumes {
+    storage: Arc<dyn Storage>,
+    block_size: u64,
+    segment_bytes: u64,
+    sizes: HashMap<u32, u64>,
+    present: RwLock<HashSet<FileName>>,
+    /// Segments written since the last [`Volumes::sync`].
+    dirty: Mutex<HashSet<FileName>>,
+}
+
+impl Volumes {
+    /// The volumes of an existing device.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        specs: &[VolumeSpec],
+        block_size: u32,
+        segment_bytes: u64,
+    ) -> Result<Volumes> {
+        let files = storage.files().map_err(|e| Error::storage("listing the device's files", e))?;
+        Ok(Volumes {
+            storage,
+            block_size: block_size.into(),
+            segment_bytes,
+            sizes: specs.iter().map(|v| (v.id, v.bytes)).collect(),
+            present: RwLock::new(
+                files.into_iter().filter(|f| matches!(f, FileName::Segment { .. })).collect(),
+            ),
+            dirty: Mutex::default(),
+        })
+    }
+
+    /// The size of `volume` in bytes; `None` if there is no such volume.
+    pub fn size(&self, volume: u32) -> Option<u64> {
+        self.sizes.get(&volume).copied()
+    }
+
+    /// Whether `block` lies in a volume, wholly or with its first byte.
+    pub fn contains(&self, block: Block) -> bool {
+        let size = self.sizes.get(&block.volume).copied().unwrap_or(0);
+        block.number < size.div_ceil(self.block_size)
+    }
+
+    fn at(&self, block: Block) -> (FileName, u64) {
+        let byte = block.number * self.block_size;
+        let index = (byte / self.segment_bytes) as u32;
+        (FileName::Segment { volume: block.volume, index }, byte % self.segment_bytes)
+    }
+
+    fn is_present(&self, file: FileName) -> bool {
+        self.present.read().unwrap_or_else(PoisonError::into_inner).contains(&file)
+    }
+
+    /// Reads one block.
+    pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
+        let (file, offset) = self.at(block);
+        if !self.is_present(file) {
+            buf.fill(0);
+            return Ok(());
+        }
+        self.storage
+            .read(file, offset, buf)
+            .map_err(|e| Error::storage(format!("reading block {block} at {offset} of {file}"), e))
+    }
+
+    /// Bytes from `block` to the end of its segment: no run of blocks is written across it.
+    pub fn bytes_to_segment_end(&self, block: Block) -> u64 {
+        self.segment_bytes - self.at(block).1
+    }
+
+    /// Writes a run of blocks from `block` on; not durable before [`Volumes::sync`].
+    pub fn write(&self, block: Block, bufs: &[IoSlice<'_>]) -> Result<()> {
+        let (file, offset) = self.at(block);
+        self.ensure(file)?;
+        self.touch(file);
+        self.storage
+            .write(file, offset, bufs)
+            .map_err(|e| Error::storage(format!("writing block {block} at {offset} of {file}"), e))
+    }
+
+    /// Makes `count` blocks from `block` on read as zeros.
+    pub fn zero(&self, block: Block, count: u64) -> Result<()> {
+        let (file, offset) = self.at(block);
+        if !self.is_present(file) {
+            return Ok(());
+        }
+        self.touch(file);
+        self.storage
+            .zero(file, offset, count * self.block_size)
+            .map_err(|e| Error::storage(format!("zeroing block {block} at {offset} of {file}"), e))
+    }
+
+    /// Makes everything written so far durable; returns how many segments that concerned.
+    pub fn sync(&self) -> Result<usize> {
+        let dirty = std::mem::take(&mut *crate::journal::lock(&self.dirty));
+        let count = dirty.len();
+        for file in dirty {
+            let synced = self.storage.sync(file);
+            synced.map_err(|e| Error::storage(format!("syncing {file}"), e))?;
+        }
+        Ok(count)
+    }
+
+    fn touch(&self, file: FileName) {
+        crate::journal::lock(&self.dirty).insert(file);
+    }
+
+    fn ensure(&self, file: FileName) -> Result<()> {
+        if self.is_present(file) {
+            return Ok(());
+        }
+        let FileName::Segment { volume, index } = file else { unreachable!("segments only") };
+        let size = self.sizes.get(&volume).copied().unwrap_or(0).next_multiple_of(self.block_size);
+        let begins = u64::from(index) * self.segment_bytes;
+        if begins >= size {
+            let what = format!("{file} lies beyond the end of volume {volume} ({size} bytes)");
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let length = self.segment_bytes.min(size - begins);
+        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
+        if !present.contains(&file) {
+            let created = self.storage.create(file, length, Fill::Sparse);
+            created.map_err(|e| Error::storage(format!("creating {file}"), e))?;
+            present.insert(file);
+        }
+        Ok(())
+    }
+}
