@@ -1,0 +1,335 @@
+//! Reading files through memory: the only file that maps anything.
+//!
+//! Files are seen through *windows*: read-only mappings of at most [`WINDOW_BYTES`] each, made when
+//! first needed and kept in a cache of bounded size, so that neither address space nor mappings
+//! grow with the number or size of the volumes.
+//!
+//! # Rules
+//! - **No reference into a mapping, ever.** Others write the same files by `pwrite` at the same
+//!   time; a `&[u8]` would promise the compiler that the bytes stay. Bytes are copied out by raw
+//!   pointer and only the copy is looked at. A copy that races with a write is any mixture of old
+//!   and new, as the storage's contract says; the engine checks and repeats.
+//! - **Never beyond the file.** A window covers what the file held when it was mapped, by an
+//!   `fstat` at that moment, and a copy is checked against the window. Files never change length
+//!   once created, so nothing inside a window is ever beyond the end.
+//! - **Eviction never unmaps under a reader**: windows are shared as [`Arc`]; an evicted one dies
+//!   with its last reader. So at most the bound plus one for each thread inside a read is mapped.
+//! - **A hit takes one shared lock**, on one of [`SHARDS`] shards, and clones an `Arc`.
+//! - **Eviction is second chance**: windows leave in the order they came, but one that was used
+//!   since it was last looked at goes round again. That is the oldest used, to within one round,
+//!   without a write to shared memory for each hit.
+//!
+//! # What is not dealt with here
+//! Someone else who truncates a file under its mapping, or a medium that cannot read back a page,
+//! makes the access fail by a signal (SIGBUS), not by an error. The directory's lock keeps well
+//! behaved processes out; a handler that turns the signal into an error is later work.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use super::FileName;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// The most address space one window takes: few enough windows for a volume of terabytes, small
+/// enough that a thousand of them are a hundredth of the 128 TiB a process has.
+pub(super) const WINDOW_BYTES: u64 = 1 << 30;
+
+/// How many parts the cache's index is cut into, so that readers do not meet on one lock.
+const SHARDS: usize = 16;
+
+/// A window's name: the file, and which window of it, from 0.
+type Key = (FileName, u64);
+
+/// One mapping, alive for as long as somebody holds it.
+struct Window {
+    map: MmapRaw,
+    /// Set by every hit, cleared when eviction passes by.
+    used: AtomicBool,
+    /// Counts the windows mapped, for [`Windows::mapped`].
+    live: Arc<AtomicU64>,
+}
+
+impl Window {
+    /// Maps window `index` of `file`, as far as the file goes.
+    fn map(
+        (name, index): Key,
+        bytes: u64,
+        file: &impl AsFd,
+        live: &Arc<AtomicU64>,
+    ) -> io::Result<Window> {
+        // The length as it is now, not as it was remembered: a file that was cut short by someone
+        // else must be found here, where it is an error, and not by a signal later.
+        let length = u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+        let start = index.checked_mul(bytes).filter(|&start| start < length);
+        let start = start.ok_or_else(past_end)?;
+        let size = usize::try_from(bytes.min(length - start)).map_err(io::Error::other)?;
+        let map = MmapOptions::new()
+            .offset(start)
+            .len(size)
+            .map_raw_read_only(file.as_fd().as_raw_fd())?;
+        if matches!(name, FileName::Segment { .. }) {
+            // Volumes are read block by block: reading around a fault only fills the cache, and
+            // with large folios, into which later small writes are slow. Advice may be refused.
+            let _ = map.advise(Advice::Random);
+        }
+        live.fetch_add(1, Ordering::Relaxed);
+        Ok(Window { map, used: AtomicBool::new(false), live: live.clone() })
+    }
+
+    /// Copies what the window holds from byte `at` of it into `buf`.
+    fn copy(&self, at: usize, buf: &mut [u8]) -> io::Result<()> {
+        if at.checked_add(buf.len()).is_none_or(|end| end > self.map.len()) {
+            return Err(past_end());
+        }
+        // SAFETY: Source: `at + buf.len() <= self.map.len()` was just checked, so all of
+        // `as_ptr() + at ..` is inside one mapping, which is readable and stays mapped while
+        // `self` is borrowed; the file was that long when it was mapped, and files never change
+        // length. Destination: `buf` is an exclusive borrow of that many bytes, and no mapping of
+        // ours (no reference into one exists anywhere), so the two do not overlap. Bytes have no
+        // alignment and every value is valid. The source may be changed meanwhile, but only by
+        // the kernel on behalf of `pwrite`, never by an access of this program to this memory, so
+        // there is no data race in Rust's sense; the copy is then a mixture, which is allowed.
+        unsafe {
+            let source = self.map.as_ptr().add(at);
+            std::ptr::copy_nonoverlapping(source, buf.as_mut_ptr(), buf.len());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A bounded cache of windows over any number of files.
+pub(super) struct Windows {
+    shards: [RwLock<HashMap<Key, Arc<Window>>>; SHARDS],
+    /// Every window of the cache, in the order in which eviction looks at them. Held while the
+    /// cache changes, so that two misses never map the same window twice.
+    order: Mutex<VecDeque<(Key, Arc<Window>)>>,
+    bound: usize,
+    bytes: u64,
+    live: Arc<AtomicU64>,
+}
+
+impl Windows {
+    /// An empty cache of at most `bound` windows, but at least one.
+    pub(super) fn new(bound: usize) -> Windows {
+        Windows::with_window_bytes(bound, WINDOW_BYTES)
+    }
+
+    /// The same with windows of `bytes` each.
+    fn with_window_bytes(bound: usize, bytes: u64) -> Windows {
+        Windows {
+            shards: std::array::from_fn(|_| RwLock::default()),
+            order: Mutex::default(),
+            bound: bound.max(1),
+            bytes,
+            live: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// How many windows are mapped now, evicted ones that are still being read included.
+    pub(super) fn mapped(&self) -> usize {
+        self.live.load(Ordering::Relaxed) as usize
+    }
+
+    /// Fills `buf` with the bytes of `file` from `offset`. `open` gives the file where a window
+    /// must be mapped first. On an error, `buf` may have been filled in part.
+    pub(super) fn read<F: AsFd>(
+        &self,
+        file: FileName,
+        offset: u64,
+        buf: &mut [u8],
+        open: impl Fn() -> io::Result<F>,
+    ) -> io::Result<()> {
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let within = at % self.bytes;
+            let take = (self.bytes - within).min(rest.len() as u64);
+            let (now, later) = rest.split_at_mut(take as usize);
+            self.window((file, at / self.bytes), &open)?.copy(within as usize, now)?;
+            at = at.checked_add(take).ok_or_else(past_end)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The window named `key`, from the cache or newly mapped.
+    fn window<F: AsFd>(
+        &self,
+        key: Key,
+        open: &impl Fn() -> io::Result<F>,
+    ) -> io::Result<Arc<Window>> {
+        if let Some(window) = self.cached(key) {
+            return Ok(window);
+        }
+        // Before the lock: opening may have to wait for another file to be synced.
+        let file = open()?;
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = self.cached(key) {
+            return Ok(window);
+        }
+        while order.len() >= self.bound {
+            self.evict(&mut order);
+        }
+        let window = Arc::new(Window::map(key, self.bytes, &file, &self.live)?);
+        order.push_back((key, window.clone()));
+        let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+        shard.insert(key, window.clone());
+        Ok(window)
+    }
+
+    /// The window named `key` if it is in the cache, marked as used.
+    fn cached(&self, key: Key) -> Option<Arc<Window>> {
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        let window = shard.get(&key)?;
+        // Looked at first: a store by each of several readers would pass the line to and fro.
+        if !window.used.load(Ordering::Relaxed) {
+            window.used.store(true, Ordering::Relaxed);
+        }
+        Some(window.clone())
+    }
+
+    /// Takes one window out of the cache: the first that was not used since it was last looked
+    /// at. After two rounds any will do, as readers may mark them as fast as we look.
+    fn evict(&self, order: &mut VecDeque<(Key, Arc<Window>)>) {
+        let mut looks = 2 * order.len();
+        while let Some((key, window)) = order.pop_front() {
+            if looks > 0 && window.used.swap(false, Ordering::Relaxed) {
+                order.push_back((key, window));
+                looks -= 1;
+                continue;
+            }
+            let mut shard = self.shard(key).write().unwrap_or_else(PoisonError::into_inner);
+            shard.remove(&key);
+            return;
+        }
+    }
+
+    /// The part of the index that `key` belongs to.
+    fn shard(&self, (file, index): Key) -> &RwLock<HashMap<Key, Arc<Window>>> {
+        let file = match file {
+            FileName::Superblock => 0,
+            FileName::OwnLog => 1,
+            FileName::RecvLog => 2,
+            FileName::Segment { volume, index } => {
+                3 + u64::from(volume).wrapping_mul(31) + u64::from(index).wrapping_mul(7)
+            }
+        };
+        &self.shards[(file.wrapping_add(index) % SHARDS as u64) as usize]
+    }
+}
+
+/// The error for what is beyond a file's end.
+pub(super) fn past_end() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    const PAGE: u64 = 4096;
+
+    fn file_of(pages: u64) -> File {
+        let file = tempfile::tempfile().unwrap();
+        for page in 0..pages {
+            file.write_all_at(&[page as u8 + 1; PAGE as usize], page * PAGE).unwrap();
+        }
+        file
+    }
+
+    fn at(windows: &Windows, file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut buf = vec![0; length];
+        windows.read(FileName::OwnLog, offset, &mut buf, || Ok(file))?;
+        Ok(buf)
+    }
+
+    #[test]
+    fn reads_across_windows_and_keeps_the_bound() {
+        let file = file_of(32);
+        let windows = Windows::with_window_bytes(3, PAGE);
+        for page in 0..31 {
+            let got = at(&windows, &file, page * PAGE + 100, PAGE as usize).unwrap();
+            assert_eq!(got[0], page as u8 + 1);
+            assert_eq!(got[PAGE as usize - 101], page as u8 + 1);
+            assert_eq!(got[PAGE as usize - 100], page as u8 + 2);
+            assert!(windows.mapped() <= 3);
+        }
+        assert_eq!(windows.mapped(), 3);
+    }
+
+    #[test]
+    fn a_window_in_use_goes_round_again() {
+        let file = file_of(8);
+        let windows = Windows::with_window_bytes(2, PAGE);
+        for page in 1..8 {
+            at(&windows, &file, 0, 1).unwrap();
+            at(&windows, &file, 0, 1).unwrap();
+            at(&windows, &file, page * PAGE, 1).unwrap();
+            let opened = || -> io::Result<&File> { panic!("window 0 was evicted") };
+            windows.read(FileName::OwnLog, 5, &mut [0], opened).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_beyond_the_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(PAGE + 10).unwrap();
+        let windows = Windows::with_window_bytes(4, PAGE);
+        assert!(at(&windows, &file, PAGE, 10).is_ok());
+        for (offset, length) in [(PAGE, 11), (PAGE + 10, 1), (0, 2 * PAGE as usize), (u64::MAX, 2)]
+        {
+            let error = at(&windows, &file, offset, length).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{offset} {length}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_short_is_an_error_where_it_is_not_mapped_yet() {
+        let file = file_of(4);
+        let windows = Windows::with_window_bytes(4, PAGE);
+        at(&windows, &file, 0, 1).unwrap();
+        file.set_len(2 * PAGE).unwrap();
+        assert_eq!(at(&windows, &file, PAGE, 1).unwrap(), [2]);
+        assert!(at(&windows, &file, 2 * PAGE, 1).is_err());
+    }
+
+    #[test]
+    fn readers_of_evicted_windows_finish() {
+        let file = file_of(16);
+        let windows = Windows::with_window_bytes(2, PAGE);
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let (file, windows) = (&file, &windows);
+                scope.spawn(move || {
+                    for step in 0..4000u64 {
+                        let page = (step * (2 * thread + 1) + thread) % 16;
+                        let got = at(windows, file, page * PAGE, PAGE as usize).unwrap();
+                        assert!(got == [page as u8 + 1; PAGE as usize]);
+                    }
+                });
+            }
+        });
+        assert!(windows.mapped() <= 2);
+    }
+
+    #[test]
+    fn sees_what_was_written_after_mapping() {
+        let file = file_of(1);
+        let windows = Windows::new(1);
+        assert_eq!(at(&windows, &file, 7, 2).unwrap(), [1, 1]);
+        file.write_all_at(&[9], 8).unwrap();
+        assert_eq!(at(&windows, &file, 7, 2).unwrap(), [1, 9]);
+    }
+}

@@ -1,0 +1,387 @@
+//! A storage in memory, for tests and for benchmarks of everything but the disk.
+//!
+//! It keeps the storage's contract and costs next to nothing: a 4 KiB read or write is a walk of
+//! three pointers, one uncontended lock and the copy. Nothing outlives the process, so `sync` has
+//! nothing to do.
+//!
+//! # Rules
+//! - A file is a tree of fixed depth over pages of 4 KiB: a root of one slot a GiB, below it
+//!   nodes of one slot for 256 KiB, below those leaves of 64 pages. The tree's nodes are made once
+//!   and never taken away, so finding a page takes no lock; each page has its own.
+//! - Pages of a sparse file come with their first write and go when a whole page is zeroed. Those
+//!   of a written file are all there from the beginning, and stay.
+//! - A thread holds one page's lock at a time, and nothing is called while it is held.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use super::mapped::past_end;
+use super::{FileName, Fill, Storage};
+
+const PAGE_BYTES: usize = 4096;
+const PAGES_PER_LEAF: u64 = 64;
+const LEAVES_PER_NODE: u64 = 4096;
+const PAGES_PER_NODE: u64 = PAGES_PER_LEAF * LEAVES_PER_NODE;
+
+/// The longest file, so that a mistaken length does not take all memory for a root.
+const LENGTH_MAX: u64 = 1 << 50;
+
+/// How many parts the index of the segments is cut into.
+const SHARDS: usize = 16;
+
+/// A page; `None` reads as zeros.
+type Page = RwLock<Option<Box<[u8]>>>;
+type Leaf = [Page; PAGES_PER_LEAF as usize];
+type Node = Box<[OnceLock<Box<Leaf>>]>;
+
+/// Some of the segments, by volume and index.
+type Shard = RwLock<HashMap<(u32, u32), Arc<File>>>;
+
+/// One file: its length and its tree of pages.
+struct File {
+    length: u64,
+    fill: Fill,
+    root: Box<[OnceLock<Node>]>,
+}
+
+/// One page's part of a range of bytes.
+struct Piece {
+    page: u64,
+    within: usize,
+    length: usize,
+}
+
+/// The pieces of `length` bytes at `offset`, page by page.
+fn pieces(offset: u64, length: u64) -> impl Iterator<Item = Piece> {
+    let end = offset + length;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        let within = (at % PAGE_BYTES as u64) as usize;
+        let length = ((PAGE_BYTES - within) as u64).min(end - at);
+        let piece = Piece { page: at / PAGE_BYTES as u64, within, length: length as usize };
+        at += length;
+        (length > 0).then_some(piece)
+    })
+}
+
+impl File {
+    fn new(length: u64, fill: Fill) -> File {
+        let pages = length.div_ceil(PAGE_BYTES as u64);
+        let root = (0..pages.div_ceil(PAGES_PER_NODE)).map(|_| OnceLock::new()).collect();
+        let file = File { length, fill, root };
+        if fill == Fill::Written {
+            for page in 0..pages {
+                // Really touched, so that a later write meets memory and no page fault.
+                let zeros = std::hint::black_box([0u8; PAGE_BYTES]);
+                *write(file.page_made(page)) = Some(Box::from(zeros.as_slice()));
+            }
+        }
+        file
+    }
+
+    /// The page, if anything was ever written near it.
+    fn page(&self, page: u64) -> Option<&Page> {
+        let node = self.root[(page / PAGES_PER_NODE) as usize].get()?;
+        let leaf = node[(page % PAGES_PER_NODE / PAGES_PER_LEAF) as usize].get()?;
+        Some(&leaf[(page % PAGES_PER_LEAF) as usize])
+    }
+
+    /// The page, and the way to it made if there was none.
+    fn page_made(&self, page: u64) -> &Page {
+        let node = self.root[(page / PAGES_PER_NODE) as usize]
+            .get_or_init(|| (0..LEAVES_PER_NODE).map(|_| OnceLock::new()).collect());
+        let leaf = node[(page % PAGES_PER_NODE / PAGES_PER_LEAF) as usize]
+            .get_or_init(|| Box::new(std::array::from_fn(|_| RwLock::new(None))));
+        &leaf[(page % PAGES_PER_LEAF) as usize]
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) {
+        let mut rest = buf;
+        for Piece { page, within, length } in pieces(offset, rest.len() as u64) {
+            let (now, later) = rest.split_at_mut(length);
+            match self.page(page).map(read).as_deref() {
+                Some(Some(bytes)) => now.copy_from_slice(&bytes[within..within + length]),
+                Some(None) | None => now.fill(0),
+            }
+            rest = later;
+        }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        let mut rest = bytes;
+        for Piece { page, within, length } in pieces(offset, rest.len() as u64) {
+            let (now, later) = rest.split_at(length);
+            match &mut *write(self.page_made(page)) {
+                Some(bytes) => bytes[within..within + length].copy_from_slice(now),
+                empty if length == PAGE_BYTES => *empty = Some(Box::from(now)),
+                empty => {
+                    let mut bytes = vec![0; PAGE_BYTES].into_boxed_slice();
+                    bytes[within..within + length].copy_from_slice(now);
+                    *empty = Some(bytes);
+                }
+            }
+            rest = later;
+        }
+    }
+
+    fn zero(&self, offset: u64, length: u64) {
+        let end = offset + length;
+        let mut at = offset;
+        while at < end {
+            // Over what was never written in large steps.
+            let pages = PAGE_BYTES as u64;
+            at = at.max(self.next_page(at / pages, end.div_ceil(pages), true) * pages);
+            let Some(Piece { page, within, length }) = pieces(at, end.saturating_sub(at)).next()
+            else {
+                return;
+            };
+            match self.page(page).map(write).as_deref_mut() {
+                None | Some(None) => (),
+                Some(bytes) if length == PAGE_BYTES && self.fill == Fill::Sparse => *bytes = None,
+                Some(Some(bytes)) => bytes[within..within + length].fill(0),
+            }
+            at += length as u64;
+        }
+    }
+
+    /// The first page at or after `page` that is there (`wanted`) or is not, up to `end`.
+    fn next_page(&self, mut page: u64, end: u64, wanted: bool) -> u64 {
+        while page < end {
+            let node = self.root[(page / PAGES_PER_NODE) as usize].get();
+            let leaf =
+                node.and_then(|node| node[(page % PAGES_PER_NODE / PAGES_PER_LEAF) as usize].get());
+            let there =
+                leaf.is_some_and(|leaf| read(&leaf[(page % PAGES_PER_LEAF) as usize]).is_some());
+            if there == wanted {
+                return page;
+            }
+            // Where a whole node or leaf is missing, so are all its pages.
+            let step = match (node, leaf) {
+                (None, _) => PAGES_PER_NODE,
+                (_, None) => PAGES_PER_LEAF,
+                _ => 1,
+            };
+            page = (page / step + 1) * step;
+        }
+        end
+    }
+
+    fn next_data(&self, offset: u64) -> Option<Range<u64>> {
+        if offset >= self.length {
+            return None;
+        }
+        if self.fill == Fill::Written {
+            return Some(offset..self.length);
+        }
+        let page_bytes = PAGE_BYTES as u64;
+        let end = self.length.div_ceil(page_bytes);
+        let first = self.next_page(offset / page_bytes, end, true);
+        let hole = self.next_page(first, end, false);
+        let start = offset.max(first * page_bytes);
+        (first < end).then(|| start..(hole * page_bytes).min(self.length))
+    }
+}
+
+/// One device's files in memory. Share it by [`Arc`].
+#[derive(Default)]
+pub struct Memory {
+    /// Superblock, own log, received log: found without a lock.
+    fixed: [OnceLock<File>; 3],
+    segments: [Shard; SHARDS],
+}
+
+impl Memory {
+    /// A storage without files.
+    pub fn new() -> Memory {
+        Memory::default()
+    }
+
+    /// What `act` makes of `file`; an error if there is no such file.
+    fn with<T>(&self, file: FileName, act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no {file}"));
+        match place(file) {
+            Place::Fixed(at) => act(self.fixed[at].get().ok_or_else(missing)?),
+            Place::Segment(shard, key) => {
+                let found = read(&self.segments[shard]).get(&key).cloned();
+                act(&*found.ok_or_else(missing)?)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("files", &self.files()).finish_non_exhaustive()
+    }
+}
+
+impl Storage for Memory {
+    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
+        if length > LENGTH_MAX {
+            let story = format!("{file} of {length} bytes; at most {LENGTH_MAX} fit");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, story));
+        }
+        let exists =
+            || io::Error::new(io::ErrorKind::AlreadyExists, format!("{file} exists already"));
+        if self.length(file)?.is_some() {
+            return Err(exists());
+        }
+        let made = File::new(length, fill);
+        match place(file) {
+            Place::Fixed(at) => self.fixed[at].set(made).map_err(|_| exists()),
+            Place::Segment(shard, key) => match write(&self.segments[shard]).entry(key) {
+                std::collections::hash_map::Entry::Occupied(_) => Err(exists()),
+                std::collections::hash_map::Entry::Vacant(free) => {
+                    free.insert(Arc::new(made));
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn length(&self, file: FileName) -> io::Result<Option<u64>> {
+        match self.with(file, |file| Ok(file.length)) {
+            Ok(length) => Ok(Some(length)),
+            Err(_missing) => Ok(None),
+        }
+    }
+
+    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.with(file, |file| {
+            if !within(offset, buf.len() as u64, file.length) {
+                return Err(past_end());
+            }
+            file.read(offset, buf);
+            Ok(())
+        })
+    }
+
+    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        let length = bufs.iter().map(|buf| buf.len() as u64).sum();
+        self.with(file, |file| {
+            if !within(offset, length, file.length) {
+                return Err(would_extend(offset, length, file.length));
+            }
+            let mut at = offset;
+            for buf in bufs {
+                file.write(at, buf);
+                at += buf.len() as u64;
+            }
+            Ok(())
+        })
+    }
+
+    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
+        self.with(file, |file| {
+            if !within(offset, length, file.length) {
+                return Err(would_extend(offset, length, file.length));
+            }
+            file.zero(offset, length);
+            Ok(())
+        })
+    }
+
+    fn sync(&self, file: FileName) -> io::Result<()> {
+        self.with(file, |_| Ok(()))
+    }
+
+    fn files(&self) -> io::Result<Vec<FileName>> {
+        let fixed = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog];
+        let there = |(file, slot): (FileName, &OnceLock<File>)| slot.get().map(|_| file);
+        let mut files: Vec<_> = fixed.into_iter().zip(&self.fixed).filter_map(there).collect();
+        for shard in &self.segments {
+            let shard = read(shard);
+            files.extend(shard.keys().map(|&(volume, index)| FileName::Segment { volume, index }));
+        }
+        Ok(files)
+    }
+
+    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.with(file, |file| Ok(file.next_data(offset)))
+    }
+}
+
+/// Where a file is kept.
+enum Place {
+    Fixed(usize),
+    Segment(usize, (u32, u32)),
+}
+
+fn place(file: FileName) -> Place {
+    match file {
+        FileName::Superblock => Place::Fixed(0),
+        FileName::OwnLog => Place::Fixed(1),
+        FileName::RecvLog => Place::Fixed(2),
+        FileName::Segment { volume, index } => {
+            let shard = volume.wrapping_mul(31).wrapping_add(index) as usize % SHARDS;
+            Place::Segment(shard, (volume, index))
+        }
+    }
+}
+
+/// Whether `length` bytes at `offset` are inside a file of `file_length` bytes.
+pub(super) fn within(offset: u64, length: u64, file_length: u64) -> bool {
+    offset.checked_add(length).is_some_and(|end| end <= file_length)
+}
+
+/// The error for a write that would make a file longer.
+pub(super) fn would_extend(offset: u64, length: u64, file_length: u64) -> io::Error {
+    let story = format!("{length} bytes at {offset} of a file of {file_length}: never extended");
+    io::Error::new(io::ErrorKind::InvalidInput, story)
+}
+
+// A lock is poisoned only by a panic while it is held, and nothing that is done under these can
+// leave a page or an index half changed in a way that matters: bytes may be any mixture anyway.
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: FileName = FileName::Segment { volume: 7, index: 3 };
+
+    #[test]
+    fn sparse_pages_come_and_go() {
+        let memory = Memory::new();
+        memory.create(SEGMENT, 1 << 41, Fill::Sparse).unwrap();
+        assert_eq!(memory.next_data(SEGMENT, 0).unwrap(), None);
+        let far = (1 << 40) + 8192;
+        memory
+            .write(SEGMENT, far + 4000, &[IoSlice::new(&[1; 50]), IoSlice::new(&[2; 50])])
+            .unwrap();
+        assert_eq!(memory.next_data(SEGMENT, 5).unwrap(), Some(far..far + 8192));
+        assert_eq!(memory.next_data(SEGMENT, far + 9).unwrap(), Some(far + 9..far + 8192));
+        let mut buf = [9; 102];
+        memory.read(SEGMENT, far + 3999, &mut buf).unwrap();
+        assert_eq!((buf[0], buf[1], buf[50], buf[51], buf[101]), (0, 1, 1, 2, 0));
+        memory.zero(SEGMENT, far, 4096).unwrap();
+        assert_eq!(memory.next_data(SEGMENT, 0).unwrap(), Some(far + 4096..far + 8192));
+        memory.zero(SEGMENT, 0, 1 << 41).unwrap();
+        assert_eq!(memory.next_data(SEGMENT, 0).unwrap(), None);
+    }
+
+    #[test]
+    fn a_written_file_is_all_data() {
+        let memory = Memory::new();
+        memory.create(FileName::OwnLog, 10_000, Fill::Written).unwrap();
+        assert_eq!(memory.next_data(FileName::OwnLog, 3).unwrap(), Some(3..10_000));
+        memory.zero(FileName::OwnLog, 0, 10_000).unwrap();
+        assert_eq!(memory.next_data(FileName::OwnLog, 3).unwrap(), Some(3..10_000));
+        assert_eq!(memory.next_data(FileName::OwnLog, 10_000).unwrap(), None);
+    }
+
+    #[test]
+    fn refuses_lengths_beyond_reason() {
+        let error = Memory::new().create(SEGMENT, u64::MAX, Fill::Sparse).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}
