@@ -1,0 +1,80 @@
+//! blkreplay's `.load`: free text, then `sec.nsec ; sector ; nsectors ; op ; delay ; duration`.
+//!
+//! A row is a line that begins with digits, a point, digits, and a semicolon; the licence and the
+//! instructions before the rows never do. Once a row was seen, a line that begins with a digit and
+//! is no row is a bad row. Names no volume: the file's name stands in.
+
+use super::collect::{Collector, Op};
+use super::error::Fault;
+use super::field::{is_decimal, seconds, sectors, split, wrong_count};
+use super::input::{Line, LineFormat};
+
+/// Whether a line has this shape.
+pub(super) fn fits(line: &[u8]) -> bool {
+    let ([time], count) = split::<1>(line, b';');
+    count > 1 && time.contains(&b'.') && is_decimal(time)
+}
+
+/// Reads the lines.
+#[derive(Default)]
+pub(super) struct Lines {
+    volume: Option<Vec<u8>>,
+}
+
+impl LineFormat for Lines {
+    fn line(&mut self, line: &[u8], _: u64, rows: &mut Collector) -> Result<Line, Fault> {
+        if !fits(line) && (self.volume.is_none() || !line[0].is_ascii_digit()) {
+            return Ok(Line::Text);
+        }
+        let volume = self.volume.get_or_insert_with(|| rows.file_volume());
+        let ([time, sector, length, kind], count) = split::<4>(line, b';');
+        if count < 4 {
+            return Err(wrong_count(line, count, "at least 4"));
+        }
+        let time_ns = seconds("start", time)?;
+        let (offset, length) = (sectors("sector", sector)?, sectors("length", length)?);
+        let op = match kind.first() {
+            Some(b'R') => Op::Read,
+            Some(b'W') => Op::Write,
+            _ => return Err(Fault::new("op", kind, "is neither R nor W")),
+        };
+        rows.request(time_ns, volume, op, offset, length)?;
+        Ok(Line::Record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::trace::Format;
+    use crate::trace::tests::{bad_field, good, names, read, write};
+
+    const HEAD: &str = "Copyright ; nobody\n\n####\n\
+                        start ; sector; length ; op ;  replay_delay=0 ; replay_duration=0\n";
+
+    #[test]
+    fn text_around_the_rows_is_no_record() {
+        let text = format!(
+            "2012 was the year\n{HEAD}      0.300422537 ;  8 ;    3 ; RA ; 0.0 ; 0.0\n\
+             {HEAD}0.0 ; 0 ; 1 ; W ; 0.0 ; 0.0"
+        );
+        let trace = good(Format::Blkreplay, text.as_bytes());
+        assert_eq!(names(&trace), ["hand-made"]);
+        let rows: Vec<_> = trace.rows.iter().map(|r| (r.time_ns, r.action)).collect();
+        assert_eq!(rows, [(0, write(0, 512)), (300_422_537, read(4096, 1536))]);
+        assert_eq!(trace.rows_read, 2);
+    }
+
+    #[test]
+    fn bad_rows_name_their_field() {
+        for (row, field) in [
+            ("1.5 ; 8 ; 8", "row"),
+            ("99999999999.0 ; 8 ; 8 ; W", "start"),
+            ("1.5 ; -8 ; 8 ; W", "sector"),
+            ("1.5 ; 8 ; eight ; W", "length"),
+            ("1.5 ; 8 ; 8 ; D", "op"),
+        ] {
+            bad_field(Format::Blkreplay, row.as_bytes(), field);
+        }
+        bad_field(Format::Blkreplay, b"1.5 ; 8 ; 8 ; W\n3062.3", "row");
+    }
+}

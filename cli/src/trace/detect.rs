@@ -1,0 +1,133 @@
+//! Recognises the format of a trace by the beginning of its content; names and endings of files
+//! play no part.
+//!
+//! Every line of the head is tried against the shape of every text format; the format most lines
+//! fit wins, and one line is enough. Shapes exclude each other: the two with five comma-separated
+//! fields differ in where the letter stands, those of the simulators in the point of the arrival.
+//! SSDsim and MQSim look alike: SSDsim it is, unless the caller insists.
+
+use super::error::TraceError;
+use super::{Format, alibaba, ascii, blkparse, blkreplay, fio, msr, spc, systor, tencent, vscsi};
+
+/// Whether a line is one of a format's.
+type Fits = fn(&[u8]) -> bool;
+
+/// The text formats, in the order in which a line is tried, with what their rows look like.
+const SHAPES: [(Format, Fits, &str); 10] = [
+    (Format::Fio, |line| fio::version(line).is_some(), "first line \"fio version 2|3 iolog\""),
+    (Format::Msr, msr::fits, "time,host,disk,Read|Write,offset,size,response"),
+    (Format::Systor, systor::fits, "time,response,R|W,lun,offset,size"),
+    (Format::Alibaba, alibaba::fits, "device,R|W,offset,length,time"),
+    (Format::Tencent, tencent::fits, "time,offset,size,0|1,volume"),
+    (Format::Spc, spc::fits, "asu,lba,size,r|w,seconds"),
+    (Format::Blkreplay, blkreplay::fits, "seconds ; sector ; length ; R|W ; ..."),
+    (Format::Blkparse, blkparse::fits, "maj,min cpu seq seconds pid action rwbs ..."),
+    (Format::Disksim, ascii::fits_decimal, "milliseconds device lba size flags"),
+    (Format::Ssdsim, ascii::fits_integer, "nanoseconds device lba size 0|1; mqsim is alike"),
+];
+
+/// Containers that are not read, by what stands at which place.
+const CONTAINERS: [(usize, &[u8], &str); 7] = [
+    (0, b"BZh", "bzip2: unpack it first, as in `bzip2 -dc FILE | ...`"),
+    (0, b"\xfd7zXZ\0", "xz: unpack it first, as in `xz -dc FILE | ...`"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd: unpack it first, as in `zstd -dc FILE | ...`"),
+    (0, b"PK\x03\x04", "a zip archive: unpack it first"),
+    (257, b"ustar", "a tar archive: unpack it first, as in `tar -xzOf FILE | ...`"),
+    (0, b"\x07\x74\x61\x65", "blktrace's binary: convert it with blkparse first"),
+    (0, b"\x65\x61\x74\x07", "blktrace's binary: convert it with blkparse first"),
+];
+
+/// The format of a file whose unpacked bytes begin with `head`.
+pub(super) fn detect(file: &str, head: &[u8]) -> Result<Format, TraceError> {
+    for (at, magic, what) in CONTAINERS {
+        if head.get(at..).is_some_and(|rest| rest.starts_with(magic)) {
+            let (problem, advice) = what.split_once(": ").unwrap_or((what, ""));
+            return Err(TraceError::unknown(file, problem.to_string(), head, advice.to_string()));
+        }
+    }
+    if vscsi::layout(head).is_some() {
+        return Ok(Format::Vscsi);
+    }
+    let mut fitting = [0u32; SHAPES.len()];
+    for line in head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).split(|&b| b == b'\n') {
+        let line = line.trim_ascii();
+        if let Some(shape) = SHAPES.iter().position(|(_, fits, _)| fits(line)) {
+            fitting[shape] += 1;
+        }
+    }
+    let most = fitting.into_iter().max().unwrap_or(0);
+    match fitting.iter().position(|&n| n == most) {
+        Some(shape) if most > 0 => Ok(SHAPES[shape].0),
+        _ => Err(unknown(file, head)),
+    }
+}
+
+fn unknown(file: &str, head: &[u8]) -> TraceError {
+    let shapes: Vec<String> =
+        SHAPES.iter().map(|(format, _, shape)| format!("{format} ({shape})")).collect();
+    let looked_for = format!("{}, vscsi (binary records of version 1 or 2)", shapes.join(", "));
+    let problem = match head {
+        [] => "is empty".to_string(),
+        _ => format!("is of no known format; looked for {looked_for}"),
+    };
+    TraceError::unknown(file, problem, head, "name the format with --format".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Kind;
+
+    #[test]
+    fn one_row_is_enough() {
+        for (format, row) in [
+            (Format::Msr, "128166385295514663,hm,0,Write,9056014336,2048,2833"),
+            (Format::Systor, "Timestamp,Response,IOType,LUN,Offset,Size"),
+            (Format::Systor, "1456095145.133076000,,R,0,899056122368,131072"),
+            (Format::Alibaba, "0,R,126703661056,4096,1577808000000046"),
+            (Format::Tencent, "1538323200,4247200,128,1,1058"),
+            (Format::Spc, "0,303567,3584,w,0.000000"),
+            (Format::Spc, "0,303567,3584,W,0"),
+            (Format::Blkreplay, "      0.000000000 ;     49339162 ;    3 ; W ; 0.0 ; 0.0"),
+            (
+                Format::Blkparse,
+                "259,0    3        5     0.000005809  1867  P   N [dmcrypt_write/2]",
+            ),
+            (Format::Fio, "fio version 2 iolog"),
+            (Format::Fio, "fio version 3 iolog\r"),
+            (Format::Ssdsim, "1000 0 8 8 0"),
+            (Format::Disksim, "1.000 0 8 8 1"),
+        ] {
+            assert_eq!(detect("t", row.as_bytes()).unwrap(), format, "{row}");
+            let within = format!("what,is,this\n\n{row}\nand that");
+            assert_eq!(detect("t", within.as_bytes()).unwrap(), format, "{row}");
+        }
+    }
+
+    #[test]
+    fn unknown_content_lists_what_was_looked_for_and_shows_the_start() {
+        let error = detect("notes.txt", b"dear \x1b diary").unwrap_err();
+        assert_eq!(error.kind(), Kind::UnknownFormat);
+        let message = error.to_string();
+        for part in ["notes.txt", "msr", "vscsi", "mqsim", "dear \\x1b diary", "--format"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let empty = detect("t", b"").unwrap_err().to_string();
+        assert_eq!(empty, "t: is empty; name the format with --format");
+    }
+
+    #[test]
+    fn containers_are_named() {
+        let mut tar = vec![b'x'; 600];
+        tar[257..262].copy_from_slice(b"ustar");
+        for (bytes, word) in [
+            (&b"BZh91AY"[..], "bzip2"),
+            (b"PK\x03\x04..", "zip"),
+            (&tar, "tar"),
+            (b"\x07\x74\x61\x65", "blkparse"),
+        ] {
+            let message = detect("t", bytes).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}

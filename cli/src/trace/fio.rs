@@ -1,0 +1,191 @@
+//! fio's iolog, versions 2 and 3. Bytes; the names of files are the volumes.
+//!
+//! Version 2: `file action [offset length]`. It has no times but `wait` lines, whose offset is
+//! microseconds. fio's manual says that they count from the `wait` before, its maintainer that they
+//! count from the start of the log; here the manual holds, and waits below 100 are dropped as fio
+//! drops them. A log without waits has no time.
+//!
+//! Version 3: `timestamp file action [offset length]`, in microseconds from the start of the run;
+//! `wait` is not allowed, and left out as fio leaves it out.
+//!
+//! `sync` and `datasync` are flushes, `trim` a discard; `add`, `open` and `close` are no requests.
+
+use super::collect::{Collector, Op};
+use super::error::Fault;
+use super::field::{number, ticks, words, wrong_count};
+use super::input::{Line, LineFormat};
+
+/// Shorter waits mean nothing, in microseconds.
+const WAIT_US_MIN: u64 = 100;
+
+/// The version a header line announces; `None` if the line is no such line.
+pub(super) fn version(line: &[u8]) -> Option<Version> {
+    match line {
+        b"fio version 2 iolog" => Some(Version::Waits),
+        b"fio version 3 iolog" => Some(Version::Stamps),
+        _ => None,
+    }
+}
+
+/// The versions, by what they know of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Version 2.
+    Waits,
+    /// Version 3.
+    Stamps,
+}
+
+/// Reads the lines; holds the version and, in version 2, the time so far.
+#[derive(Default)]
+pub(super) struct Lines {
+    version: Option<Version>,
+    now_ns: u64,
+    waited: bool,
+}
+
+impl LineFormat for Lines {
+    fn line(&mut self, line: &[u8], _: u64, rows: &mut Collector) -> Result<Line, Fault> {
+        if let Some(version) = version(line) {
+            self.version = Some(version);
+            return Ok(Line::Text);
+        }
+        let Some(version) = self.version else {
+            let problem = "stands where \"fio version 2 iolog\" or \"fio version 3 iolog\" must";
+            return Err(Fault::new("header", line, problem));
+        };
+        let mut words = words(line);
+        let time_ns = match version {
+            Version::Waits => self.now_ns,
+            Version::Stamps => ticks("timestamp", words.next().unwrap_or_default(), 1_000)?,
+        };
+        let (Some(file), Some(action)) = (words.next(), words.next()) else {
+            return Err(wrong_count(line, line_words(line), version.wanted()));
+        };
+        let (offset, length, rest) = (words.next(), words.next(), words.next());
+        if rest.is_some() {
+            return Err(wrong_count(line, line_words(line), version.wanted()));
+        }
+        let (offset, length) = (offset.unwrap_or_default(), length.unwrap_or_default());
+        let op = match action {
+            b"add" | b"open" | b"close" => return Ok(Line::Text),
+            b"wait" => {
+                self.wait(version, offset)?;
+                return Ok(Line::Text);
+            }
+            b"sync" | b"datasync" => {
+                rows.flush(time_ns, file);
+                return Ok(Line::Record);
+            }
+            b"read" => Op::Read,
+            b"write" => Op::Write,
+            b"trim" => Op::Discard,
+            _ => return Err(Fault::new("action", action, "is no action of an iolog")),
+        };
+        rows.request(time_ns, file, op, number("offset", offset)?, number("length", length)?)?;
+        Ok(Line::Record)
+    }
+
+    fn end(self, rows: &mut Collector) {
+        if self.version == Some(Version::Waits) && !self.waited {
+            rows.has_time = false;
+        }
+    }
+}
+
+impl Lines {
+    fn wait(&mut self, version: Version, text: &[u8]) -> Result<(), Fault> {
+        let wait_ns = ticks("offset", text, 1_000)?;
+        if version == Version::Waits && wait_ns >= WAIT_US_MIN * 1_000 {
+            let too_late = || Fault::new("offset", text, "waits beyond 64 bits of nanoseconds");
+            self.now_ns = self.now_ns.checked_add(wait_ns).ok_or_else(too_late)?;
+            self.waited = true;
+        }
+        Ok(())
+    }
+}
+
+impl Version {
+    fn wanted(self) -> &'static str {
+        match self {
+            Version::Waits => "2 to 4",
+            Version::Stamps => "3 to 5",
+        }
+    }
+}
+
+fn line_words(line: &[u8]) -> usize {
+    words(line).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::trace::tests::{bad_field, good, names, read, write};
+    use crate::trace::{Action, Format, Trace};
+
+    fn rows(trace: &Trace) -> Vec<(u64, u32, Action)> {
+        trace.rows.iter().map(|r| (r.time_ns, r.volume, r.action)).collect()
+    }
+
+    #[test]
+    fn version_2_has_only_waits() {
+        let trace = good(
+            Format::Fio,
+            b"fio version 2 iolog\n/dev/sda add\n/dev/sda open\n/dev/sda write 4096 512\n\
+              /dev/sda wait 99 0\n/dev/sda wait 1500 0\n/dev/sdb sync 0 0\n/dev/sda datasync\n\
+              /dev/sda wait 500\n/dev/sda trim 0 2147483648\n/dev/sda close\n",
+        );
+        assert_eq!(names(&trace), ["/dev/sda", "/dev/sdb"]);
+        let trim = Action::Discard { offset: 0, length: 2 << 30 };
+        assert_eq!(
+            rows(&trace),
+            [
+                (0, 0, write(4096, 512)),
+                (1_500_000, 1, Action::Flush),
+                (1_500_000, 0, Action::Flush),
+                (2_000_000, 0, trim),
+            ]
+        );
+        assert!(trace.has_time);
+        assert!(trace.rows[1].preflush);
+        assert_eq!(trace.rows_read, 4);
+    }
+
+    #[test]
+    fn version_2_without_waits_has_no_time() {
+        let trace = good(Format::Fio, b"fio version 2 iolog\nf read 0 4096\nf write 1 2\n");
+        assert!(!trace.has_time);
+        assert_eq!(rows(&trace), [(0, 0, read(0, 4096)), (0, 0, write(0, 512))]);
+        assert_eq!(trace.rounded_rows, 1);
+    }
+
+    #[test]
+    fn version_3_counts_microseconds() {
+        let trace = good(
+            Format::Fio,
+            b"fio version 3 iolog\n0 f add\n10 f open\n1000 f write 0 512\n1500 f wait 5 0\n\
+              2000 f read 0 512\n",
+        );
+        assert!(trace.has_time);
+        assert_eq!(rows(&trace), [(0, 0, write(0, 512)), (1_000_000, 0, read(0, 512))]);
+    }
+
+    #[test]
+    fn bad_rows_name_their_field() {
+        for (row, field) in [
+            ("fio version 2 iolog\nf", "row"),
+            ("fio version 2 iolog\nf write 0 512 9", "row"),
+            ("fio version 2 iolog\nf scribble 0 512", "action"),
+            ("fio version 2 iolog\nf write 0", "length"),
+            ("fio version 2 iolog\nf wait soon 0", "offset"),
+            (
+                "fio version 2 iolog\nf wait 18446744073709551 0\nf wait 18446744073709551 0",
+                "offset",
+            ),
+            ("fio version 3 iolog\nf write 0 512", "timestamp"),
+            ("rw, 0, 512", "header"),
+        ] {
+            bad_field(Format::Fio, row.as_bytes(), field);
+        }
+    }
+}
