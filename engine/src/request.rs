@@ -1,0 +1,364 @@
+//! What a host asks, and how it learns the answer: `submit(request) → ticket`, completed by poll,
+//! by callback, or by waiting.
+//!
+//! The caller's thread does what it can: most requests are complete when `submit` returns. A
+//! ticket that is not may wait for a place in the journal, for the peer, or for a commit.
+
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::flow::read::ReadState;
+use crate::flow::write::WriteState;
+use crate::journal::lock;
+use crate::limits::Durability;
+use crate::unit::{SECTOR, Stamp};
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What to do. Offsets and lengths are in bytes and multiples of 512.
+#[derive(Debug)]
+pub enum Op<'a> {
+    /// Fills the buffer, which comes back with the completion.
+    Read(Vec<u8>),
+    /// Writes the slices one after the other. They are copied before `submit` returns.
+    Write(&'a [IoSlice<'a>]),
+    /// Makes a range read as zeros.
+    WriteZeroes(u64),
+    /// Gives a range up: whole blocks in it read as zeros, parts of blocks stay as they are.
+    Discard(u64),
+    /// Makes every write that completed before durable, in the whole group.
+    Flush,
+}
+
+/// A host's request.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The volume; any for a flush.
+    pub volume: u32,
+    /// The first byte.
+    pub offset: u64,
+    /// What to do there.
+    pub op: Op<'a>,
+    /// Force unit access: complete only once durable.
+    pub fua: bool,
+    /// When the host created or sent the request, in nanoseconds since 1970, by its clock (R1).
+    /// Without one, the time of receipt counts.
+    pub host_time: Option<u64>,
+}
+
+impl<'a> Request<'a> {
+    /// A read of `buffer.len()` bytes.
+    pub fn read(volume: u32, offset: u64, buffer: Vec<u8>) -> Request<'static> {
+        Request { volume, offset, op: Op::Read(buffer), fua: false, host_time: None }
+    }
+
+    /// A write of `data`.
+    pub fn write(volume: u32, offset: u64, data: &'a [IoSlice<'a>]) -> Request<'a> {
+        Request { volume, offset, op: Op::Write(data), fua: false, host_time: None }
+    }
+
+    /// A flush of the group.
+    pub fn flush() -> Request<'static> {
+        Request { volume: 0, offset: 0, op: Op::Flush, fua: false, host_time: None }
+    }
+
+    /// The same with the host's time.
+    pub fn at(mut self, host_time: u64) -> Self {
+        self.host_time = Some(host_time);
+        self
+    }
+}
+
+/// A request done.
+#[derive(Debug, Default)]
+pub struct Completion {
+    /// The stamp of a write's first record; a write-zeroes or discard has the last of its parts'.
+    pub stamp: Option<Stamp>,
+    /// The buffer of a read, filled.
+    pub buffer: Option<Vec<u8>>,
+    /// How many blocks came from the other device.
+    pub remote_blocks: u32,
+    /// Nanoseconds that the request waited for a place in the journal.
+    pub waited_ns: u64,
+}
+
+/// A host's way in, bound to the tenure under which it was opened: after a takeover elsewhere its
+/// requests are refused for ever, also when the device is active again (R14).
+#[derive(Clone, Debug)]
+pub struct Session {
+    device: Arc<Device>,
+    epoch: u64,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Ticket {
+    device: Arc<Device>,
+    epoch: u64,
+    state: State,
+    completion: Completion,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Parts that are still to be done, in order.
+    Write { parts: VecDeque<WriteState>, fua: bool },
+    Read(ReadState),
+    /// Waits for a commit.
+    Round(u64),
+    Done(Option<Error>),
+    /// The outcome has been handed over.
+    Taken,
+}
+
+impl Session {
+    pub(crate) fn new(device: Arc<Device>, epoch: u64) -> Session {
+        Session { device, epoch }
+    }
+
+    /// The tenure it belongs to.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Begins a request.
+    ///
+    /// # Errors
+    /// At once: [`Kind::Invalid`] (beyond the volume, unaligned, no such volume),
+    /// [`Kind::TooLarge`] (see [`Device::limits`]). From the ticket: [`Kind::Fenced`],
+    /// [`Kind::JournalFull`], [`Kind::Timeout`], [`Kind::Halted`], [`Kind::Damaged`],
+    /// [`Kind::Storage`].
+    pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
+        let device = &self.device;
+        let limits = device.limits();
+        let length = match &request.op {
+            Op::Read(buffer) => buffer.len() as u64,
+            Op::Write(slices) => slices.iter().map(|s| s.len() as u64).sum(),
+            Op::WriteZeroes(length) | Op::Discard(length) => *length,
+            Op::Flush => 0,
+        };
+        let most = match &request.op {
+            Op::WriteZeroes(_) | Op::Discard(_) => limits.zero_bytes_max,
+            _ => limits.request_bytes_max,
+        };
+        if !matches!(request.op, Op::Flush) {
+            self.check_range(&request, length)?;
+        }
+        if length > most {
+            let what = format!("a request of {length} bytes: at most {most} at a time, split it");
+            return Err(Error::new(Kind::TooLarge, what));
+        }
+        let mut ticket = Ticket {
+            device: device.clone(),
+            epoch: self.epoch,
+            state: State::Done(None),
+            completion: Completion::default(),
+        };
+        if let Err(error) = device.check_tenure(self.epoch) {
+            ticket.state = State::Done(Some(error));
+            return Ok(ticket);
+        }
+        let parts = match request.op {
+            Op::Flush => {
+                if device.own.is_clean() {
+                    return Ok(ticket);
+                }
+                ticket.state = State::Round(device.own.round_wanted());
+                device.work.ring();
+                return Ok(ticket);
+            }
+            Op::Read(buffer) => {
+                ticket.state = State::Read(ReadState::new(
+                    device,
+                    request.volume,
+                    request.offset,
+                    buffer,
+                ));
+                ticket.advance(true);
+                return Ok(ticket);
+            }
+            _ if length == 0 => return Ok(ticket),
+            Op::Write(slices) => VecDeque::from([WriteState::data(device, &request, slices, length)]),
+            Op::WriteZeroes(_) => WriteState::zeroes(device, &request, length, true),
+            Op::Discard(_) => WriteState::zeroes(device, &request, length, false),
+        };
+        ticket.state = State::Write { parts, fua: request.fua };
+        ticket.advance(true);
+        Ok(ticket)
+    }
+
+    /// Begins a request; `done` is called with its outcome, at once or from
+    /// [`Device::step_callbacks`].
+    ///
+    /// # Errors
+    /// As [`Session::submit`] at once; `done` is not called then.
+    pub fn submit_with(
+        &self,
+        request: Request<'_>,
+        done: impl FnOnce(Result<Completion>) + Send + 'static,
+    ) -> Result<()> {
+        let mut ticket = self.submit(request)?;
+        match ticket.poll() {
+            Some(outcome) => done(outcome),
+            None => {
+                lock(&self.device.callbacks).push((ticket, Box::new(done)));
+                self.device.work.ring();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads, waiting for it.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn read(&self, volume: u32, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_vectored(volume, offset, &mut [IoSliceMut::new(buffer)])
+    }
+
+    /// Reads into several buffers, one after the other.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn read_vectored(
+        &self,
+        volume: u32,
+        offset: u64,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Result<()> {
+        let length = buffers.iter().map(|b| b.len()).sum();
+        let done = self.submit(Request::read(volume, offset, vec![0; length]))?.wait()?;
+        let filled = done.buffer.expect("a read brings its buffer back");
+        let mut rest = &filled[..];
+        for buffer in buffers {
+            let (front, behind) = rest.split_at(buffer.len());
+            buffer.copy_from_slice(front);
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Writes, waiting for completion; not durable before a flush unless the device is strict.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn write(&self, volume: u32, offset: u64, data: &[u8]) -> Result<Stamp> {
+        let done = self.submit(Request::write(volume, offset, &[IoSlice::new(data)]))?.wait()?;
+        Ok(done.stamp.unwrap_or_default())
+    }
+
+    /// Makes every completed write durable, waiting for it.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn flush(&self) -> Result<()> {
+        self.submit(Request::flush())?.wait().map(drop)
+    }
+
+    fn check_range(&self, request: &Request<'_>, length: u64) -> Result<()> {
+        let Request { volume, offset, .. } = *request;
+        let wrong = |what: String| Err(Error::new(Kind::Invalid, what));
+        let Some(size) = self.device.volumes.size(volume) else {
+            return wrong(format!("there is no volume {volume} in this group"));
+        };
+        if !offset.is_multiple_of(SECTOR) || !length.is_multiple_of(SECTOR) {
+            return wrong(format!("{length} bytes at {offset}: not multiples of {SECTOR}"));
+        }
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return wrong(format!(
+                "{length} bytes at {offset} run past the end of volume {volume} ({size} bytes)"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Ticket {
+    /// The outcome, once, when there is one. Never waits.
+    pub fn poll(&mut self) -> Option<Result<Completion>> {
+        self.advance(false);
+        self.take()
+    }
+
+    /// Waits for the outcome, leading a commit if that is what it takes.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn wait(mut self) -> Result<Completion> {
+        loop {
+            let heard = self.device.heard();
+            self.advance(false);
+            if let Some(outcome) = self.take() {
+                return outcome;
+            }
+            if let State::Round(round) = self.state {
+                let strict = self.device.settings.durability == Durability::Strict;
+                let done = self.device.lead_round(round, strict);
+                self.state = State::Done(done.err());
+                continue;
+            }
+            self.device.wait(heard, Duration::from_millis(20));
+        }
+    }
+
+    fn take(&mut self) -> Option<Result<Completion>> {
+        match std::mem::replace(&mut self.state, State::Taken) {
+            State::Done(None) => Some(Ok(std::mem::take(&mut self.completion))),
+            State::Done(Some(error)) => Some(Err(error)),
+            State::Taken => None,
+            busy => {
+                self.state = busy;
+                None
+            }
+        }
+    }
+
+    /// Goes as far as it can without waiting. `first`: the request has just been submitted.
+    fn advance(&mut self, first: bool) {
+        let device = &self.device;
+        loop {
+            let next = match &mut self.state {
+                State::Write { parts, fua } => match parts.front_mut() {
+                    None => {
+                        let strict = device.settings.durability == Durability::Strict || *fua;
+                        match strict {
+                            true => {
+                                if !first {
+                                    device.work.ring();
+                                }
+                                State::Round(device.own.round_wanted())
+                            }
+                            false => State::Done(None),
+                        }
+                    }
+                    Some(part) => match part.advance(device, self.epoch, &mut self.completion) {
+                        Ok(false) => return,
+                        Ok(true) => {
+                            parts.pop_front();
+                            continue;
+                        }
+                        Err(error) => State::Done(Some(error)),
+                    },
+                },
+                State::Read(read) => match read.advance(device, self.epoch, &mut self.completion) {
+                    Ok(false) => return,
+                    Ok(true) => State::Done(None),
+                    Err(error) => State::Done(Some(error)),
+                },
+                State::Round(round) => match device.own.round_done(*round) {
+                    Ok(false) => return,
+                    Ok(true) => State::Done(None),
+                    Err(error) => State::Done(Some(device.halt(error))),
+                },
+                State::Done(_) | State::Taken => return,
+            };
+            self.state = next;
+        }
+    }
+}
