@@ -48,9 +48,9 @@ impl Ring {
     /// where it goes and its first log sequence number. The caller has made sure of the space by
     /// the queue's limit.
     pub fn place(&mut self, bytes: u64, rows: u64, last: Position) -> (u64, u64) {
-        let skipped = if self.head + bytes > self.length { self.length - self.head } else { 0 };
-        let offset = if skipped > 0 { 0 } else { self.head };
-        self.hold(offset, bytes, skipped, rows, last)
+        let wraps = self.head + bytes > self.length;
+        let offset = if wraps { 0 } else { self.head };
+        self.adopt(offset, bytes, rows, last)
     }
 
     /// Takes a batch found at `offset` when a log is read at opening.
