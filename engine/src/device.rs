@@ -107,7 +107,8 @@ impl Device {
         {
             let length = storage.length(name).map_err(|e| Error::storage("measuring a log", e))?;
             if length != Some(state.bytes) {
-                let what = format!("{name} has {length:?} bytes, the superblock says {}", state.bytes);
+                let what =
+                    format!("{name} has {length:?} bytes, the superblock says {}", state.bytes);
                 return Err(Error::new(Kind::Damaged, what));
             }
         }
@@ -230,6 +231,7 @@ impl Device {
             (superblock.get().epoch, superblock.get().mode)
         };
         let connected = lock(&self.failover).peer().is_some();
+        let (own_used_bytes, recv_used_bytes) = (self.own.used_bytes(), self.recv.used_bytes());
         let tables = lock(&self.tables);
         let backlog_records = tables.own.end() - tables.acked_index;
         let oldest = tables.own.get(tables.acked_index);
@@ -249,9 +251,9 @@ impl Device {
             owed_blocks: self.debt().map_or(0, |debt| debt.len()),
             unreflected_records: tables.unreflected(),
             own_free_places: self.own.journal.queue.free(),
-            own_used_bytes: self.own.used_bytes(),
+            own_used_bytes,
             recv_free_places: self.recv.journal.queue.free(),
-            recv_used_bytes: self.recv.used_bytes(),
+            recv_used_bytes,
             halted: self.halted.get().cloned(),
         }
     }
@@ -327,9 +329,7 @@ impl Device {
     pub fn close(&self) -> Result<()> {
         self.check_halted()?;
         self.clk.close();
-        while !self.own.is_clean() {
-            self.step_commit()?;
-        }
+        self.lead_round(self.own.round_wanted(), false)?;
         while self.step_reflect()? > 0 {}
         self.checkpoint_now()?;
         let marked = lock(&self.superblock).update(|s| s.clean = true);

@@ -80,7 +80,8 @@ impl Geometry {
             if !ids.insert(volume.id) {
                 return wrong(format!("volume {} is named twice", volume.id));
             }
-            if volume.bytes == 0 || !volume.bytes.is_multiple_of(SECTOR) || volume.bytes >> 62 != 0 {
+            if volume.bytes == 0 || !volume.bytes.is_multiple_of(SECTOR) || volume.bytes >> 62 != 0
+            {
                 let VolumeSpec { id, bytes } = volume;
                 return wrong(format!(
                     "volume {id} has {bytes} bytes; it must be a multiple of 512, not 0, below 4 EiB"

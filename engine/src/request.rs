@@ -103,7 +103,10 @@ pub struct Ticket {
 #[derive(Debug)]
 enum State {
     /// Parts that are still to be done, in order.
-    Write { parts: VecDeque<WriteState>, fua: bool },
+    Write {
+        parts: VecDeque<WriteState>,
+        fua: bool,
+    },
     Read(ReadState),
     /// Waits for a commit.
     Round(u64),
@@ -170,26 +173,23 @@ impl Session {
                     return Ok(ticket);
                 }
                 ticket.state = State::Round(device.own.round_wanted());
-                device.work.ring();
                 return Ok(ticket);
             }
             Op::Read(buffer) => {
-                ticket.state = State::Read(ReadState::new(
-                    device,
-                    request.volume,
-                    request.offset,
-                    buffer,
-                ));
-                ticket.advance(true);
+                ticket.state =
+                    State::Read(ReadState::new(device, request.volume, request.offset, buffer));
+                ticket.advance();
                 return Ok(ticket);
             }
             _ if length == 0 => return Ok(ticket),
-            Op::Write(slices) => VecDeque::from([WriteState::data(device, &request, slices, length)]),
+            Op::Write(slices) => {
+                VecDeque::from([WriteState::data(device, &request, slices, length)])
+            }
             Op::WriteZeroes(_) => WriteState::zeroes(device, &request, length, true),
             Op::Discard(_) => WriteState::zeroes(device, &request, length, false),
         };
         ticket.state = State::Write { parts, fua: request.fua };
-        ticket.advance(true);
+        ticket.advance();
         Ok(ticket)
     }
 
@@ -282,7 +282,12 @@ impl Session {
 impl Ticket {
     /// The outcome, once, when there is one. Never waits.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
-        self.advance(false);
+        self.advance();
+        if let State::Round(round) = self.state {
+            // Whoever polls does not lead: the background does.
+            self.device.own.want(round);
+            self.device.work.ring();
+        }
         self.take()
     }
 
@@ -293,7 +298,7 @@ impl Ticket {
     pub fn wait(mut self) -> Result<Completion> {
         loop {
             let heard = self.device.heard();
-            self.advance(false);
+            self.advance();
             if let Some(outcome) = self.take() {
                 return outcome;
             }
@@ -319,8 +324,8 @@ impl Ticket {
         }
     }
 
-    /// Goes as far as it can without waiting. `first`: the request has just been submitted.
-    fn advance(&mut self, first: bool) {
+    /// Goes as far as it can without waiting.
+    fn advance(&mut self) {
         let device = &self.device;
         loop {
             let next = match &mut self.state {
@@ -328,12 +333,7 @@ impl Ticket {
                     None => {
                         let strict = device.settings.durability == Durability::Strict || *fua;
                         match strict {
-                            true => {
-                                if !first {
-                                    device.work.ring();
-                                }
-                                State::Round(device.own.round_wanted())
-                            }
+                            true => State::Round(device.own.round_wanted()),
                             false => State::Done(None),
                         }
                     }

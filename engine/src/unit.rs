@@ -39,6 +39,9 @@ impl Stamp {
     /// Before every real stamp.
     pub const ZERO: Stamp = Stamp { epoch: 0, time: 0, sequence: 0 };
 
+    /// After every real stamp.
+    pub const MAX: Stamp = Stamp { epoch: u64::MAX, time: u64::MAX, sequence: u32::MAX };
+
     /// Host times above this, in nanoseconds, are no times but garbage, and ignored (R1).
     pub const HOST_TIME_MAX: u64 = 1 << 62;
 }

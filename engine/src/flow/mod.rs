@@ -35,8 +35,9 @@ pub(crate) struct Tables {
     pub acked_index: Index,
     /// Highest own stamp acknowledged.
     pub acked: Stamp,
-    /// How many records may be in flight beyond `acked_index`.
-    pub credit: u64,
+    /// Credit: own records before this index may be shipped. The receiver's places only ever
+    /// grow, counted from its beginning, so this only rises within a connection.
+    pub allowed: Index,
     /// The next own record to reflect.
     pub own_reflected: Index,
     /// The next received record to reflect.

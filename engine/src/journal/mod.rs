@@ -53,7 +53,12 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    fn new(superblock: &Superblock, geometry: &Geometry, log: Log, storage: Arc<dyn Storage>) -> Self {
+    fn new(
+        superblock: &Superblock,
+        geometry: &Geometry,
+        log: Log,
+        storage: Arc<dyn Storage>,
+    ) -> Self {
         let (file, state) = match log {
             Log::Own => (FileName::OwnLog, &superblock.own),
             Log::Recv => (FileName::RecvLog, &superblock.recv),

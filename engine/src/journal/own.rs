@@ -32,6 +32,8 @@ pub(crate) struct OwnLog {
     /// Rounds begun and ended, as `rounds` has them, to look at without its lock.
     begun: AtomicU64,
     done: AtomicU64,
+    /// The highest round that somebody polls for.
+    wanted: AtomicU64,
 }
 
 struct Writer {
@@ -70,6 +72,7 @@ impl OwnLog {
             ended: Condvar::new(),
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
             journal,
         };
         own.refresh_limit(&lock(&own.writer));
@@ -133,15 +136,11 @@ impl OwnLog {
         self.journal.read_logged(record, buf)
     }
 
-    /// Bytes of data waiting for the log, as an upper bound.
+    /// Bytes of data waiting for the log, as an upper bound; 0 while a commit is under way.
     pub fn unlogged(&self) -> u64 {
-        let logged = self.journal.queue.tail() - self.done_position();
-        logged * self.journal.block_size as u64
-    }
-
-    fn done_position(&self) -> Position {
-        // Contended only by a commit in flight, which answers the question by its end.
-        self.writer.try_lock().map_or(self.journal.queue.tail(), |w| w.gather.collected())
+        let collected = self.writer.try_lock().map(|w| w.gather.collected());
+        let tail = self.journal.queue.tail();
+        (tail - collected.unwrap_or(tail)) * self.journal.block_size as u64
     }
 
     /// The round that covers everything published before this call.
@@ -160,10 +159,14 @@ impl OwnLog {
         }
     }
 
-    /// Whether somebody waits for a round that nobody leads.
-    pub fn has_waiting(&self) -> bool {
-        let rounds = lock(&self.rounds);
-        rounds.waiting > 0 && !rounds.led
+    /// Somebody polls for the end of `round` and will not lead it.
+    pub fn want(&self, round: u64) {
+        self.wanted.fetch_max(round, Ordering::AcqRel);
+    }
+
+    /// Whether a round is wanted that has not begun.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > self.begun.load(Ordering::Acquire)
     }
 
     /// Waits until `round` has ended, leading it if nobody else does. `linger`: give others who
@@ -222,10 +225,9 @@ impl OwnLog {
         self.wait_round(round, durability, false)
     }
 
-    /// Whether everything published is durable.
+    /// Whether everything published is durable; `false` while a commit is under way.
     pub fn is_clean(&self) -> bool {
-        let w = lock(&self.writer);
-        w.gather.is_settled() && w.gather.collected() == self.journal.queue.tail()
+        self.writer.try_lock().is_ok_and(|w| w.gather.collected() == self.journal.queue.tail())
     }
 
     /// Writes everything published to the log and syncs it.

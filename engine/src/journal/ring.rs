@@ -48,9 +48,9 @@ impl Ring {
     /// where it goes and its first log sequence number. The caller has made sure of the space by
     /// the queue's limit.
     pub fn place(&mut self, bytes: u64, rows: u64, last: Position) -> (u64, u64) {
-        let skipped = if self.head + bytes > self.length { self.length - self.head } else { 0 };
-        let offset = if skipped > 0 { 0 } else { self.head };
-        self.hold(offset, bytes, skipped, rows, last)
+        let wraps = self.head + bytes > self.length;
+        let offset = if wraps { 0 } else { self.head };
+        self.adopt(offset, bytes, rows, last)
     }
 
     /// Takes a batch found at `offset` when a log is read at opening.
@@ -59,7 +59,14 @@ impl Ring {
         self.hold(offset, bytes, skipped, rows, last);
     }
 
-    fn hold(&mut self, offset: u64, bytes: u64, skipped: u64, rows: u64, last: Position) -> (u64, u64) {
+    fn hold(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        skipped: u64,
+        rows: u64,
+        last: Position,
+    ) -> (u64, u64) {
         let sequence = self.sequence;
         self.used += bytes + skipped;
         assert!(self.used <= self.length, "a batch was placed over one that is held");
@@ -75,7 +82,13 @@ impl Ring {
         let kept = self.spans.iter().find(|span| span.last >= freed);
         let (tail_offset, tail_sequence) =
             kept.map_or((self.head, self.sequence), |span| (span.offset, span.sequence));
-        LogState { bytes: self.length, incarnation: self.incarnation, tail_offset, tail_sequence, durable }
+        LogState {
+            bytes: self.length,
+            incarnation: self.incarnation,
+            tail_offset,
+            tail_sequence,
+            durable,
+        }
     }
 
     /// Gives up every batch all of whose positions are below `freed`, from the oldest on.

@@ -31,7 +31,7 @@ pub fn locate(own: Option<Record>, received: Option<Record>, owed: Option<Stamp>
         (None, Some(r)) => Some(Location::Received(r)),
         (None, None) => None,
     };
-    let stamp = newest.and_then(|n| n.record()).map(|r| r.stamp);
+    let stamp = newest.as_ref().and_then(Location::record).map(|r| r.stamp);
     if owed.is_some_and(|owed| stamp.is_none_or(|stamp| owed > stamp)) {
         return Location::Remote;
     }

@@ -1,0 +1,274 @@
+//! What a host's durable write costs beside the raw disk, with the peer connected and shipping.
+//!
+//! The own log is on disk; the peer and both normal volumes are in memory. Raw references and
+//! ours take turns in one run; ratios are medians over the rounds.
+//!
+//!     cargo run --release -p afterimage-benches --bin write_path [-- --dir DIR] [--quick] [--disk]
+//!
+//! `--disk` puts both devices wholly on this disk, beside, without a bound.
+
+use afterimage::Device;
+use afterimage::clock::{Clock, SystemClock};
+use afterimage::format::superblock::VolumeSpec;
+use afterimage::limits::{Durability, Geometry, Settings};
+use afterimage::link::{Line, memory_link};
+use afterimage::request::{Request, Session};
+use afterimage::storage::{Directory, FileName, Fill, Memory, Storage};
+use afterimage::threads::Threads;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const BLOCK: usize = 4096;
+const BATCH: usize = 128 << 10;
+const SPAN: u64 = 64 << 20;
+
+/// The own log on disk, everything else in memory.
+struct Split {
+    disk: Directory,
+    memory: Memory,
+}
+
+impl Split {
+    fn of(&self, file: FileName) -> &dyn Storage {
+        if file == FileName::OwnLog { &self.disk } else { &self.memory }
+    }
+}
+
+impl Storage for Split {
+    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
+        self.of(file).create(file, length, fill)
+    }
+    fn length(&self, file: FileName) -> io::Result<Option<u64>> {
+        self.of(file).length(file)
+    }
+    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.of(file).read(file, offset, buf)
+    }
+    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        self.of(file).write(file, offset, bufs)
+    }
+    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
+        self.of(file).zero(file, offset, length)
+    }
+    fn sync(&self, file: FileName) -> io::Result<()> {
+        self.of(file).sync(file)
+    }
+    fn files(&self) -> io::Result<Vec<FileName>> {
+        let mut files = self.disk.files()?;
+        files.extend(self.memory.files()?);
+        Ok(files)
+    }
+    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.of(file).next_data(file, offset)
+    }
+}
+
+struct Pair {
+    host: Session,
+    _threads: [Threads; 2],
+}
+
+fn pair(dir: &Path, durability: Durability, disk: bool) -> Pair {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let volumes = vec![VolumeSpec { id: 0, bytes: SPAN }];
+    let open = |id: u64| {
+        let path = dir.join(format!("{id}-{durability:?}-{disk}"));
+        let storage: Arc<dyn Storage> = match (disk, id) {
+            (true, _) => Arc::new(Directory::create(path).expect("a directory")),
+            (false, 1) => Arc::new(Split {
+                disk: Directory::create(path).expect("a directory"),
+                memory: Memory::new(),
+            }),
+            (false, _) => Arc::new(Memory::new()),
+        };
+        let geometry =
+            Geometry { journal_bytes: 256 << 20, ..Geometry::new(1, id, volumes.clone()) };
+        Device::create(&*storage, &geometry, id == 1).expect("a device");
+        let settings = Settings { durability, ..Settings::default() };
+        Device::open(storage, clock.clone(), settings).expect("a device")
+    };
+    let (a, b) = (open(1), open(2));
+    let (end_a, end_b) = memory_link(Line::default(), clock);
+    let threads = [Threads::start(&a).expect("threads"), Threads::start(&b).expect("threads")];
+    a.connect(Arc::new(end_a)).expect("connected");
+    b.connect(Arc::new(end_b)).expect("connected");
+    let host = a.session().expect("A serves");
+    let data = vec![1; 1 << 20];
+    for offset in (0..SPAN).step_by(data.len()) {
+        host.write(0, offset, &data).expect("written"); // memory is touched before it is timed
+    }
+    while a.status().backlog_records + b.status().unreflected_records > 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Pair { host, _threads: threads }
+}
+
+struct Raw {
+    file: File,
+    next: u64,
+}
+
+impl Raw {
+    const LENGTH: u64 = 256 << 20;
+
+    fn new(dir: &Path) -> Raw {
+        let file = File::options().read(true).write(true).create_new(true).open(dir.join("raw"));
+        let file = file.expect("a file");
+        let zeros = vec![0; 1 << 20];
+        for offset in (0..Raw::LENGTH).step_by(zeros.len()) {
+            file.write_all_at(&zeros, offset).expect("written");
+        }
+        file.sync_all().expect("synced");
+        Raw { file, next: 0 }
+    }
+
+    fn write(&mut self, data: &[u8]) {
+        self.file.write_all_at(data, self.next).expect("written");
+        self.file.sync_data().expect("synced");
+        self.next = (self.next + data.len() as u64) % Raw::LENGTH;
+    }
+}
+
+struct Rng(u64);
+
+impl Rng {
+    fn offset(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % (SPAN / BLOCK as u64) * BLOCK as u64
+    }
+}
+
+/// Median microseconds of `step`, called for `time`.
+fn latency(time: Duration, mut step: impl FnMut()) -> f64 {
+    let began = Instant::now();
+    let mut all = Vec::new();
+    while began.elapsed() < time {
+        let t = Instant::now();
+        step();
+        all.push(t.elapsed().as_secs_f64() * 1e6);
+    }
+    median(all)
+}
+
+/// Bytes a second of `step`, which returns the bytes it wrote, called for `time`.
+fn rate(time: Duration, mut step: impl FnMut() -> usize) -> f64 {
+    let began = Instant::now();
+    let mut bytes = 0;
+    while began.elapsed() < time {
+        bytes += step();
+    }
+    bytes as f64 / began.elapsed().as_secs_f64()
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+/// `count` writes outstanding at once from one thread, then all awaited.
+fn outstanding(host: &Session, rng: &mut Rng, data: &[u8], count: usize) -> usize {
+    let slices = [IoSlice::new(data)];
+    let submit = |offset| host.submit(Request::write(0, offset, &slices)).expect("submitted");
+    let tickets: Vec<_> = (0..count).map(|_| submit(rng.offset())).collect();
+    for ticket in tickets {
+        ticket.wait().expect("written");
+    }
+    count * data.len()
+}
+
+/// Bytes a second of `threads` threads that each keep `each` writes outstanding.
+fn threads_rate(host: &Session, time: Duration, threads: usize, each: usize) -> f64 {
+    let stop = AtomicBool::new(false);
+    let began = Instant::now();
+    let bytes: usize = std::thread::scope(|scope| {
+        let run = |seed: u64| {
+            let (stop, host) = (&stop, host.clone());
+            scope.spawn(move || {
+                let (mut rng, data, mut bytes) = (Rng(seed), vec![seed as u8; BLOCK], 0);
+                while !stop.load(Ordering::Relaxed) {
+                    bytes += outstanding(&host, &mut rng, &data, each);
+                }
+                bytes
+            })
+        };
+        let handles: Vec<_> = (1..=threads as u64).map(|t| run(t * 7919)).collect();
+        std::thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        handles.into_iter().map(|h| h.join().expect("a writer")).sum()
+    });
+    bytes as f64 / began.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let has = |flag: &str| args.iter().any(|a| a == flag);
+    let dir = args.iter().position(|a| a == "--dir").map(|i| PathBuf::from(&args[i + 1]));
+    let dir =
+        dir.unwrap_or_else(std::env::temp_dir).join(format!("write_path-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let (rounds, time) = if has("--quick") { (1, 100) } else { (7, 1000) };
+    let time = Duration::from_millis(time);
+    for disk in [false, true].into_iter().take(if has("--disk") { 2 } else { 1 }) {
+        let place = if disk { "both devices wholly on this disk" } else { "own log on disk" };
+        let mut raw = Raw::new(&dir);
+        let (block, batch) = (vec![3; BLOCK], vec![4; BATCH]);
+        let mut rng = Rng(88172645463325252);
+        let mut table: Vec<[f64; 7]> = Vec::new();
+        let cached = pair(&dir, Durability::VolatileCache, disk);
+        let strict = pair(&dir, Durability::Strict, disk);
+        for _ in 0..rounds {
+            let raw4 = latency(time, || raw.write(&block));
+            let ours4 = latency(time, || {
+                cached.host.write(0, rng.offset(), &block).expect("written");
+                cached.host.flush().expect("flushed");
+            });
+            let raw128 = rate(time, || {
+                raw.write(&batch);
+                BATCH
+            });
+            let one = threads_rate(&strict.host, time, 1, 32);
+            let two = threads_rate(&strict.host, time, 2, 16);
+            let many = threads_rate(&strict.host, time, 32, 1);
+            table.push([raw4, ours4, raw128, one, two, many, 0.0]);
+        }
+        let ratios = |of: fn(&[f64; 7]) -> f64| {
+            let mut all: Vec<f64> = table.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            (all[all.len() / 2], all[0], all[all.len() - 1])
+        };
+        let column = |k: usize| median(table.iter().map(|row| row[k]).collect());
+        println!("{place}; {rounds} rounds of {time:?} each");
+        println!("raw pwrite+fdatasync 4 KiB     {:8.1} us p50", column(0));
+        println!("host write 4 KiB + flush       {:8.1} us p50", column(1));
+        println!("raw sequential 128 KiB batches {:8.1} MB/s", column(2) / 1e6);
+        println!("32 outstanding, 1 thread       {:8.1} MB/s", column(3) / 1e6);
+        println!("32 outstanding, 2 threads      {:8.1} MB/s", column(4) / 1e6);
+        println!("32 blocking threads            {:8.1} MB/s", column(5) / 1e6);
+        let show = |what: &str, bound: &str, (m, lo, hi): (f64, f64, f64)| {
+            println!("{what:46} {m:5.2} ({lo:.2}-{hi:.2}) {bound}");
+        };
+        let bound = |text: &'static str| if disk { "" } else { text };
+        show("write+flush / raw write+sync", bound("<= 1.4"), ratios(|r| r[1] / r[0]));
+        show(
+            "32 outstanding from 1 thread / raw batches",
+            bound(">= 0.6"),
+            ratios(|r| r[3] / r[2]),
+        );
+        show(
+            "32 outstanding from 2 threads / raw batches",
+            bound(">= 0.6"),
+            ratios(|r| r[4] / r[2]),
+        );
+        show("32 blocking threads / raw batches", bound(">= 0.4"), ratios(|r| r[5] / r[2]));
+        std::fs::remove_file(dir.join("raw")).expect("removed");
+    }
+    std::fs::remove_dir_all(&dir).expect("removed");
+}

@@ -1,0 +1,98 @@
+//! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
+
+use super::Failover;
+use crate::device::Device;
+use crate::error::Result;
+use crate::event::Event;
+use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
+use crate::journal::lock;
+use crate::link::Lane;
+use crate::table::prototype::newest_per_block;
+use crate::unit::{Block, Stamp};
+
+impl Device {
+    /// The peer asks for the tenure `epoch`.
+    pub(super) fn receive_takeover(&self, epoch: u64, device: u64, nonce: u64) -> Result<()> {
+        {
+            let mut failover = lock(&self.failover);
+            if !failover.yields_to(device) {
+                drop(failover);
+                return self.send(Lane::Control, &Frame::Busy { nonce });
+            }
+        }
+        let held = lock(&self.superblock).get().epoch;
+        let grant = epoch.max(held + 1);
+        let clk = self.clk_stamp();
+        let prototype = self.fence(grant)?;
+        self.tell(&Event::Fenced { epoch: grant });
+        self.send_prototype(nonce, grant, clk, &prototype)
+    }
+
+    /// Fences this device under `grant` and makes the prototype (R3, R4): admission closed,
+    /// admitted writes published and durable, `fenced` durable, and only then the prototype.
+    fn fence(&self, grant: u64) -> Result<Vec<(Block, Stamp)>> {
+        self.clk.close();
+        let queue = &self.own.journal.queue;
+        // Whoever reserves from here on finds the gate closed; wait for those before.
+        let horizon = queue.horizon();
+        for position in queue.freed()..horizon {
+            while queue.settled(position).is_none() && position >= queue.freed() {
+                std::thread::yield_now();
+            }
+        }
+        self.lead_round(self.own.round_wanted(), false)?;
+        let fenced = lock(&self.superblock).update(|s| {
+            s.fenced = true;
+            s.epoch = grant;
+        });
+        fenced.map_err(|e| self.halt(e))?;
+        self.drop_debt();
+        // Waiting requests end here and go to the other device.
+        self.bell.ring();
+        let mut tables = lock(&self.tables);
+        self.sequence(&mut tables);
+        assert!(tables.sequencer.is_empty(), "I13: an admitted write is unfinished");
+        let r = tables.own.newest_first(tables.acked_index);
+        Ok(newest_per_block(r, |position| queue.record(position).block))
+    }
+
+    /// The location table is dropped with the tenure (R3).
+    pub(crate) fn drop_debt(&self) {
+        self.catching_up.store(false, crate::sync::Ordering::Release);
+        *self.debt.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+
+    fn send_prototype(
+        &self,
+        nonce: u64,
+        grant: u64,
+        clk: Stamp,
+        prototype: &[(Block, Stamp)],
+    ) -> Result<()> {
+        let total = prototype.len() as u64;
+        let mut first = 0;
+        // An empty prototype is one empty piece.
+        loop {
+            let rest = &prototype[first..];
+            let entries = rest[..rest.len().min(PROTOTYPE_ENTRIES_MAX)].to_vec();
+            let sent = entries.len();
+            let piece = Frame::Prototype { nonce, grant, clk, total, first: first as u64, entries };
+            self.send(Lane::Control, &piece)?;
+            first += sent;
+            if first >= prototype.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Failover {
+    /// Crossing requests: the lower device id wins (R5).
+    fn yields_to(&mut self, device: u64) -> bool {
+        if self.request.is_some() && self.device < device {
+            return false;
+        }
+        self.request = None;
+        true
+    }
+}

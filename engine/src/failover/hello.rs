@@ -1,0 +1,122 @@
+//! Connecting: who is there, and where did we stop (R10).
+
+use super::Peer;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::format::frame::{Frame, Hello};
+use crate::journal::lock;
+use crate::link::{Lane, Link};
+use std::sync::{Arc, PoisonError};
+
+impl Device {
+    /// Uses `link` from now on and says hello over it. The connection stands when the peer has
+    /// said hello too ([`Event::Connected`]).
+    ///
+    /// # Errors
+    /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
+    pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
+        self.check_halted()?;
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
+        let nonce = {
+            let mut failover = lock(&self.failover);
+            let nonce = failover.nonce();
+            failover.session = Some(nonce);
+            failover.peer = None;
+            nonce
+        };
+        link.send(Lane::Control, Frame::Hello(self.hello(nonce)).encode(nonce))
+    }
+
+    fn hello(&self, nonce: u64) -> Hello {
+        let superblock = lock(&self.superblock).get().clone();
+        let tables = lock(&self.tables);
+        Hello {
+            group: superblock.group,
+            device: superblock.device,
+            nonce,
+            lineage: superblock.lineage,
+            mode: superblock.mode,
+            usable: superblock.usable,
+            fenced: superblock.fenced,
+            epoch: superblock.epoch,
+            hi: tables.hi,
+            clk: self.clk_stamp(),
+            newest: tables.newest_own(),
+            credit: self.recv.journal.queue.free(),
+            block_size: superblock.block_size,
+            volumes: superblock.volumes,
+        }
+    }
+
+    pub(super) fn receive_hello(&self, hello: &Hello) -> Result<()> {
+        self.check_hello(hello)?;
+        {
+            let mut tables = lock(&self.tables);
+            self.sequence(&mut tables);
+            if hello.hi > tables.newest_own() {
+                let newest = tables.newest_own();
+                drop(tables);
+                // This device lost records that it had called durable (R10).
+                return Err(self.halt(Error::new(
+                    Kind::Damaged,
+                    format!(
+                        "the peer has received up to {}, but the newest own record here is {newest}: \
+                         this device has lost durable records and must be resynchronised",
+                        hello.hi
+                    ),
+                )));
+            }
+            // The sender forgets its window and goes on after what the peer has.
+            tables.sent = hello.hi;
+            tables.acked = tables.acked.max(hello.hi);
+            tables.acked_index = tables.own.after(hello.hi).max(tables.acked_index);
+            tables.shipped = tables.acked_index;
+            tables.allowed = tables.acked_index + hello.credit;
+            tables.trim();
+        }
+        lock(&self.failover).peer = Some(Peer { nonce: hello.nonce });
+        self.tell(&Event::Connected);
+        self.ask_again();
+        self.work.ring();
+        Ok(())
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<()> {
+        let mine = lock(&self.superblock).get().clone();
+        let differ = |what: &str, here: String, there: String| {
+            Err(Error::new(
+                Kind::Protocol,
+                format!(
+                    "the peer belongs to another pair: {what} is {here} here and {there} there"
+                ),
+            ))
+        };
+        if hello.group != mine.group {
+            return differ("group", format!("{:x}", mine.group), format!("{:x}", hello.group));
+        }
+        if hello.device == mine.device {
+            return differ("device id", format!("{}", mine.device), "the same".into());
+        }
+        if hello.block_size != mine.block_size {
+            let (here, there) = (mine.block_size.to_string(), hello.block_size.to_string());
+            return differ("block size", here, there);
+        }
+        if hello.volumes != mine.volumes {
+            let differing = mine.volumes.iter().find(|v| !hello.volumes.contains(v));
+            let (here, there) = (mine.volumes.len(), hello.volumes.len());
+            let first = differing.map_or(String::new(), |v| format!(", first {v:?}"));
+            return differ("the table of volumes", format!("{here}{first}"), there.to_string());
+        }
+        if hello.lineage != mine.lineage {
+            let show = |l: (u64, u64)| format!("{}.{:x}", l.0, l.1);
+            return differ("lineage", show(mine.lineage), show(hello.lineage));
+        }
+        if !hello.fenced && !mine.fenced {
+            // I3: at most one device of a pair serves.
+            let what = "both devices of the pair are unfenced: stop both and ask the operator";
+            return Err(self.halt(Error::new(Kind::Protocol, what)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Above the flow: who serves. Connections ([`hello`]), giving the host up ([`fence`]), and taking
+//! it over ([`takeover`]); the flow below does not know who is primary.
+//!
+//! | this device | peer's request arrives | does |
+//! |---|---|---|
+//! | serving | takeover | fences itself, grants, sends the prototype |
+//! | fenced, nothing asked | takeover | grants anew, sends the prototype afresh |
+//! | asking, lower device id | takeover | answers busy: its own request wins (R5) |
+//! | asking, higher device id | takeover | closes its own request, then as fenced |
+//! | asking | prototype for its nonce, new tenure | merges it and serves |
+//! | asking | busy for its nonce | closes its request |
+//! | any | anything for another nonce or session | ignores it |
+
+mod fence;
+mod hello;
+mod takeover;
+
+pub use takeover::Takeover;
+
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::format::frame::Frame;
+use crate::journal::lock;
+use crate::link::Lane;
+use crate::unit::{Block, Stamp};
+
+/// The peer, as its hello described it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// Names the peer's end of the connection: every frame of its carries it.
+    pub nonce: u64,
+}
+
+/// This device's open takeover request.
+#[derive(Debug)]
+pub(crate) struct OpenRequest {
+    nonce: u64,
+    requested_at: u64,
+    /// Pieces of the prototype that have arrived, and of how many entries it consists.
+    entries: Vec<(Block, Stamp)>,
+}
+
+/// Where takeovers and connections stand.
+#[derive(Debug)]
+pub(crate) struct Failover {
+    device: u64,
+    seed: u64,
+    /// Names this end of the present connection.
+    session: Option<u64>,
+    peer: Option<Peer>,
+    request: Option<OpenRequest>,
+    outcome: Option<Result<Takeover>>,
+}
+
+impl Failover {
+    pub fn new(device: u64, seed: u64) -> Failover {
+        Failover { device, seed, session: None, peer: None, request: None, outcome: None }
+    }
+
+    pub fn is_asking(&self) -> bool {
+        self.request.is_some()
+    }
+
+    pub fn peer(&self) -> Option<Peer> {
+        self.peer
+    }
+
+    /// A number not used before by this device, nor likely by another life of it.
+    fn nonce(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.seed ^ self.seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ mixed >> 27 ^ self.device << 48) | 1
+    }
+}
+
+impl Device {
+    /// The present connection's name for what this device sends; `None` until both said hello.
+    pub(crate) fn session_nonce(&self) -> Option<u64> {
+        let failover = lock(&self.failover);
+        failover.peer.and(failover.session)
+    }
+
+    /// Sends a frame in the present connection.
+    pub(crate) fn send(&self, lane: Lane, frame: &Frame<'_>) -> Result<()> {
+        let no_peer = || Error::new(Kind::NoPeer, "there is no connection to the other device");
+        let session = lock(&self.failover).session.ok_or_else(no_peer)?;
+        let link = self.peer_link().ok_or_else(no_peer)?;
+        let sent = link.send(lane, frame.encode(session));
+        if let Err(error) = &sent {
+            self.disconnected(error);
+        }
+        sent
+    }
+
+    /// The connection is gone, or must be given up.
+    pub(crate) fn disconnected(&self, why: &Error) {
+        let was = {
+            let mut failover = lock(&self.failover);
+            failover.session = None;
+            failover.peer.take()
+        };
+        if was.is_some() {
+            self.tell(&Event::Disconnected(why));
+        }
+        self.bell.ring();
+    }
+
+    /// `clk` as the peer may know it.
+    pub(crate) fn clk_stamp(&self) -> Stamp {
+        match self.clk.epoch() {
+            0 => Stamp::ZERO,
+            epoch => Stamp { epoch, time: self.clk.time(), sequence: 0 },
+        }
+    }
+
+    /// Takes one frame that has arrived in the control lane; returns whether there was one.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
+    /// not the device.
+    pub fn step_control(&self) -> Result<bool> {
+        self.check_halted()?;
+        let Some(link) = self.peer_link() else { return Ok(false) };
+        let bytes = match link.receive(Lane::Control) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                self.disconnected(&error);
+                return Ok(true);
+            }
+        };
+        match self.control(&bytes) {
+            Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
+                self.disconnected(&error);
+                Ok(true)
+            }
+            other => other.map(|()| true),
+        }
+    }
+
+    fn control(&self, bytes: &[u8]) -> Result<()> {
+        let (session, frame) = Frame::decode(bytes)?;
+        if let Frame::Hello(hello) = frame {
+            return self.receive_hello(&hello);
+        }
+        if lock(&self.failover).peer.map(|p| p.nonce) != Some(session) {
+            return Ok(()); // of an earlier connection
+        }
+        match frame {
+            Frame::Takeover { epoch, device, nonce } => self.receive_takeover(epoch, device, nonce),
+            Frame::Prototype { nonce, grant, total, first, entries, .. } => {
+                self.receive_prototype(nonce, grant, total, first, entries)
+            }
+            Frame::Busy { nonce } => self.receive_busy(nonce),
+            Frame::ReadRequest { epoch, id, block } => self.serve_read(epoch, id, block),
+            Frame::ReadReply { id, row, data } => self.receive_reply(id, row, data),
+            Frame::Ack { hi, credit, .. } => self.receive_ack(hi, credit),
+            Frame::Hello(_) => unreachable!("handled above"),
+            Frame::Ship { .. } => {
+                Err(Error::new(Kind::Protocol, "shipped records in the control lane"))
+            }
+        }
+    }
+}

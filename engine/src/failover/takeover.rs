@@ -1,0 +1,176 @@
+//! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
+
+use super::OpenRequest;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::format::frame::Frame;
+use crate::journal::lock;
+use crate::link::Lane;
+use crate::sync::Ordering;
+use crate::table::prototype::Debt;
+use crate::unit::{Block, Stamp};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// A takeover that has ended well: the device serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takeover {
+    /// The new tenure.
+    pub epoch: u64,
+    /// Blocks whose newest data is still at the peer.
+    pub owed_blocks: u64,
+    /// When it was asked for, on this device's monotonic clock, in nanoseconds.
+    pub requested_at: u64,
+    /// When the device was ready to serve.
+    pub ready_at: u64,
+}
+
+impl Device {
+    /// Asks the peer for the host (S803). The answer comes to [`Device::poll_takeover`]. Asking
+    /// again while a request is open sends it again, as a new one.
+    ///
+    /// # Errors
+    /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
+    /// [`Kind::Halted`].
+    pub fn begin_takeover(&self) -> Result<()> {
+        self.check_halted()?;
+        if self.clk.epoch() != 0 {
+            return Err(Error::new(Kind::Invalid, "this device serves already"));
+        }
+        let epoch = lock(&self.superblock).get().epoch + 1;
+        let (device, nonce) = {
+            let mut failover = lock(&self.failover);
+            let nonce = failover.nonce();
+            let requested_at = self.clock.monotonic();
+            failover.request = Some(OpenRequest { nonce, requested_at, entries: Vec::new() });
+            failover.outcome = None;
+            (failover.device, nonce)
+        };
+        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce })
+    }
+
+    /// The outcome of the takeover asked for, once, when there is one.
+    pub fn poll_takeover(&self) -> Option<Result<Takeover>> {
+        if let Err(halted) = self.check_halted() {
+            return Some(Err(halted));
+        }
+        let mut failover = lock(&self.failover);
+        if let Some(request) = &failover.request {
+            let waited = self.clock.monotonic().saturating_sub(request.requested_at);
+            if waited > self.settings.takeover_timeout_ns {
+                failover.request = None;
+                let ms = waited / 1_000_000;
+                let what = format!("the peer has not answered the takeover request for {ms} ms");
+                return Some(Err(Error::new(Kind::Timeout, what)));
+            }
+        }
+        failover.outcome.take()
+    }
+
+    /// Takes the host over, waiting until this device serves. Background steps must be running.
+    ///
+    /// # Errors
+    /// As [`Device::begin_takeover`]; [`Kind::Timeout`] if the peer does not answer,
+    /// [`Kind::NotReady`] if its own request won.
+    pub fn takeover(&self) -> Result<Takeover> {
+        self.begin_takeover()?;
+        loop {
+            let heard = self.heard();
+            if let Some(outcome) = self.poll_takeover() {
+                return outcome;
+            }
+            self.wait(heard, Duration::from_millis(20));
+        }
+    }
+
+    pub(super) fn receive_busy(&self, nonce: u64) -> Result<()> {
+        let mut failover = lock(&self.failover);
+        if failover.request.as_ref().is_some_and(|r| r.nonce == nonce) {
+            failover.request = None;
+            let what = "the other device asked for the host at the same time and won";
+            failover.outcome = Some(Err(Error::new(Kind::NotReady, what)));
+            drop(failover);
+            self.bell.ring();
+        }
+        Ok(())
+    }
+
+    pub(super) fn receive_prototype(
+        &self,
+        nonce: u64,
+        grant: u64,
+        total: u64,
+        first: u64,
+        entries: Vec<(Block, Stamp)>,
+    ) -> Result<()> {
+        let epoch = lock(&self.superblock).get().epoch;
+        let (entries, requested_at) = {
+            let mut failover = lock(&self.failover);
+            let Some(request) = failover.request.as_mut().filter(|r| r.nonce == nonce) else {
+                return Ok(());
+            };
+            if grant <= epoch || first != request.entries.len() as u64 {
+                let have = request.entries.len();
+                return Err(Error::new(
+                    Kind::Protocol,
+                    format!(
+                        "a prototype for tenure {grant} (held: {epoch}) goes on at entry {first} of {total}, {have} are here"
+                    ),
+                ));
+            }
+            request.entries.extend(entries);
+            if (request.entries.len() as u64) < total {
+                return Ok(());
+            }
+            let request = failover.request.take().expect("just looked at");
+            (request.entries, request.requested_at)
+        };
+        self.serve_under(grant, &entries, requested_at)
+    }
+
+    /// Merges the prototype and opens the tenure (R5): it does not wait for data, and costs as
+    /// much as there are pending blocks.
+    fn serve_under(
+        &self,
+        grant: u64,
+        prototype: &[(Block, Stamp)],
+        requested_at: u64,
+    ) -> Result<()> {
+        let hi = lock(&self.tables).hi;
+        let debt = Debt::merge(prototype, hi).map_err(|e| Error::new(Kind::Protocol, e))?;
+        let need = debt.need();
+        // Durable before the first command is served under it.
+        let stored = lock(&self.superblock).update(|s| {
+            s.epoch = grant;
+            s.need = need;
+            s.fenced = false;
+        });
+        stored.map_err(|e| self.halt(e))?;
+        let debt = Arc::new(debt);
+        let owed_blocks = {
+            let mut tables = lock(&self.tables);
+            tables.need = need;
+            // What has arrived since `hi` was read is owed no more.
+            debt.pay(tables.hi);
+            let catching_up = tables.hi < need;
+            assert!(catching_up != debt.is_empty(), "I5: hi >= need exactly if nothing is owed");
+            let owed_blocks = debt.len();
+            *self.debt.write().unwrap_or_else(PoisonError::into_inner) =
+                catching_up.then_some(debt);
+            self.catching_up.store(catching_up, Ordering::Release);
+            owed_blocks
+        };
+        // Own stamps of this tenure are above every other by their epoch alone.
+        self.clk.open(grant, 0);
+        let ready_at = self.clock.monotonic();
+        let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
+        lock(&self.failover).outcome = Some(Ok(takeover));
+        self.tell(&Event::Ready { epoch: grant, owed_blocks });
+        if owed_blocks == 0 {
+            self.tell(&Event::CaughtUp);
+        }
+        self.bell.ring();
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Normal volumes durable → `fl` → places freed (SEMANTICS section 4, step 3; R9).
+
+use super::acknowledge::Ack;
+use crate::device::Device;
+use crate::error::Result;
+use crate::event::Event;
+use crate::journal::lock;
+use crate::unit::{Position, Stamp};
+
+impl Device {
+    /// Makes a checkpoint if one is due: enough was reflected, or enough time has passed, or a
+    /// journal is getting full. Returns whether it did.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Halted`] if the storage fails.
+    pub fn step_checkpoint(&self) -> Result<bool> {
+        let since = lock(&self.tables).since_checkpoint;
+        let idle = self.clock.monotonic().saturating_sub(*lock(&self.checkpointing));
+        let enough = since >= self.settings.checkpoint_records;
+        let old = since > 0 && idle >= self.settings.checkpoint_interval_ns;
+        if !(enough || old || self.is_getting_full()) {
+            return Ok(false);
+        }
+        self.checkpoint_now()?;
+        Ok(true)
+    }
+
+    /// Less than a quarter of a journal's places is free, and a checkpoint would free some.
+    fn is_getting_full(&self) -> bool {
+        let reserve = self.geometry.request_blocks_max();
+        let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
+        if recv.free() >= reserve && own.free() >= reserve {
+            return false;
+        }
+        let (reflected, acked) = {
+            let tables = lock(&self.tables);
+            (tables.reflected, tables.acked)
+        };
+        if recv.free() < reserve && recv.freed() < self.recv_freeable(reflected) {
+            return true;
+        }
+        own.free() < reserve && {
+            let freeable = self.own_freeable(reflected.min(acked)) - own.freed();
+            freeable >= (own.tail() - own.freed()) / 4
+        }
+    }
+
+    /// Makes a checkpoint now.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Halted`] if the storage fails.
+    pub fn checkpoint_now(&self) -> Result<()> {
+        self.check_halted()?;
+        let mut made_at = lock(&self.checkpointing);
+        let (fl, hi, acked) = {
+            let mut tables = lock(&self.tables);
+            tables.since_checkpoint = 0;
+            (tables.reflected, tables.hi, tables.acked)
+        };
+        self.volumes.sync().map_err(|e| self.halt(e))?;
+        let own_freed = self.own_freeable(fl.min(acked));
+        let recv_freed = self.recv_freeable(fl);
+        let own = self.own.state_without(own_freed);
+        let recv = self.recv.state_without(recv_freed);
+        let stored = lock(&self.superblock).update(|s| {
+            s.fl = s.fl.max(fl);
+            s.hi = s.hi.max(hi);
+            s.acked = s.acked.max(acked);
+            s.own = own;
+            s.recv = recv;
+        });
+        stored.map_err(|e| self.halt(e))?;
+        // Only now: what is freed here is written over soon, and the superblock no longer needs it.
+        self.own.free(own_freed);
+        let more_credit = recv_freed > self.recv.journal.queue.freed();
+        self.recv.free(recv_freed);
+        *made_at = self.clock.monotonic();
+        drop(made_at);
+        self.tell(&Event::Checkpoint { fl });
+        self.bell.ring();
+        if more_credit {
+            self.acknowledge(Ack::Freed)?;
+        }
+        Ok(())
+    }
+
+    /// The position before which every own record is at or below `upto`: whole requests only, and
+    /// never what the log's writer or the sequencer has yet to look at.
+    fn own_freeable(&self, upto: Stamp) -> Position {
+        let queue = &self.own.journal.queue;
+        let sequenced = lock(&self.tables).sequencer.passed();
+        let bound = self.own.passed().min(sequenced);
+        let mut position = queue.freed();
+        while position < bound {
+            let count = u64::from(queue.record(position).count);
+            let done = match queue.settled(position) {
+                Some(false) => true,
+                Some(true) => queue.record(position + count - 1).stamp <= upto,
+                None => false,
+            };
+            if !done || position + count > bound {
+                break;
+            }
+            position += count;
+        }
+        position
+    }
+
+    /// The position before which every received record is at or below `upto`.
+    fn recv_freeable(&self, upto: Stamp) -> Position {
+        let queue = &self.recv.journal.queue;
+        let tables = lock(&self.tables);
+        let first_kept = tables.recv.get(tables.recv.after(upto).max(tables.recv.begin()));
+        match first_kept {
+            Some((_, position)) => position,
+            // Nothing newer is in the table: everything that is in it, or was, may go.
+            None if tables.hi <= upto => queue.tail(),
+            None => queue.freed(),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Own log: what was published becomes durable, by the host's own thread or in the background
+//! (R2, R10).
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::journal::lock;
+use crate::sync::Ordering;
+
+impl Device {
+    /// Waits for a commit, leading it if nobody else does.
+    pub(crate) fn lead_round(&self, round: u64, linger: bool) -> Result<()> {
+        self.check_halted()?;
+        let done = self.own.wait_round(round, self.settings.durability, linger);
+        done.map_err(|e| self.halt(e))
+    }
+
+    /// Commits what is published, now.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Halted`] if the log fails: the device has stopped.
+    pub fn step_commit(&self) -> Result<()> {
+        self.check_halted()?;
+        self.committed_at.store(self.clock.monotonic(), Ordering::Relaxed);
+        self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Commits if it is due (R10): the interval is over, much is waiting, or somebody waits.
+    /// Returns whether it did.
+    ///
+    /// # Errors
+    /// As [`Device::step_commit`].
+    pub fn step_commit_due(&self) -> Result<bool> {
+        let since =
+            self.clock.monotonic().saturating_sub(self.committed_at.load(Ordering::Relaxed));
+        let due = self.own.is_wanted()
+            || since >= self.settings.commit_interval_ns
+            || self.own.unlogged() >= self.settings.commit_bytes;
+        if !due || self.own.is_clean() {
+            return Ok(false);
+        }
+        self.step_commit()?;
+        Ok(true)
+    }
+
+    /// Moves what is durable and final from the queue into R (and its share of L).
+    pub(crate) fn sequence(&self, tables: &mut super::Tables) {
+        let queue = &self.own.journal.queue;
+        let mut out = Vec::new();
+        tables.sequencer.take(queue, &self.clk, |p| queue.is_durable(p), &mut out);
+        for (stamp, position) in out {
+            tables.own.push(stamp, position);
+        }
+    }
+
+    /// How many own records the peer still lacks, everything published included.
+    pub fn step_sequence(&self) -> u64 {
+        let mut tables = lock(&self.tables);
+        self.sequence(&mut tables);
+        tables.own.end() - tables.acked_index
+    }
+}

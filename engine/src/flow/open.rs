@@ -1,0 +1,129 @@
+//! Opening: queues and tables are rebuilt from the logs' headers; tables are never read from disk.
+
+use super::Tables;
+use crate::error::{Error, Kind, Result};
+use crate::format::PAGE;
+use crate::format::Row;
+use crate::format::batch::Log;
+use crate::format::superblock::Superblock;
+use crate::journal::own::OwnLog;
+use crate::journal::recv::RecvLog;
+use crate::journal::scan::{Found, walk};
+use crate::queue::{Clk, Content, NO_PLACE, Record, Sequencer};
+use crate::storage::Storage;
+use crate::table::unreflected::Unreflected;
+use crate::unit::Stamp;
+
+/// Rebuilds the state of a device that was closed cleanly.
+pub(crate) fn rebuild(
+    superblock: &Superblock,
+    own: &OwnLog,
+    recv: &RecvLog,
+    storage: &dyn Storage,
+) -> Result<Tables> {
+    let Superblock { hi, acked, need, fl, .. } = *superblock;
+    let mut tables = Tables {
+        sequencer: Sequencer::new(own.journal.queue.tail()),
+        own: Unreflected::default(),
+        recv: Unreflected::default(),
+        shipped: 0,
+        sent: acked,
+        acked_index: 0,
+        acked,
+        allowed: 0,
+        own_reflected: 0,
+        recv_reflected: 0,
+        reflected: fl,
+        since_checkpoint: 0,
+        hi,
+        need,
+    };
+    adopt(superblock, Log::Own, storage, |found| {
+        let mut last = 0;
+        for record in records(found, superblock.block_size, fl) {
+            last = own.adopt(&record)?;
+        }
+        own.adopt_batch(found.offset, found.bytes, found.header.rows.len() as u64, last);
+        Some(())
+    })?;
+    adopt(superblock, Log::Recv, storage, |found| {
+        let mut last = 0;
+        for record in records(found, superblock.block_size, fl) {
+            last = recv.adopt(&record)?;
+            tables.recv.push(record.stamp, last);
+        }
+        recv.adopt_batch(found.offset, found.bytes, found.header.rows.len() as u64, last);
+        Some(())
+    })?;
+    let mut emitted = Vec::new();
+    let queue = &own.journal.queue;
+    tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
+    for (stamp, position) in emitted {
+        tables.own.push(stamp, position);
+        if stamp <= fl {
+            queue.set_reflected(position);
+        }
+    }
+    tables.acked_index = tables.own.after(acked);
+    tables.shipped = tables.acked_index;
+    tables.own_reflected = tables.own.after(fl);
+    tables.recv_reflected = tables.recv.after(fl);
+    for index in tables.recv.begin()..tables.recv_reflected {
+        let (_, position) = tables.recv.get(index).expect("in range");
+        recv.journal.queue.set_reflected(position);
+    }
+    tables.trim();
+    Ok(tables)
+}
+
+/// Walks a log and checks that it holds what the superblock says was durable.
+fn adopt(
+    superblock: &Superblock,
+    log: Log,
+    storage: &dyn Storage,
+    mut take: impl FnMut(&Found) -> Option<()>,
+) -> Result<()> {
+    let state = match log {
+        Log::Own => superblock.own,
+        Log::Recv => superblock.recv,
+    };
+    let mut durable = state.tail_sequence - 1;
+    let mut overfull = false;
+    let end = walk(storage, superblock, log, |found| {
+        durable = found.header.sequence + found.header.rows.len() as u64 - 1;
+        overfull |= take(&found).is_none();
+    });
+    let end = end.map_err(|e| Error::storage(format!("reading the {log:?} log"), e))?;
+    let damaged = |what: String| Err(Error::new(Kind::Damaged, what));
+    if overfull {
+        return damaged(format!("the {log:?} log holds more records than it has places"));
+    }
+    if durable < state.durable {
+        let expected = state.durable;
+        return damaged(format!(
+            "the {log:?} log ends at sequence {durable} ({end:?}), but {expected} was durable; see `inspect`"
+        ));
+    }
+    Ok(())
+}
+
+fn records(found: &Found, block_size: u32, fl: Stamp) -> Vec<Record> {
+    let mut place = found.offset + PAGE;
+    let mut record = |row: &Row| {
+        let record = Record {
+            position: 0,
+            stamp: row.stamp,
+            block: row.block,
+            content: if row.has_data { Content::Data } else { Content::Zero },
+            checksum: row.checksum,
+            index: row.index,
+            count: row.count,
+            written_at: 0,
+            place: if row.has_data { place } else { NO_PLACE },
+            reflected: row.stamp <= fl,
+        };
+        place += if row.has_data { u64::from(block_size) } else { 0 };
+        record
+    };
+    found.header.rows.iter().map(&mut record).collect()
+}

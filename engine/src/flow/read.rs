@@ -1,0 +1,303 @@
+//! Host read: by location (S1000–S1010, R7), fetching from the peer what it still owes.
+
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::format::frame::Frame;
+use crate::format::{Row, data_checksum};
+use crate::journal::lock;
+use crate::link::Lane;
+use crate::queue::Content;
+use crate::request::Completion;
+use crate::table::location::{Location, locate};
+use crate::unit::{Block, Position, Stamp};
+use std::collections::HashMap;
+
+/// Remote reads under way, by id.
+#[derive(Default)]
+pub(crate) struct Replies {
+    last: u64,
+    waiting: HashMap<u64, Option<Reply>>,
+}
+
+/// What the peer said of a block.
+pub(crate) enum Reply {
+    /// Its newest data there.
+    Data(Vec<u8>),
+    /// Not pending there (any more): look again.
+    NotPending,
+}
+
+/// Where a block's newest data was found.
+pub(crate) enum Fetched {
+    /// Here, and copied; the block's newest own record was at this position (0: none).
+    Here(Position),
+    /// At the other device; the block's newest own record is at this position.
+    Away(Position),
+}
+
+/// A question to the peer.
+#[derive(Debug)]
+pub(crate) struct RemoteRead {
+    id: u64,
+    asked_at: u64,
+    block: Block,
+    /// Position of the block's newest own record when it was asked.
+    pub base: Position,
+}
+
+impl Device {
+    /// Refuses commands of any tenure but the open one (R3, R14).
+    pub(crate) fn check_tenure(&self, epoch: u64) -> Result<()> {
+        match self.clk.epoch() {
+            now if now == epoch => Ok(()),
+            0 => Err(self.not_serving()),
+            now => {
+                let what =
+                    format!("a command of tenure {epoch}, which is over: tenure {now} is open");
+                Err(Error::new(Kind::Fenced, what))
+            }
+        }
+    }
+
+    /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
+    /// the queues: what it no longer names is already published there.
+    pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
+        let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
+        loop {
+            let owed = match self.is_catching_up() {
+                true => self.debt().and_then(|debt| debt.owed(block)),
+                false => None,
+            };
+            let (newest_own, own_token) = own.newest(block);
+            let (newest_recv, recv_token) = recv.newest(block);
+            let copied = match locate(newest_own, newest_recv, owed) {
+                Location::Remote => return Ok(Fetched::Away(own_token.newest)),
+                Location::Own(record) => {
+                    // What a read shows is sealed before it is seen (R2).
+                    if record.stamp.epoch == self.clk.epoch() {
+                        self.clk.raise(record.stamp.time);
+                    }
+                    self.own.read(&record, buf)?
+                }
+                Location::Received(record) => self.recv.read(&record, buf)?,
+                Location::Normal => {
+                    self.volumes.read(block, buf)?;
+                    // Whatever is written to N for this block passes through the queues first:
+                    // if nothing moved there, nothing was torn.
+                    own.unchanged(block, own_token) && recv.unchanged(block, recv_token)
+                }
+            };
+            if copied {
+                return Ok(Fetched::Here(own_token.newest));
+            }
+        }
+    }
+
+    /// Asks the peer for its newest data of `block` (S1005).
+    pub(crate) fn ask(&self, block: Block, base: Position, epoch: u64) -> RemoteRead {
+        let id = {
+            let mut replies = lock(&self.replies);
+            replies.last += 1;
+            let id = replies.last;
+            replies.waiting.insert(id, None);
+            id
+        };
+        // If it cannot be sent, the question is asked again when the peer is back (hello).
+        let _ = self.send(Lane::Control, &Frame::ReadRequest { epoch, id, block });
+        RemoteRead { id, asked_at: self.clock.monotonic(), block, base }
+    }
+
+    /// The peer's answer, if it is here.
+    pub(crate) fn answer(&self, read: &RemoteRead) -> Result<Option<Reply>> {
+        let mut replies = lock(&self.replies);
+        if let Some(slot) = replies.waiting.get_mut(&read.id)
+            && let Some(reply) = slot.take()
+        {
+            replies.waiting.remove(&read.id);
+            return Ok(Some(reply));
+        }
+        let waited = self.clock.monotonic().saturating_sub(read.asked_at);
+        if waited > self.settings.remote_read_timeout_ns {
+            replies.waiting.remove(&read.id);
+            let block = read.block;
+            return Err(Error::new(
+                Kind::Timeout,
+                format!(
+                    "the newest data of block {block} is at the peer, which did not answer within {} ms",
+                    waited / 1_000_000
+                ),
+            ));
+        }
+        Ok(None)
+    }
+
+    /// Forgets a question whose asker has gone.
+    pub(crate) fn forget(&self, read: &RemoteRead) {
+        lock(&self.replies).waiting.remove(&read.id);
+    }
+
+    /// An answer has arrived.
+    pub(crate) fn receive_reply(&self, id: u64, row: Option<Row>, data: &[u8]) -> Result<()> {
+        let size = self.geometry.block_size as usize;
+        let reply = match row {
+            None => Reply::NotPending,
+            Some(row) if !row.has_data => Reply::Data(vec![0; size]),
+            Some(row) => {
+                if data.len() != size || data_checksum(data) != row.checksum {
+                    let what = format!("the peer's answer for block {} is damaged", row.block);
+                    return Err(Error::new(Kind::Protocol, what));
+                }
+                Reply::Data(data.to_vec())
+            }
+        };
+        if let Some(slot) = lock(&self.replies).waiting.get_mut(&id) {
+            *slot = Some(reply);
+        }
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// After a reconnect: whoever waits for an answer looks again.
+    pub(crate) fn ask_again(&self) {
+        for slot in lock(&self.replies).waiting.values_mut() {
+            slot.get_or_insert(Reply::NotPending);
+        }
+        self.bell.ring();
+    }
+
+    /// Answers the peer's question (S1005): only while fenced, for the tenure granted last, and
+    /// only from R, never from N, which is stale when both directions are pending.
+    pub(crate) fn serve_read(&self, epoch: u64, id: u64, block: Block) -> Result<()> {
+        {
+            let superblock = lock(&self.superblock);
+            if !superblock.get().fenced || superblock.get().epoch != epoch {
+                return Ok(());
+            }
+        }
+        let acked = lock(&self.tables).acked;
+        let mut data = vec![0; self.geometry.block_size as usize];
+        let pending = loop {
+            match self.own.journal.queue.newest(block).0.filter(|r| r.stamp > acked) {
+                None => break None,
+                Some(record) => {
+                    debug_assert!(self.own.journal.queue.is_durable(record.position), "R10");
+                    if self.own.read(&record, &mut data).map_err(|e| self.halt(e))? {
+                        break Some(record);
+                    }
+                }
+            }
+        };
+        let row = pending.as_ref().map(Row::from);
+        let has_data = pending.is_some_and(|r| r.content == Content::Data);
+        let data: &[u8] = if has_data { &data } else { &[] };
+        self.send(Lane::Control, &Frame::ReadReply { id, row, data })
+    }
+}
+
+/// A host's read under way.
+#[derive(Debug)]
+pub(crate) struct ReadState {
+    volume: u32,
+    offset: u64,
+    buffer: Vec<u8>,
+    /// The first block that has not been looked at.
+    next: u64,
+    end: u64,
+    remote: Vec<RemoteRead>,
+    scratch: Vec<u8>,
+}
+
+impl ReadState {
+    pub fn new(device: &Device, volume: u32, offset: u64, buffer: Vec<u8>) -> ReadState {
+        let size = u64::from(device.geometry.block_size);
+        ReadState {
+            volume,
+            offset,
+            next: offset / size,
+            end: (offset + buffer.len() as u64).div_ceil(size),
+            buffer,
+            remote: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Goes as far as it can; `true` when done, with the buffer in `completion`.
+    pub fn advance(
+        &mut self,
+        device: &Device,
+        epoch: u64,
+        completion: &mut Completion,
+    ) -> Result<bool> {
+        let outcome = self.go(device, epoch, completion);
+        if !matches!(outcome, Ok(false)) {
+            self.remote.drain(..).for_each(|read| device.forget(&read));
+        }
+        outcome
+    }
+
+    fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
+        while self.next < self.end {
+            let block = Block { volume: self.volume, number: self.next };
+            self.block(device, epoch, block)?;
+            self.next += 1;
+        }
+        let mut waiting = Vec::new();
+        for read in std::mem::take(&mut self.remote) {
+            // A read waiting for the peer ends with its tenure (R3).
+            device.check_tenure(epoch)?;
+            match device.answer(&read)? {
+                None => waiting.push(read),
+                Some(Reply::NotPending) => self.block(device, epoch, read.block)?,
+                Some(Reply::Data(data)) => {
+                    completion.remote_blocks += 1;
+                    self.copy(device, read.block, &data);
+                }
+            }
+        }
+        self.remote.append(&mut waiting);
+        let done = self.remote.is_empty();
+        if done {
+            completion.buffer = Some(std::mem::take(&mut self.buffer));
+        }
+        Ok(done)
+    }
+
+    fn block(&mut self, device: &Device, epoch: u64, block: Block) -> Result<()> {
+        let size = device.geometry.block_size as usize;
+        let begins = block.number * size as u64;
+        let whole =
+            begins >= self.offset && begins + size as u64 <= self.offset + self.buffer.len() as u64;
+        let fetched = if whole {
+            let at = (begins - self.offset) as usize;
+            device.fetch(block, &mut self.buffer[at..at + size])?
+        } else {
+            self.scratch.resize(size, 0);
+            device.fetch(block, &mut self.scratch)?
+        };
+        match fetched {
+            Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch)),
+            Fetched::Here(_) if !whole => {
+                let scratch = std::mem::take(&mut self.scratch);
+                self.copy(device, block, &scratch);
+                self.scratch = scratch;
+            }
+            Fetched::Here(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Copies what the host wants of a block's data.
+    fn copy(&mut self, device: &Device, block: Block, data: &[u8]) {
+        let begins = block.number * u64::from(device.geometry.block_size);
+        let from = self.offset.max(begins);
+        let to = (self.offset + self.buffer.len() as u64).min(begins + data.len() as u64);
+        let (into, out) = ((from - self.offset) as usize, (from - begins) as usize);
+        let length = (to - from) as usize;
+        self.buffer[into..into + length].copy_from_slice(&data[out..out + length]);
+    }
+}
+
+/// The newest stamp that `device` is owed for `block`, for assertions.
+pub(crate) fn owed(device: &Device, block: Block) -> Option<Stamp> {
+    device.debt().and_then(|debt| debt.owed(block))
+}

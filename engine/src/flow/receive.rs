@@ -1,0 +1,158 @@
+//! Link → received log: once, in order, durable before it is acknowledged (S1501–S1504, R6).
+
+use super::acknowledge::Ack;
+use super::read::owed;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::format::data_checksum;
+use crate::format::frame::{Frame, Shipped};
+use crate::journal::lock;
+use crate::journal::recv::Arrival;
+use crate::link::Lane;
+use crate::sync::Ordering;
+use crate::unit::Stamp;
+
+/// Most bytes taken from the link in one step: one sync for all of them.
+const RECEIVE_BYTES_MAX: usize = 4 << 20;
+
+impl Device {
+    /// Takes what has arrived in the data lane; returns how many new records that were.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if the log fails. What the peer must not send ends the connection, not
+    /// the device.
+    pub fn step_receive(&self) -> Result<usize> {
+        self.check_halted()?;
+        let _one = lock(&self.receiving);
+        let Some(link) = self.peer_link() else { return Ok(0) };
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        while bytes < RECEIVE_BYTES_MAX {
+            match link.receive(Lane::Data) {
+                Ok(Some(frame)) => {
+                    bytes += frame.len();
+                    frames.push(frame);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.disconnected(&error);
+                    break;
+                }
+            }
+        }
+        if frames.is_empty() {
+            return Ok(0);
+        }
+        match self.receive_frames(&frames) {
+            Err(error) if error.kind() == Kind::Protocol => {
+                self.disconnected(&error);
+                Ok(0)
+            }
+            other => other,
+        }
+    }
+
+    fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
+        let hi = lock(&self.tables).hi;
+        let mut newest = hi;
+        let mut arrivals = Vec::new();
+        for frame in frames {
+            let (session, frame) = Frame::decode(frame)?;
+            if Some(session) != lock(&self.failover).peer().map(|p| p.nonce) {
+                continue; // of an earlier connection
+            }
+            let Frame::Ship { previous, fenced, records, mut data, .. } = frame else {
+                return Err(Error::new(Kind::Protocol, "a control frame in the data lane"));
+            };
+            if previous > newest {
+                return Err(Error::new(
+                    Kind::Protocol,
+                    format!(
+                        "the peer ships what follows {previous}, but {newest} is the last received"
+                    ),
+                ));
+            }
+            for shipped in records {
+                newest = self.take_shipped(&shipped, fenced, newest, &mut data, &mut arrivals)?;
+            }
+        }
+        let count = arrivals.len();
+        if count > 0 {
+            let now = self.clock.monotonic();
+            let appended = self.recv.append(hi, &arrivals, now, self.settings.durability);
+            let records = appended.map_err(|e| match e.kind() {
+                Kind::Protocol => e,
+                _ => self.halt(e),
+            })?;
+            let caught_up = {
+                let mut tables = lock(&self.tables);
+                for record in &records {
+                    tables.recv.push(record.stamp, record.position);
+                }
+                tables.hi = newest;
+                // Published first, then no longer owed: a reader asks in the other order.
+                if let Some(debt) = self.debt() {
+                    debug_assert!(debt.need() == tables.need, "I5");
+                    debt.pay(newest);
+                }
+                let caught_up = newest >= tables.need;
+                caught_up && self.catching_up.swap(false, Ordering::AcqRel)
+            };
+            if caught_up {
+                self.drop_debt();
+                self.tell(&Event::CaughtUp);
+                self.bell.ring();
+            }
+            self.work.ring();
+        }
+        self.acknowledge(Ack::Received)?;
+        Ok(count)
+    }
+
+    /// Checks one shipped record and takes it if it is new. Returns the newest stamp received.
+    fn take_shipped<'a>(
+        &self,
+        shipped: &Shipped,
+        fenced: bool,
+        newest: Stamp,
+        data: &mut &'a [u8],
+        arrivals: &mut Vec<Arrival<'a>>,
+    ) -> Result<Stamp> {
+        let broken = |what: String| Err(Error::new(Kind::Protocol, what));
+        let row = shipped.row;
+        let size = if row.has_data { self.geometry.block_size as usize } else { 0 };
+        let Some((block_data, rest)) = data.split_at_checked(size) else {
+            return broken(format!("record {} has less than a block of data", row.stamp));
+        };
+        *data = rest;
+        if row.stamp <= newest {
+            return Ok(newest); // a duplicate: acknowledged, otherwise ignored
+        }
+        if !self.volumes.contains(row.block) {
+            return broken(format!(
+                "record {} is for block {}, which no volume has",
+                row.stamp, row.block
+            ));
+        }
+        if row.has_data && data_checksum(block_data) != row.checksum {
+            return broken(format!("record {} arrived damaged", row.stamp));
+        }
+        if row.stamp.epoch == self.clk.epoch() {
+            return broken(format!("record {} claims this device's own tenure (I2)", row.stamp));
+        }
+        // What a fenced sender says remains is what its prototype named.
+        if fenced && self.is_catching_up() {
+            let promised = owed(self, row.block);
+            let said = shipped.remaining.unwrap_or(row.stamp);
+            if promised != Some(said) && promised.is_none_or(|p| p > newest) {
+                return broken(format!(
+                    "record {} of block {} says {said} is its newest, the prototype said {promised:?}",
+                    row.stamp, row.block
+                ));
+            }
+        }
+        arrivals.push(Arrival { row, data: block_data });
+        Ok(row.stamp)
+    }
+}

@@ -1,0 +1,138 @@
+//! L → normal volume: own and received records in one stamp order (S1502, R8).
+//!
+//! A step takes the oldest records that may go and writes the newest of each block, sorted by
+//! address: readers keep reading the records until the whole step is in the volumes, so what a
+//! reader sees of N is always a prefix of history.
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::journal::lock;
+use crate::queue::{Content, Record};
+use crate::unit::{Block, Stamp};
+use std::collections::HashMap;
+use std::io::IoSlice;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Log {
+    Own,
+    Recv,
+}
+
+/// Most bytes of one write to a volume.
+const RUN_BYTES_MAX: usize = 256 << 10;
+
+impl Device {
+    /// Reflects up to [`crate::limits::Settings::reflect_records_max`] records; returns how many.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Halted`] if a record cannot be read or a volume not be written.
+    pub fn step_reflect(&self) -> Result<usize> {
+        self.step_reflect_some(self.settings.reflect_records_max)
+    }
+
+    /// As [`Device::step_reflect`], at most `most` records.
+    ///
+    /// # Errors
+    /// As [`Device::step_reflect`].
+    pub fn step_reflect_some(&self, most: usize) -> Result<usize> {
+        self.check_halted()?;
+        let _one = lock(&self.reflecting);
+        let (taken, upto, own_end, recv_end) = self.oldest_reflectable(most);
+        if taken.is_empty() {
+            return Ok(0);
+        }
+        self.write_newest(&taken).map_err(|e| self.halt(e))?;
+        for (log, record) in &taken {
+            match log {
+                Log::Own => self.own.journal.queue.set_reflected(record.position),
+                Log::Recv => self.recv.journal.queue.set_reflected(record.position),
+            }
+        }
+        let mut tables = lock(&self.tables);
+        assert!(upto > tables.reflected, "I7: {upto} reflected after {}", tables.reflected);
+        tables.reflected = upto;
+        tables.own_reflected = own_end;
+        tables.recv_reflected = recv_end;
+        tables.since_checkpoint += taken.len() as u64;
+        tables.trim();
+        Ok(taken.len())
+    }
+
+    /// The oldest unreflected records that R8 lets go: those up to `hi` always, all of them once
+    /// everything owed at the last takeover is here.
+    fn oldest_reflectable(&self, most: usize) -> (Vec<(Log, Record)>, Stamp, u64, u64) {
+        let mut tables = lock(&self.tables);
+        self.sequence(&mut tables);
+        let limit = if tables.hi >= tables.need { Stamp::MAX } else { tables.hi };
+        let (mut own, mut recv) = (tables.own_reflected, tables.recv_reflected);
+        let mut taken = Vec::new();
+        let mut upto = Stamp::ZERO;
+        while taken.len() < most {
+            let next_own = tables.own.get(own).filter(|e| e.0 <= limit);
+            let next_recv = tables.recv.get(recv).filter(|e| e.0 <= limit);
+            let (log, (stamp, position)) = match (next_own, next_recv) {
+                (None, None) => break,
+                (Some(o), Some(r)) if o.0 < r.0 => (Log::Own, o),
+                (Some(o), None) => (Log::Own, o),
+                (_, Some(r)) => (Log::Recv, r),
+            };
+            let queue = match log {
+                Log::Own => {
+                    own += 1;
+                    &self.own.journal.queue
+                }
+                Log::Recv => {
+                    recv += 1;
+                    &self.recv.journal.queue
+                }
+            };
+            taken.push((log, queue.record(position)));
+            upto = stamp;
+        }
+        (taken, upto, own, recv)
+    }
+
+    /// Writes the newest record of each block, in address order, neighbours together.
+    fn write_newest(&self, taken: &[(Log, Record)]) -> Result<()> {
+        let mut newest: HashMap<Block, usize> = HashMap::with_capacity(taken.len());
+        for (k, (_, record)) in taken.iter().enumerate() {
+            newest.insert(record.block, k); // later ones are newer
+        }
+        let mut order: Vec<(Block, usize)> = newest.into_iter().collect();
+        order.sort_unstable();
+        let size = self.geometry.block_size as usize;
+        let mut buffer = vec![0; RUN_BYTES_MAX.max(size)];
+        let mut rest = &order[..];
+        while let Some(&(first, k)) = rest.first() {
+            let content = taken[k].1.content;
+            let room = self.volumes.bytes_to_segment_end(first);
+            let most = match content {
+                Content::Data => (buffer.len() as u64).min(room),
+                Content::Zero => room,
+            } / size as u64;
+            let joins = |(n, (block, k)): (usize, &(Block, usize))| {
+                block.volume == first.volume
+                    && block.number == first.number + n as u64
+                    && taken[*k].1.content == content
+            };
+            let run = (0..).zip(rest).take(most as usize).take_while(|&e| joins(e)).count();
+            let (these, others) = rest.split_at(run);
+            rest = others;
+            if content == Content::Zero {
+                self.volumes.zero(first, run as u64)?;
+                continue;
+            }
+            for (n, &(_, k)) in these.iter().enumerate() {
+                let (log, record) = &taken[k];
+                let to = &mut buffer[n * size..(n + 1) * size];
+                let read = match log {
+                    Log::Own => self.own.read(record, to)?,
+                    Log::Recv => self.recv.read(record, to)?,
+                };
+                assert!(read, "I8: an unreflected record was freed");
+            }
+            self.volumes.write(first, &[IoSlice::new(&buffer[..run * size])])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! R → link: the oldest unsent first, in batches, within the peer's credit (S1500, R10).
+
+use crate::device::Device;
+use crate::error::{Kind, Result};
+use crate::format::Row;
+use crate::format::frame::{ShipBuilder, Shipped};
+use crate::journal::lock;
+use crate::link::Lane;
+use crate::queue::{Content, Record};
+use crate::unit::Stamp;
+
+impl Device {
+    /// Ships one batch if there is one to ship; returns how many records it had.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if a record cannot be read.
+    pub fn step_ship(&self) -> Result<usize> {
+        self.check_halted()?;
+        let _one = lock(&self.shipping);
+        let Some(link) = self.peer_link() else { return Ok(0) };
+        let Some(session) = self.session_nonce() else { return Ok(0) };
+        if link.queued() > self.settings.link_queue_bytes_max {
+            return Ok(0);
+        }
+        let (records, shipped, previous) = self.next_batch();
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let size = self.geometry.block_size as usize;
+        let has_data = |r: &&Record| r.content == Content::Data;
+        let data_bytes = records.iter().filter(has_data).count() * size;
+        let fenced = self.clk.epoch() == 0;
+        let mut frame =
+            ShipBuilder::new(session, previous, self.clk_stamp(), fenced, &shipped, data_bytes);
+        for record in records.iter().filter(has_data) {
+            // Held: not acknowledged, so not freed.
+            let read = self.own.read(record, frame.block(size)).map_err(|e| self.halt(e))?;
+            assert!(read, "I8: an unacknowledged record was freed");
+        }
+        let count = records.len();
+        match link.send(Lane::Data, frame.finish()) {
+            Ok(()) => Ok(count),
+            Err(error) if error.kind() == Kind::NoPeer => {
+                self.disconnected(&error);
+                Ok(0)
+            }
+            Err(error) => Err(self.halt(error)),
+        }
+    }
+
+    /// Takes the oldest unsent records that credit and frame size allow, with what remains behind
+    /// each of them, and the stamp shipped before the first.
+    fn next_batch(&self) -> (Vec<Record>, Vec<Shipped>, Stamp) {
+        let queue = &self.own.journal.queue;
+        let size = u64::from(self.geometry.block_size);
+        let mut tables = lock(&self.tables);
+        self.sequence(&mut tables);
+        let most = (self.settings.ship_bytes_max / size).max(1);
+        let end = tables.own.end().min(tables.allowed).min(tables.shipped + most);
+        let last = tables.own.end();
+        let more = !tables.sequencer.is_empty();
+        let mut records = Vec::new();
+        let mut shipped = Vec::new();
+        for index in tables.shipped..end {
+            let (stamp, position) = tables.own.get(index).expect("unsent entries are kept");
+            let record = queue.record(position);
+            debug_assert!(record.stamp == stamp && queue.is_durable(position), "I8");
+            // Only what is newer than the record itself counts (R10).
+            let newest = queue.newest(record.block).0.map(|r| r.stamp);
+            shipped.push(Shipped {
+                row: Row::from(&record),
+                remaining: newest.filter(|&newest| newest > stamp),
+                total_remaining: more || index + 1 < last,
+            });
+            records.push(record);
+        }
+        let previous = tables.sent;
+        tables.shipped = tables.shipped.max(end);
+        if let Some(record) = records.last() {
+            tables.sent = record.stamp;
+        }
+        (records, shipped, previous)
+    }
+}

@@ -1,0 +1,293 @@
+//! Host write: admission (S1600–S1607; R1, R2, R9, R15, R16, R17).
+//!
+//! A write is put together as whole blocks first, holding nothing; then it takes its places, is
+//! stamped and published in one step ([`crate::queue::Queue::insert`]).
+
+use super::read::{Fetched, RemoteRead, Reply};
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::format::data_checksum;
+use crate::queue::{Content, Insert, NewRecord, NewWrite};
+use crate::request::{Completion, Request};
+use crate::unit::{Block, Position, Stamp};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+
+/// A host's write on its way to admission.
+#[derive(Debug)]
+pub(crate) struct WriteState {
+    first: Block,
+    /// The blocks' data, one after the other; empty for zeros.
+    data: Box<[u8]>,
+    records: Vec<NewRecord>,
+    /// Blocks that the host gave only in part: at most the first and the last.
+    edges: [Option<Edge>; 2],
+    host_time: Option<u64>,
+    /// When it was first refused for want of a place.
+    full_since: Option<u64>,
+}
+
+/// A block given in part (R15).
+#[derive(Debug)]
+struct Edge {
+    index: u32,
+    /// What the host gave, within the block.
+    given: Range<usize>,
+    /// Position of the block's newest own record when the rest was read.
+    base: Option<Position>,
+    remote: Option<RemoteRead>,
+}
+
+impl WriteState {
+    /// A write of `length` bytes.
+    pub fn data(
+        device: &Device,
+        request: &Request<'_>,
+        slices: &[IoSlice<'_>],
+        length: u64,
+    ) -> WriteState {
+        let size = u64::from(device.geometry.block_size);
+        let before = (request.offset % size) as usize;
+        let number = request.offset / size;
+        let blocks = (request.offset + length).div_ceil(size) - number;
+        let total = (blocks * size) as usize;
+        let mut data = Vec::with_capacity(total);
+        data.resize(before, 0);
+        slices.iter().for_each(|slice| data.extend_from_slice(slice));
+        let end = data.len();
+        data.resize(total, 0);
+        let size = size as usize;
+        let mut edges = [None, None];
+        if before > 0 {
+            let given = before..end.min(size);
+            edges[0] = Some(Edge { index: 0, given, base: None, remote: None });
+        }
+        let last = blocks as u32 - 1;
+        if end < total && !(before > 0 && last == 0) {
+            let given = 0..end - last as usize * size;
+            edges[1] = Some(Edge { index: last, given, base: None, remote: None });
+        }
+        let is_edge = |k: usize| edges.iter().flatten().any(|e: &Edge| e.index as usize == k);
+        let whole = |(k, block)| match is_edge(k) {
+            true => 0,
+            false => data_checksum(block),
+        };
+        let checksums = data.chunks_exact(size).enumerate().map(whole);
+        let records =
+            checksums.map(|checksum| NewRecord { checksum, content: Content::Data }).collect();
+        WriteState {
+            first: Block { volume: request.volume, number },
+            records,
+            data: data.into_boxed_slice(),
+            edges,
+            host_time: request.host_time,
+            full_since: None,
+        }
+    }
+
+    /// Write-zeroes or discard (R17): records without data for the whole blocks; `parts`: zeros
+    /// written into the blocks at the edges, which a discard leaves alone.
+    pub fn zeroes(
+        device: &Device,
+        request: &Request<'_>,
+        length: u64,
+        parts: bool,
+    ) -> VecDeque<WriteState> {
+        let size = u64::from(device.geometry.block_size);
+        let (begin, end) = (request.offset, request.offset + length);
+        let (first, last) = (begin.next_multiple_of(size), end / size * size);
+        let zeros = [0; 4096];
+        let edge = |from: u64, to: u64| {
+            let slices: Vec<_> = (from..to)
+                .step_by(zeros.len())
+                .map(|at| IoSlice::new(&zeros[..zeros.len().min((to - at) as usize)]))
+                .collect();
+            let part = Request { offset: from, ..Request::read(request.volume, from, Vec::new()) };
+            let mut state = WriteState::data(device, &part, &slices, to - from);
+            state.host_time = request.host_time;
+            state
+        };
+        let mut states = VecDeque::new();
+        if parts && (first > last || first > begin) {
+            states.push_back(edge(begin, end.min(first)));
+        }
+        if first < last {
+            let record = NewRecord { checksum: 0, content: Content::Zero };
+            states.push_back(WriteState {
+                first: Block { volume: request.volume, number: first / size },
+                data: Box::default(),
+                records: vec![record; ((last - first) / size) as usize],
+                edges: [None, None],
+                host_time: request.host_time,
+                full_since: None,
+            });
+        }
+        if parts && first <= last && last < end {
+            states.push_back(edge(last.max(begin), end));
+        }
+        states
+    }
+
+    /// Goes as far as it can; `true` once it is published.
+    pub fn advance(
+        &mut self,
+        device: &Device,
+        epoch: u64,
+        completion: &mut Completion,
+    ) -> Result<bool> {
+        let outcome = self.go(device, epoch, completion);
+        if !matches!(outcome, Ok(false)) {
+            let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
+            asked.for_each(|read| device.forget(&read));
+        }
+        outcome
+    }
+
+    fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
+        // After this many attempts the caller's other requests get their turn.
+        for _ in 0..ATTEMPTS {
+            device.check_tenure(epoch)?;
+            if !self.complete_edges(device, epoch, completion)? {
+                return Ok(false);
+            }
+            match self.insert(device, epoch) {
+                Insert::Published { stamp, .. } => {
+                    // Completion seals: the clock rises before anyone can know (R2).
+                    device.clk.raise(stamp.time);
+                    completion.stamp = Some(stamp);
+                    if let Some(since) = self.full_since {
+                        completion.waited_ns += device.clock.monotonic().saturating_sub(since);
+                    }
+                    return Ok(true);
+                }
+                Insert::Stale => {
+                    self.edges.iter_mut().flatten().for_each(|edge| edge.base = None);
+                }
+                Insert::Full => return self.wait_for_place(device),
+                Insert::Closed => {
+                    device.check_tenure(epoch)?;
+                }
+                Insert::Exhausted => {
+                    let what = "time has run out of numbers: no later stamp exists";
+                    return Err(device.halt(Error::new(Kind::Halted, what)));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn insert(&mut self, device: &Device, epoch: u64) -> Insert {
+        let base = |e: &Edge| (e.index, e.base.expect("the edges are complete"));
+        let given = self.host_time.filter(|&time| time <= Stamp::HOST_TIME_MAX);
+        let write = NewWrite {
+            block: self.first,
+            records: &self.records,
+            time: given.unwrap_or_else(|| device.clock.wall().min(Stamp::HOST_TIME_MAX)),
+            written_at: device.clock.monotonic(),
+            bases: self.edges.each_ref().map(|edge| edge.as_ref().map(base)),
+        };
+        let data = std::mem::take(&mut self.data);
+        if data.is_empty() {
+            return device.own.journal.queue.insert(&device.clk, epoch, &write);
+        }
+        let (outcome, back) = device.own.insert(&device.clk, epoch, &write, data);
+        self.data = back.unwrap_or_default();
+        outcome
+    }
+
+    /// R9: not admitted; the host waits, within bounds.
+    fn wait_for_place(&mut self, device: &Device) -> Result<bool> {
+        let now = device.clock.monotonic();
+        let since = *self.full_since.get_or_insert(now);
+        device.work.ring();
+        let waited = now.saturating_sub(since);
+        if waited > device.settings.admit_timeout_ns {
+            let (blocks, ms) = (self.records.len(), waited / 1_000_000);
+            return Err(Error::new(
+                Kind::JournalFull,
+                format!(
+                    "the journal has had no room for {blocks} blocks for {ms} ms: the other device takes records too slowly, or not at all"
+                ),
+            ));
+        }
+        Ok(false)
+    }
+
+    /// Reads the rest of the blocks given in part; `false` while one is awaited from the peer.
+    fn complete_edges(
+        &mut self,
+        device: &Device,
+        epoch: u64,
+        completion: &mut Completion,
+    ) -> Result<bool> {
+        let size = device.geometry.block_size as usize;
+        let mut complete = true;
+        for edge in self.edges.iter_mut().flatten() {
+            if edge.base.is_some() {
+                continue;
+            }
+            let block = Block { number: self.first.number + u64::from(edge.index), ..self.first };
+            let mut rest = vec![0; size];
+            let base = match &edge.remote {
+                Some(read) => match device.answer(read)? {
+                    None => {
+                        complete = false;
+                        continue;
+                    }
+                    Some(Reply::Data(data)) => {
+                        completion.remote_blocks += 1;
+                        rest = data;
+                        edge.remote.take().expect("just matched").base
+                    }
+                    Some(Reply::NotPending) => {
+                        edge.remote = None;
+                        match edge.fetch(device, block, epoch, &mut rest)? {
+                            Some(base) => base,
+                            None => {
+                                complete = false;
+                                continue;
+                            }
+                        }
+                    }
+                },
+                None => match edge.fetch(device, block, epoch, &mut rest)? {
+                    Some(base) => base,
+                    None => {
+                        complete = false;
+                        continue;
+                    }
+                },
+            };
+            edge.base = Some(base);
+            let at = edge.index as usize * size;
+            let whole = &mut self.data[at..at + size];
+            whole[..edge.given.start].copy_from_slice(&rest[..edge.given.start]);
+            whole[edge.given.end..].copy_from_slice(&rest[edge.given.end..]);
+            self.records[edge.index as usize].checksum = data_checksum(whole);
+        }
+        Ok(complete)
+    }
+}
+
+impl Edge {
+    /// Reads the block if its newest data is here, else asks the peer.
+    fn fetch(
+        &mut self,
+        device: &Device,
+        block: Block,
+        epoch: u64,
+        rest: &mut [u8],
+    ) -> Result<Option<Position>> {
+        match device.fetch(block, rest)? {
+            Fetched::Here(base) => Ok(Some(base)),
+            Fetched::Away(base) => {
+                self.remote = Some(device.ask(block, base, epoch));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Attempts at one poll: a stale block is read again from memory, so a few cost nothing.
+const ATTEMPTS: u32 = 16;

@@ -1,0 +1,110 @@
+//! Threads that do a device's background work: the standard way to drive the steps.
+//!
+//! Four a device, so that nothing urgent waits behind something long: control frames; received
+//! records; commit and shipping; reflection and checkpoints. They sleep when there is nothing to
+//! do; a host's thread wakes none of them on its way.
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::journal::lock;
+use crate::link::Lane;
+use crate::sync::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long an idle thread sleeps at most, so that commit interval and time-outs are kept.
+const NAP: Duration = Duration::from_millis(2);
+
+/// The running threads of one device. They stop when this is dropped, or when the device halts.
+#[derive(Debug)]
+pub struct Threads {
+    stop: Arc<AtomicBool>,
+    running: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Threads {
+    /// Starts the background work of `device`.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Storage`] if the system refuses a thread.
+    pub fn start(device: &Arc<Device>) -> Result<Threads> {
+        let threads = Threads { stop: Arc::new(AtomicBool::new(false)), running: Mutex::default() };
+        threads.spawn(device, "control", |device| {
+            let busy = device.step_control()?;
+            if !busy {
+                wait_for_frame(device, Lane::Control);
+            }
+            Ok(())
+        })?;
+        threads.spawn(device, "receive", |device| {
+            if device.step_receive()? == 0 {
+                wait_for_frame(device, Lane::Data);
+            }
+            Ok(())
+        })?;
+        threads.spawn(device, "ship", |device| {
+            let heard = device.work_heard();
+            let committed = device.step_commit_due()?;
+            let shipped = device.step_ship()?;
+            let called = device.step_callbacks();
+            if !committed && shipped == 0 && called == 0 {
+                device.wait_for_work(heard, NAP);
+            }
+            Ok(())
+        })?;
+        threads.spawn(device, "reflect", |device| {
+            let heard = device.work_heard();
+            let reflected = device.step_reflect()?;
+            let checkpointed = device.step_checkpoint()?;
+            if reflected == 0 && !checkpointed {
+                device.wait_for_work(heard, NAP);
+            }
+            Ok(())
+        })?;
+        Ok(threads)
+    }
+
+    fn spawn(
+        &self,
+        device: &Arc<Device>,
+        name: &str,
+        mut step: impl FnMut(&Device) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let (device, stop) = (device.clone(), self.stop.clone());
+        let name = format!("{}-{name}", device.geometry().device);
+        let run = move || {
+            while !stop.load(Ordering::Acquire) {
+                // A halted device has said so; its threads have nothing left to do.
+                if step(&device).is_err() {
+                    break;
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name(name).spawn(run);
+        let handle =
+            spawned.map_err(|e| crate::error::Error::storage("starting a background thread", e))?;
+        lock(&self.running).push(handle);
+        Ok(())
+    }
+
+    /// Stops the threads and waits for them.
+    pub fn stop(self) {}
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        for handle in lock(&self.running).drain(..) {
+            // A panic there has been reported by the panic hook; there is nothing to add.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn wait_for_frame(device: &Device, lane: Lane) {
+    match device.peer_link() {
+        Some(link) => drop(link.wait(lane, NAP.as_nanos() as u64)),
+        None => std::thread::sleep(NAP),
+    }
+}
