@@ -54,19 +54,8 @@ impl Ring {
     }
 
     /// Takes a batch found at `offset` when a log is read at opening.
-    pub fn adopt(&mut self, offset: u64, bytes: u64, rows: u64, last: Position) {
+    pub fn adopt(&mut self, offset: u64, bytes: u64, rows: u64, last: Position) -> (u64, u64) {
         let skipped = if offset < self.head { self.length - self.head } else { 0 };
-        self.hold(offset, bytes, skipped, rows, last);
-    }
-
-    fn hold(
-        &mut self,
-        offset: u64,
-        bytes: u64,
-        skipped: u64,
-        rows: u64,
-        last: Position,
-    ) -> (u64, u64) {
         let sequence = self.sequence;
         self.used += bytes + skipped;
         assert!(self.used <= self.length, "a batch was placed over one that is held");
