@@ -9,9 +9,9 @@
 //!   the report before everything that can be read has been read. Only a directory that cannot be
 //!   opened, or an output that cannot be written, is an error.
 
-pub mod logs;
+pub(crate) mod logs;
 mod report;
-pub mod tables;
+pub(crate) mod tables;
 mod text;
 
 pub use report::Report;
@@ -19,7 +19,7 @@ pub use report::Report;
 use afterimage::device::geometry_of;
 use afterimage::error::{Error, Result};
 use afterimage::format::batch::Log;
-use afterimage::format::superblock::{COPY_BYTES, Superblock};
+use afterimage::format::superblock::{COPY_BYTES, Superblock, VOLUMES_OFFSET};
 use afterimage::storage::{Directory, FileName, Storage};
 use afterimage::superblock::read_copies;
 use logs::LogRead;
@@ -206,7 +206,7 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
     counting
 }
 
-/// Lengths of the logs, and segments that do not belong here.
+/// Lengths of the files, and segments that do not belong here.
 fn check_files(superblock: &Superblock, report: &mut Report) {
     for (file, state) in [(FileName::OwnLog, superblock.own), (FileName::RecvLog, superblock.recv)]
     {

@@ -14,30 +14,30 @@ use afterimage::unit::Stamp;
 
 /// A record in a log: a row of an unreflected table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Which log.
-    pub log: Log,
+    pub(crate) log: Log,
     /// Its log sequence number.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// The row.
-    pub row: Row,
+    pub(crate) row: Row,
     /// Byte offset of its batch.
-    pub batch_offset: u64,
+    pub(crate) batch_offset: u64,
     /// Byte offset of its data; `None` for zeros.
-    pub data_offset: Option<u64>,
+    pub(crate) data_offset: Option<u64>,
     /// Whether its data has its checksum.
-    pub intact: bool,
+    pub(crate) intact: bool,
 }
 
 impl Entry {
     /// `own:n` or `recv:n`.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}:{}", log_name(self.log), self.sequence)
     }
 }
 
 /// The word for a log in entries.
-pub fn log_name(log: Log) -> &'static str {
+pub(crate) fn log_name(log: Log) -> &'static str {
     match log {
         Log::Own => "own",
         Log::Recv => "recv",
@@ -46,43 +46,43 @@ pub fn log_name(log: Log) -> &'static str {
 
 /// What a log holds.
 #[derive(Clone, Debug)]
-pub struct LogRead {
+pub(crate) struct LogRead {
     /// Its file.
-    pub file: FileName,
+    pub(crate) file: FileName,
     /// What the superblock says of it.
-    pub state: LogState,
+    pub(crate) state: LogState,
     /// The records, in log sequence order.
-    pub entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// Batches held.
-    pub batches: u64,
+    pub(crate) batches: u64,
     /// Bytes of these batches.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The highest log sequence number known durable when anything found here was written.
-    pub synced: u64,
+    pub(crate) synced: u64,
     /// Where the next batch would go, or would begin to be looked for.
-    pub end_offset: u64,
+    pub(crate) end_offset: u64,
     /// Why the walk ended.
-    pub end: End,
+    pub(crate) end: End,
     /// Records behind a torn one that were never durable.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
     /// What is wrong.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl LogRead {
     /// The log sequence number that follows the records held.
-    pub fn next_sequence(&self) -> u64 {
+    pub(crate) fn next_sequence(&self) -> u64 {
         self.entries.last().map_or(self.state.tail_sequence, |e| e.sequence + 1)
     }
 
     /// The newest stamp held.
-    pub fn newest(&self) -> Stamp {
+    pub(crate) fn newest(&self) -> Stamp {
         self.entries.iter().map(|e| e.row.stamp).max().unwrap_or(Stamp::ZERO)
     }
 }
 
 /// Reads the log that `superblock`, whose geometry has been checked, describes.
-pub fn read(storage: &dyn Storage, superblock: &Superblock, log: Log) -> LogRead {
+pub(crate) fn read(storage: &dyn Storage, superblock: &Superblock, log: Log) -> LogRead {
     let (file, state) = match log {
         Log::Own => (FileName::OwnLog, superblock.own),
         Log::Recv => (FileName::RecvLog, superblock.recv),

@@ -12,28 +12,29 @@ use serde::{Serialize, Serializer};
 /// Version of the JSON document: raised when a field changes its meaning or goes.
 const VERSION: u32 = 1;
 
+/// What was found in a device directory.
 #[derive(Serialize)]
 pub struct Report {
-    pub version: u32,
-    pub command: &'static str,
-    pub directory: String,
-    pub verdict: Verdict,
-    pub state: State,
-    pub findings: Vec<Finding>,
-    pub notes: Vec<String>,
-    pub files: Vec<FileReport>,
-    pub superblock: Option<Copies>,
-    pub own_log: Option<LogReport>,
-    pub recv_log: Option<LogReport>,
-    pub remote_unreflected: Option<Table>,
-    pub local_unreflected: Option<Table>,
-    pub location: Option<Location>,
+    pub(super) version: u32,
+    pub(super) command: &'static str,
+    pub(super) directory: String,
+    pub(super) verdict: Verdict,
+    pub(super) state: State,
+    pub(super) findings: Vec<Finding>,
+    pub(super) notes: Vec<String>,
+    pub(super) files: Vec<FileReport>,
+    pub(super) superblock: Option<Copies>,
+    pub(super) own_log: Option<LogReport>,
+    pub(super) recv_log: Option<LogReport>,
+    pub(super) remote_unreflected: Option<Table>,
+    pub(super) local_unreflected: Option<Table>,
+    pub(super) location: Option<Location>,
 }
 
 /// How the device was left.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(super) enum State {
     Clean,
     Unclean,
     Unknown,
@@ -41,21 +42,21 @@ pub enum State {
 
 /// Something that should not be so.
 #[derive(Clone, Debug, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     #[serde(serialize_with = "optional_display")]
-    pub file: Option<FileName>,
-    pub what: String,
+    pub(crate) file: Option<FileName>,
+    pub(crate) what: String,
 }
 
 #[derive(Serialize)]
-pub struct FileReport {
+pub(super) struct FileReport {
     #[serde(serialize_with = "display")]
-    pub name: FileName,
-    pub bytes: u64,
+    pub(super) name: FileName,
+    pub(super) bytes: u64,
 }
 
 impl Report {
-    pub fn new(directory: String) -> Report {
+    pub(super) fn new(directory: String) -> Report {
         Report {
             version: VERSION,
             command: "inspect",
@@ -74,21 +75,21 @@ impl Report {
         }
     }
 
-    pub fn find(&mut self, file: FileName, what: String) {
+    pub(super) fn find(&mut self, file: FileName, what: String) {
         self.findings.push(Finding { file: Some(file), what });
     }
 
-    pub fn find_unnamed(&mut self, what: String) {
+    pub(super) fn find_unnamed(&mut self, what: String) {
         self.findings.push(Finding { file: None, what });
     }
 
     /// The length of `file`, if it is there and a file.
-    pub fn length(&self, file: FileName) -> Option<u64> {
+    pub(super) fn length(&self, file: FileName) -> Option<u64> {
         self.files.iter().find(|f| f.name == file).map(|f| f.bytes)
     }
 
     /// With the verdict that the findings give.
-    pub fn judged(mut self) -> Report {
+    pub(super) fn judged(mut self) -> Report {
         let sound = self.findings.is_empty();
         self.verdict = if sound { Verdict::Sound } else { Verdict::Damaged };
         self
@@ -97,15 +98,15 @@ impl Report {
 
 /// The two copies of the superblock.
 #[derive(Serialize)]
-pub struct Copies {
+pub(super) struct Copies {
     /// Which of them counts.
-    pub counts: Option<usize>,
-    pub copies: Vec<Copy>,
+    pub(super) counts: Option<usize>,
+    pub(super) copies: Vec<Copy>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
-pub enum Copy {
+pub(super) enum Copy {
     /// Never written.
     Empty,
     /// What is wrong with it.
@@ -115,53 +116,53 @@ pub enum Copy {
 }
 
 #[derive(Serialize)]
-pub struct SuperblockReport {
-    pub generation: u64,
-    pub group: String,
-    pub device: u64,
-    pub mode: &'static str,
-    pub fenced: bool,
-    pub clean: bool,
-    pub prefer: bool,
-    pub resume_alone: bool,
-    pub usable: bool,
-    pub block_size: u32,
-    pub segment_bytes: u64,
-    pub epoch: u64,
-    pub lineage: u64,
-    pub lineage_id: String,
-    pub hi: StampReport,
-    pub acked: StampReport,
-    pub need: StampReport,
-    pub fl: StampReport,
-    pub consat: StampReport,
-    pub own_log: LogStateReport,
-    pub recv_log: LogStateReport,
-    pub volumes: Vec<VolumeReport>,
+pub(super) struct SuperblockReport {
+    pub(super) generation: u64,
+    pub(super) group: String,
+    pub(super) device: u64,
+    pub(super) mode: &'static str,
+    pub(super) fenced: bool,
+    pub(super) clean: bool,
+    pub(super) prefer: bool,
+    pub(super) resume_alone: bool,
+    pub(super) usable: bool,
+    pub(super) block_size: u32,
+    pub(super) segment_bytes: u64,
+    pub(super) epoch: u64,
+    pub(super) lineage: u64,
+    pub(super) lineage_id: String,
+    pub(super) hi: StampReport,
+    pub(super) acked: StampReport,
+    pub(super) need: StampReport,
+    pub(super) fl: StampReport,
+    pub(super) consat: StampReport,
+    pub(super) own_log: LogStateReport,
+    pub(super) recv_log: LogStateReport,
+    pub(super) volumes: Vec<VolumeReport>,
     #[serde(skip)]
     source: Superblock,
 }
 
 #[derive(Serialize)]
-pub struct VolumeReport {
-    pub id: u32,
-    pub bytes: u64,
+pub(super) struct VolumeReport {
+    pub(super) id: u32,
+    pub(super) bytes: u64,
 }
 
 #[derive(Clone, Copy, Serialize)]
-pub struct LogStateReport {
-    pub bytes: u64,
-    pub incarnation: u64,
-    pub tail_offset: u64,
-    pub tail_sequence: u64,
-    pub durable: u64,
+pub(super) struct LogStateReport {
+    pub(super) bytes: u64,
+    pub(super) incarnation: u64,
+    pub(super) tail_offset: u64,
+    pub(super) tail_sequence: u64,
+    pub(super) durable: u64,
 }
 
 #[derive(Clone, Copy, Serialize)]
-pub struct StampReport {
-    pub epoch: u64,
-    pub time: u64,
-    pub sequence: u32,
+pub(super) struct StampReport {
+    pub(super) epoch: u64,
+    pub(super) time: u64,
+    pub(super) sequence: u32,
 }
 
 impl From<Stamp> for StampReport {
@@ -213,7 +214,7 @@ impl From<&Superblock> for SuperblockReport {
 
 impl Copies {
     /// From the copies as they were read; `None` for one that was never written.
-    pub fn new(copies: &[Option<Result<Superblock, String>>; 2]) -> Copies {
+    pub(super) fn new(copies: &[Option<Result<Superblock, String>>; 2]) -> Copies {
         let generation =
             |k: usize| copies[k].as_ref().and_then(|c| c.as_ref().ok()).map(|s| s.generation);
         let counts = match (generation(0), generation(1)) {
@@ -230,7 +231,7 @@ impl Copies {
     }
 
     /// The copy that counts.
-    pub fn counting(&self) -> Option<&Superblock> {
+    pub(super) fn counting(&self) -> Option<&Superblock> {
         match &self.copies[self.counts?] {
             Copy::Valid(superblock) => Some(&superblock.source),
             Copy::Empty | Copy::Unusable { .. } => None,
@@ -240,24 +241,24 @@ impl Copies {
 
 /// What a log's file holds.
 #[derive(Serialize)]
-pub struct LogReport {
+pub(super) struct LogReport {
     #[serde(serialize_with = "display")]
-    pub file: FileName,
-    pub batches: u64,
-    pub records: u64,
-    pub bytes_held: u64,
-    pub first_sequence: u64,
-    pub next_sequence: u64,
-    pub synced: u64,
-    pub end_offset: u64,
+    pub(super) file: FileName,
+    pub(super) batches: u64,
+    pub(super) records: u64,
+    pub(super) bytes_held: u64,
+    pub(super) first_sequence: u64,
+    pub(super) next_sequence: u64,
+    pub(super) synced: u64,
+    pub(super) end_offset: u64,
     /// Why the walk ended: `clean`, or `torn` with what stands there.
-    pub end: &'static str,
-    pub end_reason: Option<String>,
-    pub dropped: u64,
+    pub(super) end: &'static str,
+    pub(super) end_reason: Option<String>,
+    pub(super) dropped: u64,
 }
 
 impl LogReport {
-    pub fn new(log: &LogRead) -> LogReport {
+    pub(super) fn new(log: &LogRead) -> LogReport {
         let (end, end_reason) = match &log.end {
             End::Clean => ("clean", None),
             End::Torn(offset, reason) => ("torn", Some(format!("at {offset}: {reason}"))),
@@ -280,40 +281,40 @@ impl LogReport {
 
 /// An unreflected table.
 #[derive(Serialize)]
-pub struct Table {
+pub(super) struct Table {
     /// Rows are the records with stamps above this.
-    pub above: StampReport,
-    pub rows: Vec<RowReport>,
+    pub(super) above: StampReport,
+    pub(super) rows: Vec<RowReport>,
     /// Records of the table's volume that are held but free: their block is -1.
-    pub free: u64,
+    pub(super) free: u64,
 }
 
 #[derive(Serialize)]
-pub struct RowReport {
-    pub entry: String,
-    pub volume: u32,
-    pub block: u64,
-    pub time: StampReport,
+pub(super) struct RowReport {
+    pub(super) entry: String,
+    pub(super) volume: u32,
+    pub(super) block: u64,
+    pub(super) time: StampReport,
     /// The entry next in time order; `None`: the last.
-    pub rear: Option<String>,
-    pub r_live: bool,
-    pub l_live: bool,
-    pub zero: bool,
-    pub index: u32,
-    pub count: u32,
-    pub offset: Option<u64>,
-    pub batch_offset: u64,
-    pub checksum: String,
-    pub intact: bool,
+    pub(super) rear: Option<String>,
+    pub(super) r_live: bool,
+    pub(super) l_live: bool,
+    pub(super) zero: bool,
+    pub(super) index: u32,
+    pub(super) count: u32,
+    pub(super) offset: Option<u64>,
+    pub(super) batch_offset: u64,
+    pub(super) checksum: String,
+    pub(super) intact: bool,
 }
 
 impl Table {
-    pub fn remote(tables: &Tables, superblock: &Superblock, own: &LogRead) -> Table {
+    pub(super) fn remote(tables: &Tables, superblock: &Superblock, own: &LogRead) -> Table {
         let free = (own.entries.len() - tables.remote.len()) as u64;
         Table::new(&tables.remote, superblock.acked, superblock, free)
     }
 
-    pub fn local(tables: &Tables, superblock: &Superblock, recv: &LogRead) -> Table {
+    pub(super) fn local(tables: &Tables, superblock: &Superblock, recv: &LogRead) -> Table {
         let free = recv.entries.iter().filter(|e| e.row.stamp <= superblock.fl).count() as u64;
         Table::new(&tables.local, superblock.fl, superblock, free)
     }
@@ -342,28 +343,28 @@ impl Table {
 
 /// The data location table.
 #[derive(Serialize)]
-pub struct Location {
-    pub rows: Vec<LocationRow>,
+pub(super) struct Location {
+    pub(super) rows: Vec<LocationRow>,
     /// Blocks of all volumes that have no row.
-    pub rest: u64,
+    pub(super) rest: u64,
     /// The highest stamp received is below the newest that the peer owed: some of the rest, and
     /// of the rows, are really -2.
-    pub behind: bool,
-    pub hi: StampReport,
-    pub need: StampReport,
+    pub(super) behind: bool,
+    pub(super) hi: StampReport,
+    pub(super) need: StampReport,
     /// A fenced device has dropped the table (R3); these rows are what its logs say.
-    pub fenced: bool,
+    pub(super) fenced: bool,
 }
 
 #[derive(Serialize)]
-pub struct LocationRow {
-    pub volume: u32,
-    pub block: u64,
-    pub entry: String,
+pub(super) struct LocationRow {
+    pub(super) volume: u32,
+    pub(super) block: u64,
+    pub(super) entry: String,
 }
 
 impl Location {
-    pub fn new(tables: &Tables, superblock: &Superblock) -> Location {
+    pub(super) fn new(tables: &Tables, superblock: &Superblock) -> Location {
         let size = u64::from(superblock.block_size);
         let blocks = superblock.volumes.iter().map(|v| v.bytes.div_ceil(size));
         let blocks = blocks.fold(0, u64::saturating_add);

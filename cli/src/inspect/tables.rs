@@ -6,21 +6,21 @@ use afterimage::unit::{Block, Stamp};
 use std::collections::BTreeMap;
 
 /// The tables, in stamp order.
-pub struct Tables {
+pub(crate) struct Tables {
     /// Remote unreflected (figure 13): own records that the peer has not acknowledged.
-    pub remote: Vec<Entry>,
+    pub(crate) remote: Vec<Entry>,
     /// Local unreflected (figure 12): records, own and received, that are not surely in the
     /// normal volume.
-    pub local: Vec<Entry>,
+    pub(crate) local: Vec<Entry>,
     /// Data location (figure 14): the rows that are not -1.
-    pub location: BTreeMap<Block, Entry>,
+    pub(crate) location: BTreeMap<Block, Entry>,
     /// The highest stamp received.
-    pub hi: Stamp,
+    pub(crate) hi: Stamp,
 }
 
 impl Tables {
     /// The tables of the device whose superblock and logs these are.
-    pub fn new(superblock: &Superblock, own: &LogRead, recv: &LogRead) -> Tables {
+    pub(crate) fn new(superblock: &Superblock, own: &LogRead, recv: &LogRead) -> Tables {
         let sorted = |mut entries: Vec<Entry>| {
             entries.sort_by_key(|e| e.row.stamp);
             entries
@@ -41,7 +41,7 @@ impl Tables {
     }
 
     /// A stamp that two of the records have.
-    pub fn repeated_stamp(&self) -> Option<Stamp> {
+    pub(crate) fn repeated_stamp(&self) -> Option<Stamp> {
         let twice = |table: &[Entry]| {
             let pair = table.windows(2).find(|w| w[0].row.stamp == w[1].row.stamp);
             pair.map(|w| w[0].row.stamp)

@@ -14,7 +14,7 @@ impl fmt::Display for StampReport {
 }
 
 /// Writes `report`, at most `rows_max` rows of each table.
-pub fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
     let state = match report.state {
         State::Clean => "closed cleanly",
         State::Unclean => "not closed cleanly",

@@ -17,32 +17,32 @@ const CHUNK: u64 = 1 << 20;
 
 /// What was compared, and what differs.
 #[derive(Debug, Default, Serialize)]
-pub struct Compared {
+pub(super) struct Compared {
     /// Volumes of the group.
-    pub volumes: u64,
+    pub(super) volumes: u64,
     /// Their sizes together.
-    pub volume_bytes: u64,
+    pub(super) volume_bytes: u64,
     /// Bytes at which at least one device may hold something.
-    pub compared_bytes: u64,
+    pub(super) compared_bytes: u64,
     /// Volumes that differ.
-    pub differing_volumes: u64,
+    pub(super) differing_volumes: u64,
     /// Ranges that differ.
-    pub differing_ranges: u64,
+    pub(super) differing_ranges: u64,
     /// Their bytes, in whole sectors.
-    pub differing_bytes: u64,
+    pub(super) differing_bytes: u64,
     /// The first of these ranges.
-    pub ranges: Vec<Differing>,
+    pub(super) ranges: Vec<Differing>,
 }
 
 /// Sectors next to each other that differ.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Differing {
+pub(super) struct Differing {
     /// The volume.
-    pub volume: u32,
+    pub(super) volume: u32,
     /// Byte offset in it.
-    pub offset: u64,
+    pub(super) offset: u64,
     /// How long.
-    pub bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// Compares all volumes of two devices of one group; names at most `ranges_max` ranges.
@@ -50,7 +50,7 @@ pub struct Differing {
 /// # Errors
 /// [`Kind::Damaged`] if a segment is not as long as it should be, [`Kind::Storage`] if one cannot
 /// be read.
-pub fn volumes(
+pub(super) fn volumes(
     storages: [&dyn Storage; 2],
     superblocks: &[Superblock; 2],
     paths: [&Path; 2],
