@@ -208,11 +208,16 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
 
 /// Lengths of the files, and segments that do not belong here.
 fn check_files(superblock: &Superblock, report: &mut Report) {
-    for (file, state) in [(FileName::OwnLog, superblock.own), (FileName::RecvLog, superblock.recv)]
-    {
+    let table = superblock.volumes.len() as u64 * 16;
+    let superblock_bytes = (VOLUMES_OFFSET + table).next_multiple_of(COPY_BYTES);
+    for (file, expected) in [
+        (FileName::Superblock, superblock_bytes),
+        (FileName::OwnLog, superblock.own.bytes),
+        (FileName::RecvLog, superblock.recv.bytes),
+    ] {
         match report.length(file) {
-            Some(length) if length != state.bytes => {
-                let what = format!("has {length} bytes, the superblock says {}", state.bytes);
+            Some(length) if length != expected => {
+                let what = format!("has {length} bytes, should have {expected}");
                 report.find(file, what);
             }
             _ => {}

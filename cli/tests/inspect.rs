@@ -176,6 +176,26 @@ fn received_records_of_a_dead_device_are_shown() {
 }
 
 #[test]
+fn what_an_earlier_lap_left_in_a_log_is_no_damage() {
+    let pair = Pair::new();
+    for lap in 0..9 {
+        for block in 0..70 {
+            pair.write(0, 0, block, lap);
+        }
+        pair.settle();
+        pair.devices.iter().for_each(|d| d.checkpoint_now().expect("a checkpoint"));
+    }
+    pair.close();
+    let report = inspect_json(&pair.path(0));
+    assert_eq!((&report["verdict"], &report["state"]), (&"sound".into(), &"clean".into()));
+    assert_eq!(report["own_log"]["next_sequence"], 9 * 70 + 1);
+    assert_eq!(report["own_log"]["first_sequence"], 9 * 70 + 1);
+    let end = report["own_log"]["end_offset"].as_u64().expect("an offset");
+    assert!(end < 2 << 20, "it has wrapped: {end}");
+    assert_eq!(verify_json(&pair)["verdict"], "equal");
+}
+
+#[test]
 fn looking_changes_nothing() {
     let pair = Pair::new();
     pair.write(0, 0, 5, 1);

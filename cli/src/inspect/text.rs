@@ -38,7 +38,7 @@ pub(super) fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io
         writeln!(out, "note: {note}")?;
     }
     if let Some(copies) = &report.superblock {
-        superblocks(copies, out)?;
+        superblocks(copies, rows_max, out)?;
     }
     for (title, log) in [("OWN LOG", &report.own_log), ("RECEIVED LOG", &report.recv_log)] {
         if let Some(log) = log {
@@ -56,7 +56,7 @@ pub(super) fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io
     report.location.as_ref().map_or(Ok(()), |location| self::location(location, rows_max, out))
 }
 
-fn superblocks(copies: &Copies, out: &mut dyn Write) -> io::Result<()> {
+fn superblocks(copies: &Copies, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
     let mut columns = vec![NAMES.map(String::from).to_vec()];
     for (k, copy) in copies.copies.iter().enumerate() {
         let counts = if copies.counts == Some(k) { " (counts)" } else { "" };
@@ -79,9 +79,10 @@ fn superblocks(copies: &Copies, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "volumes: {}", superblock.volumes.len())?;
             let row = |id: String, bytes: String| vec!["".into(), id, bytes];
             let mut rows = vec![row("volume".into(), "bytes".into())];
-            let volumes = superblock.volumes.iter();
+            let volumes = superblock.volumes.iter().take(rows_max);
             rows.extend(volumes.map(|v| row(v.id.to_string(), v.bytes.to_string())));
             aligned(&rows, out)?;
+            more(superblock.volumes.len(), rows_max, out)?;
         }
     }
     Ok(())
@@ -224,7 +225,8 @@ fn location(table: &Location, rows_max: usize, out: &mut dyn Write) -> io::Resul
         aligned(&rows, out)?;
     }
     more(table.rows.len(), rows_max, out)?;
-    writeln!(out, "  -1: {} blocks more, in the normal volumes", table.rest)?;
+    let or_remote = if table.behind { ", but for those at -2" } else { "" };
+    writeln!(out, "  -1: {} blocks more, in the normal volumes{or_remote}", table.rest)?;
     if table.behind {
         writeln!(
             out,
