@@ -51,7 +51,8 @@ fn s15_logs_full_small_receiver() {
     let mut pair = Pair::with(Spec { journals: [8.0, 1.0], settings, ..small() });
     let credit = pair.devices[B].status().recv_free_places;
     for value in 1..200 {
-        pair.write(A, value % 64, value);
+        pair.step(A, Commit);
+        pair.submit(A, 0, Action::Write(value % 64..value % 64 + 1, value));
     }
     pair.step(A, Commit);
     // The window is the receiver's room: nothing is shipped beyond it.

@@ -1,6 +1,6 @@
 //! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
 
-use super::OpenRequest;
+use super::{OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -47,7 +47,12 @@ impl Device {
             failover.outcome = None;
             (failover.device, nonce)
         };
-        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce })
+        let sent = self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce });
+        if sent.is_err() {
+            // Nobody has heard it: it must not stand in the way of the peer's.
+            lock(&self.failover).request = None;
+        }
+        sent
     }
 
     /// The outcome of the takeover asked for, once, when there is one.
@@ -88,8 +93,7 @@ impl Device {
         let mut failover = lock(&self.failover);
         if failover.request.as_ref().is_some_and(|r| r.nonce == nonce) {
             failover.request = None;
-            let what = "the other device asked for the host at the same time and won";
-            failover.outcome = Some(Err(Error::new(Kind::NotReady, what)));
+            failover.outcome = Some(Err(lost()));
             drop(failover);
             self.bell.ring();
         }
@@ -151,6 +155,7 @@ impl Device {
         let owed_blocks = {
             let mut tables = lock(&self.tables);
             tables.need = need;
+            tables.granted = 0;
             // What has arrived since `hi` was read is owed no more.
             debt.pay(tables.hi);
             let catching_up = tables.hi < need;

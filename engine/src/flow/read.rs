@@ -283,6 +283,8 @@ impl ReadState {
             self.scratch.resize(size, 0);
             device.fetch(block, &mut self.scratch)?
         };
+        // A fence drops the debt: what was found without it may be old (R3).
+        device.check_tenure(epoch)?;
         match fetched {
             Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch)),
             Fetched::Here(_) if !whole => {

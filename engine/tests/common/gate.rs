@@ -1,10 +1,12 @@
-//! A line that delays frames of one kind in the control lane, where the order of frames in a lane
-//! would otherwise leave no room for a race.
+//! A line that does what a line in memory does not: delay frames of one kind in the control lane,
+//! where the order of frames in a lane would otherwise leave no room for a race, and refuse to send
+//! while what has arrived is still handed over.
 
-use afterimage::error::Result;
+use afterimage::error::{Error, Kind, Result};
 use afterimage::format::frame::Frame;
 use afterimage::link::{Lane, Link, MemoryLink};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Whether a frame is kept back.
 pub type Kept = fn(&Frame<'_>) -> bool;
@@ -13,11 +15,13 @@ pub type Kept = fn(&Frame<'_>) -> bool;
 pub struct Gate {
     end: MemoryLink,
     kept: Mutex<(Option<Kept>, Vec<Vec<u8>>)>,
+    /// Whether sending fails.
+    pub broken: AtomicBool,
 }
 
 impl Gate {
     pub fn new(end: MemoryLink) -> Gate {
-        Gate { end, kept: Mutex::default() }
+        Gate { end, kept: Mutex::default(), broken: AtomicBool::new(false) }
     }
 
     /// Keeps back the control frames that `kept` names, from now on.
@@ -40,6 +44,9 @@ impl Gate {
 
 impl Link for Gate {
     fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
+        if self.broken.load(SeqCst) {
+            return Err(Error::new(Kind::NoPeer, "broken"));
+        }
         let mut kept = self.kept.lock().unwrap();
         let decoded = Frame::decode(&frame).unwrap().1;
         if lane == Lane::Control && kept.0.is_some_and(|keeps| keeps(&decoded)) {
