@@ -6,12 +6,11 @@ mod common;
 use afterimage::error::Kind;
 use afterimage::limits::Settings;
 use afterimage::link::Lane;
-use afterimage::storage::{FileName, Fill, Memory, Storage};
+use afterimage::storage::{FileName, Memory, Storage};
+use common::hooked::{Call, Hooked};
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y};
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex};
 
 /// Both ask at once. The lower device id wins, and the other is told so.
 #[test]
@@ -50,6 +49,36 @@ fn a_request_that_nobody_heard_is_not_open() {
     pair.connect();
     pair.takeover(A).unwrap();
     pair.drain();
+}
+
+/// The line is cut with the request, with the answer, or before either is sent on: the request is
+/// made again after the reconnect (S18 of the acceptance scenarios).
+#[test]
+fn s18_link_cut_takeover() {
+    for answered in [false, true] {
+        let mut pair = Pair::new();
+        pair.hold_ships(true);
+        pair.write(A, X, 1);
+        let lane = if answered { A } else { B };
+        pair.hold(lane, Lane::Control, true);
+        pair.devices[B].begin_takeover().unwrap();
+        pair.step(A, Control);
+        assert_eq!(pair.devices[A].status().serving, !answered);
+        pair.ends[A].cut();
+        for at in [A, B] {
+            pair.steps(at, &[Control, Control, Receive, Receive]);
+            assert!(!pair.devices[at].status().connected);
+        }
+        pair.hold(lane, Lane::Control, false);
+        pair.ends[A].restore();
+        pair.connect();
+        pair.settle();
+        let takeover = pair.devices[B].poll_takeover().unwrap().unwrap();
+        assert_eq!(takeover.owed_blocks, 1);
+        assert_eq!(pair.refused(A, X), Kind::Fenced);
+        assert_eq!(pair.read(B, X), (1, true));
+        pair.drain();
+    }
 }
 
 /// The line fails between a receipt and its acknowledgement, or when a checkpoint would grant
@@ -92,53 +121,6 @@ fn a_cut_line_ships_again() {
     pair.drain();
 }
 
-type Hook = Box<dyn FnOnce() + Send>;
-
-/// A storage that does something when a normal volume is read.
-#[derive(Default)]
-struct Hooked {
-    memory: Memory,
-    hook: Mutex<Option<Hook>>,
-}
-
-impl Storage for Hooked {
-    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
-        self.memory.create(file, length, fill)
-    }
-
-    fn length(&self, file: FileName) -> io::Result<Option<u64>> {
-        self.memory.length(file)
-    }
-
-    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if matches!(file, FileName::Segment { .. }) {
-            let hook = self.hook.lock().unwrap().take();
-            hook.into_iter().for_each(|hook| hook());
-        }
-        self.memory.read(file, offset, buf)
-    }
-
-    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
-        self.memory.write(file, offset, bufs)
-    }
-
-    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
-        self.memory.zero(file, offset, length)
-    }
-
-    fn sync(&self, file: FileName) -> io::Result<()> {
-        self.memory.sync(file)
-    }
-
-    fn files(&self) -> io::Result<Vec<FileName>> {
-        self.memory.files()
-    }
-
-    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
-        self.memory.next_data(file, offset)
-    }
-}
-
 /// B reads two blocks. While it reads the first from its normal volume, the fence falls; the other
 /// block is pending at A, and with the fence B forgets that. It must not return what it has.
 #[test]
@@ -153,9 +135,10 @@ fn a_read_across_the_fence_never_returns_old_data() {
     pair.takeover(B).unwrap();
     pair.devices[A].begin_takeover().unwrap();
     let b = pair.devices[B].clone();
-    *hooked.hook.lock().unwrap() = Some(Box::new(move || assert!(b.step_control().unwrap())));
+    let segment = FileName::Segment { volume: 0, index: 0 };
+    hooked.when(Call::Read, segment, move || assert!(b.step_control().unwrap()));
     let read = pair.submit(B, 0, Action::Read(0..16));
-    assert!(hooked.hook.lock().unwrap().is_none(), "the fence fell meanwhile");
+    assert!(hooked.has_happened(), "the fence fell meanwhile");
     assert_eq!(pair.outcome(read).unwrap().unwrap_err().kind(), Kind::Fenced);
     pair.drain();
     pair.devices[A].poll_takeover().unwrap().unwrap();

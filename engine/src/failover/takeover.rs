@@ -38,21 +38,31 @@ impl Device {
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
         }
-        let epoch = lock(&self.superblock).get().epoch + 1;
-        let (device, nonce) = {
-            let mut failover = lock(&self.failover);
-            let nonce = failover.nonce();
-            let requested_at = self.clock.monotonic();
-            failover.request = Some(OpenRequest { nonce, requested_at, entries: Vec::new() });
-            failover.outcome = None;
-            (failover.device, nonce)
-        };
-        let sent = self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce });
+        let sent = self.ask_for_host(self.clock.monotonic());
         if sent.is_err() {
             // Nobody has heard it: it must not stand in the way of the peer's.
             lock(&self.failover).request = None;
         }
         sent
+    }
+
+    /// Sends a takeover request, which replaces the open one if there is one.
+    fn ask_for_host(&self, requested_at: u64) -> Result<()> {
+        let epoch = lock(&self.superblock).get().epoch + 1;
+        let (device, nonce) = {
+            let mut failover = lock(&self.failover);
+            let nonce = failover.nonce();
+            failover.request = Some(OpenRequest { nonce, requested_at, entries: Vec::new() });
+            failover.outcome = None;
+            (failover.device, nonce)
+        };
+        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce })
+    }
+
+    /// After a reconnect: an open request was lost with the connection, or its answer was.
+    pub(super) fn ask_for_host_again(&self) -> Result<()> {
+        let open = lock(&self.failover).request.as_ref().map(|r| r.requested_at);
+        open.map_or(Ok(()), |requested_at| self.ask_for_host(requested_at))
     }
 
     /// The outcome of the takeover asked for, once, when there is one.

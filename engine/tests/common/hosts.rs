@@ -98,10 +98,13 @@ impl Pair {
     pub fn poll(&mut self, name: u64) -> bool {
         let Some(mut p) = self.pending.remove(&name) else { return true };
         let mut outcome = p.ticket.poll();
-        if outcome.is_none() && p.durable {
-            // Published, perhaps: history must know of it before anybody else can.
-            self.devices[p.at].step_commit().unwrap();
-            outcome = p.ticket.poll();
+        // Published, perhaps: history must know of it before anybody else can. The first commit
+        // may have made the room in which it is published, the second one completes it.
+        for _ in 0..2 {
+            if outcome.is_none() && p.durable {
+                self.devices[p.at].step_commit().unwrap();
+                outcome = p.ticket.poll();
+            }
         }
         let Some(outcome) = outcome else {
             self.pending.insert(name, p);

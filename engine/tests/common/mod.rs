@@ -7,9 +7,10 @@
 //! held at some time between its beginning and its end.
 
 // Every test file uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod gate;
+pub mod hooked;
 pub mod hosts;
 pub mod oracle;
 pub mod random;
