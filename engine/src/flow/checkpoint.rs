@@ -88,8 +88,8 @@ impl Device {
     /// never what the log's writer or the sequencer has yet to look at.
     fn own_freeable(&self, upto: Stamp) -> Position {
         let queue = &self.own.journal.queue;
-        let sequenced = lock(&self.tables).sequencer.passed();
-        let bound = self.own.passed().min(sequenced);
+        let sequenced = lock(&self.tables).sequencer.settled();
+        let bound = self.own.settled().min(sequenced);
         let mut position = queue.freed();
         while position < bound {
             let count = u64::from(queue.record(position).count);

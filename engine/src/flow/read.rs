@@ -6,10 +6,10 @@ use crate::format::frame::Frame;
 use crate::format::{Row, data_checksum};
 use crate::journal::lock;
 use crate::link::Lane;
-use crate::queue::Content;
+use crate::queue::{Content, Token};
 use crate::request::Completion;
 use crate::table::location::{Location, locate};
-use crate::unit::{Block, Position, Stamp};
+use crate::unit::{Block, Stamp};
 use std::collections::HashMap;
 
 /// Remote reads under way, by id.
@@ -29,10 +29,10 @@ pub(crate) enum Reply {
 
 /// Where a block's newest data was found.
 pub(crate) enum Fetched {
-    /// Here, and copied; the block's newest own record was at this position (0: none).
-    Here(Position),
-    /// At the other device; the block's newest own record is at this position.
-    Away(Position),
+    /// Here, and copied; this is what there was of the block in the own queue.
+    Here(Token),
+    /// At the other device; this is what there is of the block in the own queue.
+    Away(Token),
 }
 
 /// A question to the peer.
@@ -41,8 +41,8 @@ pub(crate) struct RemoteRead {
     id: u64,
     asked_at: u64,
     block: Block,
-    /// Position of the block's newest own record when it was asked.
-    pub base: Position,
+    /// What there was of the block in the own queue when it was asked.
+    pub base: Token,
 }
 
 impl Device {
@@ -71,7 +71,7 @@ impl Device {
             let (newest_own, own_token) = own.newest(block);
             let (newest_recv, recv_token) = recv.newest(block);
             let copied = match locate(newest_own, newest_recv, owed) {
-                Location::Remote => return Ok(Fetched::Away(own_token.newest)),
+                Location::Remote => return Ok(Fetched::Away(own_token)),
                 Location::Own(record) => {
                     // What a read shows is sealed before it is seen (R2).
                     if record.stamp.epoch == self.clk.epoch() {
@@ -88,13 +88,13 @@ impl Device {
                 }
             };
             if copied {
-                return Ok(Fetched::Here(own_token.newest));
+                return Ok(Fetched::Here(own_token));
             }
         }
     }
 
     /// Asks the peer for its newest data of `block` (S1005).
-    pub(crate) fn ask(&self, block: Block, base: Position, epoch: u64) -> RemoteRead {
+    pub(crate) fn ask(&self, block: Block, base: Token, epoch: u64) -> RemoteRead {
         let id = {
             let mut replies = lock(&self.replies);
             replies.last += 1;

@@ -7,9 +7,9 @@ use super::read::{Fetched, RemoteRead, Reply};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::format::data_checksum;
-use crate::queue::{Content, Insert, NewRecord, NewWrite};
+use crate::queue::{Content, Insert, NewRecord, NewWrite, Token};
 use crate::request::{Completion, Request};
-use crate::unit::{Block, Position, Stamp};
+use crate::unit::{Block, Stamp};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
@@ -34,8 +34,8 @@ struct Edge {
     index: u32,
     /// What the host gave, within the block.
     given: Range<usize>,
-    /// Position of the block's newest own record when the rest was read.
-    base: Option<Position>,
+    /// What there was of the block in the own queue when the rest was read.
+    base: Option<Token>,
     remote: Option<RemoteRead>,
 }
 
@@ -278,7 +278,7 @@ impl Edge {
         block: Block,
         epoch: u64,
         rest: &mut [u8],
-    ) -> Result<Option<Position>> {
+    ) -> Result<Option<Token>> {
         match device.fetch(block, rest)? {
             Fetched::Here(base) => Ok(Some(base)),
             Fetched::Away(base) => {

@@ -303,8 +303,8 @@ impl OwnLog {
     }
 
     /// The furthest that positions may be freed for all the log's writer cares.
-    pub fn passed(&self) -> Position {
-        lock(&self.writer).gather.passed()
+    pub fn settled(&self) -> Position {
+        lock(&self.writer).gather.settled()
     }
 
     /// What the superblock must say before positions below `freed` are given up.

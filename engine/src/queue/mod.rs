@@ -15,24 +15,30 @@
 //! 2. **One store publishes**: the state of a request's first slot speaks for all its records, in
 //!    R and in L.
 //! 3. **A chain is sorted by position**, youngest first, and the records of one block in it have
-//!    rising stamps with rising positions. A writer that finds itself overtaken on a block gives
-//!    its positions up as *void* and takes new ones; one that finds an older neighbour with a
-//!    later host time counts it as seen and is stamped after it. So the first published record of
-//!    a block in its chain is the newest.
+//!    rising stamps with rising positions. So the first published record of a block in its chain
+//!    is the newest. A writer links first and looks afterwards: overtaken on a block, it gives its
+//!    positions up as *void* and takes new ones; above a record with a later time, it counts that
+//!    as seen, and is void and stamped after it. Two writers of a block cannot miss each other:
+//!    linking at the head of a chain is a read-modify-write of the bucket, linking further down is
+//!    followed by one, and whichever of the two comes second sees the other's link (as in rule 1).
 //! 4. **Positions below `freed` are gone**, in every chain at once: a chain ends where a position
 //!    below `freed` stands. Slots are reused only by positions below `limit`, which is raised
 //!    after `freed`; so whoever reads fields and then finds its position not freed has read that
-//!    position's fields.
+//!    position's fields. Only settled positions are freed, and only whole requests, because a
+//!    record looks up its state in the slot of its request's first.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
-//! A stalled writer delays neither insertions nor reads, only takers.
+//! A stalled writer delays neither insertions nor reads, only takers and, since R15 leaves no
+//! choice, partial writes of the very block that it is writing: these are [`Insert::Stale`] until
+//! it has settled, and take no places in vain.
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
 //! | `tail` | inserters, sealers (by adding 0) | all | AcqRel read-modify-write: rule 1 |
 //! | `limit` | the journal | inserters | Release/Acquire: after `freed`, rule 4 |
 //! | `freed` | the checkpoint | all | Release/Acquire: rule 4 |
-//! | bucket, `prev` | inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
+//! | bucket | inserters (CAS, adding 0) | all | AcqRel/Acquire: a linked slot is filled; rule 3 |
+//! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
 //! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
 //! | `place`, `marks` | commit, reflect | all | Release/Acquire: data is there before the mark |
@@ -43,7 +49,7 @@ mod order;
 pub use clk::Clk;
 pub use order::{Gather, Sequencer};
 
-use crate::sync::{AtomicU64, Ordering::*};
+use crate::sync::{AtomicU64, Ordering::*, fence};
 use crate::unit::{Block, Position, Stamp};
 use crossbeam_utils::CachePadded;
 
@@ -76,9 +82,15 @@ pub struct NewWrite<'a> {
     pub time: u64,
     /// When the write was admitted, on the monotonic clock, for lag and latency.
     pub written_at: u64,
-    /// For blocks that the host gave only in part: index of the record and the position of the
-    /// block's newest record when the rest was read (0: none), R15.
-    pub bases: [Option<(u32, Position)>; 2],
+    /// For blocks that the host gave only in part: index of the record, and the token that
+    /// [`Queue::newest`] gave before the rest was read (R15).
+    pub bases: [Option<(u32, Token)>; 2],
+}
+
+impl NewWrite<'_> {
+    fn base(&self, index: u64) -> Option<Token> {
+        self.bases.iter().flatten().find(|base| u64::from(base.0) == index).map(|base| base.1)
+    }
 }
 
 /// How an insertion ended.
@@ -207,11 +219,11 @@ impl Cargo for () {
     fn leave(&self, _: Position) {}
 }
 
-/// Why a record could not be linked.
+/// Why a record cannot stand where its position puts it.
 enum Conflict {
     /// A younger position already holds this block.
     Overtaken,
-    /// The block's newest record has this time, which is not below ours.
+    /// The record of this block below has this time, which is not below ours.
     Seen(u64),
     /// The block of a partial write has changed.
     Stale,
@@ -274,9 +286,12 @@ impl Queue {
     }
 
     /// Frees every position below `freed`, then lets the tail rise to `limit`. One caller at a
-    /// time; both only ever rise.
+    /// time; both only ever rise. `freed` is where a request begins, or the tail, and everything
+    /// below it is settled (rule 4).
     pub fn release(&self, freed: Position, limit: Position) {
         debug_assert!(freed >= self.freed() && freed <= self.tail());
+        debug_assert!((self.freed()..freed).all(|position| self.settled(position).is_some()));
+        debug_assert!(self.slot(freed).state.load(Acquire) != freed << 2 | MEMBER);
         self.freed.store(freed, Release);
         let ring = freed + self.places();
         self.limit.fetch_max(limit.min(ring), AcqRel);
@@ -304,6 +319,16 @@ impl Queue {
         let count = write.records.len() as u64;
         let mut hint = write.time;
         loop {
+            // Most conflicts are foreseen here, before they cost places; rule 3 decides below.
+            match self.foresee(epoch, hint, write) {
+                Ok(()) => {}
+                Err(Conflict::Seen(time)) => match time.checked_add(1) {
+                    Some(after) => hint = after,
+                    None => return Insert::Exhausted,
+                },
+                Err(Conflict::Overtaken) => unreachable!("nothing is younger than no position"),
+                Err(Conflict::Stale) => return Insert::Stale,
+            }
             let Some(first) = self.reserve(count) else { return Insert::Full };
             // Announced: nothing but stores and compare-and-swaps until it is settled.
             if clk.epoch() != epoch {
@@ -327,17 +352,9 @@ impl Queue {
                     self.slot(first).state.store(first << 2 | PUBLISHED, Release);
                     return Insert::Published { first, stamp };
                 }
-                Err(conflict) => {
+                Err(_) => {
                     cargo.leave(first);
                     self.slot(first).state.store(first << 2 | VOID, Release);
-                    match conflict {
-                        Conflict::Overtaken => {}
-                        Conflict::Seen(time) => match time.checked_add(1) {
-                            Some(after) => hint = hint.max(after),
-                            None => return Insert::Exhausted,
-                        },
-                        Conflict::Stale => return Insert::Stale,
-                    }
                 }
             }
         }
@@ -359,8 +376,7 @@ impl Queue {
         slot.place.store(record.place, Release);
         slot.marks.store(DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
-        let linked = self.link(position, record.stamp.time, None, true);
-        debug_assert!(linked.is_ok());
+        self.link(position, self.bucket(record.block));
         slot.state.store(position << 2 | PUBLISHED, Release);
         Some(position)
     }
@@ -372,7 +388,7 @@ impl Queue {
     fn bucket(&self, block: Block) -> &AtomicU64 {
         let key = block.number ^ (u64::from(block.volume) << 40) ^ self.salt;
         let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let hash = (hash ^ hash >> 32).wrapping_mul(self.salt ^ 0xd6e8_feb8_6659_fd93);
+        let hash = (hash ^ hash >> 32).wrapping_mul((self.salt ^ 0xd6e8_feb8_6659_fd93) | 1);
         &self.buckets[(hash >> 32) as usize & (self.buckets.len() - 1)]
     }
 
@@ -418,6 +434,25 @@ impl Queue {
         }
     }
 
+    /// What would be in the way of `write` if it were linked now.
+    fn foresee(&self, epoch: u64, mut time: u64, write: &NewWrite<'_>) -> Result<(), Conflict> {
+        let mut seen = Ok(());
+        for index in 0..write.records.len() as u64 {
+            let block = Block { number: write.block.number + index, ..write.block };
+            let head = self.bucket(block).load(Acquire);
+            match self.check_older(head, block, epoch, time, write.base(index)) {
+                Err(Conflict::Seen(later)) => {
+                    time = later;
+                    seen = Err(Conflict::Seen(later));
+                }
+                other => other?,
+            }
+        }
+        seen
+    }
+
+    /// Puts the filled slots of a request into their chains, in the order of their blocks, and
+    /// looks whether they may stay there.
     fn link_all(
         &self,
         first: Position,
@@ -425,56 +460,82 @@ impl Queue {
         write: &NewWrite<'_>,
     ) -> Result<(), Conflict> {
         for index in 0..write.records.len() as u64 {
-            let base = write.bases.iter().flatten().find(|b| u64::from(b.0) == index).map(|b| b.1);
-            self.link(first + index, stamp.time, base, false)?;
+            let position = first + index;
+            let block = Block { number: write.block.number + index, ..write.block };
+            let bucket = self.bucket(block);
+            if !self.link(position, bucket) {
+                self.check_younger(position, bucket.fetch_add(0, AcqRel), block)?;
+            }
+            let older = self.slot(position).prev.load(Acquire);
+            self.check_older(older, block, stamp.epoch, stamp.time, write.base(index))?;
         }
         Ok(())
     }
 
-    /// Puts a filled slot into its block's chain, keeping rule 3. A stamp that is `given` was
-    /// ordered by somebody else.
-    fn link(
-        &self,
-        position: Position,
-        time: u64,
-        base: Option<Position>,
-        given: bool,
-    ) -> Result<(), Conflict> {
+    /// Puts a filled slot into its chain, below the younger positions there; whether there were
+    /// none, so that it now is the chain's head.
+    fn link(&self, position: Position, bucket: &AtomicU64) -> bool {
         let slot = self.slot(position);
-        let block = slot.block();
-        let bucket = self.bucket(block);
         loop {
-            let mut link = bucket;
+            let (mut link, mut at_head) = (bucket, true);
             let mut next = link.load(Acquire);
             // Younger positions cannot be freed while ours is unsettled: their slots are theirs.
             while next > position {
-                let younger = self.slot(next);
-                if younger.block() == block && !self.is_void(next) {
-                    return Err(Conflict::Overtaken);
-                }
-                link = &younger.prev;
+                (link, at_head) = (&self.slot(next).prev, false);
                 next = link.load(Acquire);
-            }
-            let older = self.newest_from(next, block, |p| !self.is_void(p));
-            if let Some(base) = base {
-                let now = older.unwrap_or(0);
-                // Nothing live is what was read, too, if what was read has been freed since.
-                if now != base && !(now == 0 && base < self.freed()) {
-                    return Err(Conflict::Stale);
-                }
-            }
-            if let (Some(older), false) = (older, given) {
-                let seen = self.slot(older).time.load(Acquire);
-                let same_epoch = self.slot(older).epoch.load(Acquire) == slot.epoch.load(Acquire);
-                // Read before it was freed, or else it does not matter any more.
-                if older >= self.freed() && same_epoch && seen >= time {
-                    return Err(Conflict::Seen(seen));
-                }
             }
             slot.prev.store(next, Release);
             if link.compare_exchange(next, position, AcqRel, Relaxed).is_ok() {
-                return Ok(());
+                return at_head;
             }
+        }
+    }
+
+    /// Whether no younger position than the linked `position` holds `block`.
+    fn check_younger(
+        &self,
+        position: Position,
+        mut next: Position,
+        block: Block,
+    ) -> Result<(), Conflict> {
+        while next > position {
+            let younger = self.slot(next);
+            if younger.block() == block && !self.is_void(next) {
+                return Err(Conflict::Overtaken);
+            }
+            next = younger.prev.load(Acquire);
+        }
+        Ok(())
+    }
+
+    /// Whether a record of `block` with this stamp may stand above the chain from `next` on.
+    fn check_older(
+        &self,
+        next: Position,
+        block: Block,
+        epoch: u64,
+        time: u64,
+        base: Option<Token>,
+    ) -> Result<(), Conflict> {
+        let older = self.newest_from(next, block, |position| !self.is_void(position));
+        let seen = older.map(|position| {
+            let slot = self.slot(position);
+            (position, slot.epoch.load(Acquire), slot.time.load(Acquire))
+        });
+        let freed = self.freed();
+        let seen = seen.filter(|seen| seen.0 >= freed);
+        if let Some(base) = base {
+            let now = seen.map_or(0, |seen| seen.0);
+            // With nothing there, something newer than the base may have come and gone.
+            if now != base.newest || now == 0 && freed != base.freed {
+                return Err(Conflict::Stale);
+            }
+        }
+        match seen {
+            Some((_, its_epoch, its_time)) if its_epoch == epoch && its_time >= time => {
+                Err(Conflict::Seen(its_time))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -485,7 +546,7 @@ impl Queue {
         block: Block,
         takes: impl Fn(Position) -> bool,
     ) -> Option<Position> {
-        while next >= self.freed() && next != 0 {
+        while next >= self.freed() {
             let slot = self.slot(next);
             let is_it = slot.block() == block && takes(next);
             let prev = slot.prev.load(Acquire);
@@ -512,7 +573,8 @@ impl Queue {
             return None;
         }
         let state = match state & 3 {
-            MEMBER => self.slot(position - slot.index()).state.load(Acquire),
+            // Wrapping, because the index is another request's if `position` was freed meanwhile.
+            MEMBER => self.slot(position.wrapping_sub(slot.index())).state.load(Acquire),
             _ => state,
         };
         match state & 3 {
@@ -538,6 +600,8 @@ impl Queue {
 
     /// Whether nothing that a reader of `block` could see has moved since `token` was given.
     pub fn unchanged(&self, block: Block, token: Token) -> bool {
+        // What the reader has read since stays before this look.
+        fence(Acquire);
         self.newest(block).1 == token
     }
 

@@ -51,8 +51,8 @@ impl Gather {
         self.next - self.holes.len() as u64
     }
 
-    /// Every position below this one has been collected, or found void.
-    pub fn passed(&self) -> Position {
+    /// Every position below this is settled, as far as seen.
+    pub fn settled(&self) -> Position {
         self.holes.first().copied().unwrap_or(self.next)
     }
 
@@ -66,11 +66,18 @@ impl Gather {
 #[derive(Debug)]
 pub struct Sequencer {
     gather: Gather,
-    fresh: Vec<Position>,
+    /// Emptied by every drain; kept for their room.
+    positions: Vec<Position>,
+    fresh: Vec<(Stamp, Position)>,
     /// Drained and not yet emitted, sorted by stamp.
     pending: VecDeque<(Stamp, Position)>,
+    /// What is being sealed, and the horizon below which reservations may still precede it. Kept
+    /// until they are settled: a new horizon would have new ones below it, for ever.
+    sealing: Option<(Stamp, Position)>,
     /// No stamp at or below this can be added to `pending` any more.
     sealed: Stamp,
+    /// The last one emitted.
+    emitted: Stamp,
 }
 
 impl Sequencer {
@@ -78,9 +85,12 @@ impl Sequencer {
     pub fn new(first: Position) -> Sequencer {
         Sequencer {
             gather: Gather::new(first),
+            positions: Vec::new(),
             fresh: Vec::new(),
             pending: VecDeque::new(),
+            sealing: None,
             sealed: Stamp::ZERO,
+            emitted: Stamp::ZERO,
         }
     }
 
@@ -94,30 +104,39 @@ impl Sequencer {
         ready: impl Fn(Position) -> bool,
         out: &mut Vec<(Stamp, Position)>,
     ) {
-        self.drain(queue, queue.tail());
-        let Some(&(newest, _)) = self.pending.back() else { return };
-        if newest > self.sealed {
+        self.drain(queue);
+        self.seal();
+        if self.sealing.is_none()
+            && let Some(&(newest, _)) = self.pending.back()
+            && newest > self.sealed
+        {
             // Raise the clock first; whoever reserves after the horizon is stamped later.
             clk.raise(newest.time);
-            let horizon = queue.horizon();
-            self.drain(queue, horizon);
-            if self.gather.is_settled() {
-                // The sequence does not count: a later reservation's time is later.
-                self.sealed = Stamp { sequence: u32::MAX, ..newest };
-            }
+            self.sealing = Some((newest, queue.horizon()));
+            self.drain(queue);
+            self.seal();
         }
         while let Some(&(stamp, position)) = self.pending.front() {
             if stamp > self.sealed || !ready(position) {
                 break;
             }
+            debug_assert!(stamp > self.emitted, "{stamp} after {}", self.emitted);
+            self.emitted = stamp;
             out.push((stamp, position));
             self.pending.pop_front();
         }
     }
 
-    /// Every position below this one has been drained, or found void.
-    pub fn passed(&self) -> Position {
-        self.gather.passed()
+    /// Every position below this has been drained, or found void.
+    pub fn settled(&self) -> Position {
+        self.gather.settled()
+    }
+
+    /// Where the first request begins that is not settled or not emitted as a whole: everything
+    /// below may be freed as far as this taker is concerned.
+    pub fn done(&self, queue: &Queue) -> Position {
+        let pending = self.pending.iter().map(|&(_, position)| queue.record(position).first());
+        pending.min().unwrap_or(Position::MAX).min(self.gather.settled())
     }
 
     /// Whether everything published has been emitted.
@@ -125,18 +144,30 @@ impl Sequencer {
         self.pending.is_empty() && self.gather.is_settled()
     }
 
-    fn drain(&mut self, queue: &Queue, upto: Position) {
-        debug_assert!(upto <= queue.tail());
-        self.gather.run(queue, &mut self.fresh);
-        let mut sorted = true;
-        for position in self.fresh.drain(..) {
-            let stamp = queue.record(position).stamp;
-            sorted &= self.pending.back().is_none_or(|last| last.0 < stamp);
-            self.pending.push_back((stamp, position));
+    fn seal(&mut self) {
+        if let Some((newest, horizon)) = self.sealing
+            && self.gather.settled() >= horizon
+        {
+            // The sequence does not count: a later reservation's time is later.
+            self.sealed = Stamp { sequence: u32::MAX, ..newest };
+            self.sealing = None;
         }
-        if !sorted {
-            // Nearly sorted runs: the standard stable sort merges them in linear time.
-            self.pending.make_contiguous().sort();
+    }
+
+    fn drain(&mut self, queue: &Queue) {
+        self.gather.run(queue, &mut self.positions);
+        let fresh = self.positions.drain(..);
+        self.fresh.extend(fresh.map(|position| (queue.record(position).stamp, position)));
+        let Some(&(oldest, _)) = self.fresh.iter().min() else { return };
+        // Only what is younger than the oldest of the fresh ones has to be sorted again.
+        while let Some(&last) = self.pending.back()
+            && last.0 > oldest
+        {
+            self.fresh.push(last);
+            self.pending.pop_back();
         }
+        // Nearly sorted runs: the standard stable sort merges them in linear time.
+        self.fresh.sort();
+        self.pending.extend(self.fresh.drain(..));
     }
 }
