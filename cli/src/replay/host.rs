@@ -20,6 +20,7 @@ use afterimage::event::Status;
 use afterimage::failover::Takeover;
 use afterimage::limits::Limits;
 use afterimage::request::{Completion, Op, Request, Session, Ticket};
+use afterimage::unit::Stamp;
 
 use super::meter::{Meter, Metric};
 use super::oracle::{Number, Oracle, PendingRead};
@@ -71,6 +72,8 @@ pub struct Move {
     pub backlog_bytes: u64,
     /// Pieces that were refused and issued again.
     pub reissued: u64,
+    /// What the old device calls the acknowledgement of the last record that was owed.
+    pub caught_up: usize,
     /// When the first read that needed the other device was done.
     pub first_remote_read_at: Option<u64>,
 }
@@ -463,7 +466,13 @@ impl<'a> Host<'a> {
         self.session = device.session().map_err(|e| failed(&e))?;
         let held = if after.backlog_records > before.backlog_records { after } else { before };
         self.meter.record(Metric::Takeover, takeover.ready_at - takeover.requested_at);
+        // Owed by the old device: once that is acknowledged, the new one has it.
+        let need = if takeover.owed_blocks == 0 { Stamp::ZERO } else { device.status().need };
+        let caught_up = self.pair.watches[old].await_acknowledged(need, || {
+            (self.pair.devices[old].status().acked >= need).then(|| self.now())
+        });
         self.moves.push(Move {
+            caught_up,
             to,
             row: self.next_row,
             takeover,

@@ -82,7 +82,7 @@ fn histogram() -> Histogram<u64> {
 impl Track {
     /// Adds a value in nanoseconds.
     pub fn record(&mut self, ns: u64) {
-        self.interval.saturating_record(ns.max(1));
+        self.interval.record(ns.max(1)).expect("a histogram that resizes takes any value");
     }
 
     /// All values of intervals that have ended.
@@ -212,7 +212,7 @@ impl Meter {
     pub fn end_interval<'a>(&mut self, now: u64, lags: impl Iterator<Item = &'a mut Track>) {
         let start = Duration::from_nanos(self.interval_began_at - self.began_at);
         let length = Duration::from_nanos(now - self.interval_began_at);
-        let mut send = |metric: Metric, track: &mut Track| {
+        let send = |metric: Metric, track: &mut Track| {
             if let Some(values) = track.end_interval()
                 && let Some(hlog) = &self.hlog
             {

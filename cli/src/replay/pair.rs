@@ -13,6 +13,7 @@ use afterimage::limits::{Geometry, Settings};
 use afterimage::link::{Line, memory_link};
 use afterimage::storage::{Directory, Memory, Storage};
 use afterimage::threads::Threads;
+use afterimage::unit::Stamp;
 
 use super::meter::Track;
 use crate::args::ReplayArgs;
@@ -44,8 +45,8 @@ enum Place {
 pub struct Watch {
     /// Shipping lag of every record acknowledged.
     lag: Mutex<Track>,
-    /// When the device had caught up after a takeover.
-    caught_up: Mutex<Vec<u64>>,
+    /// Stamps whose acknowledgement by the peer is awaited, and when it came.
+    awaited: Mutex<Vec<(Stamp, Option<u64>)>>,
     disconnected: Mutex<Option<String>>,
 }
 
@@ -111,8 +112,8 @@ impl Pair {
     fn connect(&mut self, line: Line) -> Result<(), Failure> {
         let (end_a, end_b) = memory_link(line, self.clock.clone());
         for ((device, watch), end) in self.devices.iter().zip(&self.watches).zip([end_a, end_b]) {
-            let (watch, clock) = (watch.clone(), self.clock.clone());
-            device.on_event(Box::new(move |event| watch.note(event, &*clock)));
+            let watch = watch.clone();
+            device.on_event(Box::new(move |event| watch.note(event)));
             let failed = |e| Failure::device("starting a device", &e);
             self.threads.push(Threads::start(device).map_err(failed)?);
             device.connect(Arc::new(end)).map_err(failed)?;
@@ -185,15 +186,21 @@ impl Place {
 }
 
 impl Watch {
-    fn note(&self, event: &Event<'_>, clock: &dyn Clock) {
+    fn note(&self, event: &Event<'_>) {
         match event {
             Event::Acknowledged { records, at } => {
                 let mut lag = lock(&self.lag);
                 for record in *records {
                     lag.record(at.saturating_sub(record.written_at));
                 }
+                drop(lag);
+                let newest = records.last().map_or(Stamp::ZERO, |record| record.stamp);
+                for (stamp, reached) in lock(&self.awaited).iter_mut() {
+                    if *stamp <= newest {
+                        reached.get_or_insert(*at);
+                    }
+                }
             }
-            Event::CaughtUp => lock(&self.caught_up).push(clock.monotonic()),
             Event::Disconnected(why) => {
                 lock(&self.disconnected).get_or_insert_with(|| why.to_string());
             }
@@ -206,9 +213,28 @@ impl Watch {
         lock(&self.lag)
     }
 
-    /// The first moment in `from..to` at which the device had caught up.
-    pub fn caught_up_between(&self, from: u64, to: u64) -> Option<u64> {
-        lock(&self.caught_up).iter().copied().find(|at| (from..to).contains(at))
+    /// Notes when the peer has acknowledged everything up to `stamp`; a name for
+    /// [`Watch::acknowledged_at`]. `already`: the time now, if it has; asked after the note is
+    /// made, so that neither way is missed.
+    pub fn await_acknowledged(
+        &self,
+        stamp: Stamp,
+        already: impl FnOnce() -> Option<u64>,
+    ) -> usize {
+        let name = {
+            let mut awaited = lock(&self.awaited);
+            awaited.push((stamp, None));
+            awaited.len() - 1
+        };
+        if let Some(now) = already() {
+            lock(&self.awaited)[name].1.get_or_insert(now);
+        }
+        name
+    }
+
+    /// When the peer had acknowledged what was awaited, if it has.
+    pub fn acknowledged_at(&self, name: usize) -> Option<u64> {
+        lock(&self.awaited)[name].1
     }
 
     /// Why the connection was lost, if it ever was.

@@ -189,7 +189,8 @@ mod tests {
         let mut old = vec![0; SECTOR];
         fill(&mut old, Origin { write: 41, ..FIRST });
         let data = two_sectors();
-        for cut in (8..SECTOR).step_by(8) {
+        // Before byte 32 the two are the same.
+        for cut in (32..SECTOR).step_by(8) {
             let torn = [&data[..cut], &old[cut..]].concat();
             assert!(matches!(content(&torn), Content::Damaged(_)), "cut at {cut}");
         }
@@ -224,5 +225,5 @@ mod tests {
         assert_eq!(&data[..SECTOR], &head[..]);
     }
 
-    const GOLDEN_CHECKSUM: u64 = 0;
+    const GOLDEN_CHECKSUM: u64 = 16_548_315_917_489_357_067;
 }

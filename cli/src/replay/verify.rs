@@ -47,24 +47,16 @@ pub fn verify(pair: &Pair, oracle: &mut Oracle) -> Result<[AtRest; 2], Failure> 
     });
     let both = [a?, b?];
     for at_rest in &both {
-        for finding in at_rest.findings.first() {
-            oracle.find(finding.clone());
-        }
-        if at_rest.sectors != expected && at_rest.findings.count() == 0 {
-            let sectors = expected - at_rest.sectors;
-            let (volume, sector, expected) = missing(oracle).unwrap_or_default();
-            oracle.find(Finding::Missing { sectors, volume, sector, expected });
+        oracle.find_all(&at_rest.findings);
+        // What was found is part of the image and was found once, unless it is noted above.
+        if at_rest.findings.count() == 0 && at_rest.sectors != expected {
+            oracle.find(Finding::Missing { expected, found: at_rest.sectors });
         }
     }
     if (both[0].sectors, both[0].digest) != (both[1].sectors, both[1].digest) {
         oracle.find(Finding::DevicesDiffer);
     }
     Ok(both)
-}
-
-/// A sector that should be there, to name one.
-fn missing(oracle: &Oracle) -> Option<(u32, u64, u32)> {
-    oracle.written().min()
 }
 
 fn read(storage: &Arc<dyn Storage>, device: &Device, oracle: &Oracle) -> Result<AtRest, Error> {

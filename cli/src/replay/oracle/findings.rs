@@ -92,14 +92,10 @@ pub enum Finding {
     },
     /// Sectors that should show writes show nothing on a device at rest.
     Missing {
-        /// How many.
-        sectors: u64,
-        /// The volume of one of them.
-        volume: u32,
-        /// That sector.
-        sector: u64,
-        /// What it should show.
-        expected: Number,
+        /// How many sectors should.
+        expected: u64,
+        /// How many do.
+        found: u64,
     },
     /// The two devices at rest differ.
     DevicesDiffer,
@@ -154,10 +150,9 @@ impl fmt::Display for Finding {
                 Named(*number),
                 Named(*expected)
             ),
-            Finding::Missing { sectors, volume, sector, expected } => write!(
-                f,
-                "at rest, {sectors} written sectors show nothing, one is volume {volume}, sector {sector} (write {expected})"
-            ),
+            Finding::Missing { expected, found } => {
+                write!(f, "at rest, {found} sectors show a write; {expected} should")
+            }
             Finding::DevicesDiffer => f.write_str("the two devices differ"),
         }
     }
@@ -177,6 +172,12 @@ impl Findings {
         if self.first.len() < KEPT {
             self.first.push(finding);
         }
+    }
+
+    /// Adds those of `other`.
+    pub fn add_all(&mut self, other: &Findings) {
+        other.first.iter().for_each(|finding| self.add(finding.clone()));
+        self.count += other.count - other.first.len() as u64;
     }
 
     /// How many there are.

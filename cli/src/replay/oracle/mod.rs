@@ -154,6 +154,11 @@ impl Oracle {
         self.findings.add(finding);
     }
 
+    /// Notes several such things.
+    pub fn find_all(&mut self, findings: &Findings) {
+        self.findings.add_all(findings);
+    }
+
     /// How much was checked so far.
     pub fn checked(&self) -> Checked {
         self.checked
