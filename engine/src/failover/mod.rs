@@ -1,5 +1,5 @@
-//! Above the flow: who serves. Connections ([`hello`]), giving the host up ([`fence`]), and taking
-//! it over ([`takeover`]); the flow below does not know who is primary.
+//! Above the flow: who serves. Connections (`hello`), giving the host up (`fence`), and taking
+//! it over (`takeover`); the flow below does not know who is primary.
 //!
 //! | this device | peer's request arrives | does |
 //! |---|---|---|

@@ -1,6 +1,6 @@
 //! The data path, one file an arrow:
-//! host → [`write`] → own log → [`commit`] → [`ship`] → [`receive`] → received log → [`reflect`] →
-//! normal volume → [`checkpoint`]; back: [`acknowledge`]; and [`read`], by location.
+//! host → `write` → own log → `commit` → `ship` → `receive` → received log → `reflect` →
+//! normal volume → `checkpoint`; back: `acknowledge`; and `read`, by location.
 //!
 //! The flow does not know who is primary: [`crate::failover`] opens and closes admission above it.
 

@@ -19,7 +19,7 @@ use std::ops::Range;
 pub(crate) struct WriteState {
     first: Block,
     /// The blocks' data, one after the other; empty for zeros.
-    data: Box<[u8]>,
+    data: Vec<u8>,
     records: Vec<NewRecord>,
     /// Blocks that the host gave only in part: at most the first and the last.
     edges: [Option<Edge>; 2],
@@ -52,7 +52,7 @@ impl WriteState {
         let number = request.offset / size;
         let blocks = (request.offset + length).div_ceil(size) - number;
         let total = (blocks * size) as usize;
-        let mut data = Vec::with_capacity(total);
+        let mut data = device.own.buffer(total);
         data.resize(before, 0);
         slices.iter().for_each(|slice| data.extend_from_slice(slice));
         let end = data.len();
@@ -79,7 +79,7 @@ impl WriteState {
         WriteState {
             first: Block { volume: request.volume, number },
             records,
-            data: data.into_boxed_slice(),
+            data,
             edges,
             host_time: request.host_time,
             full_since: None,
@@ -116,7 +116,7 @@ impl WriteState {
             let record = NewRecord { checksum: 0, content: Content::Zero };
             states.push_back(WriteState {
                 first: Block { volume: request.volume, number: first / size },
-                data: Box::default(),
+                data: Vec::new(),
                 records: vec![record; ((last - first) / size) as usize],
                 edges: [None, None],
                 host_time: request.host_time,

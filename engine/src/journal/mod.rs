@@ -6,6 +6,7 @@
 //! group commit, [`recv`] adds what arrives.
 
 pub mod own;
+#[allow(unsafe_code)]
 pub mod payload;
 pub mod recv;
 pub mod ring;

@@ -99,14 +99,19 @@ impl OwnLog {
         self.refresh_limit(&w);
     }
 
+    /// An empty buffer with room for a write's data.
+    pub fn buffer(&self, length: usize) -> Vec<u8> {
+        self.payloads.buffer(length)
+    }
+
     /// Admits a write with its data; gives the data back if it was not admitted.
     pub fn insert(
         &self,
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
-        data: Box<[u8]>,
-    ) -> (Insert, Option<Box<[u8]>>) {
+        data: Vec<u8>,
+    ) -> (Insert, Option<Vec<u8>>) {
         let boarding = self.payloads.boarding(data);
         let outcome = self.journal.queue.insert_with(clk, epoch, write, &boarding);
         (outcome, boarding.take_back())

@@ -1,39 +1,92 @@
 //! Data on its way to the log: readable by anyone from publication until the log has it.
 //!
 //! The one unsafe idea here: a request's data is shared through [`crossbeam_epoch`], so that the
-//! committer can take it away without waiting for a reader that is copying it.
+//! committer can take it away without waiting for a reader that is copying it. Buffers go back to
+//! a pool: fresh memory costs more here than the write it is for.
 
 use crate::queue::Cargo;
 use crate::unit::Position;
 use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned, Shared};
+use crossbeam_queue::ArrayQueue;
+use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Buffers at rest, by the power of two that they can hold.
+#[derive(Debug)]
+struct Pool {
+    classes: Vec<ArrayQueue<Vec<u8>>>,
+}
+
+/// The smallest class holds a sector, the largest 1 MiB; larger ones are not kept.
+const CLASS_MIN_BITS: u32 = 9;
+const CLASS_MAX_BITS: u32 = 20;
+/// Bytes kept at most in each class: a few commits' worth.
+const CLASS_BYTES: usize = 4 << 20;
+
+impl Pool {
+    fn new() -> Pool {
+        let class = |bits: u32| ArrayQueue::new((CLASS_BYTES >> bits).clamp(4, 1024));
+        Pool { classes: (CLASS_MIN_BITS..=CLASS_MAX_BITS).map(class).collect() }
+    }
+
+    fn class(length: usize) -> usize {
+        let bits = length.next_power_of_two().trailing_zeros();
+        bits.saturating_sub(CLASS_MIN_BITS) as usize
+    }
+
+    fn take(&self, length: usize) -> Vec<u8> {
+        let class = Pool::class(length);
+        let kept = self.classes.get(class).and_then(ArrayQueue::pop);
+        kept.unwrap_or_else(|| Vec::with_capacity(length.next_power_of_two()))
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let whole = buffer.capacity().is_power_of_two();
+        if let Some(class) = self.classes.get(Pool::class(buffer.capacity()))
+            && whole
+        {
+            // A full class lets the buffer go.
+            let _ = class.push(buffer);
+        }
+    }
+}
 
 /// One cell a place; a request's data is in the cell of its first position.
 #[derive(Debug)]
 pub struct Payloads {
-    cells: Box<[Atomic<Box<[u8]>>]>,
+    cells: Box<[Atomic<Vec<u8>>]>,
+    pool: Arc<Pool>,
 }
 
 impl Payloads {
     /// As many cells as the queue has places.
     pub fn new(places: u64) -> Payloads {
-        Payloads { cells: (0..places).map(|_| Atomic::null()).collect() }
+        let cells = (0..places).map(|_| Atomic::null()).collect();
+        Payloads { cells, pool: Arc::new(Pool::new()) }
     }
 
-    fn cell(&self, first: Position) -> &Atomic<Box<[u8]>> {
+    fn cell(&self, first: Position) -> &Atomic<Vec<u8>> {
         &self.cells[(first & (self.cells.len() as u64 - 1)) as usize]
     }
 
-    /// Takes `data` up for an insertion. It is freed with the boarding if it never boards.
-    pub fn boarding(&self, data: Box<[u8]>) -> Boarding<'_> {
-        Boarding { payloads: self, data: Owned::new(data).into_shared_raw(), aboard: false.into() }
+    /// An empty buffer with room for `length` bytes.
+    pub fn buffer(&self, length: usize) -> Vec<u8> {
+        self.pool.take(length)
+    }
+
+    /// Takes `data` up for an insertion. It goes back to the pool if it never boards.
+    pub fn boarding(&self, data: Vec<u8>) -> Boarding<'_> {
+        let data = Box::into_raw(Box::new(data));
+        Boarding { payloads: self, data, aboard: Cell::new(false) }
     }
 
     /// The data of the request at `first`, unless the log has it already.
     pub fn get<'g>(&self, first: Position, guard: &'g Guard) -> Option<&'g [u8]> {
         let shared = self.cell(first).load(Ordering::Acquire, guard);
-        // SAFETY: a non-null pointer in a cell comes from `Boarding` and is destroyed only by
-        // `release`, which takes it out first and defers the destruction past every guard that
+        // SAFETY: a non-null pointer in a cell comes from `Boarding` and is reclaimed only by
+        // `release`, which takes it out first and defers the reclamation past every guard that
         // was alive then; `guard` was pinned before the load. Nobody writes to the data.
         unsafe { shared.as_ref() }.map(|data| &**data)
     }
@@ -42,10 +95,12 @@ impl Payloads {
     pub fn release(&self, first: Position, guard: &Guard) {
         let old = self.cell(first).swap(Shared::null(), Ordering::AcqRel, guard);
         if !old.is_null() {
+            let pool = self.pool.clone();
             // SAFETY: `old` was the only pointer to it in any cell and is now in none (a void
             // insertion clears its cell before it takes another), so no new reader can reach it,
-            // and this is the only place that destroys what is aboard.
-            unsafe { guard.defer_destroy(old) };
+            // and when the deferred call runs no old one is left. This is the only place that
+            // reclaims what is aboard, so it is owned exactly once. The closure owns its pool.
+            unsafe { guard.defer_unchecked(move || pool.give(*old.into_owned().into_box())) };
         }
     }
 }
@@ -53,13 +108,7 @@ impl Payloads {
 impl Drop for Payloads {
     fn drop(&mut self) {
         let guard = epoch::pin();
-        for cell in &self.cells {
-            let old = cell.swap(Shared::null(), Ordering::AcqRel, &guard);
-            if !old.is_null() {
-                // SAFETY: as in `release`; `&mut self` says that no reader is left at all.
-                unsafe { guard.defer_destroy(old) };
-            }
-        }
+        (0..self.cells.len() as u64).for_each(|cell| self.release(cell, &guard));
     }
 }
 
@@ -67,31 +116,18 @@ impl Drop for Payloads {
 #[derive(Debug)]
 pub struct Boarding<'a> {
     payloads: &'a Payloads,
-    data: *mut Box<[u8]>,
-    aboard: std::cell::Cell<bool>,
-}
-
-trait IntoSharedRaw {
-    fn into_shared_raw(self) -> *mut Box<[u8]>;
-}
-
-impl IntoSharedRaw for Owned<Box<[u8]>> {
-    fn into_shared_raw(self) -> *mut Box<[u8]> {
-        Box::into_raw(self.into_box())
-    }
+    data: *mut Vec<u8>,
+    aboard: Cell<bool>,
 }
 
 impl Boarding<'_> {
     /// The data back, after an insertion that did not happen. `None` once it is published.
-    pub fn take_back(self) -> Option<Box<[u8]>> {
-        if self.aboard.get() {
-            return None;
-        }
-        // SAFETY: not aboard, so no cell holds the pointer and no reader could ever have had it:
-        // it is uniquely ours again. `forget` keeps `drop` from freeing it a second time.
-        let data = unsafe { Box::from_raw(self.data) };
-        std::mem::forget(self);
-        Some(*data)
+    pub fn take_back(self) -> Option<Vec<u8>> {
+        (!self.aboard.replace(true)).then(|| {
+            // SAFETY: it was not aboard, so no cell holds the pointer and no reader could ever
+            // have had it: it is uniquely ours again. `aboard` now keeps `drop` away from it.
+            *unsafe { Box::from_raw(self.data) }
+        })
     }
 }
 
@@ -114,7 +150,47 @@ impl Drop for Boarding<'_> {
     fn drop(&mut self) {
         if !self.aboard.get() {
             // SAFETY: as in `take_back`.
-            drop(unsafe { Box::from_raw(self.data) });
+            self.payloads.pool.give(*unsafe { Box::from_raw(self.data) });
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_keeps_what_was_released() {
+        let payloads = Payloads::new(4);
+        let mut data = payloads.buffer(512);
+        data.resize(512, 7);
+        let boarding = payloads.boarding(data);
+        boarding.board(5);
+        assert_eq!(boarding.take_back(), None);
+        let guard = epoch::pin();
+        let seen = payloads.get(5, &guard).expect("aboard");
+        payloads.release(5, &epoch::pin());
+        assert_eq!(payloads.get(5, &guard), None);
+        assert_eq!(seen, [7; 512]);
+    }
+
+    #[test]
+    fn what_did_not_board_comes_back() {
+        let payloads = Payloads::new(4);
+        let boarding = payloads.boarding(vec![1, 2, 3]);
+        boarding.board(1);
+        boarding.leave(1);
+        assert_eq!(payloads.get(1, &epoch::pin()), None);
+        assert_eq!(boarding.take_back(), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn buffers_are_used_again() {
+        let payloads = Payloads::new(4);
+        let buffer = payloads.buffer(4096);
+        let address = buffer.as_ptr();
+        drop(payloads.boarding(buffer));
+        let again = payloads.buffer(3000);
+        assert_eq!(again.as_ptr(), address);
     }
 }

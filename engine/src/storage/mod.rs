@@ -85,6 +85,7 @@ pub trait Storage: Send + Sync {
 }
 
 mod directory;
+#[allow(unsafe_code)]
 mod mapped;
 mod memory;
 mod volumes;
