@@ -61,9 +61,16 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         .create(FILE, length, Fill::Written)
         .and_then(|()| storage.write(FILE, VOLUMES_OFFSET, &[IoSlice::new(&table)]))
         .and_then(|()| storage.sync(FILE))
-        .and_then(|()| storage.write(FILE, 0, &[IoSlice::new(&superblock.encode()[..])]))
+        .and_then(|()| {
+            storage.write(FILE, place(&superblock), &[IoSlice::new(&superblock.encode()[..])])
+        })
         .and_then(|()| storage.sync(FILE));
     wrote.map_err(|e| Error::storage(doing("writing", FILE), e))
+}
+
+/// Copies take turns by their generation.
+fn place(superblock: &Superblock) -> u64 {
+    superblock.generation % 2 * COPY_BYTES
 }
 
 /// Both copies, each as it is or with what is wrong with it.
@@ -119,9 +126,8 @@ impl SuperblockFile {
             next.epoch >= epoch && next.fl >= fl && next.hi >= hi && next.acked >= acked,
             "I12: fl, hi, acked and epoch never decrease"
         );
-        let offset = next.generation % 2 * COPY_BYTES;
         self.storage
-            .write(FILE, offset, &[IoSlice::new(&next.encode()[..])])
+            .write(FILE, place(&next), &[IoSlice::new(&next.encode()[..])])
             .and_then(|()| self.storage.sync(FILE))
             .map_err(|e| Error::storage(format!("writing {FILE}"), e))?;
         self.current = next;

@@ -13,11 +13,11 @@ use afterimage::format::superblock::VolumeSpec;
 use afterimage::limits::{Durability, Geometry, Settings};
 use afterimage::link::{Line, memory_link};
 use afterimage::request::{Request, Session};
-use afterimage::storage::{Directory, FileName, Fill, Memory, Storage};
+use afterimage::storage::{Directory, FileName, Memory, Storage};
 use afterimage::threads::Threads;
+use afterimage_benches::split::Split;
 use std::fs::File;
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,47 +27,6 @@ use std::time::{Duration, Instant};
 const BLOCK: usize = 4096;
 const BATCH: usize = 128 << 10;
 const SPAN: u64 = 64 << 20;
-
-/// The own log on disk, everything else in memory.
-struct Split {
-    disk: Directory,
-    memory: Memory,
-}
-
-impl Split {
-    fn of(&self, file: FileName) -> &dyn Storage {
-        if file == FileName::OwnLog { &self.disk } else { &self.memory }
-    }
-}
-
-impl Storage for Split {
-    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
-        self.of(file).create(file, length, fill)
-    }
-    fn length(&self, file: FileName) -> io::Result<Option<u64>> {
-        self.of(file).length(file)
-    }
-    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.of(file).read(file, offset, buf)
-    }
-    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
-        self.of(file).write(file, offset, bufs)
-    }
-    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
-        self.of(file).zero(file, offset, length)
-    }
-    fn sync(&self, file: FileName) -> io::Result<()> {
-        self.of(file).sync(file)
-    }
-    fn files(&self) -> io::Result<Vec<FileName>> {
-        let mut files = self.disk.files()?;
-        files.extend(self.memory.files()?);
-        Ok(files)
-    }
-    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
-        self.of(file).next_data(file, offset)
-    }
-}
 
 struct Pair {
     host: Session,
@@ -81,10 +40,7 @@ fn pair(dir: &Path, durability: Durability, disk: bool) -> Pair {
         let path = dir.join(format!("{id}-{durability:?}-{disk}"));
         let storage: Arc<dyn Storage> = match (disk, id) {
             (true, _) => Arc::new(Directory::create(path).expect("a directory")),
-            (false, 1) => Arc::new(Split {
-                disk: Directory::create(path).expect("a directory"),
-                memory: Memory::new(),
-            }),
+            (false, 1) => Arc::new(Split::create(path, &[FileName::OwnLog]).expect("a directory")),
             (false, _) => Arc::new(Memory::new()),
         };
         let geometry =

@@ -58,7 +58,7 @@ impl Device {
         }
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
         let r = tables.own.newest_first(tables.acked_index);
-        Ok(newest_per_block(r, |position| queue.record(position).block))
+        Ok(newest_per_block(r, |position| queue.block(position)))
     }
 
     /// The location table is dropped with the tenure (R3).

@@ -23,7 +23,8 @@ use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::journal::lock;
 use crate::link::Lane;
-use crate::unit::{Block, Stamp};
+use crate::table::prototype::Debt;
+use crate::unit::Stamp;
 
 /// The peer, as its hello described it.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +38,8 @@ pub(crate) struct Peer {
 pub(crate) struct OpenRequest {
     nonce: u64,
     requested_at: u64,
-    /// Pieces of the prototype that have arrived, and of how many entries it consists.
-    entries: Vec<(Block, Stamp)>,
+    /// What has arrived of the prototype.
+    debt: Debt,
 }
 
 /// Where takeovers and connections stand.

@@ -43,7 +43,7 @@ impl Device {
             let mut failover = lock(&self.failover);
             let nonce = failover.nonce();
             let requested_at = self.clock.monotonic();
-            failover.request = Some(OpenRequest { nonce, requested_at, entries: Vec::new() });
+            failover.request = Some(OpenRequest { nonce, requested_at, debt: Debt::default() });
             failover.outcome = None;
             (failover.device, nonce)
         };
@@ -105,13 +105,13 @@ impl Device {
         entries: Vec<(Block, Stamp)>,
     ) -> Result<()> {
         let epoch = lock(&self.superblock).get().epoch;
-        let (entries, requested_at) = {
+        let (debt, requested_at) = {
             let mut failover = lock(&self.failover);
             let Some(request) = failover.request.as_mut().filter(|r| r.nonce == nonce) else {
                 return Ok(());
             };
-            if grant <= epoch || first != request.entries.len() as u64 {
-                let have = request.entries.len();
+            let have = request.debt.entries();
+            if grant <= epoch || first != have {
                 return Err(Error::new(
                     Kind::Protocol,
                     format!(
@@ -119,26 +119,22 @@ impl Device {
                     ),
                 ));
             }
-            request.entries.extend(entries);
-            if (request.entries.len() as u64) < total {
+            let extended = request.debt.extend(&entries, total as usize);
+            extended.map_err(|e| Error::new(Kind::Protocol, e))?;
+            if request.debt.entries() < total {
                 return Ok(());
             }
             let request = failover.request.take().expect("just looked at");
-            (request.entries, request.requested_at)
+            (request.debt, request.requested_at)
         };
-        self.serve_under(grant, &entries, requested_at)
+        self.serve_under(grant, debt, requested_at)
     }
 
     /// Merges the prototype and opens the tenure (R5): it does not wait for data, and costs as
     /// much as there are pending blocks.
-    fn serve_under(
-        &self,
-        grant: u64,
-        prototype: &[(Block, Stamp)],
-        requested_at: u64,
-    ) -> Result<()> {
+    fn serve_under(&self, grant: u64, debt: Debt, requested_at: u64) -> Result<()> {
         let hi = lock(&self.tables).hi;
-        let debt = Debt::merge(prototype, hi).map_err(|e| Error::new(Kind::Protocol, e))?;
+        let debt = debt.merge(hi);
         let need = debt.need();
         // Durable before the first command is served under it.
         let stored = lock(&self.superblock).update(|s| {

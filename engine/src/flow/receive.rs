@@ -76,6 +76,10 @@ impl Device {
             for shipped in records {
                 newest = self.take_shipped(&shipped, fenced, newest, &mut data, &mut arrivals)?;
             }
+            if !data.is_empty() {
+                let what = format!("a shipped frame has {} bytes of data too many", data.len());
+                return Err(Error::new(Kind::Protocol, what));
+            }
         }
         let count = arrivals.len();
         if count > 0 {

@@ -438,6 +438,11 @@ impl Frame<'_> {
             },
             other => return Err(broken(format!("a frame of unknown kind {other}"))),
         };
+        let blocks = matches!(frame, Frame::ReadReply { .. } | Frame::Ship { .. });
+        if !blocks && !data.is_empty() {
+            let (kind, left) = (header.kind.get(), data.len());
+            return Err(broken(format!("a frame of kind {kind} has {left} bytes behind its body")));
+        }
         match f.0.len() {
             0 => Ok((header.session.get(), frame)),
             left => Err(broken(format!("a frame's body has {left} bytes too many"))),

@@ -22,7 +22,8 @@ pub struct Found {
 pub enum End {
     /// Nothing was ever written here, or what stands here is from an earlier lap or life.
     Clean,
-    /// What stands at this offset should be a batch and is not: which field is wrong and how.
+    /// What stands at this offset is no batch: which field is wrong and how. A torn tail, or what
+    /// an earlier lap left behind the head; who calls compares with what must be there.
     Torn(u64, String),
 }
 

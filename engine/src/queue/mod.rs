@@ -584,6 +584,11 @@ impl Queue {
         }
     }
 
+    /// Where the record at `position` belongs, which the caller knows to be published and not freed.
+    pub fn block(&self, position: Position) -> Block {
+        self.slot(position).block()
+    }
+
     /// Which record of its request the one at the settled `position` is, from 0.
     pub fn index(&self, position: Position) -> u64 {
         self.slot(position).index()

@@ -41,65 +41,83 @@ pub fn newest_per_block<T>(
     newest_first: impl Iterator<Item = (Stamp, T)>,
     block_of: impl Fn(T) -> Block,
 ) -> Vec<(Block, Stamp)> {
-    let mut seen: HashSet<Block, Build> = HashSet::default();
+    let entries = newest_first.size_hint().0;
+    let mut seen: HashSet<Block, Build> =
+        HashSet::with_capacity_and_hasher(entries, Build::default());
     let named = newest_first.map(|(stamp, entry)| (block_of(entry), stamp));
     named.filter(|&(block, _)| seen.insert(block)).collect()
 }
 
-/// What the peer owes: block → newest stamp, all above `hi` when it was made.
-#[derive(Debug)]
+/// What the peer owes: block → newest stamp, those above `hi`.
+#[derive(Debug, Default)]
 pub struct Debt {
-    ordinals: HashMap<Block, u32, Build>,
-    /// Rising.
+    /// Block → index in `stamps`.
+    indices: HashMap<Block, u32, Build>,
+    /// Falling.
     stamps: Vec<Stamp>,
-    /// How many of `stamps` have been received. Written by the receiver, after the record that
-    /// pays is published; read before the queues are (R7).
-    paid: AtomicU64,
+    /// How many of `stamps`, from the front, have not been received. Written by the receiver,
+    /// after the record that pays is published; read before the queues are (R7).
+    owed: AtomicU64,
+    need: Stamp,
 }
 
 impl Debt {
-    /// Merges a prototype (R5): stamps at or below `hi` have arrived already and are ignored.
-    /// Says what is wrong if it names a block twice or is not in falling order.
-    pub fn merge(prototype: &[(Block, Stamp)], hi: Stamp) -> Result<Debt, String> {
-        if let Some(w) = prototype.windows(2).find(|w| w[0].1 <= w[1].1) {
-            return Err(format!("the prototype names {} before {}", w[0].1, w[1].1));
+    /// Takes the next piece of a prototype of `total` entries. Says what is wrong if it names a
+    /// block twice or is not in falling order.
+    pub fn extend(&mut self, piece: &[(Block, Stamp)], total: usize) -> Result<(), String> {
+        if self.stamps.is_empty() {
+            // Grown in one go, but not on the word of a peer that has sent little of it.
+            self.indices.reserve(total.min(piece.len() * 64));
+            self.stamps.reserve(total.min(piece.len() * 64));
         }
-        let owed = prototype.partition_point(|entry| entry.1 > hi);
-        let mut ordinals = HashMap::with_capacity_and_hasher(owed, Build::default());
-        let mut stamps = Vec::with_capacity(owed);
-        for (ordinal, &(block, stamp)) in (0..).zip(prototype[..owed].iter().rev()) {
-            if ordinals.insert(block, ordinal).is_some() {
+        for &(block, stamp) in piece {
+            if let Some(last) = self.stamps.last().filter(|last| **last <= stamp) {
+                return Err(format!("the prototype names {last} before {stamp}"));
+            }
+            if self.indices.insert(block, self.stamps.len() as u32).is_some() {
                 return Err(format!("the prototype names block {block} twice"));
             }
-            stamps.push(stamp);
+            self.stamps.push(stamp);
         }
-        Ok(Debt { ordinals, stamps, paid: AtomicU64::new(0) })
+        Ok(())
+    }
+
+    /// How many entries have come.
+    pub fn entries(&self) -> u64 {
+        self.stamps.len() as u64
+    }
+
+    /// Completes the merge (R5): stamps at or below `hi` have arrived already and are ignored.
+    pub fn merge(mut self, hi: Stamp) -> Debt {
+        self.owed = AtomicU64::new(self.stamps.partition_point(|stamp| *stamp > hi) as u64);
+        self.need = if self.is_empty() { Stamp::ZERO } else { self.stamps[0] };
+        self
     }
 
     /// The newest stamp owed for `block`, if it has not arrived.
     pub fn owed(&self, block: Block) -> Option<Stamp> {
-        let ordinal = *self.ordinals.get(&block)?;
-        let owed = u64::from(ordinal) >= self.paid.load(Ordering::Acquire);
-        owed.then(|| self.stamps[ordinal as usize])
+        let index = *self.indices.get(&block)?;
+        let owed = u64::from(index) < self.owed.load(Ordering::Acquire);
+        owed.then(|| self.stamps[index as usize])
     }
 
     /// Everything up to `hi` has arrived and is published.
     pub fn pay(&self, hi: Stamp) {
-        let mut paid = self.paid.load(Ordering::Relaxed);
-        while self.stamps.get(paid as usize).is_some_and(|stamp| *stamp <= hi) {
-            paid += 1;
+        let mut owed = self.owed.load(Ordering::Relaxed);
+        while owed > 0 && self.stamps[owed as usize - 1] <= hi {
+            owed -= 1;
         }
-        self.paid.store(paid, Ordering::Release);
+        self.owed.store(owed, Ordering::Release);
     }
 
-    /// `need`: the newest stamp owed at the takeover, zero if nothing was.
+    /// `need`: the newest stamp owed when it was merged, zero if nothing was.
     pub fn need(&self) -> Stamp {
-        self.stamps.last().copied().unwrap_or(Stamp::ZERO)
+        self.need
     }
 
     /// How many blocks are still owed.
     pub fn len(&self) -> u64 {
-        self.stamps.len() as u64 - self.paid.load(Ordering::Acquire)
+        self.owed.load(Ordering::Acquire)
     }
 
     /// Whether nothing is owed.
@@ -109,9 +127,9 @@ impl Debt {
 
     /// The blocks owed, with their stamps.
     pub fn iter(&self) -> impl Iterator<Item = (Block, Stamp)> + '_ {
-        let paid = self.paid.load(Ordering::Acquire);
-        let owed = self.ordinals.iter().filter(move |entry| u64::from(*entry.1) >= paid);
-        owed.map(|(&block, &ordinal)| (block, self.stamps[ordinal as usize]))
+        let owed = self.owed.load(Ordering::Acquire);
+        let left = self.indices.iter().filter(move |entry| u64::from(*entry.1) < owed);
+        left.map(|(&block, &index)| (block, self.stamps[index as usize]))
     }
 }
 
@@ -139,7 +157,11 @@ mod tests {
             table.iter().for_each(|&(s, b)| { oracle.insert(b, s); });
             let prototype = newest_per_block(table.iter().rev().copied(), block);
             prop_assert_eq!(prototype.len(), oracle.len());
-            let debt = Debt::merge(&prototype, stamp(hi)).unwrap();
+            let mut debt = Debt::default();
+            for piece in prototype.chunks(7) {
+                debt.extend(piece, prototype.len()).unwrap();
+            }
+            let debt = debt.merge(stamp(hi));
             oracle.retain(|_, s| *s > stamp(hi));
             prop_assert_eq!(debt.need(), oracle.values().max().copied().unwrap_or(Stamp::ZERO));
             debt.pay(stamp(paid));
@@ -158,10 +180,10 @@ mod tests {
             let good: Vec<_> = (0..10u64).map(|n| (block(n), stamp(20 - n))).collect();
             let mut twice = good.clone();
             twice[swap + 1].0 = twice[swap].0;
-            prop_assert!(Debt::merge(&twice, Stamp::ZERO).unwrap_err().contains("twice"));
+            prop_assert!(Debt::default().extend(&twice, 10).unwrap_err().contains("twice"));
             let mut rising = good;
             rising.swap(swap, swap + 1);
-            prop_assert!(Debt::merge(&rising, Stamp::ZERO).unwrap_err().contains("before"));
+            prop_assert!(Debt::default().extend(&rising, 10).unwrap_err().contains("before"));
         }
     }
 }

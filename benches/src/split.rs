@@ -1,0 +1,54 @@
+//! A storage in two places, so that one stage can be measured on disk with the others free.
+
+use afterimage::storage::{Directory, FileName, Fill, Memory, Storage};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Some files on disk, the others in memory.
+pub struct Split {
+    on_disk: Vec<FileName>,
+    disk: Directory,
+    memory: Memory,
+}
+
+impl Split {
+    /// `on_disk` in a new directory, everything else in memory.
+    pub fn create(path: PathBuf, on_disk: &[FileName]) -> io::Result<Split> {
+        let on_disk = on_disk.to_vec();
+        Ok(Split { on_disk, disk: Directory::create(path)?, memory: Memory::new() })
+    }
+
+    fn of(&self, file: FileName) -> &dyn Storage {
+        if self.on_disk.contains(&file) { &self.disk } else { &self.memory }
+    }
+}
+
+impl Storage for Split {
+    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
+        self.of(file).create(file, length, fill)
+    }
+    fn length(&self, file: FileName) -> io::Result<Option<u64>> {
+        self.of(file).length(file)
+    }
+    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.of(file).read(file, offset, buf)
+    }
+    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        self.of(file).write(file, offset, bufs)
+    }
+    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
+        self.of(file).zero(file, offset, length)
+    }
+    fn sync(&self, file: FileName) -> io::Result<()> {
+        self.of(file).sync(file)
+    }
+    fn files(&self) -> io::Result<Vec<FileName>> {
+        let mut files = self.disk.files()?;
+        files.extend(self.memory.files()?);
+        Ok(files)
+    }
+    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.of(file).next_data(file, offset)
+    }
+}

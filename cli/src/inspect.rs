@@ -1,0 +1,270 @@
+//! `afterimage inspect DIR`: what a device directory holds, as the specification's figures 12 to
+//! 14 show it.
+//!
+//! # Rules
+//! - **Looks only**: the directory is opened read-only and without its lock, so that it can be
+//!   looked at in any state: closed, dead, damaged, or open elsewhere (then as it was at some
+//!   moment).
+//! - **Goes on**: what is wrong is a finding with the file's name, never an error, and never ends
+//!   the report before everything that can be read has been read. Only a directory that cannot be
+//!   opened, or an output that cannot be written, is an error.
+
+pub(crate) mod logs;
+mod report;
+pub(crate) mod tables;
+mod text;
+
+pub use report::Report;
+
+use afterimage::device::geometry_of;
+use afterimage::error::{Error, Result};
+use afterimage::format::batch::Log;
+use afterimage::format::superblock::{COPY_BYTES, Superblock, VOLUMES_OFFSET};
+use afterimage::storage::{Directory, FileName, Storage};
+use afterimage::superblock::read_copies;
+use logs::LogRead;
+use report::{Copies, FileReport, Finding, Location, LogReport, State, Table};
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tables::Tables;
+
+/// What to look at, and how to show it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The device's directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Print one JSON document instead of text (docs/inspect-json.md)
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print at most so many rows of each table; JSON always has all
+    #[arg(long, value_name = "N")]
+    pub rows: Option<usize>,
+}
+
+/// What the directory turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing found that should not be so. It may still be in need of recovery.
+    Sound,
+    /// Something is missing, or not what it should be; the report names it.
+    Damaged,
+}
+
+/// Writes the report on `args.dir` to `out`.
+///
+/// # Errors
+/// The directory cannot be opened, or `out` cannot be written.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
+    let report = examine(args)?;
+    report.write(args, out).map_err(|e| Error::storage("writing the report", e))?;
+    Ok(report.verdict)
+}
+
+/// Looks at `args.dir`.
+///
+/// # Errors
+/// The directory cannot be opened. What is wrong inside is in the report.
+pub fn examine(args: &Args) -> Result<Report> {
+    let directory = Directory::open_read_only(&args.dir)
+        .map_err(|e| Error::storage(format!("opening {}", args.dir.display()), e))?;
+    Ok(report_on(&directory, &args.dir))
+}
+
+impl Report {
+    /// What the directory turned out to be.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Writes it as `args` ask.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, args: &Args, out: &mut dyn Write) -> std::io::Result<()> {
+        if args.json {
+            serde_json::to_writer_pretty(&mut *out, self)?;
+            out.write_all(b"\n")?;
+        } else {
+            text::write(self, args.rows.unwrap_or(usize::MAX), out)?;
+        }
+        out.flush()
+    }
+}
+
+/// Everything that can be said of the device in `storage`, which stands at `path`.
+fn report_on(storage: &dyn Storage, path: &Path) -> Report {
+    let mut report = Report::new(path.display().to_string());
+    list_files(storage, path, &mut report);
+    let Some(superblock) = read_superblock(storage, &mut report) else {
+        report
+            .notes
+            .push("without a superblock nothing is known of logs, tables and volumes".into());
+        return report.judged();
+    };
+    report.state = if superblock.clean { State::Clean } else { State::Unclean };
+    if !superblock.clean {
+        report.notes.push(
+            "not closed cleanly: open elsewhere, or ended without a close; fl, hi and acked are \
+             those of the last checkpoint"
+                .into(),
+        );
+    }
+    if let Err(error) = geometry_of(&superblock).check() {
+        report.find(FileName::Superblock, format!("is impossible: {error}"));
+        return report.judged();
+    }
+    check_files(&superblock, &mut report);
+    let own = logs::read(storage, &superblock, Log::Own);
+    let recv = logs::read(storage, &superblock, Log::Recv);
+    for log in [&own, &recv] {
+        report.findings.extend(log.findings.iter().cloned());
+        check_rows(&superblock, log, &mut report.findings);
+    }
+    let tables = Tables::new(&superblock, &own, &recv);
+    if let Some(stamp) = tables.repeated_stamp() {
+        report.find(FileName::OwnLog, format!("stamp {stamp} is given to two records"));
+    }
+    report.remote_unreflected = Some(Table::remote(&tables, &superblock, &own));
+    report.local_unreflected = Some(Table::local(&tables, &superblock, &recv));
+    report.location = Some(Location::new(&tables, &superblock));
+    report.own_log = Some(LogReport::new(&own));
+    report.recv_log = Some(LogReport::new(&recv));
+    report.judged()
+}
+
+fn list_files(storage: &dyn Storage, path: &Path, report: &mut Report) {
+    let mut files = match storage.files() {
+        Ok(files) => files,
+        Err(error) => {
+            report.find_unnamed(format!("the directory cannot be listed: {error}"));
+            return;
+        }
+    };
+    files.sort();
+    for file in files {
+        match std::fs::metadata(path.join(file.to_string())) {
+            Ok(found) if !found.is_file() => report.find(file, "is not a file".into()),
+            Ok(found) => report.files.push(FileReport { name: file, bytes: found.len() }),
+            Err(error) => report.find(file, format!("cannot be looked at: {error}")),
+        }
+    }
+    for file in [FileName::Superblock, FileName::OwnLog, FileName::RecvLog] {
+        let named = report.findings.iter().any(|f| f.file == Some(file));
+        if !named && report.length(file).is_none() {
+            report.find(file, "is missing".into());
+        }
+    }
+}
+
+/// Both copies into the report; returns the one that counts.
+fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superblock> {
+    let mut copies = match read_copies(storage) {
+        Ok(copies) => copies.map(Some),
+        Err(error) => {
+            if report.length(FileName::Superblock).is_some() {
+                report.find(FileName::Superblock, format!("cannot be used: {error}"));
+            }
+            return None;
+        }
+    };
+    for (k, copy) in copies.iter_mut().enumerate() {
+        let Some(Err(error)) = copy else { continue };
+        let mut page = [1; COPY_BYTES as usize];
+        let read = storage.read(FileName::Superblock, k as u64 * COPY_BYTES, &mut page);
+        if read.is_ok() && page.iter().all(|&byte| byte == 0) {
+            // A new device has written only one so far.
+            *copy = None;
+        } else {
+            report.find(FileName::Superblock, format!("copy {k} is unusable: {error}"));
+        }
+    }
+    if copies.iter().all(Option::is_none) {
+        report.find(FileName::Superblock, "neither copy was ever written".into());
+    }
+    if let [Some(Ok(a)), Some(Ok(b))] = &copies {
+        let fixed = |s: &Superblock| (s.group, s.device, s.block_size, s.segment_bytes);
+        if fixed(a) != fixed(b) || a.own.bytes != b.own.bytes || a.recv.bytes != b.recv.bytes {
+            let what = "the copies disagree on what is fixed at creation: two devices' files mixed";
+            report.find(FileName::Superblock, what.into());
+        }
+        if a.generation.abs_diff(b.generation) != 1 {
+            let what = format!(
+                "generations {} and {} do not follow each other",
+                a.generation, b.generation
+            );
+            report.find(FileName::Superblock, what);
+        }
+    }
+    let copies = Copies::new(&copies);
+    let counting = copies.counting().cloned();
+    report.superblock = Some(copies);
+    counting
+}
+
+/// Lengths of the files, and segments that do not belong here.
+fn check_files(superblock: &Superblock, report: &mut Report) {
+    let table = superblock.volumes.len() as u64 * 16;
+    let superblock_bytes = (VOLUMES_OFFSET + table).next_multiple_of(COPY_BYTES);
+    for (file, expected) in [
+        (FileName::Superblock, superblock_bytes),
+        (FileName::OwnLog, superblock.own.bytes),
+        (FileName::RecvLog, superblock.recv.bytes),
+    ] {
+        match report.length(file) {
+            Some(length) if length != expected => {
+                let what = format!("has {length} bytes, should have {expected}");
+                report.find(file, what);
+            }
+            _ => {}
+        }
+    }
+    let sizes: HashMap<u32, u64> = superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect();
+    let block = u64::from(superblock.block_size);
+    let mut wrong = Vec::new();
+    for FileReport { name, bytes } in &report.files {
+        let FileName::Segment { volume, index } = *name else { continue };
+        let begins = u64::from(index).checked_mul(superblock.segment_bytes);
+        match (sizes.get(&volume), begins) {
+            (None, _) => wrong.push((*name, format!("belongs to no volume: there is no {volume}"))),
+            (Some(size), Some(begins)) if begins < size.next_multiple_of(block) => {
+                let expected = superblock.segment_bytes.min(size.next_multiple_of(block) - begins);
+                if *bytes != expected {
+                    wrong.push((*name, format!("has {bytes} bytes, should have {expected}")));
+                }
+            }
+            (Some(size), _) => {
+                wrong.push((*name, format!("lies beyond the end of its volume ({size} bytes)")));
+            }
+        }
+    }
+    wrong.into_iter().for_each(|(name, what)| report.find(name, what));
+}
+
+/// Records that no device with this superblock writes.
+fn check_rows(superblock: &Superblock, log: &LogRead, findings: &mut Vec<Finding>) {
+    let block = u64::from(superblock.block_size);
+    let blocks: HashMap<u32, u64> =
+        superblock.volumes.iter().map(|v| (v.id, v.bytes.div_ceil(block))).collect();
+    let mut said = HashSet::new();
+    for entry in &log.entries {
+        let row = &entry.row;
+        let outside = blocks.get(&row.block.volume).is_none_or(|count| row.block.number >= *count);
+        if outside && said.insert("block") {
+            let what = format!("{} is for block {}, which no volume has", entry.name(), row.block);
+            findings.push(Finding { file: Some(log.file), what });
+        }
+        if row.stamp.epoch > superblock.epoch && said.insert("epoch") {
+            let (stamp, epoch) = (row.stamp, superblock.epoch);
+            let what = format!(
+                "{} has stamp {stamp}, but no tenure above {epoch} was ever held or granted",
+                entry.name()
+            );
+            findings.push(Finding { file: Some(log.file), what });
+        }
+    }
+}

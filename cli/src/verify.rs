@@ -1,0 +1,269 @@
+//! `afterimage verify DIR DIR`: whether two devices hold the same volumes.
+//!
+//! # Rules
+//! - **Looks only**, as `inspect` does; a device that is open elsewhere may change meanwhile.
+//! - **Like with like**: group, block size and volumes must be the same, or nothing is compared.
+//! - **Contents, not history**: the normal volumes are compared byte by byte where either device
+//!   has ever written. Records that have not reached them yet are counted and named, because then
+//!   contents may rightly differ: at rest, with nothing pending, they must be equal (I14).
+
+mod contents;
+
+use crate::inspect::logs;
+use crate::inspect::tables::Tables;
+use afterimage::device::geometry_of;
+use afterimage::error::{Error, Kind, Result};
+use afterimage::format::batch::Log;
+use afterimage::format::superblock::{Superblock, VolumeSpec};
+use afterimage::storage::{Directory, Storage};
+use afterimage::superblock;
+use afterimage::unit::Stamp;
+use contents::Compared;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What to compare.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// One device's directory
+    #[arg(value_name = "DIR")]
+    pub first: PathBuf,
+    /// The other's
+    #[arg(value_name = "DIR")]
+    pub second: PathBuf,
+    /// Print one JSON document instead of text (docs/inspect-json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Name at most so many differing ranges
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub ranges: usize,
+}
+
+/// What the comparison gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every byte of every volume is the same.
+    Equal,
+    /// Some bytes differ.
+    Different,
+}
+
+/// The result of a comparison.
+#[derive(Serialize)]
+pub struct Report {
+    version: u32,
+    command: &'static str,
+    verdict: Verdict,
+    group: String,
+    devices: [Side; 2],
+    /// Whether records are on their way into a volume: then a difference may be rightful.
+    pending: bool,
+    #[serde(flatten)]
+    compared: Compared,
+}
+
+/// One of the two devices.
+#[derive(Serialize)]
+struct Side {
+    directory: String,
+    device: u64,
+    clean: bool,
+    epoch: u64,
+    fenced: bool,
+    /// Records in its logs that are not surely in its normal volumes.
+    unreflected: u64,
+    /// Own records that the other has not received.
+    unreceived: u64,
+    /// Its peer owed it newer records than it has received, when it was last active.
+    behind: bool,
+    /// What is wrong with its logs, if anything: the counts are then too low.
+    findings: Vec<String>,
+    #[serde(skip)]
+    tables: Option<Tables>,
+}
+
+/// Compares the two devices and writes what was found to `out`.
+///
+/// # Errors
+/// Those of [`compare`], and [`Kind::Storage`] if `out` cannot be written.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
+    let report = compare(args)?;
+    report.write(args, out).map_err(|e| Error::storage("writing the report", e))?;
+    Ok(report.verdict)
+}
+
+/// Compares the two devices.
+///
+/// # Errors
+/// [`Kind::Config`] if they are no two devices of one group, [`Kind::Damaged`] if one of them
+/// cannot be read as a device (`inspect` tells more), [`Kind::Storage`] if reading fails.
+pub fn compare(args: &Args) -> Result<Report> {
+    let paths = [args.first.as_path(), args.second.as_path()];
+    let open = |path: &Path| {
+        let opened = Directory::open_read_only(path);
+        opened.map_err(|e| Error::storage(format!("opening {}", path.display()), e))
+    };
+    let directories = [open(paths[0])?, open(paths[1])?];
+    let load = |k: usize| {
+        let loaded = superblock::load(&directories[k]).and_then(|superblock| {
+            let checked = geometry_of(&superblock).check();
+            let impossible = "the superblock is impossible";
+            checked.map_err(|e| e.because(Kind::Damaged, impossible)).map(|()| superblock)
+        });
+        loaded.map_err(|e| {
+            let kind = e.kind();
+            e.because(kind, format_args!("{}", paths[k].display()))
+        })
+    };
+    let superblocks = [load(0)?, load(1)?];
+    check_alike(&superblocks, paths)?;
+    let compared =
+        contents::volumes([&directories[0], &directories[1]], &superblocks, paths, args.ranges)?;
+    let mut devices = [0, 1].map(|k| Side::new(&directories[k], &superblocks[k], paths[k]));
+    let received = [0, 1].map(|k| devices[k].tables.as_ref().map_or(Stamp::ZERO, |t| t.hi));
+    for (k, device) in devices.iter_mut().enumerate() {
+        let own = device.tables.take().map(|t| t.remote).unwrap_or_default();
+        let not_there = own.iter().filter(|e| e.row.stamp > received[1 - k]);
+        device.unreceived = not_there.count() as u64;
+    }
+    let pending = devices.iter().any(|d| d.unreflected + d.unreceived > 0 || d.behind);
+    Ok(Report {
+        version: 1,
+        command: "verify",
+        verdict: if compared.differing_bytes == 0 { Verdict::Equal } else { Verdict::Different },
+        group: format!("{:032x}", superblocks[0].group),
+        devices,
+        pending,
+        compared,
+    })
+}
+
+/// Refuses devices that are not two of one group.
+fn check_alike([first, second]: &[Superblock; 2], paths: [&Path; 2]) -> Result<()> {
+    let refuse = |what: &str, a: String, b: String| {
+        let (first, second) = (paths[0].display(), paths[1].display());
+        let what = format!("{what} differ: {a} in {first}, {b} in {second}; nothing was compared");
+        Err(Error::new(Kind::Config, what))
+    };
+    if first.group != second.group {
+        let name = |s: &Superblock| format!("{:032x}", s.group);
+        return refuse("groups", name(first), name(second));
+    }
+    if first.block_size != second.block_size {
+        let size = |s: &Superblock| s.block_size.to_string();
+        return refuse("block sizes", size(first), size(second));
+    }
+    let sorted = |s: &Superblock| {
+        let mut volumes = s.volumes.clone();
+        volumes.sort_by_key(|v| v.id);
+        volumes
+    };
+    let (a, b) = (sorted(first), sorted(second));
+    if a.len() != b.len() {
+        return refuse("numbers of volumes", a.len().to_string(), b.len().to_string());
+    }
+    let differing = a.iter().zip(&b).find(|(a, b)| a != b);
+    let name = |v: &VolumeSpec| format!("volume {} of {} bytes", v.id, v.bytes);
+    differing.map_or(Ok(()), |(a, b)| refuse("volumes", name(a), name(b)))
+}
+
+impl Side {
+    fn new(storage: &dyn Storage, superblock: &Superblock, path: &Path) -> Side {
+        let own = logs::read(storage, superblock, Log::Own);
+        let recv = logs::read(storage, superblock, Log::Recv);
+        let tables = Tables::new(superblock, &own, &recv);
+        let findings = own.findings.iter().chain(&recv.findings).map(|f| match f.file {
+            Some(file) => format!("{file} {}", f.what),
+            None => f.what.clone(),
+        });
+        Side {
+            directory: path.display().to_string(),
+            device: superblock.device,
+            clean: superblock.clean,
+            epoch: superblock.epoch,
+            fenced: superblock.fenced,
+            unreflected: tables.local.len() as u64,
+            unreceived: 0,
+            behind: tables.hi < superblock.need,
+            findings: findings.collect(),
+            tables: Some(tables),
+        }
+    }
+
+    fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let state = if self.fenced { "fenced" } else { "active" };
+        let closed = if self.clean { "closed cleanly" } else { "NOT closed cleanly" };
+        let (device, epoch) = (self.device, self.epoch);
+        writeln!(out, "{}: device {device}, {state} in epoch {epoch}, {closed}", self.directory)?;
+        if self.unreceived > 0 {
+            writeln!(out, "  {} records have not reached the other device", self.unreceived)?;
+        }
+        if self.unreflected > 0 {
+            writeln!(out, "  {} records have not reached its volumes", self.unreflected)?;
+        }
+        if self.behind {
+            writeln!(
+                out,
+                "  it is behind: the other device owed it records that have not arrived"
+            )?;
+        }
+        for finding in &self.findings {
+            writeln!(out, "  DAMAGED: {finding}; the counts may be too low")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// What the comparison gave.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Writes it as `args` ask.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, args: &Args, out: &mut dyn Write) -> std::io::Result<()> {
+        if args.json {
+            serde_json::to_writer_pretty(&mut *out, self)?;
+            out.write_all(b"\n")?;
+        } else {
+            self.write_text(out)?;
+        }
+        out.flush()
+    }
+
+    fn write_text(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        for side in &self.devices {
+            side.write(out)?;
+        }
+        let Compared { volumes, volume_bytes, compared_bytes, .. } = self.compared;
+        writeln!(
+            out,
+            "compared {volumes} volumes of {volume_bytes} bytes; {compared_bytes} were ever written"
+        )?;
+        if self.verdict == Verdict::Equal {
+            return writeln!(out, "EQUAL");
+        }
+        let Compared { differing_bytes, differing_ranges, differing_volumes, .. } = self.compared;
+        for range in &self.compared.ranges {
+            let (volume, offset, bytes) = (range.volume, range.offset, range.bytes);
+            writeln!(out, "  volume {volume}: {bytes} bytes at {offset} differ")?;
+        }
+        let unnamed = differing_ranges - self.compared.ranges.len() as u64;
+        if unnamed > 0 {
+            writeln!(out, "  and {unnamed} ranges more")?;
+        }
+        if self.pending {
+            writeln!(out, "records are still pending: the contents may rightly differ")?;
+        }
+        writeln!(
+            out,
+            "DIFFERENT: {differing_bytes} bytes in {differing_ranges} ranges of \
+             {differing_volumes} volumes"
+        )
+    }
+}

@@ -1,0 +1,223 @@
+//! Two devices' normal volumes, compared where either of them may hold anything but zeros.
+//!
+//! The work grows with what was written, never with the volumes' size: segments that neither has
+//! are not looked at, and holes are skipped by asking the storage for its next data.
+
+use afterimage::error::{Error, Kind, Result};
+use afterimage::format::superblock::Superblock;
+use afterimage::storage::{FileName, Storage};
+use afterimage::unit::SECTOR;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+
+/// Bytes compared at a time.
+const CHUNK: u64 = 1 << 20;
+
+/// What was compared, and what differs.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Compared {
+    /// Volumes of the group.
+    pub(super) volumes: u64,
+    /// Their sizes together.
+    pub(super) volume_bytes: u64,
+    /// Bytes at which at least one device may hold something.
+    pub(super) compared_bytes: u64,
+    /// Volumes that differ.
+    pub(super) differing_volumes: u64,
+    /// Ranges that differ.
+    pub(super) differing_ranges: u64,
+    /// Their bytes, in whole sectors.
+    pub(super) differing_bytes: u64,
+    /// The first of these ranges.
+    pub(super) ranges: Vec<Differing>,
+}
+
+/// Sectors next to each other that differ.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Differing {
+    /// The volume.
+    pub(super) volume: u32,
+    /// Byte offset in it.
+    pub(super) offset: u64,
+    /// How long.
+    pub(super) bytes: u64,
+}
+
+/// Compares all volumes of two devices of one group; names at most `ranges_max` ranges.
+///
+/// # Errors
+/// [`Kind::Damaged`] if a segment is not as long as it should be, [`Kind::Storage`] if one cannot
+/// be read.
+pub(super) fn volumes(
+    storages: [&dyn Storage; 2],
+    superblocks: &[Superblock; 2],
+    paths: [&Path; 2],
+    ranges_max: usize,
+) -> Result<Compared> {
+    let mut present = [BTreeMap::new(), BTreeMap::new()];
+    for k in [0, 1] {
+        present[k] = segments(storages[k], &superblocks[k], paths[k])?;
+    }
+    let mut compared = Compared::default();
+    let mut specs = superblocks[0].volumes.clone();
+    specs.sort_by_key(|v| v.id);
+    for spec in specs {
+        let mut sides = [0, 1].map(|k| Side {
+            storage: storages[k],
+            path: paths[k],
+            volume: spec.id,
+            size: spec.bytes,
+            segment_bytes: superblocks[k].segment_bytes,
+            present: present[k].remove(&spec.id).unwrap_or_default(),
+            ahead: Some(0..0),
+        });
+        compared.volumes += 1;
+        compared.volume_bytes = compared.volume_bytes.saturating_add(spec.bytes);
+        let before = compared.differing_ranges;
+        volume(&mut sides, &mut compared, ranges_max)?;
+        compared.differing_volumes += u64::from(compared.differing_ranges > before);
+    }
+    Ok(compared)
+}
+
+/// The segments of every volume, each as long as it must be.
+fn segments(
+    storage: &dyn Storage,
+    superblock: &Superblock,
+    path: &Path,
+) -> Result<BTreeMap<u32, BTreeSet<u32>>> {
+    let named = |what: &dyn std::fmt::Display| format!("{} of {}", what, path.display());
+    let sizes: BTreeMap<u32, u64> = superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect();
+    let block = u64::from(superblock.block_size);
+    let mut present: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+    let files = storage.files().map_err(|e| Error::storage(named(&"listing the files"), e))?;
+    for file in files {
+        let FileName::Segment { volume, index } = file else { continue };
+        let size = sizes.get(&volume).map_or(0, |size| size.next_multiple_of(block));
+        let begins = u64::from(index).saturating_mul(superblock.segment_bytes);
+        if begins >= size {
+            continue; // of no volume: nobody ever reads it
+        }
+        let expected = superblock.segment_bytes.min(size - begins);
+        let length = storage.length(file).map_err(|e| Error::storage(named(&file), e))?;
+        if length != Some(expected) {
+            let found = length.unwrap_or(0);
+            let what = format!("{} has {found} bytes, should have {expected}", named(&file));
+            return Err(Error::new(Kind::Damaged, what));
+        }
+        present.entry(volume).or_default().insert(index);
+    }
+    Ok(present)
+}
+
+/// One device's view of one volume.
+struct Side<'a> {
+    storage: &'a dyn Storage,
+    path: &'a Path,
+    volume: u32,
+    size: u64,
+    segment_bytes: u64,
+    present: BTreeSet<u32>,
+    /// The data found last; `None`: there is no more.
+    ahead: Option<Range<u64>>,
+}
+
+impl Side<'_> {
+    fn failed(&self, file: FileName, error: std::io::Error) -> Error {
+        Error::storage(format!("reading {file} of {}", self.path.display()), error)
+    }
+
+    /// What may hold data at or after `at`, as far as one segment knows.
+    fn data_from(&mut self, at: u64) -> Result<Option<Range<u64>>> {
+        while let Some(ahead) = &self.ahead {
+            if ahead.end > at {
+                return Ok(Some(ahead.start.max(at)..ahead.end));
+            }
+            self.ahead = self.find_data(at)?;
+        }
+        Ok(None)
+    }
+
+    fn find_data(&self, at: u64) -> Result<Option<Range<u64>>> {
+        let first = u32::try_from(at / self.segment_bytes).unwrap_or(u32::MAX);
+        for &index in self.present.range(first..) {
+            let file = FileName::Segment { volume: self.volume, index };
+            let begins = u64::from(index) * self.segment_bytes;
+            let found = self.storage.next_data(file, at.saturating_sub(begins));
+            if let Some(found) = found.map_err(|e| self.failed(file, e))? {
+                // Of a last block that is larger than the volume's rest, nobody sees the rest.
+                let end = (begins + found.end).min(self.size);
+                let start = begins + found.start;
+                return Ok((start < end).then_some(start..end));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fills `buf` from byte `at` of the volume.
+    fn read(&self, mut at: u64, mut buf: &mut [u8]) -> Result<()> {
+        while !buf.is_empty() {
+            let index = (at / self.segment_bytes) as u32;
+            let within = at % self.segment_bytes;
+            let now = (self.segment_bytes - within).min(buf.len() as u64);
+            let (front, rest) = std::mem::take(&mut buf).split_at_mut(now as usize);
+            if self.present.contains(&index) {
+                let file = FileName::Segment { volume: self.volume, index };
+                let read = self.storage.read(file, within, front);
+                read.map_err(|e| self.failed(file, e))?;
+            } else {
+                front.fill(0);
+            }
+            at += now;
+            buf = rest;
+        }
+        Ok(())
+    }
+}
+
+fn volume(sides: &mut [Side<'_>; 2], compared: &mut Compared, ranges_max: usize) -> Result<()> {
+    let mut at = 0;
+    let mut bufs = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
+    let mut open: Option<Range<u64>> = None;
+    let volume = sides[0].volume;
+    let close = |range: Option<Range<u64>>, compared: &mut Compared| {
+        let Some(range) = range else { return };
+        let bytes = range.end - range.start;
+        compared.differing_ranges += 1;
+        compared.differing_bytes += bytes;
+        if compared.ranges.len() < ranges_max {
+            compared.ranges.push(Differing { volume, offset: range.start, bytes });
+        }
+    };
+    loop {
+        let found = [sides[0].data_from(at)?, sides[1].data_from(at)?];
+        let Some(start) = found.iter().flatten().map(|r| r.start).min() else { break };
+        // To the end of the data that begins here: what the other has there is read with it.
+        let here = found.iter().flatten().filter(|r| r.start == start);
+        let end = here.map(|r| r.end).max().expect("one begins here");
+        let end = end.min(start + CHUNK);
+        let length = (end - start) as usize;
+        for (side, buf) in sides.iter().zip(&mut bufs) {
+            side.read(start, &mut buf[..length])?;
+        }
+        compared.compared_bytes += end - start;
+        let (a, b) = (&bufs[0][..length], &bufs[1][..length]);
+        if a != b {
+            let sectors = a.chunks(SECTOR as usize).zip(b.chunks(SECTOR as usize));
+            for ((a, b), k) in sectors.zip(0..).filter(|((a, b), _)| a != b) {
+                debug_assert!(a.len() == b.len());
+                let begins = start + k * SECTOR;
+                let ends = begins + a.len() as u64;
+                match &mut open {
+                    Some(range) if range.end == begins => range.end = ends,
+                    _ => close(open.replace(begins..ends), compared),
+                }
+            }
+        }
+        at = end;
+    }
+    close(open, compared);
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! Every structure on disk and on the wire, held to its golden bytes (`docs/format.md`).
+//!
+//! The files under `golden/` were made from the byte tables by another program than the one they
+//! test. What they hold must decode to the values written here and encode to the same bytes;
+//! every single changed byte must be refused; and no input may make a decoder panic, not even one
+//! whose checksums are right.
+#![cfg(not(loom))]
+
+mod golden;
+
+use afterimage::format::batch::{Header, Identity, Log, ROWS_MAX};
+use afterimage::format::frame::{Frame, ShipBuilder, Shipped};
+use afterimage::format::superblock::{LogState, Mode, Superblock, VolumeSpec};
+use afterimage::format::{Row, VERSION, data_checksum};
+use afterimage::unit::{Block, Stamp};
+use golden::values::*;
+use golden::{golden, reseal_frame, reseal_page};
+use proptest::prelude::*;
+
+/// Each byte of `bytes` changed in three ways: one bit at either end, and all of them.
+fn single_changes(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
+    (0..bytes.len()).flat_map(move |at| {
+        [0x01, 0x80, 0xff].map(|change| {
+            let mut changed = bytes.to_vec();
+            changed[at] ^= change;
+            (at, changed)
+        })
+    })
+}
+
+#[test]
+fn golden_superblock() {
+    let (bytes, volumes) = (golden("superblock"), golden("volumes"));
+    assert_eq!(Superblock::decode(&bytes, &volumes), Ok(superblock()));
+    assert_eq!(superblock().encode()[..], bytes);
+}
+
+#[test]
+fn golden_volumes() {
+    assert_eq!(Superblock::encode_volumes(&superblock().volumes), golden("volumes"));
+}
+
+#[test]
+fn golden_batches() {
+    for (name, log) in [("batch_own", Log::Own), ("batch_recv", Log::Recv)] {
+        let bytes = golden(name);
+        assert_eq!(Header::decode(&bytes, 512), Ok(Some(batch(log))), "{name}");
+        assert_eq!(batch(log).encode(512)[..], bytes, "{name}");
+    }
+}
+
+#[test]
+fn golden_frames() {
+    let data = data();
+    for name in FRAMES {
+        let bytes = golden(name);
+        let (session, decoded) = Frame::decode(&bytes).expect(name);
+        assert_eq!((session, &decoded), (SESSION, &frame(name, &data)), "{name}");
+        assert_eq!(frame(name, &data).encode(SESSION), bytes, "{name}");
+    }
+}
+
+#[test]
+fn golden_ship_from_its_builder() {
+    let mut ship = ShipBuilder::new(SESSION, FL, NEED, true, &shipped(), 512);
+    ship.block(512).copy_from_slice(&data());
+    assert_eq!(ship.finish(), golden("frame_ship"));
+}
+
+#[test]
+fn a_changed_superblock_is_refused() {
+    let (bytes, volumes) = (golden("superblock"), golden("volumes"));
+    for (at, changed) in single_changes(&bytes) {
+        assert!(Superblock::decode(&changed, &volumes).is_err(), "byte {at}");
+    }
+    for (at, changed) in single_changes(&volumes) {
+        assert!(Superblock::decode(&bytes, &changed).is_err(), "byte {at} of the volumes");
+    }
+    for length in 0..bytes.len() {
+        assert!(Superblock::decode(&bytes[..length], &volumes).is_err(), "{length} bytes");
+    }
+    for length in 0..volumes.len() {
+        assert!(Superblock::decode(&bytes, &volumes[..length]).is_err(), "{length} of the volumes");
+    }
+}
+
+#[test]
+fn a_changed_batch_is_refused() {
+    for name in ["batch_own", "batch_recv"] {
+        let bytes = golden(name);
+        for (at, changed) in single_changes(&bytes) {
+            assert!(Header::decode(&changed, 512).is_err(), "{name}, byte {at}");
+        }
+        for length in 0..bytes.len() {
+            assert!(Header::decode(&bytes[..length], 512).is_err(), "{name}, {length} bytes");
+        }
+        // A reader with another block size would look for the data elsewhere.
+        assert!(Header::decode(&bytes, 4096).is_err(), "{name}");
+    }
+    assert_eq!(Header::decode(&[0; 4096], 512), Ok(None), "nothing was ever written here");
+}
+
+#[test]
+fn a_changed_frame_is_refused_or_its_data_known_bad() {
+    for name in FRAMES {
+        let bytes = golden(name);
+        let covered = match frame(name, &data()) {
+            Frame::ReadReply { data, .. } | Frame::Ship { data, .. } => bytes.len() - data.len(),
+            _ => bytes.len(),
+        };
+        for (at, changed) in single_changes(&bytes) {
+            match Frame::decode(&changed) {
+                Err(_) => assert!(at < covered, "{name}: byte {at} is data, which rows protect"),
+                Ok((_, Frame::Ship { data, records, .. })) if at >= covered => {
+                    assert_ne!(data_checksum(data), records[0].row.checksum, "{name}, byte {at}");
+                }
+                Ok((_, Frame::ReadReply { data, row: Some(row), .. })) if at >= covered => {
+                    assert_ne!(data_checksum(data), row.checksum, "{name}, byte {at}");
+                }
+                Ok(_) => panic!("{name}: byte {at} was changed and nobody noticed"),
+            }
+        }
+        for length in 0..covered {
+            assert!(Frame::decode(&bytes[..length]).is_err(), "{name}, {length} bytes");
+        }
+    }
+}
+
+/// Fields that no encoder writes, under a checksum that is right.
+#[test]
+fn impossible_fields_are_refused() {
+    let volumes = golden("volumes");
+    let next = VERSION + 1;
+    let superblock = |at: usize, new: &[u8]| {
+        let mut bytes = golden("superblock");
+        bytes[at..at + new.len()].copy_from_slice(new);
+        reseal_page(&mut bytes);
+        Superblock::decode(&bytes, &volumes).expect_err("impossible")
+    };
+    assert!(superblock(8, &next.to_le_bytes()).contains("version is 2"));
+    assert!(superblock(10, &[3]).contains("mode is 3"));
+    assert!(superblock(72, &4u32.to_le_bytes()).contains("table of volumes"));
+    assert!(superblock(72, &u32::MAX.to_le_bytes()).contains("table of volumes"));
+    let batch = |at: usize, new: &[u8]| {
+        let mut bytes = golden("batch_own");
+        bytes[at..at + new.len()].copy_from_slice(new);
+        reseal_page(&mut bytes);
+        Header::decode(&bytes, 512).expect_err("impossible")
+    };
+    assert!(batch(8, &next.to_le_bytes()).contains("version is 2"));
+    assert!(batch(10, &[3]).contains("log is 3"));
+    assert!(batch(12, &[0]).contains("rows is 0"));
+    assert!(batch(12, &[ROWS_MAX as u8 + 1]).contains("rows is 63"));
+    assert!(batch(40, &u64::MAX.to_le_bytes()).contains("overflows"));
+    assert!(batch(76, &1024u32.to_le_bytes()).contains("data_bytes is 1024"));
+    assert!(batch(128, &[0]).contains("row 0: epoch is 0"));
+    assert!(batch(176, &2u32.to_le_bytes()).contains("row 0: index 2"));
+    assert!(batch(184, &[0]).contains("row 0: content is 0"));
+    let frame = |name: &str, at: usize, new: &[u8]| {
+        let mut bytes = golden(name);
+        bytes[at..at + new.len()].copy_from_slice(new);
+        reseal_frame(&mut bytes);
+        Frame::decode(&bytes).expect_err("impossible").to_string()
+    };
+    assert!(frame("frame_busy", 4, &next.to_le_bytes()).contains("version 2"));
+    assert!(frame("frame_busy", 6, &[9]).contains("kind 9"));
+    assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
+    assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
+    assert!(frame("frame_hello", 80, &[3]).contains("mode is 3"));
+    assert!(frame("frame_prototype", 84, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
+    assert!(frame("frame_ship", 76, &3u32.to_le_bytes()).contains("claims 3"));
+}
+
+fn any_stamp() -> impl Strategy<Value = Stamp> {
+    any::<(u64, u64, u32)>().prop_map(|(epoch, time, sequence)| Stamp { epoch, time, sequence })
+}
+
+fn any_block() -> impl Strategy<Value = Block> {
+    any::<(u32, u64)>().prop_map(|(volume, number)| Block { volume, number })
+}
+
+fn any_row() -> impl Strategy<Value = Row> {
+    (any_stamp(), any_block(), any::<(u64, u32, u32, bool)>()).prop_map(
+        |(stamp, block, (checksum, index, count, has_data))| Row {
+            stamp: Stamp { epoch: stamp.epoch.max(1), ..stamp },
+            block,
+            checksum,
+            index: index.min(u32::MAX - 1),
+            count: count.max(index.min(u32::MAX - 1) + 1),
+            has_data,
+        },
+    )
+}
+
+fn any_log() -> impl Strategy<Value = LogState> {
+    any::<[u64; 5]>().prop_map(|[bytes, incarnation, tail_offset, tail_sequence, durable]| {
+        LogState { bytes, incarnation, tail_offset, tail_sequence, durable }
+    })
+}
+
+prop_compose! {
+    fn any_superblock()(
+        (generation, group, device, epoch, lineage) in any::<(u64, u128, u64, u64, (u64, u64))>(),
+        mode in prop::sample::select(vec![Mode::Paired, Mode::Detached, Mode::Copying]),
+        [fenced, clean, prefer, resume_alone, usable] in any::<[bool; 5]>(),
+        (block_size, segment_bytes) in any::<(u32, u64)>(),
+        [hi, acked, need, fl, consat] in prop::array::uniform5(any_stamp()),
+        (own, recv) in (any_log(), any_log()),
+        volumes in prop::collection::vec(any::<(u32, u64)>(), 0..9),
+    ) -> Superblock {
+        let volumes = volumes.into_iter().map(|(id, bytes)| VolumeSpec { id, bytes }).collect();
+        Superblock {
+            generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
+            block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, own, recv,
+            volumes,
+        }
+    }
+}
+
+/// A golden structure with some of its bytes replaced.
+fn mutated(names: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9);
+    (prop::sample::select(names), changes, any::<prop::sample::Index>(), any::<bool>()).prop_map(
+        |(name, changes, length, cut)| {
+            let mut bytes = golden(name);
+            for (at, value) in changes {
+                // Most of a page is zeros: half of the changes go where the fields are.
+                let fields = bytes.len().min(if value & 1 == 0 { 300 } else { usize::MAX });
+                bytes[at.index(fields)] = value;
+            }
+            if cut {
+                bytes.truncate(length.index(bytes.len() + 1));
+            }
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_superblock_survives_its_bytes(superblock in any_superblock()) {
+        let volumes = Superblock::encode_volumes(&superblock.volumes);
+        prop_assert_eq!(Superblock::decode(&superblock.encode()[..], &volumes), Ok(superblock));
+    }
+
+    #[test]
+    fn any_batch_survives_its_bytes(
+        rows in prop::collection::vec(any_row(), 1..=ROWS_MAX),
+        own in any::<bool>(),
+        (device, incarnation, synced) in any::<(u64, u64, u64)>(),
+        sequence in 0..u64::MAX - ROWS_MAX as u64,
+        previous in any_stamp(),
+        shift in 9..17u32,
+    ) {
+        let log = if own { Log::Own } else { Log::Recv };
+        let identity = Identity { log, device, incarnation };
+        let header = Header { identity, sequence, synced, previous, rows };
+        let page = header.encode(1 << shift);
+        prop_assert_eq!(Header::decode(&page[..], 1 << shift), Ok(Some(header)));
+    }
+
+    #[test]
+    fn any_ship_survives_its_bytes(
+        records in prop::collection::vec((any_row(), any_stamp(), any::<bool>()), 0..70),
+        (previous, clk) in (any_stamp(), any_stamp()),
+        (session, fenced) in any::<(u64, bool)>(),
+        data in prop::collection::vec(any::<u8>(), 0..2000),
+    ) {
+        let records = records.into_iter().map(|(row, left, total_remaining)| {
+            Shipped { row, remaining: (left != Stamp::ZERO).then_some(left), total_remaining }
+        });
+        let ship = Frame::Ship { previous, clk, fenced, records: records.collect(), data: &data };
+        let bytes = ship.encode(session);
+        prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, ship));
+    }
+
+    #[test]
+    fn any_prototype_survives_its_bytes(
+        entries in prop::collection::vec((any_block(), any_stamp()), 0..100),
+        [nonce, grant, total, first, session] in any::<[u64; 5]>(),
+        clk in any_stamp(),
+    ) {
+        let piece = Frame::Prototype { nonce, grant, clk, total, first, entries };
+        let bytes = piece.encode(session);
+        prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, piece));
+    }
+
+    #[test]
+    fn no_input_makes_a_decoder_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..5000),
+        size in any::<u32>(),
+    ) {
+        let _ = Superblock::decode(&bytes, &bytes);
+        let _ = Header::decode(&bytes, size.into());
+        let _ = Frame::decode(&bytes);
+    }
+
+    #[test]
+    fn no_page_makes_a_decoder_panic(
+        mut bytes in mutated(&PAGES),
+        sealed in any::<bool>(),
+        size in any::<u32>(),
+    ) {
+        if sealed {
+            reseal_page(&mut bytes);
+        }
+        let volumes = golden("volumes");
+        let same = PAGES.iter().any(|name| golden(name) == bytes);
+        if let Ok(read) = Superblock::decode(&bytes, &volumes) {
+            prop_assert!(sealed || same);
+            prop_assert_eq!(Superblock::decode(&read.encode()[..], &volumes), Ok(read));
+        }
+        let _ = Header::decode(&bytes, size.into());
+        if let Ok(Some(read)) = Header::decode(&bytes, 512) {
+            prop_assert!(sealed || same);
+            prop_assert_eq!(Header::decode(&read.encode(512)[..], 512), Ok(Some(read)));
+        }
+    }
+
+    #[test]
+    fn no_frame_makes_the_decoder_panic(mut bytes in mutated(&FRAMES), sealed in any::<bool>()) {
+        if sealed {
+            reseal_frame(&mut bytes);
+        }
+        if let Ok((session, read)) = Frame::decode(&bytes) {
+            let again = read.encode(session);
+            prop_assert_eq!(Frame::decode(&again).expect("just encoded"), (session, read));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What the golden bytes say, as values.
+
+use afterimage::format::batch::{Header, Identity, Log};
+use afterimage::format::frame::{Frame, Hello, Shipped};
+use afterimage::format::superblock::{LogState, Mode, Superblock, VolumeSpec};
+use afterimage::format::{Row, data_checksum};
+use afterimage::unit::{Block, Stamp};
+
+pub const SESSION: u64 = 0x1122_3344_5566_7788;
+pub const GROUP: u128 = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210;
+pub const LINEAGE: (u64, u64) = (3, 0xa1a2_a3a4_a5a6_a7a8);
+pub const HI: Stamp = Stamp { epoch: 7, time: 1_700_000_000_000_000_001, sequence: 2 };
+pub const ACKED: Stamp = Stamp { epoch: 6, time: 1_700_000_000_000_000_003, sequence: 4 };
+pub const NEED: Stamp = Stamp { epoch: 8, time: 1_700_000_000_000_000_005, sequence: 6 };
+pub const FL: Stamp = Stamp { epoch: 5, time: 1_700_000_000_000_000_007, sequence: 8 };
+pub const CONSAT: Stamp = Stamp { epoch: 9, time: 1_700_000_000_000_000_009, sequence: 10 };
+/// The golden structures of a page.
+pub const PAGES: [&str; 3] = ["superblock", "batch_own", "batch_recv"];
+/// The golden frames.
+pub const FRAMES: [&str; 9] = [
+    "frame_hello",
+    "frame_takeover",
+    "frame_prototype",
+    "frame_busy",
+    "frame_read_request",
+    "frame_read_reply",
+    "frame_read_reply_none",
+    "frame_ack",
+    "frame_ship",
+];
+
+/// `superblock` and `volumes`.
+pub fn superblock() -> Superblock {
+    Superblock {
+        generation: 41,
+        group: GROUP,
+        device: 2,
+        mode: Mode::Detached,
+        fenced: true,
+        clean: true,
+        prefer: true,
+        resume_alone: true,
+        usable: false,
+        block_size: 4096,
+        segment_bytes: 1 << 40,
+        epoch: 9,
+        lineage: LINEAGE,
+        hi: HI,
+        acked: ACKED,
+        need: NEED,
+        fl: FL,
+        consat: CONSAT,
+        own: LogState {
+            bytes: 64 << 20,
+            incarnation: 3,
+            tail_offset: 8192,
+            tail_sequence: 100,
+            durable: 99,
+        },
+        recv: LogState {
+            bytes: 64 << 20,
+            incarnation: 4,
+            tail_offset: 12_288,
+            tail_sequence: 200,
+            durable: 198,
+        },
+        volumes: vec![
+            VolumeSpec { id: 0, bytes: 1 << 40 },
+            VolumeSpec { id: 7, bytes: 512 },
+            VolumeSpec { id: 0xffff_fffe, bytes: (1 << 62) - 512 },
+        ],
+    }
+}
+
+/// The block that travels in the golden frames.
+pub fn data() -> Vec<u8> {
+    (0..512).map(|i| (i * 7 % 251) as u8).collect()
+}
+
+pub fn rows() -> [Row; 2] {
+    let stamp = |sequence| Stamp { epoch: 5, time: 1_700_000_000_123_456_789, sequence };
+    let block = |number| Block { volume: 7, number };
+    [
+        Row {
+            stamp: stamp(1),
+            block: block(1 << 40),
+            checksum: data_checksum(&data()),
+            index: 0,
+            count: 2,
+            has_data: true,
+        },
+        Row {
+            stamp: stamp(2),
+            block: block((1 << 40) + 1),
+            checksum: 0,
+            index: 1,
+            count: 2,
+            has_data: false,
+        },
+    ]
+}
+
+pub fn batch(log: Log) -> Header {
+    let own = log == Log::Own;
+    Header {
+        identity: Identity { log, device: 2, incarnation: if own { 3 } else { 4 } },
+        sequence: if own { 100 } else { 200 },
+        synced: if own { 99 } else { 150 },
+        previous: if own { Stamp::ZERO } else { HI },
+        rows: rows().to_vec(),
+    }
+}
+
+pub fn shipped() -> [Shipped; 2] {
+    let [first, second] = rows();
+    [
+        Shipped { row: first, remaining: Some(HI), total_remaining: true },
+        Shipped { row: second, remaining: None, total_remaining: false },
+    ]
+}
+
+pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
+    let block = Block { volume: 7, number: 1 << 40 };
+    match name {
+        "frame_hello" => Frame::Hello(Hello {
+            group: GROUP,
+            device: 2,
+            nonce: 77,
+            lineage: LINEAGE,
+            mode: Mode::Copying,
+            usable: true,
+            fenced: true,
+            epoch: 9,
+            hi: HI,
+            clk: NEED,
+            newest: ACKED,
+            credit: 1000,
+            block_size: 4096,
+            volumes: superblock().volumes[..2].to_vec(),
+        }),
+        "frame_takeover" => Frame::Takeover { epoch: 10, device: 2, nonce: 78 },
+        "frame_prototype" => Frame::Prototype {
+            nonce: 78,
+            grant: 10,
+            clk: NEED,
+            total: 5000,
+            first: 4096,
+            entries: vec![(block, HI), (Block { volume: 0, number: 12 }, ACKED)],
+        },
+        "frame_busy" => Frame::Busy { nonce: 78 },
+        "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block },
+        "frame_read_reply" => Frame::ReadReply { id: 79, row: Some(rows()[0]), data },
+        "frame_read_reply_none" => Frame::ReadReply { id: 79, row: None, data: &[] },
+        "frame_ack" => Frame::Ack { hi: HI, credit: 1000, clk: NEED },
+        "frame_ship" => {
+            Frame::Ship { previous: FL, clk: NEED, fenced: true, records: shipped().to_vec(), data }
+        }
+        other => panic!("no frame is called {other}"),
+    }
+}
