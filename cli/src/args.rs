@@ -1,0 +1,344 @@
+//! Every flag, once: parsing, help and defaults.
+//!
+//! Sizes are `512`, `64KiB`, `20MiB` (also `K`, `M`, `G`, `T`, which mean the same, and `kB`,
+//! `MB`, `GB`, `TB`, which are powers of ten). Times are `250us`, `5ms`, `1.5s`, `2m`, `-1h`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use afterimage::limits::Durability;
+
+use crate::trace::{Format, Input};
+
+/// Replication of block storage in time order, with a takeover that does not wait for the copy.
+#[derive(Debug, Parser)]
+#[command(name = "afterimage", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Replay block traces against a pair of devices, through takeovers, and prove the result
+    ///
+    /// Reads and writes go to device A. At the chosen points the host moves to the other device,
+    /// with whatever backlog the link has left, and goes on there at once. At the end both
+    /// directions drain, and both devices are compared with each other and with what was written.
+    Replay(Box<ReplayArgs>),
+}
+
+/// What to replay, and how.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// Files of one trace, plain or gzipped; `-` is the standard input
+    #[arg(value_name = "TRACE", required = true)]
+    pub traces: Vec<Input>,
+
+    /// Insist on this format of the trace instead of recognising it
+    #[arg(long, value_enum, help_heading = "Trace")]
+    pub format: Option<Format>,
+
+    /// Stop reading the trace after so many requests
+    #[arg(long, value_name = "N", help_heading = "Trace")]
+    pub limit_rows: Option<u64>,
+
+    /// Count rows that cannot be understood and leave them out
+    #[arg(long, help_heading = "Trace")]
+    pub skip_bad_rows: bool,
+
+    /// Replay the trace so many times in one run
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Trace",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub passes: u32,
+
+    /// Move the host to the other device at this point: a percentage of the requests, or a time
+    /// of the trace such as `90s`; may be given several times
+    #[arg(long, value_name = "POINT", value_parser = takeover_at, value_delimiter = ',',
+          help_heading = "Takeover and link")]
+    pub takeover_at: Vec<TakeoverAt>,
+
+    /// What the link carries a second in each direction [default: without limit]
+    #[arg(long, value_name = "SIZE/s", value_parser = rate, help_heading = "Takeover and link")]
+    pub link_rate: Option<u64>,
+
+    /// How long the link takes from one end to the other
+    #[arg(long, value_name = "TIME", value_parser = delay, default_value = "0s",
+          help_heading = "Takeover and link")]
+    pub link_delay: u64,
+
+    /// How far the clock of the host at device B is off; may be negative
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0s",
+          allow_hyphen_values = true, help_heading = "Takeover and link")]
+    pub skew: i64,
+
+    /// `max`, or how many times as fast as the trace's own clock
+    #[arg(long, value_name = "SPEED", value_parser = speed, default_value = "max",
+          help_heading = "Pace")]
+    pub speed: Speed,
+
+    /// Most requests in flight
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Pace",
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub depth: u32,
+
+    /// Size of each journal
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB",
+          help_heading = "Devices")]
+    pub journal_size: u64,
+
+    /// Size of a block: a power of two, 512 to 64KiB
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4KiB",
+          help_heading = "Devices")]
+    pub block_size: u64,
+
+    /// When a write counts as completed
+    #[arg(long, value_enum, default_value_t, help_heading = "Devices")]
+    pub durability: DurabilityArg,
+
+    /// Where to make the devices' directories [default: the system's temporary directory]
+    #[arg(long, value_name = "DIR", help_heading = "Devices")]
+    pub dir: Option<PathBuf>,
+
+    /// Leave the devices in DIR/a and DIR/b
+    #[arg(long, requires = "dir", help_heading = "Devices")]
+    pub keep: bool,
+
+    /// Keep the devices in memory instead of on disk
+    #[arg(long, conflicts_with_all = ["dir", "keep"], help_heading = "Devices")]
+    pub memory: bool,
+
+    /// Write everything measured to this file, for programs (docs/replay-json.md)
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub json: Option<PathBuf>,
+
+    /// Write an HdrHistogram interval log to this file
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub hlog: Option<PathBuf>,
+
+    /// Name of the run in every sector written (docs/payload.md) [default: from the clock]
+    #[arg(long, value_name = "N", help_heading = "Results")]
+    pub seed: Option<u64>,
+}
+
+/// Where in a trace a takeover comes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TakeoverAt {
+    /// Before the request at this percentage of all.
+    Percent(f64),
+    /// Before the first request at or after this time of the trace, in nanoseconds.
+    Time(u64),
+}
+
+/// How fast a trace is replayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// As fast as the devices answer.
+    Max,
+    /// So many times as fast as the trace's clock.
+    Times(f64),
+}
+
+/// [`Durability`] on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// Once it is durable
+    Strict,
+    /// Once it is in order, as with a disk's cache; flushes make durable
+    #[default]
+    Volatile,
+    /// As volatile, and flushes do not reach the disk
+    Never,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(arg: DurabilityArg) -> Durability {
+        match arg {
+            DurabilityArg::Strict => Durability::Strict,
+            DurabilityArg::Volatile => Durability::VolatileCache,
+            DurabilityArg::Never => Durability::Never,
+        }
+    }
+}
+
+/// A decimal number and the unit behind it.
+fn split_unit(word: &str) -> Result<(f64, &str), String> {
+    let end = word.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(word.len());
+    let (digits, unit) = word.split_at(end);
+    let number: f64 = digits.parse().map_err(|_| format!("'{word}' does not begin with a number"))?;
+    Ok((number, unit.trim()))
+}
+
+/// `number` of `unit`s as a whole number.
+fn scaled(word: &str, number: f64, unit: u64) -> Result<u64, String> {
+    let product = number * unit as f64;
+    if product >= (1u64 << 62) as f64 {
+        return Err(format!("'{word}' is too large"));
+    }
+    if product.fract() != 0.0 {
+        return Err(format!("'{word}' is not a whole number"));
+    }
+    Ok(product as u64)
+}
+
+/// A size in bytes.
+pub fn size(word: &str) -> Result<u64, String> {
+    let (number, unit) = split_unit(word)?;
+    let unit = match unit {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        other => return Err(format!("'{other}' is no unit of size; use KiB, MiB, GiB or TiB")),
+    };
+    scaled(word, number, unit)
+}
+
+/// A rate in bytes a second.
+pub fn rate(word: &str) -> Result<u64, String> {
+    match size(word.strip_suffix("/s").unwrap_or(word))? {
+        0 => Err("a link of rate 0 carries nothing".into()),
+        rate => Ok(rate),
+    }
+}
+
+/// A time in nanoseconds, before or after.
+pub fn time(word: &str) -> Result<i64, String> {
+    let (sign, digits) = match word.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, word.strip_prefix('+').unwrap_or(word)),
+    };
+    let (number, unit) = split_unit(digits)?;
+    let unit = match unit {
+        "ns" => 1,
+        "us" | "µs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" | "min" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        "d" => 86_400_000_000_000,
+        "" if number == 0.0 => 1,
+        "" => return Err(format!("'{word}' has no unit; use ns, us, ms, s, m, h or d")),
+        other => return Err(format!("'{other}' is no unit of time; use ns, us, ms, s, m, h or d")),
+    };
+    // Below 2^62, so it fits.
+    Ok(sign * scaled(word, number, unit)? as i64)
+}
+
+/// A time in nanoseconds that is not negative.
+pub fn delay(word: &str) -> Result<u64, String> {
+    u64::try_from(time(word)?).map_err(|_| format!("'{word}' is negative"))
+}
+
+/// A point of a trace.
+pub fn takeover_at(word: &str) -> Result<TakeoverAt, String> {
+    let Some(number) = word.strip_suffix('%') else {
+        return delay(word)
+            .map(TakeoverAt::Time)
+            .map_err(|e| format!("{e}; a point of a trace is a percentage or a time"));
+    };
+    match number.trim().parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(TakeoverAt::Percent(percent)),
+        _ => Err(format!("'{word}' is not between 0% and 100%")),
+    }
+}
+
+/// A speed.
+pub fn speed(word: &str) -> Result<Speed, String> {
+    if word == "max" {
+        return Ok(Speed::Max);
+    }
+    match word.strip_suffix('x').unwrap_or(word).parse::<f64>() {
+        Ok(times) if times.is_finite() && times > 0.0 => Ok(Speed::Times(times)),
+        _ => Err(format!("'{word}' is neither 'max' nor a number above 0")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<ReplayArgs, String> {
+        let words = format!("afterimage replay {words}");
+        match Cli::try_parse_from(words.split_whitespace()).map_err(|e| e.to_string())?.command {
+            Command::Replay(args) => Ok(*args),
+        }
+    }
+
+    #[test]
+    fn the_flags_are_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("512"), Ok(512));
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("1.5M"), Ok(3 << 19));
+        assert_eq!(size("2GB"), Ok(2_000_000_000));
+        assert_eq!(rate("20MiB/s"), Ok(20 << 20));
+        assert_eq!(rate("20MiB"), Ok(20 << 20));
+        for wrong in ["", "x", "-1", "1.5", "12Q", "9999999TiB", "1e9", "nan"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert!(rate("0").is_err());
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(time("5ms"), Ok(5_000_000));
+        assert_eq!(time("-1h"), Ok(-3_600_000_000_000));
+        assert_eq!(time("1.5s"), Ok(1_500_000_000));
+        assert_eq!(time("0"), Ok(0));
+        for wrong in ["5", "ms", "--1h", "1y", "1.5ns", "99999999d"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+        assert!(delay("-1s").is_err());
+    }
+
+    #[test]
+    fn points_and_speeds() {
+        assert_eq!(takeover_at("50%"), Ok(TakeoverAt::Percent(50.0)));
+        assert_eq!(takeover_at("90s"), Ok(TakeoverAt::Time(90_000_000_000)));
+        assert!(takeover_at("101%").is_err() && takeover_at("-1%").is_err());
+        assert!(takeover_at("50").is_err_and(|e| e.contains("percentage")));
+        assert_eq!(speed("max"), Ok(Speed::Max));
+        assert_eq!(speed("10"), Ok(Speed::Times(10.0)));
+        assert!(speed("0").is_err() && speed("inf").is_err() && speed("fast").is_err());
+    }
+
+    #[test]
+    fn a_command_line_as_in_the_documentation() {
+        let args = parse(
+            "--takeover-at 30% --takeover-at 60%,90s --link-rate 20MiB/s --link-delay 5ms \
+             --skew -1h --block-size 64KiB a.csv b.csv -",
+        )
+        .unwrap();
+        assert_eq!(args.takeover_at.len(), 3);
+        assert_eq!(args.link_rate, Some(20 << 20));
+        assert_eq!(args.link_delay, 5_000_000);
+        assert_eq!(args.skew, -3_600_000_000_000);
+        assert_eq!(args.block_size, 65_536);
+        assert_eq!(args.traces.last(), Some(&Input::Stdin));
+        assert_eq!((args.depth, args.speed, args.passes), (32, Speed::Max, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert!(parse("").is_err());
+        assert!(parse("--keep a.csv").is_err());
+        assert!(parse("--memory --dir d a.csv").is_err());
+        assert!(parse("--depth 0 a.csv").is_err());
+        assert!(parse("--passes 0 a.csv").is_err());
+        assert!(parse("--format nonsense a.csv").is_err());
+    }
+}

@@ -1,0 +1,521 @@
+//! The hosts: one thread issues the trace's requests to whichever device the host is on, keeps so
+//! many of them in flight, checks every answer, and moves to the other device when it is time.
+//!
+//! - A request is issued as pieces that a device takes; it is done when all of them are. Pieces of
+//!   at most `depth` are in flight.
+//! - Most are complete when `submit` returns. The others are polled; when nothing moves, the
+//!   thread sleeps until the device says that something may have.
+//! - At a takeover no new piece is issued until the other device serves and every piece at the old
+//!   one has ended. Those refused are issued again there, in their order, as new writes.
+//! - Latency counts from the issue, or, against the trace's clock, from the moment at which the
+//!   trace would have issued the request: what waits for its turn has been waiting since then.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::IoSlice;
+use std::time::Duration;
+
+use afterimage::Device;
+use afterimage::error::{Error, Kind};
+use afterimage::event::Status;
+use afterimage::failover::Takeover;
+use afterimage::limits::Limits;
+use afterimage::request::{Completion, Op, Request, Session, Ticket};
+use afterimage::unit::Stamp;
+
+use super::meter::{Meter, Metric};
+use super::oracle::{Number, Oracle, PendingRead};
+use super::pair::{NAMES, Pair};
+use super::pattern::{self, Origin, SECTOR};
+use super::plan::{Piece, Plan, discarded, sectors};
+use super::progress::Progress;
+use super::stall::Stall;
+use crate::args::Speed;
+use crate::exit::Failure;
+use crate::trace::Action;
+
+/// How long the host sleeps at most when nothing moves.
+const NAP_NS: u64 = 1_000_000;
+
+/// Waking takes this long: nearer to its time the next request is waited for awake.
+const WAKE_NS: u64 = 80_000;
+
+/// Pieces issued before those in flight are looked at.
+const BURST: usize = 8;
+
+/// How the hosts behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Most pieces in flight.
+    pub depth: usize,
+    /// The pace.
+    pub speed: Speed,
+    /// The hosts' time of the trace's beginning, in nanoseconds since 1970; `None` leaves the
+    /// time of writes to the devices.
+    pub starts_at: Option<u64>,
+    /// How far the clock of the host at B is off.
+    pub skew_ns: i64,
+}
+
+/// A move of the host from one device to the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Move {
+    /// The device that the host moved to.
+    pub to: usize,
+    /// Requests issued before.
+    pub row: u64,
+    /// What the device reported.
+    pub takeover: Takeover,
+    /// Records that the peer still had to ship: the higher of what was durable there at the
+    /// request, and what was when this device was ready.
+    pub backlog_records: u64,
+    /// Their bytes.
+    pub backlog_bytes: u64,
+    /// Pieces that were refused and issued again.
+    pub reissued: u64,
+    /// What the old device calls the acknowledgement of the last record that was owed.
+    pub caught_up: usize,
+    /// When the first read that needed the other device was done.
+    pub first_remote_read_at: Option<u64>,
+}
+
+/// A request of which pieces are in flight or still to come.
+struct Job {
+    /// From when its latency counts.
+    since: Option<u64>,
+    left: usize,
+    remote: bool,
+}
+
+/// A piece in flight.
+struct Flight {
+    piece: Piece,
+    ticket: Ticket,
+    write: Option<Number>,
+    read: Option<PendingRead>,
+}
+
+/// See the module.
+pub struct Host<'a> {
+    pair: &'a Pair,
+    plan: &'a Plan<'a>,
+    manner: Manner,
+    active: usize,
+    session: Session,
+    limits: Limits,
+    /// What was written and must be seen.
+    pub oracle: Oracle,
+    /// What was measured.
+    pub meter: Meter,
+    /// The takeovers so far.
+    pub moves: Vec<Move>,
+    /// When every tenth of every pass began, and when the last ended.
+    pub tenths: Vec<u64>,
+    points: VecDeque<u64>,
+    /// Whether refused pieces are to be issued again elsewhere.
+    moving: bool,
+    next_row: u64,
+    began_at: u64,
+    jobs: HashMap<u64, Job>,
+    /// Pieces to be issued, before any new request.
+    ready: BTreeMap<(u64, u32), Piece>,
+    in_flight: Vec<Flight>,
+    payload: Vec<u8>,
+    buffers: Vec<Vec<u8>>,
+    progress: Progress,
+    stall: Stall,
+}
+
+impl<'a> Host<'a> {
+    /// A host at device A, about to issue what `plan` has and to move before the requests
+    /// `points`.
+    pub fn new(
+        pair: &'a Pair,
+        plan: &'a Plan<'a>,
+        points: VecDeque<u64>,
+        manner: Manner,
+        oracle: Oracle,
+        meter: Meter,
+    ) -> Result<Host<'a>, Failure> {
+        let now = pair.clock.monotonic();
+        let session = pair.devices[0].session();
+        Ok(Host {
+            pair,
+            plan,
+            manner,
+            active: 0,
+            session: session.map_err(|e| Failure::device("opening a session at device a", &e))?,
+            limits: pair.devices[0].limits(),
+            oracle,
+            meter,
+            moves: Vec::new(),
+            tenths: Vec::new(),
+            points,
+            moving: false,
+            next_row: 0,
+            began_at: now,
+            jobs: HashMap::new(),
+            ready: BTreeMap::new(),
+            in_flight: Vec::new(),
+            payload: Vec::new(),
+            buffers: Vec::new(),
+            progress: Progress::new(plan.len()),
+            stall: Stall::new(now),
+        })
+    }
+
+    /// Issues everything and waits for the answers.
+    pub fn replay(&mut self) -> Result<(), Failure> {
+        self.began_at = self.now();
+        loop {
+            let heard = self.device().heard();
+            if self.is_takeover_due() {
+                self.take_over()?;
+                continue;
+            }
+            let issued = self.issue()?;
+            let moved = self.poll()? + issued > 0;
+            if self.is_done() {
+                break;
+            }
+            self.look(moved)?;
+            if !moved {
+                self.sleep(heard);
+            }
+        }
+        self.tenths.push(self.now());
+        Ok(())
+    }
+
+    /// Waits until both directions are empty: everything written is acknowledged by the peer and
+    /// in both normal volumes.
+    pub fn drain(&mut self) -> Result<(), Failure> {
+        self.progress.say("draining both directions");
+        let flushed = self.session.flush();
+        flushed.map_err(|e| self.failed("flushing", &e))?;
+        let newest = self.oracle.sealed();
+        loop {
+            let status = self.pair.status();
+            let empty = |s: &Status| {
+                s.backlog_records == 0 && s.unreflected_records == 0 && s.owed_blocks == 0
+            };
+            let arrived = |s: &Status| s.acked.max(s.hi) >= newest && s.reflected >= newest;
+            if status.iter().all(|s| empty(s) && arrived(s)) {
+                break;
+            }
+            self.look(false)?;
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        let now = self.now();
+        self.end_interval(now);
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        self.pair.clock.monotonic()
+    }
+
+    fn device(&self) -> &'a Device {
+        &self.pair.devices[self.active]
+    }
+
+    fn failed(&self, doing: &str, error: &Error) -> Failure {
+        let name = NAMES[self.active];
+        Failure::device(format_args!("{doing} at device {name}"), error)
+    }
+
+    fn is_done(&self) -> bool {
+        self.next_row == self.plan.len()
+            && self.points.is_empty()
+            && self.ready.is_empty()
+            && self.in_flight.is_empty()
+    }
+
+    /// When the trace's clock, as fast as it runs here, issues the request `row`.
+    fn due_at(&self, row: u64) -> Option<u64> {
+        match self.manner.speed {
+            Speed::Times(times) if row < self.plan.len() => {
+                Some(self.began_at + (self.plan.row(row).time_ns as f64 / times) as u64)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_takeover_due(&self) -> bool {
+        self.points.front().is_some_and(|&point| point <= self.next_row)
+            && self.due_at(self.next_row).is_none_or(|due| due <= self.now())
+    }
+
+    /// The next piece whose time has come.
+    fn next(&mut self) -> Option<Piece> {
+        if self.ready.is_empty() && !self.is_takeover_due() && self.next_row < self.plan.len() {
+            let due = self.due_at(self.next_row);
+            if due.is_some_and(|due| due > self.now()) {
+                return None;
+            }
+            let row = self.next_row;
+            if row % self.plan.rows_per_pass() == self.tenth_begins(row) {
+                self.tenths.push(self.now());
+            }
+            self.next_row += 1;
+            self.begin(row, due);
+        }
+        self.ready.pop_first().map(|(_, piece)| piece)
+    }
+
+    /// The request at which the next tenth begins, in its pass.
+    fn tenth_begins(&self, row: u64) -> u64 {
+        let rows = self.plan.rows_per_pass();
+        let tenth = (row % rows * 10).div_ceil(rows);
+        tenth * rows / 10
+    }
+
+    fn begin(&mut self, row: u64, since: Option<u64>) {
+        let pieces = self.plan.begin(row, &self.limits);
+        self.jobs.insert(row, Job { since, left: pieces.len(), remote: false });
+        self.ready.extend(pieces.into_iter().map(|piece| ((piece.row, piece.part), piece)));
+    }
+
+    /// Issues a few pieces if they are due and there is room in flight; how many.
+    fn issue(&mut self) -> Result<usize, Failure> {
+        for issued in 0..BURST {
+            if self.in_flight.len() >= self.manner.depth {
+                return Ok(issued);
+            }
+            let Some(piece) = self.next() else { return Ok(issued) };
+            self.submit(piece)?;
+        }
+        Ok(BURST)
+    }
+
+    fn submit(&mut self, piece: Piece) -> Result<(), Failure> {
+        let Piece { row, volume, fua, .. } = piece;
+        let epoch = self.session.epoch();
+        let mut request = Request::flush();
+        let mut write = None;
+        match piece.action {
+            Action::Flush => (),
+            Action::Read { offset, length } => {
+                let mut buffer = self.buffers.pop().unwrap_or_default();
+                buffer.resize(length as usize, 0);
+                pattern::spoil(&mut buffer);
+                request = Request::read(volume, offset, buffer);
+            }
+            Action::Write { offset, length } => {
+                let range = sectors(offset, length);
+                let (sector, count) = (range.start, (range.end - range.start) as u32);
+                let number = self.oracle.write(volume, range, false, epoch);
+                let run = self.oracle.run();
+                let first =
+                    Origin { run, volume, sector, write: number.into(), row, index: 0, count };
+                self.payload.resize(length as usize, 0);
+                pattern::fill(&mut self.payload, first);
+                write = Some(number);
+            }
+            Action::Discard { offset, length } => {
+                let range = discarded(offset, length, self.limits.block_size);
+                write = Some(self.oracle.write(volume, range, true, epoch));
+                request = Request { volume, offset, op: Op::Discard(length), ..Request::flush() };
+            }
+        }
+        let slices = [IoSlice::new(&self.payload)];
+        if let Action::Write { offset, .. } = piece.action {
+            request = Request::write(volume, offset, &slices);
+        }
+        request = Request { fua, host_time: self.host_time(row), ..request };
+        let issued_at = self.pair.clock.monotonic();
+        let ticket = self.session.submit(request);
+        let ticket = ticket.map_err(|e| self.failed(&format!("request {row}"), &e))?;
+        self.jobs.get_mut(&row).expect("it has begun").since.get_or_insert(issued_at);
+        let mut flight = Flight { piece, ticket, write, read: None };
+        let durable = fua || piece.action == Action::Flush;
+        if durable && self.manner.depth == 1 {
+            // Nothing else to do: lead the commit instead of waking somebody for it.
+            let Flight { piece, ticket, write, read } = flight;
+            return self.complete(piece, write, read, ticket.wait());
+        }
+        match flight.ticket.poll() {
+            Some(outcome) => self.complete(piece, write, None, outcome),
+            None => {
+                if let Action::Read { offset, length } = piece.action {
+                    let range = sectors(offset, length);
+                    flight.read = Some(self.oracle.read_pending(volume, range));
+                }
+                self.in_flight.push(flight);
+                Ok(())
+            }
+        }
+    }
+
+    fn host_time(&self, row: u64) -> Option<u64> {
+        let time = self.manner.starts_at?.saturating_add(self.plan.row(row).time_ns);
+        match self.active {
+            0 => Some(time),
+            _ => Some(time.saturating_add_signed(self.manner.skew_ns)),
+        }
+    }
+
+    /// Looks at everything in flight; how many pieces ended.
+    fn poll(&mut self) -> Result<usize, Failure> {
+        let (mut at, mut ended) = (0, 0);
+        while at < self.in_flight.len() {
+            match self.in_flight[at].ticket.poll() {
+                None => at += 1,
+                Some(outcome) => {
+                    let Flight { piece, write, read, .. } = self.in_flight.remove(at);
+                    self.complete(piece, write, read, outcome)?;
+                    ended += 1;
+                }
+            }
+        }
+        Ok(ended)
+    }
+
+    fn complete(
+        &mut self,
+        piece: Piece,
+        write: Option<Number>,
+        read: Option<PendingRead>,
+        outcome: Result<Completion, Error>,
+    ) -> Result<(), Failure> {
+        let now = self.now();
+        let done = match outcome {
+            Ok(done) => done,
+            Err(error) if self.moving && error.kind().is_retryable() => {
+                return self.refused(piece, write);
+            }
+            Err(error) if error.kind() == Kind::JournalFull => return self.refused(piece, write),
+            Err(error) => return Err(self.failed(&format!("request {}", piece.row), &error)),
+        };
+        self.meter.journal_full.add(done.waited_ns, now);
+        if let Some(number) = write {
+            self.oracle.write_done(number, done.stamp);
+        }
+        if let (Action::Read { offset, .. }, Some(buffer)) = (piece.action, done.buffer) {
+            let sector = offset / SECTOR as u64;
+            self.oracle.read_done(piece.volume, sector, &buffer, read.as_ref());
+            self.buffers.push(buffer);
+            if done.remote_blocks > 0
+                && let Some(last) = self.moves.last_mut()
+            {
+                last.first_remote_read_at.get_or_insert(now);
+            }
+        }
+        let job = self.jobs.get_mut(&piece.row).expect("its pieces are not all done");
+        job.remote |= done.remote_blocks > 0;
+        job.left -= 1;
+        if piece.then {
+            let rest = self.plan.rest(piece.row, &self.limits);
+            job.left += rest.len();
+            self.ready.extend(rest.into_iter().map(|piece| ((piece.row, piece.part), piece)));
+        } else if job.left == 0 {
+            let job = self.jobs.remove(&piece.row).expect("just looked at");
+            let action = self.plan.row(piece.row).action;
+            let metric = match action {
+                Action::Read { .. } if job.remote => Metric::ReadRemote,
+                Action::Read { .. } => Metric::ReadLocal,
+                Action::Write { .. } | Action::Discard { .. } => Metric::Write,
+                Action::Flush => Metric::Flush,
+            };
+            self.meter.record(metric, now.saturating_sub(job.since.unwrap_or(now)));
+            self.meter.counts.add(action);
+        }
+        Ok(())
+    }
+
+    /// The piece was not done: it is issued again, before anything newer.
+    fn refused(&mut self, piece: Piece, write: Option<Number>) -> Result<(), Failure> {
+        if let Some(number) = write {
+            self.oracle.write_refused(number);
+        }
+        self.ready.insert((piece.row, piece.part), piece);
+        Ok(())
+    }
+
+    /// Moves the host to the other device.
+    fn take_over(&mut self) -> Result<(), Failure> {
+        self.points.pop_front();
+        let (old, to) = (self.active, 1 - self.active);
+        let device = &self.pair.devices[to];
+        let failed = |e: &Error| Failure::device(format_args!("taking over at {}", NAMES[to]), e);
+        let waiting = self.ready.len();
+        let before = self.pair.devices[old].status();
+        self.moving = true;
+        device.begin_takeover().map_err(|e| failed(&e))?;
+        let mut takeover = None;
+        let mut after = None;
+        loop {
+            let heard = device.heard();
+            let moved = self.poll()? > 0;
+            if takeover.is_none()
+                && let Some(outcome) = device.poll_takeover()
+            {
+                takeover = Some(outcome.map_err(|e| failed(&e))?);
+                after = Some(self.pair.devices[old].status());
+            }
+            if takeover.is_some() && self.in_flight.is_empty() {
+                break;
+            }
+            self.look(moved)?;
+            if !moved {
+                device.wait(heard, Duration::from_nanos(NAP_NS / 5));
+            }
+        }
+        self.moving = false;
+        let (takeover, after) = takeover.zip(after).expect("the loop ends with both");
+        self.active = to;
+        self.session = device.session().map_err(|e| failed(&e))?;
+        let held = if after.backlog_records > before.backlog_records { after } else { before };
+        self.meter.record(Metric::Takeover, takeover.ready_at - takeover.requested_at);
+        // Owed by the old device: once that is acknowledged, the new one has it.
+        let need = if takeover.owed_blocks == 0 { Stamp::ZERO } else { device.status().need };
+        let caught_up = self.pair.watches[old].await_acknowledged(need, || {
+            (self.pair.devices[old].status().acked >= need).then(|| self.now())
+        });
+        self.moves.push(Move {
+            caught_up,
+            to,
+            row: self.next_row,
+            takeover,
+            backlog_records: held.backlog_records,
+            backlog_bytes: held.backlog_bytes,
+            reissued: (self.ready.len() - waiting) as u64,
+            first_remote_read_at: None,
+        });
+        Ok(())
+    }
+
+    /// Sleeps until something may have moved, or the next request is due.
+    fn sleep(&self, heard: u64) {
+        let mut nap = NAP_NS;
+        if self.in_flight.len() < self.manner.depth
+            && let Some(due) = self.due_at(self.next_row)
+        {
+            nap = nap.min(due.saturating_sub(self.now()));
+        }
+        match nap.checked_sub(WAKE_NS) {
+            Some(nap) => self.device().wait(heard, Duration::from_nanos(nap)),
+            None => std::hint::spin_loop(),
+        }
+    }
+
+    /// What has to be done from time to time.
+    fn look(&mut self, moved: bool) -> Result<(), Failure> {
+        let now = self.now();
+        if self.meter.is_interval_over(now) {
+            self.end_interval(now);
+        }
+        if self.progress.is_due(now) {
+            self.progress.draw(now, self.next_row, &self.pair.status());
+        }
+        if moved {
+            self.stall.moved(now);
+            return Ok(());
+        }
+        self.stall.check(now, self.pair)
+    }
+
+    fn end_interval(&mut self, now: u64) {
+        let mut lags = self.pair.watches.each_ref().map(|watch| watch.lag());
+        self.meter.end_interval(now, lags.iter_mut().map(|lag| &mut **lag));
+    }
+}

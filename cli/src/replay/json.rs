@@ -1,0 +1,229 @@
+//! Everything that a replay has measured and checked, as one document (`--json`). The table on
+//! the terminal is made from it too, so the two never differ.
+//!
+//! `docs/replay-json.md` describes it. Within a version, fields are added and never change their
+//! meaning.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::meter::Metric;
+
+/// The version of the document.
+pub const VERSION: u32 = 1;
+
+/// A replay's results. Times are in nanoseconds, sizes in bytes, unless a name says otherwise.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md describes every field, once")]
+pub struct Document {
+    pub version: u32,
+    pub program: String,
+    pub held: bool,
+    pub trace: TraceInfo,
+    pub settings: Settings,
+    pub requests: Requests,
+    pub latency_ns: Latencies,
+    pub takeovers: Vec<TakeoverInfo>,
+    pub journal_full: JournalFullInfo,
+    pub pace: Pace,
+    pub verification: Verification,
+}
+
+/// What was replayed.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct TraceInfo {
+    pub files: Vec<String>,
+    pub format: String,
+    pub rows: u64,
+    pub rows_read: u64,
+    pub bad_rows: u64,
+    pub empty_rows: u64,
+    pub other_rows: u64,
+    pub rounded_rows: u64,
+    pub volumes: u64,
+    pub volume_bytes: u64,
+    pub span_ns: u64,
+    pub has_time: bool,
+    pub start_unix_ns: Option<u64>,
+}
+
+/// How it was replayed.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct Settings {
+    pub passes: u32,
+    pub depth: u32,
+    /// `None`: as fast as possible.
+    pub speed: Option<f64>,
+    pub block_bytes: u64,
+    pub journal_bytes: u64,
+    pub link_bytes_per_s: Option<u64>,
+    pub link_delay_ns: u64,
+    pub skew_ns: i64,
+    pub durability: String,
+    pub memory: bool,
+    pub run: String,
+    pub directory: Option<String>,
+}
+
+/// Requests and bytes of one kind.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct RequestCount {
+    pub requests: u64,
+    pub bytes: u64,
+}
+
+/// Requests by kind.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct Requests {
+    pub read: RequestCount,
+    pub write: RequestCount,
+    pub discard: RequestCount,
+    pub flush: RequestCount,
+    pub total: RequestCount,
+}
+
+/// What a histogram says.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct Latency {
+    pub count: u64,
+    pub mean: f64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    #[serde(rename = "p99.9")]
+    pub p999: u64,
+    pub max: u64,
+}
+
+impl Latency {
+    /// Sums up `values`.
+    pub fn of(values: &Histogram<u64>) -> Latency {
+        Latency {
+            count: values.len(),
+            mean: values.mean(),
+            p50: values.value_at_quantile(0.5),
+            p90: values.value_at_quantile(0.9),
+            p99: values.value_at_quantile(0.99),
+            p999: values.value_at_quantile(0.999),
+            max: values.max(),
+        }
+    }
+}
+
+/// Latencies by metric.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct Latencies {
+    pub write: Latency,
+    pub flush: Latency,
+    pub read_local: Latency,
+    pub read_remote: Latency,
+    pub lag: Latency,
+    pub takeover: Latency,
+}
+
+impl Latencies {
+    /// Takes them from wherever they are.
+    pub fn from(mut of: impl FnMut(Metric) -> Latency) -> Latencies {
+        Latencies {
+            write: of(Metric::Write),
+            flush: of(Metric::Flush),
+            read_local: of(Metric::ReadLocal),
+            read_remote: of(Metric::ReadRemote),
+            lag: of(Metric::Lag),
+            takeover: of(Metric::Takeover),
+        }
+    }
+
+    /// The one of `metric`.
+    pub fn get(&self, metric: Metric) -> &Latency {
+        match metric {
+            Metric::Write => &self.write,
+            Metric::Flush => &self.flush,
+            Metric::ReadLocal => &self.read_local,
+            Metric::ReadRemote => &self.read_remote,
+            Metric::Lag => &self.lag,
+            Metric::Takeover => &self.takeover,
+        }
+    }
+}
+
+/// One takeover. Times count from the request to take over.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct TakeoverInfo {
+    pub to: String,
+    pub before_row: u64,
+    pub at_ns: u64,
+    pub epoch: u64,
+    pub backlog_records: u64,
+    pub backlog_blocks: u64,
+    pub backlog_bytes: u64,
+    pub reissued: u64,
+    pub ready_ns: u64,
+    pub first_remote_read_ns: Option<u64>,
+    pub caught_up_ns: Option<u64>,
+}
+
+/// Time lost to full journals.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct JournalFullInfo {
+    pub requests: u64,
+    pub longest_ns: u64,
+    pub lost_ns: u64,
+}
+
+/// How fast it went.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct Pace {
+    pub replay_ns: u64,
+    pub drain_ns: u64,
+    pub requests_per_s: f64,
+    pub bytes_per_s: f64,
+    /// Requests a second in every tenth of every pass.
+    pub tenths: Vec<Vec<f64>>,
+}
+
+/// What was checked, and what did not hold.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct Verification {
+    pub reads: u64,
+    pub read_sectors: u64,
+    pub read_zero_sectors: u64,
+    pub stamps: u64,
+    pub written_sectors: u64,
+    pub devices: Vec<DeviceAtRest>,
+    pub devices_equal: bool,
+    pub violations: u64,
+    pub first_violations: Vec<String>,
+}
+
+/// A device's volumes after the end.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct DeviceAtRest {
+    pub name: String,
+    pub data_sectors: u64,
+    pub digest: String,
+}
+
+/// Writes the document to `path`.
+pub fn write(document: &Document, path: &Path) -> std::io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    serde_json::to_writer_pretty(&mut file, document)?;
+    file.write_all(b"\n")?;
+    file.flush()
+}

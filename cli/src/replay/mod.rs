@@ -1,0 +1,270 @@
+//! `afterimage replay`: a real trace against a pair of devices, through takeovers, with proof.
+//!
+//! [`pair`] makes the devices and [`plan`] cuts the trace into pieces; [`host`] issues them, moves
+//! from device to device, and tells [`oracle`] of everything that it does and sees. The payload
+//! ([`pattern`]) names its write, so the oracle knows at once whether an answer can be right. At
+//! the end [`verify`] compares the volumes. [`meter`] keeps the figures, [`json`] and [`report`]
+//! give them to programs and to people, [`hlog`] to HdrHistogram's tools.
+
+mod hlog;
+mod host;
+pub mod json;
+mod meter;
+pub mod oracle;
+mod pair;
+pub mod pattern;
+mod plan;
+mod progress;
+mod report;
+mod stall;
+mod verify;
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use host::{Host, Manner, Move};
+use json::{
+    DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, Pace, RequestCount, Requests,
+    TakeoverInfo, TraceInfo, Verification,
+};
+use meter::{Count, Meter};
+use oracle::Oracle;
+use pair::{NAMES, Pair};
+use plan::Plan;
+use verify::AtRest;
+
+use crate::args::{ReplayArgs, Speed};
+use crate::exit::{Exit, Failure};
+use crate::trace::{self, Input, Options, Trace};
+
+/// The hosts' time when a trace that does not know its own begins: 2020-01-01.
+const SOME_TIME_NS: u64 = 1_577_836_800_000_000_000;
+
+/// Replays, verifies, and reports.
+pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
+    let options = Options {
+        format: args.format,
+        skip_bad_rows: args.skip_bad_rows,
+        limit_rows: args.limit_rows,
+    };
+    let trace = trace::read(&args.traces, &options)?;
+    check(args, &trace)?;
+    // Made first: no replay should end in a result that cannot be written.
+    let hlog = match &args.hlog {
+        None => None,
+        Some(path) => Some(
+            hlog::Hlog::create(path).map_err(|error| Failure::output(path.display(), &error))?,
+        ),
+    };
+    let run = run_name(args);
+    let mut pair = Pair::new(args, &trace, u128::from(run))?;
+    let plan = Plan::new(&trace, args.passes);
+    let manner = Manner {
+        depth: args.depth as usize,
+        speed: args.speed,
+        starts_at: trace.has_time.then(|| trace.start_unix_ns.unwrap_or(SOME_TIME_NS)),
+        skew_ns: args.skew,
+    };
+    let oracle = Oracle::new(run, pair.devices[0].limits().block_size);
+    let began = pair.clock.monotonic();
+    let points = plan.takeovers(&args.takeover_at);
+    let mut host = Host::new(&pair, &plan, points, manner, oracle, Meter::new(hlog, began))?;
+    host.replay()?;
+    let replayed = pair.clock.monotonic();
+    host.drain()?;
+    let drained = pair.clock.monotonic();
+    let Host { mut oracle, mut meter, moves, tenths, .. } = host;
+    pair.close()?;
+    oracle.check_stamps_unique();
+    let at_rest = verify::verify(&pair, &mut oracle)?;
+    let hlog_written = meter.finish();
+    let held = oracle.findings().count() == 0;
+    let directory = if held && !args.keep { None } else { pair.keep() };
+
+    let document = Document {
+        version: json::VERSION,
+        program: concat!("afterimage ", env!("CARGO_PKG_VERSION")).into(),
+        held,
+        trace: trace_info(args, &trace),
+        settings: json::Settings {
+            directory: directory.map(|path| path.display().to_string()),
+            ..settings(args, run)
+        },
+        requests: requests(&meter),
+        latency_ns: Latencies::from(|metric| Latency::of(meter.total(metric))),
+        takeovers: takeovers(&pair, &moves, began),
+        journal_full: JournalFullInfo {
+            requests: meter.journal_full.requests,
+            longest_ns: meter.journal_full.longest_ns,
+            lost_ns: meter.journal_full.lost_ns,
+        },
+        pace: Pace {
+            replay_ns: replayed - began,
+            drain_ns: drained - replayed,
+            requests_per_s: per_second(meter.counts.total().requests, replayed - began),
+            bytes_per_s: per_second(moved_bytes(&meter), replayed - began),
+            tenths: rates(&plan, &tenths),
+        },
+        verification: verification(&oracle, &at_rest),
+    };
+    show(&document)?;
+    if let Some(path) = &args.json {
+        let written = json::write(&document, path);
+        written.map_err(|error| Failure::output(path.display(), &error))?;
+    }
+    if let Some(path) = &args.hlog {
+        hlog_written.map_err(|error| Failure::output(path.display(), &error))?;
+    }
+    Ok(if held { Exit::Held } else { Exit::NotHeld })
+}
+
+/// What only the trace can tell to be impossible.
+fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
+    if trace.rows.is_empty() {
+        return Err(Failure::new(Exit::BadTrace, "the trace has no requests to replay"));
+    }
+    if !trace.has_time && args.speed != Speed::Max {
+        let story = format!("--speed needs a trace with times; this one ({}) has none", trace.format);
+        return Err(Failure::new(Exit::Usage, story));
+    }
+    Ok(())
+}
+
+/// The name of this run, in every payload.
+fn run_name(args: &ReplayArgs) -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let seed = args.seed.unwrap_or_else(now);
+    xxhash_rust::xxh3::xxh3_64(&seed.to_le_bytes()) | 1
+}
+
+fn show(document: &Document) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match write!(out, "{}", report::Table(document)).and_then(|()| out.flush()) {
+        // Whoever reads has read enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Failure::output("the results", &error)),
+    }
+}
+
+fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
+    let file = |input: &Input| match input {
+        Input::Stdin => "-".to_string(),
+        Input::Path(path) => path.display().to_string(),
+    };
+    TraceInfo {
+        files: args.traces.iter().map(file).collect(),
+        format: trace.format.to_string(),
+        rows: trace.rows.len() as u64,
+        rows_read: trace.rows_read,
+        bad_rows: trace.bad_rows,
+        empty_rows: trace.empty_rows,
+        other_rows: trace.other_rows,
+        rounded_rows: trace.rounded_rows,
+        volumes: trace.volumes.len() as u64,
+        volume_bytes: trace.volumes.iter().map(|volume| volume.bytes).sum(),
+        span_ns: trace.rows.last().map_or(0, |row| row.time_ns),
+        has_time: trace.has_time,
+        start_unix_ns: trace.start_unix_ns,
+    }
+}
+
+fn settings(args: &ReplayArgs, run: u64) -> json::Settings {
+    json::Settings {
+        passes: args.passes,
+        depth: args.depth,
+        speed: match args.speed {
+            Speed::Max => None,
+            Speed::Times(times) => Some(times),
+        },
+        block_bytes: args.block_size,
+        journal_bytes: args.journal_size,
+        link_bytes_per_s: args.link_rate,
+        link_delay_ns: args.link_delay,
+        skew_ns: args.skew,
+        durability: format!("{:?}", args.durability).to_lowercase(),
+        memory: args.memory,
+        run: format!("{run:016x}"),
+        directory: None,
+    }
+}
+
+fn requests(meter: &Meter) -> Requests {
+    let of = |Count { requests, bytes }| RequestCount { requests, bytes };
+    let counts = &meter.counts;
+    Requests {
+        read: of(counts.read),
+        write: of(counts.write),
+        discard: of(counts.discard),
+        flush: of(counts.flush),
+        total: of(counts.total()),
+    }
+}
+
+/// Bytes of requests that carry data.
+fn moved_bytes(meter: &Meter) -> u64 {
+    meter.counts.read.bytes + meter.counts.write.bytes
+}
+
+fn takeovers(pair: &Pair, moves: &[Move], began: u64) -> Vec<TakeoverInfo> {
+    let info = |at: usize| {
+        let Move { to, takeover, .. } = moves[at];
+        let requested_at = takeover.requested_at;
+        let since = |moment: u64| moment.saturating_sub(requested_at);
+        let caught_up = match takeover.owed_blocks {
+            0 => Some(takeover.ready_at),
+            _ => pair.watches[1 - to].acknowledged_at(moves[at].caught_up),
+        };
+        TakeoverInfo {
+            to: NAMES[to].into(),
+            before_row: moves[at].row,
+            at_ns: requested_at - began,
+            epoch: takeover.epoch,
+            backlog_records: moves[at].backlog_records,
+            backlog_blocks: takeover.owed_blocks,
+            backlog_bytes: moves[at].backlog_bytes,
+            reissued: moves[at].reissued,
+            ready_ns: since(takeover.ready_at),
+            first_remote_read_ns: moves[at].first_remote_read_at.map(since),
+            caught_up_ns: caught_up.map(since),
+        }
+    };
+    (0..moves.len()).map(info).collect()
+}
+
+fn per_second(number: u64, ns: u64) -> f64 {
+    number as f64 * 1e9 / ns.max(1) as f64
+}
+
+/// Requests a second by tenths, pass by pass; none for traces too short to have tenths.
+fn rates(plan: &Plan<'_>, began: &[u64]) -> Vec<Vec<f64>> {
+    let rows = plan.rows_per_pass();
+    if rows < 10 {
+        return Vec::new();
+    }
+    let length = |tenth: u64| (tenth + 1) * rows / 10 - tenth * rows / 10;
+    let rate = |(at, pair): (usize, &[u64])| per_second(length(at as u64 % 10), pair[1] - pair[0]);
+    let rates: Vec<f64> = began.windows(2).enumerate().map(rate).collect();
+    rates.chunks(10).map(<[f64]>::to_vec).collect()
+}
+
+fn verification(oracle: &Oracle, at_rest: &[AtRest; 2]) -> Verification {
+    let (checked, findings) = (oracle.checked(), oracle.findings());
+    let device = |(at_rest, name): (&AtRest, &str)| DeviceAtRest {
+        name: name.into(),
+        data_sectors: at_rest.sectors,
+        digest: format!("{:016x}", at_rest.digest),
+    };
+    let devices: Vec<DeviceAtRest> = at_rest.iter().zip(NAMES).map(device).collect();
+    Verification {
+        reads: checked.reads,
+        read_sectors: checked.sectors,
+        read_zero_sectors: checked.zero_sectors,
+        stamps: checked.stamps,
+        written_sectors: oracle.written().count() as u64,
+        devices_equal: devices[0].digest == devices[1].digest
+            && devices[0].data_sectors == devices[1].data_sectors,
+        devices,
+        violations: findings.count(),
+        first_violations: findings.first().iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,518 @@
+//! What the hosts must see: every write with its stamp, and which write each sector shows.
+//!
+//! The devices promise one history: writes ordered by their stamps, an order that never
+//! contradicts real time. So the oracle needs no model of replication:
+//! - the image follows the highest stamp of each sector ([`Image`]);
+//! - a read may show, of each sector, the newest write completed before the read was issued, or
+//!   one with a higher stamp: completed meanwhile, or still in flight. Zeros may be shown where
+//!   nothing was written, or where such a write is a discard. What a read has shown, no later read
+//!   may go behind;
+//! - a write's stamp is above every stamp completed, or shown by a read, before it was issued;
+//! - a refused write is never shown: it was not admitted;
+//! - no two records have the same stamp.
+//!
+//! What cannot be decided while a write is in flight, because its stamp is not known, is decided
+//! when it completes. The oracle is told of everything by one thread, in the order of real time.
+
+mod findings;
+mod image;
+#[cfg(test)]
+mod tests;
+
+pub use findings::{Finding, Findings};
+pub use image::{Image, Number};
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use afterimage::unit::Stamp;
+
+use super::pattern::{self, Content, Origin, SECTOR};
+
+/// A moment: how many things had happened by then.
+type Tick = u64;
+
+/// One write, discards included.
+struct Write {
+    volume: u32,
+    begin: u64,
+    end: u64,
+    /// A discard: it shows as zeros, and no sector names it.
+    zero: bool,
+    state: State,
+    /// Of its first block; each further block's sequence is one higher.
+    stamp: Stamp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    InFlight,
+    Done,
+    Refused,
+}
+
+/// What is known of a write in flight.
+struct Flying {
+    number: Number,
+    /// The tenure it was issued in.
+    epoch: u64,
+    issued: Tick,
+    /// Its stamp must be above this.
+    above: Stamp,
+    /// A read has shown it.
+    shown: Option<Shown>,
+}
+
+struct Shown {
+    since: Tick,
+    /// The highest of its blocks that was shown, counted from its first.
+    block: u32,
+    /// The newest completed write that it was shown in place of.
+    instead_of: Number,
+    /// The lowest stamp of those issued after that and completed.
+    later: Option<Stamp>,
+}
+
+/// A sector was shown as `older` and then, by a later read, as `newer`.
+struct Pair {
+    volume: u32,
+    sector: u64,
+    older: Number,
+    newer: Number,
+}
+
+/// What a read that did not complete at once may show.
+pub struct PendingRead {
+    issued: Tick,
+    floors: Vec<Number>,
+    /// Sectors that an earlier read showed as a write still in flight.
+    shown: Vec<(u64, Number)>,
+}
+
+/// How much was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Reads.
+    pub reads: u64,
+    /// Sectors of reads.
+    pub sectors: u64,
+    /// Those of them that were zeros.
+    pub zero_sectors: u64,
+    /// Stamps of completed writes.
+    pub stamps: u64,
+}
+
+/// See the module.
+pub struct Oracle {
+    run: u64,
+    block_sectors: u64,
+    image: Image,
+    /// By number; the first stands for "nothing written".
+    writes: Vec<Write>,
+    flying: Vec<Flying>,
+    /// Discards completed, in the order in which they did.
+    zeroed: Vec<(Tick, Number)>,
+    /// Sectors that a read has shown as a write still in flight.
+    shown: HashMap<(u32, u64), Number>,
+    pairs: Vec<Pair>,
+    tick: Tick,
+    /// The highest stamp completed, or shown and completed since.
+    sealed: Stamp,
+    checked: Checked,
+    findings: Findings,
+}
+
+impl Oracle {
+    /// Nothing written yet. `run` is in every payload.
+    pub fn new(run: u64, block_size: u32) -> Oracle {
+        let state = State::Done;
+        let nothing =
+            Write { volume: 0, begin: 0, end: 0, zero: true, state, stamp: Stamp::ZERO };
+        Oracle {
+            run,
+            block_sectors: u64::from(block_size) / SECTOR as u64,
+            image: Image::default(),
+            writes: vec![nothing],
+            flying: Vec::new(),
+            zeroed: Vec::new(),
+            shown: HashMap::new(),
+            pairs: Vec::new(),
+            tick: 0,
+            sealed: Stamp::ZERO,
+            checked: Checked::default(),
+            findings: Findings::default(),
+        }
+    }
+
+    /// What did not hold so far.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+
+    /// Notes something that did not hold, seen elsewhere.
+    pub fn find(&mut self, finding: Finding) {
+        self.findings.add(finding);
+    }
+
+    /// Notes several such things.
+    pub fn find_all(&mut self, findings: &Findings) {
+        self.findings.add_all(findings);
+    }
+
+    /// How much was checked so far.
+    pub fn checked(&self) -> Checked {
+        self.checked
+    }
+
+    /// The name of the run.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The highest stamp completed so far, that of a request's last block.
+    pub fn sealed(&self) -> Stamp {
+        self.sealed
+    }
+
+    /// A write of `sectors` is about to be issued in the tenure `epoch`; its number. `zero`: a
+    /// discard, whose sectors are those that it will make zero.
+    pub fn write(&mut self, volume: u32, sectors: Range<u64>, zero: bool, epoch: u64) -> Number {
+        self.tick += 1;
+        let number = Number::try_from(self.writes.len()).expect("fewer writes than 2^32");
+        let Range { start: begin, end } = sectors;
+        let state = State::InFlight;
+        self.writes.push(Write { volume, begin, end, zero, state, stamp: Stamp::ZERO });
+        let (issued, above) = (self.tick, self.sealed);
+        self.flying.push(Flying { number, epoch, issued, above, shown: None });
+        number
+    }
+
+    /// The write has completed.
+    pub fn write_done(&mut self, number: Number, stamp: Option<Stamp>) {
+        let flying = self.land(number);
+        self.write_mut(number).state = State::Done;
+        let Write { volume, begin, end, zero, .. } = *self.write_of(number);
+        let Some(stamp) = stamp else {
+            // A discard of no whole block is no record.
+            if begin < end {
+                self.findings.add(Finding::NoStamp { number });
+            }
+            return;
+        };
+        self.checked.stamps += 1;
+        self.write_mut(number).stamp = stamp;
+        if stamp.epoch != flying.epoch {
+            self.findings.add(Finding::WrongEpoch { number, stamp, epoch: flying.epoch });
+        }
+        if stamp <= flying.above {
+            self.findings.add(Finding::StampTooLow { number, stamp, above: flying.above });
+        }
+        for other in &mut self.flying {
+            if let Some(shown) = &mut other.shown
+                && shown.since < flying.issued
+            {
+                shown.later = Some(shown.later.map_or(stamp, |later| later.min(stamp)));
+            }
+        }
+        if let Some(shown) = flying.shown {
+            self.settle_shown(number, stamp, &shown);
+        }
+        let blocks = end.div_ceil(self.block_sectors) - begin / self.block_sectors;
+        self.sealed = self.sealed.max(later(stamp, blocks.saturating_sub(1) as u32));
+        self.settle_pairs();
+        self.apply(number, volume, begin..end);
+        if zero {
+            self.zeroed.push((self.tick, number));
+        }
+        // Discards leave no mark on pages never written: one that completed while this was in
+        // flight may yet be the newer.
+        for at in self.zeroed_since(flying.issued)..self.zeroed.len() {
+            let zeroed = self.zeroed[at].1;
+            let Write { volume: of, begin: from, end: to, .. } = *self.write_of(zeroed);
+            if of == volume && zeroed != number {
+                self.apply(zeroed, volume, begin.max(from)..end.min(to));
+            }
+        }
+    }
+
+    /// The write was refused: it must never be shown.
+    pub fn write_refused(&mut self, number: Number) {
+        let flying = self.land(number);
+        self.write_mut(number).state = State::Refused;
+        if flying.shown.is_some() {
+            self.shown.retain(|_, &mut shown| shown != number);
+            self.findings.add(Finding::RefusedShown { number });
+        }
+    }
+
+    /// A read of `sectors` was issued and did not complete at once. Nothing else must have been
+    /// told to the oracle since it was issued.
+    pub fn read_pending(&mut self, volume: u32, sectors: Range<u64>) -> PendingRead {
+        self.tick += 1;
+        let floors = self.image.get_range(volume, sectors.clone());
+        let shown = match self.shown.is_empty() {
+            true => Vec::new(),
+            false => sectors
+                .filter_map(|sector| Some((sector, *self.shown.get(&(volume, sector))?)))
+                .collect(),
+        };
+        PendingRead { issued: self.tick, floors, shown }
+    }
+
+    /// A read from `sector` on has returned `data`. `pending`: what was noted when it was issued,
+    /// unless it completed at once.
+    pub fn read_done(
+        &mut self,
+        volume: u32,
+        sector: u64,
+        data: &[u8],
+        pending: Option<&PendingRead>,
+    ) {
+        let count = (data.len() / SECTOR) as u64;
+        let at_once;
+        let pending = match pending {
+            Some(pending) => pending,
+            None => {
+                at_once = self.read_pending(volume, sector..sector + count);
+                &at_once
+            }
+        };
+        self.tick += 1;
+        self.checked.reads += 1;
+        self.checked.sectors += count;
+        for (at, bytes) in data.chunks_exact(SECTOR).enumerate() {
+            let floor = pending.floors[at];
+            let sector = sector + at as u64;
+            match pattern::content(bytes) {
+                Content::Zeros => {
+                    self.checked.zero_sectors += 1;
+                    let shown = pending.shown.iter().find(|(of, _)| *of == sector).map(|s| s.1);
+                    self.check_zeros(volume, sector, floor, shown, pending.issued);
+                }
+                Content::Written(origin) => {
+                    if let Some(number) = self.named(volume, sector, &origin) {
+                        self.check_write(volume, sector, floor, number, pending);
+                    }
+                }
+                Content::Damaged(what) => {
+                    self.findings.add(Finding::Damaged { volume, sector, what });
+                }
+            }
+        }
+    }
+
+    /// Compares one sector of a volume at rest with the image; whether it shows a write.
+    pub fn at_rest(&self, volume: u32, sector: u64, bytes: &[u8]) -> Result<bool, Finding> {
+        let expected = self.image.get(volume, sector);
+        let shows = |number| Err(Finding::WrongAtRest { volume, sector, expected, number });
+        match pattern::content(bytes) {
+            Content::Zeros if self.write_of(expected).zero => Ok(false),
+            Content::Zeros => shows(0),
+            Content::Damaged(what) => Err(Finding::Damaged { volume, sector, what }),
+            Content::Written(origin) => match self.check_name(volume, sector, &origin)? {
+                number if number == expected => Ok(true),
+                number => shows(number),
+            },
+        }
+    }
+
+    /// Every sector that a volume at rest must show a write at: volume, sector, number.
+    pub fn written(&self) -> impl Iterator<Item = (u32, u64, Number)> {
+        self.image.sectors().filter(|&(_, _, number)| !self.write_of(number).zero)
+    }
+
+    /// All writes are done: no two records may have one stamp.
+    pub fn check_stamps_unique(&mut self) {
+        let block = |sector: u64| sector / self.block_sectors;
+        let done = self.writes.iter().zip(0..).skip(1);
+        let mut stamps: Vec<(Stamp, u64, Number)> = done
+            .filter(|(write, _)| write.state == State::Done && write.begin < write.end)
+            .map(|(write, number)| {
+                let blocks = block(write.end - 1) - block(write.begin) + 1;
+                (write.stamp, blocks, number)
+            })
+            .collect();
+        stamps.sort_unstable();
+        for pair in stamps.windows(2) {
+            let ((stamp, blocks, first), (next, _, second)) = (pair[0], pair[1]);
+            if later(stamp, (blocks - 1) as u32) >= next {
+                self.findings.add(Finding::SameStamp { stamp: next, first, second });
+            }
+        }
+    }
+
+    fn write_of(&self, number: Number) -> &Write {
+        &self.writes[number as usize]
+    }
+
+    fn write_mut(&mut self, number: Number) -> &mut Write {
+        &mut self.writes[number as usize]
+    }
+
+    /// Takes a write out of those in flight.
+    fn land(&mut self, number: Number) -> Flying {
+        self.tick += 1;
+        let at = self.flying.iter().rposition(|flying| flying.number == number);
+        self.flying.swap_remove(at.expect("a write ends once"))
+    }
+
+    /// Lets the image show a completed write wherever its stamp is the highest.
+    fn apply(&mut self, number: Number, volume: u32, sectors: Range<u64>) {
+        let Oracle { image, writes, .. } = self;
+        let Write { stamp, zero, .. } = writes[number as usize];
+        let change = |shown: &mut Number| {
+            if writes[*shown as usize].stamp < stamp {
+                *shown = number;
+            }
+        };
+        match zero {
+            true => image.update_present(volume, sectors, change),
+            false => image.update(volume, sectors, change),
+        }
+    }
+
+    /// Where the discards begin that completed after `tick`.
+    fn zeroed_since(&self, tick: Tick) -> usize {
+        self.zeroed.partition_point(|&(at, _)| at < tick)
+    }
+
+    /// The write that a sector names, unless it cannot be.
+    fn named(&mut self, volume: u32, sector: u64, origin: &Origin) -> Option<Number> {
+        self.check_name(volume, sector, origin).map_err(|finding| self.findings.add(finding)).ok()
+    }
+
+    fn check_name(
+        &self,
+        volume: u32,
+        sector: u64,
+        origin: &Origin,
+    ) -> Result<Number, Finding> {
+        if (origin.run, origin.volume, origin.sector) != (self.run, volume, sector) {
+            return Err(Finding::Misplaced { volume, sector, origin: *origin });
+        }
+        let write = self.writes.get(origin.write as usize).filter(|write| {
+            !write.zero && write.volume == volume && (write.begin..write.end).contains(&sector)
+        });
+        match write {
+            None => Err(Finding::Misplaced { volume, sector, origin: *origin }),
+            Some(write) if write.state == State::Refused => {
+                Err(Finding::RefusedShown { number: origin.write as Number })
+            }
+            Some(_) => Ok(origin.write as Number),
+        }
+    }
+
+    fn check_write(
+        &mut self,
+        volume: u32,
+        sector: u64,
+        floor: Number,
+        number: Number,
+        pending: &PendingRead,
+    ) {
+        if number != floor {
+            if self.write_of(number).state == State::InFlight {
+                self.show(volume, sector, floor, number);
+            } else if self.write_of(number).stamp < self.write_of(floor).stamp {
+                let expected = floor;
+                self.findings.add(Finding::Stale { volume, sector, expected, number });
+            }
+        }
+        for &(of, older) in &pending.shown {
+            if of == sector && older != number {
+                self.pairs.push(Pair { volume, sector, older, newer: number });
+                self.settle_pairs();
+            }
+        }
+    }
+
+    /// A read showed a write in flight in place of `floor`.
+    fn show(&mut self, volume: u32, sector: u64, floor: Number, number: Number) {
+        let block = (sector / self.block_sectors
+            - self.write_of(number).begin / self.block_sectors) as u32;
+        let floor_stamp = self.write_of(floor).stamp;
+        let Oracle { flying, writes, tick, .. } = self;
+        let flying = flying.iter_mut().find(|flying| flying.number == number);
+        let shown = flying.expect("it is in flight").shown.get_or_insert(Shown {
+            since: *tick,
+            block,
+            instead_of: floor,
+            later: None,
+        });
+        shown.block = shown.block.max(block);
+        if floor_stamp > writes[shown.instead_of as usize].stamp {
+            shown.instead_of = floor;
+        }
+        self.shown.insert((volume, sector), number);
+    }
+
+    /// A write that reads had shown while it was in flight has completed.
+    fn settle_shown(&mut self, number: Number, stamp: Stamp, shown: &Shown) {
+        if stamp < self.write_of(shown.instead_of).stamp {
+            let Write { volume, begin: sector, .. } = *self.write_of(number);
+            let expected = shown.instead_of;
+            self.findings.add(Finding::Stale { volume, sector, expected, number });
+        }
+        let above = later(stamp, shown.block);
+        if let Some(stamp) = shown.later.filter(|&stamp| stamp <= above) {
+            self.findings.add(Finding::StampTooLow { number, stamp, above });
+        }
+        for flying in self.flying.iter_mut().filter(|flying| flying.issued > shown.since) {
+            flying.above = flying.above.max(above);
+        }
+        self.shown.retain(|_, &mut shown| shown != number);
+    }
+
+    /// Decides what can be decided now about sectors that two reads showed differently.
+    fn settle_pairs(&mut self) {
+        let Oracle { pairs, writes, findings, .. } = self;
+        pairs.retain(|&Pair { volume, sector, older, newer }| {
+            let (first, second) = (&writes[older as usize], &writes[newer as usize]);
+            if first.state == State::InFlight || second.state == State::InFlight {
+                return true;
+            }
+            if first.state == State::Done && second.stamp < first.stamp {
+                let (expected, number) = (older, newer);
+                findings.add(Finding::Stale { volume, sector, expected, number });
+            }
+            false
+        });
+    }
+
+    /// Zeros were read where `floor` was the newest completed write when the read was issued and
+    /// `shown`, if any, had been shown.
+    fn check_zeros(
+        &mut self,
+        volume: u32,
+        sector: u64,
+        floor: Number,
+        shown: Option<Number>,
+        issued: Tick,
+    ) {
+        if self.write_of(floor).zero && shown.is_none() {
+            return;
+        }
+        let floor_stamp = self.write_of(floor).stamp;
+        let shown_issued = shown.and_then(|number| {
+            self.flying.iter().find(|flying| flying.number == number).map(|flying| flying.issued)
+        });
+        let covers = |number: Number| {
+            let write = self.write_of(number);
+            write.zero && write.volume == volume && (write.begin..write.end).contains(&sector)
+        };
+        let since = self.zeroed_since(issued.min(shown_issued.unwrap_or(Tick::MAX)));
+        let explained = self.flying.iter().any(|flying| covers(flying.number))
+            || self.zeroed[since..].iter().any(|&(_, number)| {
+                covers(number) && self.write_of(number).stamp > floor_stamp
+            });
+        if !explained {
+            let expected = shown.unwrap_or(floor);
+            self.findings.add(Finding::Stale { volume, sector, expected, number: 0 });
+        }
+    }
+}
+
+/// The stamp of the block `count` blocks after the one stamped `first`.
+fn later(first: Stamp, count: u32) -> Stamp {
+    Stamp { sequence: first.sequence.saturating_add(count), ..first }
+}

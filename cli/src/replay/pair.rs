@@ -1,0 +1,248 @@
+//! The pair under test: two devices, in directories or in memory, the line between them, their
+//! background threads, and what they report while they run.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use afterimage::Device;
+use afterimage::clock::{Clock, SystemClock};
+use afterimage::event::{Event, Status};
+use afterimage::format::superblock::VolumeSpec;
+use afterimage::limits::{Geometry, Settings};
+use afterimage::link::{Line, memory_link};
+use afterimage::storage::{Directory, Memory, Storage};
+use afterimage::threads::Threads;
+use afterimage::unit::Stamp;
+
+use super::meter::Track;
+use crate::args::ReplayArgs;
+use crate::exit::{Exit, Failure};
+use crate::trace::Trace;
+
+/// A write waits for the journal as long as it takes: a full one slows a replay, no more.
+const FOR_EVER_NS: u64 = u64::MAX / 4;
+
+/// How long a remote read or a takeover waits for the peer, besides what the line takes.
+const PATIENCE_NS: u64 = 60_000_000_000;
+
+/// How long the two devices may take to find each other, besides what the line takes.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// Names of the devices, in the order of their numbers.
+pub const NAMES: [&str; 2] = ["a", "b"];
+
+/// Where the devices' files are.
+enum Place {
+    Memory,
+    /// Removed at the end.
+    Temporary(tempfile::TempDir),
+    Kept(PathBuf),
+}
+
+/// What a device has reported.
+#[derive(Default)]
+pub struct Watch {
+    /// Shipping lag of every record acknowledged.
+    lag: Mutex<Track>,
+    /// Stamps whose acknowledgement by the peer is awaited, and when it came.
+    awaited: Mutex<Vec<(Stamp, Option<u64>)>>,
+    disconnected: Mutex<Option<String>>,
+}
+
+/// Two devices that replicate. The first is A.
+pub struct Pair {
+    /// The devices.
+    pub devices: [Arc<Device>; 2],
+    /// What they reported.
+    pub watches: [Arc<Watch>; 2],
+    /// Their storage.
+    pub storages: [Arc<dyn Storage>; 2],
+    /// The clock of both, and of the host.
+    pub clock: Arc<dyn Clock>,
+    threads: Vec<Threads>,
+    place: Place,
+}
+
+impl Pair {
+    /// Makes the devices that `args` ask for, large enough for `trace`, opens and connects them.
+    pub fn new(args: &ReplayArgs, trace: &Trace, group: u128) -> Result<Pair, Failure> {
+        let place = Place::new(args)?;
+        let mut storages: Vec<Arc<dyn Storage>> = Vec::new();
+        for name in NAMES {
+            storages.push(match place.directory(name) {
+                None => Arc::new(Memory::new()),
+                Some(path) => {
+                    let doing = format_args!("making the device {}", path.display());
+                    Arc::new(Directory::create(&path).map_err(|e| Failure::storage(doing, &e))?)
+                }
+            });
+        }
+        let storages: [Arc<dyn Storage>; 2] = storages.try_into().ok().expect("two were made");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let settings = Settings {
+            durability: args.durability.into(),
+            admit_timeout_ns: FOR_EVER_NS,
+            remote_read_timeout_ns: PATIENCE_NS + 8 * args.link_delay,
+            takeover_timeout_ns: PATIENCE_NS + 8 * args.link_delay,
+            ..Settings::default()
+        };
+        let volumes = (0u32..).zip(&trace.volumes);
+        let volumes = volumes.map(|(id, volume)| VolumeSpec { id, bytes: volume.bytes }).collect();
+        let geometry = Geometry {
+            block_size: u32::try_from(args.block_size).unwrap_or(u32::MAX),
+            journal_bytes: args.journal_size,
+            ..Geometry::new(group, 1, volumes)
+        };
+        let open = |at: usize| -> Result<Arc<Device>, Failure> {
+            let name = NAMES[at];
+            let geometry = Geometry { device: at as u64 + 1, ..geometry.clone() };
+            Device::create(&*storages[at], &geometry, at == 0)
+                .map_err(|e| Failure::device(format_args!("making device {name}"), &e))?;
+            Device::open(storages[at].clone(), clock.clone(), settings.clone())
+                .map_err(|e| Failure::device(format_args!("opening device {name}"), &e))
+        };
+        let devices = [open(0)?, open(1)?];
+        let watches = [Arc::new(Watch::default()), Arc::new(Watch::default())];
+        let mut pair = Pair { devices, watches, storages, clock, threads: Vec::new(), place };
+        pair.connect(Line { rate: args.link_rate, delay_ns: args.link_delay })?;
+        Ok(pair)
+    }
+
+    fn connect(&mut self, line: Line) -> Result<(), Failure> {
+        let (end_a, end_b) = memory_link(line, self.clock.clone());
+        for ((device, watch), end) in self.devices.iter().zip(&self.watches).zip([end_a, end_b]) {
+            let watch = watch.clone();
+            device.on_event(Box::new(move |event| watch.note(event)));
+            let failed = |e| Failure::device("starting a device", &e);
+            self.threads.push(Threads::start(device).map_err(failed)?);
+            device.connect(Arc::new(end)).map_err(failed)?;
+        }
+        let until = self.clock.monotonic()
+            + CONNECT.as_nanos() as u64
+            + line.delay_ns.saturating_mul(8);
+        while !self.devices.iter().all(|device| device.status().connected) {
+            if self.clock.monotonic() > until {
+                return Err(Failure::new(Exit::Device, "the two devices do not find each other"));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    /// Where both stand.
+    pub fn status(&self) -> [Status; 2] {
+        [self.devices[0].status(), self.devices[1].status()]
+    }
+
+    /// Stops the background and closes both devices.
+    pub fn close(&mut self) -> Result<(), Failure> {
+        for threads in self.threads.drain(..) {
+            threads.stop();
+        }
+        for (device, name) in self.devices.iter().zip(NAMES) {
+            let doing = format_args!("closing device {name}");
+            device.close().map_err(|e| Failure::device(doing, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the devices' directories whatever was asked for; where they are, if anywhere.
+    pub fn keep(&mut self) -> Option<PathBuf> {
+        let place = std::mem::replace(&mut self.place, Place::Memory);
+        let path = match place {
+            Place::Memory => return None,
+            Place::Temporary(directory) => directory.keep(),
+            Place::Kept(path) => path,
+        };
+        self.place = Place::Kept(path.clone());
+        Some(path)
+    }
+}
+
+impl Place {
+    fn new(args: &ReplayArgs) -> Result<Place, Failure> {
+        let make = |parent: &Path| {
+            std::fs::create_dir_all(parent)?;
+            tempfile::Builder::new().prefix("afterimage-").tempdir_in(parent)
+        };
+        let parent = match &args.dir {
+            _ if args.memory => return Ok(Place::Memory),
+            Some(dir) if args.keep => return Ok(Place::Kept(dir.clone())),
+            Some(dir) => dir.clone(),
+            None => std::env::temp_dir(),
+        };
+        let doing = format_args!("making a directory in {}", parent.display());
+        make(&parent).map(Place::Temporary).map_err(|e| Failure::storage(doing, &e))
+    }
+
+    fn directory(&self, name: &str) -> Option<PathBuf> {
+        match self {
+            Place::Memory => None,
+            Place::Temporary(directory) => Some(directory.path().join(name)),
+            Place::Kept(path) => Some(path.join(name)),
+        }
+    }
+}
+
+impl Watch {
+    fn note(&self, event: &Event<'_>) {
+        match event {
+            Event::Acknowledged { records, at } => {
+                let mut lag = lock(&self.lag);
+                for record in *records {
+                    lag.record(at.saturating_sub(record.written_at));
+                }
+                drop(lag);
+                let newest = records.last().map_or(Stamp::ZERO, |record| record.stamp);
+                for (stamp, reached) in lock(&self.awaited).iter_mut() {
+                    if *stamp <= newest {
+                        reached.get_or_insert(*at);
+                    }
+                }
+            }
+            Event::Disconnected(why) => {
+                lock(&self.disconnected).get_or_insert_with(|| why.to_string());
+            }
+            _ => (),
+        }
+    }
+
+    /// The shipping lag so far.
+    pub fn lag(&self) -> MutexGuard<'_, Track> {
+        lock(&self.lag)
+    }
+
+    /// Notes when the peer has acknowledged everything up to `stamp`; a name for
+    /// [`Watch::acknowledged_at`]. `already`: the time now, if it has; asked after the note is
+    /// made, so that neither way is missed.
+    pub fn await_acknowledged(
+        &self,
+        stamp: Stamp,
+        already: impl FnOnce() -> Option<u64>,
+    ) -> usize {
+        let name = {
+            let mut awaited = lock(&self.awaited);
+            awaited.push((stamp, None));
+            awaited.len() - 1
+        };
+        if let Some(now) = already() {
+            lock(&self.awaited)[name].1.get_or_insert(now);
+        }
+        name
+    }
+
+    /// When the peer had acknowledged what was awaited, if it has.
+    pub fn acknowledged_at(&self, name: usize) -> Option<u64> {
+        lock(&self.awaited)[name].1
+    }
+
+    /// Why the connection was lost, if it ever was.
+    pub fn disconnected(&self) -> Option<String> {
+        lock(&self.disconnected).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,254 @@
+//! What is to be done, in order: the trace's requests, pass after pass, the points at which the
+//! host moves, and how a request is cut into pieces that a device takes.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use afterimage::limits::Limits;
+
+use super::pattern::SECTOR;
+use crate::args::TakeoverAt;
+use crate::trace::{Action, Row, Trace};
+
+/// What lies between the end of one pass and the beginning of the next, on the trace's clock.
+const PASS_GAP_NS: u64 = 1_000_000;
+
+/// The requests of a replay. A request is named by its number in the replay, from 0.
+pub struct Plan<'a> {
+    trace: &'a Trace,
+    passes: u32,
+}
+
+/// A piece of a request, small enough for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The request.
+    pub row: u64,
+    /// Which piece of it; pieces are issued in this order.
+    pub part: u32,
+    /// The volume.
+    pub volume: u32,
+    /// What is asked for.
+    pub action: Action,
+    /// Complete only once durable.
+    pub fua: bool,
+    /// More pieces of the request follow once this one, a flush, is done.
+    pub then: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// `trace`, so many times in a row.
+    pub fn new(trace: &'a Trace, passes: u32) -> Plan<'a> {
+        Plan { trace, passes }
+    }
+
+    /// How many requests there are.
+    pub fn len(&self) -> u64 {
+        self.rows_per_pass() * u64::from(self.passes)
+    }
+
+    /// Requests of one pass.
+    pub fn rows_per_pass(&self) -> u64 {
+        self.trace.rows.len() as u64
+    }
+
+    /// What the trace's clock shows for a whole pass.
+    pub fn pass_ns(&self) -> u64 {
+        self.trace.rows.last().map_or(0, |row| row.time_ns + PASS_GAP_NS)
+    }
+
+    /// The request `number`, its time counted on through the passes.
+    pub fn row(&self, number: u64) -> Row {
+        let (pass, at) = (number / self.rows_per_pass(), number % self.rows_per_pass());
+        let row = self.trace.rows[at as usize];
+        Row { time_ns: row.time_ns + pass * self.pass_ns(), ..row }
+    }
+
+    /// Before which requests the host moves, in order; a number beyond the last is the end.
+    pub fn takeovers(&self, points: &[TakeoverAt]) -> VecDeque<u64> {
+        let mut rows: Vec<u64> = points.iter().map(|&point| self.point(point)).collect();
+        rows.sort_unstable();
+        rows.into()
+    }
+
+    fn point(&self, point: TakeoverAt) -> u64 {
+        let len = self.len();
+        match point {
+            TakeoverAt::Percent(percent) => ((len as f64 * percent / 100.0).round() as u64).min(len),
+            TakeoverAt::Time(time) => {
+                let (mut low, mut high) = (0, len);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    match self.row(middle).time_ns < time {
+                        true => low = middle + 1,
+                        false => high = middle,
+                    }
+                }
+                low
+            }
+        }
+    }
+
+    /// The pieces to begin the request `number` with: all of it, or the flush that it asks for
+    /// before anything else.
+    pub fn begin(&self, number: u64, limits: &Limits) -> Vec<Piece> {
+        let row = self.row(number);
+        if row.preflush && row.action != Action::Flush {
+            let (volume, action) = (row.volume, Action::Flush);
+            return vec![Piece { row: number, part: 0, volume, action, fua: false, then: true }];
+        }
+        self.rest(number, limits)
+    }
+
+    /// The pieces of the request `number` without a flush in front.
+    pub fn rest(&self, number: u64, limits: &Limits) -> Vec<Piece> {
+        let Row { volume, fua, action, .. } = self.row(number);
+        let mut pieces = Vec::with_capacity(1);
+        let mut add = |action| {
+            // Part 0 is the flush in front, if there is one.
+            let part = pieces.len() as u32 + 1;
+            pieces.push(Piece { row: number, part, volume, action, fua, then: false });
+        };
+        let block = u64::from(limits.block_size);
+        let most = limits.request_bytes_max;
+        match action {
+            Action::Flush => add(action),
+            Action::Read { offset, length } => cut(offset, length, most, block)
+                .for_each(|(offset, length)| add(Action::Read { offset, length })),
+            Action::Write { offset, length } => cut(offset, length, most, block)
+                .for_each(|(offset, length)| add(Action::Write { offset, length })),
+            Action::Discard { offset, length } => cut(offset, length, limits.zero_bytes_max, block)
+                .for_each(|(offset, length)| add(Action::Discard { offset, length })),
+        }
+        pieces
+    }
+}
+
+/// A range cut into pieces of at most `most` bytes, at the ends of blocks.
+fn cut(offset: u64, length: u64, most: u64, block: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = offset + length;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let begin = at;
+            at = match end - begin <= most {
+                true => end,
+                false => (begin + most) / block * block,
+            };
+            debug_assert!(at > begin, "a piece holds a block at least");
+            (begin, at - begin)
+        })
+    })
+}
+
+/// The sectors of a range of bytes.
+pub fn sectors(offset: u64, length: u64) -> Range<u64> {
+    offset / SECTOR as u64..(offset + length) / SECTOR as u64
+}
+
+/// The sectors that a discard makes zero: those of the whole blocks in it. Parts of blocks at the
+/// edges stay as they are.
+pub fn discarded(offset: u64, length: u64, block_size: u32) -> Range<u64> {
+    let block = u64::from(block_size);
+    let begin = offset.next_multiple_of(block);
+    let end = (offset + length) / block * block;
+    sectors(begin, end.saturating_sub(begin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::{Format, VolumeInfo};
+    use proptest::prelude::*;
+
+    fn trace(times: &[u64]) -> Trace {
+        let action = Action::Write { offset: 512, length: 9 * 4096 };
+        let row = |&time_ns| Row { time_ns, volume: 0, fua: true, preflush: true, action };
+        Trace {
+            rows: times.iter().map(row).collect(),
+            volumes: vec![VolumeInfo { name: "v".into(), bytes: 1 << 20 }],
+            format: Format::Fio,
+            rows_read: times.len() as u64,
+            bad_rows: 0,
+            empty_rows: 0,
+            other_rows: 0,
+            rounded_rows: 0,
+            has_time: true,
+            start_unix_ns: None,
+        }
+    }
+
+    const LIMITS: Limits = Limits {
+        block_size: 4096,
+        alignment: 512,
+        request_bytes_max: 4 * 4096,
+        zero_bytes_max: 8 * 4096,
+    };
+
+    #[test]
+    fn passes_follow_each_other() {
+        let trace = trace(&[0, 10, 10]);
+        let plan = Plan::new(&trace, 2);
+        assert_eq!((plan.len(), plan.pass_ns()), (6, 1_000_010));
+        let times: Vec<u64> = (0..6).map(|number| plan.row(number).time_ns).collect();
+        assert_eq!(times, [0, 10, 10, 1_000_010, 1_000_020, 1_000_020]);
+    }
+
+    #[test]
+    fn takeovers_come_in_order() {
+        let trace = trace(&[0, 10, 10, 30]);
+        let plan = Plan::new(&trace, 1);
+        let points = [
+            TakeoverAt::Percent(100.0),
+            TakeoverAt::Time(10),
+            TakeoverAt::Percent(50.0),
+            TakeoverAt::Percent(0.0),
+            TakeoverAt::Time(31),
+        ];
+        assert_eq!(plan.takeovers(&points), [0, 1, 2, 4, 4]);
+    }
+
+    #[test]
+    fn a_flush_comes_first_and_then_the_pieces() {
+        let trace = trace(&[0]);
+        let plan = Plan::new(&trace, 1);
+        let first = plan.begin(0, &LIMITS);
+        assert_eq!((first.len(), first[0].action, first[0].then), (1, Action::Flush, true));
+        let rest = plan.rest(0, &LIMITS);
+        let ranges: Vec<_> = rest
+            .iter()
+            .map(|piece| match piece.action {
+                Action::Write { offset, length } => (piece.part, offset, length),
+                _ => panic!("a write's pieces are writes"),
+            })
+            .collect();
+        assert_eq!(
+            ranges,
+            [(1, 512, 4 * 4096 - 512), (2, 4 * 4096, 4 * 4096), (3, 8 * 4096, 4096 + 512)]
+        );
+        assert!(rest.iter().all(|piece| piece.fua && !piece.then));
+    }
+
+    #[test]
+    fn discards_leave_the_edges_alone() {
+        assert_eq!(discarded(0, 8192, 4096), 0..16);
+        assert_eq!(discarded(512, 8192, 4096), 8..16);
+        assert!(discarded(512, 4096, 4096).is_empty());
+        assert!(discarded(512, 1024, 4096).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_whole(offset in 0u64..100, length in 1u64..400, blocks in 1u64..9) {
+            let (offset, length, most) = (offset * 512, length * 512, blocks * 4096);
+            let mut at = offset;
+            for (begin, length) in cut(offset, length, most, 4096) {
+                prop_assert_eq!(begin, at);
+                prop_assert!(length > 0 && length <= most);
+                at += length;
+                prop_assert!(at == offset + length || at % 4096 == 0 || at > offset);
+            }
+            prop_assert_eq!(at, offset + length);
+        }
+    }
+}

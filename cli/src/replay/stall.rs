@@ -1,0 +1,83 @@
+//! Notices that nothing moves any more, so that a replay ends with an error instead of never.
+
+use afterimage::event::Status;
+
+use super::pair::{NAMES, Pair};
+use crate::exit::{Exit, Failure};
+
+/// Without any movement for so long, nothing will move any more. A slow line is no stall: it
+/// delivers something.
+const LIMIT_NS: u64 = 60_000_000_000;
+
+/// How often the devices are asked.
+const PERIOD_NS: u64 = 100_000_000;
+
+/// When something last moved.
+pub struct Stall {
+    moved_at: u64,
+    looked_at: u64,
+    standing: Option<[String; 2]>,
+}
+
+impl Stall {
+    /// Something moves `now`.
+    pub fn new(now: u64) -> Stall {
+        Stall { moved_at: now, looked_at: now, standing: None }
+    }
+
+    /// Something has moved.
+    pub fn moved(&mut self, now: u64) {
+        self.moved_at = now;
+    }
+
+    /// Nothing has moved as far as the host sees: an error if that holds for the devices too and
+    /// has for too long, or if one has halted.
+    pub fn check(&mut self, now: u64, pair: &Pair) -> Result<(), Failure> {
+        if now < self.looked_at + PERIOD_NS {
+            return Ok(());
+        }
+        self.looked_at = now;
+        let status = pair.status();
+        for (status, name) in status.iter().zip(NAMES) {
+            if let Some(error) = &status.halted {
+                return Err(Failure::device(format_args!("device {name}"), error));
+            }
+        }
+        let standing = status.each_ref().map(describe);
+        if self.standing.as_ref() != Some(&standing) {
+            self.standing = Some(standing);
+            self.moved_at = now;
+        } else if now > self.moved_at + LIMIT_NS {
+            let mut story = format!("nothing has moved for {} s", LIMIT_NS / 1_000_000_000);
+            for ((standing, watch), name) in standing.iter().zip(&pair.watches).zip(NAMES) {
+                story += &format!("; device {name}: {standing}");
+                if let Some(why) = watch.disconnected() {
+                    story += &format!(", was disconnected: {why}");
+                }
+            }
+            return Err(Failure::new(Exit::Device, story));
+        }
+        Ok(())
+    }
+}
+
+/// Where a device stands, as far as it can move.
+fn describe(s: &Status) -> String {
+    format!(
+        "serving {}, connected {}, epoch {}, hi {}, need {}, acked {}, reflected {}, backlog {}, unreflected {}, owed {}, own log {} B used and {} places free, received log {} B used and {} places free",
+        s.serving,
+        s.connected,
+        s.epoch,
+        s.hi,
+        s.need,
+        s.acked,
+        s.reflected,
+        s.backlog_records,
+        s.unreflected_records,
+        s.owed_blocks,
+        s.own_used_bytes,
+        s.own_free_places,
+        s.recv_used_bytes,
+        s.recv_free_places
+    )
+}
