@@ -1,7 +1,7 @@
 //! The pair under test: two devices, in directories or in memory, the line between them, their
 //! background threads, and what they report while they run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -162,18 +162,20 @@ impl Pair {
 
 impl Place {
     fn new(args: &ReplayArgs) -> Result<Place, Failure> {
-        let make = |parent: &Path| {
-            std::fs::create_dir_all(parent)?;
-            tempfile::Builder::new().prefix("afterimage-").tempdir_in(parent)
-        };
-        let parent = match &args.dir {
-            _ if args.memory => return Ok(Place::Memory),
-            Some(dir) if args.keep => return Ok(Place::Kept(dir.clone())),
-            Some(dir) => dir.clone(),
-            None => std::env::temp_dir(),
+        if args.memory {
+            return Ok(Place::Memory);
+        }
+        let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let make = || {
+            std::fs::create_dir_all(&parent)?;
+            if args.keep {
+                return Ok(Place::Kept(parent.clone()));
+            }
+            let temporary = tempfile::Builder::new().prefix("afterimage-").tempdir_in(&parent);
+            temporary.map(Place::Temporary)
         };
         let doing = format_args!("making a directory in {}", parent.display());
-        make(&parent).map(Place::Temporary).map_err(|e| Failure::storage(doing, &e))
+        make().map_err(|e| Failure::storage(doing, &e))
     }
 
     fn directory(&self, name: &str) -> Option<PathBuf> {

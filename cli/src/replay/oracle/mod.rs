@@ -229,8 +229,9 @@ impl Oracle {
         for at in self.zeroed_since(flying.issued)..self.zeroed.len() {
             let zeroed = self.zeroed[at].1;
             let Write { volume: of, begin: from, end: to, .. } = *self.write_of(zeroed);
-            if of == volume && zeroed != number {
-                self.apply(zeroed, volume, begin.max(from)..end.min(to));
+            let both = begin.max(from)..end.min(to);
+            if of == volume && zeroed != number && !both.is_empty() {
+                self.apply(zeroed, volume, both);
             }
         }
     }
