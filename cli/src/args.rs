@@ -29,6 +29,14 @@ pub enum Command {
     /// with whatever backlog the link has left, and goes on there at once. At the end both
     /// directions drain, and both devices are compared with each other and with what was written.
     Replay(Box<ReplayArgs>),
+
+    /// Print a device directory: superblocks, unreflected tables, data location table
+    ///
+    /// Read-only, and on damaged directories too: what is wrong is named, the rest is shown.
+    Inspect(crate::inspect::Args),
+
+    /// Compare the normal volumes of two device directories
+    Verify(crate::verify::Args),
 }
 
 /// What to replay, and how.
@@ -168,7 +176,8 @@ impl From<DurabilityArg> for Durability {
 fn split_unit(word: &str) -> Result<(f64, &str), String> {
     let end = word.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(word.len());
     let (digits, unit) = word.split_at(end);
-    let number: f64 = digits.parse().map_err(|_| format!("'{word}' does not begin with a number"))?;
+    let number: f64 =
+        digits.parse().map_err(|_| format!("'{word}' does not begin with a number"))?;
     Ok((number, unit.trim()))
 }
 

@@ -5,20 +5,24 @@
 //! | [`args`] | every flag, parsed and documented once |
 //! | [`exit`] | what the exit status says |
 //! | [`trace`] | block traces of twelve formats as one list of requests |
+//! | [`inspect`] | `afterimage inspect`: a device directory as the specification draws it |
+//! | [`verify`] | `afterimage verify`: two devices compared |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //!
 //! There is no storage logic here: everything that keeps data is the engine's.
 
 pub mod args;
 pub mod exit;
+pub mod inspect;
 pub mod replay;
 pub mod trace;
+pub mod verify;
 
 use std::ffi::OsString;
 
 use args::{Cli, Command};
 use clap::Parser;
-use exit::Exit;
+use exit::{Exit, Failure};
 
 /// Runs the command that `words` name, the program's name first, and says how it ended.
 /// Whatever is to be said has been said on the terminal by then.
@@ -33,5 +37,35 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match cli.command {
         Command::Replay(args) => exit::report(replay::run(&args)),
+        Command::Inspect(args) => exit::report(inspect_directory(&args)),
+        Command::Verify(args) => exit::report(verify_devices(&args)),
+    }
+}
+
+fn inspect_directory(args: &inspect::Args) -> Result<Exit, Failure> {
+    let report = inspect::examine(args).map_err(|e| Failure::device("inspecting", &e))?;
+    shown(report.write(args, &mut std::io::stdout().lock()))?;
+    Ok(match report.verdict() {
+        inspect::Verdict::Sound => Exit::Held,
+        inspect::Verdict::Damaged => Exit::NotHeld,
+    })
+}
+
+fn verify_devices(args: &verify::Args) -> Result<Exit, Failure> {
+    let report = verify::compare(args).map_err(|e| Failure::device("comparing", &e))?;
+    shown(report.write(args, &mut std::io::stdout().lock()))?;
+    Ok(match report.verdict() {
+        verify::Verdict::Equal => Exit::Held,
+        verify::Verdict::Different => Exit::NotHeld,
+    })
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn shown(written: std::io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::output("the standard output", &e))
+        }
+        _ => Ok(()),
     }
 }

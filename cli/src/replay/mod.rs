@@ -124,7 +124,8 @@ fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
         return Err(Failure::new(Exit::BadTrace, "the trace has no requests to replay"));
     }
     if !trace.has_time && args.speed != Speed::Max {
-        let story = format!("--speed needs a trace with times; this one ({}) has none", trace.format);
+        let story =
+            format!("--speed needs a trace with times; this one ({}) has none", trace.format);
         return Err(Failure::new(Exit::Usage, story));
     }
     Ok(())

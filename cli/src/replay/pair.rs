@@ -118,9 +118,8 @@ impl Pair {
             self.threads.push(Threads::start(device).map_err(failed)?);
             device.connect(Arc::new(end)).map_err(failed)?;
         }
-        let until = self.clock.monotonic()
-            + CONNECT.as_nanos() as u64
-            + line.delay_ns.saturating_mul(8);
+        let until =
+            self.clock.monotonic() + CONNECT.as_nanos() as u64 + line.delay_ns.saturating_mul(8);
         while !self.devices.iter().all(|device| device.status().connected) {
             if self.clock.monotonic() > until {
                 return Err(Failure::new(Exit::Device, "the two devices do not find each other"));
@@ -218,11 +217,7 @@ impl Watch {
     /// Notes when the peer has acknowledged everything up to `stamp`; a name for
     /// [`Watch::acknowledged_at`]. `already`: the time now, if it has; asked after the note is
     /// made, so that neither way is missed.
-    pub fn await_acknowledged(
-        &self,
-        stamp: Stamp,
-        already: impl FnOnce() -> Option<u64>,
-    ) -> usize {
+    pub fn await_acknowledged(&self, stamp: Stamp, already: impl FnOnce() -> Option<u64>) -> usize {
         let name = {
             let mut awaited = lock(&self.awaited);
             awaited.push((stamp, None));

@@ -74,7 +74,9 @@ impl<'a> Plan<'a> {
     fn point(&self, point: TakeoverAt) -> u64 {
         let len = self.len();
         match point {
-            TakeoverAt::Percent(percent) => ((len as f64 * percent / 100.0).round() as u64).min(len),
+            TakeoverAt::Percent(percent) => {
+                ((len as f64 * percent / 100.0).round() as u64).min(len)
+            }
             TakeoverAt::Time(time) => {
                 let (mut low, mut high) = (0, len);
                 while low < high {

@@ -1,6 +1,6 @@
 //! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
 
-use super::Failover;
+use super::{Failover, lost};
 use crate::device::Device;
 use crate::error::Result;
 use crate::event::Event;
@@ -57,6 +57,7 @@ impl Device {
             self.sequence(&mut tables);
         }
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
+        tables.granted = grant;
         let r = tables.own.newest_first(tables.acked_index);
         Ok(newest_per_block(r, |position| queue.block(position)))
     }
@@ -92,12 +93,14 @@ impl Device {
 }
 
 impl Failover {
-    /// Crossing requests: the lower device id wins (R5).
+    /// Crossing requests: the lower device id wins (R5), and whoever asked here is told.
     fn yields_to(&mut self, device: u64) -> bool {
         if self.request.is_some() && self.device < device {
             return false;
         }
-        self.request = None;
+        if self.request.take().is_some() {
+            self.outcome = Some(Err(lost()));
+        }
         true
     }
 }

@@ -79,7 +79,7 @@ impl Device {
         self.tell(&Event::Connected);
         self.ask_again();
         self.work.ring();
-        Ok(())
+        self.ask_for_host_again()
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<()> {

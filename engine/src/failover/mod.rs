@@ -75,6 +75,11 @@ impl Failover {
     }
 }
 
+/// What the loser of two crossing requests is told.
+fn lost() -> Error {
+    Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
+}
+
 impl Device {
     /// The present connection's name for what this device sends; `None` until both said hello.
     pub(crate) fn session_nonce(&self) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
 
-use super::OpenRequest;
+use super::{OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -38,16 +38,31 @@ impl Device {
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
         }
+        let sent = self.ask_for_host(self.clock.monotonic());
+        if sent.is_err() {
+            // Nobody has heard it: it must not stand in the way of the peer's.
+            lock(&self.failover).request = None;
+        }
+        sent
+    }
+
+    /// Sends a takeover request, which replaces the open one if there is one.
+    fn ask_for_host(&self, requested_at: u64) -> Result<()> {
         let epoch = lock(&self.superblock).get().epoch + 1;
         let (device, nonce) = {
             let mut failover = lock(&self.failover);
             let nonce = failover.nonce();
-            let requested_at = self.clock.monotonic();
             failover.request = Some(OpenRequest { nonce, requested_at, debt: Debt::default() });
             failover.outcome = None;
             (failover.device, nonce)
         };
         self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce })
+    }
+
+    /// After a reconnect: an open request was lost with the connection, or its answer was.
+    pub(super) fn ask_for_host_again(&self) -> Result<()> {
+        let open = lock(&self.failover).request.as_ref().map(|r| r.requested_at);
+        open.map_or(Ok(()), |requested_at| self.ask_for_host(requested_at))
     }
 
     /// The outcome of the takeover asked for, once, when there is one.
@@ -88,8 +103,7 @@ impl Device {
         let mut failover = lock(&self.failover);
         if failover.request.as_ref().is_some_and(|r| r.nonce == nonce) {
             failover.request = None;
-            let what = "the other device asked for the host at the same time and won";
-            failover.outcome = Some(Err(Error::new(Kind::NotReady, what)));
+            failover.outcome = Some(Err(lost()));
             drop(failover);
             self.bell.ring();
         }
@@ -147,6 +161,7 @@ impl Device {
         let owed_blocks = {
             let mut tables = lock(&self.tables);
             tables.need = need;
+            tables.granted = 0;
             // What has arrived since `hi` was read is owed no more.
             debt.pay(tables.hi);
             let catching_up = tables.hi < need;

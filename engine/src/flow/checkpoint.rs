@@ -113,8 +113,9 @@ impl Device {
         let first_kept = tables.recv.get(tables.recv.after(upto).max(tables.recv.begin()));
         match first_kept {
             Some((_, position)) => position,
-            // Nothing newer is in the table: everything that is in it, or was, may go.
-            None if tables.hi <= upto => queue.tail(),
+            // Nothing newer is in the table: everything that is in it, or was, may go. What is in
+            // the queue and not in the table yet is about to be reflected.
+            None if tables.hi <= upto => tables.recv_next,
             None => queue.freed(),
         }
     }

@@ -16,13 +16,16 @@ pub(crate) mod write;
 
 use crate::queue::Sequencer;
 use crate::table::unreflected::{Index, Unreflected};
-use crate::unit::Stamp;
+use crate::unit::{Position, Stamp};
 
 /// The unreflected tables and how far each arrow has come along them. One lock, held for moments;
 /// no host request ever takes it.
 pub(crate) struct Tables {
     /// From the queue into `own`.
     pub sequencer: Sequencer,
+    /// The position in the received log's queue behind the last record in `recv`: the queue may be
+    /// ahead of the table for a moment.
+    pub recv_next: Position,
     /// Own records, durable and final: R from `acked_index`, L from `own_reflected`.
     pub own: Unreflected,
     /// Received records: L from `recv_reflected`.
@@ -50,6 +53,8 @@ pub(crate) struct Tables {
     pub hi: Stamp,
     /// Newest stamp the peer owed at the last takeover here.
     pub need: Stamp,
+    /// The tenure granted at the last fence, since when R has had no new records; 0 otherwise.
+    pub granted: u64,
 }
 
 impl Tables {

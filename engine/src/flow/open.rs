@@ -24,6 +24,7 @@ pub(crate) fn rebuild(
     let Superblock { hi, acked, need, fl, .. } = *superblock;
     let mut tables = Tables {
         sequencer: Sequencer::new(own.journal.queue.tail()),
+        recv_next: recv.journal.queue.tail(),
         own: Unreflected::default(),
         recv: Unreflected::default(),
         shipped: 0,
@@ -37,6 +38,7 @@ pub(crate) fn rebuild(
         since_checkpoint: 0,
         hi,
         need,
+        granted: if superblock.fenced { superblock.epoch } else { 0 },
     };
     adopt(superblock, Log::Own, storage, |found| {
         let mut last = 0;
@@ -55,6 +57,7 @@ pub(crate) fn rebuild(
         recv.adopt_batch(found.offset, found.bytes, found.header.rows.len() as u64, last);
         Some(())
     })?;
+    tables.recv_next = recv.journal.queue.tail();
     let mut emitted = Vec::new();
     let queue = &own.journal.queue;
     tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);

@@ -59,6 +59,15 @@ impl Device {
         }
     }
 
+    /// Where the newest data of `block` is, while this device serves: for tests, which hold it
+    /// against the table kept by the seed's rules (I6).
+    #[doc(hidden)]
+    pub fn location(&self, block: Block) -> Location {
+        let owed = self.debt().and_then(|debt| debt.owed(block));
+        let newest_own = self.own.journal.queue.newest(block).0;
+        locate(newest_own, self.recv.journal.queue.newest(block).0, owed)
+    }
+
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
     /// the queues: what it no longer names is already published there.
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
@@ -274,6 +283,8 @@ impl ReadState {
             self.scratch.resize(size, 0);
             device.fetch(block, &mut self.scratch)?
         };
+        // A fence drops the debt: what was found without it may be old (R3).
+        device.check_tenure(epoch)?;
         match fetched {
             Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch)),
             Fetched::Here(_) if !whole => {

@@ -10,7 +10,6 @@ use crate::format::frame::{Frame, Shipped};
 use crate::journal::lock;
 use crate::journal::recv::Arrival;
 use crate::link::Lane;
-use crate::sync::Ordering;
 use crate::unit::Stamp;
 
 /// Most bytes taken from the link in one step: one sync for all of them.
@@ -62,7 +61,7 @@ impl Device {
             if Some(session) != lock(&self.failover).peer().map(|p| p.nonce) {
                 continue; // of an earlier connection
             }
-            let Frame::Ship { previous, fenced, records, mut data, .. } = frame else {
+            let Frame::Ship { previous, clk, fenced, records, mut data } = frame else {
                 return Err(Error::new(Kind::Protocol, "a control frame in the data lane"));
             };
             if previous > newest {
@@ -73,8 +72,10 @@ impl Device {
                     ),
                 ));
             }
+            // A frame from before an earlier takeover speaks of an earlier prototype.
+            let promised = fenced && clk.epoch == self.clk.epoch() && self.is_catching_up();
             for shipped in records {
-                newest = self.take_shipped(&shipped, fenced, newest, &mut data, &mut arrivals)?;
+                newest = self.take_shipped(&shipped, promised, newest, &mut data, &mut arrivals)?;
             }
             if !data.is_empty() {
                 let what = format!("a shipped frame has {} bytes of data too many", data.len());
@@ -93,6 +94,7 @@ impl Device {
                 let mut tables = lock(&self.tables);
                 for record in &records {
                     tables.recv.push(record.stamp, record.position);
+                    tables.recv_next = record.position + 1;
                 }
                 tables.hi = newest;
                 // Published first, then no longer owed: a reader asks in the other order.
@@ -100,11 +102,14 @@ impl Device {
                     debug_assert!(debt.need() == tables.need, "I5");
                     debt.pay(newest);
                 }
-                let caught_up = newest >= tables.need;
-                caught_up && self.catching_up.swap(false, Ordering::AcqRel)
+                let caught_up = newest >= tables.need && self.is_catching_up();
+                if caught_up {
+                    // Under this lock, as a takeover sets it: never the debt of the next one.
+                    self.drop_debt();
+                }
+                caught_up
             };
             if caught_up {
-                self.drop_debt();
                 self.tell(&Event::CaughtUp);
                 self.bell.ring();
             }
@@ -114,11 +119,12 @@ impl Device {
         Ok(count)
     }
 
-    /// Checks one shipped record and takes it if it is new. Returns the newest stamp received.
+    /// Checks one shipped record and takes it if it is new; `promised`: this tenure's prototype
+    /// speaks of it. Returns the newest stamp received.
     fn take_shipped<'a>(
         &self,
         shipped: &Shipped,
-        fenced: bool,
+        promised: bool,
         newest: Stamp,
         data: &mut &'a [u8],
         arrivals: &mut Vec<Arrival<'a>>,
@@ -146,7 +152,7 @@ impl Device {
             return broken(format!("record {} claims this device's own tenure (I2)", row.stamp));
         }
         // What a fenced sender says remains is what its prototype named.
-        if fenced && self.is_catching_up() {
+        if promised {
             let promised = owed(self, row.block);
             let said = shipped.remaining.unwrap_or(row.stamp);
             if promised != Some(said) && promised.is_none_or(|p| p > newest) {

@@ -9,6 +9,17 @@ use crate::link::Lane;
 use crate::queue::{Content, Record};
 use crate::unit::Stamp;
 
+/// Records on their way into a frame.
+struct Batch {
+    session: u64,
+    records: Vec<Record>,
+    shipped: Vec<Shipped>,
+    /// The stamp shipped before the first.
+    previous: Stamp,
+    /// The tenure granted to the peer since when nothing newer can remain; 0 without a fence.
+    granted: u64,
+}
+
 impl Device {
     /// Ships one batch if there is one to ship; returns how many records it had.
     ///
@@ -18,20 +29,20 @@ impl Device {
         self.check_halted()?;
         let _one = lock(&self.shipping);
         let Some(link) = self.peer_link() else { return Ok(0) };
-        let Some(session) = self.session_nonce() else { return Ok(0) };
         if link.queued() > self.settings.link_queue_bytes_max {
             return Ok(0);
         }
-        let (records, shipped, previous) = self.next_batch();
-        if records.is_empty() {
-            return Ok(0);
-        }
+        let Some(batch) = self.next_batch() else { return Ok(0) };
+        let Batch { session, records, shipped, previous, granted } = batch;
         let size = self.geometry.block_size as usize;
         let has_data = |r: &&Record| r.content == Content::Data;
         let data_bytes = records.iter().filter(has_data).count() * size;
-        let fenced = self.clk.epoch() == 0;
-        let mut frame =
-            ShipBuilder::new(session, previous, self.clk_stamp(), fenced, &shipped, data_bytes);
+        let fenced = granted != 0;
+        let clk = match fenced {
+            true => Stamp { epoch: granted, ..Stamp::ZERO },
+            false => self.clk_stamp(),
+        };
+        let mut frame = ShipBuilder::new(session, previous, clk, fenced, &shipped, data_bytes);
         for record in records.iter().filter(has_data) {
             // Held: not acknowledged, so not freed.
             let read = self.own.read(record, frame.block(size)).map_err(|e| self.halt(e))?;
@@ -49,11 +60,14 @@ impl Device {
     }
 
     /// Takes the oldest unsent records that credit and frame size allow, with what remains behind
-    /// each of them, and the stamp shipped before the first.
-    fn next_batch(&self) -> (Vec<Record>, Vec<Shipped>, Stamp) {
+    /// each of them.
+    fn next_batch(&self) -> Option<Batch> {
         let queue = &self.own.journal.queue;
         let size = u64::from(self.geometry.block_size);
         let mut tables = lock(&self.tables);
+        // Under this lock, as a hello resets the window under it before its session stands: what
+        // is taken from a window goes out in the window's session, or is taken again.
+        let session = self.session_nonce()?;
         self.sequence(&mut tables);
         let most = (self.settings.ship_bytes_max / size).max(1);
         let end = tables.own.end().min(tables.allowed).min(tables.shipped + most);
@@ -75,10 +89,8 @@ impl Device {
             records.push(record);
         }
         let previous = tables.sent;
-        tables.shipped = tables.shipped.max(end);
-        if let Some(record) = records.last() {
-            tables.sent = record.stamp;
-        }
-        (records, shipped, previous)
+        tables.sent = records.last()?.stamp;
+        tables.shipped = end;
+        Some(Batch { session, records, shipped, previous, granted: tables.granted })
     }
 }

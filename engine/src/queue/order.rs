@@ -8,38 +8,36 @@ use std::collections::VecDeque;
 /// Collects settled positions in the order of publication: what the log is written from.
 ///
 /// A reservation in flight is left behind and looked at again, so that it delays nobody's flush.
+/// The records of a request are collected together.
 #[derive(Debug)]
 pub struct Gather {
     next: Position,
     holes: Vec<Position>,
+    /// Empty between runs; kept for its room.
+    again: Vec<Position>,
 }
 
 impl Gather {
     /// Starts at `first`, the first position the queue gives out.
     pub fn new(first: Position) -> Gather {
-        Gather { next: first, holes: Vec::new() }
+        Gather { next: first, holes: Vec::new(), again: Vec::new() }
     }
 
     /// Appends to `out` every position published since the last call, whole requests only.
     /// Everything that was published before this call is among them.
     pub fn run(&mut self, queue: &Queue, out: &mut Vec<Position>) {
         let tail = queue.tail();
-        let mut take = |position| match queue.settled(position) {
-            None => true,
-            Some(false) => false,
-            Some(true) => {
-                // A request that settles while we look at it is taken whole by the next call.
-                let split = queue.index(position) > 0 && out.last() != Some(&(position - 1));
-                if !split {
-                    out.push(position);
+        std::mem::swap(&mut self.holes, &mut self.again);
+        for position in self.again.drain(..).chain(self.next..tail) {
+            let hole = self.holes.last().copied();
+            match queue.settled(position) {
+                None => self.holes.push(position),
+                // Settled since its request's first was looked at: they go together.
+                Some(_) if hole.is_some_and(|hole| queue.record(position).first() <= hole) => {
+                    self.holes.push(position);
                 }
-                split
-            }
-        };
-        self.holes.retain(|&position| take(position));
-        for position in self.next..tail {
-            if take(position) {
-                self.holes.push(position);
+                Some(true) => out.push(position),
+                Some(false) => {}
             }
         }
         self.next = tail;

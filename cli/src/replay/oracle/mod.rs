@@ -126,8 +126,7 @@ impl Oracle {
     /// Nothing written yet. `run` is in every payload.
     pub fn new(run: u64, block_size: u32) -> Oracle {
         let state = State::Done;
-        let nothing =
-            Write { volume: 0, begin: 0, end: 0, zero: true, state, stamp: Stamp::ZERO };
+        let nothing = Write { volume: 0, begin: 0, end: 0, zero: true, state, stamp: Stamp::ZERO };
         Oracle {
             run,
             block_sectors: u64::from(block_size) / SECTOR as u64,
@@ -382,12 +381,7 @@ impl Oracle {
         self.check_name(volume, sector, origin).map_err(|finding| self.findings.add(finding)).ok()
     }
 
-    fn check_name(
-        &self,
-        volume: u32,
-        sector: u64,
-        origin: &Origin,
-    ) -> Result<Number, Finding> {
+    fn check_name(&self, volume: u32, sector: u64, origin: &Origin) -> Result<Number, Finding> {
         if (origin.run, origin.volume, origin.sector) != (self.run, volume, sector) {
             return Err(Finding::Misplaced { volume, sector, origin: *origin });
         }
@@ -429,8 +423,8 @@ impl Oracle {
 
     /// A read showed a write in flight in place of `floor`.
     fn show(&mut self, volume: u32, sector: u64, floor: Number, number: Number) {
-        let block = (sector / self.block_sectors
-            - self.write_of(number).begin / self.block_sectors) as u32;
+        let block =
+            (sector / self.block_sectors - self.write_of(number).begin / self.block_sectors) as u32;
         let floor_stamp = self.write_of(floor).stamp;
         let Oracle { flying, writes, tick, .. } = self;
         let flying = flying.iter_mut().find(|flying| flying.number == number);
@@ -503,9 +497,9 @@ impl Oracle {
         };
         let since = self.zeroed_since(issued.min(shown_issued.unwrap_or(Tick::MAX)));
         let explained = self.flying.iter().any(|flying| covers(flying.number))
-            || self.zeroed[since..].iter().any(|&(_, number)| {
-                covers(number) && self.write_of(number).stamp > floor_stamp
-            });
+            || self.zeroed[since..]
+                .iter()
+                .any(|&(_, number)| covers(number) && self.write_of(number).stamp > floor_stamp);
         if !explained {
             let expected = shown.unwrap_or(floor);
             self.findings.add(Finding::Stale { volume, sector, expected, number: 0 });

@@ -1,0 +1,73 @@
+//! A storage in memory that does something, once, when it is called.
+
+use afterimage::storage::{FileName, Fill, Memory, Storage};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Mutex;
+
+/// Which call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Read,
+    Sync,
+}
+
+type Hook = (Call, FileName, Box<dyn FnOnce() + Send>);
+
+#[derive(Default)]
+pub struct Hooked {
+    memory: Memory,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Hooked {
+    /// Runs `hook` in the next `call` on `file`, before it is done.
+    pub fn when(&self, call: Call, file: FileName, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some((call, file, Box::new(hook)));
+    }
+
+    pub fn has_happened(&self) -> bool {
+        self.hook.lock().unwrap().is_none()
+    }
+
+    fn called(&self, call: Call, file: FileName) {
+        let hook = self.hook.lock().unwrap().take_if(|hook| (hook.0, hook.1) == (call, file));
+        hook.into_iter().for_each(|hook| (hook.2)());
+    }
+}
+
+impl Storage for Hooked {
+    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
+        self.memory.create(file, length, fill)
+    }
+
+    fn length(&self, file: FileName) -> io::Result<Option<u64>> {
+        self.memory.length(file)
+    }
+
+    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.called(Call::Read, file);
+        self.memory.read(file, offset, buf)
+    }
+
+    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        self.memory.write(file, offset, bufs)
+    }
+
+    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
+        self.memory.zero(file, offset, length)
+    }
+
+    fn sync(&self, file: FileName) -> io::Result<()> {
+        self.called(Call::Sync, file);
+        self.memory.sync(file)
+    }
+
+    fn files(&self) -> io::Result<Vec<FileName>> {
+        self.memory.files()
+    }
+
+    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
+        self.memory.next_data(file, offset)
+    }
+}

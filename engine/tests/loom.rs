@@ -1,0 +1,345 @@
+//! The queue under loom: every interleaving of a few short threads, and every value that an atomic
+//! may return by C11, with a bound on preemptions: at least two, more where a model is small or
+//! `LOOM_MAX_PREEMPTIONS` says so.
+//!
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p afterimage --release --test loom`.
+//!
+//! What loom does not see: more preemptions than the bound; `compare_exchange_weak` never fails
+//! spuriously; sequentially consistent accesses count as acquire and release only (the queue has
+//! none); of each atomic only the last seven stores are remembered, so older stale values go
+//! untested; loads do not return values that are stored later (load buffering). Slots are atomics
+//! throughout, so there are no data races to find. Progress is not checked, only results.
+#![cfg(loom)]
+
+use afterimage::queue::{
+    Clk, Content, Gather, Insert, NewRecord, NewWrite, Queue, Record, Sequencer, Token,
+};
+use afterimage::unit::{Block, Position, Stamp};
+use loom::sync::Arc;
+use loom::thread;
+use std::sync::OnceLock;
+
+/// Looks at every execution with at most `preemptions` of them.
+fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.max(Some(preemptions));
+    builder.max_branches = 100_000;
+    builder.check(model);
+}
+
+struct Device {
+    queue: Queue,
+    clk: Clk,
+}
+
+impl Device {
+    /// A ring of so many places from position 1 on, open under epoch 1.
+    fn new(places: usize) -> Arc<Device> {
+        let queue = Queue::new(places, 1, 0);
+        queue.raise_limit(1 + queue.places());
+        let clk = Clk::new();
+        clk.open(1, 0);
+        Arc::new(Device { queue, clk })
+    }
+
+    /// A write of `count` blocks whose checksums are the host's time and the block's number.
+    fn write(&self, number: u64, count: u64, time: u64, base: Option<Token>) -> Insert {
+        let records: Vec<_> = (number..number + count)
+            .map(|number| NewRecord { checksum: checksum(time, number), content: Content::Data })
+            .collect();
+        let bases = [base.map(|base| (0, base)), None];
+        let write =
+            NewWrite { block: block(number), records: &records, time, written_at: 0, bases };
+        self.queue.insert(&self.clk, 1, &write)
+    }
+
+    fn write_one(&self, number: u64, time: u64) -> Stamp {
+        match self.write(number, 1, time, None) {
+            Insert::Published { stamp, .. } => stamp,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn newest(&self, number: u64) -> Option<Record> {
+        self.queue.newest(block(number)).0
+    }
+
+    fn take(&self, taker: &mut Sequencer, out: &mut Vec<(Stamp, Position)>) {
+        taker.take(&self.queue, &self.clk, |_| true, out);
+        assert!(out.is_sorted(), "{out:?}");
+    }
+
+    /// What is left, at the end: everything must have come out, once and in order, and the newest
+    /// record of every block be the one with its highest stamp.
+    fn finish(&self, mut taker: Sequencer, mut out: Vec<(Stamp, Position)>, writes: &[Stamp]) {
+        self.take(&mut taker, &mut out);
+        assert!(taker.is_empty());
+        let mut writes = writes.to_vec();
+        writes.sort();
+        assert_eq!(out.iter().map(|taken| taken.0).collect::<Vec<_>>(), writes);
+        for &(stamp, position) in &out {
+            let record = self.queue.record(position);
+            assert!(self.newest(record.block.number).unwrap().stamp >= stamp);
+        }
+    }
+}
+
+fn block(number: u64) -> Block {
+    Block { volume: 1, number }
+}
+
+fn checksum(time: u64, number: u64) -> u64 {
+    time << 8 | number
+}
+
+/// A block that shares its chain with block 1 in a ring of so few places.
+fn neighbour(places: usize) -> u64 {
+    static FOUND: [OnceLock<u64>; 9] = [const { OnceLock::new() }; 9];
+    *FOUND[places].get_or_init(|| {
+        let (send, receive) = std::sync::mpsc::channel();
+        loom::model(move || {
+            let shares = |number: &u64| {
+                let device = Device::new(places);
+                let (_, token) = device.queue.newest(block(1));
+                device.write_one(*number, 1);
+                !device.queue.unchanged(block(1), token)
+            };
+            send.send((2..).find(shares).unwrap()).unwrap();
+        });
+        receive.recv().unwrap()
+    })
+}
+
+/// Two hosts write, the times against the order of arrival, while a third thread takes.
+fn two_writers_and_a_taker(first: u64, second: u64) {
+    check(5, move || {
+        let device = Device::new(4);
+        let writers = [(first, 20), (second, 10)].map(|(number, time)| {
+            let device = device.clone();
+            thread::spawn(move || device.write_one(number, time))
+        });
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        device.take(&mut taker, &mut out);
+        let stamps = writers.map(|writer| writer.join().unwrap());
+        device.finish(taker, out, &stamps);
+    });
+}
+
+#[test]
+fn same_block() {
+    two_writers_and_a_taker(1, 1);
+}
+
+#[test]
+fn different_blocks() {
+    two_writers_and_a_taker(1, neighbour(4));
+}
+
+/// One writer links at the head of a chain while another links further down: of two records of a
+/// block, the one with the higher position must have the higher stamp.
+#[test]
+fn head_and_middle() {
+    let neighbour = neighbour(8);
+    check(4, move || {
+        let device = Device::new(8);
+        let late = {
+            let device = device.clone();
+            thread::spawn(move || device.write_one(1, 50))
+        };
+        let between = device.write_one(neighbour, 5);
+        let early = device.write_one(1, 10);
+        let stamps = [late.join().unwrap(), between, early];
+        assert_eq!(device.newest(1).unwrap().stamp, stamps[0].max(early));
+        device.finish(Sequencer::new(1), Vec::new(), &stamps);
+    });
+}
+
+/// A write that is issued after a read has returned another is stamped after that.
+#[test]
+fn a_read_seals() {
+    check(5, || {
+        let device = Device::new(4);
+        let writer = {
+            let device = device.clone();
+            thread::spawn(move || device.write_one(1, 100))
+        };
+        let reader = {
+            let device = device.clone();
+            thread::spawn(move || {
+                let seen = device.newest(1)?;
+                assert_eq!(seen.checksum, checksum(100, 1));
+                device.clk.raise(seen.stamp.time);
+                let stamp = device.write_one(2, 1);
+                assert!(stamp > seen.stamp);
+                Some(stamp)
+            })
+        };
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        let mut stamps = vec![writer.join().unwrap()];
+        stamps.extend(reader.join().unwrap());
+        device.finish(taker, out, &stamps);
+    });
+}
+
+/// Of two partial writes that have read the same, one must read again; and a full write never
+/// comes between a partial one and what that has read.
+fn partial_writes(other_is_partial: bool) {
+    let neighbour = neighbour(4);
+    check(4, move || {
+        let device = Device::new(4);
+        device.write_one(1, 1);
+        let (_, token) = device.queue.newest(block(1));
+        let base = other_is_partial.then_some(token);
+        let other = {
+            let device = device.clone();
+            thread::spawn(move || device.write(1, 1, 9, base))
+        };
+        // A head for the chain, so that there is room in between.
+        device.write_one(neighbour, 3);
+        let half = device.write(1, 1, 5, Some(token));
+        let published = [half, other.join().unwrap()].map(|insert| match insert {
+            Insert::Published { first, stamp } => Some((first, stamp)),
+            // Only for the one that is partial, and places may run out after conflicts.
+            Insert::Stale | Insert::Full => None,
+            other => panic!("{other:?}"),
+        });
+        if let [Some(half), Some(other)] = published {
+            assert!(!other_is_partial, "one half is lost");
+            assert!(half.0 < other.0 && half.1 < other.1, "a write between a half and its base");
+        }
+        let newest = published.into_iter().flatten().max().map_or(1, |newest| newest.0);
+        assert_eq!(device.newest(1).unwrap().position, newest);
+    });
+}
+
+#[test]
+fn halves_of_a_block() {
+    partial_writes(true);
+}
+
+#[test]
+fn half_and_whole() {
+    partial_writes(false);
+}
+
+/// Places are freed and taken again under a reader's feet.
+#[test]
+fn places_are_reused() {
+    let neighbour = neighbour(2);
+    check(2, move || {
+        let device = Device::new(2);
+        let before = device.write_one(1, 10);
+        device.write_one(neighbour, 10);
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        let reader = {
+            let device = device.clone();
+            thread::spawn(move || {
+                let Some(found) = device.newest(1) else {
+                    assert!(device.queue.freed() > 1, "nothing is lost before it is freed");
+                    return;
+                };
+                let time = if found.stamp == before { 10 } else { 90 };
+                assert_eq!((found.block, found.checksum), (block(1), checksum(time, 1)));
+                let again = device.newest(1);
+                assert!(again.is_none_or(|again| again.stamp >= found.stamp), "back in time");
+            })
+        };
+        device.queue.release(taker.done(&device.queue), 100);
+        // The place of block 1 goes to its neighbour, and the other way round.
+        device.write_one(neighbour, 80);
+        let stamp = device.write_one(1, 90);
+        reader.join().unwrap();
+        assert_eq!(device.newest(1).unwrap().stamp, stamp);
+    });
+}
+
+/// A partial write whose base is superseded, taken and freed while it is on its way.
+#[test]
+fn a_base_comes_and_goes() {
+    check(3, || {
+        let device = Device::new(4);
+        let (_, token) = device.queue.newest(block(1));
+        let half = {
+            let device = device.clone();
+            thread::spawn(move || device.write(1, 1, 5, Some(token)))
+        };
+        let whole = device.write_one(1, 1);
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        device.queue.release(taker.done(&device.queue), 100);
+        if let Insert::Published { stamp, .. } = half.join().unwrap() {
+            assert!(stamp < whole, "a write was lost");
+        }
+    });
+}
+
+/// A fence: what was admitted is in the drain up to the horizon, and nothing is admitted after.
+#[test]
+fn fence() {
+    check(3, || {
+        let device = Device::new(4);
+        let writers = [(1, 20), (2, 10)].map(|(number, time)| {
+            let device = device.clone();
+            thread::spawn(move || device.write(number, 1, time, None))
+        });
+        device.clk.close();
+        let horizon = device.queue.horizon();
+        let (mut gather, mut out) = (Gather::new(1), Vec::new());
+        gather.run(&device.queue, &mut out);
+        while gather.settled() < horizon {
+            thread::yield_now();
+            gather.run(&device.queue, &mut out);
+        }
+        out.sort();
+        let admitted = writers.map(|writer| match writer.join().unwrap() {
+            Insert::Published { first, .. } => Some(first),
+            Insert::Closed => None,
+            other => panic!("{other:?}"),
+        });
+        let mut admitted: Vec<_> = admitted.into_iter().flatten().collect();
+        admitted.sort();
+        assert_eq!(out, admitted);
+        // Voids do not stay holes.
+        gather.run(&device.queue, &mut out);
+        assert_eq!((out, gather.settled()), (admitted, device.queue.tail()));
+    });
+}
+
+/// A request of two blocks appears at once and as a whole, to readers, the log and the taker.
+#[test]
+fn one_publication() {
+    check(5, || {
+        let device = Device::new(2);
+        let writer = {
+            let device = device.clone();
+            thread::spawn(move || device.write(1, 2, 10, None))
+        };
+        let reader = {
+            let device = device.clone();
+            thread::spawn(move || {
+                if device.newest(2).is_some() {
+                    let (mut gather, mut out) = (Gather::new(1), Vec::new());
+                    gather.run(&device.queue, &mut out);
+                    assert_eq!(out, [1, 2]);
+                    assert!(device.newest(1).is_some());
+                }
+            })
+        };
+        let (mut gather, mut gathered) = (Gather::new(1), Vec::new());
+        gather.run(&device.queue, &mut gathered);
+        assert!(gathered.is_empty() || gathered == [1, 2], "{gathered:?}");
+        if !gathered.is_empty() {
+            assert!(device.newest(1).is_some() && device.newest(2).is_some());
+        }
+        let (mut taker, mut taken) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut taken);
+        assert!(taken.len() != 1 && (gathered.is_empty() || taken.len() == 2));
+        gather.run(&device.queue, &mut gathered);
+        assert!(gathered.len() >= taken.len() && gathered.len() != 1);
+        writer.join().unwrap();
+        reader.join().unwrap();
+    });
+}

@@ -1,0 +1,426 @@
+//! A random walk over a pair, from a seed: everything a host, a link and a clock can do to it, step
+//! by step, held against a slow obvious oracle after every step.
+//!
+//! What is checked: every read, the order of the stamps, both normal volumes as prefixes of history
+//! ([`common`]); the location table kept by the seed's rules against the location derived (I6); at
+//! rest, one device serves, all requests have ended, both devices hold the same (I14).
+//!
+//! `SEED=n cargo test -p afterimage --test random_pair` walks one seed again and tells each move;
+//! `WALKS=n` walks more seeds.
+
+mod common;
+
+use afterimage::error::Kind;
+use afterimage::limits::{Durability, Settings};
+use afterimage::link::Lane;
+use afterimage::table::location::Kept;
+use afterimage::unit::{Block, Stamp};
+use common::oracle::Written;
+use common::random::Random;
+use common::{A, Action, B, Pair, Spec, Step};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+const WALKS: u64 = 300;
+const MOVES: u64 = 400;
+
+#[test]
+fn random_walks() {
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect(name));
+    let one = number("SEED");
+    let seeds = one.map_or(0..number("WALKS").unwrap_or(WALKS), |seed| seed..seed + 1);
+    let mut seen = Seen::default();
+    for seed in seeds {
+        let on_panic = Tell(seed);
+        Walk::new(seed, one.is_some(), &mut seen).run();
+        std::mem::forget(on_panic);
+    }
+    if one.is_none() {
+        println!("{seen:?}");
+        let Seen { takeovers, crossed, remote_reads, waited, fenced, stale } = seen;
+        let all = [takeovers, crossed, remote_reads, waited, fenced, stale];
+        assert!(all.iter().all(|&n| n > 0), "something never happened: {seen:?}");
+    }
+}
+
+/// Names the seed if its walk fails.
+struct Tell(u64);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        println!("SEED={}", self.0);
+    }
+}
+
+/// What the walks have come by.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    takeovers: u64,
+    crossed: u64,
+    remote_reads: u64,
+    /// Writes that waited, for the peer or for a place, and were completed.
+    waited: u64,
+    /// Requests that a fence ended.
+    fenced: u64,
+    /// Writes while another one of the same block was waiting.
+    stale: u64,
+}
+
+struct Walk<'a> {
+    random: Random,
+    pair: Pair,
+    seen: &'a mut Seen,
+    tells: bool,
+    value: u64,
+    /// Host times begin here; the hosts' clocks are this far apart.
+    now: u64,
+    skew: [u64; 2],
+    /// Requests under way.
+    names: Vec<(u64, Action)>,
+    /// The location table of the device that serves, and where that stands.
+    kept: Option<KeptTable>,
+}
+
+impl Walk<'_> {
+    fn new(seed: u64, tells: bool, seen: &mut Seen) -> Walk<'_> {
+        let mut random = Random::new(seed);
+        let block_size = random.pick(&[512, 1024, 2048, 4096]);
+        let block_sectors = u64::from(block_size) / 512;
+        let never = u64::MAX / 2;
+        let settings = Settings {
+            durability: random.pick(&[
+                Durability::VolatileCache,
+                Durability::VolatileCache,
+                Durability::Strict,
+                Durability::Never,
+            ]),
+            remote_read_timeout_ns: never,
+            admit_timeout_ns: never,
+            takeover_timeout_ns: never,
+            ship_bytes_max: random.pick(&[1, 4096, 1 << 18]),
+            ..Settings::default()
+        };
+        // Neither volume ends with a whole block, and the second has more than a segment.
+        let second = if random.once_in(4) { 150 } else { 6 * block_sectors };
+        let volumes = vec![8 * block_sectors + block_sectors / 2, second];
+        let journals = [random.pick(&[1.0, 1.0, 1.3, 4.0]), random.pick(&[1.0, 1.0, 1.3, 4.0])];
+        let spec = Spec { block_size, volumes, journals, settings, ..Spec::default() };
+        let skew = [random.within(0..1000), random.within(0..1000)];
+        Walk {
+            pair: Pair::with(spec),
+            random,
+            seen,
+            tells,
+            value: 0,
+            now: 1000,
+            skew,
+            names: Vec::new(),
+            kept: None,
+        }
+    }
+
+    fn run(mut self) {
+        for _ in 0..MOVES {
+            self.go();
+            if self.random.once_in(150) {
+                self.rest();
+            }
+        }
+        self.rest();
+    }
+
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            println!("{}", what());
+        }
+    }
+
+    fn serving(&self) -> Option<usize> {
+        [A, B].into_iter().find(|&at| self.pair.devices[at].status().serving)
+    }
+
+    fn go(&mut self) {
+        self.now += self.random.within(0..20);
+        match self.random.within(0..100) {
+            0..30 => self.request(),
+            30..88 => self.step(),
+            88..91 => self.ask(),
+            91..97 => {
+                let (from, on) = (self.random.pick(&[A, B]), self.random.once_in(2));
+                let lane = self.random.pick(&[Lane::Data, Lane::Data, Lane::Control]);
+                self.tell(|| format!("hold {from} {lane:?} {on}"));
+                self.pair.hold(from, lane, on);
+            }
+            97..99 => {
+                let at = self.random.pick(&[A, B]);
+                let wall = self.random.within(0..2 * self.now);
+                self.pair.clocks[at].set_wall(wall);
+                self.pair.clocks[at].pass(1000);
+            }
+            _ if self.random.once_in(4) => self.cut(),
+            _ => {}
+        }
+        self.observe();
+    }
+
+    fn step(&mut self) {
+        use Step::*;
+        let all = [Commit, Sequence, Ship, Receive, Control, Control, Reflect, Reflect, Checkpoint];
+        let (at, step) = (self.random.pick(&[A, B]), self.random.pick(&all));
+        let step = if step == Reflect && self.random.once_in(4) { ReflectAll } else { step };
+        self.tell(|| format!("{at} {step:?}"));
+        self.pair.step(at, step);
+    }
+
+    /// Either device asks for the host; both, at times.
+    fn ask(&mut self) {
+        for at in self.random.pick(&[&[A][..], &[B], &[A, B], &[B, A]]) {
+            let asked = self.pair.devices[*at].begin_takeover();
+            self.tell(|| format!("{at} asks: {asked:?}"));
+            if let Err(error) = asked {
+                assert!(matches!(error.kind(), Kind::Invalid | Kind::NoPeer), "{error}");
+            }
+        }
+    }
+
+    /// The line is cut and restored, and the devices connect again.
+    fn cut(&mut self) {
+        self.tell(|| "cut".into());
+        self.pair.ends[A].cut();
+        for at in [A, B] {
+            self.pair.steps(at, &[Step::Control; 8]);
+            self.pair.steps(at, &[Step::Receive; 2]);
+            for lane in [Lane::Control, Lane::Data] {
+                self.pair.hold(at, lane, false);
+            }
+        }
+        self.pair.ends[A].restore();
+        self.pair.connect();
+    }
+
+    fn request(&mut self) {
+        let at = match self.serving() {
+            Some(at) if !self.random.once_in(20) => at,
+            _ => self.random.pick(&[A, B]),
+        };
+        let volume = self.random.within(0..2) as u32;
+        let sectors = self.range(volume, at);
+        self.value += 1;
+        let action = match self.random.within(0..20) {
+            0..6 => Action::Read(sectors),
+            6 => Action::Flush,
+            7 => Action::Discard(sectors),
+            8 if self.one_part(&sectors) => Action::Zeroes(sectors),
+            _ => Action::Write(sectors, self.value),
+        };
+        let time = match self.random.within(0..8) {
+            0 => None,
+            1 => Some(u64::MAX - self.now),
+            2 => Some(self.now / 100 * 100),
+            _ => Some(self.now + self.skew[at] - self.random.within(0..50)),
+        };
+        let fua = self.random.once_in(8);
+        let name = self.pair.submit_as(at, volume, action.clone(), time, fua, false);
+        self.tell(|| format!("{at} #{name} {action:?} of {volume} at {time:?} fua {fua}"));
+        self.tell(|| {
+            format!("pending {} {:?}", self.pair.is_pending(name), self.pair.oracle.records.last())
+        });
+        let writes = matches!(action, Action::Write(..));
+        if writes && !self.pair.is_pending(name) {
+            let touched = |(other, earlier): &&(u64, Action)| {
+                let meets = matches!(earlier, Action::Write(..));
+                meets && self.pair.is_pending(*other)
+            };
+            self.seen.stale += u64::from(self.names.iter().any(|n| touched(&n)));
+        }
+        self.names.push((name, action));
+    }
+
+    /// Sectors of a volume within what a request may have: whole blocks as often as not.
+    fn range(&mut self, volume: u32, at: usize) -> Range<u64> {
+        let limits = self.pair.devices[at].limits();
+        let size = self.pair.spec.volumes[volume as usize];
+        let most = (limits.request_bytes_max / 512).min(size);
+        let block = u64::from(limits.block_size) / 512;
+        let length = 1 + self.random.within(0..most.min(3 * block));
+        let start = self.random.within(0..size - length + 1);
+        if self.random.once_in(2) {
+            return start..start + length;
+        }
+        let start = start / block * block;
+        start..(start + length.next_multiple_of(block).min(most / block * block)).min(size)
+    }
+
+    /// Whether zeros there are one request: the history is told only of the last.
+    fn one_part(&self, sectors: &Range<u64>) -> bool {
+        let block = u64::from(self.pair.spec.block_size) / 512;
+        let within = sectors.start / block == (sectors.end - 1) / block;
+        within || sectors.start.is_multiple_of(block) && sectors.end.is_multiple_of(block)
+    }
+
+    /// Looks at everything that may have moved.
+    fn observe(&mut self) {
+        for at in [A, B] {
+            match self.pair.devices[at].poll_takeover() {
+                Some(Ok(takeover)) => {
+                    self.tell(|| format!("{at} serves: {takeover:?}"));
+                    self.seen.takeovers += 1;
+                }
+                Some(Err(error)) => {
+                    assert_eq!(error.kind(), Kind::NotReady, "{error}");
+                    self.tell(|| format!("{at} lost"));
+                    self.seen.crossed += 1;
+                }
+                None => {}
+            }
+        }
+        for (name, action) in std::mem::take(&mut self.names) {
+            match self.pair.outcome(name) {
+                None => self.names.push((name, action)),
+                Some(Ok(outcome)) => {
+                    let remote = outcome.remote_blocks > 0;
+                    match action {
+                        Action::Read(_) => self.seen.remote_reads += u64::from(remote),
+                        _ => self.seen.waited += u64::from(remote),
+                    }
+                }
+                Some(Err(error)) => {
+                    let kinds = [Kind::Fenced, Kind::NotReady, Kind::NotProven];
+                    assert!(kinds.contains(&error.kind()), "{error}");
+                    self.seen.fenced += 1;
+                }
+            }
+        }
+        let serving = self.serving();
+        let table = match (serving, self.kept.take()) {
+            (None, _) => return,
+            (Some(at), Some(table)) if table.is_of(&self.pair, at) => table.follow(&self.pair),
+            (Some(at), _) => KeptTable::new(&self.pair, at),
+        };
+        table.check(&self.pair);
+        self.kept = Some(table);
+    }
+
+    /// Everything is let go and comes to an end; sometimes both devices are closed then.
+    fn rest(&mut self) {
+        self.tell(|| "rest".into());
+        self.pair.drain();
+        // Too many steps at once for the kept table: it begins anew.
+        self.kept = None;
+        self.observe();
+        assert!(self.names.is_empty(), "{:?} never end", self.names);
+        if self.serving().is_none() {
+            // The last request was lost with a connection, or its answer came too late.
+            let at = self.random.pick(&[A, B]);
+            self.pair.takeover(at).unwrap();
+        }
+        for (volume, &sectors) in (0..).zip(&self.pair.spec.volumes.clone()) {
+            let at = self.serving().unwrap();
+            let name = self.pair.submit(at, volume, Action::Read(sectors - 1..sectors));
+            assert_eq!(self.pair.outcome(name).unwrap().unwrap().remote_blocks, 0);
+        }
+        if self.random.once_in(3) {
+            self.tell(|| "reopen".into());
+            self.pair.reopen();
+        }
+        self.kept = None;
+        self.observe();
+    }
+}
+
+/// The data location table of a device that serves, kept by the seed's rules.
+struct KeptTable {
+    at: usize,
+    epoch: u64,
+    kept: Kept,
+    /// What it has followed so far.
+    hi: Stamp,
+    reflected: Stamp,
+    records: usize,
+}
+
+impl KeptTable {
+    /// As after a takeover: from what the peer owes and the newest entries here.
+    fn new(pair: &Pair, at: usize) -> KeptTable {
+        let status = pair.devices[at].status();
+        let mut owed = BTreeMap::new();
+        let mut local = BTreeMap::new();
+        for record in &pair.oracle.records {
+            if record.by != at && record.stamp > status.hi {
+                owed.insert(record.block, record.stamp);
+            } else if record.stamp > status.reflected {
+                local.insert(record.block, record.stamp);
+            }
+        }
+        let named = |map: BTreeMap<_, _>| map.into_iter().map(|(b, s)| (block(b), s));
+        KeptTable {
+            at,
+            epoch: status.epoch,
+            kept: Kept::merge(named(owed), named(local)),
+            hi: status.hi,
+            reflected: status.reflected,
+            records: pair.oracle.records.len(),
+        }
+    }
+
+    fn is_of(&self, pair: &Pair, at: usize) -> bool {
+        self.at == at && self.epoch == pair.devices[at].status().epoch
+    }
+
+    /// The newest entry of a block here, with everything up to `hi` received and up to
+    /// `reflected` in the normal volume.
+    fn newest(&self, pair: &Pair, of: (u32, u64), hi: Stamp, reflected: Stamp) -> Option<Stamp> {
+        let records = pair.oracle.records[..self.records].iter().rev();
+        let mut here = records.filter(|r| r.block == of && (r.by == self.at || r.stamp <= hi));
+        here.next().map(|r| r.stamp).filter(|&stamp| stamp > reflected)
+    }
+
+    /// Follows what one move did.
+    fn follow(mut self, pair: &Pair) -> KeptTable {
+        let status = pair.devices[self.at].status();
+        for record in &pair.oracle.records[self.records..] {
+            assert_eq!(record.by, self.at, "only one device takes writes");
+            self.kept.written(block(record.block), record.stamp);
+        }
+        self.records = pair.oracle.records.len();
+        let between = |from: Stamp, to: Stamp| {
+            pair.oracle.records[pair.oracle.upto(from)..pair.oracle.upto(to)].iter()
+        };
+        let arrived = between(self.hi, status.hi).filter(|r| r.by != self.at);
+        for record in arrived {
+            // Remaining: what the peer's prototype named, if it is newer.
+            let theirs = pair.oracle.records.iter().rev().find(|r: &&Written| {
+                r.by != self.at && r.block == record.block && r.stamp.epoch < self.epoch
+            });
+            let remaining = theirs.map(|r| r.stamp).filter(|&stamp| stamp > record.stamp);
+            let newest = self.newest(pair, record.block, record.stamp, self.reflected);
+            self.kept.copied(block(record.block), newest, remaining);
+        }
+        self.hi = status.hi;
+        for record in between(self.reflected, status.reflected) {
+            let newest = self.newest(pair, record.block, self.hi, record.stamp);
+            self.kept.reflected(block(record.block), newest);
+        }
+        self.reflected = status.reflected;
+        self
+    }
+
+    fn check(&self, pair: &Pair) {
+        let size = u64::from(pair.spec.block_size) / 512;
+        for (volume, sectors) in (0..).zip(&pair.spec.volumes) {
+            for number in 0..sectors.div_ceil(size) {
+                let block = Block { volume, number };
+                let derived = pair.devices[self.at].location(block);
+                assert!(
+                    self.kept.agrees(block, &derived),
+                    "I6: {block} is derived as {derived:?}, kept {:?}",
+                    self.kept
+                );
+            }
+        }
+    }
+}
+
+fn block((volume, number): (u32, u64)) -> Block {
+    Block { volume, number }
+}

@@ -1,0 +1,165 @@
+//! What happens beside the straight way of a takeover: requests that cross, requests that nobody
+//! hears, reads that are under way when the fence falls, a line that is cut at the wrong moment.
+
+mod common;
+
+use afterimage::error::Kind;
+use afterimage::limits::Settings;
+use afterimage::link::Lane;
+use afterimage::storage::{FileName, Memory, Storage};
+use common::hooked::{Call, Hooked};
+use common::{A, Action, B, Pair, Spec, Step::*, X, Y};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// Both ask at once. The lower device id wins, and the other is told so.
+#[test]
+fn crossing_requests_have_one_winner_and_the_loser_is_told() {
+    let mut pair = Pair::new();
+    pair.write(A, X, 1);
+    // So that A may ask, too: B asks, is granted, and the answer is on its way.
+    pair.devices[B].begin_takeover().unwrap();
+    pair.step(A, Control);
+    pair.devices[A].begin_takeover().unwrap();
+    // B asks again before it sees either; now the two cross.
+    pair.devices[B].begin_takeover().unwrap();
+    pair.settle();
+    assert!(pair.devices[A].poll_takeover().unwrap().is_ok());
+    let lost = pair.devices[B].poll_takeover().unwrap().unwrap_err();
+    assert_eq!(lost.kind(), Kind::NotReady);
+    assert_eq!(pair.refused(B, X), Kind::Fenced);
+    pair.write(A, Y, 2);
+    pair.drain();
+    // It may ask again.
+    pair.takeover(B).unwrap();
+}
+
+/// A request that could not even be sent is not open: the peer's own is not answered "busy".
+#[test]
+fn a_request_that_nobody_heard_is_not_open() {
+    let mut pair = Pair::new();
+    pair.takeover(B).unwrap();
+    pair.ends[A].cut();
+    assert_eq!(pair.devices[A].begin_takeover().unwrap_err().kind(), Kind::NoPeer);
+    assert_eq!(pair.refused(A, X), Kind::Fenced, "not NotReady");
+    for at in [A, B] {
+        pair.steps(at, &[Control, Control, Receive, Receive]);
+    }
+    pair.ends[A].restore();
+    pair.connect();
+    pair.takeover(A).unwrap();
+    pair.drain();
+}
+
+/// The line is cut with the request, with the answer, or before either is sent on: the request is
+/// made again after the reconnect (S18 of the acceptance scenarios).
+#[test]
+fn s18_link_cut_takeover() {
+    for answered in [false, true] {
+        let mut pair = Pair::new();
+        pair.hold_ships(true);
+        pair.write(A, X, 1);
+        let lane = if answered { A } else { B };
+        pair.hold(lane, Lane::Control, true);
+        pair.devices[B].begin_takeover().unwrap();
+        pair.step(A, Control);
+        assert_eq!(pair.devices[A].status().serving, !answered);
+        pair.ends[A].cut();
+        for at in [A, B] {
+            pair.steps(at, &[Control, Control, Receive, Receive]);
+            assert!(!pair.devices[at].status().connected);
+        }
+        pair.hold(lane, Lane::Control, false);
+        pair.ends[A].restore();
+        pair.connect();
+        pair.settle();
+        let takeover = pair.devices[B].poll_takeover().unwrap().unwrap();
+        assert_eq!(takeover.owed_blocks, 1);
+        assert_eq!(pair.refused(A, X), Kind::Fenced);
+        assert_eq!(pair.read(B, X), (1, true));
+        pair.drain();
+    }
+}
+
+/// The line fails between a receipt and its acknowledgement, or when a checkpoint would grant
+/// credit: the device goes on, and says the rest at the next hello.
+#[test]
+fn a_failure_while_acknowledging_is_survived() {
+    for at_the_checkpoint in [false, true] {
+        let mut pair = Pair::new();
+        pair.write(A, X, 1);
+        pair.steps(A, &[Commit, Ship]);
+        if at_the_checkpoint {
+            pair.steps(B, &[Receive, Reflect]);
+        }
+        pair.gates[B].broken.store(true, SeqCst);
+        pair.steps(B, &[Receive, Reflect, Checkpoint]);
+        assert!(!pair.devices[B].status().connected);
+        assert_eq!(pair.blocks(B), [(X, 1)]);
+        pair.gates[B].broken.store(false, SeqCst);
+        pair.connect();
+        assert_eq!(pair.devices[A].status().backlog_records, 0);
+        pair.write(A, X, 2);
+        pair.drain();
+    }
+}
+
+/// The line is cut with a record on its way: it is shipped again after the next hello.
+#[test]
+fn a_cut_line_ships_again() {
+    let mut pair = Pair::new();
+    pair.write(A, X, 1);
+    pair.steps(A, &[Commit, Ship]);
+    pair.ends[A].cut();
+    for at in [A, B] {
+        pair.steps(at, &[Control, Receive, Ship, Checkpoint]);
+        assert!(!pair.devices[at].status().connected);
+    }
+    pair.write(A, Y, 2);
+    pair.ends[A].restore();
+    pair.connect();
+    pair.drain();
+}
+
+/// B reads two blocks. While it reads the first from its normal volume, the fence falls; the other
+/// block is pending at A, and with the fence B forgets that. It must not return what it has.
+#[test]
+fn a_read_across_the_fence_never_returns_old_data() {
+    let hooked = Arc::new(Hooked::default());
+    let storages: [Arc<dyn Storage>; 2] = [Arc::new(Memory::new()), hooked.clone()];
+    let mut pair = Pair::with(Spec { storages, ..Spec::default() });
+    pair.write(A, X, 7);
+    pair.drain();
+    pair.hold_ships(true);
+    pair.write(A, Y, 1);
+    pair.takeover(B).unwrap();
+    pair.devices[A].begin_takeover().unwrap();
+    let b = pair.devices[B].clone();
+    let segment = FileName::Segment { volume: 0, index: 0 };
+    hooked.when(Call::Read, segment, move || assert!(b.step_control().unwrap()));
+    let read = pair.submit(B, 0, Action::Read(0..16));
+    assert!(hooked.has_happened(), "the fence fell meanwhile");
+    assert_eq!(pair.outcome(read).unwrap().unwrap_err().kind(), Kind::Fenced);
+    pair.drain();
+    pair.devices[A].poll_takeover().unwrap().unwrap();
+    assert_eq!(pair.read(A, Y), (1, false));
+}
+
+/// Nobody answers: the asker is told in time, and its request is closed.
+#[test]
+fn an_unanswered_request_ends() {
+    let settings = Settings { takeover_timeout_ns: 1000, ..Settings::default() };
+    let mut pair = Pair::with(Spec { settings, ..Spec::default() });
+    pair.hold(B, Lane::Control, true);
+    pair.devices[B].begin_takeover().unwrap();
+    assert!(pair.devices[B].poll_takeover().is_none());
+    pair.clocks[B].pass(1001);
+    let error = pair.devices[B].poll_takeover().unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    // It arrives after all: A gives the host up, and nobody serves until somebody asks again.
+    pair.drain();
+    assert_eq!([pair.refused(A, X), pair.refused(B, X)], [Kind::Fenced; 2]);
+    pair.takeover(A).unwrap();
+    pair.write(A, X, 1);
+    pair.drain();
+}
