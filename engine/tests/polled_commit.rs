@@ -31,7 +31,7 @@ fn a_polled_durable_write_completes_though_the_log_is_clean() {
         let session = device.session().unwrap();
         let data = [7; 4096];
         let mut stuck = None;
-        'writes: for write in 0..5_000 {
+        'writes: for write in 0..1_000 {
             let slices = [IoSlice::new(&data)];
             let mut ticket = session.submit(Request::write(0, 0, &slices)).unwrap();
             let since = Instant::now();
