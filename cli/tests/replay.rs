@@ -320,7 +320,7 @@ fn every_durability_depth_and_pace_holds() {
 fn a_full_journal_slows_the_replay_and_is_no_error() {
     let directory = tempfile::tempdir().unwrap();
     let trace = file(&directory, "t.csv", &msr(&made(900)));
-    let args = [&trace, "--journal-size", "5MiB", "--link-rate", "50MiB/s", "--takeover-at", "50%"];
+    let args = [&trace, "--journal-size", "5MiB", "--link-rate", "8MiB/s", "--takeover-at", "50%"];
     let document = measure(&args);
     let full = &document["journal_full"];
     assert!(full["requests"].as_u64().unwrap() > 0, "{full}");

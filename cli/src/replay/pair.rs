@@ -134,6 +134,17 @@ impl Pair {
         [self.devices[0].status(), self.devices[1].status()]
     }
 
+    /// Why the devices lost each other, if they did: the line between them never breaks, so that
+    /// is a failure of one of them, and the cause of most others.
+    pub fn disconnected(&self) -> Option<Failure> {
+        let stories = self.watches.iter().zip(NAMES).filter_map(|(watch, name)| {
+            let why = lock(&watch.disconnected).clone()?;
+            Some(format!("device {name} gave the connection up: {why}"))
+        });
+        let stories: Vec<String> = stories.collect();
+        (!stories.is_empty()).then(|| Failure::new(Exit::Device, stories.join("; ")))
+    }
+
     /// Stops the background and closes both devices.
     pub fn close(&mut self) -> Result<(), Failure> {
         for threads in self.threads.drain(..) {
@@ -232,11 +243,6 @@ impl Watch {
     /// When the peer had acknowledged what was awaited, if it has.
     pub fn acknowledged_at(&self, name: usize) -> Option<u64> {
         lock(&self.awaited)[name].1
-    }
-
-    /// Why the connection was lost, if it ever was.
-    pub fn disconnected(&self) -> Option<String> {
-        lock(&self.disconnected).clone()
     }
 }
 
