@@ -251,6 +251,8 @@ impl OwnLog {
                     self.payloads.release(position, &guard);
                 }
             }
+            // Buffers come back a few commits later, not a few hundred.
+            guard.flush();
         }
         self.refresh_limit(&w);
         let outcome = written.and_then(|()| {
