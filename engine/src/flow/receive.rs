@@ -53,7 +53,10 @@ impl Device {
     }
 
     fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
-        let hi = lock(&self.tables).hi;
+        let (hi, mine) = {
+            let tables = lock(&self.tables);
+            (tables.hi, tables.newest_own().epoch)
+        };
         let mut newest = hi;
         let mut arrivals = Vec::new();
         for frame in frames {
@@ -75,6 +78,11 @@ impl Device {
             // A frame from before an earlier takeover speaks of an earlier prototype.
             let promised = fenced && clk.epoch == self.clk.epoch() && self.is_catching_up();
             for shipped in records {
+                if shipped.row.stamp > newest && shipped.row.stamp.epoch == mine {
+                    let stamp = shipped.row.stamp;
+                    let what = format!("I2: record {stamp} claims this device's own last tenure");
+                    return Err(Error::new(Kind::Protocol, what));
+                }
                 newest = self.take_shipped(&shipped, promised, newest, &mut data, &mut arrivals)?;
             }
             if !data.is_empty() {
@@ -90,6 +98,7 @@ impl Device {
                 Kind::Protocol => e,
                 _ => self.halt(e),
             })?;
+            debug_assert!(records.last().map(|r| r.stamp) == Some(newest), "I8: hi is durable");
             let caught_up = {
                 let mut tables = lock(&self.tables);
                 for record in &records {
@@ -101,6 +110,7 @@ impl Device {
                 if let Some(debt) = self.debt() {
                     debug_assert!(debt.need() == tables.need, "I5");
                     debt.pay(newest);
+                    debug_assert!(debt.is_empty() == (newest >= tables.need), "I5");
                 }
                 let caught_up = newest >= tables.need && self.is_catching_up();
                 if caught_up {
@@ -149,7 +159,7 @@ impl Device {
             return broken(format!("record {} arrived damaged", row.stamp));
         }
         if row.stamp.epoch == self.clk.epoch() {
-            return broken(format!("record {} claims this device's own tenure (I2)", row.stamp));
+            return broken(format!("I2: record {} claims this device's own tenure", row.stamp));
         }
         // What a fenced sender says remains is what its prototype named.
         if promised {
