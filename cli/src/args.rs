@@ -279,6 +279,7 @@ mod tests {
         let words = format!("afterimage replay {words}");
         match Cli::try_parse_from(words.split_whitespace()).map_err(|e| e.to_string())?.command {
             Command::Replay(args) => Ok(*args),
+            other => Err(format!("another command: {other:?}")),
         }
     }
 

@@ -53,7 +53,7 @@ pub struct Device {
     /// One at a time in each of these steps; nobody else ever waits for them.
     pub(crate) shipping: Mutex<()>,
     pub(crate) receiving: Mutex<()>,
-    pub(crate) reflecting: Mutex<()>,
+    pub(crate) reflecting: Mutex<Vec<u8>>,
     pub(crate) checkpointing: Mutex<u64>,
     pub(crate) callbacks: Mutex<Vec<(Ticket, Callback)>>,
     /// Monotonic time of the last background commit.

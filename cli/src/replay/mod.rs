@@ -69,9 +69,11 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let began = pair.clock.monotonic();
     let points = plan.takeovers(&args.takeover_at);
     let mut host = Host::new(&pair, &plan, points, manner, oracle, Meter::new(hlog, began))?;
-    host.replay()?;
+    // A lost connection explains whatever followed from it.
+    let explained = |failure| pair.disconnected().unwrap_or(failure);
+    host.replay().map_err(explained)?;
     let replayed = pair.clock.monotonic();
-    host.drain()?;
+    host.drain().map_err(explained)?;
     let drained = pair.clock.monotonic();
     let Host { mut oracle, mut meter, moves, tenths, .. } = host;
     pair.close()?;

@@ -1,7 +1,7 @@
 //! The pair under test: two devices, in directories or in memory, the line between them, their
 //! background threads, and what they report while they run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -134,6 +134,17 @@ impl Pair {
         [self.devices[0].status(), self.devices[1].status()]
     }
 
+    /// Why the devices lost each other, if they did: the line between them never breaks, so that
+    /// is a failure of one of them, and the cause of most others.
+    pub fn disconnected(&self) -> Option<Failure> {
+        let stories = self.watches.iter().zip(NAMES).filter_map(|(watch, name)| {
+            let why = lock(&watch.disconnected).clone()?;
+            Some(format!("device {name} gave the connection up: {why}"))
+        });
+        let stories: Vec<String> = stories.collect();
+        (!stories.is_empty()).then(|| Failure::new(Exit::Device, stories.join("; ")))
+    }
+
     /// Stops the background and closes both devices.
     pub fn close(&mut self) -> Result<(), Failure> {
         for threads in self.threads.drain(..) {
@@ -161,18 +172,20 @@ impl Pair {
 
 impl Place {
     fn new(args: &ReplayArgs) -> Result<Place, Failure> {
-        let make = |parent: &Path| {
-            std::fs::create_dir_all(parent)?;
-            tempfile::Builder::new().prefix("afterimage-").tempdir_in(parent)
-        };
-        let parent = match &args.dir {
-            _ if args.memory => return Ok(Place::Memory),
-            Some(dir) if args.keep => return Ok(Place::Kept(dir.clone())),
-            Some(dir) => dir.clone(),
-            None => std::env::temp_dir(),
+        if args.memory {
+            return Ok(Place::Memory);
+        }
+        let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let make = || {
+            std::fs::create_dir_all(&parent)?;
+            if args.keep {
+                return Ok(Place::Kept(parent.clone()));
+            }
+            let temporary = tempfile::Builder::new().prefix("afterimage-").tempdir_in(&parent);
+            temporary.map(Place::Temporary)
         };
         let doing = format_args!("making a directory in {}", parent.display());
-        make(&parent).map(Place::Temporary).map_err(|e| Failure::storage(doing, &e))
+        make().map_err(|e| Failure::storage(doing, &e))
     }
 
     fn directory(&self, name: &str) -> Option<PathBuf> {
@@ -230,11 +243,6 @@ impl Watch {
     /// When the peer had acknowledged what was awaited, if it has.
     pub fn acknowledged_at(&self, name: usize) -> Option<u64> {
         lock(&self.awaited)[name].1
-    }
-
-    /// Why the connection was lost, if it ever was.
-    pub fn disconnected(&self) -> Option<String> {
-        lock(&self.disconnected).clone()
     }
 }
 

@@ -31,12 +31,15 @@ impl Stall {
     }
 
     /// Nothing has moved as far as the host sees: an error if that holds for the devices too and
-    /// has for too long, or if one has halted.
+    /// has for too long, if one has halted, or if they have lost each other.
     pub fn check(&mut self, now: u64, pair: &Pair) -> Result<(), Failure> {
         if now < self.looked_at + PERIOD_NS {
             return Ok(());
         }
         self.looked_at = now;
+        if let Some(failure) = pair.disconnected() {
+            return Err(failure);
+        }
         let status = pair.status();
         for (status, name) in status.iter().zip(NAMES) {
             if let Some(error) = &status.halted {
@@ -49,11 +52,8 @@ impl Stall {
             self.moved_at = now;
         } else if now > self.moved_at + LIMIT_NS {
             let mut story = format!("nothing has moved for {} s", LIMIT_NS / 1_000_000_000);
-            for ((standing, watch), name) in standing.iter().zip(&pair.watches).zip(NAMES) {
+            for (standing, name) in standing.iter().zip(NAMES) {
                 story += &format!("; device {name}: {standing}");
-                if let Some(why) = watch.disconnected() {
-                    story += &format!(", was disconnected: {why}");
-                }
             }
             return Err(Failure::new(Exit::Device, story));
         }

@@ -30,18 +30,23 @@ impl Device {
         self.step_reflect_some(self.settings.reflect_records_max)
     }
 
+    /// Fewer records than this are better left until more of them can be sorted and merged.
+    pub(crate) fn reflect_worthwhile(&self) -> usize {
+        self.settings.reflect_records_max / 4
+    }
+
     /// As [`Device::step_reflect`], at most `most` records.
     ///
     /// # Errors
     /// As [`Device::step_reflect`].
     pub fn step_reflect_some(&self, most: usize) -> Result<usize> {
         self.check_halted()?;
-        let _one = lock(&self.reflecting);
+        let mut buffer = lock(&self.reflecting);
         let (taken, upto, own_end, recv_end) = self.oldest_reflectable(most);
         if taken.is_empty() {
             return Ok(0);
         }
-        self.write_newest(&taken).map_err(|e| self.halt(e))?;
+        self.write_newest(&taken, &mut buffer).map_err(|e| self.halt(e))?;
         for (log, record) in &taken {
             match log {
                 Log::Own => self.own.journal.queue.set_reflected(record.position),
@@ -100,7 +105,7 @@ impl Device {
     }
 
     /// Writes the newest record of each block, in address order, neighbours together.
-    fn write_newest(&self, taken: &[(Log, Record)]) -> Result<()> {
+    fn write_newest(&self, taken: &[(Log, Record)], buffer: &mut Vec<u8>) -> Result<()> {
         let mut newest: HashMap<Block, usize> = HashMap::with_capacity(taken.len());
         for (k, (_, record)) in taken.iter().enumerate() {
             newest.insert(record.block, k); // later ones are newer
@@ -108,7 +113,7 @@ impl Device {
         let mut order: Vec<(Block, usize)> = newest.into_iter().collect();
         order.sort_unstable();
         let size = self.geometry.block_size as usize;
-        let mut buffer = vec![0; RUN_BYTES_MAX.max(size)];
+        buffer.resize(RUN_BYTES_MAX.max(size), 0);
         let mut rest = &order[..];
         while let Some(&(first, k)) = rest.first() {
             let content = taken[k].1.content;

@@ -1,5 +1,6 @@
 //! The oracle must hold its tongue about every legal history and catch each kind of illegal one.
 
+use super::super::pattern::{self, Origin};
 use super::*;
 
 const RUN: u64 = 7;

@@ -10,17 +10,18 @@
 //! - Latency counts from the issue, or, against the trace's clock, from the moment at which the
 //!   trace would have issued the request: what waits for its turn has been waiting since then.
 
+mod moves;
+
+pub use moves::Move;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::IoSlice;
 use std::time::Duration;
 
 use afterimage::Device;
 use afterimage::error::{Error, Kind};
-use afterimage::event::Status;
-use afterimage::failover::Takeover;
 use afterimage::limits::Limits;
 use afterimage::request::{Completion, Op, Request, Session, Ticket};
-use afterimage::unit::Stamp;
 
 use super::meter::{Meter, Metric};
 use super::oracle::{Number, Oracle, PendingRead};
@@ -54,28 +55,6 @@ pub struct Manner {
     pub starts_at: Option<u64>,
     /// How far the clock of the host at B is off.
     pub skew_ns: i64,
-}
-
-/// A move of the host from one device to the other.
-#[derive(Clone, Copy, Debug)]
-pub struct Move {
-    /// The device that the host moved to.
-    pub to: usize,
-    /// Requests issued before.
-    pub row: u64,
-    /// What the device reported.
-    pub takeover: Takeover,
-    /// Records that the peer still had to ship: the higher of what was durable there at the
-    /// request, and what was when this device was ready.
-    pub backlog_records: u64,
-    /// Their bytes.
-    pub backlog_bytes: u64,
-    /// Pieces that were refused and issued again.
-    pub reissued: u64,
-    /// What the old device calls the acknowledgement of the last record that was owed.
-    pub caught_up: usize,
-    /// When the first read that needed the other device was done.
-    pub first_remote_read_at: Option<u64>,
 }
 
 /// A request of which pieces are in flight or still to come.
@@ -183,30 +162,6 @@ impl<'a> Host<'a> {
             }
         }
         self.tenths.push(self.now());
-        Ok(())
-    }
-
-    /// Waits until both directions are empty: everything written is acknowledged by the peer and
-    /// in both normal volumes.
-    pub fn drain(&mut self) -> Result<(), Failure> {
-        self.progress.say("draining both directions");
-        let flushed = self.session.flush();
-        flushed.map_err(|e| self.failed("flushing", &e))?;
-        let newest = self.oracle.sealed();
-        loop {
-            let status = self.pair.status();
-            let empty = |s: &Status| {
-                s.backlog_records == 0 && s.unreflected_records == 0 && s.owed_blocks == 0
-            };
-            let arrived = |s: &Status| s.acked.max(s.hi) >= newest && s.reflected >= newest;
-            if status.iter().all(|s| empty(s) && arrived(s)) {
-                break;
-            }
-            self.look(false)?;
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        let now = self.now();
-        self.end_interval(now);
         Ok(())
     }
 
@@ -428,59 +383,6 @@ impl<'a> Host<'a> {
             self.oracle.write_refused(number);
         }
         self.ready.insert((piece.row, piece.part), piece);
-        Ok(())
-    }
-
-    /// Moves the host to the other device.
-    fn take_over(&mut self) -> Result<(), Failure> {
-        self.points.pop_front();
-        let (old, to) = (self.active, 1 - self.active);
-        let device = &self.pair.devices[to];
-        let failed = |e: &Error| Failure::device(format_args!("taking over at {}", NAMES[to]), e);
-        let waiting = self.ready.len();
-        let before = self.pair.devices[old].status();
-        self.moving = true;
-        device.begin_takeover().map_err(|e| failed(&e))?;
-        let mut takeover = None;
-        let mut after = None;
-        loop {
-            let heard = device.heard();
-            let moved = self.poll()? > 0;
-            if takeover.is_none()
-                && let Some(outcome) = device.poll_takeover()
-            {
-                takeover = Some(outcome.map_err(|e| failed(&e))?);
-                after = Some(self.pair.devices[old].status());
-            }
-            if takeover.is_some() && self.in_flight.is_empty() {
-                break;
-            }
-            self.look(moved)?;
-            if !moved {
-                device.wait(heard, Duration::from_nanos(NAP_NS / 5));
-            }
-        }
-        self.moving = false;
-        let (takeover, after) = takeover.zip(after).expect("the loop ends with both");
-        self.active = to;
-        self.session = device.session().map_err(|e| failed(&e))?;
-        let held = if after.backlog_records > before.backlog_records { after } else { before };
-        self.meter.record(Metric::Takeover, takeover.ready_at - takeover.requested_at);
-        // Owed by the old device: once that is acknowledged, the new one has it.
-        let need = if takeover.owed_blocks == 0 { Stamp::ZERO } else { device.status().need };
-        let caught_up = self.pair.watches[old].await_acknowledged(need, || {
-            (self.pair.devices[old].status().acked >= need).then(|| self.now())
-        });
-        self.moves.push(Move {
-            caught_up,
-            to,
-            row: self.next_row,
-            takeover,
-            backlog_records: held.backlog_records,
-            backlog_bytes: held.backlog_bytes,
-            reissued: (self.ready.len() - waiting) as u64,
-            first_remote_read_at: None,
-        });
         Ok(())
     }
 
