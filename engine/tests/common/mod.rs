@@ -12,6 +12,7 @@
 pub mod gate;
 pub mod hooked;
 pub mod hosts;
+pub mod kept;
 pub mod oracle;
 pub mod random;
 
