@@ -13,12 +13,9 @@ mod common;
 use afterimage::error::Kind;
 use afterimage::limits::{Durability, Settings};
 use afterimage::link::Lane;
-use afterimage::table::location::Kept;
-use afterimage::unit::{Block, Stamp};
-use common::oracle::Written;
+use common::kept::KeptTable;
 use common::random::Random;
 use common::{A, Action, B, Pair, Spec, Step};
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 const WALKS: u64 = 300;
@@ -314,11 +311,7 @@ impl Walk<'_> {
         self.kept = None;
         self.observe();
         assert!(self.names.is_empty(), "{:?} never end", self.names);
-        if self.serving().is_none() {
-            // The last request was lost with a connection, or its answer came too late.
-            let at = self.random.pick(&[A, B]);
-            self.pair.takeover(at).unwrap();
-        }
+        assert!(self.serving().is_some(), "of two that ask, one gets the host");
         for (volume, &sectors) in (0..).zip(&self.pair.spec.volumes.clone()) {
             let at = self.serving().unwrap();
             let name = self.pair.submit(at, volume, Action::Read(sectors - 1..sectors));
@@ -331,108 +324,4 @@ impl Walk<'_> {
         self.kept = None;
         self.observe();
     }
-}
-
-/// The data location table of a device that serves, kept by the seed's rules.
-struct KeptTable {
-    at: usize,
-    epoch: u64,
-    kept: Kept,
-    /// What it has followed so far.
-    hi: Stamp,
-    reflected: Stamp,
-    records: usize,
-}
-
-impl KeptTable {
-    /// As after a takeover: from what the peer owes and the newest entries here.
-    fn new(pair: &Pair, at: usize) -> KeptTable {
-        let status = pair.devices[at].status();
-        let mut owed = BTreeMap::new();
-        let mut local = BTreeMap::new();
-        for record in &pair.oracle.records {
-            if record.by != at && record.stamp > status.hi {
-                owed.insert(record.block, record.stamp);
-            } else if record.stamp > status.reflected {
-                local.insert(record.block, record.stamp);
-            }
-        }
-        let named = |map: BTreeMap<_, _>| map.into_iter().map(|(b, s)| (block(b), s));
-        let table = KeptTable {
-            at,
-            epoch: status.epoch,
-            kept: Kept::merge(named(owed), named(local)),
-            hi: status.hi,
-            reflected: status.reflected,
-            records: pair.oracle.records.len(),
-        };
-        table.check(pair);
-        table
-    }
-
-    fn is_of(&self, pair: &Pair, at: usize) -> bool {
-        self.at == at && self.epoch == pair.devices[at].status().epoch
-    }
-
-    /// The newest entry of a block here, with everything up to `hi` received and up to
-    /// `reflected` in the normal volume.
-    fn newest(&self, pair: &Pair, of: (u32, u64), hi: Stamp, reflected: Stamp) -> Option<Stamp> {
-        let records = pair.oracle.records[..self.records].iter().rev();
-        let mut here = records.filter(|r| r.block == of && (r.by == self.at || r.stamp <= hi));
-        here.next().map(|r| r.stamp).filter(|&stamp| stamp > reflected)
-    }
-
-    /// Follows what one move did.
-    fn follow(mut self, pair: &Pair) -> KeptTable {
-        let status = pair.devices[self.at].status();
-        let now = (status.hi, status.reflected, pair.oracle.records.len());
-        if now == (self.hi, self.reflected, self.records) {
-            return self;
-        }
-        for record in &pair.oracle.records[self.records..] {
-            assert_eq!(record.by, self.at, "only one device takes writes");
-            self.kept.written(block(record.block), record.stamp);
-        }
-        self.records = pair.oracle.records.len();
-        let between = |from: Stamp, to: Stamp| {
-            pair.oracle.records[pair.oracle.upto(from)..pair.oracle.upto(to)].iter()
-        };
-        let arrived = between(self.hi, status.hi).filter(|r| r.by != self.at);
-        for record in arrived {
-            // Remaining: what the peer's prototype named, if it is newer.
-            let theirs = pair.oracle.records.iter().rev().find(|r: &&Written| {
-                r.by != self.at && r.block == record.block && r.stamp.epoch < self.epoch
-            });
-            let remaining = theirs.map(|r| r.stamp).filter(|&stamp| stamp > record.stamp);
-            let newest = self.newest(pair, record.block, record.stamp, self.reflected);
-            self.kept.copied(block(record.block), newest, remaining);
-        }
-        self.hi = status.hi;
-        for record in between(self.reflected, status.reflected) {
-            let newest = self.newest(pair, record.block, self.hi, record.stamp);
-            self.kept.reflected(block(record.block), newest);
-        }
-        self.reflected = status.reflected;
-        self.check(pair);
-        self
-    }
-
-    fn check(&self, pair: &Pair) {
-        let size = u64::from(pair.spec.block_size) / 512;
-        for (volume, sectors) in (0..).zip(&pair.spec.volumes) {
-            for number in 0..sectors.div_ceil(size) {
-                let block = Block { volume, number };
-                let derived = pair.devices[self.at].location(block);
-                assert!(
-                    self.kept.agrees(block, &derived),
-                    "I6: {block} is derived as {derived:?}, kept {:?}",
-                    self.kept
-                );
-            }
-        }
-    }
-}
-
-fn block((volume, number): (u32, u64)) -> Block {
-    Block { volume, number }
 }

@@ -70,7 +70,6 @@ fn overlapping(outer: (u64, u64), inner: (u64, u64)) -> ([Stamp; 2], Vec<Stamp>,
     let outer_stamp = stamp(queue.insert_with(&clk, 1, &whole(outer.0, outer.1), &cargo));
     let mut out = Vec::new();
     Sequencer::new(1).take(&queue, &clk, |_| true, &mut out);
-    drop(cargo);
     let order = out.into_iter().map(|e| e.0).collect();
     ([outer_stamp, inner_stamp.get()], order, queue)
 }

@@ -104,6 +104,28 @@ fn a_failure_while_acknowledging_is_survived() {
     }
 }
 
+/// A record that arrives again is acknowledged and otherwise ignored (R6), also when newer data has
+/// been written over it since. (After a reconnect the hello says what has arrived, and nothing is
+/// shipped again; so the line itself repeats it here.)
+#[test]
+fn a_record_that_arrives_twice_counts_once() {
+    let mut pair = Pair::new();
+    pair.gates[A].twice.store(true, SeqCst);
+    pair.write(A, X, 1);
+    pair.write(A, Y, 1);
+    pair.steps(A, &[Commit, Ship]);
+    pair.step(B, Receive);
+    assert_eq!(pair.devices[B].status().unreflected_records, 2);
+    pair.drain();
+    pair.hold_ships(true);
+    pair.write(A, X, 2);
+    pair.takeover(B).unwrap();
+    pair.steps(A, &[Commit, Ship]);
+    pair.write(B, X, 3);
+    pair.drain();
+    assert_eq!(pair.blocks(A), [(X, 3), (Y, 1)]);
+}
+
 /// The line is cut with a record on its way: it is shipped again after the next hello.
 #[test]
 fn a_cut_line_ships_again() {

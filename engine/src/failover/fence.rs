@@ -50,6 +50,7 @@ impl Device {
         });
         fenced.map_err(|e| self.halt(e))?;
         self.drop_debt();
+        debug_assert!(self.clk.epoch() == 0 && self.debt().is_none(), "I3: fenced");
         // Waiting requests end here and go to the other device.
         self.bell.ring();
         let mut tables = lock(&self.tables);

@@ -45,6 +45,7 @@ pub(crate) fn rebuild(
     // A record that was long in being published is late in its log: positions follow stamps.
     records.sort_by_key(|(record, _)| record.stamp);
     let mut last = vec![0; batches.len()];
+    own.journal.queue.raise_limit(own.journal.queue.tail() + records.len() as u64);
     for (record, batch) in &records {
         let position = own.adopt(record).ok_or_else(|| overfull(Log::Own))?;
         last[*batch] = position.max(last[*batch]);
@@ -55,6 +56,7 @@ pub(crate) fn rebuild(
     let (batches, records) = read_log(superblock, Log::Recv, storage)?;
     let mut last = vec![0; batches.len()];
     let mut previous = Stamp::ZERO;
+    recv.journal.queue.raise_limit(recv.journal.queue.tail() + records.len() as u64);
     for (record, batch) in &records {
         if record.stamp <= previous {
             let what = format!("the received log has {} behind {previous}", record.stamp);

@@ -53,9 +53,9 @@ impl Device {
     }
 
     fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
-        let (hi, mut follows) = {
+        let (hi, mut follows, mine) = {
             let tables = lock(&self.tables);
-            (tables.hi, tables.follows)
+            (tables.hi, tables.follows, tables.newest_own().epoch)
         };
         let mut newest = hi;
         let mut arrivals = Vec::new();
@@ -86,6 +86,10 @@ impl Device {
                     return Err(Error::new(Kind::Protocol, what));
                 }
                 last = stamp;
+                if stamp > newest && stamp.epoch == mine {
+                    let what = format!("I2: record {stamp} claims this device's own last tenure");
+                    return Err(Error::new(Kind::Protocol, what));
+                }
                 newest = self.take_shipped(&shipped, promised, newest, &mut data, &mut arrivals)?;
             }
             if !data.is_empty() {
@@ -103,6 +107,7 @@ impl Device {
                 Kind::Protocol => e,
                 _ => self.halt(e),
             })?;
+            debug_assert!(records.last().map(|r| r.stamp) == Some(newest), "I8: hi is durable");
             let caught_up = {
                 let mut tables = lock(&self.tables);
                 for record in &records {
@@ -114,6 +119,7 @@ impl Device {
                 if let Some(debt) = self.debt() {
                     debug_assert!(debt.need() == tables.need, "I5");
                     debt.pay(newest);
+                    debug_assert!(debt.is_empty() == (newest >= tables.need), "I5");
                 }
                 let caught_up = newest >= tables.need && self.is_catching_up();
                 if caught_up {
@@ -161,7 +167,7 @@ impl Device {
             return broken(format!("record {} arrived damaged", row.stamp));
         }
         if row.stamp.epoch == self.clk.epoch() {
-            return broken(format!("record {} claims this device's own tenure (I2)", row.stamp));
+            return broken(format!("I2: record {} claims this device's own tenure", row.stamp));
         }
         // What a fenced sender says remains is what its prototype named.
         if promised {

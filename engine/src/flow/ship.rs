@@ -99,6 +99,7 @@ impl Device {
         let previous = tables.sent;
         tables.sent = records.last()?.stamp;
         tables.shipped = end;
+        debug_assert!(tables.shipped <= tables.allowed, "I9: within the receiver's credit");
         Some(Batch { session, records, shipped, previous, granted: tables.granted })
     }
 }

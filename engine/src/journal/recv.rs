@@ -74,7 +74,7 @@ impl RecvLog {
             let (got, free) = (arrivals.len(), journal.queue.free());
             return Err(Error::new(
                 Kind::Protocol,
-                format!("the peer shipped {got} records where it had credit for {free}"),
+                format!("I9: the peer shipped {got} records where it had credit for {free}"),
             ));
         }
         let mut w = lock(&self.writer);

@@ -23,7 +23,7 @@ impl Unreflected {
     /// Appends an entry, which is newer than all before it.
     pub fn push(&mut self, stamp: Stamp, position: Position) {
         if let Some(&(newest, _)) = self.entries.back() {
-            assert!(newest < stamp, "{stamp} comes after {newest} in stamp order");
+            assert!(newest < stamp, "I1: {stamp} comes after {newest} in stamp order");
         }
         self.entries.push_back((stamp, position));
     }

@@ -1,6 +1,6 @@
 //! A line that does what a line in memory does not: delay frames of one kind in the control lane,
-//! where the order of frames in a lane would otherwise leave no room for a race, and refuse to send
-//! while what has arrived is still handed over.
+//! where the order of frames in a lane would otherwise leave no room for a race, refuse to send while
+//! what has arrived is still handed over, and send data twice.
 
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::frame::Frame;
@@ -17,11 +17,14 @@ pub struct Gate {
     kept: Mutex<(Option<Kept>, Vec<Vec<u8>>)>,
     /// Whether sending fails.
     pub broken: AtomicBool,
+    /// Whether every data frame is sent twice.
+    pub twice: AtomicBool,
 }
 
 impl Gate {
     pub fn new(end: MemoryLink) -> Gate {
-        Gate { end, kept: Mutex::default(), broken: AtomicBool::new(false) }
+        let no = || AtomicBool::new(false);
+        Gate { end, kept: Mutex::default(), broken: no(), twice: no() }
     }
 
     /// Keeps back the control frames that `kept` names, from now on.
@@ -52,6 +55,9 @@ impl Link for Gate {
         if lane == Lane::Control && kept.0.is_some_and(|keeps| keeps(&decoded)) {
             kept.1.push(frame);
             return Ok(());
+        }
+        if lane == Lane::Data && self.twice.load(SeqCst) {
+            self.end.send(lane, frame.clone())?;
         }
         self.end.send(lane, frame)
     }

@@ -149,7 +149,7 @@ impl Pair {
         let (first, behind) = (start.next_multiple_of(size), end / size * size);
         let parts = match first <= behind {
             true => vec![start..first, first..behind, behind..end],
-            false => vec![start..end],
+            false => std::iter::once(start..end).collect(),
         };
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let last = last.expect("zeros have a stamp");

@@ -12,6 +12,7 @@
 pub mod gate;
 pub mod hooked;
 pub mod hosts;
+pub mod kept;
 pub mod oracle;
 pub mod random;
 
@@ -211,7 +212,7 @@ impl Pair {
     pub fn step(&mut self, at: usize, step: Step) -> bool {
         let device = &self.devices[at];
         let moved = match step {
-            Step::Commit => device.step_commit().map(|()| false),
+            Step::Commit => device.step_commit().map(|_| false),
             Step::Sequence => {
                 device.step_sequence();
                 Ok(false)
