@@ -7,3 +7,6 @@
 pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+/// A word to sleep on, which the operating system looks at too: loom cannot model that.
+pub use std::sync::atomic::AtomicU32 as FutexWord;

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long an idle thread sleeps at most, so that commit interval and time-outs are kept.
-const NAP: Duration = Duration::from_millis(2);
+const NAP: Duration = Duration::from_millis(1);
 
 /// The running threads of one device. They stop when this is dropped, or when the device halts.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl Threads {
             let committed = device.step_commit_due()?;
             let shipped = device.step_ship()?;
             let called = device.step_callbacks();
-            if !committed && shipped == 0 && called == 0 {
+            if !committed && called == 0 && !device.is_full_batch(shipped) {
+                // What trickles in is shipped a nap's worth at a time.
                 device.wait_for_work(heard, NAP);
             }
             Ok(())
@@ -57,7 +58,7 @@ impl Threads {
             let heard = device.work_heard();
             let reflected = device.step_reflect()?;
             let checkpointed = device.step_checkpoint()?;
-            if reflected == 0 && !checkpointed {
+            if reflected < device.reflect_worthwhile() && !checkpointed {
                 device.wait_for_work(heard, NAP);
             }
             Ok(())

@@ -142,12 +142,13 @@ impl Walk<'_> {
     fn go(&mut self) {
         self.now += self.random.within(0..20);
         match self.random.within(0..100) {
-            0..30 => self.request(),
-            30..88 => self.step(),
+            0..35 if self.pair.waiting() < 8 => self.request(),
+            0..88 => self.step(),
             88..91 => self.ask(),
             91..97 => {
-                let (from, on) = (self.random.pick(&[A, B]), self.random.once_in(2));
+                let from = self.random.pick(&[A, B]);
                 let lane = self.random.pick(&[Lane::Data, Lane::Data, Lane::Control]);
+                let on = self.random.once_in(if lane == Lane::Data { 2 } else { 8 });
                 self.tell(|| format!("hold {from} {lane:?} {on}"));
                 self.pair.hold(from, lane, on);
             }
@@ -165,7 +166,10 @@ impl Walk<'_> {
 
     fn step(&mut self) {
         use Step::*;
-        let all = [Commit, Sequence, Ship, Receive, Control, Control, Reflect, Reflect, Checkpoint];
+        let all = [
+            Commit, Sequence, Ship, Receive, Control, Control, Control, Reflect, Reflect,
+            Checkpoint,
+        ];
         let (at, step) = (self.random.pick(&[A, B]), self.random.pick(&all));
         let step = if step == Reflect && self.random.once_in(4) { ReflectAll } else { step };
         self.tell(|| format!("{at} {step:?}"));
@@ -188,7 +192,10 @@ impl Walk<'_> {
         self.tell(|| "cut".into());
         self.pair.ends[A].cut();
         for at in [A, B] {
-            self.pair.steps(at, &[Step::Control; 8]);
+            // What had arrived, and then the news.
+            for _ in 0..=self.pair.ends[A + B - at].in_flight(Lane::Control) {
+                self.pair.step(at, Step::Control);
+            }
             self.pair.steps(at, &[Step::Receive; 2]);
             for lane in [Lane::Control, Lane::Data] {
                 self.pair.hold(at, lane, false);
@@ -201,6 +208,7 @@ impl Walk<'_> {
     fn request(&mut self) {
         let at = match self.serving() {
             Some(at) if !self.random.once_in(20) => at,
+            None if !self.random.once_in(8) => return self.step(),
             _ => self.random.pick(&[A, B]),
         };
         let volume = self.random.within(0..2) as u32;
@@ -222,9 +230,6 @@ impl Walk<'_> {
         let fua = self.random.once_in(8);
         let name = self.pair.submit_as(at, volume, action.clone(), time, fua, false);
         self.tell(|| format!("{at} #{name} {action:?} of {volume} at {time:?} fua {fua}"));
-        self.tell(|| {
-            format!("pending {} {:?}", self.pair.is_pending(name), self.pair.oracle.records.last())
-        });
         let writes = matches!(action, Action::Write(..));
         if writes && !self.pair.is_pending(name) {
             let touched = |(other, earlier): &&(u64, Action)| {
@@ -292,13 +297,13 @@ impl Walk<'_> {
             }
         }
         let serving = self.serving();
-        let table = match (serving, self.kept.take()) {
-            (None, _) => return,
-            (Some(at), Some(table)) if table.is_of(&self.pair, at) => table.follow(&self.pair),
-            (Some(at), _) => KeptTable::new(&self.pair, at),
+        self.kept = match (serving, self.kept.take()) {
+            (None, _) => None,
+            (Some(at), Some(table)) if table.is_of(&self.pair, at) => {
+                Some(table.follow(&self.pair))
+            }
+            (Some(at), _) => Some(KeptTable::new(&self.pair, at)),
         };
-        table.check(&self.pair);
-        self.kept = Some(table);
     }
 
     /// Everything is let go and comes to an end; sometimes both devices are closed then.
@@ -353,14 +358,16 @@ impl KeptTable {
             }
         }
         let named = |map: BTreeMap<_, _>| map.into_iter().map(|(b, s)| (block(b), s));
-        KeptTable {
+        let table = KeptTable {
             at,
             epoch: status.epoch,
             kept: Kept::merge(named(owed), named(local)),
             hi: status.hi,
             reflected: status.reflected,
             records: pair.oracle.records.len(),
-        }
+        };
+        table.check(pair);
+        table
     }
 
     fn is_of(&self, pair: &Pair, at: usize) -> bool {
@@ -378,6 +385,10 @@ impl KeptTable {
     /// Follows what one move did.
     fn follow(mut self, pair: &Pair) -> KeptTable {
         let status = pair.devices[self.at].status();
+        let now = (status.hi, status.reflected, pair.oracle.records.len());
+        if now == (self.hi, self.reflected, self.records) {
+            return self;
+        }
         for record in &pair.oracle.records[self.records..] {
             assert_eq!(record.by, self.at, "only one device takes writes");
             self.kept.written(block(record.block), record.stamp);
@@ -402,6 +413,7 @@ impl KeptTable {
             self.kept.reflected(block(record.block), newest);
         }
         self.reflected = status.reflected;
+        self.check(pair);
         self
     }
 

@@ -51,6 +51,9 @@ impl Device {
 
     pub(super) fn receive_hello(&self, hello: &Hello) -> Result<()> {
         self.check_hello(hello)?;
+        if lock(&self.failover).session.is_none() {
+            return Ok(()); // of a connection given up meanwhile
+        }
         {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);

@@ -37,6 +37,7 @@ impl Device {
     pub(crate) fn receive_ack(&self, hi: Stamp, credit: u64) -> Result<()> {
         let queue = &self.own.journal.queue;
         let mut records = Vec::new();
+        let held_back;
         {
             let mut tables = lock(&self.tables);
             if hi > tables.sent {
@@ -50,6 +51,7 @@ impl Device {
                 return Ok(()); // overtaken by a later one
             }
             let index = tables.own.after(hi);
+            held_back = tables.shipped >= tables.allowed;
             for acked in tables.acked_index..index {
                 let (_, position) = tables.own.get(acked).expect("unacknowledged entries are kept");
                 records.push(queue.record(position));
@@ -63,7 +65,9 @@ impl Device {
         if !records.is_empty() {
             self.tell(&Event::Acknowledged { records: &records, at: self.clock.monotonic() });
         }
-        self.work.ring();
+        if held_back {
+            self.work.ring();
+        }
         Ok(())
     }
 }

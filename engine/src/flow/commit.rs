@@ -11,7 +11,9 @@ impl Device {
     pub(crate) fn lead_round(&self, round: u64, linger: bool) -> Result<()> {
         self.check_halted()?;
         let done = self.own.wait_round(round, self.settings.durability, linger);
-        done.map_err(|e| self.halt(e))
+        done.map_err(|e| self.halt(e))?;
+        self.bell.ring();
+        Ok(())
     }
 
     /// Commits what is published, now.

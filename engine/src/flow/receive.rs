@@ -113,7 +113,6 @@ impl Device {
                 self.tell(&Event::CaughtUp);
                 self.bell.ring();
             }
-            self.work.ring();
         }
         self.acknowledge(Ack::Received)?;
         Ok(count)

@@ -30,6 +30,11 @@ impl Device {
         self.step_reflect_some(self.settings.reflect_records_max)
     }
 
+    /// Fewer records than this are better left until more of them can be sorted and merged.
+    pub(crate) fn reflect_worthwhile(&self) -> usize {
+        self.settings.reflect_records_max / 4
+    }
+
     /// As [`Device::step_reflect`], at most `most` records.
     ///
     /// # Errors

@@ -59,17 +59,25 @@ impl Device {
         }
     }
 
+    /// Whether a batch of `records` was as large as batches get, so that there may be more.
+    pub(crate) fn is_full_batch(&self, records: usize) -> bool {
+        records as u64 >= self.batch_records_max()
+    }
+
+    fn batch_records_max(&self) -> u64 {
+        (self.settings.ship_bytes_max / u64::from(self.geometry.block_size)).max(1)
+    }
+
     /// Takes the oldest unsent records that credit and frame size allow, with what remains behind
     /// each of them.
     fn next_batch(&self) -> Option<Batch> {
         let queue = &self.own.journal.queue;
-        let size = u64::from(self.geometry.block_size);
         let mut tables = lock(&self.tables);
         // Under this lock, as a hello resets the window under it before its session stands: what
         // is taken from a window goes out in the window's session, or is taken again.
         let session = self.session_nonce()?;
         self.sequence(&mut tables);
-        let most = (self.settings.ship_bytes_max / size).max(1);
+        let most = self.batch_records_max();
         let end = tables.own.end().min(tables.allowed).min(tables.shipped + most);
         let last = tables.own.end();
         let more = !tables.sequencer.is_empty();

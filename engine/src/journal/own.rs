@@ -13,12 +13,11 @@ use crate::format::superblock::{LogState, Superblock};
 use crate::limits::{Durability, Geometry};
 use crate::queue::{Clk, Content, Gather, Insert, NO_PLACE, NewWrite, Record};
 use crate::storage::Storage;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering};
 use crate::unit::{Position, Stamp};
 use crossbeam_epoch as epoch;
 use std::io::IoSlice;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
 
 const ZEROS: [u8; 4096] = [0; 4096];
 
@@ -27,11 +26,17 @@ pub(crate) struct OwnLog {
     pub journal: Journal,
     payloads: Payloads,
     writer: Mutex<Writer>,
-    rounds: Mutex<Rounds>,
-    ended: Condvar,
-    /// Rounds begun and ended, as `rounds` has them, to look at without its lock.
+    /// Whether a commit is under way; who sets it leads.
+    led: AtomicBool,
+    /// Commits begun and ended.
     begun: AtomicU64,
     done: AtomicU64,
+    /// The low half of the last commit that ended, to sleep on.
+    ended: FutexWord,
+    /// Callers who joined since the last commit began, and how many joined that one.
+    joined: AtomicU64,
+    served: AtomicU64,
+    failed: OnceLock<Error>,
     /// The highest round that somebody polls for.
     wanted: AtomicU64,
 }
@@ -43,16 +48,6 @@ struct Writer {
     synced: u64,
     /// Reused from round to round.
     fresh: Vec<Position>,
-}
-
-#[derive(Default)]
-struct Rounds {
-    led: bool,
-    /// Callers waiting for the round after the present one.
-    waiting: u32,
-    /// How many the last round served, for how many the next leader lingers.
-    served: u32,
-    failed: Option<Error>,
 }
 
 impl OwnLog {
@@ -68,10 +63,13 @@ impl OwnLog {
                 synced: superblock.own.durable,
                 fresh: Vec::new(),
             }),
-            rounds: Mutex::default(),
-            ended: Condvar::new(),
+            led: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            ended: FutexWord::new(0),
+            joined: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            failed: OnceLock::new(),
             wanted: AtomicU64::new(0),
             journal,
         };
@@ -158,10 +156,7 @@ impl OwnLog {
         if self.done.load(Ordering::Acquire) >= round {
             return Ok(true);
         }
-        match &lock(&self.rounds).failed {
-            Some(error) => Err(error.clone()),
-            None => Ok(false),
-        }
+        self.failed.get().map_or(Ok(false), |error| Err(error.clone()))
     }
 
     /// Somebody polls for the end of `round` and will not lead it.
@@ -175,59 +170,60 @@ impl OwnLog {
     }
 
     /// Waits until `round` has ended, leading it if nobody else does. `linger`: give others who
-    /// are about to join a moment, as many as the last round served.
+    /// are about to join a moment.
     pub fn wait_round(&self, round: u64, durability: Durability, linger: bool) -> Result<()> {
-        let mut rounds = lock(&self.rounds);
-        rounds.waiting += 1;
+        self.joined.fetch_add(1, Ordering::AcqRel);
         loop {
-            if self.done.load(Ordering::Acquire) >= round {
-                rounds.waiting = rounds.waiting.saturating_sub(1);
+            // Read before the rest: a round that ends after this look is not slept through.
+            let seen = self.ended.load(Ordering::Acquire);
+            if self.round_done(round)? {
                 return Ok(());
             }
-            if let Some(error) = &rounds.failed {
-                return Err(error.clone());
-            }
-            if rounds.led {
-                let waited = self.ended.wait_timeout(rounds, Duration::from_millis(100));
-                rounds = waited.unwrap_or_else(|e| e.into_inner()).0;
+            if self.led.swap(true, Ordering::AcqRel) {
+                atomic_wait::wait(&self.ended, seen);
                 continue;
             }
-            rounds.led = true;
-            if linger && rounds.served > 1 {
-                // Those served last are on their way back: yield to them while they keep coming.
-                for _ in 0..LINGER_YIELDS {
-                    if rounds.waiting >= rounds.served {
-                        break;
-                    }
-                    drop(rounds);
-                    std::thread::yield_now();
-                    rounds = lock(&self.rounds);
-                }
+            if linger {
+                self.linger();
             }
-            rounds.served = rounds.waiting;
-            let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-            drop(rounds);
-            let outcome = self.commit(durability);
-            rounds = lock(&self.rounds);
-            rounds.led = false;
-            match outcome {
-                Ok(()) => self.done.store(this, Ordering::Release),
-                Err(error) => rounds.failed = Some(error),
-            }
-            self.ended.notify_all();
+            self.lead(durability);
         }
+    }
+
+    /// Waits for those whom the last round served to come back, while they keep coming.
+    fn linger(&self) {
+        let served = self.served.load(Ordering::Acquire);
+        let (mut before, mut idle) = (0, 0);
+        while before < served && idle < LINGER_YIELDS {
+            std::thread::yield_now();
+            let now = self.joined.load(Ordering::Acquire);
+            idle = if now > before { 0 } else { idle + 1 };
+            before = now;
+        }
+    }
+
+    /// Commits once, for everyone who has joined; the caller has won `led`.
+    fn lead(&self, durability: Durability) {
+        self.served.store(self.joined.fetch_and(0, Ordering::AcqRel), Ordering::Release);
+        let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        match self.commit(durability) {
+            Ok(()) => self.done.store(this, Ordering::Release),
+            Err(error) => drop(self.failed.set(error)),
+        }
+        self.led.store(false, Ordering::Release);
+        self.ended.store(this as u32, Ordering::Release);
+        atomic_wait::wake_all(&self.ended);
     }
 
     /// Commits once if nobody is doing so: for the background (R10).
     pub fn try_round(&self, durability: Durability) -> Result<()> {
-        let round = {
-            let rounds = lock(&self.rounds);
-            if rounds.led {
-                return rounds.failed.clone().map_or(Ok(()), Err);
-            }
-            self.round_wanted()
-        };
-        self.wait_round(round, durability, false)
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
+        }
+        if !self.led.swap(true, Ordering::AcqRel) {
+            self.lead(durability);
+        }
+        self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Whether everything published is durable; `false` while a commit is under way.
@@ -335,6 +331,6 @@ impl OwnLog {
     }
 }
 
-/// How often a leader yields at most before it goes ahead with those it has: enough for the
-/// threads just woken to run once each, far less than the sync that follows.
-const LINGER_YIELDS: u32 = 64;
+/// How often in a row a leader yields without anybody joining before it goes ahead with those it
+/// has: enough for a thread just woken to get a turn, far less than the sync that follows.
+const LINGER_YIELDS: u32 = 8;

@@ -5,12 +5,12 @@
 //! a pool: fresh memory costs more here than the write it is for.
 
 use crate::queue::Cargo;
+use crate::sync::Ordering;
 use crate::unit::Position;
 use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned, Shared};
 use crossbeam_queue::ArrayQueue;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Buffers at rest, by the power of two that they can hold.
 #[derive(Debug)]
