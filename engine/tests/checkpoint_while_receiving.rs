@@ -33,9 +33,8 @@ fn what_is_arriving_is_not_freed() {
         let control = scope.spawn(|| while running() && b.step_control().is_ok() {});
         let receive = scope.spawn(|| while running() && b.step_receive().is_ok() {});
         // Everything received is in the volume and freed as fast as can be.
-        let reflect = scope.spawn(|| {
-            while running() && b.step_reflect().is_ok() && b.checkpoint_now().is_ok() {}
-        });
+        let reflect = scope
+            .spawn(|| while running() && b.step_reflect().is_ok() && b.checkpoint_now().is_ok() {});
         let session = a.session().unwrap();
         let began = Instant::now();
         let mut number = 0u64;
