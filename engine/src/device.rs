@@ -11,6 +11,7 @@ use crate::event::{Event, Status};
 use crate::failover::Failover;
 use crate::flow::Tables;
 use crate::flow::read::Replies;
+use crate::flow::write::Turns;
 use crate::format::superblock::Superblock;
 use crate::journal::lock;
 use crate::journal::own::OwnLog;
@@ -46,10 +47,13 @@ pub struct Device {
     pub(crate) debt: RwLock<Option<Arc<Debt>>>,
     /// Whether `debt` needs to be asked at all: `hi < need`, while active.
     pub(crate) catching_up: AtomicBool,
+    /// Whether it has served since it was opened: whoever is refused after that was fenced off.
+    pub(crate) has_served: AtomicBool,
     pub(crate) superblock: Mutex<SuperblockFile>,
     pub(crate) failover: Mutex<Failover>,
     pub(crate) link: RwLock<Option<Arc<dyn Link>>>,
     pub(crate) replies: Mutex<Replies>,
+    pub(crate) turns: Turns,
     /// One at a time in each of these steps; nobody else ever waits for them.
     pub(crate) shipping: Mutex<()>,
     pub(crate) receiving: Mutex<()>,
@@ -132,6 +136,7 @@ impl Device {
             clk.open(superblock.epoch, time);
         }
         let now = clock.monotonic();
+        let serves = clk.epoch() != 0;
         let device = Device {
             own,
             recv,
@@ -140,10 +145,12 @@ impl Device {
             tables: Mutex::new(tables),
             debt: RwLock::default(),
             catching_up: AtomicBool::new(false),
+            has_served: AtomicBool::new(serves),
             superblock: Mutex::new(file),
             failover: Mutex::new(Failover::new(geometry.device, clock.wall())),
             link: RwLock::default(),
             replies: Mutex::default(),
+            turns: Turns::default(),
             shipping: Mutex::default(),
             receiving: Mutex::default(),
             reflecting: Mutex::default(),
@@ -192,7 +199,7 @@ impl Device {
         if lock(&self.failover).is_asking() {
             return Error::new(Kind::NotReady, "a takeover is under way here: try again soon");
         }
-        if !lock(&self.superblock).get().fenced {
+        if !self.has_served.load(Ordering::Acquire) && !lock(&self.superblock).get().fenced {
             return Error::new(
                 Kind::NotProven,
                 "the device has not caught up since it was opened: ask for a takeover again",
@@ -328,7 +335,7 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
         self.check_halted()?;
-        self.clk.close();
+        self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         while self.step_reflect()? > 0 {}
         self.checkpoint_now()?;

@@ -175,6 +175,10 @@ impl Session {
                 ticket.state = State::Round(device.own.round_wanted());
                 return Ok(ticket);
             }
+            Op::Read(buffer) if length == 0 => {
+                ticket.completion.buffer = Some(buffer);
+                return Ok(ticket);
+            }
             Op::Read(buffer) => {
                 ticket.state =
                     State::Read(ReadState::new(device, request.volume, request.offset, buffer));
@@ -279,6 +283,18 @@ impl Session {
     }
 }
 
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        match &mut self.state {
+            State::Write { parts, .. } => {
+                parts.iter_mut().for_each(|part| part.abandon(&self.device));
+            }
+            State::Read(read) => read.abandon(&self.device),
+            _ => {}
+        }
+    }
+}
+
 impl Ticket {
     /// The outcome, once, when there is one. Never waits.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
@@ -352,7 +368,10 @@ impl Ticket {
                     Err(error) => State::Done(Some(error)),
                 },
                 State::Round(round) => match device.own.round_done(*round) {
-                    Ok(false) => return,
+                    Ok(false) => match device.check_halted() {
+                        Ok(()) => return,
+                        Err(halted) => State::Done(Some(halted)),
+                    },
                     Ok(true) => State::Done(None),
                     Err(error) => State::Done(Some(device.halt(error))),
                 },

@@ -5,10 +5,11 @@
 //! do; a host's thread wakes none of them on its way.
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::journal::lock;
 use crate::link::Lane;
 use crate::sync::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -76,15 +77,22 @@ impl Threads {
         let name = format!("{}-{name}", device.geometry().device);
         let run = move || {
             while !stop.load(Ordering::Acquire) {
-                // A halted device has said so; its threads have nothing left to do.
-                if step(&device).is_err() {
+                let stepped = catch_unwind(AssertUnwindSafe(|| step(&device)));
+                if stepped.is_err() {
+                    // Whatever was wrong, nothing may go on from it.
+                    let what = "a background step panicked: an invariant does not hold";
+                    device.halt(Error::new(Kind::Halted, what));
+                }
+                // A halted device has said so; its threads have nothing left to do but to tell
+                // those who wait for a call.
+                if !matches!(stepped, Ok(Ok(()))) {
+                    device.step_callbacks();
                     break;
                 }
             }
         };
         let spawned = std::thread::Builder::new().name(name).spawn(run);
-        let handle =
-            spawned.map_err(|e| crate::error::Error::storage("starting a background thread", e))?;
+        let handle = spawned.map_err(|e| Error::storage("starting a background thread", e))?;
         lock(&self.running).push(handle);
         Ok(())
     }

@@ -1,14 +1,19 @@
 //! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
 
+use super::takeover::epochs_exhausted;
 use super::{Failover, lost};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
 use crate::journal::lock;
 use crate::link::Lane;
 use crate::table::prototype::newest_per_block;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Position, Stamp};
+
+/// How far a requested tenure may lie ahead of the next one here: further than any number of
+/// unanswered requests, not so far that one garbled request uses up all numbers.
+const EPOCH_JUMP_MAX: u64 = 1 << 32;
 
 impl Device {
     /// The peer asks for the tenure `epoch`.
@@ -21,7 +26,12 @@ impl Device {
             }
         }
         let held = lock(&self.superblock).get().epoch;
-        let grant = epoch.max(held + 1);
+        let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
+        if epoch > next.saturating_add(EPOCH_JUMP_MAX) {
+            let what = format!("the peer asks for tenure {epoch} where {next} would be the next");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        let grant = epoch.max(next);
         let clk = self.clk_stamp();
         let prototype = self.fence(grant)?;
         self.tell(&Event::Fenced { epoch: grant });
@@ -31,15 +41,8 @@ impl Device {
     /// Fences this device under `grant` and makes the prototype (R3, R4): admission closed,
     /// admitted writes published and durable, `fenced` durable, and only then the prototype.
     fn fence(&self, grant: u64) -> Result<Vec<(Block, Stamp)>> {
-        self.clk.close();
         let queue = &self.own.journal.queue;
-        // Whoever reserves from here on finds the gate closed; wait for those before.
-        let horizon = queue.horizon();
-        for position in queue.freed()..horizon {
-            while queue.settled(position).is_none() && position >= queue.freed() {
-                std::thread::yield_now();
-            }
-        }
+        let horizon = self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         let fenced = lock(&self.superblock).update(|s| {
             s.fenced = true;
@@ -60,6 +63,21 @@ impl Device {
         tables.granted = grant;
         let r = tables.own.newest_first(tables.acked_index);
         Ok(newest_per_block(r, |position| queue.block(position)))
+    }
+
+    /// Closes admission and waits for what was being admitted; everything below the position
+    /// returned is settled, and nothing above it is admitted.
+    pub(crate) fn close_admission(&self) -> Position {
+        self.clk.close();
+        let queue = &self.own.journal.queue;
+        // Whoever reserves from here on finds the gate closed; wait for those before.
+        let horizon = queue.horizon();
+        for position in queue.freed()..horizon {
+            while queue.settled(position).is_none() && position >= queue.freed() {
+                std::thread::yield_now();
+            }
+        }
+        horizon
     }
 
     /// The location table is dropped with the tenure (R3).

@@ -17,7 +17,6 @@ impl Device {
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
         self.check_halted()?;
-        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
         let nonce = {
             let mut failover = lock(&self.failover);
             let nonce = failover.nonce();
@@ -25,6 +24,7 @@ impl Device {
             failover.peer = None;
             nonce
         };
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
         link.send(Lane::Control, Frame::Hello(self.hello(nonce)).encode(nonce))
     }
 
@@ -50,11 +50,16 @@ impl Device {
     }
 
     pub(super) fn receive_hello(&self, hello: &Hello) -> Result<()> {
+        let session = {
+            let failover = lock(&self.failover);
+            match failover.session {
+                None => return Ok(()), // of a connection given up meanwhile
+                Some(_) if failover.peer.is_some_and(|p| p.nonce == hello.nonce) => return Ok(()),
+                Some(session) => session,
+            }
+        };
         self.check_hello(hello)?;
-        if lock(&self.failover).session.is_none() {
-            return Ok(()); // of a connection given up meanwhile
-        }
-        {
+        let records = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
             if hello.hi > tables.newest_own() {
@@ -70,16 +75,31 @@ impl Device {
                     ),
                 )));
             }
+            if hello.hi < tables.acked || hello.newest < tables.hi {
+                // The mirror case: the peer will find out from this device's hello.
+                return Err(Error::new(
+                    Kind::Protocol,
+                    format!(
+                        "the peer has lost durable records: it says it received up to {} and wrote up to {}, \
+                         but it acknowledged {} and shipped {}; it must be resynchronised",
+                        hello.hi, hello.newest, tables.acked, tables.hi
+                    ),
+                ));
+            }
             // The sender forgets its window and goes on after what the peer has.
+            let records = self.advance_acked(&mut tables, hello.hi);
             tables.sent = hello.hi;
-            tables.acked = tables.acked.max(hello.hi);
-            tables.acked_index = tables.own.after(hello.hi).max(tables.acked_index);
             tables.shipped = tables.acked_index;
             tables.allowed = tables.acked_index + hello.credit;
             tables.trim();
-        }
+            records
+        };
         lock(&self.failover).peer = Some(Peer { nonce: hello.nonce });
         self.tell(&Event::Connected);
+        self.tell_acknowledged(&records);
+        // Said once more, in case the first was sent before the peer listened; it answers a hello
+        // that it knows with nothing.
+        self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
         self.ask_again();
         self.work.ring();
         self.ask_for_host_again()

@@ -22,9 +22,10 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::journal::lock;
-use crate::link::Lane;
+use crate::link::{Lane, Link};
 use crate::table::prototype::Debt;
 use crate::unit::Stamp;
+use std::sync::Arc;
 
 /// The peer, as its hello described it.
 #[derive(Clone, Copy, Debug)]
@@ -94,13 +95,16 @@ impl Device {
         let link = self.peer_link().ok_or_else(no_peer)?;
         let sent = link.send(lane, frame.encode(session));
         if let Err(error) = &sent {
-            self.disconnected(error);
+            self.disconnected(error, &link);
         }
         sent
     }
 
-    /// The connection is gone, or must be given up.
-    pub(crate) fn disconnected(&self, why: &Error) {
+    /// The connection over `link` is gone, or must be given up.
+    pub(crate) fn disconnected(&self, why: &Error, link: &Arc<dyn Link>) {
+        if !self.peer_link().is_some_and(|now| Arc::ptr_eq(&now, link)) {
+            return; // an earlier one
+        }
         let was = {
             let mut failover = lock(&self.failover);
             failover.session = None;
@@ -132,13 +136,13 @@ impl Device {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(false),
             Err(error) => {
-                self.disconnected(&error);
-                return Ok(true);
+                self.disconnected(&error, &link);
+                return Ok(false);
             }
         };
         match self.control(&bytes) {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
-                self.disconnected(&error);
+                self.disconnected(&error, &link);
                 Ok(true)
             }
             other => other.map(|()| true),

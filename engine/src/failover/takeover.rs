@@ -26,6 +26,11 @@ pub struct Takeover {
     pub ready_at: u64,
 }
 
+/// Tenures are counted in 64 bits: reached only by a broken or hostile peer.
+pub(super) fn epochs_exhausted() -> Error {
+    Error::new(Kind::Halted, "tenures have run out of numbers: no later epoch exists")
+}
+
 impl Device {
     /// Asks the peer for the host (S803). The answer comes to [`Device::poll_takeover`]. Asking
     /// again while a request is open sends it again, as a new one.
@@ -48,7 +53,8 @@ impl Device {
 
     /// Sends a takeover request, which replaces the open one if there is one.
     fn ask_for_host(&self, requested_at: u64) -> Result<()> {
-        let epoch = lock(&self.superblock).get().epoch + 1;
+        let held = lock(&self.superblock).get().epoch;
+        let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         let (device, nonce) = {
             let mut failover = lock(&self.failover);
             let nonce = failover.nonce();
@@ -174,6 +180,7 @@ impl Device {
         };
         // Own stamps of this tenure are above every other by their epoch alone.
         self.clk.open(grant, 0);
+        self.has_served.store(true, Ordering::Release);
         let ready_at = self.clock.monotonic();
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
         lock(&self.failover).outcome = Some(Ok(takeover));

@@ -1,11 +1,13 @@
 //! Received log → link → R: cumulative acknowledgements, with credit (S1503–S1506, R9, R10).
 
+use super::Tables;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::journal::lock;
 use crate::link::Lane;
+use crate::queue::Record;
 use crate::unit::Stamp;
 
 /// Why an acknowledgement is sent.
@@ -35,39 +37,47 @@ impl Device {
 
     /// The peer has made everything up to `hi` durable and can take `credit` more records.
     pub(crate) fn receive_ack(&self, hi: Stamp, credit: u64) -> Result<()> {
-        let queue = &self.own.journal.queue;
-        let mut records = Vec::new();
         let held_back;
-        {
+        let records = {
             let mut tables = lock(&self.tables);
-            if hi > tables.sent {
-                let sent = tables.sent;
+            if hi > tables.newest_own() {
+                let newest = tables.newest_own();
                 return Err(Error::new(
                     Kind::Protocol,
-                    format!("the peer acknowledges {hi}, but only {sent} was shipped"),
+                    format!("the peer acknowledges {hi}, but {newest} is the newest record here"),
                 ));
             }
             if hi < tables.acked {
                 return Ok(()); // overtaken by a later one
             }
-            let index = tables.own.after(hi);
             held_back = tables.shipped >= tables.allowed;
-            for acked in tables.acked_index..index {
-                let (_, position) = tables.own.get(acked).expect("unacknowledged entries are kept");
-                records.push(queue.record(position));
-            }
-            tables.acked_index = index;
-            tables.shipped = tables.shipped.max(index);
-            tables.acked = tables.acked.max(hi);
-            tables.allowed = tables.allowed.max(index + credit);
+            let records = self.advance_acked(&mut tables, hi);
+            tables.shipped = tables.shipped.max(tables.acked_index);
+            tables.allowed = tables.allowed.max(tables.acked_index + credit);
             tables.trim();
-        }
-        if !records.is_empty() {
-            self.tell(&Event::Acknowledged { records: &records, at: self.clock.monotonic() });
-        }
+            records
+        };
+        self.tell_acknowledged(&records);
         if held_back {
             self.work.ring();
         }
         Ok(())
+    }
+
+    /// The peer has everything up to `hi`; the records that it has only now.
+    pub(crate) fn advance_acked(&self, tables: &mut Tables, hi: Stamp) -> Vec<Record> {
+        let index = tables.own.after(hi).max(tables.acked_index);
+        let acked = tables.acked_index..index;
+        let position = |index| tables.own.get(index).expect("unacknowledged entries are kept").1;
+        let records = acked.map(|index| self.own.journal.queue.record(position(index))).collect();
+        tables.acked_index = index;
+        tables.acked = tables.acked.max(hi);
+        records
+    }
+
+    pub(crate) fn tell_acknowledged(&self, records: &[Record]) {
+        if !records.is_empty() {
+            self.tell(&Event::Acknowledged { records, at: self.clock.monotonic() });
+        }
     }
 }

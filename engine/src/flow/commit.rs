@@ -16,16 +16,16 @@ impl Device {
         Ok(())
     }
 
-    /// Commits what is published, now.
+    /// Commits what is published, now, unless somebody else is doing so; returns whether it did.
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the log fails: the device has stopped.
-    pub fn step_commit(&self) -> Result<()> {
+    pub fn step_commit(&self) -> Result<bool> {
         self.check_halted()?;
         self.committed_at.store(self.clock.monotonic(), Ordering::Relaxed);
-        self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))?;
+        let committed = self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))?;
         self.bell.ring();
-        Ok(())
+        Ok(committed)
     }
 
     /// Commits if it is due (R10): the interval is over, much is waiting, or somebody waits.
@@ -42,8 +42,7 @@ impl Device {
         if !self.own.is_wanted() && (!due || self.own.is_clean()) {
             return Ok(false);
         }
-        self.step_commit()?;
-        Ok(true)
+        self.step_commit()
     }
 
     /// Moves what is durable and final from the queue into R (and its share of L).

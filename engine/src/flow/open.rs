@@ -37,26 +37,36 @@ pub(crate) fn rebuild(
         reflected: fl,
         since_checkpoint: 0,
         hi,
+        follows: None,
         need,
         granted: if superblock.fenced { superblock.epoch } else { 0 },
     };
-    adopt(superblock, Log::Own, storage, |found| {
-        let mut last = 0;
-        for record in records(found, superblock.block_size, fl) {
-            last = own.adopt(&record)?;
-        }
+    let (batches, mut records) = read_log(superblock, Log::Own, storage)?;
+    // A record that was long in being published is late in its log: positions follow stamps.
+    records.sort_by_key(|(record, _)| record.stamp);
+    let mut last = vec![0; batches.len()];
+    for (record, batch) in &records {
+        let position = own.adopt(record).ok_or_else(|| overfull(Log::Own))?;
+        last[*batch] = position.max(last[*batch]);
+    }
+    for (found, last) in batches.iter().zip(last) {
         own.adopt_batch(found.offset, found.bytes, found.header.rows.len() as u64, last);
-        Some(())
-    })?;
-    adopt(superblock, Log::Recv, storage, |found| {
-        let mut last = 0;
-        for record in records(found, superblock.block_size, fl) {
-            last = recv.adopt(&record)?;
-            tables.recv.push(record.stamp, last);
+    }
+    let (batches, records) = read_log(superblock, Log::Recv, storage)?;
+    let mut last = vec![0; batches.len()];
+    let mut previous = Stamp::ZERO;
+    for (record, batch) in &records {
+        if record.stamp <= previous {
+            let what = format!("the received log has {} behind {previous}", record.stamp);
+            return Err(Error::new(Kind::Damaged, what));
         }
+        previous = record.stamp;
+        last[*batch] = recv.adopt(record).ok_or_else(|| overfull(Log::Recv))?;
+        tables.recv.push(record.stamp, last[*batch]);
+    }
+    for (found, last) in batches.iter().zip(last) {
         recv.adopt_batch(found.offset, found.bytes, found.header.rows.len() as u64, last);
-        Some(())
-    })?;
+    }
     tables.recv_next = recv.journal.queue.tail();
     let mut emitted = Vec::new();
     let queue = &own.journal.queue;
@@ -79,35 +89,44 @@ pub(crate) fn rebuild(
     Ok(tables)
 }
 
-/// Walks a log and checks that it holds what the superblock says was durable.
-fn adopt(
+/// A record and the index of its batch.
+type InBatch = (Record, usize);
+
+/// Reads a log's batches and records, each with its batch's index, and checks that the log holds
+/// what the superblock says was durable.
+fn read_log(
     superblock: &Superblock,
     log: Log,
     storage: &dyn Storage,
-    mut take: impl FnMut(&Found) -> Option<()>,
-) -> Result<()> {
+) -> Result<(Vec<Found>, Vec<InBatch>)> {
     let state = match log {
         Log::Own => superblock.own,
         Log::Recv => superblock.recv,
     };
     let mut durable = state.tail_sequence - 1;
-    let mut overfull = false;
+    let (mut batches, mut rows) = (Vec::new(), Vec::new());
     let end = walk(storage, superblock, log, |found| {
         durable = found.header.sequence + found.header.rows.len() as u64 - 1;
-        overfull |= take(&found).is_none();
+        let batch = batches.len();
+        let these = records(&found, superblock.block_size, superblock.fl);
+        rows.extend(these.into_iter().map(|record| (record, batch)));
+        batches.push(found);
     });
     let end = end.map_err(|e| Error::storage(format!("reading the {log:?} log"), e))?;
-    let damaged = |what: String| Err(Error::new(Kind::Damaged, what));
-    if overfull {
-        return damaged(format!("the {log:?} log holds more records than it has places"));
-    }
     if durable < state.durable {
         let expected = state.durable;
-        return damaged(format!(
-            "the {log:?} log ends at sequence {durable} ({end:?}), but {expected} was durable; see `inspect`"
+        return Err(Error::new(
+            Kind::Damaged,
+            format!(
+                "the {log:?} log ends at sequence {durable} ({end:?}), but {expected} was durable; see `inspect`"
+            ),
         ));
     }
-    Ok(())
+    Ok((batches, rows))
+}
+
+fn overfull(log: Log) -> Error {
+    Error::new(Kind::Damaged, format!("the {log:?} log holds more records than it has places"))
 }
 
 fn records(found: &Found, block_size: u32, fl: Stamp) -> Vec<Record> {

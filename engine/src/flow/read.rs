@@ -16,7 +16,7 @@ use std::collections::HashMap;
 #[derive(Default)]
 pub(crate) struct Replies {
     last: u64,
-    waiting: HashMap<u64, Option<Reply>>,
+    waiting: HashMap<u64, (Block, Option<Reply>)>,
 }
 
 /// What the peer said of a block.
@@ -108,7 +108,7 @@ impl Device {
             let mut replies = lock(&self.replies);
             replies.last += 1;
             let id = replies.last;
-            replies.waiting.insert(id, None);
+            replies.waiting.insert(id, (block, None));
             id
         };
         // If it cannot be sent, the question is asked again when the peer is back (hello).
@@ -119,7 +119,7 @@ impl Device {
     /// The peer's answer, if it is here.
     pub(crate) fn answer(&self, read: &RemoteRead) -> Result<Option<Reply>> {
         let mut replies = lock(&self.replies);
-        if let Some(slot) = replies.waiting.get_mut(&read.id)
+        if let Some((_, slot)) = replies.waiting.get_mut(&read.id)
             && let Some(reply) = slot.take()
         {
             replies.waiting.remove(&read.id);
@@ -148,7 +148,15 @@ impl Device {
     /// An answer has arrived.
     pub(crate) fn receive_reply(&self, id: u64, row: Option<Row>, data: &[u8]) -> Result<()> {
         let size = self.geometry.block_size as usize;
+        let mut replies = lock(&self.replies);
+        let Some((block, slot)) = replies.waiting.get_mut(&id) else {
+            return Ok(()); // whoever asked has gone
+        };
         let reply = match row {
+            Some(row) if row.block != *block => {
+                let what = format!("the peer was asked for block {block} and sent {}", row.block);
+                return Err(Error::new(Kind::Protocol, what));
+            }
             None => Reply::NotPending,
             Some(row) if !row.has_data => Reply::Data(vec![0; size]),
             Some(row) => {
@@ -159,16 +167,15 @@ impl Device {
                 Reply::Data(data.to_vec())
             }
         };
-        if let Some(slot) = lock(&self.replies).waiting.get_mut(&id) {
-            *slot = Some(reply);
-        }
+        *slot = Some(reply);
+        drop(replies);
         self.bell.ring();
         Ok(())
     }
 
     /// After a reconnect: whoever waits for an answer looks again.
     pub(crate) fn ask_again(&self) {
-        for slot in lock(&self.replies).waiting.values_mut() {
+        for (_, slot) in lock(&self.replies).waiting.values_mut() {
             slot.get_or_insert(Reply::NotPending);
         }
         self.bell.ring();
@@ -177,13 +184,13 @@ impl Device {
     /// Answers the peer's question (S1005): only while fenced, for the tenure granted last, and
     /// only from R, never from N, which is stale when both directions are pending.
     pub(crate) fn serve_read(&self, epoch: u64, id: u64, block: Block) -> Result<()> {
-        {
-            let superblock = lock(&self.superblock);
-            if !superblock.get().fenced || superblock.get().epoch != epoch {
+        let acked = {
+            let tables = lock(&self.tables);
+            if tables.granted != epoch {
                 return Ok(());
             }
-        }
-        let acked = lock(&self.tables).acked;
+            tables.acked
+        };
         let mut data = vec![0; self.geometry.block_size as usize];
         let pending = loop {
             match self.own.journal.queue.newest(block).0.filter(|r| r.stamp > acked) {
@@ -239,9 +246,14 @@ impl ReadState {
     ) -> Result<bool> {
         let outcome = self.go(device, epoch, completion);
         if !matches!(outcome, Ok(false)) {
-            self.remote.drain(..).for_each(|read| device.forget(&read));
+            self.abandon(device);
         }
         outcome
+    }
+
+    /// Gives up what is still awaited.
+    pub fn abandon(&mut self, device: &Device) {
+        self.remote.drain(..).for_each(|read| device.forget(&read));
     }
 
     fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {

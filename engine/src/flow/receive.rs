@@ -35,7 +35,7 @@ impl Device {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.disconnected(&error);
+                    self.disconnected(&error, &link);
                     break;
                 }
             }
@@ -45,7 +45,7 @@ impl Device {
         }
         match self.receive_frames(&frames) {
             Err(error) if error.kind() == Kind::Protocol => {
-                self.disconnected(&error);
+                self.disconnected(&error, &link);
                 Ok(0)
             }
             other => other,
@@ -53,7 +53,10 @@ impl Device {
     }
 
     fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
-        let hi = lock(&self.tables).hi;
+        let (hi, mut follows) = {
+            let tables = lock(&self.tables);
+            (tables.hi, tables.follows)
+        };
         let mut newest = hi;
         let mut arrivals = Vec::new();
         for frame in frames {
@@ -64,25 +67,35 @@ impl Device {
             let Frame::Ship { previous, clk, fenced, records, mut data } = frame else {
                 return Err(Error::new(Kind::Protocol, "a control frame in the data lane"));
             };
-            if previous > newest {
+            // First after a hello, the peer may begin with what is here already (R6).
+            let last = follows.filter(|f| f.0 == session).map(|f| f.1);
+            if last.map_or(previous > newest, |last| previous != last) {
+                let last = last.unwrap_or(newest);
                 return Err(Error::new(
                     Kind::Protocol,
-                    format!(
-                        "the peer ships what follows {previous}, but {newest} is the last received"
-                    ),
+                    format!("the peer ships what follows {previous}, but {last} came last"),
                 ));
             }
+            let mut last = previous;
             // A frame from before an earlier takeover speaks of an earlier prototype.
             let promised = fenced && clk.epoch == self.clk.epoch() && self.is_catching_up();
             for shipped in records {
+                let stamp = shipped.row.stamp;
+                if stamp <= last {
+                    let what = format!("the peer ships {stamp} behind {last}");
+                    return Err(Error::new(Kind::Protocol, what));
+                }
+                last = stamp;
                 newest = self.take_shipped(&shipped, promised, newest, &mut data, &mut arrivals)?;
             }
             if !data.is_empty() {
                 let what = format!("a shipped frame has {} bytes of data too many", data.len());
                 return Err(Error::new(Kind::Protocol, what));
             }
+            follows = Some((session, last));
         }
         let count = arrivals.len();
+        lock(&self.tables).follows = follows;
         if count > 0 {
             let now = self.clock.monotonic();
             let appended = self.recv.append(hi, &arrivals, now, self.settings.durability);

@@ -52,7 +52,7 @@ impl Device {
         match link.send(Lane::Data, frame.finish()) {
             Ok(()) => Ok(count),
             Err(error) if error.kind() == Kind::NoPeer => {
-                self.disconnected(&error);
+                self.disconnected(&error, &link);
                 Ok(0)
             }
             Err(error) => Err(self.halt(error)),

@@ -7,12 +7,15 @@ use super::read::{Fetched, RemoteRead, Reply};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::format::data_checksum;
+use crate::journal::lock;
 use crate::queue::{Content, Insert, NewRecord, NewWrite, Token};
 use crate::request::{Completion, Request};
+use crate::sync::{AtomicU64, Ordering};
 use crate::unit::{Block, Stamp};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// A host's write on its way to admission.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) struct WriteState {
     host_time: Option<u64>,
     /// When it was first refused for want of a place.
     full_since: Option<u64>,
+    /// The blocks whose turn it has.
+    turn: Vec<Block>,
 }
 
 /// A block given in part (R15).
@@ -83,6 +88,7 @@ impl WriteState {
             edges,
             host_time: request.host_time,
             full_since: None,
+            turn: Vec::new(),
         }
     }
 
@@ -121,6 +127,7 @@ impl WriteState {
                 edges: [None, None],
                 host_time: request.host_time,
                 full_since: None,
+                turn: Vec::new(),
             });
         }
         if parts && first <= last && last < end {
@@ -138,16 +145,31 @@ impl WriteState {
     ) -> Result<bool> {
         let outcome = self.go(device, epoch, completion);
         if !matches!(outcome, Ok(false)) {
-            let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
-            asked.for_each(|read| device.forget(&read));
+            self.abandon(device);
         }
         outcome
+    }
+
+    /// Gives up what is still awaited, and the turn.
+    pub fn abandon(&mut self, device: &Device) {
+        let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
+        asked.for_each(|read| device.forget(&read));
+        if !self.turn.is_empty() {
+            device.turns.end(&self.turn);
+            self.turn.clear();
+            device.bell.ring();
+        }
     }
 
     fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
         // After this many attempts the caller's other requests get their turn.
         for _ in 0..ATTEMPTS {
             device.check_tenure(epoch)?;
+            if device.turns.are_taken()
+                && device.turns.hold_up(self.first, self.records.len(), &self.turn)
+            {
+                return Ok(false);
+            }
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
             }
@@ -174,7 +196,18 @@ impl WriteState {
                 }
             }
         }
+        // Others keep writing the block: after this they wait until it has had its turn.
+        if self.turn.is_empty() {
+            let blocks: Vec<Block> = self.edges.iter().flatten().map(|e| self.block(e)).collect();
+            if device.turns.begin(&blocks) {
+                self.turn = blocks;
+            }
+        }
         Ok(false)
+    }
+
+    fn block(&self, edge: &Edge) -> Block {
+        Block { number: self.first.number + u64::from(edge.index), ..self.first }
     }
 
     fn insert(&mut self, device: &Device, epoch: u64) -> Insert {
@@ -199,8 +232,10 @@ impl WriteState {
     /// R9: not admitted; the host waits, within bounds.
     fn wait_for_place(&mut self, device: &Device) -> Result<bool> {
         let now = device.clock.monotonic();
-        let since = *self.full_since.get_or_insert(now);
-        device.work.ring();
+        let since = *self.full_since.get_or_insert_with(|| {
+            device.work.ring();
+            now
+        });
         let waited = now.saturating_sub(since);
         if waited > device.settings.admit_timeout_ns {
             let (blocks, ms) = (self.records.len(), waited / 1_000_000);
@@ -286,6 +321,52 @@ impl Edge {
                 Ok(None)
             }
         }
+    }
+}
+
+/// Blocks that a partial write could not get hold of in bounded retries (R15): whoever else wants
+/// to write one waits until it has.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    count: AtomicU64,
+    blocks: Mutex<HashSet<Block>>,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns { count: AtomicU64::new(0), blocks: Mutex::default() }
+    }
+}
+
+impl Turns {
+    /// Whether there are any, which is rare.
+    fn are_taken(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether a write of `count` blocks from `first` on must wait for somebody's turn.
+    fn hold_up(&self, first: Block, count: usize, own: &[Block]) -> bool {
+        let end = first.number + count as u64;
+        let within =
+            |b: &Block| b.volume == first.volume && (first.number..end).contains(&b.number);
+        lock(&self.blocks).iter().any(|b| within(b) && !own.contains(b))
+    }
+
+    /// All of `blocks` or none, so that two writes never wait for each other.
+    fn begin(&self, blocks: &[Block]) -> bool {
+        let mut taken = lock(&self.blocks);
+        if blocks.is_empty() || blocks.iter().any(|b| taken.contains(b)) {
+            return false;
+        }
+        taken.extend(blocks);
+        self.count.store(taken.len() as u64, Ordering::Release);
+        true
+    }
+
+    fn end(&self, blocks: &[Block]) {
+        let mut taken = lock(&self.blocks);
+        taken.retain(|b| !blocks.contains(b));
+        self.count.store(taken.len() as u64, Ordering::Release);
     }
 }
 

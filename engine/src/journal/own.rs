@@ -7,7 +7,7 @@
 use super::payload::Payloads;
 use super::ring::Ring;
 use super::{Journal, lock};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::batch::{Header, Log, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
 use crate::limits::{Durability, Geometry};
@@ -123,7 +123,8 @@ impl OwnLog {
         }
         if record.place == NO_PLACE {
             let guard = epoch::pin();
-            if let Some(data) = self.payloads.get(record.first(), &guard) {
+            let is_live = || record.position >= self.journal.queue.freed();
+            if let Some(data) = self.payloads.get(record.first(), &guard, is_live) {
                 let at = record.index as usize * self.journal.block_size;
                 if let Some(data) = data.get(at..at + buf.len()) {
                     buf.copy_from_slice(data);
@@ -148,7 +149,9 @@ impl OwnLog {
 
     /// The round that covers everything published before this call.
     pub fn round_wanted(&self) -> u64 {
-        self.begun.load(Ordering::Acquire) + 1
+        // A read-modify-write, as the leader's: a commit that begins after it finds what was
+        // published before it (queue, rule 1).
+        self.begun.fetch_add(0, Ordering::AcqRel) + 1
     }
 
     /// Whether `round` has ended; an error if the log has failed.
@@ -206,39 +209,49 @@ impl OwnLog {
     fn lead(&self, durability: Durability) {
         self.served.store(self.joined.fetch_and(0, Ordering::AcqRel), Ordering::Release);
         let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        match self.commit(durability) {
-            Ok(()) => self.done.store(this, Ordering::Release),
-            Err(error) => drop(self.failed.set(error)),
+        let end = EndOfRound { own: self, this };
+        if self.commit(durability).is_ok() {
+            self.done.store(this, Ordering::Release);
         }
-        self.led.store(false, Ordering::Release);
-        self.ended.store(this as u32, Ordering::Release);
-        atomic_wait::wake_all(&self.ended);
+        drop(end);
     }
 
-    /// Commits once if nobody is doing so: for the background (R10).
-    pub fn try_round(&self, durability: Durability) -> Result<()> {
-        if let Some(error) = self.failed.get() {
-            return Err(error.clone());
-        }
-        if !self.led.swap(true, Ordering::AcqRel) {
+    /// Commits once if nobody is doing so, and says whether it did: for the background (R10).
+    pub fn try_round(&self, durability: Durability) -> Result<bool> {
+        let leads = !self.led.swap(true, Ordering::AcqRel);
+        if leads {
             self.lead(durability);
         }
-        self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
+        self.failed.get().map_or(Ok(leads), |error| Err(error.clone()))
     }
 
     /// Whether everything published is durable; `false` while a commit is under way.
     pub fn is_clean(&self) -> bool {
-        self.writer.try_lock().is_ok_and(|w| w.gather.collected() == self.journal.queue.tail())
+        let collected = |w: &Writer| w.gather.collected() == self.journal.queue.tail();
+        self.writer.try_lock().is_ok_and(|w| collected(&w) && self.failed.get().is_none())
     }
 
-    /// Writes everything published to the log and syncs it.
+    /// Writes everything published to the log and syncs it. After a failure it never succeeds
+    /// again: what was being written then is lost to it.
     fn commit(&self, durability: Durability) -> Result<()> {
-        let journal = &self.journal;
         let mut w = lock(&self.writer);
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
+        }
+        let outcome = self.commit_as(&mut w, durability);
+        if let Err(error) = &outcome {
+            // Before the writer is unlocked: nobody may find the log clean.
+            let _ = self.failed.set(error.clone());
+        }
+        outcome
+    }
+
+    fn commit_as(&self, w: &mut Writer, durability: Durability) -> Result<()> {
+        let journal = &self.journal;
         let mut fresh = std::mem::take(&mut w.fresh);
         fresh.clear();
         w.gather.run(&journal.queue, &mut fresh);
-        let written = self.write_batches(&mut w, &fresh);
+        let written = self.write_batches(w, &fresh);
         if written.is_ok() {
             // The data is in the log's pages: whoever reads from now on finds it there.
             let guard = epoch::pin();
@@ -250,7 +263,7 @@ impl OwnLog {
             // Buffers come back a few commits later, not a few hundred.
             guard.flush();
         }
-        self.refresh_limit(&w);
+        self.refresh_limit(w);
         let outcome = written.and_then(|()| {
             if fresh.is_empty() || durability == Durability::Never {
                 return Ok(());
@@ -287,7 +300,7 @@ impl OwnLog {
             let mut slices = Vec::with_capacity(with_data + 2);
             slices.push(IoSlice::new(&page[..]));
             for record in records.iter().filter(|r| r.content == Content::Data) {
-                let data = self.payloads.get(record.first(), &guard).expect("not logged yet");
+                let data = self.payloads.get(record.first(), &guard, || true).expect("not logged");
                 let at = record.index as usize * size;
                 slices.push(IoSlice::new(&data[at..at + size]));
             }
@@ -328,6 +341,24 @@ impl OwnLog {
     /// Bytes of the log that are held.
     pub fn used_bytes(&self) -> u64 {
         lock(&self.writer).ring.used_bytes()
+    }
+}
+
+/// Ends a commit however it ends: whoever sleeps is woken.
+struct EndOfRound<'a> {
+    own: &'a OwnLog,
+    this: u64,
+}
+
+impl Drop for EndOfRound<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let what = "a commit of the own log panicked";
+            let _ = self.own.failed.set(Error::new(Kind::Halted, what));
+        }
+        self.own.led.store(false, Ordering::Release);
+        self.own.ended.store(self.this as u32, Ordering::Release);
+        atomic_wait::wake_all(&self.own.ended);
     }
 }
 

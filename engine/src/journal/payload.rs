@@ -82,12 +82,23 @@ impl Payloads {
         Boarding { payloads: self, data, aboard: Cell::new(false) }
     }
 
-    /// The data of the request at `first`, unless the log has it already.
-    pub fn get<'g>(&self, first: Position, guard: &'g Guard) -> Option<&'g [u8]> {
+    /// The data of the request at `first`, which has been published, unless the log has it
+    /// already. `is_live` says whether `first` has not been freed.
+    pub fn get<'g>(
+        &self,
+        first: Position,
+        guard: &'g Guard,
+        is_live: impl FnOnce() -> bool,
+    ) -> Option<&'g [u8]> {
         let shared = self.cell(first).load(Ordering::Acquire, guard);
-        // SAFETY: a non-null pointer in a cell comes from `Boarding` and is reclaimed only by
-        // `release`, which takes it out first and defers the reclamation past every guard that
-        // was alive then; `guard` was pinned before the load. Nobody writes to the data.
+        // A later lap's insertion may have boarded the cell and be about to take its data back;
+        // its place was given out after `first` was freed, so this look, after the load, tells.
+        if !is_live() {
+            return None;
+        }
+        // SAFETY: the pointer is this lap's, and `first` is published, so it will not leave the
+        // cell but by `release`, which takes it out and defers the reclamation past every guard
+        // that was alive then; `guard` was pinned before the load. Nobody writes to the data.
         unsafe { shared.as_ref() }.map(|data| &**data)
     }
 
@@ -124,8 +135,9 @@ impl Boarding<'_> {
     /// The data back, after an insertion that did not happen. `None` once it is published.
     pub fn take_back(self) -> Option<Vec<u8>> {
         (!self.aboard.replace(true)).then(|| {
-            // SAFETY: it was not aboard, so no cell holds the pointer and no reader could ever
-            // have had it: it is uniquely ours again. `aboard` now keeps `drop` away from it.
+            // SAFETY: it was not aboard, so no cell holds the pointer, and whoever may have
+            // loaded it while it boarded a position that was given up does not follow it (`get`):
+            // it is uniquely ours again. `aboard` now keeps `drop` away from it.
             *unsafe { Box::from_raw(self.data) }
         })
     }
@@ -168,9 +180,9 @@ mod tests {
         boarding.board(5);
         assert_eq!(boarding.take_back(), None);
         let guard = epoch::pin();
-        let seen = payloads.get(5, &guard).expect("aboard");
+        let seen = payloads.get(5, &guard, || true).expect("aboard");
         payloads.release(5, &epoch::pin());
-        assert_eq!(payloads.get(5, &guard), None);
+        assert_eq!(payloads.get(5, &guard, || true), None);
         assert_eq!(seen, [7; 512]);
     }
 
@@ -180,7 +192,7 @@ mod tests {
         let boarding = payloads.boarding(vec![1, 2, 3]);
         boarding.board(1);
         boarding.leave(1);
-        assert_eq!(payloads.get(1, &epoch::pin()), None);
+        assert_eq!(payloads.get(1, &epoch::pin(), || true), None);
         assert_eq!(boarding.take_back(), Some(vec![1, 2, 3]));
     }
 

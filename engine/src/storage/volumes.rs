@@ -83,9 +83,9 @@ impl Volumes {
     pub fn write(&self, block: Block, bufs: &[IoSlice<'_>]) -> Result<()> {
         let (file, offset) = self.at(block);
         self.ensure(file)?;
+        let written = self.storage.write(file, offset, bufs);
         self.touch(file);
-        self.storage
-            .write(file, offset, bufs)
+        written
             .map_err(|e| Error::storage(format!("writing block {block} at {offset} of {file}"), e))
     }
 
@@ -95,9 +95,9 @@ impl Volumes {
         if !self.is_present(file) {
             return Ok(());
         }
+        let zeroed = self.storage.zero(file, offset, count * self.block_size);
         self.touch(file);
-        self.storage
-            .zero(file, offset, count * self.block_size)
+        zeroed
             .map_err(|e| Error::storage(format!("zeroing block {block} at {offset} of {file}"), e))
     }
 
@@ -112,6 +112,7 @@ impl Volumes {
         Ok(count)
     }
 
+    /// After the write: a sync in between would clear the mark and not have seen it.
     fn touch(&self, file: FileName) {
         crate::journal::lock(&self.dirty).insert(file);
     }
