@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use afterimage::event::Status;
 
-use super::report::{bytes, duration};
+use super::report::{bytes, count, duration};
 
 /// How often it is drawn.
 const PERIOD_NS: u64 = 200_000_000;
@@ -15,6 +15,8 @@ const PERIOD_NS: u64 = 200_000_000;
 pub struct Progress {
     bar: Option<ProgressBar>,
     next_at: u64,
+    /// What goes on after the last request.
+    epilogue: Option<&'static str>,
 }
 
 impl Progress {
@@ -22,11 +24,11 @@ impl Progress {
     pub fn new(requests: u64) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(requests), ProgressDrawTarget::stderr());
-            let template = "{wide_bar} {human_pos}/{human_len}  {per_sec}  {msg}  {eta} left";
+            let template = "{wide_bar} {human_pos}/{human_len}  {msg}  {eta} left";
             bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
             bar
         });
-        Progress { bar, next_at: 0 }
+        Progress { bar, next_at: 0, epilogue: None }
     }
 
     /// Whether it is time to draw.
@@ -42,14 +44,16 @@ impl Progress {
         let oldest = status.iter().filter_map(|status| status.oldest_written_at).min();
         let lag = oldest.map_or(0, |at| now.saturating_sub(at));
         bar.set_position(done);
-        bar.set_message(format!("backlog {}, lag {}", bytes(backlog), duration(lag)));
+        let doing = match self.epilogue {
+            Some(what) => what.to_string(),
+            None => format!("{} requests/s", count(bar.per_sec() as u64)),
+        };
+        bar.set_message(format!("{doing}, backlog {}, lag {}", bytes(backlog), duration(lag)));
     }
 
     /// Says what is going on after the last request.
-    pub fn say(&self, what: &'static str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(what);
-        }
+    pub fn say(&mut self, what: &'static str) {
+        self.epilogue = Some(what);
     }
 }
 

@@ -91,7 +91,7 @@ impl Host<'_> {
     /// Waits until both directions are empty: everything written is acknowledged by the peer and
     /// in both normal volumes.
     pub fn drain(&mut self) -> Result<(), Failure> {
-        self.progress.say("draining both directions");
+        self.progress.say("draining");
         let flushed = self.session.flush();
         flushed.map_err(|e| self.failed("flushing", &e))?;
         let newest = self.oracle.sealed();
