@@ -4,9 +4,84 @@
 //! condition variables guard what no loom model looks at and come from `std` directly.
 
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+pub use loom::sync::atomic::{AtomicBool, Ordering, fence};
+#[cfg(loom)]
+pub use searched::AtomicU64;
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// A word to sleep on, which the operating system looks at too: loom cannot model that.
 pub use std::sync::atomic::AtomicU32 as FutexWord;
+
+#[cfg(loom)]
+#[allow(missing_docs)]
+mod searched {
+    use loom::sync::atomic::{AtomicU64 as Loom, Ordering};
+
+    /// loom's atomic, made to be searched wholly; its methods are those of the standard library.
+    ///
+    /// loom remembers the last access to an atomic only. A thread that loads and then writes, as
+    /// before every compare-and-swap, hides from it that the write also races with what others
+    /// loaded earlier, and it never tries that order. So every access first takes its `turn` by a
+    /// relaxed read-modify-write, which races with every other, and synchronizes nothing.
+    #[derive(Debug)]
+    pub struct AtomicU64 {
+        value: Loom,
+        turn: Loom,
+    }
+
+    impl AtomicU64 {
+        pub fn new(value: u64) -> AtomicU64 {
+            AtomicU64 { value: Loom::new(value), turn: Loom::new(0) }
+        }
+
+        fn turn(&self) -> &Loom {
+            self.turn.swap(0, Ordering::Relaxed);
+            &self.value
+        }
+
+        pub fn load(&self, order: Ordering) -> u64 {
+            self.turn().load(order)
+        }
+
+        pub fn store(&self, value: u64, order: Ordering) {
+            self.turn().store(value, order);
+        }
+
+        pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            self.turn().fetch_add(value, order)
+        }
+
+        pub fn swap(&self, value: u64, order: Ordering) -> u64 {
+            self.turn().swap(value, order)
+        }
+
+        pub fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+            self.turn().fetch_or(value, order)
+        }
+
+        pub fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+            self.turn().fetch_max(value, order)
+        }
+
+        pub fn compare_exchange(
+            &self,
+            current: u64,
+            new: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            self.turn().compare_exchange(current, new, success, failure)
+        }
+
+        pub fn compare_exchange_weak(
+            &self,
+            current: u64,
+            new: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            self.turn().compare_exchange_weak(current, new, success, failure)
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! The queue under loom: every interleaving of a few short threads, and every value that an atomic
-//! may return by C11, with a bound on preemptions: at least two, more where a model is small or
-//! `LOOM_MAX_PREEMPTIONS` says so.
+//! may return by C11, with at most two preemptions (or `LOOM_MAX_PREEMPTIONS`, if more).
 //!
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p afterimage --release --test loom`.
+//!
+//! loom by itself skips most of these: see `sync::AtomicU64` for why, and for the remedy.
 //!
 //! What loom does not see: more preemptions than the bound; `compare_exchange_weak` never fails
 //! spuriously; sequentially consistent accesses count as acquire and release only (the queue has
@@ -18,11 +19,13 @@ use afterimage::unit::{Block, Position, Stamp};
 use loom::sync::Arc;
 use loom::thread;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Looks at every execution with at most `preemptions` of them.
-fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+const BOUND: usize = 2;
+
+fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.max(Some(preemptions));
+    builder.preemption_bound = builder.preemption_bound.max(Some(BOUND));
     builder.max_branches = 100_000;
     builder.check(model);
 }
@@ -112,14 +115,13 @@ fn neighbour(places: usize) -> u64 {
 
 /// Two hosts write, the times against the order of arrival, while a third thread takes.
 fn two_writers_and_a_taker(first: u64, second: u64) {
-    check(5, move || {
-        let device = Device::new(4);
+    check(move || {
+        let device = Device::new(8);
         let writers = [(first, 20), (second, 10)].map(|(number, time)| {
             let device = device.clone();
             thread::spawn(move || device.write_one(number, time))
         });
         let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
-        device.take(&mut taker, &mut out);
         device.take(&mut taker, &mut out);
         let stamps = writers.map(|writer| writer.join().unwrap());
         device.finish(taker, out, &stamps);
@@ -133,7 +135,25 @@ fn same_block() {
 
 #[test]
 fn different_blocks() {
-    two_writers_and_a_taker(1, neighbour(4));
+    two_writers_and_a_taker(1, neighbour(8));
+}
+
+/// A taker that has drained a late time, and a writer with an earlier one about to be stamped.
+#[test]
+fn sealing() {
+    check(|| {
+        let device = Device::new(8);
+        let late = device.write_one(1, 20);
+        let early = {
+            let device = device.clone();
+            thread::spawn(move || device.write_one(2, 10))
+        };
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        device.take(&mut taker, &mut out);
+        let early = early.join().unwrap();
+        device.finish(taker, out, &[late, early]);
+    });
 }
 
 /// One writer links at the head of a chain while another links further down: of two records of a
@@ -141,7 +161,7 @@ fn different_blocks() {
 #[test]
 fn head_and_middle() {
     let neighbour = neighbour(8);
-    check(4, move || {
+    check(move || {
         let device = Device::new(8);
         let late = {
             let device = device.clone();
@@ -158,8 +178,9 @@ fn head_and_middle() {
 /// A write that is issued after a read has returned another is stamped after that.
 #[test]
 fn a_read_seals() {
-    check(5, || {
-        let device = Device::new(4);
+    static SEEN: AtomicBool = AtomicBool::new(false);
+    check(|| {
+        let device = Device::new(8);
         let writer = {
             let device = device.clone();
             thread::spawn(move || device.write_one(1, 100))
@@ -168,6 +189,7 @@ fn a_read_seals() {
             let device = device.clone();
             thread::spawn(move || {
                 let seen = device.newest(1)?;
+                SEEN.store(true, Relaxed);
                 assert_eq!(seen.checksum, checksum(100, 1));
                 device.clk.raise(seen.stamp.time);
                 let stamp = device.write_one(2, 1);
@@ -181,14 +203,15 @@ fn a_read_seals() {
         stamps.extend(reader.join().unwrap());
         device.finish(taker, out, &stamps);
     });
+    assert!(SEEN.load(Relaxed), "the model never came to the point");
 }
 
 /// Of two partial writes that have read the same, one must read again; and a full write never
 /// comes between a partial one and what that has read.
 fn partial_writes(other_is_partial: bool) {
-    let neighbour = neighbour(4);
-    check(4, move || {
-        let device = Device::new(4);
+    let neighbour = neighbour(8);
+    check(move || {
+        let device = Device::new(8);
         device.write_one(1, 1);
         let (_, token) = device.queue.newest(block(1));
         let base = other_is_partial.then_some(token);
@@ -228,7 +251,7 @@ fn half_and_whole() {
 #[test]
 fn places_are_reused() {
     let neighbour = neighbour(2);
-    check(2, move || {
+    check(move || {
         let device = Device::new(2);
         let before = device.write_one(1, 10);
         device.write_one(neighbour, 10);
@@ -243,8 +266,6 @@ fn places_are_reused() {
                 };
                 let time = if found.stamp == before { 10 } else { 90 };
                 assert_eq!((found.block, found.checksum), (block(1), checksum(time, 1)));
-                let again = device.newest(1);
-                assert!(again.is_none_or(|again| again.stamp >= found.stamp), "back in time");
             })
         };
         device.queue.release(taker.done(&device.queue), 100);
@@ -259,8 +280,8 @@ fn places_are_reused() {
 /// A partial write whose base is superseded, taken and freed while it is on its way.
 #[test]
 fn a_base_comes_and_goes() {
-    check(3, || {
-        let device = Device::new(4);
+    check(|| {
+        let device = Device::new(8);
         let (_, token) = device.queue.newest(block(1));
         let half = {
             let device = device.clone();
@@ -279,8 +300,8 @@ fn a_base_comes_and_goes() {
 /// A fence: what was admitted is in the drain up to the horizon, and nothing is admitted after.
 #[test]
 fn fence() {
-    check(3, || {
-        let device = Device::new(4);
+    check(|| {
+        let device = Device::new(8);
         let writers = [(1, 20), (2, 10)].map(|(number, time)| {
             let device = device.clone();
             thread::spawn(move || device.write(number, 1, time, None))
@@ -311,7 +332,7 @@ fn fence() {
 /// A request of two blocks appears at once and as a whole, to readers, the log and the taker.
 #[test]
 fn one_publication() {
-    check(5, || {
+    check(|| {
         let device = Device::new(2);
         let writer = {
             let device = device.clone();

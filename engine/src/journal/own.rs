@@ -207,7 +207,7 @@ impl OwnLog {
 
     /// Commits once, for everyone who has joined; the caller has won `led`.
     fn lead(&self, durability: Durability) {
-        self.served.store(self.joined.fetch_and(0, Ordering::AcqRel), Ordering::Release);
+        self.served.store(self.joined.swap(0, Ordering::AcqRel), Ordering::Release);
         let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let end = EndOfRound { own: self, this };
         if self.commit(durability).is_ok() {

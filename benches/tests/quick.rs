@@ -1,0 +1,10 @@
+//! Every bench runs tiny, so that it cannot rot.
+
+use std::process::Command;
+
+#[test]
+fn queue() {
+    let out = Command::new(env!("CARGO_BIN_EXE_queue")).arg("--quick").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("bound"), "{text}");
+}
