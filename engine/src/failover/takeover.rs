@@ -154,7 +154,7 @@ impl Device {
     /// much as there are pending blocks.
     fn serve_under(&self, grant: u64, debt: Debt, requested_at: u64) -> Result<()> {
         let hi = lock(&self.tables).hi;
-        let debt = debt.merge(hi);
+        let debt = debt.merge(hi, grant);
         let need = debt.need();
         // Durable before the first command is served under it.
         let stored = lock(&self.superblock).update(|s| {

@@ -9,7 +9,7 @@ use crate::link::Lane;
 use crate::queue::{Content, Token};
 use crate::request::Completion;
 use crate::table::location::{Location, locate};
-use crate::unit::{Block, Stamp};
+use crate::unit::Block;
 use std::collections::HashMap;
 
 /// Remote reads under way, by id.
@@ -318,9 +318,4 @@ impl ReadState {
         let length = (to - from) as usize;
         self.buffer[into..into + length].copy_from_slice(&data[out..out + length]);
     }
-}
-
-/// The newest stamp that `device` is owed for `block`, for assertions.
-pub(crate) fn owed(device: &Device, block: Block) -> Option<Stamp> {
-    device.debt().and_then(|debt| debt.owed(block))
 }

@@ -1,7 +1,6 @@
 //! Link → received log: once, in order, durable before it is acknowledged (S1501–S1504, R6).
 
 use super::acknowledge::Ack;
-use super::read::owed;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -10,6 +9,7 @@ use crate::format::frame::{Frame, Shipped};
 use crate::journal::lock;
 use crate::journal::recv::Arrival;
 use crate::link::Lane;
+use crate::table::prototype::Debt;
 use crate::unit::Stamp;
 
 /// Most bytes taken from the link in one step: one sync for all of them.
@@ -78,7 +78,7 @@ impl Device {
             }
             let mut last = previous;
             // A frame from before an earlier takeover speaks of an earlier prototype.
-            let promised = fenced && clk.epoch == self.clk.epoch() && self.is_catching_up();
+            let promised = self.debt().filter(|debt| fenced && debt.tenure() == clk.epoch);
             for shipped in records {
                 let stamp = shipped.row.stamp;
                 if stamp <= last {
@@ -90,7 +90,13 @@ impl Device {
                     let what = format!("I2: record {stamp} claims this device's own last tenure");
                     return Err(Error::new(Kind::Protocol, what));
                 }
-                newest = self.take_shipped(&shipped, promised, newest, &mut data, &mut arrivals)?;
+                newest = self.take_shipped(
+                    &shipped,
+                    promised.as_deref(),
+                    newest,
+                    &mut data,
+                    &mut arrivals,
+                )?;
             }
             if !data.is_empty() {
                 let what = format!("a shipped frame has {} bytes of data too many", data.len());
@@ -142,7 +148,7 @@ impl Device {
     fn take_shipped<'a>(
         &self,
         shipped: &Shipped,
-        promised: bool,
+        promised: Option<&Debt>,
         newest: Stamp,
         data: &mut &'a [u8],
         arrivals: &mut Vec<Arrival<'a>>,
@@ -170,8 +176,8 @@ impl Device {
             return broken(format!("I2: record {} claims this device's own tenure", row.stamp));
         }
         // What a fenced sender says remains is what its prototype named.
-        if promised {
-            let promised = owed(self, row.block);
+        if let Some(debt) = promised {
+            let promised = debt.owed(row.block);
             let said = shipped.remaining.unwrap_or(row.stamp);
             if promised != Some(said) && promised.is_none_or(|p| p > newest) {
                 return broken(format!(

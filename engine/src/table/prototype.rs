@@ -59,6 +59,7 @@ pub struct Debt {
     /// after the record that pays is published; read before the queues are (R7).
     owed: AtomicU64,
     need: Stamp,
+    tenure: u64,
 }
 
 impl Debt {
@@ -87,8 +88,10 @@ impl Debt {
         self.stamps.len() as u64
     }
 
-    /// Completes the merge (R5): stamps at or below `hi` have arrived already and are ignored.
-    pub fn merge(mut self, hi: Stamp) -> Debt {
+    /// Completes the merge (R5) under the granted `tenure`: stamps at or below `hi` have arrived
+    /// already and are ignored.
+    pub fn merge(mut self, hi: Stamp, tenure: u64) -> Debt {
+        self.tenure = tenure;
         self.owed = AtomicU64::new(self.stamps.partition_point(|stamp| *stamp > hi) as u64);
         self.need = if self.is_empty() { Stamp::ZERO } else { self.stamps[0] };
         self
@@ -108,6 +111,11 @@ impl Debt {
             owed -= 1;
         }
         self.owed.store(owed, Ordering::Release);
+    }
+
+    /// The tenure whose prototype this is.
+    pub fn tenure(&self) -> u64 {
+        self.tenure
     }
 
     /// `need`: the newest stamp owed when it was merged, zero if nothing was.
@@ -161,7 +169,7 @@ mod tests {
             for piece in prototype.chunks(7) {
                 debt.extend(piece, prototype.len()).unwrap();
             }
-            let debt = debt.merge(stamp(hi));
+            let debt = debt.merge(stamp(hi), 2);
             oracle.retain(|_, s| *s > stamp(hi));
             prop_assert_eq!(debt.need(), oracle.values().max().copied().unwrap_or(Stamp::ZERO));
             debt.pay(stamp(paid));
