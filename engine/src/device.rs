@@ -38,6 +38,7 @@ pub struct Device {
     pub(crate) geometry: Geometry,
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
+    storage: Arc<dyn Storage>,
     pub(crate) own: OwnLog,
     pub(crate) recv: RecvLog,
     pub(crate) volumes: Volumes,
@@ -164,6 +165,7 @@ impl Device {
             geometry,
             settings,
             clock,
+            storage,
         };
         Ok(Arc::new(device))
     }
@@ -338,6 +340,11 @@ impl Device {
         self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         while self.step_reflect()? > 0 {}
+        for log in [FileName::OwnLog, FileName::RecvLog] {
+            // Also where commits did not: what follows says that nothing is in doubt.
+            let synced = self.storage.sync(log);
+            synced.map_err(|e| self.halt(Error::storage(format!("syncing {log}"), e)))?;
+        }
         self.checkpoint_now()?;
         let marked = lock(&self.superblock).update(|s| s.clean = true);
         marked.map_err(|e| self.halt(e))?;

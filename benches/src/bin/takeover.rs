@@ -28,7 +28,7 @@ fn once(dir: &Path, volume_bytes: u64, pending: u64) -> (f64, f64) {
         let durable = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog];
         let storage = Arc::new(Split::create(path, &durable).expect("a directory"));
         let volumes = vec![VolumeSpec { id: 0, bytes: volume_bytes }];
-        let journal_bytes = (pending * BLOCK * 2 + (64 << 20)).next_multiple_of(1 << 20);
+        let journal_bytes = (pending * BLOCK * 17 / 16 + (64 << 20)).next_multiple_of(1 << 20);
         let geometry = Geometry { journal_bytes, ..Geometry::new(1, id, volumes) };
         Device::create(&*storage, &geometry, id == 1).expect("a device");
         Device::open(storage, clock.clone(), Settings::default()).expect("a device")

@@ -51,9 +51,8 @@ pub(crate) struct Tables {
     pub since_checkpoint: u64,
     /// Highest stamp received.
     pub hi: Stamp,
-    /// The peer's name for a connection, and the last stamp shipped to this device in it, which
-    /// the next must name as its predecessor.
-    pub follows: Option<(u64, Stamp)>,
+    /// The peer's name for the connection in which the last new record came.
+    pub begun: u64,
     /// Newest stamp the peer owed at the last takeover here.
     pub need: Stamp,
     /// The tenure granted at the last fence, since when R has had no new records; 0 otherwise.

@@ -37,7 +37,7 @@ pub(crate) fn rebuild(
         reflected: fl,
         since_checkpoint: 0,
         hi,
-        follows: None,
+        begun: 0,
         need,
         granted: if superblock.fenced { superblock.epoch } else { 0 },
     };

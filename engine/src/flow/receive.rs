@@ -53,9 +53,9 @@ impl Device {
     }
 
     fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
-        let (hi, mut follows, mine) = {
+        let (hi, mut begun, mine) = {
             let tables = lock(&self.tables);
-            (tables.hi, tables.follows, tables.newest_own().epoch)
+            (tables.hi, tables.begun, tables.newest_own().epoch)
         };
         let mut newest = hi;
         let mut arrivals = Vec::new();
@@ -64,27 +64,21 @@ impl Device {
             if Some(session) != lock(&self.failover).peer().map(|p| p.nonce) {
                 continue; // of an earlier connection
             }
-            let Frame::Ship { previous, clk, fenced, records, mut data } = frame else {
+            let Frame::Ship { previous: mut last, clk, fenced, records, mut data } = frame else {
                 return Err(Error::new(Kind::Protocol, "a control frame in the data lane"));
             };
-            // First after a hello, the peer may begin with what is here already (R6).
-            let last = follows.filter(|f| f.0 == session).map(|f| f.1);
-            if last.map_or(previous > newest, |last| previous != last) {
-                let last = last.unwrap_or(newest);
-                return Err(Error::new(
-                    Kind::Protocol,
-                    format!("the peer ships what follows {previous}, but {last} came last"),
-                ));
-            }
-            let mut last = previous;
             // A frame from before an earlier takeover speaks of an earlier prototype.
             let promised = self.debt().filter(|debt| fenced && debt.tenure() == clk.epoch);
             for shipped in records {
                 let stamp = shipped.row.stamp;
-                if stamp <= last {
-                    let what = format!("the peer ships {stamp} behind {last}");
+                // What is new follows what came last; first after a hello, the peer may begin
+                // with what is here already (R6).
+                let first = begun != session && last <= newest;
+                if stamp <= last || stamp > newest && last != newest && !first {
+                    let what = format!("the peer ships {stamp} behind {last}, {newest} came last");
                     return Err(Error::new(Kind::Protocol, what));
                 }
+                begun = if stamp > newest { session } else { begun };
                 last = stamp;
                 if stamp > newest && stamp.epoch == mine {
                     let what = format!("I2: record {stamp} claims this device's own last tenure");
@@ -102,10 +96,9 @@ impl Device {
                 let what = format!("a shipped frame has {} bytes of data too many", data.len());
                 return Err(Error::new(Kind::Protocol, what));
             }
-            follows = Some((session, last));
         }
         let count = arrivals.len();
-        lock(&self.tables).follows = follows;
+        lock(&self.tables).begun = begun;
         if count > 0 {
             let now = self.clock.monotonic();
             let appended = self.recv.append(hi, &arrivals, now, self.settings.durability);

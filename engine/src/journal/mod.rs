@@ -13,14 +13,15 @@ pub mod ring;
 pub mod scan;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::batch::{Identity, Log, ROWS_MAX};
+use crate::format::batch::{Header, Identity, Log, ROWS_MAX, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
-use crate::format::{Row, data_checksum};
-use crate::limits::Geometry;
+use crate::format::{PAGE, Row, data_checksum};
+use crate::limits::{Durability, Geometry};
 use crate::queue::{Content, NO_PLACE, Queue, Record};
 use crate::storage::{FileName, Storage};
-use crate::unit::Position;
+use crate::unit::{Position, Stamp};
 use ring::Ring;
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Locks `mutex`. A panic elsewhere while it was held has halted nothing that this state could
@@ -100,14 +101,76 @@ impl Journal {
         ))
     }
 
-    /// How far the tail may rise when every position not in the log yet may need a batch of its
-    /// own: never lower than before.
-    fn limit(&self, collected: Position, ring: &Ring) -> Position {
-        collected + ring.free_bytes() / self.place_bytes
+    /// Writes one batch behind the last: `rows`, the first of which follows `previous`, with the
+    /// blocks of those that have any. `last` is their highest queue position. Returns the byte
+    /// offset of the first block.
+    fn write_batch(
+        &self,
+        tail: &mut Tail,
+        previous: Stamp,
+        rows: Vec<Row>,
+        blocks: &[&[u8]],
+        last: Position,
+    ) -> Result<u64> {
+        let size = self.block_size as u64;
+        let bytes = batch_bytes(blocks.len() as u64, size);
+        let (offset, sequence) = tail.ring.place(bytes, rows.len() as u64, last);
+        let header =
+            Header { identity: self.identity, sequence, synced: tail.synced, previous, rows };
+        let page = header.encode(size);
+        let padding = bytes - PAGE - blocks.len() as u64 * size;
+        let mut slices = Vec::with_capacity(blocks.len() + 2);
+        slices.push(IoSlice::new(&page[..]));
+        slices.extend(blocks.iter().map(|block| IoSlice::new(block)));
+        slices.push(IoSlice::new(&ZEROS[..padding as usize]));
+        let written = self.storage.write(self.file, offset, &slices);
+        let name = || format!("writing a batch at {offset} of {}", self.file);
+        written.map_err(|e| Error::storage(name(), e))?;
+        Ok(offset + PAGE)
     }
 
-    /// The tail that the superblock must name before positions below `freed` are given up.
-    fn state_without(&self, ring: &Ring, freed: Position) -> LogState {
-        ring.state_without(freed, ring.next_sequence() - 1)
+    /// Makes every batch written so far durable.
+    fn sync(&self, tail: &mut Tail, durability: Durability) -> Result<()> {
+        if durability == Durability::Never {
+            return Ok(());
+        }
+        let synced = self.storage.sync(self.file);
+        synced.map_err(|e| Error::storage(format!("syncing {}", self.file), e))?;
+        tail.synced = tail.ring.next_sequence() - 1;
+        Ok(())
+    }
+
+    /// Lets the queue's tail rise as far as the log has room when every position above
+    /// `collected`, which the log does not have yet, may need a batch of its own: never lower
+    /// than before.
+    fn refresh_limit(&self, tail: &Tail, collected: Position) {
+        self.queue.raise_limit(collected + tail.ring.free_bytes() / self.place_bytes);
+    }
+
+    /// Gives up every position below `freed`; the superblock says so already (R9).
+    fn free(&self, tail: &mut Tail, freed: Position) {
+        // Readers must find the positions gone before their bytes can be written over.
+        self.queue.release(freed, 0);
+        tail.ring.free_below(freed);
     }
 }
+
+/// Where a log's next batch goes, and how much of it is durable.
+pub(crate) struct Tail {
+    ring: Ring,
+    /// Highest log sequence number known durable.
+    synced: u64,
+}
+
+impl Tail {
+    fn new(state: &LogState, geometry: &Geometry) -> Tail {
+        Tail { ring: Ring::new(state, geometry.log_slack()), synced: state.durable }
+    }
+
+    /// What the superblock must say before positions below `freed` are given up.
+    fn state_without(&self, freed: Position) -> LogState {
+        self.ring.state_without(freed, self.synced)
+    }
+}
+
+const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];

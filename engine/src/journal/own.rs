@@ -5,10 +5,9 @@
 //! meanwhile. Waking a thread costs more than a write, so a single writer wakes nobody.
 
 use super::payload::Payloads;
-use super::ring::Ring;
-use super::{Journal, lock};
+use super::{Journal, Tail, lock};
 use crate::error::{Error, Kind, Result};
-use crate::format::batch::{Header, Log, batch_bytes};
+use crate::format::batch::Log;
 use crate::format::superblock::{LogState, Superblock};
 use crate::limits::{Durability, Geometry};
 use crate::queue::{Clk, Content, Gather, Insert, NO_PLACE, NewWrite, Record};
@@ -16,10 +15,7 @@ use crate::storage::Storage;
 use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering};
 use crate::unit::{Position, Stamp};
 use crossbeam_epoch as epoch;
-use std::io::IoSlice;
 use std::sync::{Arc, Mutex, OnceLock};
-
-const ZEROS: [u8; 4096] = [0; 4096];
 
 /// The own log.
 pub(crate) struct OwnLog {
@@ -43,9 +39,7 @@ pub(crate) struct OwnLog {
 
 struct Writer {
     gather: Gather,
-    ring: Ring,
-    /// Highest log sequence number known durable.
-    synced: u64,
+    tail: Tail,
     /// Reused from round to round.
     fresh: Vec<Position>,
 }
@@ -53,14 +47,12 @@ struct Writer {
 impl OwnLog {
     pub fn new(superblock: &Superblock, geometry: &Geometry, storage: Arc<dyn Storage>) -> OwnLog {
         let journal = Journal::new(superblock, geometry, Log::Own, storage);
-        let ring = Ring::new(&superblock.own, geometry.log_slack());
         let first = journal.queue.tail();
         let own = OwnLog {
             payloads: Payloads::new(journal.queue.places()),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
-                ring,
-                synced: superblock.own.durable,
+                tail: Tail::new(&superblock.own, geometry),
                 fresh: Vec::new(),
             }),
             led: AtomicBool::new(false),
@@ -78,8 +70,7 @@ impl OwnLog {
     }
 
     fn refresh_limit(&self, w: &Writer) {
-        let limit = self.journal.limit(w.gather.collected(), &w.ring);
-        self.journal.queue.raise_limit(limit);
+        self.journal.refresh_limit(&w.tail, w.gather.collected());
     }
 
     /// Takes a record found in the log at opening back into the queue.
@@ -90,7 +81,7 @@ impl OwnLog {
     /// Takes a batch found in the log at opening; its records were adopted up to `last`.
     pub fn adopt_batch(&self, offset: u64, bytes: u64, rows: u64, last: Position) {
         let mut w = lock(&self.writer);
-        w.ring.adopt(offset, bytes, rows, last);
+        w.tail.ring.adopt(offset, bytes, rows, last);
         let Writer { gather, fresh, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
@@ -264,16 +255,12 @@ impl OwnLog {
             guard.flush();
         }
         self.refresh_limit(w);
-        let outcome = written.and_then(|()| {
-            if fresh.is_empty() || durability == Durability::Never {
-                return Ok(());
-            }
-            let synced = journal.storage.sync(journal.file);
-            synced.map_err(|e| Error::storage(format!("syncing {}", journal.file), e))
+        let outcome = written.and_then(|()| match fresh.is_empty() {
+            true => Ok(()),
+            false => journal.sync(&mut w.tail, durability),
         });
         if outcome.is_ok() {
             fresh.iter().for_each(|&position| journal.queue.set_durable(position));
-            w.synced = w.ring.next_sequence() - 1;
         }
         w.fresh = fresh;
         outcome
@@ -285,32 +272,16 @@ impl OwnLog {
         let guard = epoch::pin();
         for chunk in positions.chunks(journal.batch_rows) {
             let records: Vec<Record> = chunk.iter().map(|&p| journal.queue.record(p)).collect();
-            let with_data = records.iter().filter(|r| r.content == Content::Data).count();
-            let bytes = batch_bytes(with_data as u64, size as u64);
+            let rows = records.iter().map(Into::into).collect();
             let last = records.iter().map(|r| r.position).max().expect("chunks are not empty");
-            let (offset, sequence) = w.ring.place(bytes, records.len() as u64, last);
-            let header = Header {
-                identity: journal.identity,
-                sequence,
-                synced: w.synced,
-                previous: Stamp::ZERO,
-                rows: records.iter().map(Into::into).collect(),
-            };
-            let page = header.encode(size as u64);
-            let mut slices = Vec::with_capacity(with_data + 2);
-            slices.push(IoSlice::new(&page[..]));
-            for record in records.iter().filter(|r| r.content == Content::Data) {
+            let has_data = |r: &&Record| r.content == Content::Data;
+            let block = |record: &Record| {
                 let data = self.payloads.get(record.first(), &guard, || true).expect("not logged");
-                let at = record.index as usize * size;
-                slices.push(IoSlice::new(&data[at..at + size]));
-            }
-            let padding = bytes as usize - page.len() - with_data * size;
-            slices.push(IoSlice::new(&ZEROS[..padding]));
-            journal.storage.write(journal.file, offset, &slices).map_err(|e| {
-                Error::storage(format!("writing a batch at {offset} of {}", journal.file), e)
-            })?;
-            let mut place = offset + page.len() as u64;
-            for record in records.iter().filter(|r| r.content == Content::Data) {
+                &data[record.index as usize * size..][..size]
+            };
+            let blocks: Vec<&[u8]> = records.iter().filter(has_data).map(block).collect();
+            let mut place = journal.write_batch(&mut w.tail, Stamp::ZERO, rows, &blocks, last)?;
+            for record in records.iter().filter(has_data) {
                 journal.queue.set_place(record.position, place);
                 place += size as u64;
             }
@@ -325,22 +296,19 @@ impl OwnLog {
 
     /// What the superblock must say before positions below `freed` are given up.
     pub fn state_without(&self, freed: Position) -> LogState {
-        let w = lock(&self.writer);
-        LogState { durable: w.synced, ..self.journal.state_without(&w.ring, freed) }
+        lock(&self.writer).tail.state_without(freed)
     }
 
     /// Gives up every position below `freed`; the superblock says so already (R9).
     pub fn free(&self, freed: Position) {
         let mut w = lock(&self.writer);
-        // Readers must find the positions gone before their bytes can be written over.
-        self.journal.queue.release(freed, 0);
-        w.ring.free_below(freed);
+        self.journal.free(&mut w.tail, freed);
         self.refresh_limit(&w);
     }
 
     /// Bytes of the log that are held.
     pub fn used_bytes(&self) -> u64 {
-        lock(&self.writer).ring.used_bytes()
+        lock(&self.writer).tail.ring.used_bytes()
     }
 }
 
