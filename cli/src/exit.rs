@@ -49,7 +49,7 @@ impl Failure {
     /// The failure of an engine's device while `doing` something.
     pub fn device(doing: impl fmt::Display, error: &Error) -> Failure {
         let exit = match error.kind() {
-            Kind::Config | Kind::Invalid | Kind::TooLarge => Exit::Usage,
+            Kind::Config => Exit::Usage,
             Kind::Unclean | Kind::Locked => Exit::Refused,
             _ => Exit::Device,
         };
