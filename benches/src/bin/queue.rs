@@ -62,10 +62,10 @@ impl Ours {
 }
 
 impl Contestant for Ours {
-    type Taker = (Sequencer, Vec<(Stamp, Position)>);
+    type Taker = (Sequencer, Vec<(Stamp, Position)>, u64);
 
     fn taker(&self) -> Self::Taker {
-        (Sequencer::new(1), Vec::new())
+        (Sequencer::new(1), Vec::new(), 0)
     }
 
     fn put(&self, Write { time, block }: Write) -> bool {
@@ -79,16 +79,24 @@ impl Contestant for Ours {
         }
     }
 
-    fn take(&self, (taker, batch): &mut Self::Taker, one: bool, mut each: impl FnMut(Key, u64)) {
+    fn take(
+        &self,
+        (taker, batch, held): &mut Self::Taker,
+        one: bool,
+        mut each: impl FnMut(Key, u64),
+    ) {
         let more = Cell::new(true);
         taker.take(&self.queue, &self.clk, |_| !one || more.replace(false), batch);
+        *held += batch.len() as u64;
+        let idle = batch.is_empty();
         for (stamp, position) in batch.drain(..) {
             let number = self.queue.record(position).block.number;
             each((stamp.time, u64::from(stamp.sequence)), number);
         }
-        let done = taker.done(&self.queue);
-        if done > self.queue.freed() {
-            self.queue.release(done, Position::MAX);
+        // As a checkpoint: now and then.
+        if *held >= PLACES / 16 || idle {
+            self.queue.release(taker.done(&self.queue), Position::MAX);
+            *held = 0;
         }
     }
 }

@@ -131,7 +131,8 @@ impl Sequencer {
     }
 
     /// Where the first request begins that is not settled or not emitted as a whole: everything
-    /// below may be freed as far as this taker is concerned.
+    /// below may be freed as far as this taker is concerned. Looks at all that is drained and not
+    /// emitted: a question for checkpoints.
     pub fn done(&self, queue: &Queue) -> Position {
         let pending = self.pending.iter().map(|&(_, position)| queue.record(position).first());
         pending.min().unwrap_or(Position::MAX).min(self.gather.settled())
