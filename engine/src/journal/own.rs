@@ -29,9 +29,11 @@ pub(crate) struct OwnLog {
     done: AtomicU64,
     /// The low half of the last commit that ended, to sleep on.
     ended: FutexWord,
-    /// Callers who joined since the last commit began, and how many joined that one.
-    joined: AtomicU64,
-    served: AtomicU64,
+    /// The position behind the last that a commit has collected.
+    collected: AtomicU64,
+    /// How many records the last commit had, and the last two together.
+    last: AtomicU64,
+    recent: AtomicU64,
     failed: OnceLock<Error>,
     /// The highest round that somebody polls for.
     wanted: AtomicU64,
@@ -59,8 +61,9 @@ impl OwnLog {
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
             ended: FutexWord::new(0),
-            joined: AtomicU64::new(0),
-            served: AtomicU64::new(0),
+            collected: AtomicU64::new(first),
+            last: AtomicU64::new(0),
+            recent: AtomicU64::new(0),
             failed: OnceLock::new(),
             wanted: AtomicU64::new(0),
             journal,
@@ -166,7 +169,6 @@ impl OwnLog {
     /// Waits until `round` has ended, leading it if nobody else does. `linger`: give others who
     /// are about to join a moment.
     pub fn wait_round(&self, round: u64, durability: Durability, linger: bool) -> Result<()> {
-        self.joined.fetch_add(1, Ordering::AcqRel);
         loop {
             // Read before the rest: a round that ends after this look is not slept through.
             let seen = self.ended.load(Ordering::Acquire);
@@ -184,21 +186,22 @@ impl OwnLog {
         }
     }
 
-    /// Waits for those whom the last round served to come back, while they keep coming.
+    /// Waits for as many records as the last two commits had, while they keep coming: those whom
+    /// the last one served are on their way back, those of the one before are waiting now.
     fn linger(&self) {
-        let served = self.served.load(Ordering::Acquire);
-        let (mut before, mut idle) = (0, 0);
-        while before < served && idle < LINGER_YIELDS {
+        let queue = &self.journal.queue;
+        let target = self.collected.load(Ordering::Acquire) + self.recent.load(Ordering::Acquire);
+        let (mut before, mut idle) = (queue.tail(), 0);
+        while before < target && idle < LINGER_YIELDS {
             std::thread::yield_now();
-            let now = self.joined.load(Ordering::Acquire);
+            let now = queue.tail();
             idle = if now > before { 0 } else { idle + 1 };
             before = now;
         }
     }
 
-    /// Commits once, for everyone who has joined; the caller has won `led`.
+    /// Commits once, for everyone; the caller has won `led`.
     fn lead(&self, durability: Durability) {
-        self.served.store(self.joined.swap(0, Ordering::AcqRel), Ordering::Release);
         let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let end = EndOfRound { own: self, this };
         if self.commit(durability).is_ok() {
@@ -242,6 +245,9 @@ impl OwnLog {
         let mut fresh = std::mem::take(&mut w.fresh);
         fresh.clear();
         w.gather.run(&journal.queue, &mut fresh);
+        self.collected.store(w.gather.collected(), Ordering::Release);
+        let last = self.last.swap(fresh.len() as u64, Ordering::AcqRel);
+        self.recent.store(last + fresh.len() as u64, Ordering::Release);
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
             // The data is in the log's pages: whoever reads from now on finds it there.
@@ -330,6 +336,6 @@ impl Drop for EndOfRound<'_> {
     }
 }
 
-/// How often in a row a leader yields without anybody joining before it goes ahead with those it
+/// How often in a row a leader yields without a record more before it goes ahead with those it
 /// has: enough for a thread just woken to get a turn, far less than the sync that follows.
 const LINGER_YIELDS: u32 = 8;
