@@ -63,6 +63,8 @@ pub struct Device {
     pub(crate) callbacks: Mutex<Vec<(Ticket, Callback)>>,
     /// Monotonic time of the last background commit.
     pub(crate) committed_at: AtomicU64,
+    /// Monotonic time of the last background reflection.
+    pub(crate) reflected_at: AtomicU64,
     pub(crate) halted: OnceLock<Error>,
     /// Rings when a waiting request may go on.
     pub(crate) bell: Bell,
@@ -158,6 +160,7 @@ impl Device {
             checkpointing: Mutex::new(now),
             callbacks: Mutex::default(),
             committed_at: AtomicU64::new(now),
+            reflected_at: AtomicU64::new(now),
             halted: OnceLock::new(),
             bell: Bell::default(),
             work: Bell::default(),

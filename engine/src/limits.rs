@@ -156,6 +156,9 @@ pub struct Settings {
     pub link_queue_bytes_max: u64,
     /// Most records reflected in one step: they go to N sorted by address, newest only.
     pub reflect_records_max: usize,
+    /// Fewer records than [`Settings::reflect_records_max`] wait this long for more: what is
+    /// written over meanwhile is never written to N, and the rest is sorted better.
+    pub reflect_interval_ns: u64,
     /// A checkpoint is due when this much has been reflected since the last.
     pub checkpoint_records: u64,
     /// A checkpoint is due after this time if anything has been reflected.
@@ -175,7 +178,8 @@ impl Default for Settings {
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,
-            reflect_records_max: 4096,
+            reflect_records_max: 8192,
+            reflect_interval_ns: 50_000_000,
             checkpoint_records: 32_768,
             checkpoint_interval_ns: 2_000_000_000,
             commit_bytes: 4 * MIB,

@@ -39,8 +39,11 @@ impl Threads {
             Ok(())
         })?;
         threads.spawn(device, "receive", |device| {
-            if device.step_receive()? == 0 {
-                wait_for_frame(device, Lane::Data);
+            match device.step_receive()? {
+                0 => wait_for_frame(device, Lane::Data),
+                // One sync and one acknowledgement for what comes within a nap.
+                few if !device.is_full_batch(few / 4) => std::thread::sleep(NAP / 2),
+                _ => {}
             }
             Ok(())
         })?;
@@ -57,9 +60,9 @@ impl Threads {
         })?;
         threads.spawn(device, "reflect", |device| {
             let heard = device.work_heard();
-            let reflected = device.step_reflect()?;
+            let reflected = device.step_reflect_due()?;
             let checkpointed = device.step_checkpoint()?;
-            if reflected < device.reflect_worthwhile() && !checkpointed {
+            if reflected == 0 && !checkpointed {
                 device.wait_for_work(heard, NAP);
             }
             Ok(())

@@ -1,10 +1,10 @@
 //! `afterimage replay`: a real trace against a pair of devices, through takeovers, with proof.
 //!
-//! [`pair`] makes the devices and [`plan`] cuts the trace into pieces; [`host`] issues them, moves
-//! from device to device, and tells [`oracle`] of everything that it does and sees. The payload
-//! ([`pattern`]) names its write, so the oracle knows at once whether an answer can be right. At
-//! the end [`verify`] compares the volumes. [`meter`] keeps the figures, [`json`] and [`report`]
-//! give them to programs and to people, [`hlog`] to HdrHistogram's tools.
+//! `pair` makes the devices and `plan` cuts the trace into pieces; `host` issues them, moves
+//! from device to device, and tells `oracle` of everything that it does and sees. The payload
+//! (`pattern`) names its write, so the oracle knows at once whether an answer can be right. At
+//! the end `verify` compares the volumes. `meter` keeps the figures, `json` and `report`
+//! give them to programs and to people, `hlog` to HdrHistogram's tools.
 
 mod hlog;
 mod host;

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::journal::lock;
 use crate::queue::{Content, Record};
+use crate::sync::Ordering;
 use crate::unit::{Block, Stamp};
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -30,9 +31,25 @@ impl Device {
         self.step_reflect_some(self.settings.reflect_records_max)
     }
 
-    /// Fewer records than this are better left until more of them can be sorted and merged.
-    pub(crate) fn reflect_worthwhile(&self) -> usize {
-        self.settings.reflect_records_max / 4
+    /// Reflects if it is due: enough records wait, or they have waited long enough, or they hold
+    /// much of a journal. Returns how many it reflected.
+    ///
+    /// # Errors
+    /// As [`Device::step_reflect`].
+    pub fn step_reflect_due(&self) -> Result<usize> {
+        let waiting = {
+            let mut tables = lock(&self.tables);
+            self.sequence(&mut tables);
+            tables.unreflected()
+        };
+        let enough = (self.settings.reflect_records_max as u64).min(self.geometry.places() / 8);
+        let now = self.clock.monotonic();
+        let since = now.saturating_sub(self.reflected_at.load(Ordering::Relaxed));
+        if waiting < enough && since < self.settings.reflect_interval_ns {
+            return Ok(0);
+        }
+        self.reflected_at.store(now, Ordering::Relaxed);
+        self.step_reflect()
     }
 
     /// As [`Device::step_reflect`], at most `most` records.
