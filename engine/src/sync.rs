@@ -30,6 +30,12 @@ mod searched {
         turn: Loom,
     }
 
+    impl Default for AtomicU64 {
+        fn default() -> AtomicU64 {
+            AtomicU64::new(0)
+        }
+    }
+
     impl AtomicU64 {
         pub fn new(value: u64) -> AtomicU64 {
             AtomicU64 { value: Loom::new(value), turn: Loom::new(0) }
@@ -50,6 +56,10 @@ mod searched {
 
         pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
             self.turn().fetch_add(value, order)
+        }
+
+        pub fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+            self.turn().fetch_sub(value, order)
         }
 
         pub fn swap(&self, value: u64, order: Ordering) -> u64 {

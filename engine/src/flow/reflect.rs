@@ -10,7 +10,6 @@ use crate::journal::lock;
 use crate::queue::{Content, Record};
 use crate::sync::Ordering;
 use crate::unit::{Block, Stamp};
-use std::collections::HashMap;
 use std::io::IoSlice;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,7 +41,7 @@ impl Device {
             self.sequence(&mut tables);
             tables.unreflected()
         };
-        let enough = (self.settings.reflect_records_max as u64).min(self.geometry.places() / 8);
+        let enough = (self.settings.reflect_records_max as u64).min(self.geometry.places() / 4);
         let now = self.clock.monotonic();
         let since = now.saturating_sub(self.reflected_at.load(Ordering::Relaxed));
         if waiting < enough && since < self.settings.reflect_interval_ns {
@@ -123,12 +122,12 @@ impl Device {
 
     /// Writes the newest record of each block, in address order, neighbours together.
     fn write_newest(&self, taken: &[(Log, Record)], buffer: &mut Vec<u8>) -> Result<()> {
-        let mut newest: HashMap<Block, usize> = HashMap::with_capacity(taken.len());
-        for (k, (_, record)) in taken.iter().enumerate() {
-            newest.insert(record.block, k); // later ones are newer
-        }
-        let mut order: Vec<(Block, usize)> = newest.into_iter().collect();
+        let mut order: Vec<(Block, usize)> =
+            taken.iter().enumerate().map(|(k, (_, record))| (record.block, k)).collect();
+        // Later ones are newer; the last of each block stays.
         order.sort_unstable();
+        let newest = |at: usize| order.get(at + 1).is_none_or(|next| next.0 != order[at].0);
+        let order: Vec<_> = (0..order.len()).filter(|&at| newest(at)).map(|at| order[at]).collect();
         let size = self.geometry.block_size as usize;
         buffer.resize(RUN_BYTES_MAX.max(size), 0);
         let mut rest = &order[..];
