@@ -1,0 +1,122 @@
+//! What goes into the queue and what comes out of it.
+
+use crate::unit::{Block, Position, Stamp};
+
+/// What a record carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A whole block of data.
+    Data,
+    /// No data: the block reads as zeros (R17).
+    Zero,
+}
+
+/// One record of a request to insert.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord {
+    /// Checksum of the block's data, 0 for zeros.
+    pub checksum: u64,
+    /// Data or zeros.
+    pub content: Content,
+}
+
+/// A host's write, ready for admission: consecutive blocks of one volume.
+#[derive(Clone, Copy, Debug)]
+pub struct NewWrite<'a> {
+    /// The first block.
+    pub block: Block,
+    /// One record a block; at least one.
+    pub records: &'a [NewRecord],
+    /// The host's time, or the device's own (R1), at most [`Stamp::HOST_TIME_MAX`].
+    pub time: u64,
+    /// When the write was admitted, on the monotonic clock, for lag and latency.
+    pub written_at: u64,
+    /// For blocks that the host gave only in part: index of the record, and the token that
+    /// [`Queue::newest`] gave before the rest was read (R15).
+    pub bases: [Option<(u32, Token)>; 2],
+}
+
+impl NewWrite<'_> {
+    pub(super) fn base(&self, index: u64) -> Option<Token> {
+        self.bases.iter().flatten().find(|base| u64::from(base.0) == index).map(|base| base.1)
+    }
+}
+
+/// How an insertion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// Published in R and L, at consecutive positions from `first`, with consecutive sequences
+    /// from `stamp`.
+    Published {
+        /// Position of the first record.
+        first: Position,
+        /// Stamp of the first record.
+        stamp: Stamp,
+    },
+    /// No place (R9). Nothing happened.
+    Full,
+    /// The tenure is over (R3, R14). Nothing happened.
+    Closed,
+    /// The block of a partial write has changed since the rest was read (R15): read it again.
+    Stale,
+    /// Time has run out of numbers: the device must halt.
+    Exhausted,
+}
+
+/// What travels with a request and must be in place before it is published: its data. Storing a
+/// pointer is all that an implementation may do (R2).
+pub trait Cargo {
+    /// The request's first position is `first`.
+    fn board(&self, first: Position);
+    /// The request gave `first` up.
+    fn leave(&self, first: Position);
+}
+
+impl Cargo for () {
+    fn board(&self, _: Position) {}
+    fn leave(&self, _: Position) {}
+}
+
+/// A record as the tables see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its position in its queue.
+    pub position: Position,
+    /// Its place in history.
+    pub stamp: Stamp,
+    /// Where it belongs.
+    pub block: Block,
+    /// Data or zeros.
+    pub content: Content,
+    /// Checksum of its data.
+    pub checksum: u64,
+    /// Which record of its request, from 0.
+    pub index: u32,
+    /// How many records its request has.
+    pub count: u32,
+    /// When it was written, on the monotonic clock of this device.
+    pub written_at: u64,
+    /// Byte offset of its data in its log; [`NO_PLACE`] until it is there.
+    pub place: u64,
+    /// Whether it is in the normal volume.
+    pub reflected: bool,
+}
+
+impl Record {
+    /// Position of the first record of its request.
+    pub fn first(&self) -> Position {
+        self.position - u64::from(self.index)
+    }
+}
+
+/// The place of a record whose data is not in the log yet.
+pub const NO_PLACE: u64 = u64::MAX;
+
+/// What a reader saw of a block's chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub(super) head: Position,
+    pub(super) freed: Position,
+    /// The newest published record's position, 0 if there was none.
+    pub newest: Position,
+}
