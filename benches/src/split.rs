@@ -5,8 +5,9 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Some files on disk, the others in memory.
+/// Some files on disk, the others in memory, or the volumes nowhere.
 pub struct Split {
+    volumes: bool,
     on_disk: Vec<FileName>,
     disk: Directory,
     memory: Memory,
@@ -16,7 +17,17 @@ impl Split {
     /// `on_disk` in a new directory, everything else in memory.
     pub fn create(path: PathBuf, on_disk: &[FileName]) -> io::Result<Split> {
         let on_disk = on_disk.to_vec();
-        Ok(Split { on_disk, disk: Directory::create(path)?, memory: Memory::new() })
+        let disk = Directory::create(path)?;
+        Ok(Split { volumes: true, on_disk, disk, memory: Memory::new() })
+    }
+
+    /// The same, and what is written to the volumes is forgotten: for what never looks at them.
+    pub fn without_volumes(self) -> Split {
+        Split { volumes: false, ..self }
+    }
+
+    fn is_nowhere(&self, file: FileName) -> bool {
+        !self.volumes && matches!(file, FileName::Segment { .. })
     }
 
     fn of(&self, file: FileName) -> &dyn Storage {
@@ -26,21 +37,37 @@ impl Split {
 
 impl Storage for Split {
     fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
+        if self.is_nowhere(file) {
+            return Ok(());
+        }
         self.of(file).create(file, length, fill)
     }
     fn length(&self, file: FileName) -> io::Result<Option<u64>> {
         self.of(file).length(file)
     }
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if self.is_nowhere(file) {
+            buf.fill(0);
+            return Ok(());
+        }
         self.of(file).read(file, offset, buf)
     }
     fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        if self.is_nowhere(file) {
+            return Ok(());
+        }
         self.of(file).write(file, offset, bufs)
     }
     fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
+        if self.is_nowhere(file) {
+            return Ok(());
+        }
         self.of(file).zero(file, offset, length)
     }
     fn sync(&self, file: FileName) -> io::Result<()> {
+        if self.is_nowhere(file) {
+            return Ok(());
+        }
         self.of(file).sync(file)
     }
     fn files(&self) -> io::Result<Vec<FileName>> {

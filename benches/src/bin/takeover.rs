@@ -1,7 +1,7 @@
 //! How long a takeover takes with a backlog, and whether the volume's size matters.
 //!
-//! Logs and superblocks on disk, so that every durable step of a takeover is; normal volumes in
-//! memory, which it does not touch. The link is unlimited, its data lane held, so that exactly the
+//! Logs and superblocks on disk, so that every durable step of a takeover is; normal volumes
+//! nowhere, for it does not touch them. The link is unlimited, its data lane held, so that exactly the
 //! backlog is pending. Sizes take turns in one run.
 //!
 //!     cargo run --release -p afterimage-benches --bin takeover [-- --dir DIR] [--quick]
@@ -26,7 +26,8 @@ fn once(dir: &Path, volume_bytes: u64, pending: u64) -> (f64, f64) {
     let open = |id: u64| {
         let path = dir.join(id.to_string());
         let durable = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog];
-        let storage = Arc::new(Split::create(path, &durable).expect("a directory"));
+        let storage =
+            Arc::new(Split::create(path, &durable).expect("a directory").without_volumes());
         let volumes = vec![VolumeSpec { id: 0, bytes: volume_bytes }];
         let journal_bytes = (pending * BLOCK * 17 / 16 + (64 << 20)).next_multiple_of(1 << 20);
         let geometry = Geometry { journal_bytes, ..Geometry::new(1, id, volumes) };

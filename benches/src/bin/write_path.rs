@@ -170,7 +170,7 @@ fn main() {
     let dir =
         dir.unwrap_or_else(std::env::temp_dir).join(format!("write_path-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a directory");
-    let (rounds, time) = if has("--quick") { (1, 100) } else { (9, 400) };
+    let (rounds, time) = if has("--quick") { (1, 100) } else { (7, 1000) };
     let time = Duration::from_millis(time);
     for disk in [false, true].into_iter().take(if has("--disk") { 2 } else { 1 }) {
         let place = if disk { "both devices wholly on this disk" } else { "own log on disk" };

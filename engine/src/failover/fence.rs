@@ -9,7 +9,7 @@ use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
 use crate::journal::lock;
 use crate::link::Lane;
 use crate::table::prototype::newest_per_block;
-use crate::unit::{Block, Position, Stamp};
+use crate::unit::{Position, Stamp};
 
 /// How far a requested tenure may lie ahead of the next one here: further than any number of
 /// unanswered requests, not so far that one garbled request uses up all numbers.
@@ -33,15 +33,15 @@ impl Device {
         }
         let grant = epoch.max(next);
         let clk = self.clk_stamp();
-        let prototype = self.fence(grant)?;
+        let r = self.fence(grant)?;
         self.tell(&Event::Fenced { epoch: grant });
-        self.send_prototype(nonce, grant, clk, &prototype)
+        self.send_prototype(nonce, grant, clk, &r)
     }
 
-    /// Fences this device under `grant` and makes the prototype (R3, R4): admission closed,
-    /// admitted writes published and durable, `fenced` durable, and only then the prototype.
-    fn fence(&self, grant: u64) -> Result<Vec<(Block, Stamp)>> {
-        let queue = &self.own.journal.queue;
+    /// Fences this device under `grant` (R3): admission closed, admitted writes published and
+    /// durable, `fenced` durable. Returns R, newest first, from which now, and not before, the
+    /// prototype may be made (R4).
+    fn fence(&self, grant: u64) -> Result<Vec<Position>> {
         let horizon = self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         let fenced = lock(&self.superblock).update(|s| {
@@ -63,7 +63,7 @@ impl Device {
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
         tables.granted = grant;
         let r = tables.own.newest_first(tables.acked_index);
-        Ok(newest_per_block(r, |position| queue.block(position)))
+        Ok(r.map(|(_, position)| position).collect())
     }
 
     /// Closes admission and waits for what was being admitted; everything below the position
@@ -87,24 +87,22 @@ impl Device {
         *self.debt.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     }
 
-    fn send_prototype(
-        &self,
-        nonce: u64,
-        grant: u64,
-        clk: Stamp,
-        prototype: &[(Block, Stamp)],
-    ) -> Result<()> {
-        let total = prototype.len() as u64;
+    /// Makes the prototype from `r`, newest first, and sends it piece by piece: the peer takes one
+    /// in while the next is made.
+    fn send_prototype(&self, nonce: u64, grant: u64, clk: Stamp, r: &[Position]) -> Result<()> {
+        let queue = &self.own.journal.queue;
+        let total = r.len() as u64;
+        let newest = newest_per_block(r.iter().copied(), |position| queue.is_newest(position));
+        // Held: what frees records is acknowledgements, and they wait in this lane behind us.
+        let mut entries = newest.map(|position| queue.record(position)).map(|r| (r.block, r.stamp));
         let mut first = 0;
-        // An empty prototype is one empty piece.
         loop {
-            let rest = &prototype[first..];
-            let entries = rest[..rest.len().min(PROTOTYPE_ENTRIES_MAX)].to_vec();
+            let entries: Vec<_> = entries.by_ref().take(PROTOTYPE_ENTRIES_MAX).collect();
             let sent = entries.len();
-            let piece = Frame::Prototype { nonce, grant, clk, total, first: first as u64, entries };
+            let piece = Frame::Prototype { nonce, grant, clk, total, first, entries };
             self.send(Lane::Control, &piece)?;
-            first += sent;
-            if first >= prototype.len() {
+            first += sent as u64;
+            if sent < PROTOTYPE_ENTRIES_MAX {
                 return Ok(());
             }
         }

@@ -4,7 +4,7 @@ use super::{OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::frame::Frame;
+use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
 use crate::journal::lock;
 use crate::link::Lane;
 use crate::sync::Ordering;
@@ -139,9 +139,10 @@ impl Device {
                     ),
                 ));
             }
+            let last = entries.len() < PROTOTYPE_ENTRIES_MAX;
             let extended = request.debt.extend(&entries, total as usize);
             extended.map_err(|e| Error::new(Kind::Protocol, e))?;
-            if request.debt.entries() < total {
+            if !last {
                 return Ok(());
             }
             let request = failover.request.take().expect("just looked at");

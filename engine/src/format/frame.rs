@@ -89,7 +89,8 @@ pub enum Frame<'a> {
         /// Names the request.
         nonce: u64,
     },
-    /// S805: grants a tenure; a piece of the prototype, in falling stamp order.
+    /// S805: grants a tenure; a piece of the prototype, in falling stamp order. A piece of less
+    /// than [`PROTOTYPE_ENTRIES_MAX`] entries is the last.
     Prototype {
         /// The request answered.
         nonce: u64,
@@ -97,7 +98,7 @@ pub enum Frame<'a> {
         grant: u64,
         /// The sender's `clk`.
         clk: Stamp,
-        /// Entries in all pieces together.
+        /// All pieces together have at most so many entries.
         total: u64,
         /// Number of this piece's first entry.
         first: u64,

@@ -476,9 +476,11 @@ impl Queue {
         }
     }
 
-    /// Where the record at `position` belongs, which the caller knows to be published and not freed.
-    pub fn block(&self, position: Position) -> Block {
-        self.slot(position).block()
+    /// Whether the published record at `position` is the newest published one of its block here.
+    pub fn is_newest(&self, position: Position) -> bool {
+        let block = self.slot(position).block();
+        let head = self.bucket(block).load(Acquire);
+        self.newest_from(head, block, |p| self.settled(p) == Some(true)) == Some(position)
     }
 
     /// Which record of its request the one at the settled `position` is, from 0.

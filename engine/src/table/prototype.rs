@@ -5,8 +5,8 @@
 //! stamp order is a single number, not a table to be cleaned up.
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::unit::{Block, Stamp};
-use std::collections::{HashMap, HashSet};
+use crate::unit::{Block, Position, Stamp};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A hasher for [`Block`]s from a peer of this group: mixes well and costs little.
@@ -36,16 +36,13 @@ impl Hasher for BlockHasher {
 
 type Build = BuildHasherDefault<BlockHasher>;
 
-/// The newest entry of each block, from a table walked newest first; `block_of` tells an entry's.
-pub fn newest_per_block<T>(
-    newest_first: impl Iterator<Item = (Stamp, T)>,
-    block_of: impl Fn(T) -> Block,
-) -> Vec<(Block, Stamp)> {
-    let entries = newest_first.size_hint().0;
-    let mut seen: HashSet<Block, Build> =
-        HashSet::with_capacity_and_hasher(entries, Build::default());
-    let named = newest_first.map(|(stamp, entry)| (block_of(entry), stamp));
-    named.filter(|&(block, _)| seen.insert(block)).collect()
+/// The newest entry of each block, from a table walked newest first; `is_newest` tells whether
+/// nothing newer of its block is in the table.
+pub fn newest_per_block(
+    newest_first: impl Iterator<Item = Position>,
+    is_newest: impl Fn(Position) -> bool,
+) -> impl Iterator<Item = Position> {
+    newest_first.filter(move |&position| is_newest(position))
 }
 
 /// What the peer owes: block → newest stamp, those above `hi`.
@@ -63,7 +60,7 @@ pub struct Debt {
 }
 
 impl Debt {
-    /// Takes the next piece of a prototype of `total` entries. Says what is wrong if it names a
+    /// Takes the next piece of a prototype of at most `total` entries. Says what is wrong if it names a
     /// block twice or is not in falling order.
     pub fn extend(&mut self, piece: &[(Block, Stamp)], total: usize) -> Result<(), String> {
         if self.stamps.is_empty() {
@@ -160,10 +157,14 @@ mod tests {
             paid in 0..120u64,
         ) {
             let block = |number| Block { volume: 3, number };
-            let table: Vec<(Stamp, u64)> = (1..).map(stamp).zip(r.iter().copied()).collect();
+            // Positions are indices in `r`, and stamps rise with them.
+            let at = |position: Position| stamp(position + 1);
             let mut oracle = BTreeMap::new();
-            table.iter().for_each(|&(s, b)| { oracle.insert(b, s); });
-            let prototype = newest_per_block(table.iter().rev().copied(), block);
+            r.iter().zip(0..).for_each(|(&b, position)| { oracle.insert(b, at(position)); });
+            let is_newest = |p: Position| !r[p as usize + 1..].contains(&r[p as usize]);
+            let newest = newest_per_block((0..r.len() as u64).rev(), is_newest);
+            let entry = |p: Position| (block(r[p as usize]), at(p));
+            let prototype: Vec<_> = newest.map(entry).collect();
             prop_assert_eq!(prototype.len(), oracle.len());
             let mut debt = Debt::default();
             for piece in prototype.chunks(7) {
