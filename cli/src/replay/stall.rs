@@ -12,6 +12,10 @@ const LIMIT_NS: u64 = 60_000_000_000;
 /// How often the devices are asked.
 const PERIOD_NS: u64 = 100_000_000;
 
+/// Not having looked for so long means that the process itself was stopped meanwhile: time that
+/// does not count.
+const ABSENCE_NS: u64 = 2_000_000_000;
+
 /// When something last moved.
 pub struct Stall {
     moved_at: u64,
@@ -27,7 +31,7 @@ impl Stall {
 
     /// Something has moved.
     pub fn moved(&mut self, now: u64) {
-        self.moved_at = now;
+        (self.moved_at, self.looked_at) = (now, now);
     }
 
     /// Nothing has moved as far as the host sees: an error if that holds for the devices too and
@@ -35,6 +39,9 @@ impl Stall {
     pub fn check(&mut self, now: u64, pair: &Pair) -> Result<(), Failure> {
         if now < self.looked_at + PERIOD_NS {
             return Ok(());
+        }
+        if now > self.looked_at + ABSENCE_NS {
+            self.moved_at += now - self.looked_at;
         }
         self.looked_at = now;
         if let Some(failure) = pair.disconnected() {
