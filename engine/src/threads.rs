@@ -9,6 +9,8 @@ use crate::error::{Error, Kind, Result};
 use crate::journal::lock;
 use crate::link::Lane;
 use crate::sync::{AtomicBool, Ordering};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -16,6 +18,9 @@ use std::time::Duration;
 
 /// How long an idle thread sleeps at most, so that commit interval and time-outs are kept.
 const NAP: Duration = Duration::from_millis(1);
+
+/// The niceness of work that can wait.
+const PATIENT: i32 = 10;
 
 /// The running threads of one device. They stop when this is dropped, or when the device halts.
 #[derive(Debug)]
@@ -77,8 +82,14 @@ impl Threads {
         mut step: impl FnMut(&Device) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let (device, stop) = (device.clone(), self.stop.clone());
+        let patient = name == "reflect";
         let name = format!("{}-{name}", device.geometry().device);
         let run = move || {
+            if patient {
+                // What it does can wait as long as hosts keep the processors busy; when they wait
+                // for it, they do not. Where this is not allowed it is done without.
+                let _ = setpriority_process(Some(gettid()), PATIENT);
+            }
             while !stop.load(Ordering::Acquire) {
                 let stepped = catch_unwind(AssertUnwindSafe(|| step(&device)));
                 if stepped.is_err() {

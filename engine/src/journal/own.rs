@@ -27,8 +27,9 @@ pub(crate) struct OwnLog {
     /// Commits begun and ended.
     begun: AtomicU64,
     done: AtomicU64,
-    /// The low half of the last commit that ended, to sleep on.
-    ended: FutexWord,
+    /// To sleep on, for the even and the odd commits: they change when one of them has ended, or
+    /// when the other kind has and it is their turn to lead.
+    ended: [FutexWord; 2],
     /// The position behind the last that a commit has collected.
     collected: AtomicU64,
     /// How many records the last commit had, and the last two together.
@@ -60,7 +61,7 @@ impl OwnLog {
             led: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
-            ended: FutexWord::new(0),
+            ended: [FutexWord::new(0), FutexWord::new(0)],
             collected: AtomicU64::new(first),
             last: AtomicU64::new(0),
             recent: AtomicU64::new(0),
@@ -171,12 +172,13 @@ impl OwnLog {
     pub fn wait_round(&self, round: u64, durability: Durability, linger: bool) -> Result<()> {
         loop {
             // Read before the rest: a round that ends after this look is not slept through.
-            let seen = self.ended.load(Ordering::Acquire);
+            let ended = &self.ended[(round & 1) as usize];
+            let seen = ended.load(Ordering::Acquire);
             if self.round_done(round)? {
                 return Ok(());
             }
             if self.led.swap(true, Ordering::AcqRel) {
-                atomic_wait::wait(&self.ended, seen);
+                atomic_wait::wait(ended, seen);
                 continue;
             }
             if linger {
@@ -331,11 +333,19 @@ impl Drop for EndOfRound<'_> {
             let _ = self.own.failed.set(Error::new(Kind::Halted, what));
         }
         self.own.led.store(false, Ordering::Release);
-        self.own.ended.store(self.this as u32, Ordering::Release);
-        atomic_wait::wake_all(&self.own.ended);
+        let word = |round: u64| &self.own.ended[(round & 1) as usize];
+        let (served, next) = (word(self.this), word(self.this + 1));
+        served.fetch_add(1, Ordering::AcqRel);
+        atomic_wait::wake_all(served);
+        // Those who wait for the next commit need one of them to lead it, unless all is lost.
+        next.fetch_add(1, Ordering::AcqRel);
+        match self.own.failed.get() {
+            None => atomic_wait::wake_one(next),
+            Some(_) => atomic_wait::wake_all(next),
+        }
     }
 }
 
 /// How often in a row a leader yields without a record more before it goes ahead with those it
 /// has: enough for a thread just woken to get a turn, far less than the sync that follows.
-const LINGER_YIELDS: u32 = 8;
+const LINGER_YIELDS: u32 = 3;
