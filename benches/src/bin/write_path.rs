@@ -30,6 +30,7 @@ const SPAN: u64 = 64 << 20;
 
 struct Pair {
     host: Session,
+    devices: [std::sync::Arc<Device>; 2],
     _threads: [Threads; 2],
 }
 
@@ -59,10 +60,22 @@ fn pair(dir: &Path, durability: Durability, disk: bool) -> Pair {
     for offset in (0..SPAN).step_by(data.len()) {
         host.write(0, offset, &data).expect("written"); // memory is touched before it is timed
     }
-    while a.status().backlog_records + b.status().unreflected_records > 0 {
-        std::thread::sleep(Duration::from_millis(5));
+    let pair = Pair { host, devices: [a, b], _threads: threads };
+    pair.settle();
+    pair
+}
+
+impl Pair {
+    /// Waits until nothing of an earlier phase is left to be done behind the next.
+    fn settle(&self) {
+        let busy = |d: &std::sync::Arc<Device>| {
+            let status = d.status();
+            status.backlog_records + status.unreflected_records > 0
+        };
+        while self.devices.iter().any(busy) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
-    Pair { host, _threads: threads }
 }
 
 struct Raw {
@@ -190,9 +203,12 @@ fn main() {
                 raw.write(&batch);
                 BATCH
             });
-            let one = threads_rate(&strict.host, time, 1, 32);
-            let two = threads_rate(&strict.host, time, 2, 16);
-            let many = threads_rate(&strict.host, time, 32, 1);
+            let settled = |threads, each| {
+                [&cached, &strict].into_iter().for_each(Pair::settle);
+                threads_rate(&strict.host, time, threads, each)
+            };
+            let (one, two, many) = (settled(1, 32), settled(2, 16), settled(32, 1));
+            strict.settle();
             table.push([raw4, ours4, raw128, one, two, many, 0.0]);
         }
         let ratios = |of: fn(&[f64; 7]) -> f64| {
