@@ -32,7 +32,7 @@ pub struct NewWrite<'a> {
     /// When the write was admitted, on the monotonic clock, for lag and latency.
     pub written_at: u64,
     /// For blocks that the host gave only in part: index of the record, and the token that
-    /// [`Queue::newest`] gave before the rest was read (R15).
+    /// [`super::Queue::newest`] gave before the rest was read (R15).
     pub bases: [Option<(u32, Token)>; 2],
 }
 
