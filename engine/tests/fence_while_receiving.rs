@@ -23,7 +23,9 @@ fn a_takeover_while_catching_up_keeps_the_connection() {
         let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 20 }];
         let geometry = Geometry::new(1, device, volumes);
         Device::create(&*storage, &geometry, device == 1).unwrap();
-        let device = Device::open(storage, clock.clone(), Settings::default()).unwrap();
+        // Patient, so that a machine that stops this process for a while is no failure.
+        let settings = Settings { takeover_timeout_ns: 600_000_000_000, ..Settings::default() };
+        let device = Device::open(storage, clock.clone(), settings).unwrap();
         let broken = broken.clone();
         device.on_event(Box::new(move |event| {
             if let Event::Disconnected(why) = event {
@@ -46,7 +48,13 @@ fn a_takeover_while_catching_up_keeps_the_connection() {
             session.write(0, number % 64 * 4096, &[takeovers as u8; 4096]).unwrap();
         }
         takeovers += 1;
-        if let Err(error) = pair[takeovers % 2].0.takeover() {
+        let device = &pair[takeovers % 2].0;
+        let mut outcome = device.begin_takeover().err().map(Err);
+        while outcome.is_none() && broken.lock().unwrap().is_none() {
+            device.wait(device.heard(), Duration::from_millis(1));
+            outcome = device.poll_takeover();
+        }
+        if let Some(Err(error)) = outcome {
             broken.lock().unwrap().get_or_insert_with(|| error.to_string());
         }
     }
