@@ -4,7 +4,7 @@
 //! header, block after block in row order, rows without data left out; the whole is padded to a
 //! page. A batch never wraps around the end of its log.
 
-use super::{PAGE, Row, RowBytes, StampBytes, VERSION, checksum};
+use super::{PAGE, Row, RowBytes, StampBytes, VERSION, check_page, checksum};
 use crate::unit::Stamp;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -118,19 +118,9 @@ impl Header {
                 false => Err(format!("magic is {:02x?}, not {MAGIC:02x?}", bytes.magic)),
             };
         }
-        let stored = bytes.checksum.get();
         let mut unsigned = bytes.clone();
         unsigned.checksum = 0.into();
-        let computed = checksum(0, unsigned.as_bytes());
-        if stored != computed {
-            return Err(format!("checksum is {stored:016x}, the bytes give {computed:016x}"));
-        }
-        if bytes.version.get() != VERSION {
-            return Err(format!(
-                "version is {}, this program reads {VERSION}",
-                bytes.version.get()
-            ));
-        }
+        check_page(unsigned.as_bytes(), bytes.checksum.get(), bytes.version.get())?;
         let log = match bytes.log {
             1 => Log::Own,
             2 => Log::Recv,

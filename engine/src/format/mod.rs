@@ -29,6 +29,18 @@ fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 
+/// Checks a page whose own checksum field is zeroed against what that field said, and its version.
+fn check_page(unsigned: &[u8], stored: u64, version: u16) -> Result<(), String> {
+    let computed = checksum(0, unsigned);
+    if stored != computed {
+        return Err(format!("checksum is {stored:016x}, the bytes give {computed:016x}"));
+    }
+    if version != VERSION {
+        return Err(format!("version is {version}, this program reads {VERSION}"));
+    }
+    Ok(())
+}
+
 /// A [`Stamp`] as bytes.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]

@@ -3,7 +3,7 @@
 //! Copies take turns; the valid one of the higher generation counts. The table of volumes stands
 //! behind them, is written once, and is named by its checksum in both.
 
-use super::{PAGE, StampBytes, VERSION, checksum};
+use super::{PAGE, StampBytes, VERSION, check_page, checksum};
 use crate::unit::Stamp;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -224,19 +224,9 @@ impl Superblock {
         if bytes.magic != MAGIC {
             return Err(format!("magic is {:02x?}, not {MAGIC:02x?}", bytes.magic));
         }
-        let stored = bytes.checksum.get();
         let mut unsigned = bytes.clone();
         unsigned.checksum = 0.into();
-        let computed = checksum(0, unsigned.as_bytes());
-        if stored != computed {
-            return Err(format!("checksum is {stored:016x}, the bytes give {computed:016x}"));
-        }
-        if bytes.version.get() != VERSION {
-            return Err(format!(
-                "version is {}, this program reads {VERSION}",
-                bytes.version.get()
-            ));
-        }
+        check_page(unsigned.as_bytes(), bytes.checksum.get(), bytes.version.get())?;
         let mode = match bytes.mode {
             0 => Mode::Paired,
             1 => Mode::Detached,

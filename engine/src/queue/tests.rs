@@ -1,9 +1,9 @@
 //! The queue against a slow, obvious oracle, step by step; then with threads.
 
 use super::*;
+use crate::sync::AtomicBool;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicBool;
 use std::thread;
 
 fn block(number: u64) -> Block {
