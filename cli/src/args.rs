@@ -37,6 +37,13 @@ pub enum Command {
 
     /// Compare the normal volumes of two device directories
     Verify(crate::verify::Args),
+
+    /// Run two simulated devices through faults of every kind, and check every promise
+    ///
+    /// The production code of two devices on simulated disks, line and clocks, in one thread, from
+    /// one seed: the same seed is the same run, byte for byte, on every machine. A run that breaks
+    /// a promise is made short, shown event by event, and the command that replays it is printed.
+    Simulate(crate::simulate::Args),
 }
 
 /// What to replay, and how.

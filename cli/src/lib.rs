@@ -7,6 +7,7 @@
 //! | [`trace`] | block traces of twelve formats as one list of requests |
 //! | [`inspect`] | `afterimage inspect`: a device directory as the specification draws it |
 //! | [`verify`] | `afterimage verify`: two devices compared |
+//! | [`simulate`] | `afterimage simulate`: two simulated devices through faults of every kind |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //!
 //! There is no storage logic here: everything that keeps data is the engine's.
@@ -15,6 +16,7 @@ pub mod args;
 pub mod exit;
 pub mod inspect;
 pub mod replay;
+pub mod simulate;
 pub mod trace;
 pub mod verify;
 
@@ -39,6 +41,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Replay(args) => exit::report(replay::run(&args)),
         Command::Inspect(args) => exit::report(inspect_directory(&args)),
         Command::Verify(args) => exit::report(verify_devices(&args)),
+        Command::Simulate(args) => exit::report(simulate::run(&args)),
     }
 }
 

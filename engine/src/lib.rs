@@ -41,6 +41,8 @@ pub mod limits;
 pub mod link;
 pub mod queue;
 pub mod request;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 pub mod storage;
 pub mod superblock;
 pub mod sync;

@@ -64,6 +64,12 @@ impl Failover {
         self.request.is_some()
     }
 
+    /// Whether there is a connection, or the beginning of one.
+    #[cfg(feature = "simulate")]
+    pub fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
     pub fn peer(&self) -> Option<Peer> {
         self.peer
     }

@@ -5,7 +5,7 @@ use super::{FileName, Fill, Storage};
 use crate::error::{Error, Kind, Result};
 use crate::format::superblock::VolumeSpec;
 use crate::unit::Block;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -16,8 +16,9 @@ pub struct Volumes {
     segment_bytes: u64,
     sizes: HashMap<u32, u64>,
     present: RwLock<HashSet<FileName>>,
-    /// Segments written since the last [`Volumes::sync`].
-    dirty: Mutex<HashSet<FileName>>,
+    /// Segments written since the last [`Volumes::sync`]; sorted, so that they are always synced
+    /// in the same order.
+    dirty: Mutex<BTreeSet<FileName>>,
 }
 
 impl Volumes {

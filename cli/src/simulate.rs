@@ -1,0 +1,155 @@
+//! `afterimage simulate`: seeds run through the engine's simulator, and what they came to.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use afterimage::simulate::{Outcome, Selection, Sink, actions_of, run as run_seed, shrink};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::exit::{Exit, Failure};
+
+/// How often a failing run is run again to make it short.
+const SHRINK_RUNS: u64 = 3000;
+
+/// What to simulate.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The first seed; runs of the seeds after it follow
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Go on to the next seed until so many events have happened; without it, one seed
+    #[arg(long, value_name = "M")]
+    pub steps: Option<u64>,
+
+    /// Only these actions of the seed, as `3,17,40-44`
+    #[arg(long, value_name = "LIST", value_parser = Selection::parse, conflicts_with = "steps")]
+    pub only: Option<Selection>,
+
+    /// Print every event
+    #[arg(long)]
+    pub print: bool,
+
+    /// Show a failing run as it is, without making it short
+    #[arg(long)]
+    pub no_shrink: bool,
+}
+
+/// What all runs came to.
+#[derive(Default)]
+struct Total {
+    seeds: u64,
+    events: u64,
+    sorts: [u64; 5],
+    named: BTreeMap<&'static str, u64>,
+}
+
+impl Total {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.events += outcome.events;
+        self.sorts.iter_mut().zip(outcome.sorts).for_each(|(all, these)| *all += these);
+        for (name, count) in &outcome.named {
+            *self.named.entry(name).or_default() += count;
+        }
+    }
+
+    fn write(&self, seconds: f64, out: &mut impl Write) -> std::io::Result<()> {
+        let Total { seeds, events, sorts: [messages, disk, host, takeovers, faults], named } = self;
+        let rate = (*events as f64 / seconds) as u64;
+        writeln!(out, "{events} events of {seeds} seeds in {seconds:.1} s: {rate} a second")?;
+        writeln!(
+            out,
+            "{messages} messages, {disk} disk operations, {host} host operations, {takeovers} moves of the host, {faults} faults and starts"
+        )?;
+        for (name, count) in named {
+            writeln!(out, "{count:>12}  {name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the seeds until all events have happened, or a promise breaks.
+///
+/// # Errors
+/// If the result cannot be written.
+pub fn run(args: &Args) -> Result<Exit, Failure> {
+    // What a run panics with is part of its outcome.
+    std::panic::set_hook(Box::new(|_| {}));
+    let begun = Instant::now();
+    let steps = args.steps.unwrap_or(1);
+    let bar = bar(steps);
+    let mut total = Total::default();
+    let mut seed = args.seed;
+    let outcome = loop {
+        let selection = args.only.clone().unwrap_or_else(|| Selection::first(actions_of(seed)));
+        let outcome = run_seed(seed, &selection, args.print.then(printer));
+        total.add(&outcome);
+        if outcome.violation.is_some() {
+            break Some((seed, selection, outcome));
+        }
+        if let Some(bar) = &bar {
+            bar.set_position(total.events);
+        }
+        if total.events >= steps {
+            break None;
+        }
+        seed += 1;
+    };
+    drop(bar);
+    let mut out = std::io::stdout().lock();
+    let wrote = total.write(begun.elapsed().as_secs_f64(), &mut out);
+    wrote.map_err(|e| Failure::output("the standard output", &e))?;
+    match outcome {
+        None => {
+            let wrote = writeln!(out, "every promise held");
+            wrote.map_err(|e| Failure::output("the standard output", &e))?;
+            Ok(Exit::Held)
+        }
+        Some((seed, selection, outcome)) => {
+            drop(out);
+            failed(args, seed, selection, outcome);
+            Ok(Exit::NotHeld)
+        }
+    }
+}
+
+/// Says what broke, in a run as short as it gets.
+fn failed(args: &Args, seed: u64, selection: Selection, outcome: Outcome) {
+    let (selection, outcome) = match args.no_shrink {
+        true => (selection, outcome),
+        false => {
+            eprintln!("a promise did not hold; looking for a short run that shows it");
+            shrink(seed, &selection, SHRINK_RUNS)
+        }
+    };
+    if !args.no_shrink {
+        run_seed(seed, &selection, Some(printer()));
+    }
+    let violation = outcome.violation.expect("the shrunk run fails like the long one");
+    println!("DID NOT HOLD, after {} events: {violation}", outcome.events);
+    println!("again: afterimage simulate --seed {seed} --only {selection} --print --no-shrink");
+}
+
+/// Prints events.
+fn printer() -> Sink {
+    let out = Arc::new(Mutex::new(std::io::BufWriter::new(std::io::stdout())));
+    Box::new(move |number, line| {
+        let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever has closed the pipe has seen enough.
+        let _ = writeln!(out, "{number:>7} {line}");
+    })
+}
+
+/// A bar on the standard error if that is a terminal.
+fn bar(steps: u64) -> Option<ProgressBar> {
+    let wanted = steps > 1 && std::io::stderr().is_terminal();
+    wanted.then(|| {
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+        let template = "{wide_bar} {human_pos}/{human_len} events  {per_sec}  {eta} left";
+        bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+        bar
+    })
+}

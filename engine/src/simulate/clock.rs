@@ -1,0 +1,41 @@
+//! Clocks: skewed, coarse, equal, stepping back. Time moves when the run moves it.
+
+use crate::clock::Clock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// When every run begins, in nanoseconds since 1970.
+const BEGIN: u64 = 1_700_000_000_000_000_000;
+
+#[derive(Debug)]
+pub(super) struct SimClock {
+    monotonic: AtomicU64,
+    offset: AtomicI64,
+    /// Wall time comes in steps of this.
+    grain: u64,
+}
+
+impl SimClock {
+    pub fn new(offset: i64, grain: u64) -> SimClock {
+        SimClock { monotonic: AtomicU64::new(0), offset: AtomicI64::new(offset), grain }
+    }
+
+    pub fn pass(&self, ns: u64) {
+        self.monotonic.fetch_add(ns, Relaxed);
+    }
+
+    /// The wall clock is set forward or back.
+    pub fn step(&self, ns: i64) {
+        self.offset.fetch_add(ns, Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn wall(&self) -> u64 {
+        let now = BEGIN + self.monotonic.load(Relaxed);
+        now.saturating_add_signed(self.offset.load(Relaxed)) / self.grain * self.grain
+    }
+
+    fn monotonic(&self) -> u64 {
+        self.monotonic.load(Relaxed)
+    }
+}

@@ -1,0 +1,289 @@
+//! The hosts: what they ask, and what they make of the answers.
+
+use super::history::Content;
+use super::payload::{self, SECTOR, Value};
+use super::random::Random;
+use super::tape::Sort;
+use super::world::World;
+use super::{NAMES, Side};
+use crate::error::Kind as ErrorKind;
+use crate::request::{Completion, Op, Request, Session, Ticket};
+use crate::unit::{Block, Position, Stamp};
+use std::io::IoSlice;
+use std::ops::Range;
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Read,
+    Write,
+    Zeroes,
+    Discard,
+    Flush,
+}
+
+/// A request under way.
+pub(super) struct Asked {
+    pub number: u32,
+    pub what: What,
+    pub volume: u32,
+    /// Of the volume.
+    pub sectors: Range<u64>,
+    pub fua: bool,
+    /// Newest stamp that anybody had seen when it was issued.
+    pub seen: Stamp,
+    /// For a read: the same for each of its blocks.
+    pub floors: Vec<Stamp>,
+    /// For a flush: the place behind what was published before it.
+    pub behind: Position,
+    /// What it has published.
+    pub records: Vec<(Stamp, usize)>,
+    pub ticket: Option<Ticket>,
+}
+
+impl World {
+    /// A host asks for something at `side`.
+    pub(super) fn ask(&self, what: What, side: Side, late: bool, random: &mut Random) {
+        // Hosts mostly know where they belong.
+        let side = match self.serving() {
+            Some(serving) if !late && !random.once_in(16) => serving,
+            _ => side,
+        };
+        if self.machines[side].asked.borrow().len() >= self.plan.depth {
+            return self.poll(side, random);
+        }
+        let Some(device) = self.device(side) else { return };
+        let session = if late {
+            let old = self.machines[side].sessions.borrow();
+            let Some(old) = old.iter().find(|s| s.epoch() != device.clk.epoch()) else { return };
+            old.clone()
+        } else {
+            match self.session(side) {
+                Some(session) => session,
+                None => return,
+            }
+        };
+        let volume = random.below(self.plan.volumes.len()) as u32;
+        let sectors = self.range(what, volume, &device.limits(), random);
+        let fua = what != What::Read && random.once_in(10);
+        let time = self.host_time(random);
+        let blocks = self.blocks_of(volume, &sectors);
+        let (number, seen, floors) = {
+            let mut history = self.history.borrow_mut();
+            history.issued.push(self.tape.now());
+            let floors = self.floors.borrow();
+            let floors = blocks.map(|b| floors[b]).collect();
+            (history.issued.len() as u32 - 1, self.seen.get(), floors)
+        };
+        let name = NAMES[side];
+        let of = format_args!("{volume}:{}+{}", sectors.start, sectors.end - sectors.start);
+        let more = if late { " late" } else if fua { " fua" } else { "" };
+        self.tape.event(Sort::Host, format_args!("{name} #{number} {what:?} {of} at {time:?}{more}"));
+        let behind = device.own.journal.queue.tail();
+        let mut asked = Asked {
+            number, what, volume, sectors, fua, seen, floors, behind,
+            records: Vec::new(),
+            ticket: None,
+        };
+        let submitted = self.submit(&session, &asked, time);
+        self.published(side, Some(&mut asked));
+        match submitted {
+            Ok(ticket) => asked.ticket = Some(ticket),
+            Err(error) => {
+                let story = format!("{name} #{number} was refused outright: {error}");
+                return self.tape.broken("requests within the limits are taken", story);
+            }
+        }
+        match random.once_in(4) {
+            true => self.machines[side].asked.borrow_mut().push(asked),
+            false => self.look(side, asked),
+        }
+    }
+
+    fn submit(&self, session: &Session, asked: &Asked, time: Option<u64>) -> crate::error::Result<Ticket> {
+        let bytes = (asked.sectors.end - asked.sectors.start) * SECTOR as u64;
+        let mut data = Vec::new();
+        let slices;
+        let op = match asked.what {
+            What::Read => Op::Read(vec![0xee; bytes as usize]),
+            What::Write => {
+                data.resize(bytes as usize, 0);
+                let place = self.place(asked.volume, asked.sectors.start);
+                payload::fill(&mut data, place, asked.number);
+                slices = [IoSlice::new(&data)];
+                Op::Write(&slices)
+            }
+            What::Zeroes => Op::WriteZeroes(bytes),
+            What::Discard => Op::Discard(bytes),
+            What::Flush => Op::Flush,
+        };
+        let offset = asked.sectors.start * SECTOR as u64;
+        let Asked { volume, fua, .. } = *asked;
+        session.submit(Request { volume, offset, op, fua, host_time: time })
+    }
+
+    /// The session of the open tenure; older ones are kept for late commands.
+    fn session(&self, side: Side) -> Option<Session> {
+        let device = self.device(side)?;
+        let mut sessions = self.machines[side].sessions.borrow_mut();
+        if let Some(last) = sessions.last().filter(|s| s.epoch() == device.clk.epoch()) {
+            return Some(last.clone());
+        }
+        match device.session() {
+            Ok(session) => {
+                if sessions.len() == 4 {
+                    sessions.remove(0);
+                }
+                sessions.push(session.clone());
+                Some(session)
+            }
+            Err(error) => {
+                self.check_refusal(side, &error);
+                None
+            }
+        }
+    }
+
+    /// Sectors of a volume within what a request may have: whole blocks as often as not.
+    fn range(
+        &self,
+        what: What,
+        volume: u32,
+        limits: &crate::limits::Limits,
+        random: &mut Random,
+    ) -> Range<u64> {
+        if what == What::Flush {
+            return 0..0;
+        }
+        let size = self.plan.volumes[volume as usize];
+        let block = self.plan.block_sectors();
+        let most = match what {
+            What::Zeroes | What::Discard => limits.zero_bytes_max,
+            _ => limits.request_bytes_max,
+        };
+        let most = (most / SECTOR as u64).min(size);
+        let length = random.pick(&[1, 1, 3, 8]) * block;
+        let length = 1 + random.within(0..most.min(length));
+        // In a large volume, around the end of its first segment.
+        let from = if size > 128 * block { 126 * block } else { 0 };
+        let start = from + random.within(0..size - from - length.min(size - from) + 1);
+        let end = (start + length).min(size);
+        if random.once_in(2) {
+            return start..end;
+        }
+        let start = start / block * block;
+        start..(start + length.next_multiple_of(block).min((most / block * block).max(1))).min(size)
+    }
+
+    fn host_time(&self, random: &mut Random) -> Option<u64> {
+        use crate::clock::Clock;
+        let now = self.machines[random.below(2)].clock.wall();
+        match random.within(0..8) {
+            0 => None,
+            1 => Some(u64::MAX - random.within(0..9)),
+            2 => Some(1000),
+            _ => Some(now.saturating_sub(random.within(0..20_000_000))),
+        }
+    }
+
+    /// Looks at one or all of the requests under way at `side`.
+    pub(super) fn poll(&self, side: Side, random: &mut Random) {
+        let count = self.machines[side].asked.borrow().len();
+        if count == 0 {
+            return;
+        }
+        if random.once_in(2) {
+            return self.poll_all(side);
+        }
+        let asked = self.machines[side].asked.borrow_mut().remove(random.below(count));
+        self.look(side, asked);
+    }
+
+    pub(super) fn poll_all(&self, side: Side) {
+        let all = std::mem::take(&mut *self.machines[side].asked.borrow_mut());
+        for asked in all {
+            if self.device(side).is_none() {
+                return;
+            }
+            self.look(side, asked);
+        }
+    }
+
+    /// Polls a request; keeps it if it is not done.
+    fn look(&self, side: Side, mut asked: Asked) {
+        let Some(mut ticket) = asked.ticket.take() else { return };
+        let outcome = ticket.poll();
+        self.published(side, Some(&mut asked));
+        if self.machines[side].is_dead() {
+            return;
+        }
+        match outcome {
+            None => {
+                asked.ticket = Some(ticket);
+                self.machines[side].asked.borrow_mut().push(asked);
+            }
+            Some(Ok(done)) => self.done(side, &asked, done),
+            Some(Err(error)) => {
+                let (name, number) = (NAMES[side], asked.number);
+                self.tape.event(Sort::Host, format_args!("{name} #{number} {:?}", error.kind()));
+                self.tape.count("requests refused");
+                self.check_refusal(side, &error);
+                let whole = asked.what == What::Write || asked.what == What::Discard;
+                if error.kind() == ErrorKind::Fenced && whole && !asked.records.is_empty() {
+                    let story = format!("{name} #{number} is refused, and was published before");
+                    self.tape.broken("what was admitted before a fence is finished", story);
+                }
+            }
+        }
+    }
+
+    fn done(&self, side: Side, asked: &Asked, done: Completion) {
+        let (name, number) = (NAMES[side], asked.number);
+        self.tape.event(Sort::Host, format_args!("{name} #{number} done {:?}", done.stamp));
+        if done.remote_blocks > 0 {
+            self.tape.count("answers from the other device");
+        }
+        match asked.what {
+            What::Read => {
+                let buffer = done.buffer.unwrap_or_default();
+                self.check_read(side, asked, &buffer);
+            }
+            What::Flush => self.promise(side, asked.behind),
+            _ => {
+                self.check_written(side, asked);
+                self.completed(&asked.records);
+                if asked.fua || self.is_strict() {
+                    self.promise_records(side, asked);
+                }
+            }
+        }
+    }
+
+    /// The blocks of the group that `sectors` of a volume touch.
+    pub(super) fn blocks_of(&self, volume: u32, sectors: &Range<u64>) -> Range<usize> {
+        let size = self.plan.block_sectors();
+        let first = self.plan.index(Block { volume, number: 0 });
+        let end = if sectors.is_empty() { sectors.start } else { sectors.end.div_ceil(size) };
+        let begin = if sectors.is_empty() { end } else { sectors.start / size };
+        first + begin as usize..first + end as usize
+    }
+
+    /// The group's number of a sector.
+    pub(super) fn place(&self, volume: u32, sector: u64) -> usize {
+        self.plan.place(self.plan.index(Block { volume, number: 0 })) + sector as usize
+    }
+
+    /// What a request makes of a block that held `before`.
+    pub(super) fn expected(&self, asked: &Asked, block: usize, before: Content) -> Content {
+        let value: Value = if asked.what == What::Write { asked.number } else { 0 };
+        let first = self.plan.place(block);
+        let (from, to) = (self.place(asked.volume, asked.sectors.start), self.place(asked.volume, asked.sectors.end));
+        let mut content = before;
+        for (k, now) in content.iter_mut().enumerate().take(self.plan.block_sectors() as usize) {
+            if (from..to).contains(&(first + k)) {
+                *now = value;
+            }
+        }
+        content
+    }
+}

@@ -1,0 +1,291 @@
+//! How processes begin and end: clean closings, kills, power cuts, starts; and what must then be
+//! there again.
+
+use super::disk::Leaves;
+use super::random::Random;
+use super::tape::Sort;
+use super::world::World;
+use super::{NAMES, Side};
+use crate::device::Device;
+use crate::journal::lock;
+use crate::queue::Content as Shape;
+use crate::unit::Stamp;
+
+const ALL_LEAVES: [Leaves; 4] = [Leaves::Nothing, Leaves::All, Leaves::Writes, Leaves::Sectors];
+
+impl World {
+    /// Starts a process on the disk at `side`, if none runs there.
+    pub fn start(&self, side: Side) {
+        let machine = &self.machines[side];
+        if machine.device.borrow().is_some() {
+            return;
+        }
+        let process = match machine.process.borrow().clone() {
+            Some(armed) => armed,
+            None => machine.disk.begin(),
+        };
+        *machine.process.borrow_mut() = Some(process.clone());
+        let (clock, settings) = (machine.clock.clone(), self.plan.settings[side].clone());
+        self.tape.event(Sort::Fault, format_args!("{} starts", NAMES[side]));
+        let opened = Device::open(process, clock, settings);
+        if machine.is_dead() {
+            return self.bury(side);
+        }
+        match opened {
+            Ok(device) => {
+                self.hook(side, &device);
+                *machine.device.borrow_mut() = Some(device);
+                self.check_recovered(side);
+            }
+            Err(error) => {
+                let story = format!("{}: {error}", NAMES[side]);
+                self.tape.broken("a device opens again after every crash", story);
+            }
+        }
+    }
+
+    /// Starts a process that sometimes dies while it starts.
+    pub fn start_or_fall(&self, side: Side, random: &mut Random) {
+        let machine = &self.machines[side];
+        if machine.device.borrow().is_some() {
+            return;
+        }
+        if random.once_in(6) && !self.plan.never.contains(&super::action::Kind::Trouble) {
+            *machine.process.borrow_mut() = Some(machine.disk.begin());
+            machine.disk.arm(random.within(0..6), super::disk::Trouble::Death, random.next());
+        }
+        self.start(side);
+    }
+
+    /// The device at `side` is closed as it should be.
+    pub fn close(&self, side: Side) {
+        let machine = &self.machines[side];
+        let Some(device) = self.device(side) else { return };
+        if device.halted.get().is_some() {
+            return;
+        }
+        self.poll_all(side);
+        machine.asked.borrow_mut().clear();
+        let closed = device.close();
+        if machine.is_dead() {
+            return;
+        }
+        if let Err(error) = closed {
+            return self.check_halt(side, &error);
+        }
+        self.check_volume(side, false);
+        // Closing makes everything durable.
+        self.promise(side, device.own.journal.queue.tail());
+        self.tape.event(Sort::Fault, format_args!("{} is closed", NAMES[side]));
+        self.tape.count("clean closings");
+        self.end(side);
+    }
+
+    /// The process at `side` is killed, or the power fails (`leaves`: what that leaves).
+    pub fn crash(&self, side: Side, leaves: Option<(Leaves, &mut Random)>) {
+        let machine = &self.machines[side];
+        let Some(device) = self.device(side) else { return };
+        // The step that was under way may have brought N up to anything that was in the tables.
+        {
+            let tables = lock(&device.tables);
+            let all = tables.newest_own().max(tables.hi);
+            let upto = if tables.hi >= tables.need { all } else { tables.hi };
+            let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO).max(upto);
+            machine.replays_upto.set(Some(bound.max(tables.reflected)));
+        }
+        match leaves {
+            None => {
+                self.tape.event(Sort::Fault, format_args!("{} is killed", NAMES[side]));
+                self.tape.count("kills");
+            }
+            Some((leaves, random)) => {
+                let name = NAMES[side];
+                self.tape.event(Sort::Fault, format_args!("the power of {name} fails: {leaves:?}"));
+                self.tape.count("power cuts");
+                machine.disk.cut(leaves, random);
+            }
+        }
+        self.end(side);
+    }
+
+    pub fn power_cut(&self, side: Side, random: &mut Random) {
+        let leaves = random.pick(&ALL_LEAVES);
+        self.crash(side, Some((leaves, random)));
+    }
+
+    /// What a process leaves behind in its machine when it is gone.
+    fn end(&self, side: Side) {
+        let machine = &self.machines[side];
+        if let Some(process) = machine.process.borrow_mut().take() {
+            process.dead.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        machine.disk.disarm();
+        machine.asked.borrow_mut().clear();
+        machine.sessions.borrow_mut().clear();
+        machine.unsettled_positions.borrow_mut().clear();
+        let wire = machine.wire.borrow_mut().take();
+        if let Some(wire) = wire {
+            // What it had sent still arrives.
+            wire.cut(|frames| frames, true);
+        }
+        let device = machine.device.borrow_mut().take();
+        drop(device);
+    }
+
+    /// A process that died in an operation, or whose device stopped, is gone.
+    pub fn bury(&self, side: Side) {
+        let machine = &self.machines[side];
+        let Some(process) = machine.process.borrow().clone() else { return };
+        let halted = self.device(side).is_some_and(|d| d.halted.get().is_some());
+        if !process.is_dead() && !halted {
+            return;
+        }
+        // What comes next depends on what has happened, so that it is the same in every replay.
+        let mut random = Random::of(self.plan.seed, 3, self.tape.now());
+        let fails = process.has_failed() || random.once_in(2);
+        if machine.device.borrow().is_none() {
+            // It died while it started.
+            if fails {
+                machine.disk.cut(random.pick(&ALL_LEAVES), &mut random);
+            }
+            self.tape.count("deaths while starting");
+            return self.end(side);
+        }
+        match fails {
+            true => self.power_cut(side, &mut random),
+            false => self.crash(side, None),
+        }
+    }
+
+    /// What is there again after a start: nothing that was called durable is lost, and of the rest
+    /// only a tail; what was received and acknowledged is there; nothing is there that nobody
+    /// wrote.
+    fn check_recovered(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        let (machine, name) = (&self.machines[side], NAMES[side]);
+        let (hi, acked, fl, kept_upto) = {
+            let tables = lock(&device.tables);
+            let superblock = lock(&device.superblock).get().clone();
+            (tables.hi, tables.acked, tables.reflected, superblock.fl.min(superblock.acked))
+        };
+        self.check_lost(side, &device, kept_upto);
+        self.recount();
+        machine.acked.set(acked);
+        // What was received.
+        let told = self.machines[1 - side].acked.get();
+        if hi < told {
+            let story = format!("{name} has received up to {hi}, and acknowledged {told}");
+            self.tape.broken("what was acknowledged is there", story);
+        }
+        let queue = &device.recv.journal.queue;
+        machine.hi.set(Stamp::ZERO);
+        machine.hi.set({
+            let history = self.history.borrow();
+            let first = (queue.freed() < queue.tail()).then(|| queue.record(queue.freed()).stamp);
+            let after = first.map_or(hi, |first| first.min(fl));
+            match first {
+                // The one before the first that is there.
+                Some(first) if first <= fl => {
+                    let before = |o: &&(Stamp, Side, usize)| o.0 < first && o.1 != side;
+                    history.after(Stamp::ZERO).iter().filter(before).next_back().map_or(Stamp::ZERO, |o| o.0)
+                }
+                _ => after,
+            }
+        });
+        for position in queue.freed()..queue.tail() {
+            self.check_arrival(side, &device, queue.record(position));
+        }
+        let next = self.history.borrow().next_of(1 - side, machine.hi.get()).map(|r| r.stamp);
+        if machine.hi.get() > hi || next.is_some_and(|next| next <= hi) {
+            let (last, story) = (machine.hi.get(), "received, as it says");
+            let story = format!("{name} has {story}, up to {hi}; {last} is its last record");
+            self.tape.broken("what was acknowledged is there", story);
+        }
+        machine.hi.set(hi);
+        machine.received.set(queue.tail());
+        // The volume: a prefix at once, or once it is brought to where it stood.
+        let mut image = machine.image.borrow_mut();
+        image.reset(&self.history.borrow(), fl);
+        drop(image);
+        if machine.replays_upto.get().is_none() {
+            self.check_volume(side, true);
+        }
+    }
+
+    /// Own records: those there must be known, those not there must be a tail.
+    fn check_lost(&self, side: Side, device: &Device, kept_upto: Stamp) {
+        let (machine, name) = (&self.machines[side], NAMES[side]);
+        let queue = &device.own.journal.queue;
+        let mut there = Vec::new();
+        for position in queue.freed()..queue.tail() {
+            let record = queue.record(position);
+            let block = self.plan.index(record.block);
+            let content = self.read_record(record.content == Shape::Data, block, |buf| {
+                device.own.read(&record, buf).is_ok_and(|read| read)
+            });
+            let history = self.history.borrow();
+            let known = history.find(block, record.stamp).filter(|r| r.by == side);
+            if known.map(|r| &r.content) != content.as_ref().ok() {
+                let story = format!("{name} finds {} with {content:?}, known is {known:?}", record.stamp);
+                self.tape.broken("nothing is there that nobody wrote", story);
+            }
+            there.push((record.stamp, position, block));
+        }
+        there.sort_unstable();
+        let mut history = self.history.borrow_mut();
+        let is_lost = |stamp: Stamp| there.binary_search_by_key(&stamp, |t| t.0).is_err();
+        let own = history.after(kept_upto).iter().filter(|o| o.1 == side);
+        let lost: Vec<(Stamp, usize)> =
+            own.filter(|o| is_lost(o.0)).map(|o| (o.0, o.2)).collect();
+        if !lost.is_empty() {
+            self.tape.count("crashes that lost a tail");
+        }
+        for &(stamp, block) in &lost {
+            let record = *history.find(block, stamp).expect("just found");
+            let peer = self.machines[1 - side].hi.get();
+            let story = if record.promised {
+                "was called durable"
+            } else if stamp <= peer {
+                "was shipped"
+            } else if stamp <= self.machines[0].image.borrow().at || stamp <= self.machines[1].image.borrow().at {
+                "is in a normal volume"
+            } else {
+                continue;
+            };
+            let story = format!("{name} lost {stamp}, which {story}");
+            self.tape.broken("nothing acknowledged as durable is lost", story);
+        }
+        // Of what was completed, only a tail: what was issued after a completion goes with it.
+        let first = lost.iter().filter_map(|&(s, b)| history.find(b, s)?.visible_at.map(|at| (at, s)));
+        if let Some((at, gone)) = first.min() {
+            for &(stamp, _, block) in &there {
+                let Some(record) = history.find(block, stamp) else { continue };
+                if history.issued[record.request as usize] > at {
+                    let story = format!("{name} lost {gone} and kept {stamp}, issued after it was completed");
+                    self.tape.broken("of volatile completions only a tail is lost", story);
+                }
+            }
+        }
+        history.lose(&lost);
+        machine.published.set(queue.tail());
+        let mut unpromised = machine.unpromised.borrow_mut();
+        unpromised.clear();
+        let is_open = |&(stamp, _, block): &(Stamp, u64, usize)| {
+            history.find(block, stamp).is_some_and(|r| !r.promised)
+        };
+        unpromised.extend(there.iter().filter(|t| is_open(t)).map(|&(s, p, b)| (p, s, b)));
+        unpromised.make_contiguous().sort_unstable();
+    }
+
+    /// What anybody can still have seen, now that some of it is lost.
+    fn recount(&self) {
+        let history = self.history.borrow();
+        let mut seen = Stamp::ZERO;
+        for (block, floor) in self.floors.borrow_mut().iter_mut().enumerate() {
+            let shown = history.of(block).iter().rev().find(|r| r.visible_at.is_some());
+            *floor = shown.map_or(Stamp::ZERO, |r| r.stamp);
+            seen = seen.max(*floor);
+        }
+        self.seen.set(seen);
+    }
+}

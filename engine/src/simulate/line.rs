@@ -1,0 +1,149 @@
+//! The line between the devices: two lanes, each in order, the one overtaking the other as the run
+//! likes; frames arrive when they are let, or are lost when the line is cut.
+//!
+//! A connection is a line of its own: after a cut the devices get a new one. A cut loses what has
+//! not arrived from some frame on, a different one in each lane and direction, and the ends learn
+//! of it only when they have taken what did arrive.
+
+use super::tape::{Sort, Tape};
+use crate::error::{Error, Kind, Result};
+use crate::journal::lock;
+use crate::link::{Lane, Link};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+pub(super) const LANES: [Lane; 2] = [Lane::Data, Lane::Control];
+
+pub(super) struct Wire {
+    tape: Arc<Tape>,
+    state: Mutex<State>,
+}
+
+struct State {
+    up: bool,
+    /// After a cut: whether frames vanish without a word until the end has noticed.
+    silent: bool,
+    taken: [bool; 2],
+    /// By sender and lane.
+    lanes: [[VecDeque<Vec<u8>>; 2]; 2],
+    /// How many frames have arrived and may be taken, by sender and lane.
+    arrived: [[usize; 2]; 2],
+}
+
+impl Wire {
+    pub fn new(tape: Arc<Tape>) -> Arc<Wire> {
+        let state = State {
+            up: true,
+            silent: false,
+            taken: [false; 2],
+            lanes: Default::default(),
+            arrived: Default::default(),
+        };
+        Arc::new(Wire { tape, state: Mutex::new(state) })
+    }
+
+    pub fn is_up(&self) -> bool {
+        lock(&self.state).up
+    }
+
+    /// The end at `side`, once.
+    pub fn take_end(self: &Arc<Wire>, side: usize, dead: Arc<AtomicBool>) -> Option<Arc<End>> {
+        let taken = std::mem::replace(&mut lock(&self.state).taken[side], true);
+        (!taken).then(|| Arc::new(End { wire: self.clone(), side, dead }))
+    }
+
+    pub fn is_taken(&self, side: usize) -> bool {
+        lock(&self.state).taken[side]
+    }
+
+    /// Cuts the line: of the frames under way from each end in each lane so many still arrive.
+    pub fn cut(&self, mut arrive: impl FnMut(usize) -> usize, silent: bool) {
+        let mut state = lock(&self.state);
+        if !state.up {
+            return;
+        }
+        state.up = false;
+        state.silent = silent;
+        for lane in state.lanes.iter_mut().flatten() {
+            lane.truncate(arrive(lane.len()));
+        }
+    }
+
+    /// Lets `count` more frames of `lane` arrive at `side`; how many there are to arrive.
+    pub fn let_arrive(&self, side: usize, lane: Lane, count: usize) -> usize {
+        let mut state = lock(&self.state);
+        let (from, lane) = (1 - side, lane as usize);
+        let under_way = state.lanes[from][lane].len();
+        state.arrived[from][lane] = count.min(under_way);
+        state.arrived[from][lane]
+    }
+
+    /// Whether `side` would find anything: a frame under way, or the news of a cut.
+    pub fn has_news(&self, side: usize, lane: Lane) -> bool {
+        let state = lock(&self.state);
+        !state.up || !state.lanes[1 - side][lane as usize].is_empty()
+    }
+
+    /// Frames under way, in all lanes.
+    pub fn under_way(&self) -> usize {
+        lock(&self.state).lanes.iter().flatten().map(VecDeque::len).sum()
+    }
+}
+
+/// One end of a line, in the hands of a process.
+pub(super) struct End {
+    wire: Arc<Wire>,
+    side: usize,
+    /// Whether that process has died: it sends nothing more and hears nothing more.
+    dead: Arc<AtomicBool>,
+}
+
+fn no_peer() -> Error {
+    Error::new(Kind::NoPeer, "the simulated line is cut")
+}
+
+impl Link for End {
+    fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
+        if self.dead.load(Relaxed) {
+            return Err(no_peer());
+        }
+        let mut state = lock(&self.wire.state);
+        match (state.up, state.silent) {
+            (true, _) => state.lanes[self.side][lane as usize].push_back(frame),
+            (false, true) => {}
+            (false, false) => return Err(no_peer()),
+        }
+        Ok(())
+    }
+
+    fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>> {
+        if self.dead.load(Relaxed) {
+            return Err(no_peer());
+        }
+        let mut state = lock(&self.wire.state);
+        let (from, at) = (1 - self.side, lane as usize);
+        if state.arrived[from][at] > 0
+            && let Some(frame) = state.lanes[from][at].pop_front()
+        {
+            state.arrived[from][at] -= 1;
+            drop(state);
+            let (name, bytes) = (super::NAMES[self.side], frame.len());
+            self.wire.tape.event(Sort::Message, format_args!("{name} gets {lane:?} {bytes}"));
+            return Ok(Some(frame));
+        }
+        match state.up || !state.lanes[from][at].is_empty() {
+            true => Ok(None),
+            false => Err(no_peer()),
+        }
+    }
+
+    fn queued(&self) -> u64 {
+        let state = lock(&self.wire.state);
+        state.lanes[self.side][Lane::Data as usize].iter().map(|f| f.len() as u64).sum()
+    }
+
+    fn wait(&self, lane: Lane, _timeout_ns: u64) -> bool {
+        self.wire.has_news(self.side, lane)
+    }
+}

@@ -1,0 +1,141 @@
+//! What a seed's world is like: sizes, settings, clocks, which faults may come. Small, so that
+//! everything meets everything.
+
+use super::action::Kind;
+use super::random::Random;
+use super::payload::SECTOR;
+use crate::format::superblock::VolumeSpec;
+use crate::limits::{Durability, Geometry, Settings};
+use crate::unit::Block;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+const HOUR: i64 = 3_600_000_000_000;
+
+/// Whether the engine can open what was not closed.
+const RECOVERS: bool = false;
+
+/// The world of a seed.
+pub(super) struct Plan {
+    pub seed: u64,
+    pub block_size: usize,
+    /// Sectors of each volume.
+    pub volumes: Vec<u64>,
+    journals: [u64; 2],
+    pub settings: [Settings; 2],
+    /// Offset and grain of each clock.
+    pub clocks: [(i64, u64); 2],
+    /// Most requests under way at a device.
+    pub depth: usize,
+    /// What never happens in this run.
+    pub never: Vec<Kind>,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Plan {
+        let mut random = Random::of(seed, 0, 0);
+        let block_size = random.pick(&[512, 512, 1024, 1024, 2048, 4096]);
+        let block = (block_size / SECTOR) as u64;
+        let volume = |random: &mut Random| match random.within(0..8) {
+            // Ends within a block.
+            0 => random.within(1..6) * block + random.within(0..block).max(1),
+            // More than a segment.
+            1 if block_size <= 1024 => 130 * block,
+            _ => random.within(1..9) * block,
+        };
+        let volumes = (0..random.within(1..4)).map(|_| volume(&mut random)).collect();
+        let journals = [0; 2].map(|_| random.pick(&[4, 4, 5, 16]));
+        let settings = Plan::settings(&mut random);
+        let clocks = match random.within(0..5) {
+            0 => [(0, 1), (0, 1)],
+            1 => [(0, SECOND), (0, SECOND)],
+            2 => [(0, 1), (-HOUR, 1)],
+            3 => [(HOUR, MS), (0, 10 * SECOND)],
+            // They stand still.
+            _ => [(0, u64::MAX / 32), (0, u64::MAX / 32)],
+        };
+        // Some things never happen in some runs, so that others come further.
+        let rare = [
+            Kind::AskBoth, Kind::Cut, Kind::StepClock, Kind::Close, Kind::Kill, Kind::PowerCut,
+            Kind::Trouble, Kind::Late, Kind::Zeroes, Kind::Discard, Kind::Checkpoint, Kind::Flush,
+        ];
+        let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
+        if !RECOVERS {
+            never.extend([Kind::Kill, Kind::PowerCut, Kind::Trouble]);
+        }
+        let depth = random.pick(&[1, 2, 4, 8]);
+        Plan { seed, block_size, volumes, journals, settings, clocks, depth, never }
+    }
+
+    fn settings(random: &mut Random) -> [Settings; 2] {
+        let durability = random.pick(&[
+            Durability::VolatileCache,
+            Durability::VolatileCache,
+            Durability::VolatileCache,
+            Durability::Strict,
+        ]);
+        let timeout = random.pick(&[50 * MS, SECOND, 30 * SECOND]);
+        let settings = Settings {
+            durability,
+            commit_interval_ns: random.pick(&[0, 5 * MS, SECOND]),
+            remote_read_timeout_ns: timeout,
+            admit_timeout_ns: random.pick(&[50 * MS, SECOND, 30 * SECOND]),
+            takeover_timeout_ns: timeout,
+            ship_bytes_max: random.pick(&[1, 2048, 1 << 18]),
+            link_queue_bytes_max: random.pick(&[0, 4096, 1 << 20]),
+            reflect_records_max: random.pick(&[1, 3, 16, 16_384]),
+            reflect_interval_ns: random.pick(&[0, 10 * MS, 200 * MS]),
+            checkpoint_records: random.pick(&[1, 8, 32_768]),
+            checkpoint_interval_ns: random.pick(&[MS, SECOND]),
+            commit_bytes: random.pick(&[1, 4096, 4 << 20]),
+            ..Settings::default()
+        };
+        [settings.clone(), settings]
+    }
+
+    /// Blocks of a volume.
+    fn blocks_of(&self, volume: usize) -> u64 {
+        self.volumes[volume].div_ceil(self.block_sectors())
+    }
+
+    /// Blocks of the group.
+    pub fn blocks(&self) -> usize {
+        (0..self.volumes.len()).map(|v| self.blocks_of(v) as usize).sum()
+    }
+
+    /// A block's number in the group.
+    pub fn index(&self, block: Block) -> usize {
+        let before: u64 = (0..block.volume as usize).map(|v| self.blocks_of(v)).sum();
+        (before + block.number) as usize
+    }
+
+    /// The block with this number in the group.
+    pub fn block(&self, index: usize) -> Block {
+        let (mut volume, mut number) = (0, index as u64);
+        while number >= self.blocks_of(volume) {
+            number -= self.blocks_of(volume);
+            volume += 1;
+        }
+        Block { volume: volume as u32, number }
+    }
+
+    /// The group's number of a block's first sector.
+    pub fn place(&self, block: usize) -> usize {
+        block * self.block_sectors() as usize
+    }
+
+    pub fn block_sectors(&self) -> u64 {
+        (self.block_size / SECTOR) as u64
+    }
+
+    pub fn geometry(&self, side: usize) -> Geometry {
+        let specs = (0..).zip(&self.volumes);
+        let specs = specs.map(|(id, n)| VolumeSpec { id, bytes: n * SECTOR as u64 }).collect();
+        let mut geometry = Geometry::new(7, side as u64 + 1, specs);
+        geometry.block_size = self.block_size as u32;
+        geometry.segment_bytes = 65_536;
+        let quarters = self.journals[side] * geometry.batch_bytes_max();
+        geometry.journal_bytes = quarters.next_multiple_of(4096);
+        geometry
+    }
+}

@@ -1,0 +1,355 @@
+//! What is promised, one function a promise, as a reader would put it.
+
+use super::history::{Content, Record, SECTORS_MAX};
+use super::host::{Asked, What};
+use super::payload::{self, SECTOR};
+use super::world::World;
+use super::{NAMES, Side};
+use crate::error::{Error, Kind};
+use crate::journal::lock;
+use crate::limits::Durability;
+use crate::queue::{self, Content as Shape};
+use crate::storage::FileName;
+use crate::table::location::Location;
+use crate::unit::{Position, Stamp};
+
+impl World {
+    /// At every moment at most one device serves.
+    pub(super) fn check_one_serves(&self) {
+        let serves = |side: Side| self.device(side).is_some_and(|d| d.clk.epoch() != 0);
+        if serves(0) && serves(1) {
+            self.tape.broken("at most one device serves", "both devices serve".into());
+        }
+    }
+
+    /// A write issued after another was completed or seen is newer, whatever the clocks say; and
+    /// nothing is published that is older than what is final already: shipped or in N. What it
+    /// did not write of a block, a record takes from the record before it.
+    pub(super) fn published(&self, side: Side, mut asked: Option<&mut Asked>) {
+        let Some(device) = self.device(side) else { return };
+        let queue = &device.own.journal.queue;
+        let machine = &self.machines[side];
+        let mut open = std::mem::take(&mut *machine.unsettled_positions.borrow_mut());
+        open.extend(machine.published.get()..queue.tail());
+        machine.published.set(queue.tail());
+        let mut left = Vec::new();
+        for position in open {
+            match queue.settled(position) {
+                None => left.push(position),
+                Some(false) => {}
+                Some(true) => {
+                    let record = queue.record(position);
+                    match &mut asked {
+                        Some(asked) => self.publish(side, &device, record, asked),
+                        None => self.tape.broken(
+                            "only hosts write",
+                            format!("{} published {record:?} by itself", NAMES[side]),
+                        ),
+                    }
+                }
+            }
+        }
+        machine.unsettled_positions.borrow_mut().extend(left);
+    }
+
+    fn publish(&self, side: Side, device: &crate::Device, record: queue::Record, asked: &mut Asked) {
+        let (name, number, stamp) = (NAMES[side], asked.number, record.stamp);
+        let block = self.plan.index(record.block);
+        let broken = |promise, story: String| {
+            self.tape.broken(promise, format!("{name} #{number} at block {}: {story}", record.block));
+        };
+        let content = match self.read_record(record.content == Shape::Data, block, |buf| {
+            device.own.read(&record, buf).is_ok_and(|read| read)
+        }) {
+            Ok(content) => content,
+            Err(story) => return broken("records hold what was written", story),
+        };
+        let mut history = self.history.borrow_mut();
+        if stamp <= asked.seen {
+            let seen = asked.seen;
+            broken("a write is newer than what was seen before it", format!("{stamp}, seen: {seen}"));
+        }
+        if history.has(stamp) {
+            broken("stamps are unique", format!("{stamp}"));
+        }
+        for (at, machine) in self.machines.iter().enumerate() {
+            if stamp <= machine.final_upto.get() {
+                let upto = machine.final_upto.get();
+                broken(
+                    "nothing is older than what is final",
+                    format!("{stamp}, and {} is final up to {upto}", NAMES[at]),
+                );
+            }
+        }
+        let before = history.content(block, stamp);
+        let expected = self.expected(asked, block, before);
+        if content != expected {
+            let story = format!("holds {content:?}, not {expected:?}");
+            broken("what is not written of a block stays", story);
+        }
+        if history.of(block).last().is_some_and(|r| r.stamp > stamp) && expected != content {
+            broken("parts of blocks are ordered", format!("{stamp} is below a newer record"));
+        }
+        asked.records.push((stamp, block));
+        self.machines[side].unpromised.borrow_mut().push_back((record.position, stamp, block));
+        let request = asked.number;
+        history.insert(Record {
+            stamp, by: side, request, block, content,
+            visible_at: None,
+            promised: false,
+        });
+    }
+
+    /// A record's content as the disk or memory has it.
+    pub(super) fn read_record(
+        &self,
+        has_data: bool,
+        block: usize,
+        read: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Result<Content, String> {
+        if !has_data {
+            return Ok([0; SECTORS_MAX]);
+        }
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.resize(self.plan.block_size, 0);
+        if !read(&mut buffer) {
+            return Err("cannot be read".into());
+        }
+        self.content_of(&buffer, block)
+    }
+
+    fn content_of(&self, bytes: &[u8], block: usize) -> Result<Content, String> {
+        let mut content = [0; SECTORS_MAX];
+        for ((value, sector), place) in
+            content.iter_mut().zip(bytes.chunks_exact(SECTOR)).zip(self.plan.place(block)..)
+        {
+            *value = payload::value(sector, place)?;
+        }
+        Ok(content)
+    }
+
+    /// A completed write is there, whole: a record for every block, with consecutive stamps.
+    pub(super) fn check_written(&self, side: Side, asked: &Asked) {
+        let size = self.plan.block_sectors();
+        let mut blocks = self.blocks_of(asked.volume, &asked.sectors);
+        if asked.what == What::Discard {
+            let first = blocks.start - (asked.sectors.start / size) as usize;
+            blocks.start = first + asked.sectors.start.div_ceil(size) as usize;
+            blocks.end = (first + (asked.sectors.end / size) as usize).max(blocks.start);
+        }
+        let mut wrote: Vec<usize> = asked.records.iter().map(|r| r.1).collect();
+        wrote.sort_unstable();
+        wrote.dedup();
+        let one_time = asked.records.windows(2).all(|w| w[0].0.time == w[1].0.time);
+        let together = asked.what != What::Write || one_time;
+        if !wrote.iter().copied().eq(blocks.clone()) || !together {
+            let (name, number, records) = (NAMES[side], asked.number, &asked.records);
+            let story = format!("{name} #{number} for {blocks:?} published {records:?}");
+            self.tape.broken("a completed write is there, whole", story);
+        }
+    }
+
+    /// Reads are linearizable per block: a read returns a write that nothing completed or seen
+    /// before the read was issued is newer than.
+    pub(super) fn check_read(&self, side: Side, asked: &Asked, buffer: &[u8]) {
+        let size = self.plan.block_sectors() as usize;
+        let from = self.place(asked.volume, asked.sectors.start);
+        let to = self.place(asked.volume, asked.sectors.end);
+        let (name, number) = (NAMES[side], asked.number);
+        let promise = "reads are linearizable per block";
+        for (block, &floor) in self.blocks_of(asked.volume, &asked.sectors).zip(&asked.floors) {
+            let first = self.plan.place(block);
+            let wanted = from.max(first)..to.min(first + size);
+            let mut content = [0; SECTORS_MAX];
+            for place in wanted.clone() {
+                let sector = &buffer[(place - from) * SECTOR..][..SECTOR];
+                match payload::value(sector, place) {
+                    Ok(value) => content[place - first] = value,
+                    Err(story) => return self.tape.broken(promise, format!("{name} #{number}: {story}")),
+                }
+            }
+            let within = wanted.start - first..wanted.end - first;
+            let same = |held: &Content| held[within.clone()] == content[within.clone()];
+            let shown = {
+                let history = self.history.borrow();
+                let since = history.of(block).partition_point(|r| r.stamp < floor);
+                let shown = history.of(block)[since..].iter().find(|r| same(&r.content));
+                match shown {
+                    Some(record) => Some(record.stamp),
+                    None if floor == Stamp::ZERO && same(&[0; SECTORS_MAX]) => None,
+                    None => {
+                        let newest: Vec<_> = history.of(block)[since..].iter().map(|r| (r.stamp, r.content)).collect();
+                        let block = self.plan.block(block);
+                        drop(history);
+                        return self.tape.broken(promise, format!(
+                            "{name} #{number} reads {:?} from block {block}, whose sectors {within:?} \
+                             since {floor} held {newest:?}", &content[within.clone()]
+                        ));
+                    }
+                }
+            };
+            if let Some(stamp) = shown {
+                self.saw(block, stamp);
+            }
+        }
+    }
+
+    /// The record was completed, or shown by a read: nobody may see older ones, or be stamped
+    /// below it, from now on.
+    fn saw(&self, block: usize, stamp: Stamp) {
+        self.history.borrow_mut().show(block, stamp, self.tape.now());
+        let floor = &mut self.floors.borrow_mut()[block];
+        *floor = stamp.max(*floor);
+        self.seen.set(self.seen.get().max(stamp));
+    }
+
+    pub(super) fn completed(&self, records: &[(Stamp, usize)]) {
+        records.iter().for_each(|&(stamp, block)| self.saw(block, stamp));
+    }
+
+    pub(super) fn is_strict(&self) -> bool {
+        self.plan.settings[0].durability == Durability::Strict
+    }
+
+    /// Everything published at `side` before the position `behind` was called durable.
+    pub(super) fn promise(&self, side: Side, behind: Position) {
+        let mut history = self.history.borrow_mut();
+        let mut unpromised = self.machines[side].unpromised.borrow_mut();
+        while let Some(&(_, stamp, block)) = unpromised.front().filter(|u| u.0 < behind) {
+            history.promise(block, stamp);
+            unpromised.pop_front();
+        }
+    }
+
+    /// A write that was to be durable has completed, and with it everything published before.
+    pub(super) fn promise_records(&self, side: Side, asked: &Asked) {
+        let behind = {
+            let unpromised = self.machines[side].unpromised.borrow();
+            let last = unpromised.iter().filter(|u| asked.records.contains(&(u.1, u.2)));
+            last.map(|u| u.0 + 1).max()
+        };
+        if let Some(behind) = behind {
+            self.promise(side, behind);
+        }
+    }
+
+    /// What is received is the other side's history, in order, each record once, with nothing
+    /// left out.
+    pub(super) fn check_received(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        let queue = &device.recv.journal.queue;
+        let machine = &self.machines[side];
+        for position in machine.received.get()..queue.tail() {
+            self.check_arrival(side, &device, queue.record(position));
+        }
+        machine.received.set(queue.tail());
+    }
+
+    pub(super) fn check_arrival(&self, side: Side, device: &crate::Device, record: queue::Record) {
+        let name = NAMES[side];
+        let promise = "what arrives is the other side's history, in order";
+        let block = self.plan.index(record.block);
+        let content = self.read_record(record.content == Shape::Data, block, |buf| {
+            device.recv.read(&record, buf).is_ok_and(|read| read)
+        });
+        let machine = &self.machines[side];
+        let history = self.history.borrow();
+        let due = history.next_of(1 - side, machine.hi.get());
+        match (due, content) {
+            (Some(due), Ok(content))
+                if due.stamp == record.stamp && due.block == block && due.content == content => {}
+            (due, content) => self.tape.broken(
+                promise,
+                format!("{name} got {} with {content:?}, due was {due:?}", record.stamp),
+            ),
+        }
+        machine.hi.set(record.stamp);
+        machine.raise_final(record.stamp);
+    }
+
+    /// Each N is at every moment a prefix of the history.
+    pub(super) fn check_volume(&self, side: Side, all: bool) {
+        let Some(device) = self.device(side) else { return };
+        let machine = &self.machines[side];
+        if machine.is_dead() {
+            return;
+        }
+        let reflected = lock(&device.tables).reflected;
+        machine.raise_final(reflected);
+        let history = self.history.borrow();
+        let mut image = machine.image.borrow_mut();
+        let mut all = all;
+        if let Some(bound) = machine.replays_upto.get() {
+            if reflected < bound {
+                return;
+            }
+            machine.replays_upto.set(None);
+            image.reset(&history, reflected);
+            all = true;
+        }
+        let touched = image.go(&history, reflected);
+        let blocks = if all { (0..history.blocks()).collect() } else { touched };
+        for block in blocks {
+            let found = self.normal(side, block);
+            if found.as_ref() != Ok(&image.blocks[block]) {
+                let (name, at, expected) = (NAMES[side], self.plan.block(block), &image.blocks[block]);
+                let story = format!("N of {name} at {reflected}: block {at} holds {found:?}, not {expected:?}");
+                return self.tape.broken("N is at every moment a prefix of the history", story);
+            }
+        }
+    }
+
+    /// What N holds of a block, read past the device.
+    fn normal(&self, side: Side, block: usize) -> Result<Content, String> {
+        let at = self.plan.block(block);
+        let byte = at.number * self.plan.block_size as u64;
+        let file = FileName::Segment { volume: at.volume, index: (byte / 65_536) as u32 };
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.resize(self.plan.block_size, 0);
+        let disk = &self.machines[side].disk;
+        match disk.peek(file, (byte % 65_536) as usize, &mut buffer) {
+            Some(()) => self.content_of(&buffer, block),
+            None => Ok([0; SECTORS_MAX]),
+        }
+    }
+
+    /// What the new active device serves includes everything that the old one had.
+    pub(super) fn check_taken_over(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        let reflected = lock(&device.tables).reflected;
+        let debt = device.debt();
+        let history = self.history.borrow();
+        for index in 0..history.blocks() {
+            let block = self.plan.block(index);
+            let Some(newest) = history.of(index).last() else { continue };
+            let location = device.location(block);
+            let holds = match &location {
+                Location::Remote => debt.as_ref().and_then(|d| d.owed(block)) == Some(newest.stamp),
+                Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,
+                Location::Normal => newest.stamp <= reflected,
+            };
+            if !holds {
+                let (name, stamp) = (NAMES[side], newest.stamp);
+                let story = format!("{name} finds block {block} at {location:?}, its newest is {stamp}");
+                self.tape.broken("a takeover takes everything over", story);
+            }
+        }
+    }
+
+    /// Hosts are refused for reasons that they know, and sent on or asked to wait.
+    pub(super) fn check_refusal(&self, side: Side, error: &Error) {
+        let excused = self.machines[side].may_halt();
+        if !(error.kind().is_retryable() || excused && error.kind() == Kind::Halted) {
+            let story = format!("{}: {error}", NAMES[side]);
+            self.tape.broken("hosts are refused for reasons that they know", story);
+        }
+    }
+
+    /// A device stops for good only if something of its broke.
+    pub(super) fn check_halt(&self, side: Side, error: &Error) {
+        if !self.machines[side].may_halt() {
+            let story = format!("{}: {error}", NAMES[side]);
+            self.tape.broken("a device stops only if something of its broke", story);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The end of a run: faults stop, everything is started, connected and let go; in bounded virtual
+//! time both devices must then hold the history, all of it.
+
+use super::history::SECTORS_MAX;
+use super::host::What;
+use super::random::Random;
+use super::world::World;
+use crate::device::Device;
+use crate::journal::lock;
+
+/// Rounds, each of a hundredth of a virtual second, in which everything must come to rest.
+const ROUNDS: u64 = 20_000;
+
+impl World {
+    /// Once faults stop, progress resumes in bounded time, and copies converge.
+    pub fn settle(&self) {
+        self.machines.iter().for_each(|machine| machine.disk.disarm());
+        let mut asked = false;
+        for round in 0..ROUNDS {
+            self.round(round);
+            if self.tape.is_broken() {
+                return;
+            }
+            if self.is_at_rest() {
+                if asked {
+                    return self.check_converged();
+                }
+                // Hosts are served: one more write, and everything read once.
+                asked = true;
+                self.probe();
+            }
+        }
+        let status = [0, 1].map(|side| self.device(side).map(|d| d.status()));
+        self.tape.broken("progress resumes after the last fault", format!("{status:?}"));
+    }
+
+    fn round(&self, round: u64) {
+        for side in [0, 1] {
+            self.machines[side].clock.pass(10_000_000);
+            self.start(side);
+            self.plug(side);
+            if self.serving().is_none() && round % 50 == 10 + 20 * side as u64 {
+                self.ask_for_host(side);
+            }
+            self.step(side, Device::step_commit);
+            while self.control(side) && !self.tape.is_broken() {}
+            while self.step(side, Device::step_ship).is_some_and(|count| count > 0) {}
+            self.receive(side, usize::MAX);
+            self.step(side, Device::step_reflect);
+            self.check_volume(side, false);
+            self.step(side, Device::checkpoint_now);
+            self.poll_all(side);
+            self.look_at_takeover(side);
+            self.bury(side);
+        }
+        self.check_one_serves();
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let rests = |side: usize| {
+            let Some(device) = self.device(side) else { return false };
+            let owes = device.step_sequence() > 0 || lock(&device.tables).unreflected() > 0;
+            let news = [crate::link::Lane::Data, crate::link::Lane::Control]
+                .into_iter()
+                .any(|lane| self.machines[side].wire.borrow().as_ref().is_none_or(|w| w.has_news(side, lane)));
+            let connected = lock(&device.failover).peer().is_some();
+            connected && !owes && !news && self.machines[side].asked.borrow().is_empty()
+        };
+        rests(0) && rests(1) && self.serving().is_some()
+    }
+
+    fn probe(&self) {
+        let Some(side) = self.serving() else { return };
+        let mut random = Random::of(self.plan.seed, 4, 0);
+        for what in [What::Read, What::Write, What::Read, What::Flush] {
+            self.ask(what, side, false, &mut random);
+        }
+    }
+
+    /// Both copies hold what was written.
+    fn check_converged(&self) {
+        [0, 1].into_iter().for_each(|side| self.check_volume(side, true));
+        let history = self.history.borrow();
+        for (name, machine) in super::NAMES.iter().zip(&self.machines) {
+            let image = machine.image.borrow();
+            for (index, held) in image.blocks.iter().enumerate() {
+                let newest = history.of(index).last().map_or([0; SECTORS_MAX], |r| r.content);
+                if *held != newest || machine.replays_upto.get().is_some() {
+                    let block = self.plan.block(index);
+                    let story = format!("{name} holds {held:?} at block {block}, not {newest:?}");
+                    return self.tape.broken("copies converge", story);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What has happened: one line an event, counted, and kept or shown only where somebody wants it.
+
+use super::Sink;
+use crate::journal::lock;
+use std::collections::BTreeMap;
+use std::fmt::Arguments;
+use std::sync::Mutex;
+
+/// The sorts of events that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sort {
+    /// A frame arrived, or was lost.
+    Message,
+    /// A disk wrote, synced, made or emptied something.
+    Disk,
+    /// A host asked for something, or was answered.
+    Host,
+    /// A device asked for the host, got it, gave it up.
+    Takeover,
+    /// Something broke, or was repaired.
+    Fault,
+}
+
+/// The tape of a run.
+pub(super) struct Tape {
+    state: Mutex<State>,
+}
+
+struct State {
+    events: u64,
+    sorts: [u64; 5],
+    /// Things worth counting by name.
+    named: BTreeMap<&'static str, u64>,
+    sink: Option<Sink>,
+    broken: Option<(&'static str, String)>,
+}
+
+impl Tape {
+    pub fn new(sink: Option<Sink>) -> Tape {
+        let named = BTreeMap::new();
+        Tape { state: Mutex::new(State { events: 0, sorts: [0; 5], named, sink, broken: None }) }
+    }
+
+    /// Something happened.
+    pub fn event(&self, sort: Sort, line: Arguments<'_>) {
+        let mut state = lock(&self.state);
+        state.events += 1;
+        state.sorts[sort as usize] += 1;
+        let number = state.events;
+        if let Some(sink) = &mut state.sink {
+            sink(number, line);
+        }
+    }
+
+    /// How many events there were: the time of the run.
+    pub fn now(&self) -> u64 {
+        lock(&self.state).events
+    }
+
+    /// Counts `what` without making it an event of its own.
+    pub fn count(&self, what: &'static str) {
+        *lock(&self.state).named.entry(what).or_default() += 1;
+    }
+
+    /// A promise was broken; the first one stays.
+    pub fn broken(&self, promise: &'static str, story: String) {
+        lock(&self.state).broken.get_or_insert((promise, story));
+    }
+
+    pub fn is_broken(&self) -> bool {
+        lock(&self.state).broken.is_some()
+    }
+
+    /// Takes what the run came to: events, by sort, by name, and the broken promise.
+    pub fn end(&self) -> (u64, [u64; 5], BTreeMap<&'static str, u64>, Option<(&'static str, String)>) {
+        let mut state = lock(&self.state);
+        state.sink = None;
+        (state.events, state.sorts, std::mem::take(&mut state.named), state.broken.take())
+    }
+}

@@ -1,0 +1,368 @@
+//! The world of a run: two machines with their disks and clocks, the line between them, and the
+//! history that all of it is held against.
+//!
+//! Everything is reached through `&self`, and nothing is borrowed while the engine is called: it
+//! may call back, and whatever happens then happens to the same world.
+
+use super::action::{Action, Kind};
+use super::clock::SimClock;
+use super::disk::{Disk, Process, Trouble};
+use super::history::{History, Image};
+use super::host::{Asked, What};
+use super::line::Wire;
+use super::plan::Plan;
+use super::random::Random;
+use super::tape::{Sort, Tape};
+use super::{NAMES, Side};
+use crate::device::Device;
+use crate::error::{Kind as ErrorKind, Result};
+use crate::event::Event;
+use crate::link::Lane;
+use crate::request::Session;
+use crate::unit::{Position, Stamp};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One side: a disk, a clock, and the process that runs a device on them, if one runs.
+pub(super) struct Machine {
+    pub disk: Arc<Disk>,
+    pub clock: Arc<SimClock>,
+    pub process: RefCell<Option<Arc<Process>>>,
+    pub device: RefCell<Option<Arc<Device>>>,
+    pub wire: RefCell<Option<Arc<Wire>>>,
+    /// Newest last.
+    pub sessions: RefCell<Vec<Session>>,
+    /// Requests under way.
+    pub asked: RefCell<Vec<Asked>>,
+    /// The next position of the own queue to look at, and those looked at too early.
+    pub published: Cell<Position>,
+    pub unsettled_positions: RefCell<Vec<Position>>,
+    /// Own records that nobody was told are durable.
+    pub unpromised: RefCell<VecDeque<(Position, Stamp, usize)>>,
+    /// The next position of the received queue to look at, and the newest stamp seen there.
+    pub received: Cell<Position>,
+    pub hi: Cell<Stamp>,
+    /// Newest own stamp that the peer has acknowledged here.
+    pub acked: Cell<Stamp>,
+    /// Nothing at or below may be published any more: it is shipped, or in a normal volume.
+    pub final_upto: Cell<Stamp>,
+    /// What N should hold.
+    pub image: RefCell<Image>,
+    /// After a crash: N may be ahead of what is reflected, up to here.
+    pub replays_upto: Cell<Option<Stamp>>,
+    /// Closed cleanly the last time.
+    pub closed: Cell<bool>,
+}
+
+impl Machine {
+    fn new(side: Side, plan: &Plan, tape: &Arc<Tape>) -> Machine {
+        let (offset, grain) = plan.clocks[side];
+        Machine {
+            disk: Arc::new(Disk::new(side, tape.clone())),
+            clock: Arc::new(SimClock::new(offset, grain)),
+            process: RefCell::default(),
+            device: RefCell::default(),
+            wire: RefCell::default(),
+            sessions: RefCell::default(),
+            asked: RefCell::default(),
+            published: Cell::new(1),
+            unsettled_positions: RefCell::default(),
+            unpromised: RefCell::default(),
+            received: Cell::new(1),
+            hi: Cell::default(),
+            acked: Cell::default(),
+            final_upto: Cell::default(),
+            image: RefCell::new(Image::new(plan.blocks())),
+            replays_upto: Cell::default(),
+            closed: Cell::new(true),
+        }
+    }
+
+    /// Whether the process has died in an operation and is not buried yet.
+    pub fn is_dead(&self) -> bool {
+        self.process.borrow().as_ref().is_none_or(|p| p.is_dead())
+    }
+
+    /// Whether something of its broke, so that it may stop for good.
+    pub fn may_halt(&self) -> bool {
+        self.process.borrow().as_ref().is_none_or(|p| p.is_dead() || p.has_failed())
+    }
+
+    pub fn raise_final(&self, stamp: Stamp) {
+        self.final_upto.set(self.final_upto.get().max(stamp));
+    }
+}
+
+pub(super) struct World {
+    pub plan: Plan,
+    pub tape: Arc<Tape>,
+    pub machines: [Machine; 2],
+    pub history: RefCell<History>,
+    /// By block: the newest stamp that was completed or seen.
+    pub floors: RefCell<Vec<Stamp>>,
+    /// The newest of all.
+    pub seen: Cell<Stamp>,
+    /// The newest line.
+    wire: RefCell<Arc<Wire>>,
+    pub buffer: RefCell<Vec<u8>>,
+}
+
+impl World {
+    pub fn new(plan: Plan, tape: Arc<Tape>) -> World {
+        let blocks = plan.blocks();
+        let world = World {
+            machines: [0, 1].map(|side| Machine::new(side, &plan, &tape)),
+            history: RefCell::new(History::new(blocks)),
+            floors: RefCell::new(vec![Stamp::ZERO; blocks]),
+            seen: Cell::default(),
+            wire: RefCell::new(Wire::new(tape.clone())),
+            buffer: RefCell::default(),
+            plan,
+            tape,
+        };
+        for side in [0, 1] {
+            let process = world.machines[side].disk.begin();
+            let created = Device::create(&*process, &world.plan.geometry(side), side == 0);
+            created.expect("a new device on a new disk");
+            world.start(side);
+            world.plug(side);
+        }
+        world
+    }
+
+    /// The device at `side`, if one runs there.
+    pub fn device(&self, side: Side) -> Option<Arc<Device>> {
+        self.machines[side].device.borrow().clone()
+    }
+
+    /// The device that serves.
+    pub fn serving(&self) -> Option<Side> {
+        [0, 1].into_iter().find(|&side| {
+            let device = self.machines[side].device.borrow();
+            device.as_ref().is_some_and(|d| d.clk.epoch() != 0)
+        })
+    }
+
+    /// Does what `action` says, and looks at what may have come of it.
+    pub fn act(&self, action: Action) {
+        let Action { kind, mut random, side } = action;
+        let random = &mut random;
+        match kind {
+            Kind::Write => self.ask(What::Write, side, false, random),
+            Kind::Read => self.ask(What::Read, side, false, random),
+            Kind::Zeroes => self.ask(What::Zeroes, side, false, random),
+            Kind::Discard => self.ask(What::Discard, side, false, random),
+            Kind::Flush => self.ask(What::Flush, side, false, random),
+            Kind::Late => self.ask(What::Write, side, true, random),
+            Kind::Poll => self.poll(side, random),
+            Kind::Receive => self.receive(side, 1 + random.below(4)),
+            Kind::Control => drop(self.control(side)),
+            Kind::Reflect => {
+                let most = random.pick(&[1, 1, 2, 5, 100]);
+                self.reflect(side, |d| d.step_reflect_some(most));
+            }
+            Kind::ReflectDue => self.reflect(side, Device::step_reflect_due),
+            Kind::Commit => drop(self.step(side, Device::step_commit)),
+            Kind::CommitDue => drop(self.step(side, Device::step_commit_due)),
+            Kind::Sequence => drop(self.step(side, |d| Ok(d.step_sequence()))),
+            Kind::Ship => drop(self.step(side, Device::step_ship)),
+            Kind::Checkpoint => drop(self.step(side, Device::checkpoint_now)),
+            Kind::CheckpointDue => drop(self.step(side, Device::step_checkpoint)),
+            Kind::Ask => self.ask_for_host(side),
+            Kind::AskBoth => [side, 1 - side].into_iter().for_each(|at| self.ask_for_host(at)),
+            Kind::Plug => self.plug(side),
+            Kind::Cut => self.cut_line(random),
+            Kind::Tick => self.tick(random),
+            Kind::StepClock => self.step_clock(side, random),
+            Kind::Close => self.close(side),
+            Kind::Start => self.start_or_fall(side, random),
+            Kind::Kill => self.crash(side, None),
+            Kind::PowerCut => self.power_cut(side, random),
+            Kind::Trouble => self.trouble(side, random),
+        }
+        self.check_one_serves();
+        [0, 1].into_iter().for_each(|side| self.bury(side));
+    }
+
+    /// A step of the device at `side`; `None` if it did not come to its end.
+    pub fn step<T>(&self, side: Side, step: impl FnOnce(&Device) -> Result<T>) -> Option<T> {
+        let device = self.device(side)?;
+        if device.halted.get().is_some() {
+            return None;
+        }
+        let outcome = step(&device);
+        if self.machines[side].is_dead() {
+            return None;
+        }
+        match outcome {
+            Ok(done) => Some(done),
+            Err(error) if error.kind() == ErrorKind::NoPeer => None,
+            Err(error) => {
+                self.check_halt(side, &error);
+                None
+            }
+        }
+    }
+
+    fn reflect(&self, side: Side, step: impl FnOnce(&Device) -> Result<usize>) {
+        if self.step(side, step).is_some_and(|count| count > 0) {
+            self.check_volume(side, false);
+        }
+    }
+
+    /// Lets up to `count` data frames arrive at `side`, and the device take them.
+    pub fn receive(&self, side: Side, count: usize) {
+        if !self.let_arrive(side, Lane::Data, count) {
+            return;
+        }
+        if self.step(side, Device::step_receive).is_some() {
+            self.check_received(side);
+        }
+    }
+
+    /// Lets a control frame arrive at `side`, and the device take it; whether there was one.
+    pub fn control(&self, side: Side) -> bool {
+        if !self.let_arrive(side, Lane::Control, 1) {
+            return false;
+        }
+        let served = self.serving();
+        let Some(took) = self.step(side, Device::step_control) else { return false };
+        if served == Some(side) && self.serving().is_none() {
+            self.tape.event(Sort::Takeover, format_args!("{} is fenced", NAMES[side]));
+        }
+        self.look_at_takeover(side);
+        if let Some(device) = self.device(side) {
+            self.machines[side].acked.set(crate::journal::lock(&device.tables).acked);
+        }
+        took
+    }
+
+    fn let_arrive(&self, side: Side, lane: Lane, count: usize) -> bool {
+        let wire = self.machines[side].wire.borrow().clone();
+        wire.is_some_and(|wire| {
+            wire.let_arrive(side, lane, count);
+            wire.has_news(side, lane)
+        })
+    }
+
+    pub fn look_at_takeover(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        let name = NAMES[side];
+        match device.poll_takeover() {
+            None => {}
+            Some(Ok(takeover)) => {
+                let (epoch, owed) = (takeover.epoch, takeover.owed_blocks);
+                self.tape.event(Sort::Takeover, format_args!("{name} serves {epoch}, owed {owed}"));
+                self.tape.count("takeovers");
+                if owed > 0 {
+                    self.tape.count("takeovers with data still away");
+                }
+                self.check_taken_over(side);
+            }
+            Some(Err(error)) => {
+                let kind = error.kind();
+                self.tape.event(Sort::Takeover, format_args!("{name} does not serve: {kind:?}"));
+                match kind {
+                    ErrorKind::NotReady => self.tape.count("takeovers that crossed"),
+                    ErrorKind::Timeout => self.tape.count("takeovers timed out"),
+                    _ => self.check_halt(side, &error),
+                }
+            }
+        }
+    }
+
+    pub fn ask_for_host(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        let asked = device.begin_takeover();
+        if self.machines[side].is_dead() {
+            return;
+        }
+        match asked {
+            Ok(()) => {
+                self.tape.event(Sort::Takeover, format_args!("{} asks for the host", NAMES[side]));
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::Invalid | ErrorKind::NoPeer) => {}
+            Err(error) => self.check_halt(side, &error),
+        }
+    }
+
+    /// The owner at `side` connects the device by a new line, if it has none that is up.
+    pub fn plug(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        let machine = &self.machines[side];
+        if device.halted.get().is_some() {
+            return;
+        }
+        let stands = machine.wire.borrow().as_ref().is_some_and(|wire| wire.is_up());
+        if stands && crate::journal::lock(&device.failover).has_session() {
+            return;
+        }
+        let wire = {
+            let mut newest = self.wire.borrow_mut();
+            if !newest.is_up() || newest.is_taken(side) {
+                newest.cut(|_| 0, false);
+                *newest = Wire::new(self.tape.clone());
+            }
+            newest.clone()
+        };
+        let Some(process) = machine.process.borrow().clone() else { return };
+        let Some(end) = wire.take_end(side, process.dead.clone()) else { return };
+        *machine.wire.borrow_mut() = Some(wire);
+        self.tape.event(Sort::Fault, format_args!("{} is connected", NAMES[side]));
+        self.step(side, |d| d.connect(end));
+    }
+
+    fn cut_line(&self, random: &mut Random) {
+        let wire = self.wire.borrow().clone();
+        if !wire.is_up() {
+            return;
+        }
+        let silent = random.once_in(2);
+        wire.cut(|frames| random.below(frames + 1), silent);
+        self.tape.event(Sort::Fault, format_args!("the line is cut"));
+        self.tape.count("cuts of the line");
+    }
+
+    /// Time passes: for both the same, but for what clocks do to it.
+    fn tick(&self, random: &mut Random) {
+        let most = random.pick(&[100_000, 1_000_000, 10_000_000, 10_000_000, 400_000_000]);
+        let ns = random.within(0..most);
+        self.machines.iter().for_each(|machine| machine.clock.pass(ns));
+        [0, 1].into_iter().for_each(|side| self.look_at_takeover(side));
+    }
+
+    fn step_clock(&self, side: Side, random: &mut Random) {
+        let most = random.pick(&[1_000_000, 1_000_000_000, 3_600_000_000_000]);
+        let ns = random.within(0..2 * most) as i64 - most as i64;
+        self.machines[side].clock.step(ns);
+        self.tape.event(Sort::Fault, format_args!("the clock of {} steps by {ns}", NAMES[side]));
+        self.tape.count("steps of a clock");
+    }
+
+    /// The disk or the process at `side` is going to break in one of the next operations.
+    fn trouble(&self, side: Side, random: &mut Random) {
+        if self.device(side).is_none() {
+            return;
+        }
+        let troubles = [
+            Trouble::Death, Trouble::Death, Trouble::Death,
+            Trouble::BadWrite, Trouble::BadSync, Trouble::Full,
+        ];
+        let (after, trouble) = (random.within(0..12), random.pick(&troubles));
+        self.machines[side].disk.arm(after, trouble, random.next());
+    }
+
+    /// Told of by the device as it happens.
+    pub(super) fn hook(&self, side: Side, device: &Arc<Device>) {
+        let tape = self.tape.clone();
+        device.on_event(Box::new(move |event| {
+            if let Event::Disconnected(error) = event
+                && error.kind() == ErrorKind::Protocol
+            {
+                let story = format!("{}: {error}", NAMES[side]);
+                tape.broken("devices that keep the rules understand each other", story);
+            }
+        }));
+    }
+}
