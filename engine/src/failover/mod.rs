@@ -70,6 +70,11 @@ impl Failover {
         self.session.is_some()
     }
 
+    /// Whether this end has said hello and not heard one.
+    pub fn is_connecting(&self) -> bool {
+        self.session.is_some() && self.peer.is_none()
+    }
+
     pub fn peer(&self) -> Option<Peer> {
         self.peer
     }

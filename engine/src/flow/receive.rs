@@ -25,6 +25,10 @@ impl Device {
         self.check_halted()?;
         let _one = lock(&self.receiving);
         let Some(link) = self.peer_link() else { return Ok(0) };
+        if lock(&self.failover).is_connecting() {
+            // The peer may ship as soon as it has heard from here: its hello comes first.
+            return Ok(0);
+        }
         let mut frames = Vec::new();
         let mut bytes = 0;
         while bytes < RECEIVE_BYTES_MAX {
