@@ -9,6 +9,7 @@
 // Every test file uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod crash;
 pub mod gate;
 pub mod hooked;
 pub mod hosts;
