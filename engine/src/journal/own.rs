@@ -57,7 +57,7 @@ impl OwnLog {
     ) -> OwnLog {
         let journal = Journal::new(superblock, geometry, Log::Own, opened, storage);
         let first = journal.queue.tail();
-        let own = OwnLog {
+        OwnLog {
             payloads: Payloads::new(journal.queue.places()),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
@@ -74,9 +74,7 @@ impl OwnLog {
             failed: OnceLock::new(),
             wanted: AtomicU64::new(0),
             journal,
-        };
-        own.refresh_limit(&lock(&own.writer));
-        own
+        }
     }
 
     fn refresh_limit(&self, w: &Writer) {
@@ -88,10 +86,11 @@ impl OwnLog {
         self.journal.queue.receive(record)
     }
 
-    /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, found: &Found, last: Position) {
+    /// Takes the batches found in the log at opening, each with its records' highest position.
+    /// Only then is it known how much room there is, and hosts may write.
+    pub fn adopt_batches<'a>(&self, batches: impl Iterator<Item = (&'a Found, Position)>) {
         let mut w = lock(&self.writer);
-        w.tail.adopt(found, last);
+        batches.for_each(|(found, last)| w.tail.adopt(found, last));
         let Writer { gather, fresh, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();

@@ -32,9 +32,7 @@ impl RecvLog {
         storage: Arc<dyn Storage>,
     ) -> RecvLog {
         let journal = Journal::new(superblock, geometry, Log::Recv, opened, storage);
-        let recv = RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) };
-        recv.refresh_limit(&lock(&recv.tail));
-        recv
+        RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) }
     }
 
     fn refresh_limit(&self, tail: &Tail) {
@@ -46,10 +44,11 @@ impl RecvLog {
         self.journal.queue.receive(record)
     }
 
-    /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, found: &Found, last: Position) {
+    /// Takes the batches found in the log at opening, each with its records' highest position.
+    /// Only then is it known how much room there is, and the peer may get credit.
+    pub fn adopt_batches<'a>(&self, batches: impl Iterator<Item = (&'a Found, Position)>) {
         let mut tail = lock(&self.tail);
-        tail.adopt(found, last);
+        batches.for_each(|(found, last)| tail.adopt(found, last));
         self.refresh_limit(&tail);
     }
 

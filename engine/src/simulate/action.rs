@@ -27,6 +27,8 @@ pub(super) enum Kind {
     CheckpointDue,
     Ask,
     AskBoth,
+    /// The operator's word that the other device does not serve.
+    Alone,
     Plug,
     Cut,
     Tick,
@@ -52,7 +54,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 28] = [
+const WEIGHTS: [(Kind, u32); 29] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -72,6 +74,7 @@ const WEIGHTS: [(Kind, u32); 28] = [
     (CheckpointDue, 25),
     (Ask, 8),
     (AskBoth, 2),
+    (Alone, 3),
     (Plug, 25),
     (Cut, 2),
     (Tick, 50),

@@ -12,9 +12,6 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 const HOUR: i64 = 3_600_000_000_000;
 
-/// Whether the engine can open what was not closed.
-const RECOVERS: bool = false;
-
 /// The world of a seed.
 pub(super) struct Plan {
     pub seed: u64,
@@ -56,13 +53,10 @@ impl Plan {
         };
         // Some things never happen in some runs, so that others come further.
         let rare = [
-            Kind::AskBoth, Kind::Cut, Kind::StepClock, Kind::Close, Kind::Kill, Kind::PowerCut,
+            Kind::AskBoth, Kind::Alone, Kind::Cut, Kind::StepClock, Kind::Close, Kind::Kill, Kind::PowerCut,
             Kind::Trouble, Kind::Late, Kind::Zeroes, Kind::Discard, Kind::Checkpoint, Kind::Flush,
         ];
-        let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
-        if !RECOVERS {
-            never.extend([Kind::Kill, Kind::PowerCut, Kind::Trouble]);
-        }
+        let never = rare.into_iter().filter(|_| random.once_in(3)).collect();
         let depth = random.pick(&[1, 2, 4, 8]);
         Plan { seed, block_size, volumes, journals, settings, clocks, depth, never }
     }

@@ -171,6 +171,7 @@ impl World {
             Kind::CheckpointDue => drop(self.step(side, Device::step_checkpoint)),
             Kind::Ask => self.ask_for_host(side),
             Kind::AskBoth => [side, 1 - side].into_iter().for_each(|at| self.ask_for_host(at)),
+            Kind::Alone => self.resume_alone(side),
             Kind::Plug => self.plug(side),
             Kind::Cut => self.cut_line(random),
             Kind::Tick => self.tick(random),
@@ -284,6 +285,18 @@ impl World {
             }
             Err(e) if matches!(e.kind(), ErrorKind::Invalid | ErrorKind::NoPeer) => {}
             Err(error) => self.check_halt(side, &error),
+        }
+    }
+
+    /// The operator knows that the other device does not serve, and says so.
+    fn resume_alone(&self, side: Side) {
+        if self.serving().is_some() {
+            return;
+        }
+        let Some(device) = self.device(side) else { return };
+        if device.resume_alone().is_ok() {
+            self.tape.event(Sort::Takeover, format_args!("{} serves alone", NAMES[side]));
+            self.tape.count("resumed alone");
         }
     }
 
