@@ -40,6 +40,10 @@ pub(super) enum Kind {
     PowerCut,
     /// The process dies, or the disk fails, in the middle of one of the next operations.
     Trouble,
+    /// From now on the disk says that syncs are done and does nothing.
+    Lie,
+    /// A sector of a log or superblock changes while no process runs.
+    Rot,
 }
 
 /// An action and the numbers that say the rest.
@@ -54,7 +58,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 29] = [
+const WEIGHTS: [(Kind, u32); 31] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -84,6 +88,8 @@ const WEIGHTS: [(Kind, u32); 29] = [
     (Kill, 1),
     (PowerCut, 1),
     (Trouble, 2),
+    (Lie, 1),
+    (Rot, 40),
 ];
 
 /// How many actions a mood lasts.

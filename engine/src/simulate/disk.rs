@@ -91,9 +91,39 @@ impl Disk {
         lock(&self.state).armed = None;
     }
 
-    /// Syncs lie from now on, or no more.
-    pub fn lie(&self, on: bool) {
-        lock(&self.state).lies = on;
+    /// Syncs lie from now on, until the power fails.
+    pub fn lie(&self) {
+        lock(&self.state).lies = true;
+    }
+
+    /// A sector of a log or of the superblock changes: a bit, all of it, or it is another's.
+    /// What it did, if there was anything to change.
+    pub fn rot(&self, random: &mut Random) -> Option<String> {
+        let mut state = lock(&self.state);
+        let fixed = [FileName::OwnLog, FileName::RecvLog, FileName::Superblock];
+        let name = random.pick(&fixed);
+        let file = state.files.iter_mut().find(|f| f.name == name)?;
+        let is_used = |sector: &&[u8]| sector.iter().any(|&byte| byte != 0);
+        let used: Vec<usize> = (0..)
+            .zip(file.volatile.chunks(SECTOR))
+            .filter(|(_, sector)| is_used(sector))
+            .map(|(at, _)| at * SECTOR)
+            .collect();
+        if used.is_empty() {
+            return None;
+        }
+        let (at, from) = (random.pick(&used), random.pick(&used));
+        let how = random.below(3);
+        let bit = random.below(SECTOR * 8);
+        for image in [&mut file.volatile, &mut file.durable] {
+            match how {
+                0 => image[at + bit / 8] ^= 1 << (bit % 8),
+                1 => image[at..at + SECTOR].fill(0),
+                _ => image.copy_within(from..from + SECTOR, at),
+            }
+        }
+        let how = ["has another bit", "is zeros", "is another's"][how];
+        Some(format!("the sector at {at} of {name} of {} {how}", NAMES[self.side]))
     }
 
     /// A process takes the disk into use.
@@ -103,9 +133,12 @@ impl Disk {
         Arc::new(Process { disk: self.clone(), dead: Arc::default(), failed })
     }
 
-    /// The power fails.
-    pub fn cut(&self, leaves: Leaves, random: &mut Random) {
+    /// The power fails; whether anything was lost that had been called durable.
+    pub fn cut(&self, leaves: Leaves, random: &mut Random) -> bool {
         let mut state = lock(&self.state);
+        let lied = std::mem::take(&mut state.lies);
+        // A cache that was never written out is gone as a whole.
+        let leaves = if lied { Leaves::Nothing } else { leaves };
         for file in &mut state.files {
             for (offset, bytes) in std::mem::take(&mut file.pending) {
                 let whole = match leaves {
@@ -121,6 +154,7 @@ impl Disk {
             }
             file.volatile.copy_from_slice(&file.durable);
         }
+        lied
     }
 
     /// What reads would see, past the process and all trouble; `None` if there is no such file.

@@ -7,6 +7,7 @@ use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
+use crate::error::{Error, Kind};
 use crate::journal::lock;
 use crate::queue::Content as Shape;
 use crate::unit::Stamp;
@@ -37,11 +38,47 @@ impl World {
                 *machine.device.borrow_mut() = Some(device);
                 self.check_recovered(side);
             }
-            Err(error) => {
-                let story = format!("{}: {error}", NAMES[side]);
-                self.tape.broken("a device opens again after every crash", story);
+            Err(error) => self.check_refused_opening(side, &error),
+        }
+    }
+
+    /// A device opens again after every crash; what is damaged is refused, and named.
+    fn check_refused_opening(&self, side: Side, error: &Error) {
+        let said = error.to_string();
+        let named = ["own.log", "recv.log", "superblock"].iter().any(|file| said.contains(file));
+        if self.tape.is_faithless() && error.kind() == Kind::Damaged && named {
+            self.tape.event(Sort::Fault, format_args!("{} is refused: {said}", NAMES[side]));
+            self.tape.count("damage refused by name");
+            self.ended.set(true);
+            return;
+        }
+        let story = format!("{}: {said}", NAMES[side]);
+        self.tape.broken("a device opens again after every crash", story);
+    }
+
+    /// What a disk took back after it had called it durable, and the peer has, is noticed by the
+    /// next hello; the device serves nothing and says why.
+    fn check_noticed(&self, side: Side) {
+        for _ in 0..100 {
+            for at in [0, 1] {
+                self.start(at);
+                self.plug(at);
+                while self.control(at) && !self.ended.get() {}
+            }
+            let halted = self.device(side).is_some_and(|d| d.halted.get().is_some());
+            if halted || self.tape.is_refused() {
+                self.tape.count("lost durable records noticed");
+                self.ended.set(true);
+            }
+            if self.ended.get() || self.tape.is_broken() {
+                break;
             }
         }
+        if self.serving() == Some(side) || !self.ended.get() {
+            let story = format!("{} goes on without records that its peer has", NAMES[side]);
+            self.tape.broken("lost durable records are noticed by the next hello", story);
+        }
+        self.ended.set(true);
     }
 
     /// Starts a process that sometimes dies while it starts.
@@ -102,10 +139,33 @@ impl World {
                 let name = NAMES[side];
                 self.tape.event(Sort::Fault, format_args!("the power of {name} fails: {leaves:?}"));
                 self.tape.count("power cuts");
-                machine.disk.cut(leaves, random);
+                if machine.disk.cut(leaves, random) {
+                    self.tape.count("lies that came out");
+                    self.tape.lose_faith();
+                }
             }
         }
         self.end(side);
+    }
+
+    /// The disk at `side` begins to lie.
+    pub fn lie(&self, side: Side) {
+        let name = NAMES[side];
+        self.tape.event(Sort::Fault, format_args!("the disk of {name} lies from now on"));
+        self.machines[side].disk.lie();
+    }
+
+    /// The disk at `side` rots while no process runs on it.
+    pub fn rot(&self, side: Side, random: &mut Random) {
+        let machine = &self.machines[side];
+        if machine.process.borrow().is_some() || self.tape.is_faithless() {
+            return;
+        }
+        if let Some(what) = machine.disk.rot(random) {
+            self.tape.event(Sort::Fault, format_args!("{what}"));
+            self.tape.count("rotten sectors");
+            self.tape.lose_faith();
+        }
     }
 
     pub fn power_cut(&self, side: Side, random: &mut Random) {
@@ -140,13 +200,18 @@ impl World {
         if !process.is_dead() && !halted {
             return;
         }
+        if halted && !process.is_dead() && !process.has_failed() {
+            // It has stopped over what a faithless disk did, and stays so.
+            self.tape.count("stopped over a faithless disk");
+            return self.ended.set(true);
+        }
         // What comes next depends on what has happened, so that it is the same in every replay.
         let mut random = Random::of(self.plan.seed, 3, self.tape.now());
         let fails = process.has_failed() || random.once_in(2);
         if machine.device.borrow().is_none() {
             // It died while it started.
-            if fails {
-                machine.disk.cut(random.pick(&ALL_LEAVES), &mut random);
+            if fails && machine.disk.cut(random.pick(&ALL_LEAVES), &mut random) {
+                self.tape.lose_faith();
             }
             self.tape.count("deaths while starting");
             return self.end(side);
@@ -173,7 +238,10 @@ impl World {
         machine.acked.set(acked);
         // What was received.
         let told = self.machines[1 - side].acked.get();
-        if hi < told {
+        let faithless = self.tape.is_faithless();
+        if hi < told && faithless {
+            machine.must_notice.set(true);
+        } else if hi < told {
             let story = format!("{name} has received up to {hi}, and acknowledged {told}");
             self.tape.broken("what was acknowledged is there", story);
         }
@@ -203,12 +271,20 @@ impl World {
         }
         machine.hi.set(hi);
         machine.received.set(queue.tail());
+        if faithless {
+            machine.final_upto.set(fl.max(hi));
+            let newest = lock(&device.tables).newest_own().max(hi);
+            machine.replays_upto.set(machine.replays_upto.get().map(|bound| bound.min(newest)));
+        }
         // The volume: a prefix at once, or once it is brought to where it stood.
         let mut image = machine.image.borrow_mut();
         image.reset(&self.history.borrow(), fl);
         drop(image);
         if machine.replays_upto.get().is_none() {
             self.check_volume(side, true);
+        }
+        if machine.must_notice.take() {
+            self.check_noticed(side);
         }
     }
 
@@ -243,7 +319,13 @@ impl World {
         for &(stamp, block) in &lost {
             let record = *history.find(block, stamp).expect("just found");
             let peer = self.machines[1 - side].hi.get();
-            let story = if record.promised {
+            let faithless = self.tape.is_faithless();
+            let story = if faithless && stamp <= peer {
+                machine.must_notice.set(true);
+                continue;
+            } else if faithless {
+                continue;
+            } else if record.promised {
                 "was called durable"
             } else if stamp <= peer {
                 "was shipped"

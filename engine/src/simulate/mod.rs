@@ -99,7 +99,7 @@ pub fn run(seed: u64, selection: &Selection, sink: Option<Sink>) -> Outcome {
         let mut moods = Moods::new(seed, plan.never.clone());
         let world = World::new(plan, tape.clone());
         for number in selection.numbers() {
-            if tape.is_broken() {
+            if tape.is_broken() || world.ended.get() {
                 return;
             }
             actions += 1;

@@ -338,7 +338,7 @@ impl World {
 
     /// Hosts are refused for reasons that they know, and sent on or asked to wait.
     pub(super) fn check_refusal(&self, side: Side, error: &Error) {
-        let excused = self.machines[side].may_halt();
+        let excused = self.machines[side].may_halt() || self.tape.is_faithless();
         if !(error.kind().is_retryable() || excused && error.kind() == Kind::Halted) {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("hosts are refused for reasons that they know", story);
@@ -347,7 +347,7 @@ impl World {
 
     /// A device stops for good only if something of its broke.
     pub(super) fn check_halt(&self, side: Side, error: &Error) {
-        if !self.machines[side].may_halt() {
+        if !self.machines[side].may_halt() && !self.tape.is_faithless() {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("a device stops only if something of its broke", story);
         }

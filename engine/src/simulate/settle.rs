@@ -18,7 +18,8 @@ impl World {
         let mut asked = false;
         for round in 0..ROUNDS {
             self.round(round);
-            if self.tape.is_broken() {
+            let given_up = self.tape.is_faithless() && self.tape.is_refused();
+            if self.tape.is_broken() || self.ended.get() || given_up {
                 return;
             }
             if self.is_at_rest() {

@@ -33,12 +33,24 @@ struct State {
     named: BTreeMap<&'static str, u64>,
     sink: Option<Sink>,
     broken: Option<(&'static str, String)>,
+    /// A disk has lied or rotted: what follows from it may be stopped and refused.
+    faithless: bool,
+    /// A connection was refused for it.
+    refused: bool,
 }
 
 impl Tape {
     pub fn new(sink: Option<Sink>) -> Tape {
-        let named = BTreeMap::new();
-        Tape { state: Mutex::new(State { events: 0, sorts: [0; 5], named, sink, broken: None }) }
+        let state = State {
+            events: 0,
+            sorts: [0; 5],
+            named: BTreeMap::new(),
+            sink,
+            broken: None,
+            faithless: false,
+            refused: false,
+        };
+        Tape { state: Mutex::new(state) }
     }
 
     /// Something happened.
@@ -65,6 +77,28 @@ impl Tape {
     /// A promise was broken; the first one stays.
     pub fn broken(&self, promise: &'static str, story: String) {
         lock(&self.state).broken.get_or_insert((promise, story));
+    }
+
+    /// A disk has lied or rotted.
+    pub fn lose_faith(&self) {
+        lock(&self.state).faithless = true;
+    }
+
+    pub fn is_faithless(&self) -> bool {
+        lock(&self.state).faithless
+    }
+
+    /// A device refused its peer: a promise is broken unless a disk was faithless.
+    pub fn refused(&self, promise: &'static str, story: String) {
+        let faithless = self.is_faithless();
+        lock(&self.state).refused = true;
+        if !faithless {
+            self.broken(promise, story);
+        }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        lock(&self.state).refused
     }
 
     pub fn is_broken(&self) -> bool {

@@ -51,8 +51,9 @@ pub(super) struct Machine {
     pub image: RefCell<Image>,
     /// After a crash: N may be ahead of what is reflected, up to here.
     pub replays_upto: Cell<Option<Stamp>>,
-    /// Closed cleanly the last time.
-    pub closed: Cell<bool>,
+    /// Its disk took back what it had called durable, and the peer knows better: the next hello
+    /// must show it.
+    pub must_notice: Cell<bool>,
 }
 
 impl Machine {
@@ -75,7 +76,7 @@ impl Machine {
             final_upto: Cell::default(),
             image: RefCell::new(Image::new(plan.blocks())),
             replays_upto: Cell::default(),
-            closed: Cell::new(true),
+            must_notice: Cell::default(),
         }
     }
 
@@ -106,6 +107,8 @@ pub(super) struct World {
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
+    /// The run has come to its end: a device has stopped and said why.
+    pub ended: Cell<bool>,
 }
 
 impl World {
@@ -118,6 +121,7 @@ impl World {
             seen: Cell::default(),
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
+            ended: Cell::default(),
             plan,
             tape,
         };
@@ -181,6 +185,8 @@ impl World {
             Kind::Kill => self.crash(side, None),
             Kind::PowerCut => self.power_cut(side, random),
             Kind::Trouble => self.trouble(side, random),
+            Kind::Lie => self.lie(side),
+            Kind::Rot => self.rot(side, random),
         }
         self.check_one_serves();
         [0, 1].into_iter().for_each(|side| self.bury(side));
@@ -374,7 +380,7 @@ impl World {
                 && error.kind() == ErrorKind::Protocol
             {
                 let story = format!("{}: {error}", NAMES[side]);
-                tape.broken("devices that keep the rules understand each other", story);
+                tape.refused("devices that keep the rules understand each other", story);
             }
         }));
     }
