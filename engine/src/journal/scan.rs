@@ -366,7 +366,8 @@ impl Reader<'_> {
                 let bytes = CHUNK.min((until - at) / PAGE * PAGE);
                 self.storage.read(self.file, at, &mut chunk[..bytes as usize])?;
                 let pages = chunk[..bytes as usize].chunks(PAGE as usize);
-                for (offset, page) in (at..).step_by(PAGE as usize).zip(pages) {
+                let pages = (at..).step_by(PAGE as usize).zip(pages);
+                for (offset, page) in pages.filter(|(_, page)| Header::is_likely(page)) {
                     match Header::decode(page, self.block_size) {
                         Ok(Some(header)) if expected.is_ours(&header, offset) => found(&header),
                         _ => {}
