@@ -292,17 +292,19 @@ impl Reader<'_> {
         let mut used = 0;
         while !clean || expected.sequence <= expected.last {
             let skipped = self.length.saturating_sub(offset);
-            let found = match self.batch_at(offset, expected)? {
-                Ok(found) => found,
-                Err(here) => match self.batch_at(0, expected)? {
-                    // A batch that did not fit before the end went to the beginning.
-                    Ok(found) if offset > 0 && found.bytes > skipped => {
-                        used += skipped;
-                        found
-                    }
-                    _ => return Ok(here.map_or(End::Clean, |reason| End::Torn(offset, reason))),
-                },
+            // A batch that did not fit before the end went to the beginning. What stands here may
+            // then be what an earlier recovery cut off: of the same number, but an older opening.
+            let fits = |found: &Found| found.bytes <= skipped;
+            let wrapped = if offset > 0 { self.batch_at(0, expected)?.ok() } else { None };
+            let found = match (self.batch_at(offset, expected)?, wrapped.filter(|w| !fits(w))) {
+                (Ok(here), Some(wrapped)) if here.header.opened < wrapped.header.opened => wrapped,
+                (Ok(here), _) => here,
+                (Err(_), Some(wrapped)) => wrapped,
+                (Err(here), None) => {
+                    return Ok(here.map_or(End::Clean, |reason| End::Torn(offset, reason)));
+                }
             };
+            used += if found.offset < offset { skipped } else { 0 };
             used += found.bytes;
             if used > self.length {
                 let reason = "the batch lies over the oldest that is held";
