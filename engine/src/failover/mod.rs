@@ -125,7 +125,8 @@ impl Device {
             failover.session = None;
             failover.peer.take()
         };
-        if was.is_some() {
+        // What is refused never stood, and the owner must know why all the same.
+        if was.is_some() || why.kind() == Kind::Protocol {
             self.tell(&Event::Disconnected(why));
         }
         self.bell.ring();

@@ -310,11 +310,9 @@ impl Storage for Process {
         let trouble = self.operate(state, &[Trouble::Death, Trouble::BadSync])?;
         let name = NAMES[self.disk.side];
         self.disk.tape.event(Sort::Disk, format_args!("{name} syncs {file}"));
-        if state.lies {
-            return Ok(());
-        }
         let (file, random) = (&mut state.files[at], &mut state.random);
-        for (offset, bytes) in std::mem::take(&mut file.pending) {
+        let covered = if state.lies { Vec::new() } else { std::mem::take(&mut file.pending) };
+        for (offset, bytes) in covered {
             // A sync that fails has covered what it liked, and what it has not may come later.
             match trouble.is_none() || random.once_in(2) {
                 true => file.durable[offset..offset + bytes.len()].copy_from_slice(&bytes),
