@@ -18,8 +18,8 @@ pub use report::Report;
 
 use afterimage::device::geometry_of;
 use afterimage::error::{Error, Result};
-use afterimage::format::batch::Log;
 use afterimage::format::PAGE;
+use afterimage::format::batch::Log;
 use afterimage::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock, VOLUMES_OFFSET};
 use afterimage::storage::{Directory, FileName, Storage};
 use afterimage::superblock::read_copies;

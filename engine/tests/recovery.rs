@@ -311,7 +311,10 @@ fn nothing_may_be_missing_after_a_close_or_a_fence() {
         world.crash(B, Cut::Kill);
         world.acts(&[Write(A, 0, 1), Flush(A), Write(A, 1, 2), Close(A)]);
         world.disks[A].rot(FileName::OwnLog, 8192 + within, &[0xff]);
-        damage(&world.disks[A], &["own.log", if within < 4096 { "records 2 to 2" } else { "own:2" }]);
+        damage(
+            &world.disks[A],
+            &["own.log", if within < 4096 { "records 2 to 2" } else { "own:2" }],
+        );
     }
     // So is the last one of a device that has sent a prototype.
     let mut world = World::new();
@@ -337,7 +340,15 @@ fn a_received_record_that_was_acknowledged_and_checkpointed_is_missed() {
 #[test]
 fn either_copy_of_the_superblock_will_do() {
     let mut world = World::new();
-    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Reflect(A), Checkpoint(A), Write(A, 1, 2), Flush(A)]);
+    world.acts(&[
+        Write(A, 0, 1),
+        Flush(A),
+        Carry,
+        Reflect(A),
+        Checkpoint(A),
+        Write(A, 1, 2),
+        Flush(A),
+    ]);
     world.crash(A, Cut::Synced);
     for copy in [0, 1] {
         let disk = world.disks[A].copy();

@@ -248,7 +248,9 @@ impl World {
             if self.devices[at].is_none() {
                 self.open(at)?;
             }
-            if self.vouch && let Err(refused) = self.device(at).resume_alone() {
+            if self.vouch
+                && let Err(refused) = self.device(at).resume_alone()
+            {
                 let kinds = [Kind::Fenced, Kind::NotProven, Kind::NotReady, Kind::Halted];
                 assert!(kinds.contains(&refused.kind()), "{refused}");
             }
@@ -330,4 +332,3 @@ impl World {
         Ok(())
     }
 }
-

@@ -1,0 +1,119 @@
+//! What the simulator found, each made small: a run of its own never comes by the same way twice.
+#![cfg(not(loom))]
+
+mod common;
+
+use afterimage::event::Event;
+use afterimage::limits::Settings;
+use afterimage::link::{Line, memory_link};
+use common::crash::Cut;
+use common::world::Act::*;
+use common::world::World;
+use common::{A, Action, B, ManualClock, Pair, Spec, Step::*, X};
+use std::sync::{Arc, Mutex};
+
+/// As soon as it has heard the peer's hello a device ships, and data may arrive before its own
+/// hello does. The receiver dropped it as an unknown connection's, missed it, and gave the
+/// connection up; and so on for ever where the data lane is the faster one.
+#[test]
+fn records_that_come_before_the_hello_wait_for_it() {
+    let mut pair = Pair::new();
+    pair.write(A, X, 1);
+    pair.step(A, Commit);
+    let (end_a, end_b) = memory_link(Line::default(), pair.clocks[A].clone());
+    pair.devices[A].connect(Arc::new(end_a)).unwrap();
+    pair.devices[B].connect(Arc::new(end_b)).unwrap();
+    pair.steps(A, &[Control, Ship]);
+    assert!(!pair.step(B, Receive), "B has not heard who ships");
+    pair.write(A, X, 2);
+    pair.steps(A, &[Commit, Ship]);
+    pair.step(B, Control);
+    assert!(pair.step(B, Receive));
+    assert!(pair.devices.iter().all(|device| device.status().connected));
+    assert_eq!(pair.devices[B].status().hi, pair.devices[A].status().hi.max(pair.oracle.records[1].stamp));
+    pair.drain();
+}
+
+/// A refused peer never became one, so nobody was told why there was no connection.
+#[test]
+fn a_refused_hello_is_told_of() {
+    let spec = |block_size| Spec { block_size, ..Spec::default() };
+    let pair = Pair::with(spec(4096));
+    let other = Pair::with(spec(512));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    pair.devices[A].on_event(Box::new(move |event| {
+        if let Event::Disconnected(why) = event {
+            tell.lock().unwrap().push(why.to_string());
+        }
+    }));
+    let (end_a, end_b) = memory_link(Line::default(), Arc::new(ManualClock::default()));
+    pair.devices[A].connect(Arc::new(end_a)).unwrap();
+    other.devices[B].connect(Arc::new(end_b)).unwrap();
+    assert!(pair.devices[A].step_control().unwrap());
+    let told = told.lock().unwrap();
+    assert!(told.len() == 1 && told[0].contains("block size is 4096 here and 512 there"), "{told:?}");
+}
+
+/// At the opening the queue had taken in all records, and the ring only the first batch, when the
+/// room was reckoned: hosts were let in far beyond it, and a batch was placed over a live one.
+#[test]
+fn a_reopened_journal_is_as_full_as_it_was() {
+    let mut pair = Pair::with(Spec { block_size: 512, volumes: vec![64], ..Spec::default() });
+    pair.hold_ships(true);
+    for value in 1..9 {
+        pair.write(A, X, value);
+        pair.step(A, Commit);
+    }
+    for at in [A, B] {
+        pair.devices[at].close().unwrap();
+    }
+    let free = |pair: &Pair| pair.devices[A].status().own_free_places;
+    let before = free(&pair);
+    let open = |pair: &mut Pair, at: usize| {
+        let (disk, clock) = (pair.spec.storages[at].clone(), pair.clocks[at].clone());
+        let settings = pair.spec.settings.clone();
+        pair.devices[at] = afterimage::Device::open(disk, clock, settings).unwrap();
+    };
+    [A, B].into_iter().for_each(|at| open(&mut pair, at));
+    assert!(free(&pair) <= before, "{} places, {before} before", free(&pair));
+    pair.connect();
+    for n in 0..64 {
+        pair.submit(A, 0, Action::Write(n..n + 1, 100 + n));
+    }
+    pair.step(A, Commit);
+    pair.hold_ships(false);
+    pair.drain();
+}
+
+/// A batch torn off the log's end by a power cut is cut. When the next one did not fit behind and
+/// went to the beginning, the next recovery found the old one first, of the same number.
+#[test]
+fn a_batch_cut_before_the_end_does_not_rise_beside_one_at_the_beginning() {
+    let mut world = World::with(4, Settings::default());
+    // Up to where a batch of one record fits and one of many does not.
+    let bytes = 4 * 36_864;
+    let room = 3 * 8192;
+    for n in 0..(bytes - room) / 8192 {
+        world.acts(&[Write(A, n % 8, n as u8 + 1), Flush(A), Carry, Reflect(A), Checkpoint(A)]);
+        world.acts(&[Reflect(B), Checkpoint(B), Carry, Checkpoint(A)]);
+    }
+    world.acts(&[Write(A, 0, 100), Flush(A)]);
+    // Of this batch a part survives: its header, perhaps.
+    world.acts(&[Write(A, 1, 101)]);
+    world.disks[A].die_at(world.disks[A].calls() + 2);
+    assert!(world.device(A).step_commit().is_err());
+    world.crash(A, Cut::All);
+    world.disks[A].rot(afterimage::storage::FileName::OwnLog, bytes - room + 8192 + 4096, &[7]);
+    world.history.pop();
+    world.open(A).unwrap();
+    world.meet();
+    for n in 0..40 {
+        world.acts(&[Write(A, n % 8, 150 + n as u8)]);
+    }
+    world.acts(&[Flush(A)]);
+    world.crash(A, Cut::Synced);
+    world.open(A).unwrap();
+    world.meet();
+    world.finale().unwrap();
+}
