@@ -59,6 +59,21 @@ impl World {
     /// What a disk took back after it had called it durable, and the peer has, is noticed by the
     /// next hello; the device serves nothing and says why.
     fn check_noticed(&self, side: Side) {
+        // The peer may have forgotten, too, and then it ships again.
+        self.start(1 - side);
+        let (Some(device), Some(peer)) = (self.device(side), self.device(1 - side)) else { return };
+        let (known, acked) = {
+            let tables = lock(&peer.tables);
+            (tables.hi, tables.acked)
+        };
+        let mut taken = self.machines[side].taken_back.take();
+        let missing = lock(&device.tables).hi < acked || taken.iter().any(|t| t.0 <= known);
+        taken.retain(|t| t.0 > known);
+        self.history.borrow_mut().lose(&taken);
+        self.recount();
+        if !missing || self.ended.get() {
+            return;
+        }
         for _ in 0..100 {
             for at in [0, 1] {
                 self.start(at);
@@ -322,6 +337,7 @@ impl World {
             let faithless = self.tape.is_faithless();
             let story = if faithless && stamp <= peer {
                 machine.must_notice.set(true);
+                machine.taken_back.borrow_mut().push((stamp, block));
                 continue;
             } else if faithless {
                 continue;
@@ -348,6 +364,9 @@ impl World {
                 }
             }
         }
+        // What the peer has is history all the same.
+        let peer = self.machines[1 - side].hi.get();
+        let lost: Vec<_> = lost.into_iter().filter(|l| l.0 > peer).collect();
         history.lose(&lost);
         machine.published.set(queue.tail());
         let mut unpromised = machine.unpromised.borrow_mut();

@@ -51,9 +51,11 @@ pub(super) struct Machine {
     pub image: RefCell<Image>,
     /// After a crash: N may be ahead of what is reflected, up to here.
     pub replays_upto: Cell<Option<Stamp>>,
-    /// Its disk took back what it had called durable, and the peer knows better: the next hello
-    /// must show it.
+    /// Its disk took back what it had called durable, and the peer may know better: then the next
+    /// hello must show it.
     pub must_notice: Cell<bool>,
+    /// Own records among that.
+    pub taken_back: RefCell<Vec<(Stamp, usize)>>,
 }
 
 impl Machine {
@@ -77,6 +79,7 @@ impl Machine {
             image: RefCell::new(Image::new(plan.blocks())),
             replays_upto: Cell::default(),
             must_notice: Cell::default(),
+            taken_back: RefCell::default(),
         }
     }
 
@@ -296,7 +299,8 @@ impl World {
 
     /// The operator knows that the other device does not serve, and says so.
     fn resume_alone(&self, side: Side) {
-        if self.serving().is_some() {
+        // Nobody can know that of a device whose disk forgets.
+        if self.serving().is_some() || self.tape.is_faithless() {
             return;
         }
         let Some(device) = self.device(side) else { return };
