@@ -4,11 +4,7 @@
 mod common;
 
 use afterimage::event::Event;
-use afterimage::limits::Settings;
 use afterimage::link::{Line, memory_link};
-use common::crash::Cut;
-use common::world::Act::*;
-use common::world::World;
 use common::{A, Action, B, ManualClock, Pair, Spec, Step::*, X};
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +26,10 @@ fn records_that_come_before_the_hello_wait_for_it() {
     pair.step(B, Control);
     assert!(pair.step(B, Receive));
     assert!(pair.devices.iter().all(|device| device.status().connected));
-    assert_eq!(pair.devices[B].status().hi, pair.devices[A].status().hi.max(pair.oracle.records[1].stamp));
+    assert_eq!(
+        pair.devices[B].status().hi,
+        pair.devices[A].status().hi.max(pair.oracle.records[1].stamp)
+    );
     pair.drain();
 }
 
@@ -52,7 +51,10 @@ fn a_refused_hello_is_told_of() {
     other.devices[B].connect(Arc::new(end_b)).unwrap();
     assert!(pair.devices[A].step_control().unwrap());
     let told = told.lock().unwrap();
-    assert!(told.len() == 1 && told[0].contains("block size is 4096 here and 512 there"), "{told:?}");
+    assert!(
+        told.len() == 1 && told[0].contains("block size is 4096 here and 512 there"),
+        "{told:?}"
+    );
 }
 
 /// At the opening the queue had taken in all records, and the ring only the first batch, when the
@@ -84,36 +86,4 @@ fn a_reopened_journal_is_as_full_as_it_was() {
     pair.step(A, Commit);
     pair.hold_ships(false);
     pair.drain();
-}
-
-/// A batch torn off the log's end by a power cut is cut. When the next one did not fit behind and
-/// went to the beginning, the next recovery found the old one first, of the same number.
-#[test]
-fn a_batch_cut_before_the_end_does_not_rise_beside_one_at_the_beginning() {
-    let mut world = World::with(4, Settings::default());
-    // Up to where a batch of one record fits and one of many does not.
-    let bytes = 4 * 36_864;
-    let room = 3 * 8192;
-    for n in 0..(bytes - room) / 8192 {
-        world.acts(&[Write(A, n % 8, n as u8 + 1), Flush(A), Carry, Reflect(A), Checkpoint(A)]);
-        world.acts(&[Reflect(B), Checkpoint(B), Carry, Checkpoint(A)]);
-    }
-    world.acts(&[Write(A, 0, 100), Flush(A)]);
-    // Of this batch a part survives: its header, perhaps.
-    world.acts(&[Write(A, 1, 101)]);
-    world.disks[A].die_at(world.disks[A].calls() + 2);
-    assert!(world.device(A).step_commit().is_err());
-    world.crash(A, Cut::All);
-    world.disks[A].rot(afterimage::storage::FileName::OwnLog, bytes - room + 8192 + 4096, &[7]);
-    world.history.pop();
-    world.open(A).unwrap();
-    world.meet();
-    for n in 0..40 {
-        world.acts(&[Write(A, n % 8, 150 + n as u8)]);
-    }
-    world.acts(&[Flush(A)]);
-    world.crash(A, Cut::Synced);
-    world.open(A).unwrap();
-    world.meet();
-    world.finale().unwrap();
 }

@@ -70,12 +70,7 @@ pub(super) struct Process {
 
 impl Disk {
     pub fn new(side: Side, tape: Arc<Tape>) -> Disk {
-        let state = State {
-            files: Vec::new(),
-            armed: None,
-            lies: false,
-            random: Random::new(0),
-        };
+        let state = State { files: Vec::new(), armed: None, lies: false, random: Random::new(0) };
         Disk { side, tape, state: Mutex::new(state) }
     }
 
@@ -233,7 +228,9 @@ impl Process {
         }
         file.volatile[offset..offset + bytes.len()].copy_from_slice(&bytes);
         file.pending.push((offset, bytes));
-        self.disk.tape.event(Sort::Disk, format_args!("{device} {what} {name} {length} at {offset}"));
+        self.disk
+            .tape
+            .event(Sort::Disk, format_args!("{device} {what} {name} {length} at {offset}"));
         match trouble {
             None => Ok(()),
             Some(Trouble::Death) => Err(gone()),
@@ -267,7 +264,9 @@ impl Storage for Process {
             let pending = Vec::new();
             state.files.push(File { name: file, fill, volatile, durable, pending });
         }
-        self.disk.tape.event(Sort::Disk, format_args!("{} makes {file} {length}", NAMES[self.disk.side]));
+        self.disk
+            .tape
+            .event(Sort::Disk, format_args!("{} makes {file} {length}", NAMES[self.disk.side]));
         match trouble {
             None => Ok(()),
             Some(Trouble::Full) => Err(io::Error::new(ErrorKind::StorageFull, "simulated")),

@@ -30,6 +30,8 @@ pub(super) struct Asked {
     /// Of the volume.
     pub sectors: Range<u64>,
     pub fua: bool,
+    /// Of a tenure that is over.
+    pub late: bool,
     /// Newest stamp that anybody had seen when it was issued.
     pub seen: Stamp,
     /// For a read: the same for each of its blocks.
@@ -77,11 +79,26 @@ impl World {
         };
         let name = NAMES[side];
         let of = format_args!("{volume}:{}+{}", sectors.start, sectors.end - sectors.start);
-        let more = if late { " late" } else if fua { " fua" } else { "" };
-        self.tape.event(Sort::Host, format_args!("{name} #{number} {what:?} {of} at {time:?}{more}"));
+        let more = if late {
+            " late"
+        } else if fua {
+            " fua"
+        } else {
+            ""
+        };
+        self.tape
+            .event(Sort::Host, format_args!("{name} #{number} {what:?} {of} at {time:?}{more}"));
         let behind = device.own.journal.queue.tail();
         let mut asked = Asked {
-            number, what, volume, sectors, fua, seen, floors, behind,
+            number,
+            what,
+            volume,
+            sectors,
+            fua,
+            late,
+            seen,
+            floors,
+            behind,
             records: Vec::new(),
             ticket: None,
         };
@@ -100,7 +117,12 @@ impl World {
         }
     }
 
-    fn submit(&self, session: &Session, asked: &Asked, time: Option<u64>) -> crate::error::Result<Ticket> {
+    fn submit(
+        &self,
+        session: &Session,
+        asked: &Asked,
+        time: Option<u64>,
+    ) -> crate::error::Result<Ticket> {
         let bytes = (asked.sectors.end - asked.sectors.start) * SECTOR as u64;
         let mut data = Vec::new();
         let slices;
@@ -240,6 +262,10 @@ impl World {
     fn done(&self, side: Side, asked: &Asked, done: Completion) {
         let (name, number) = (NAMES[side], asked.number);
         self.tape.event(Sort::Host, format_args!("{name} #{number} done {:?}", done.stamp));
+        if asked.late {
+            let story = format!("{name} #{number} was taken");
+            self.tape.broken("commands of a tenure that is over are refused", story);
+        }
         if done.remote_blocks > 0 {
             self.tape.count("answers from the other device");
         }
@@ -277,7 +303,10 @@ impl World {
     pub(super) fn expected(&self, asked: &Asked, block: usize, before: Content) -> Content {
         let value: Value = if asked.what == What::Write { asked.number } else { 0 };
         let first = self.plan.place(block);
-        let (from, to) = (self.place(asked.volume, asked.sectors.start), self.place(asked.volume, asked.sectors.end));
+        let (from, to) = (
+            self.place(asked.volume, asked.sectors.start),
+            self.place(asked.volume, asked.sectors.end),
+        );
         let mut content = before;
         for (k, now) in content.iter_mut().enumerate().take(self.plan.block_sectors() as usize) {
             if (from..to).contains(&(first + k)) {

@@ -180,6 +180,7 @@ impl World {
             self.tape.event(Sort::Fault, format_args!("{what}"));
             self.tape.count("rotten sectors");
             self.tape.lose_faith();
+            machine.rotten.set(true);
         }
     }
 
@@ -270,7 +271,12 @@ impl World {
                 // The one before the first that is there.
                 Some(first) if first <= fl => {
                     let before = |o: &&(Stamp, Side, usize)| o.0 < first && o.1 != side;
-                    history.after(Stamp::ZERO).iter().filter(before).next_back().map_or(Stamp::ZERO, |o| o.0)
+                    history
+                        .after(Stamp::ZERO)
+                        .iter()
+                        .filter(before)
+                        .next_back()
+                        .map_or(Stamp::ZERO, |o| o.0)
                 }
                 _ => after,
             }
@@ -286,7 +292,7 @@ impl World {
         }
         machine.hi.set(hi);
         machine.received.set(queue.tail());
-        if faithless {
+        if faithless && !machine.rotten.get() {
             machine.final_upto.set(fl.max(hi));
             let newest = lock(&device.tables).newest_own().max(hi);
             machine.replays_upto.set(machine.replays_upto.get().map(|bound| bound.min(newest)));
@@ -295,10 +301,10 @@ impl World {
         let mut image = machine.image.borrow_mut();
         image.reset(&self.history.borrow(), fl);
         drop(image);
-        if machine.replays_upto.get().is_none() {
+        if machine.replays_upto.get().is_none() && !self.ended.get() {
             self.check_volume(side, true);
         }
-        if machine.must_notice.take() {
+        if machine.must_notice.take() && !self.ended.get() {
             self.check_noticed(side);
         }
     }
@@ -317,7 +323,8 @@ impl World {
             let history = self.history.borrow();
             let known = history.find(block, record.stamp).filter(|r| r.by == side);
             if known.map(|r| &r.content) != content.as_ref().ok() {
-                let story = format!("{name} finds {} with {content:?}, known is {known:?}", record.stamp);
+                let story =
+                    format!("{name} finds {} with {content:?}, known is {known:?}", record.stamp);
                 self.tape.broken("nothing is there that nobody wrote", story);
             }
             there.push((record.stamp, position, block));
@@ -326,8 +333,7 @@ impl World {
         let mut history = self.history.borrow_mut();
         let is_lost = |stamp: Stamp| there.binary_search_by_key(&stamp, |t| t.0).is_err();
         let own = history.after(kept_upto).iter().filter(|o| o.1 == side);
-        let lost: Vec<(Stamp, usize)> =
-            own.filter(|o| is_lost(o.0)).map(|o| (o.0, o.2)).collect();
+        let lost: Vec<(Stamp, usize)> = own.filter(|o| is_lost(o.0)).map(|o| (o.0, o.2)).collect();
         if !lost.is_empty() {
             self.tape.count("crashes that lost a tail");
         }
@@ -345,7 +351,9 @@ impl World {
                 "was called durable"
             } else if stamp <= peer {
                 "was shipped"
-            } else if stamp <= self.machines[0].image.borrow().at || stamp <= self.machines[1].image.borrow().at {
+            } else if stamp <= self.machines[0].image.borrow().at
+                || stamp <= self.machines[1].image.borrow().at
+            {
                 "is in a normal volume"
             } else {
                 continue;
@@ -354,12 +362,15 @@ impl World {
             self.tape.broken("nothing acknowledged as durable is lost", story);
         }
         // Of what was completed, only a tail: what was issued after a completion goes with it.
-        let first = lost.iter().filter_map(|&(s, b)| history.find(b, s)?.visible_at.map(|at| (at, s)));
+        let first =
+            lost.iter().filter_map(|&(s, b)| history.find(b, s)?.visible_at.map(|at| (at, s)));
         if let Some((at, gone)) = first.min() {
             for &(stamp, _, block) in &there {
                 let Some(record) = history.find(block, stamp) else { continue };
                 if history.issued[record.request as usize] > at {
-                    let story = format!("{name} lost {gone} and kept {stamp}, issued after it was completed");
+                    let story = format!(
+                        "{name} lost {gone} and kept {stamp}, issued after it was completed"
+                    );
                     self.tape.broken("of volatile completions only a tail is lost", story);
                 }
             }
@@ -367,6 +378,11 @@ impl World {
         // What the peer has is history all the same.
         let peer = self.machines[1 - side].hi.get();
         let lost: Vec<_> = lost.into_iter().filter(|l| l.0 > peer).collect();
+        if machine.rotten.get() && !lost.is_empty() && !machine.must_notice.get() {
+            // Rot in the last batch looks like a tail that was never synced: nothing can tell.
+            self.tape.count("rot taken for a torn tail");
+            self.ended.set(true);
+        }
         history.lose(&lost);
         machine.published.set(queue.tail());
         let mut unpromised = machine.unpromised.borrow_mut();

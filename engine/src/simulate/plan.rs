@@ -2,8 +2,8 @@
 //! everything meets everything.
 
 use super::action::Kind;
-use super::random::Random;
 use super::payload::SECTOR;
+use super::random::Random;
 use crate::format::superblock::VolumeSpec;
 use crate::limits::{Durability, Geometry, Settings};
 use crate::unit::Block;
@@ -53,8 +53,19 @@ impl Plan {
         };
         // Some things never happen in some runs, so that others come further.
         let rare = [
-            Kind::AskBoth, Kind::Alone, Kind::Cut, Kind::StepClock, Kind::Close, Kind::Kill, Kind::PowerCut,
-            Kind::Trouble, Kind::Late, Kind::Zeroes, Kind::Discard, Kind::Checkpoint, Kind::Flush,
+            Kind::AskBoth,
+            Kind::Alone,
+            Kind::Cut,
+            Kind::StepClock,
+            Kind::Close,
+            Kind::Kill,
+            Kind::PowerCut,
+            Kind::Trouble,
+            Kind::Late,
+            Kind::Zeroes,
+            Kind::Discard,
+            Kind::Checkpoint,
+            Kind::Flush,
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // What ends a run early happens in few of them.

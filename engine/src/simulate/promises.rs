@@ -52,11 +52,18 @@ impl World {
         machine.unsettled_positions.borrow_mut().extend(left);
     }
 
-    fn publish(&self, side: Side, device: &crate::Device, record: queue::Record, asked: &mut Asked) {
+    fn publish(
+        &self,
+        side: Side,
+        device: &crate::Device,
+        record: queue::Record,
+        asked: &mut Asked,
+    ) {
         let (name, number, stamp) = (NAMES[side], asked.number, record.stamp);
         let block = self.plan.index(record.block);
         let broken = |promise, story: String| {
-            self.tape.broken(promise, format!("{name} #{number} at block {}: {story}", record.block));
+            self.tape
+                .broken(promise, format!("{name} #{number} at block {}: {story}", record.block));
         };
         let content = match self.read_record(record.content == Shape::Data, block, |buf| {
             device.own.read(&record, buf).is_ok_and(|read| read)
@@ -67,7 +74,10 @@ impl World {
         let mut history = self.history.borrow_mut();
         if stamp <= asked.seen {
             let seen = asked.seen;
-            broken("a write is newer than what was seen before it", format!("{stamp}, seen: {seen}"));
+            broken(
+                "a write is newer than what was seen before it",
+                format!("{stamp}, seen: {seen}"),
+            );
         }
         if history.has(stamp) {
             broken("stamps are unique", format!("{stamp}"));
@@ -94,7 +104,11 @@ impl World {
         self.machines[side].unpromised.borrow_mut().push_back((record.position, stamp, block));
         let request = asked.number;
         history.insert(Record {
-            stamp, by: side, request, block, content,
+            stamp,
+            by: side,
+            request,
+            block,
+            content,
             visible_at: None,
             promised: false,
         });
@@ -165,7 +179,9 @@ impl World {
                 let sector = &buffer[(place - from) * SECTOR..][..SECTOR];
                 match payload::value(sector, place) {
                     Ok(value) => content[place - first] = value,
-                    Err(story) => return self.tape.broken(promise, format!("{name} #{number}: {story}")),
+                    Err(story) => {
+                        return self.tape.broken(promise, format!("{name} #{number}: {story}"));
+                    }
                 }
             }
             let within = wanted.start - first..wanted.end - first;
@@ -178,7 +194,10 @@ impl World {
                     Some(record) => Some(record.stamp),
                     None if floor == Stamp::ZERO && same(&[0; SECTORS_MAX]) => None,
                     None => {
-                        let newest: Vec<_> = history.of(block)[since..].iter().map(|r| (r.stamp, r.content)).collect();
+                        let newest: Vec<_> = history.of(block)[since..]
+                            .iter()
+                            .map(|r| (r.stamp, r.content))
+                            .collect();
                         let block = self.plan.block(block);
                         drop(history);
                         return self.tape.broken(promise, format!(
@@ -292,8 +311,11 @@ impl World {
         for block in blocks {
             let found = self.normal(side, block);
             if found.as_ref() != Ok(&image.blocks[block]) {
-                let (name, at, expected) = (NAMES[side], self.plan.block(block), &image.blocks[block]);
-                let story = format!("N of {name} at {reflected}: block {at} holds {found:?}, not {expected:?}");
+                let (name, at, expected) =
+                    (NAMES[side], self.plan.block(block), &image.blocks[block]);
+                let story = format!(
+                    "N of {name} at {reflected}: block {at} holds {found:?}, not {expected:?}"
+                );
                 return self.tape.broken("N is at every moment a prefix of the history", story);
             }
         }
@@ -330,7 +352,8 @@ impl World {
             };
             if !holds {
                 let (name, stamp) = (NAMES[side], newest.stamp);
-                let story = format!("{name} finds block {block} at {location:?}, its newest is {stamp}");
+                let story =
+                    format!("{name} finds block {block} at {location:?}, its newest is {stamp}");
                 self.tape.broken("a takeover takes everything over", story);
             }
         }

@@ -61,9 +61,14 @@ impl World {
         let rests = |side: usize| {
             let Some(device) = self.device(side) else { return false };
             let owes = device.step_sequence() > 0 || lock(&device.tables).unreflected() > 0;
-            let news = [crate::link::Lane::Data, crate::link::Lane::Control]
-                .into_iter()
-                .any(|lane| self.machines[side].wire.borrow().as_ref().is_none_or(|w| w.has_news(side, lane)));
+            let news =
+                [crate::link::Lane::Data, crate::link::Lane::Control].into_iter().any(|lane| {
+                    self.machines[side]
+                        .wire
+                        .borrow()
+                        .as_ref()
+                        .is_none_or(|w| w.has_news(side, lane))
+                });
             let connected = lock(&device.failover).peer().is_some();
             connected && !owes && !news && self.machines[side].asked.borrow().is_empty()
         };

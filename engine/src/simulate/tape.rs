@@ -106,7 +106,9 @@ impl Tape {
     }
 
     /// Takes what the run came to: events, by sort, by name, and the broken promise.
-    pub fn end(&self) -> (u64, [u64; 5], BTreeMap<&'static str, u64>, Option<(&'static str, String)>) {
+    pub fn end(
+        &self,
+    ) -> (u64, [u64; 5], BTreeMap<&'static str, u64>, Option<(&'static str, String)>) {
         let mut state = lock(&self.state);
         state.sink = None;
         (state.events, state.sorts, std::mem::take(&mut state.named), state.broken.take())

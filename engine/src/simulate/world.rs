@@ -56,6 +56,8 @@ pub(super) struct Machine {
     pub must_notice: Cell<bool>,
     /// Own records among that.
     pub taken_back: RefCell<Vec<(Stamp, usize)>>,
+    /// Its disk has rotted.
+    pub rotten: Cell<bool>,
 }
 
 impl Machine {
@@ -79,6 +81,7 @@ impl Machine {
             image: RefCell::new(Image::new(plan.blocks())),
             replays_upto: Cell::default(),
             must_notice: Cell::default(),
+            rotten: Cell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -369,8 +372,12 @@ impl World {
             return;
         }
         let troubles = [
-            Trouble::Death, Trouble::Death, Trouble::Death,
-            Trouble::BadWrite, Trouble::BadSync, Trouble::Full,
+            Trouble::Death,
+            Trouble::Death,
+            Trouble::Death,
+            Trouble::BadWrite,
+            Trouble::BadSync,
+            Trouble::Full,
         ];
         let (after, trouble) = (random.within(0..12), random.pick(&troubles));
         self.machines[side].disk.arm(after, trouble, random.next());
