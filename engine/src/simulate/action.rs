@@ -214,8 +214,8 @@ mod tests {
     #[test]
     fn an_action_depends_on_seed_and_number_only() {
         let (mut straight, mut jumping) = (Moods::new(7, vec![]), Moods::new(7, vec![]));
-        let all: Vec<Kind> = (0..1000).map(|n| straight.action(n).kind).collect();
-        assert!([999, 3, 500, 64].iter().all(|&n| jumping.action(n).kind == all[n as usize]));
-        assert!(WEIGHTS.iter().all(|(kind, _)| *kind >= Trouble || all.contains(kind)), "{all:?}");
+        let all: Vec<Kind> = (0..50_000).map(|n| straight.action(n).kind).collect();
+        assert!([49_999, 3, 500, 64].iter().all(|&n| jumping.action(n).kind == all[n as usize]));
+        assert!(WEIGHTS.iter().all(|(kind, _)| all.contains(kind)), "something never happens");
     }
 }
