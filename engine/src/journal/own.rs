@@ -49,6 +49,7 @@ struct Writer {
 }
 
 impl OwnLog {
+    /// An empty log that promises no place before [`OwnLog::adopt_batches`].
     pub fn new(
         superblock: &Superblock,
         geometry: &Geometry,
@@ -57,7 +58,7 @@ impl OwnLog {
     ) -> OwnLog {
         let journal = Journal::new(superblock, geometry, Log::Own, opened, storage);
         let first = journal.queue.tail();
-        let own = OwnLog {
+        OwnLog {
             payloads: Payloads::new(journal.queue.places()),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
@@ -74,9 +75,7 @@ impl OwnLog {
             failed: OnceLock::new(),
             wanted: AtomicU64::new(0),
             journal,
-        };
-        own.refresh_limit(&lock(&own.writer));
-        own
+        }
     }
 
     fn refresh_limit(&self, w: &Writer) {
@@ -88,10 +87,11 @@ impl OwnLog {
         self.journal.queue.receive(record)
     }
 
-    /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, found: &Found, last: Position) {
+    /// Takes the batches found in the log at opening, each with the highest position that a record
+    /// of it was adopted at. Only now places are promised: what was promised stays so.
+    pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
         let mut w = lock(&self.writer);
-        w.tail.adopt(found, last);
+        batches.iter().zip(last).for_each(|(found, &last)| w.tail.adopt(found, last));
         let Writer { gather, fresh, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
