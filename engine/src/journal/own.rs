@@ -30,11 +30,8 @@ pub(crate) struct OwnLog {
     /// To sleep on, for the even and the odd commits: they change when one of them has ended, or
     /// when the other kind has and it is their turn to lead.
     ended: [FutexWord; 2],
-    /// The position behind the last that a commit has collected.
-    collected: AtomicU64,
-    /// How many records the last commit had, and the last two together.
-    last: AtomicU64,
-    recent: AtomicU64,
+    /// Where the tail will be once everyone whom the last commit served has come back.
+    expected: AtomicU64,
     failed: OnceLock<Error>,
     /// The highest round that somebody polls for.
     wanted: AtomicU64,
@@ -62,9 +59,7 @@ impl OwnLog {
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
             ended: [FutexWord::new(0), FutexWord::new(0)],
-            collected: AtomicU64::new(first),
-            last: AtomicU64::new(0),
-            recent: AtomicU64::new(0),
+            expected: AtomicU64::new(first),
             failed: OnceLock::new(),
             wanted: AtomicU64::new(0),
             journal,
@@ -188,11 +183,11 @@ impl OwnLog {
         }
     }
 
-    /// Waits for as many records as the last two commits had, while they keep coming: those whom
-    /// the last one served are on their way back, those of the one before are waiting now.
+    /// Waits, while records keep coming, for as many as the last commit had: those whom it served
+    /// are on their way back, and those who came meanwhile are here.
     fn linger(&self) {
         let queue = &self.journal.queue;
-        let target = self.collected.load(Ordering::Acquire) + self.recent.load(Ordering::Acquire);
+        let target = self.expected.load(Ordering::Acquire);
         let (mut before, mut idle) = (queue.tail(), 0);
         while before < target && idle < LINGER_YIELDS {
             std::thread::yield_now();
@@ -247,9 +242,6 @@ impl OwnLog {
         let mut fresh = std::mem::take(&mut w.fresh);
         fresh.clear();
         w.gather.run(&journal.queue, &mut fresh);
-        self.collected.store(w.gather.collected(), Ordering::Release);
-        let last = self.last.swap(fresh.len() as u64, Ordering::AcqRel);
-        self.recent.store(last + fresh.len() as u64, Ordering::Release);
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
             // The data is in the log's pages: whoever reads from now on finds it there.
@@ -270,6 +262,7 @@ impl OwnLog {
         if outcome.is_ok() {
             fresh.iter().for_each(|&position| journal.queue.set_durable(position));
         }
+        self.expected.store(journal.queue.tail() + fresh.len() as u64, Ordering::Release);
         w.fresh = fresh;
         outcome
     }
