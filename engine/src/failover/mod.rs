@@ -74,13 +74,13 @@ impl Failover {
         self.session.is_some()
     }
 
-    /// Whether this end has said hello and not heard one.
-    pub fn is_connecting(&self) -> bool {
-        self.session.is_some() && self.peer.is_none()
-    }
-
     pub fn peer(&self) -> Option<Peer> {
         self.peer
+    }
+
+    /// Whether hello has been said and not been heard.
+    pub fn awaits_hello(&self) -> bool {
+        self.session.is_some() && self.peer.is_none()
     }
 
     /// A number not used before by this device, nor likely by another life of it.

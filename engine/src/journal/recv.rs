@@ -25,6 +25,7 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl RecvLog {
+    /// An empty log that promises no place before [`RecvLog::adopt_batches`].
     pub fn new(
         superblock: &Superblock,
         geometry: &Geometry,
@@ -44,11 +45,11 @@ impl RecvLog {
         self.journal.queue.receive(record)
     }
 
-    /// Takes the batches found in the log at opening, each with its records' highest position.
-    /// Only then is it known how much room there is, and the peer may get credit.
-    pub fn adopt_batches<'a>(&self, batches: impl Iterator<Item = (&'a Found, Position)>) {
+    /// Takes the batches found in the log at opening, each with the highest position that a record
+    /// of it was adopted at. Only now places are promised: what was promised stays so.
+    pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
         let mut tail = lock(&self.tail);
-        batches.for_each(|(found, last)| tail.adopt(found, last));
+        batches.iter().zip(last).for_each(|(found, &last)| tail.adopt(found, last));
         self.refresh_limit(&tail);
     }
 
