@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::format::frame::{Frame, Hello};
 use crate::journal::lock;
 use crate::link::{Lane, Link};
+use crate::weaken::{Clause, holds};
 use std::sync::{Arc, PoisonError};
 
 impl Device {
@@ -87,12 +88,17 @@ impl Device {
                 ));
             }
             // The sender forgets its window and goes on after what the peer has.
-            let records = self.advance_acked(&mut tables, hello.hi);
-            tables.sent = hello.hi;
-            tables.shipped = tables.acked_index;
-            tables.allowed = tables.acked_index + hello.credit;
-            tables.trim();
-            records
+            if holds(Clause::Hello) {
+                let records = self.advance_acked(&mut tables, hello.hi);
+                tables.sent = hello.hi;
+                tables.shipped = tables.acked_index;
+                tables.allowed = tables.acked_index + hello.credit;
+                tables.trim();
+                records
+            } else {
+                tables.allowed = tables.allowed.max(hello.credit);
+                Vec::new()
+            }
         };
         lock(&self.failover).peer = Some(Peer { nonce: hello.nonce });
         self.tell(&Event::Connected);

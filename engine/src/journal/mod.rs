@@ -20,6 +20,7 @@ use crate::limits::{Durability, Geometry};
 use crate::queue::{Content, NO_PLACE, Queue, Record};
 use crate::storage::{FileName, Storage};
 use crate::unit::{Position, Stamp};
+use crate::weaken::{Clause, holds};
 use ring::Ring;
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -131,7 +132,11 @@ impl Journal {
 
     /// Makes every batch written so far durable.
     fn sync(&self, tail: &mut Tail, durability: Durability) -> Result<()> {
-        if durability == Durability::Never {
+        let clause = match self.identity.log {
+            Log::Own => Clause::FlushSync,
+            Log::Recv => Clause::ReceiveSync,
+        };
+        if durability == Durability::Never || !holds(clause) {
             return Ok(());
         }
         let synced = self.storage.sync(self.file);
