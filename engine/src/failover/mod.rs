@@ -1,5 +1,6 @@
 //! Above the flow: who serves. Connections (`hello`), giving the host up (`fence`), and taking
-//! it over (`takeover`); the flow below does not know who is primary.
+//! it over (`takeover`), serving again after a restart (`resume`, decided in `decide`); the flow below
+//! does not know who is primary.
 //!
 //! | this device | peer's request arrives | does |
 //! |---|---|---|
@@ -11,10 +12,13 @@
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
+pub mod decide;
 mod fence;
 mod hello;
+mod resume;
 mod takeover;
 
+pub use resume::Policy;
 pub use takeover::Takeover;
 
 use crate::device::Device;

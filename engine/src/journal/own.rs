@@ -5,6 +5,7 @@
 //! meanwhile. Waking a thread costs more than a write, so a single writer wakes nobody.
 
 use super::payload::Payloads;
+use super::scan::Found;
 use super::{Journal, Tail, lock};
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::Log;
@@ -48,14 +49,19 @@ struct Writer {
 }
 
 impl OwnLog {
-    pub fn new(superblock: &Superblock, geometry: &Geometry, storage: Arc<dyn Storage>) -> OwnLog {
-        let journal = Journal::new(superblock, geometry, Log::Own, storage);
+    pub fn new(
+        superblock: &Superblock,
+        geometry: &Geometry,
+        opened: u64,
+        storage: Arc<dyn Storage>,
+    ) -> OwnLog {
+        let journal = Journal::new(superblock, geometry, Log::Own, opened, storage);
         let first = journal.queue.tail();
         let own = OwnLog {
             payloads: Payloads::new(journal.queue.places()),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
-                tail: Tail::new(&superblock.own, geometry),
+                tail: Tail::new(&superblock.own, geometry, opened),
                 fresh: Vec::new(),
             }),
             led: AtomicBool::new(false),
@@ -83,9 +89,9 @@ impl OwnLog {
     }
 
     /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, offset: u64, bytes: u64, rows: u64, last: Position) {
+    pub fn adopt_batch(&self, found: &Found, last: Position) {
         let mut w = lock(&self.writer);
-        w.tail.ring.adopt(offset, bytes, rows, last);
+        w.tail.adopt(found, last);
         let Writer { gather, fresh, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
@@ -108,6 +114,16 @@ impl OwnLog {
         let boarding = self.payloads.boarding(data);
         let outcome = self.journal.queue.insert_with(clk, epoch, write, &boarding);
         (outcome, boarding.take_back())
+    }
+
+    /// Makes every batch in the log durable, also where commits do not.
+    pub fn sync(&self) -> Result<()> {
+        self.journal.sync_all(&mut lock(&self.writer).tail)
+    }
+
+    /// The highest log sequence number known durable.
+    pub fn synced(&self) -> u64 {
+        lock(&self.writer).tail.synced
     }
 
     /// Copies a record's data, from memory or from the log. `false`: it has been freed meanwhile.

@@ -1,5 +1,6 @@
 //! The received log: what the peer shipped, durable before it is acknowledged (R6; S1502).
 
+use super::scan::Found;
 use super::{Journal, Tail, lock};
 use crate::error::{Error, Kind, Result};
 use crate::format::Row;
@@ -24,9 +25,15 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl RecvLog {
-    pub fn new(superblock: &Superblock, geometry: &Geometry, storage: Arc<dyn Storage>) -> RecvLog {
-        let journal = Journal::new(superblock, geometry, Log::Recv, storage);
-        let recv = RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry)) };
+    pub fn new(
+        superblock: &Superblock,
+        geometry: &Geometry,
+        opened: u64,
+        storage: Arc<dyn Storage>,
+    ) -> RecvLog {
+        let journal = Journal::new(superblock, geometry, Log::Recv, opened, storage);
+        let recv =
+            RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) };
         recv.refresh_limit(&lock(&recv.tail));
         recv
     }
@@ -41,10 +48,15 @@ impl RecvLog {
     }
 
     /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, offset: u64, bytes: u64, rows: u64, last: Position) {
+    pub fn adopt_batch(&self, found: &Found, last: Position) {
         let mut tail = lock(&self.tail);
-        tail.ring.adopt(offset, bytes, rows, last);
+        tail.adopt(found, last);
         self.refresh_limit(&tail);
+    }
+
+    /// Makes every batch in the log durable, also where appending does not.
+    pub fn sync(&self) -> Result<()> {
+        self.journal.sync_all(&mut lock(&self.tail))
     }
 
     /// Makes `arrivals` durable, in their order, and publishes them; the first follows
