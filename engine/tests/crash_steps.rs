@@ -104,7 +104,7 @@ fn a_death_at_every_step_loses_nothing_that_was_promised() {
 #[test]
 fn both_devices_die_again_and_again() {
     let mut deaths = 0;
-    for seed in 0..400u64 {
+    for seed in 0..250u64 {
         let mut random = Random::new(seed);
         let victim = random.within(0..2) as usize;
         let call = random.within(0..60);
@@ -138,5 +138,5 @@ fn both_devices_die_again_and_again() {
             }
         }
     }
-    assert!(deaths > 800, "only {deaths} deaths");
+    assert!(deaths > 500, "only {deaths} deaths");
 }

@@ -72,6 +72,11 @@ impl Failover {
         self.peer
     }
 
+    /// Whether hello has been said and not been heard.
+    pub fn awaits_hello(&self) -> bool {
+        self.session.is_some() && self.peer.is_none()
+    }
+
     /// A number not used before by this device, nor likely by another life of it.
     fn nonce(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
