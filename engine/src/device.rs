@@ -25,6 +25,7 @@ use crate::storage::{Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::prototype::Debt;
+use crate::weaken::{Clause, holds};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ impl Device {
         let tables = logs.rebuild(&superblock, &own, &recv)?;
         let recovery = logs.recovery(&file, &own, &recv);
         drop(logs);
-        if !superblock.clean {
+        if !superblock.clean && holds(Clause::RecoverySync) {
             own.sync()?;
             recv.sync()?;
         }

@@ -39,6 +39,7 @@ pub mod format;
 pub mod journal;
 pub mod limits;
 pub mod link;
+mod moment;
 pub mod queue;
 pub mod request;
 #[cfg(feature = "simulate")]
@@ -49,5 +50,9 @@ pub mod sync;
 pub mod table;
 pub mod threads;
 pub mod unit;
+#[cfg(feature = "weaken")]
+pub mod weaken;
+#[cfg(not(feature = "weaken"))]
+mod weaken;
 
 pub use device::Device;

@@ -7,9 +7,11 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
 use crate::journal::lock;
+use crate::limits::Durability;
 use crate::link::Lane;
 use crate::table::prototype::newest_per_block;
 use crate::unit::{Position, Stamp};
+use crate::weaken::{self, Clause, holds};
 
 /// How far a requested tenure may lie ahead of the next one here: further than any number of
 /// unanswered requests, not so far that one garbled request uses up all numbers.
@@ -32,7 +34,7 @@ impl Device {
             let what = format!("the peer asks for tenure {epoch} where {next} would be the next");
             return Err(Error::new(Kind::Protocol, what));
         }
-        let grant = epoch.max(next);
+        let grant = if holds(Clause::GrantRises) { epoch.max(next) } else { epoch };
         let clk = self.clk_stamp();
         let r = self.fence(grant)?;
         self.tell(&Event::Fenced { epoch: grant });
@@ -43,18 +45,23 @@ impl Device {
     /// durable, `fenced` durable. Returns R, newest first, from which now, and not before, the
     /// prototype may be made (R4).
     fn fence(&self, grant: u64) -> Result<Vec<Position>> {
-        let horizon = self.close_admission();
-        self.lead_round(self.own.round_wanted(), false)?;
+        let horizon = if holds(Clause::Fence) { self.close_admission() } else { 0 };
+        match holds(Clause::LogSyncBeforePrototype) {
+            true => self.lead_round(self.own.round_wanted(), false)?,
+            false => drop(self.own.try_round(Durability::Never)?),
+        }
         let synced = self.own.synced();
-        let fenced = lock(&self.superblock).update(|s| {
-            s.fenced = true;
-            s.epoch = grant;
-            // What the prototype promises is never taken for a torn tail.
-            s.own.durable = s.own.durable.max(synced);
-        });
-        fenced.map_err(|e| self.halt(e))?;
+        if holds(Clause::FencedDurable) {
+            let fenced = lock(&self.superblock).update(|s| {
+                s.fenced = true;
+                s.epoch = grant;
+                // What the prototype promises is never taken for a torn tail.
+                s.own.durable = s.own.durable.max(synced);
+            });
+            fenced.map_err(|e| self.halt(e))?;
+        }
         self.drop_debt();
-        debug_assert!(self.clk.epoch() == 0 && self.debt().is_none(), "I3: fenced");
+        debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
         self.bell.ring();
         let mut tables = lock(&self.tables);
@@ -67,7 +74,11 @@ impl Device {
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
         tables.granted = grant;
         let r = tables.own.newest_first(tables.acked_index);
-        Ok(r.map(|(_, position)| position).collect())
+        let r = r.map(|(_, position)| position);
+        match holds(Clause::NewestPerBlock) {
+            true => Ok(r.collect()),
+            false => Ok(weaken::oldest_per_block(&self.own.journal.queue, r)),
+        }
     }
 
     /// Closes admission and waits for what was being admitted; everything below the position
@@ -96,7 +107,8 @@ impl Device {
     fn send_prototype(&self, nonce: u64, grant: u64, clk: Stamp, r: &[Position]) -> Result<()> {
         let queue = &self.own.journal.queue;
         let total = r.len() as u64;
-        let newest = newest_per_block(r.iter().copied(), |position| queue.is_newest(position));
+        let is_newest = |p| queue.is_newest(p) || !holds(Clause::NewestPerBlock);
+        let newest = newest_per_block(r.iter().copied(), is_newest);
         // Held: what frees records is acknowledgements, and they wait in this lane behind us.
         let mut entries = newest.map(|position| queue.record(position)).map(|r| (r.block, r.stamp));
         let mut first = 0;
@@ -116,8 +128,12 @@ impl Device {
 impl Failover {
     /// Crossing requests: the lower device id wins (R5), and whoever asked here is told.
     fn yields_to(&mut self, device: u64) -> bool {
-        if self.request.is_some() && self.device < device {
+        let crossing = self.request.is_some() && holds(Clause::CrossingRequests);
+        if crossing && self.device < device {
             return false;
+        }
+        if !holds(Clause::CrossingRequests) {
+            return true;
         }
         if self.request.take().is_some() {
             self.outcome = Some(Err(lost()));

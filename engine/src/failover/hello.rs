@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::format::frame::{Frame, Hello};
 use crate::journal::lock;
 use crate::link::{Lane, Link};
+use crate::weaken::{Clause, holds};
 use std::sync::{Arc, PoisonError};
 
 impl Device {
@@ -67,12 +68,17 @@ impl Device {
         let records = {
             let mut tables = lock(&self.tables);
             // The sender forgets its window and goes on after what the peer has.
-            let records = self.advance_acked(&mut tables, hello.hi);
-            tables.sent = hello.hi;
-            tables.shipped = tables.acked_index;
-            tables.allowed = tables.acked_index + hello.credit;
-            tables.trim();
-            records
+            if holds(Clause::Hello) {
+                let records = self.advance_acked(&mut tables, hello.hi);
+                tables.sent = hello.hi;
+                tables.shipped = tables.acked_index;
+                tables.allowed = tables.acked_index + hello.credit;
+                tables.trim();
+                records
+            } else {
+                tables.allowed = tables.allowed.max(hello.credit);
+                Vec::new()
+            }
         };
         match decision {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),

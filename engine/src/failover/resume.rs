@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::journal::lock;
 use crate::sync::Ordering;
 use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
 
 /// What a device does by itself after a restart; durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Device {
     pub(super) fn here(&self) -> Here {
         let caught_up = {
             let tables = lock(&self.tables);
-            tables.hi >= tables.need
+            tables.hi >= tables.need || !holds(Clause::AskAgain)
         };
         let serving = self.clk.epoch() != 0;
         let asking = lock(&self.failover).is_asking();
@@ -99,7 +100,8 @@ impl Device {
             [own, tables.reflected, tables.acked, tables.hi, tables.need, heard]
         };
         let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
-        self.open_admission(epoch, of_tenure.map(|stamp| stamp.time).max().unwrap_or(0));
+        let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
+        self.open_admission(epoch, if holds(Clause::ClockRecovery) { newest } else { 0 });
     }
 
     /// Tells that it serves what it held before.

@@ -10,6 +10,7 @@ use crate::link::Lane;
 use crate::sync::Ordering;
 use crate::table::prototype::Debt;
 use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -137,7 +138,7 @@ impl Device {
                 return Ok(());
             };
             let have = request.debt.entries();
-            if grant <= epoch || first != have {
+            if grant <= epoch && holds(Clause::GrantRises) || first != have {
                 return Err(Error::new(
                     Kind::Protocol,
                     format!(
@@ -162,22 +163,27 @@ impl Device {
     fn serve_under(&self, grant: u64, debt: Debt, requested_at: u64) -> Result<()> {
         let _one = lock(&self.role);
         let hi = lock(&self.tables).hi;
-        let debt = debt.merge(hi, grant);
+        let filter = holds(Clause::PrototypeFilter);
+        let debt = debt.merge(if filter { hi } else { Stamp::ZERO }, grant);
         let need = debt.need();
         // Durable before the first command is served under it.
-        let stored = lock(&self.superblock).update(|s| {
-            s.epoch = grant;
-            s.need = need;
-            s.fenced = false;
-        });
-        stored.map_err(|e| self.halt(e))?;
+        if holds(Clause::TenureDurable) {
+            let stored = lock(&self.superblock).update(|s| {
+                s.epoch = grant;
+                s.need = need;
+                s.fenced = false;
+            });
+            stored.map_err(|e| self.halt(e))?;
+        }
         let debt = Arc::new(debt);
         let owed_blocks = {
             let mut tables = lock(&self.tables);
             tables.need = need;
             tables.granted = 0;
             // What has arrived since `hi` was read is owed no more.
-            debt.pay(tables.hi);
+            if filter {
+                debt.pay(tables.hi);
+            }
             let catching_up = tables.hi < need;
             assert!(catching_up != debt.is_empty(), "I5: hi >= need exactly if nothing is owed");
             let owed_blocks = debt.len();
@@ -187,6 +193,9 @@ impl Device {
             owed_blocks
         };
         // Own stamps of this tenure are above every other by their epoch alone.
+        if !holds(Clause::Fence) {
+            self.clk.close();
+        }
         self.open_admission(grant, 0);
         let ready_at = self.clock.monotonic();
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };

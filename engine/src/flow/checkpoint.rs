@@ -5,7 +5,9 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::event::Event;
 use crate::journal::lock;
+use crate::moment::{Moment, moment};
 use crate::unit::{Position, Stamp};
+use crate::weaken::{Clause, holds};
 
 impl Device {
     /// Makes a checkpoint if one is due: enough was reflected, or enough time has passed, or a
@@ -59,8 +61,12 @@ impl Device {
             tables.since_checkpoint = 0;
             (tables.reflected, tables.hi, tables.acked)
         };
-        self.volumes.sync().map_err(|e| self.halt(e))?;
-        let own_freed = self.own_freeable(fl.min(acked));
+        moment(Moment::Checkpointing);
+        if holds(Clause::CheckpointSync) {
+            self.volumes.sync().map_err(|e| self.halt(e))?;
+        }
+        let held = holds(Clause::HeldUntilAcknowledged);
+        let own_freed = self.own_freeable(if held { fl.min(acked) } else { fl });
         let recv_freed = self.recv_freeable(fl);
         let own = self.own.state_without(own_freed);
         let recv = self.recv.state_without(recv_freed);
@@ -72,6 +78,7 @@ impl Device {
             s.recv = recv;
         });
         stored.map_err(|e| self.halt(e))?;
+        moment(Moment::Checkpointed);
         // Only now: what is freed here is written over soon, and the superblock no longer needs it.
         self.own.free(own_freed);
         let more_credit = recv_freed > self.recv.journal.queue.freed();

@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::journal::lock;
 use crate::sync::Ordering;
+use crate::weaken::{Clause, holds};
 
 impl Device {
     /// Waits for a commit, leading it if nobody else does.
@@ -50,7 +51,8 @@ impl Device {
     pub(crate) fn sequence(&self, tables: &mut super::Tables) {
         let queue = &self.own.journal.queue;
         let mut out = Vec::new();
-        tables.sequencer.take(queue, &self.clk, |p| queue.is_durable(p), &mut out);
+        let ready = |p| queue.is_durable(p) || !holds(Clause::ShipBound);
+        tables.sequencer.take(queue, &self.clk, ready, &mut out);
         for (stamp, position) in out {
             tables.own.push(stamp, position);
         }

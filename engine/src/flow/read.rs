@@ -6,10 +6,12 @@ use crate::format::frame::Frame;
 use crate::format::{Row, data_checksum};
 use crate::journal::lock;
 use crate::link::Lane;
+use crate::moment::{Moment, moment};
 use crate::queue::{Content, Token};
 use crate::request::Completion;
 use crate::table::location::{Location, locate};
 use crate::unit::Block;
+use crate::weaken::{Clause, holds};
 use std::collections::HashMap;
 
 /// Remote reads under way, by id.
@@ -51,6 +53,7 @@ impl Device {
         match self.clk.epoch() {
             now if now == epoch => Ok(()),
             0 => Err(self.not_serving()),
+            _ if !holds(Clause::Tenure) => Ok(()),
             now => {
                 let what =
                     format!("a command of tenure {epoch}, which is over: tenure {now} is open");
@@ -79,11 +82,12 @@ impl Device {
             };
             let (newest_own, own_token) = own.newest(block);
             let (newest_recv, recv_token) = recv.newest(block);
+            moment(Moment::Located);
             let copied = match locate(newest_own, newest_recv, owed) {
                 Location::Remote => return Ok(Fetched::Away(own_token)),
                 Location::Own(record) => {
                     // What a read shows is sealed before it is seen (R2).
-                    if record.stamp.epoch == self.clk.epoch() {
+                    if record.stamp.epoch == self.clk.epoch() && holds(Clause::SealRead) {
                         self.clk.raise(record.stamp.time);
                     }
                     self.own.read(&record, buf)?
@@ -186,7 +190,7 @@ impl Device {
     pub(crate) fn serve_read(&self, epoch: u64, id: u64, block: Block) -> Result<()> {
         let acked = {
             let tables = lock(&self.tables);
-            if tables.granted != epoch {
+            if tables.granted != epoch && holds(Clause::ReadTenure) {
                 return Ok(());
             }
             tables.acked
@@ -268,6 +272,11 @@ impl ReadState {
             device.check_tenure(epoch)?;
             match device.answer(&read)? {
                 None => waiting.push(read),
+                Some(Reply::NotPending) if !holds(Clause::LookAgain) => {
+                    let mut stale = vec![0; device.geometry.block_size as usize];
+                    device.volumes.read(read.block, &mut stale)?;
+                    self.copy(device, read.block, &stale);
+                }
                 Some(Reply::NotPending) => self.block(device, epoch, read.block)?,
                 Some(Reply::Data(data)) => {
                     completion.remote_blocks += 1;

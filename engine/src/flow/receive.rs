@@ -9,8 +9,10 @@ use crate::format::frame::{Frame, Shipped};
 use crate::journal::lock;
 use crate::journal::recv::Arrival;
 use crate::link::Lane;
+use crate::moment::{Moment, moment};
 use crate::table::prototype::Debt;
 use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
 
 /// Most bytes taken from the link in one step: one sync for all of them.
 const RECEIVE_BYTES_MAX: usize = 4 << 20;
@@ -79,7 +81,8 @@ impl Device {
                 // What is new follows what came last; first after a hello, the peer may begin
                 // with what is here already (R6).
                 let first = begun != session && last <= newest;
-                if stamp <= last || stamp > newest && last != newest && !first {
+                let gap = stamp > newest && last != newest && !first;
+                if stamp <= last || gap && holds(Clause::ShipChain) {
                     let what = format!("the peer ships {stamp} behind {last}, {newest} came last");
                     return Err(Error::new(Kind::Protocol, what));
                 }
@@ -112,6 +115,7 @@ impl Device {
                 _ => self.halt(e),
             })?;
             debug_assert!(records.last().map(|r| r.stamp) == Some(newest), "I8: hi is durable");
+            moment(Moment::Received);
             let caught_up = {
                 let mut tables = lock(&self.tables);
                 for record in &records {
@@ -158,7 +162,7 @@ impl Device {
             return broken(format!("record {} has less than a block of data", row.stamp));
         };
         *data = rest;
-        if row.stamp <= newest {
+        if row.stamp <= newest && holds(Clause::ReceiveOnce) {
             return Ok(newest); // a duplicate: acknowledged, otherwise ignored
         }
         if !self.volumes.contains(row.block) {

@@ -7,9 +7,11 @@
 use crate::device::Device;
 use crate::error::Result;
 use crate::journal::lock;
+use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::sync::Ordering;
 use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
 use std::io::IoSlice;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,7 +64,9 @@ impl Device {
         if taken.is_empty() {
             return Ok(0);
         }
+        moment(Moment::Reflecting);
         self.write_newest(&taken, &mut buffer).map_err(|e| self.halt(e))?;
+        moment(Moment::Reflected);
         for (log, record) in &taken {
             match log {
                 Log::Own => self.own.journal.queue.set_reflected(record.position),
@@ -84,7 +88,8 @@ impl Device {
     fn oldest_reflectable(&self, most: usize) -> (Vec<(Log, Record)>, Stamp, u64, u64) {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
-        let limit = if tables.hi >= tables.need { Stamp::MAX } else { tables.hi };
+        let owed = tables.hi < tables.need && holds(Clause::OnePathInOrder);
+        let limit = if owed { tables.hi } else { Stamp::MAX };
         let (mut own, mut recv) = (tables.own_reflected, tables.recv_reflected);
         let mut taken = Vec::new();
         let mut upto = Stamp::ZERO;

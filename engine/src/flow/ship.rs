@@ -6,8 +6,10 @@ use crate::format::Row;
 use crate::format::frame::{ShipBuilder, Shipped};
 use crate::journal::lock;
 use crate::link::Lane;
+use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
 
 /// Records on their way into a frame.
 struct Batch {
@@ -49,6 +51,7 @@ impl Device {
             assert!(read, "I8: an unacknowledged record was freed");
         }
         let count = records.len();
+        moment(Moment::Shipping);
         match link.send(Lane::Data, frame.finish()) {
             Ok(()) => Ok(count),
             Err(error) if error.kind() == Kind::NoPeer => {
@@ -78,7 +81,8 @@ impl Device {
         let session = self.session_nonce()?;
         self.sequence(&mut tables);
         let most = self.batch_records_max();
-        let end = tables.own.end().min(tables.allowed).min(tables.shipped + most);
+        let allowed = if holds(Clause::Credit) { tables.allowed } else { u64::MAX };
+        let end = tables.own.end().min(allowed).min(tables.shipped + most);
         let last = tables.own.end();
         let more = !tables.sequencer.is_empty();
         let mut records = Vec::new();
@@ -86,7 +90,8 @@ impl Device {
         for index in tables.shipped..end {
             let (stamp, position) = tables.own.get(index).expect("unsent entries are kept");
             let record = queue.record(position);
-            debug_assert!(record.stamp == stamp && queue.is_durable(position), "I8");
+            debug_assert!(record.stamp == stamp, "I8");
+            debug_assert!(queue.is_durable(position) || !holds(Clause::ShipBound), "I8");
             // Only what is newer than the record itself counts (R10).
             let newest = queue.newest(record.block).0.map(|r| r.stamp);
             shipped.push(Shipped {
@@ -99,7 +104,7 @@ impl Device {
         let previous = tables.sent;
         tables.sent = records.last()?.stamp;
         tables.shipped = end;
-        debug_assert!(tables.shipped <= tables.allowed, "I9: within the receiver's credit");
+        debug_assert!(tables.shipped <= allowed, "I9: within the receiver's credit");
         Some(Batch { session, records, shipped, previous, granted: tables.granted })
     }
 }

@@ -12,6 +12,7 @@ use crate::queue::{Content, Insert, NewRecord, NewWrite, Token};
 use crate::request::{Completion, Request};
 use crate::sync::{AtomicU64, Ordering};
 use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
 use std::collections::{HashSet, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
@@ -176,7 +177,9 @@ impl WriteState {
             match self.insert(device, epoch) {
                 Insert::Published { stamp, .. } => {
                     // Completion seals: the clock rises before anyone can know (R2).
-                    device.clk.raise(stamp.time);
+                    if holds(Clause::SealCompletion) {
+                        device.clk.raise(stamp.time);
+                    }
                     completion.stamp = Some(stamp);
                     if let Some(since) = self.full_since {
                         completion.waited_ns += device.clock.monotonic().saturating_sub(since);

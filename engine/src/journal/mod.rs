@@ -20,6 +20,7 @@ use crate::limits::{Durability, Geometry};
 use crate::queue::{Content, NO_PLACE, Queue, Record};
 use crate::storage::{FileName, Storage};
 use crate::unit::{Position, Stamp};
+use crate::weaken::{Clause, holds};
 use ring::Ring;
 use scan::Found;
 use std::io::IoSlice;
@@ -134,7 +135,11 @@ impl Journal {
 
     /// Makes every batch written so far durable.
     fn sync(&self, tail: &mut Tail, durability: Durability) -> Result<()> {
-        if durability == Durability::Never {
+        let clause = match self.identity.log {
+            Log::Own => Clause::FlushSync,
+            Log::Recv => Clause::ReceiveSync,
+        };
+        if durability == Durability::Never || !holds(clause) {
             return Ok(());
         }
         self.sync_all(tail)

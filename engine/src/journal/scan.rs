@@ -17,6 +17,7 @@ use crate::format::superblock::{LogState, Superblock};
 use crate::format::{PAGE, data_checksum};
 use crate::storage::{FileName, Storage};
 use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
 use std::collections::HashMap;
 use std::io;
 
@@ -129,7 +130,12 @@ pub fn scan(
     };
     let mut expected = Expected::new(superblock, log);
     let tail = state.tail_offset;
+    let clause = match log {
+        Log::Own => Clause::SequenceCut,
+        Log::Recv => Clause::Chain,
+    };
     scan.end = reader.walk(&mut expected, tail, superblock.clean, &mut scan.batches)?;
+    while !holds(clause) && reader.leap(&mut expected, superblock, &mut scan.batches)? {}
     let end = scan.batches.last().map_or(tail, |last| last.offset + last.bytes);
     let wrapped = scan.batches.iter().any(|batch| batch.offset < tail);
     let mut newest_end = 0;
@@ -148,8 +154,8 @@ pub fn scan(
     }
     let dead = dead_upto(superblock, log);
     let mut data = Vec::new();
-    for k in 0..scan.batches.len() {
-        let batch = &scan.batches[k];
+    let mut k = 0;
+    while let Some(batch) = scan.batches.get(k) {
         let durable = batch.end() - 1 <= scan.synced;
         let upto = if durable && verify == Verify::Live { dead } else { Stamp::ZERO };
         let bad = reader.bad_data(batch, upto, &mut data)?;
@@ -157,10 +163,15 @@ pub fn scan(
         if durable {
             scan.damages.extend(bad);
         } else if let Some(Damage { offset, what, .. }) = bad.into_iter().next() {
+            if !holds(clause) {
+                scan.batches.remove(k);
+                continue;
+            }
             scan.end = End::Torn(offset, what);
             scan.batches.truncate(k);
             break;
         }
+        k += 1;
     }
     if let Some(last) = scan.batches.last() {
         (scan.next_sequence, scan.end_offset) = (last.end(), last.offset + last.bytes);
@@ -225,7 +236,7 @@ impl Expected {
     /// What keeps a batch of this log from being the next; `None`: it is.
     fn refuses(&self, header: &Header) -> Option<String> {
         let Header { sequence, opened, synced, previous, .. } = *header;
-        if opened < self.opened {
+        if opened < self.opened && holds(Clause::Incarnation) {
             let newer = self.opened;
             return Some(format!("a batch of opening {opened} cannot follow one of {newer}"));
         }
@@ -316,6 +327,29 @@ impl Reader<'_> {
             batches.push(found);
         }
         Ok(End::Clean)
+    }
+
+    /// Goes on behind a gap, as nobody must: for a weakened rule only.
+    fn leap(
+        &self,
+        expected: &mut Expected,
+        superblock: &Superblock,
+        batches: &mut Vec<Found>,
+    ) -> io::Result<bool> {
+        let mut next: Option<Header> = None;
+        let all = Run { tail: 0, end: 0, wrapped: false };
+        self.beyond(expected, all, &mut |_| {}, |header| {
+            let further = header.sequence > expected.sequence && header.opened >= expected.opened;
+            if further && next.as_ref().is_none_or(|n| header.sequence < n.sequence) {
+                next = Some(header.clone());
+            }
+        })?;
+        let Some(next) = next else { return Ok(false) };
+        expected.sequence = next.sequence;
+        expected.previous = (next.previous != Stamp::ZERO).then_some(next.previous);
+        let before = batches.len();
+        self.walk(expected, next.offset, superblock.clean, batches)?;
+        Ok(batches.len() > before)
     }
 
     /// The batch at `offset` if it is the next one; otherwise what stands there instead, if it is

@@ -51,8 +51,10 @@ pub use clk::Clk;
 pub use order::{Gather, Sequencer};
 pub use record::{Cargo, Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 
+use crate::moment::{Moment, moment};
 use crate::sync::{AtomicU64, Ordering::*, fence};
 use crate::unit::{Block, Position, Stamp};
+use crate::weaken::{Clause, holds};
 use crossbeam_utils::CachePadded;
 
 const MEMBER: u64 = 0;
@@ -237,6 +239,7 @@ impl Queue {
                 // Consecutive within a request, unique among requests of one time.
                 sequence: (first & 0x7fff_ffff) as u32,
             };
+            moment(Moment::Reserved);
             self.fill(first, stamp, write);
             cargo.board(first);
             match self.link_all(first, stamp, write) {
@@ -287,7 +290,7 @@ impl Queue {
     fn reserve(&self, count: u64) -> Option<Position> {
         let mut tail = self.tail.load(Relaxed);
         loop {
-            if tail + count > self.limit.load(Acquire) {
+            if tail + count > self.limit.load(Acquire) && holds(Clause::PlacesBeforeReservation) {
                 return None;
             }
             match self.tail.compare_exchange_weak(tail, tail + count, AcqRel, Relaxed) {
@@ -311,7 +314,8 @@ impl Queue {
         for (index, record) in (0..).zip(write.records) {
             let slot = self.slot(first + index);
             slot.number.store(write.block.number + index, Release);
-            let sequence = u64::from(stamp.sequence) + index;
+            let offset = if holds(Clause::RequestStamps) { index } else { 0 };
+            let sequence = u64::from(stamp.sequence) + offset;
             slot.volume_sequence.store(u64::from(write.block.volume) << 32 | sequence, Release);
             slot.time.store(stamp.time, Release);
             slot.epoch.store(stamp.epoch, Release);
@@ -360,6 +364,7 @@ impl Queue {
             }
             let older = self.slot(position).prev.load(Acquire);
             self.check_older(older, block, stamp.epoch, stamp.time, write.base(index))?;
+            moment(Moment::Linked);
         }
         Ok(())
     }
@@ -416,7 +421,7 @@ impl Queue {
         });
         let freed = self.freed();
         let seen = seen.filter(|seen| seen.0 >= freed);
-        if let Some(base) = base {
+        if let Some(base) = base.filter(|_| holds(Clause::TwoHalves)) {
             let now = seen.map_or(0, |seen| seen.0);
             // With nothing there, something newer than the base may have come and gone.
             if now != base.newest || now == 0 && freed != base.freed {
@@ -466,6 +471,7 @@ impl Queue {
         }
         let state = match state & 3 {
             // Wrapping, because the index is another request's if `position` was freed meanwhile.
+            MEMBER if !holds(Clause::PublishAsOne) => PUBLISHED,
             MEMBER => self.slot(position.wrapping_sub(slot.index())).state.load(Acquire),
             _ => state,
         };

@@ -3,6 +3,7 @@
 
 use super::{Clk, Queue};
 use crate::unit::{Position, Stamp};
+use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 
 /// Collects settled positions in the order of publication: what the log is written from.
@@ -115,8 +116,13 @@ impl Sequencer {
             self.seal();
         }
         while let Some(&(stamp, position)) = self.pending.front() {
-            if stamp > self.sealed || !ready(position) {
+            if stamp > self.sealed && holds(Clause::OldestFirst) || !ready(position) {
                 break;
+            }
+            if stamp < self.emitted && !(holds(Clause::OldestFirst) && holds(Clause::SealWait)) {
+                // What a rear pointer has passed never ships.
+                self.pending.pop_front();
+                continue;
             }
             debug_assert!(stamp > self.emitted, "{stamp} after {}", self.emitted);
             self.emitted = stamp;
@@ -145,7 +151,7 @@ impl Sequencer {
 
     fn seal(&mut self) {
         if let Some((newest, horizon)) = self.sealing
-            && self.gather.settled() >= horizon
+            && (self.gather.settled() >= horizon || !holds(Clause::SealWait))
         {
             // The sequence does not count: a later reservation's time is later.
             self.sealed = Stamp { sequence: u32::MAX, ..newest };

@@ -1,0 +1,146 @@
+//! Switches that turn one clause of the rules off, so that the simulator can show that it would
+//! notice: `docs/testing.md` has the table of clause and seeds needed.
+//!
+//! Only with the feature `weaken`, which nothing that ships turns on. Without it every clause
+//! holds, as a constant, and nothing of this is in the program. Switches are the thread's own:
+//! a simulation runs in one thread.
+
+use crate::queue::Queue;
+use crate::unit::Position;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+macro_rules! clauses {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
+        /// A clause of `SEMANTICS.md`, named by what its absence does.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Clause { $($(#[$doc])* $name),* }
+
+        #[cfg(feature = "weaken")]
+        impl Clause {
+            /// Every clause that can be switched off.
+            pub const ALL: &[Clause] = &[$(Clause::$name),*];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Clause::$name => $text),* }
+            }
+        }
+    };
+}
+
+clauses! {
+    /// R2: a completed write raises the clock.
+    SealCompletion = "seal-completion",
+    /// R2: a read raises the clock to what it returns.
+    SealRead = "seal-read",
+    /// R2: what is taken in stamp order waits for reservations that may precede it.
+    SealWait = "seal-wait",
+    /// R2: all records of a request are published by one store.
+    PublishAsOne = "publish-as-one",
+    /// R3: admission is closed before the prototype is made.
+    Fence = "fence",
+    /// R3: the own log is synced before the prototype is made.
+    LogSyncBeforePrototype = "log-sync-before-prototype",
+    /// R3, section 4 step 4: `fenced` is durable before the prototype is sent.
+    FencedDurable = "fenced-durable",
+    /// R4: the prototype names the newest stamp of a block.
+    NewestPerBlock = "newest-per-block",
+    /// R4: a grant is above every tenure held or granted.
+    GrantRises = "grant-rises",
+    /// R5: prototype stamps that have arrived are ignored.
+    PrototypeFilter = "prototype-filter",
+    /// R5: of two crossing requests one wins.
+    CrossingRequests = "crossing-requests",
+    /// R5, section 4 step 5: `need` and the tenure are durable before they are served under.
+    TenureDurable = "tenure-durable",
+    /// R6: a record at or below `hi` is acknowledged and otherwise ignored.
+    ReceiveOnce = "receive-once",
+    /// R6: a shipped record names its predecessor, which is the last received.
+    ShipChain = "ship-chain",
+    /// R7: "not pending" makes the reader look again.
+    LookAgain = "look-again",
+    /// R7: only the tenure granted last is answered.
+    ReadTenure = "read-tenure",
+    /// R8: own records wait for what the peer owes before them.
+    OnePathInOrder = "one-path-in-order",
+    /// R9: places are taken before anything is reserved.
+    PlacesBeforeReservation = "places-before-reservation",
+    /// R9: an own record is held until the peer has it.
+    HeldUntilAcknowledged = "held-until-acknowledged",
+    /// R10: the sender keeps to the receiver's credit.
+    Credit = "credit",
+    /// R10: only durable records are shipped, named or reflected.
+    ShipBound = "ship-bound",
+    /// R10: the oldest unsent record is shipped next, also one inserted behind the last sent.
+    OldestFirst = "oldest-first",
+    /// R10: at the hello the sender goes on after what the peer has.
+    Hello = "hello",
+    /// R13: the received log ends at its first gap.
+    Chain = "chain",
+    /// R13: the own log ends at its first gap.
+    SequenceCut = "sequence-cut",
+    /// R13: batches of an earlier life behind the cut stay dead.
+    Incarnation = "incarnation",
+    /// R13: after a restart stamps go on above the highest ever given.
+    ClockRecovery = "clock-recovery",
+    /// R13: what is found in a log is synced before it is believed.
+    RecoverySync = "recovery-sync",
+    /// R13: while the peer owes something, a restarted device asks again before it serves.
+    AskAgain = "ask-again",
+    /// R14: commands of an older tenure are refused.
+    Tenure = "tenure",
+    /// R15: a partial write is inserted over the very record it was read from.
+    TwoHalves = "two-halves",
+    /// R16: the records of a request have stamps of their own.
+    RequestStamps = "request-stamps",
+    /// Section 4 step 1: a flush completes after the log's sync.
+    FlushSync = "flush-sync",
+    /// Section 4 step 2: a received record is durable before it is acknowledged.
+    ReceiveSync = "receive-sync",
+    /// Section 4 step 3: the volumes are durable before `fl` says so.
+    CheckpointSync = "checkpoint-sync",
+}
+
+#[cfg(feature = "weaken")]
+mod switch {
+    use super::Clause;
+    use std::cell::Cell;
+
+    thread_local! {
+        static OFF: Cell<Option<Clause>> = const { Cell::new(None) };
+    }
+
+    /// Switches one clause off in this thread, and every other on.
+    pub fn without(clause: Option<Clause>) {
+        OFF.set(clause);
+    }
+
+    pub(crate) fn holds(clause: Clause) -> bool {
+        OFF.get() != Some(clause)
+    }
+}
+
+#[cfg(feature = "weaken")]
+pub(crate) use switch::holds;
+#[cfg(feature = "weaken")]
+pub use switch::without;
+
+/// Whether the rule is in force: always, but for the feature's tests.
+#[cfg(not(feature = "weaken"))]
+#[inline(always)]
+pub(crate) const fn holds(_: Clause) -> bool {
+    true
+}
+
+/// The prototype's mistake of the seed (H5): the oldest entry of each block, in falling order.
+pub(crate) fn oldest_per_block(
+    queue: &Queue,
+    newest_first: impl Iterator<Item = Position>,
+) -> Vec<Position> {
+    let oldest: HashMap<_, _> = newest_first.map(|p| (queue.record(p).block, p)).collect();
+    let mut oldest: Vec<_> = oldest.into_values().collect();
+    oldest.sort_by_key(|&position| Reverse(queue.record(position).stamp));
+    oldest
+}
