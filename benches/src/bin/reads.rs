@@ -45,8 +45,7 @@ fn main() {
     let quick = args.iter().any(|a| a == "--quick");
     let dir = args.iter().position(|a| a == "--dir").map(|i| PathBuf::from(&args[i + 1]));
     let dir = dir.unwrap_or_else(std::env::temp_dir).join(format!("reads-{}", std::process::id()));
-    let (rounds, reads, bytes) =
-        if quick { (1, 200, 1 << 20) } else { (9, 200_000, 256 << 20) };
+    let (rounds, reads, bytes) = if quick { (1, 200, 1 << 20) } else { (9, 200_000, 256 << 20) };
     let directory = Directory::create(&dir).expect("a directory");
     directory.create(SEGMENT, bytes, Fill::Sparse).expect("a segment");
     for at in (0..bytes).step_by(4096) {
