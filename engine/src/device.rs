@@ -118,6 +118,11 @@ impl Device {
                     format!("{name} has {length:?} bytes, the superblock says {}", state.bytes);
                 return Err(Error::new(Kind::Damaged, what));
             }
+            if state.tail_offset > state.bytes || !(1..=u64::MAX / 2).contains(&state.tail_sequence)
+            {
+                let what = format!("the superblock says of {name} what cannot be: {state:?}");
+                return Err(Error::new(Kind::Damaged, what));
+            }
         }
         let volumes = Volumes::open(
             storage.clone(),
