@@ -13,6 +13,7 @@ pub mod gate;
 pub mod hooked;
 pub mod hosts;
 pub mod kept;
+pub mod linearizable;
 pub mod oracle;
 pub mod random;
 
