@@ -6,7 +6,7 @@
 //! rest, one device serves, all requests have ended, both devices hold the same (I14).
 //!
 //! `SEED=n cargo test -p afterimage --test random_pair` walks one seed again and tells each move;
-//! `WALKS=n` walks more seeds.
+//! `WALKS=n` walks more seeds; `SCRIPT=file` walks what a fuzzer found.
 
 mod common;
 
@@ -42,11 +42,15 @@ fn random_walks() {
 
 /// A walk that `bytes` choose: the body of the fuzz target `operations`.
 pub fn scripted_walk(bytes: &[u8]) {
-    Walk::new(Random::scripted(bytes), false, &mut Seen::default()).run();
+    let tells = std::env::var_os("SCRIPT").is_some();
+    Walk::new(Random::scripted(bytes), tells, &mut Seen::default()).run();
 }
 
 #[test]
 fn scripted_walks() {
+    if let Some(script) = std::env::var_os("SCRIPT") {
+        return scripted_walk(&std::fs::read(script).expect("SCRIPT names a file"));
+    }
     let mut random = Random::new(1);
     for _ in 0..200 {
         let bytes: Vec<u8> = (0..random.within(0..2000)).map(|_| random.next() as u8).collect();
