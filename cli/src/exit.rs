@@ -21,7 +21,7 @@ pub enum Exit {
     BadTrace = 3,
     /// A device or the storage below it failed.
     Device = 4,
-    /// A device was not closed cleanly, or is open elsewhere, and was left as it is.
+    /// A device is open elsewhere, and was left as it is.
     Refused = 5,
     /// A result could not be written.
     Output = 6,
@@ -50,7 +50,7 @@ impl Failure {
     pub fn device(doing: impl fmt::Display, error: &Error) -> Failure {
         let exit = match error.kind() {
             Kind::Config => Exit::Usage,
-            Kind::Unclean | Kind::Locked => Exit::Refused,
+            Kind::Locked => Exit::Refused,
             _ => Exit::Device,
         };
         Failure::new(exit, format!("{doing}: {error}"))
@@ -122,7 +122,6 @@ mod tests {
     fn failures_of_a_device_are_told_apart() {
         let exit = |kind| Failure::device("opening a", &Error::new(kind, "x")).exit();
         assert_eq!(exit(Kind::Config), Exit::Usage);
-        assert_eq!(exit(Kind::Unclean), Exit::Refused);
         assert_eq!(exit(Kind::Locked), Exit::Refused);
         assert_eq!(exit(Kind::Halted), Exit::Device);
         assert_eq!(exit(Kind::Storage), Exit::Device);

@@ -30,6 +30,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     a.connect(Arc::new(end_a))?;
     b.connect(Arc::new(end_b))?;
 
+    // A held the host last; it serves once it has heard that B does not.
+    while !a.status().serving {
+        a.wait(a.heard(), std::time::Duration::from_millis(1));
+    }
+
     // The host writes to A: 32 MiB in 4 KiB blocks, far more than the line carries meanwhile.
     let host = a.session()?;
     for n in 0..8192u64 {

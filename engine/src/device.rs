@@ -7,9 +7,10 @@
 use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Status};
+use crate::event::{Event, Recovery, Status};
 use crate::failover::Failover;
 use crate::flow::Tables;
+use crate::flow::open::Logs;
 use crate::flow::read::Replies;
 use crate::flow::write::Turns;
 use crate::format::superblock::Superblock;
@@ -20,7 +21,7 @@ use crate::limits::{Geometry, Limits, Settings};
 use crate::link::Link;
 use crate::queue::Clk;
 use crate::request::{Session, Ticket};
-use crate::storage::{FileName, Storage, Volumes};
+use crate::storage::{Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::prototype::Debt;
@@ -38,7 +39,6 @@ pub struct Device {
     pub(crate) geometry: Geometry,
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
-    storage: Arc<dyn Storage>,
     pub(crate) own: OwnLog,
     pub(crate) recv: RecvLog,
     pub(crate) volumes: Volumes,
@@ -51,6 +51,9 @@ pub struct Device {
     /// Whether it has served since it was opened: whoever is refused after that was fenced off.
     pub(crate) has_served: AtomicBool,
     pub(crate) superblock: Mutex<SuperblockFile>,
+    /// Held by whoever changes who serves: fence, takeover, resuming, close.
+    pub(crate) role: Mutex<()>,
+    recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
     pub(crate) link: RwLock<Option<Arc<dyn Link>>>,
     pub(crate) replies: Mutex<Replies>,
@@ -88,74 +91,77 @@ impl Device {
         superblock::create(storage, geometry, active)
     }
 
-    /// Opens a device that was closed cleanly (or just created).
+    /// Opens a device, whether it was closed, killed, or lost its power: what was promised to
+    /// anybody is there again, what was not is cut off ([`Device::recovery`]). It serves once it
+    /// may (R13): [`Event::Ready`], [`Device::resume_alone`].
     ///
     /// # Errors
-    /// [`Kind::Damaged`] if there is no usable superblock or a log does not hold what it says,
-    /// [`Kind::Unclean`] if it was not closed, [`Kind::Storage`] if the storage fails.
+    /// [`Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
+    /// [`Kind::Storage`] if the storage fails.
     pub fn open(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<Arc<Device>> {
+        Device::open_with(storage, clock, settings, &mut |_, _| {})
+    }
+
+    /// As [`Device::open`]; `progress` is told how many bytes of the logs need not be looked at any
+    /// more, of how many.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_with(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Arc<Device>> {
         let mut file = SuperblockFile::open(storage.clone())?;
         let superblock = file.get().clone();
-        if !superblock.clean {
-            return Err(Error::new(
-                Kind::Unclean,
-                "the device was not closed cleanly, and this version cannot recover it; \
-                 its data is untouched: `afterimage inspect` shows it",
-            ));
-        }
         let geometry = geometry_of(&superblock);
-        geometry.check().map_err(|e| e.because(Kind::Damaged, "the superblock is impossible"))?;
-        for (name, state) in
-            [(FileName::OwnLog, &superblock.own), (FileName::RecvLog, &superblock.recv)]
-        {
-            let length = storage.length(name).map_err(|e| Error::storage("measuring a log", e))?;
-            if length != Some(state.bytes) {
-                let what =
-                    format!("{name} has {length:?} bytes, the superblock says {}", state.bytes);
-                return Err(Error::new(Kind::Damaged, what));
-            }
-            if state.tail_offset > state.bytes || !(1..=u64::MAX / 2).contains(&state.tail_sequence)
-            {
-                let what = format!("the superblock says of {name} what cannot be: {state:?}");
-                return Err(Error::new(Kind::Damaged, what));
-            }
-        }
+        let opened = file.next_generation()?;
         let volumes = Volumes::open(
             storage.clone(),
             &geometry.volumes,
             geometry.block_size,
             geometry.segment_bytes,
         )?;
-        let own = OwnLog::new(&superblock, &geometry, storage.clone());
-        let recv = RecvLog::new(&superblock, &geometry, storage.clone());
-        let tables = crate::flow::open::rebuild(&superblock, &own, &recv, &*storage)?;
-        file.update(|s| s.clean = false)?;
-        let clk = Clk::new();
-        let catching_up = tables.hi < tables.need;
-        if !superblock.fenced && !catching_up {
-            // A clean close left nothing in doubt: it may serve at once (R13's doubts are about
-            // crashes and forced takeovers).
-            let newest = tables.newest_own().max(superblock.fl);
-            let time = if newest.epoch == superblock.epoch { newest.time } else { 0 };
-            clk.open(superblock.epoch, time);
+        let logs = Logs::read(&*storage, &superblock, progress)?;
+        let own = OwnLog::new(&superblock, &geometry, opened, storage.clone());
+        let recv = RecvLog::new(&superblock, &geometry, opened, storage);
+        let tables = logs.rebuild(&superblock, &own, &recv)?;
+        let recovery = logs.recovery(&file, &own, &recv);
+        drop(logs);
+        if !superblock.clean {
+            own.sync()?;
+            recv.sync()?;
         }
+        let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
+        file.update(|s| {
+            s.clean = false;
+            s.hi = tables.hi;
+            s.own = own.state_without(first[0]);
+            s.recv = recv.state_without(first[1]);
+        })?;
+        // Batches without a live record.
+        own.free(first[0]);
+        recv.free(first[1]);
         let now = clock.monotonic();
-        let serves = clk.epoch() != 0;
         let device = Device {
             own,
             recv,
             volumes,
-            clk,
+            clk: Clk::new(),
             tables: Mutex::new(tables),
             debt: RwLock::default(),
             catching_up: AtomicBool::new(false),
-            has_served: AtomicBool::new(serves),
+            has_served: AtomicBool::new(false),
             superblock: Mutex::new(file),
-            failover: Mutex::new(Failover::new(geometry.device, clock.wall())),
+            role: Mutex::default(),
+            recovery,
+            // Not what an earlier life began with, even if the clock stands still.
+            failover: Mutex::new(Failover::new(geometry.device, clock.wall() ^ opened << 32)),
             link: RwLock::default(),
             replies: Mutex::default(),
             turns: Turns::default(),
@@ -173,8 +179,8 @@ impl Device {
             geometry,
             settings,
             clock,
-            storage,
         };
+        device.resume_at_opening();
         Ok(Arc::new(device))
     }
 
@@ -192,7 +198,8 @@ impl Device {
     /// A host's way in, bound to the present tenure (R14).
     ///
     /// # Errors
-    /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::Halted`].
+    /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
+    /// opening until it may serve (R13), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
         self.check_halted()?;
         match self.clk.epoch() {
@@ -201,21 +208,9 @@ impl Device {
         }
     }
 
-    /// Why this device serves nobody.
-    pub(crate) fn not_serving(&self) -> Error {
-        if let Err(halted) = self.check_halted() {
-            return halted;
-        }
-        if lock(&self.failover).is_asking() {
-            return Error::new(Kind::NotReady, "a takeover is under way here: try again soon");
-        }
-        if !self.has_served.load(Ordering::Acquire) && !lock(&self.superblock).get().fenced {
-            return Error::new(
-                Kind::NotProven,
-                "the device has not caught up since it was opened: ask for a takeover again",
-            );
-        }
-        Error::new(Kind::Fenced, "this device is fenced: the host belongs at the other device")
+    /// What opening this device found and did.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
     }
 
     /// What requests must keep to.
@@ -345,14 +340,12 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
         self.check_halted()?;
+        let _one = lock(&self.role);
         self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         while self.step_reflect()? > 0 {}
-        for log in [FileName::OwnLog, FileName::RecvLog] {
-            // Also where commits did not: what follows says that nothing is in doubt.
-            let synced = self.storage.sync(log);
-            synced.map_err(|e| self.halt(Error::storage(format!("syncing {log}"), e)))?;
-        }
+        // Also where commits did not: what follows says that nothing is in doubt.
+        self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
         let marked = lock(&self.superblock).update(|s| s.clean = true);
         marked.map_err(|e| self.halt(e))?;

@@ -17,7 +17,7 @@ pub enum Kind {
     Fenced,
     /// A takeover is under way here. Retry here, later.
     NotReady,
-    /// After a restart, this device has not yet shown that it may serve (R13). Retry later.
+    /// After an opening, this device has not yet shown that it may serve (R13). Retry later.
     NotProven,
     /// The journal has had no free place for the longest time allowed (R9). Retry later.
     JournalFull,
@@ -33,8 +33,6 @@ pub enum Kind {
     Config,
     /// The device stopped after a failed write or sync, or a broken invariant. It stays stopped.
     Halted,
-    /// The directory was not closed cleanly.
-    Unclean,
     /// Another process has the device open.
     Locked,
     /// Bytes on disk are not what they should be.

@@ -14,9 +14,10 @@ pub enum Event<'a> {
     Connected,
     /// The connection is gone, or was given up; why.
     Disconnected(&'a Error),
-    /// A takeover ended here: the device serves.
+    /// The device serves: a takeover ended here, or it was opened again and has now shown that
+    /// it may (R13).
     Ready {
-        /// The new tenure.
+        /// The tenure.
         epoch: u64,
         /// Blocks whose newest data is still at the peer.
         owed_blocks: u64,
@@ -42,6 +43,29 @@ pub enum Event<'a> {
     },
     /// The device stopped for good.
     Halted(&'a Error),
+}
+
+/// What opening a device found and did (R13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// It had been closed: nothing was in doubt.
+    pub clean: bool,
+    /// What was wrong with one copy of the superblock; it was written anew.
+    pub superblock_repaired: Option<String>,
+    /// The own log.
+    pub own: LogRecovery,
+    /// The received log.
+    pub recv: LogRecovery,
+}
+
+/// What opening found in one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRecovery {
+    /// Records taken over: not surely in the normal volume, or not surely at the peer.
+    pub live_records: u64,
+    /// Records found at the end that had not been made durable, so that nobody had been promised
+    /// them; they are gone. Of a torn header nobody can say how many it was to describe.
+    pub cut_records: u64,
 }
 
 /// Where a device stands. Stamps are named by what happened to the records up to them; they are

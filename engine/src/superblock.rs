@@ -1,7 +1,14 @@
-//! The superblock's file: two copies written in turn, so that one is always whole.
+//! The superblock's file: two copies of one sector each, both written by every update.
+//!
+//! A sector is written whole or not at all, so a copy that is wrong has rotted, and the other one
+//! is of the same generation, or of the one before an update that nobody was told of. Either may
+//! be gone on from. Opening always updates, so a damaged or older copy does not stay.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::superblock::{COPY_BYTES, LogState, Mode, Superblock, VOLUMES_OFFSET};
+use crate::format::PAGE;
+use crate::format::superblock::{
+    COPY_BYTES, COPY_OFFSETS, LogState, Mode, Superblock, VOLUMES_OFFSET,
+};
 use crate::limits::Geometry;
 use crate::storage::{FileName, Fill, Storage};
 use crate::unit::Stamp;
@@ -14,6 +21,10 @@ const FILE: FileName = FileName::Superblock;
 pub(crate) struct SuperblockFile {
     storage: Arc<dyn Storage>,
     current: Superblock,
+    /// What was wrong with the copy that was not read, at opening.
+    bad_copy: Option<String>,
+    /// An update failed: what is on disk is unknown, and a later sync would prove nothing.
+    failed: Option<Error>,
 }
 
 /// Writes the files of a new device: logs, then the superblock that makes it one. The active one
@@ -26,6 +37,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         tail_offset: 0,
         tail_sequence: 1,
         durable: 0,
+        opened: 1,
     };
     let superblock = Superblock {
         generation: 1,
@@ -56,21 +68,22 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         created.map_err(|e| Error::storage(doing("creating", file), e))?;
     }
     let table = Superblock::encode_volumes(&geometry.volumes);
-    let length = (VOLUMES_OFFSET + table.len() as u64).next_multiple_of(COPY_BYTES);
+    let length = (VOLUMES_OFFSET + table.len() as u64).next_multiple_of(PAGE);
     let wrote = storage
         .create(FILE, length, Fill::Written)
         .and_then(|()| storage.write(FILE, VOLUMES_OFFSET, &[IoSlice::new(&table)]))
         .and_then(|()| storage.sync(FILE))
-        .and_then(|()| {
-            storage.write(FILE, place(&superblock), &[IoSlice::new(&superblock.encode()[..])])
-        })
-        .and_then(|()| storage.sync(FILE));
+        .and_then(|()| write_copies(storage, &superblock));
     wrote.map_err(|e| Error::storage(doing("writing", FILE), e))
 }
 
-/// Copies take turns by their generation.
-fn place(superblock: &Superblock) -> u64 {
-    superblock.generation % 2 * COPY_BYTES
+/// Both copies, durable when this returns.
+fn write_copies(storage: &dyn Storage, superblock: &Superblock) -> std::io::Result<()> {
+    let bytes = superblock.encode();
+    for offset in COPY_OFFSETS {
+        storage.write(FILE, offset, &[IoSlice::new(&bytes)])?;
+    }
+    storage.sync(FILE)
 }
 
 /// Both copies, each as it is or with what is wrong with it.
@@ -86,30 +99,70 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
     let most = crate::limits::VOLUMES_MAX as u64 * 16;
     let mut volumes = vec![0; (length - VOLUMES_OFFSET).min(most) as usize];
     storage.read(FILE, VOLUMES_OFFSET, &mut volumes).map_err(failed)?;
-    let mut page = [0; COPY_BYTES as usize];
-    let mut copy = |k| -> Result<Result<Superblock, String>> {
-        storage.read(FILE, k * COPY_BYTES, &mut page).map_err(failed)?;
-        Ok(Superblock::decode(&page, &volumes))
+    let mut bytes = [0; COPY_BYTES as usize];
+    let mut copy = |offset| -> Result<Result<Superblock, String>> {
+        storage.read(FILE, offset, &mut bytes).map_err(failed)?;
+        Ok(Superblock::decode(&bytes, &volumes))
     };
-    Ok([copy(0)?, copy(1)?])
+    Ok([copy(COPY_OFFSETS[0])?, copy(COPY_OFFSETS[1])?])
 }
 
-/// The valid copy of the higher generation.
+/// The superblock that counts: of two valid copies the one of the higher generation.
+///
+/// # Errors
+/// [`Kind::Damaged`] if neither copy is valid, or the one that counts says what no device's can.
 pub fn load(storage: &dyn Storage) -> Result<Superblock> {
-    match read_copies(storage)? {
-        [Ok(a), Ok(b)] => Ok(if a.generation > b.generation { a } else { b }),
-        [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(one),
-        [Err(a), Err(b)] => Err(Error::new(
-            Kind::Damaged,
-            format!("both copies of {FILE} are unusable (first: {a}; second: {b}); see `inspect`"),
-        )),
-    }
+    load_with_bad_copy(storage).map(|(superblock, _)| superblock)
+}
+
+/// Also says what is wrong with the other copy, if anything is.
+fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<String>)> {
+    let damaged = |what: String| {
+        Error::new(Kind::Damaged, format!("{FILE}: {what}; see `afterimage inspect`"))
+    };
+    let older = |k: usize, than: &Superblock, it: &Superblock| {
+        let (found, counts) = (it.generation, than.generation);
+        (found != counts).then(|| format!("copy {k} is of generation {found}, not {counts}"))
+    };
+    let (superblock, bad_copy) = match read_copies(storage)? {
+        [Ok(a), Ok(b)] if a.generation > b.generation => {
+            let bad = older(1, &a, &b);
+            (a, bad)
+        }
+        [Ok(a), Ok(b)] => {
+            let bad = older(0, &b, &a);
+            (b, bad)
+        }
+        [Ok(a), Err(b)] => (a, Some(format!("copy 1: {b}"))),
+        [Err(a), Ok(b)] => (b, Some(format!("copy 0: {a}"))),
+        [Err(a), Err(b)] => {
+            return Err(damaged(format!("both copies are unusable (first: {a}; second: {b})")));
+        }
+    };
+    superblock.check().map_err(damaged)?;
+    let geometry = crate::device::geometry_of(&superblock);
+    geometry.check().map_err(|e| damaged(e.to_string()))?;
+    Ok((superblock, bad_copy))
 }
 
 impl SuperblockFile {
     pub fn open(storage: Arc<dyn Storage>) -> Result<SuperblockFile> {
-        let current = load(&*storage)?;
-        Ok(SuperblockFile { storage, current })
+        let (current, bad_copy) = load_with_bad_copy(&*storage)?;
+        Ok(SuperblockFile { storage, current, bad_copy, failed: None })
+    }
+
+    /// What was wrong with one of the copies when the file was opened.
+    pub fn bad_copy(&self) -> Option<&str> {
+        self.bad_copy.as_deref()
+    }
+
+    /// The generation that the next update writes.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] after 2^64 updates: there is no further one.
+    pub fn next_generation(&self) -> Result<u64> {
+        let exhausted = || Error::new(Kind::Halted, format!("{FILE}: generations have run out"));
+        self.current.generation.checked_add(1).ok_or_else(exhausted)
     }
 
     pub fn get(&self) -> &Superblock {
@@ -118,18 +171,22 @@ impl SuperblockFile {
 
     /// Makes a change durable; it counts only once it is.
     pub fn update(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         let mut next = self.current.clone();
         change(&mut next);
-        next.generation += 1;
+        next.generation = self.next_generation()?;
         let Superblock { epoch, fl, hi, acked, .. } = self.current;
         assert!(
             next.epoch >= epoch && next.fl >= fl && next.hi >= hi && next.acked >= acked,
             "I12: fl, hi, acked and epoch never decrease"
         );
-        self.storage
-            .write(FILE, place(&next), &[IoSlice::new(&next.encode()[..])])
-            .and_then(|()| self.storage.sync(FILE))
-            .map_err(|e| Error::storage(format!("writing {FILE}"), e))?;
+        if let Err(e) = write_copies(&*self.storage, &next) {
+            let error = Error::storage(format!("writing {FILE}"), e);
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
         self.current = next;
         Ok(())
     }

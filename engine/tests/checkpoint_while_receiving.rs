@@ -23,6 +23,7 @@ fn what_is_arriving_is_not_freed() {
         Device::open(storage, clock.clone(), Settings::default()).unwrap()
     };
     let (a, b) = (open(1), open(2));
+    a.resume_alone().unwrap();
     let (end_a, end_b) = memory_link(Line::default(), clock.clone());
     a.connect(Arc::new(end_a)).unwrap();
     b.connect(Arc::new(end_b)).unwrap();

@@ -10,7 +10,7 @@ mod golden;
 
 use afterimage::format::batch::{Header, Identity, Log, ROWS_MAX};
 use afterimage::format::frame::{Frame, ShipBuilder, Shipped};
-use afterimage::format::superblock::{LogState, Mode, Superblock, VolumeSpec};
+use afterimage::format::superblock::{LogState, Mode, SEQUENCE_MAX, Superblock, VolumeSpec};
 use afterimage::format::{Row, VERSION, data_checksum};
 use afterimage::unit::{Block, Stamp};
 use golden::values::*;
@@ -138,7 +138,7 @@ fn impossible_fields_are_refused() {
         reseal_page(&mut bytes);
         Superblock::decode(&bytes, &volumes).expect_err("impossible")
     };
-    assert!(superblock(8, &next.to_le_bytes()).contains("version is 2"));
+    assert!(superblock(8, &next.to_le_bytes()).contains("version is 3"));
     assert!(superblock(10, &[3]).contains("mode is 3"));
     assert!(superblock(72, &4u32.to_le_bytes()).contains("table of volumes"));
     assert!(superblock(72, &u32::MAX.to_le_bytes()).contains("table of volumes"));
@@ -148,11 +148,11 @@ fn impossible_fields_are_refused() {
         reseal_page(&mut bytes);
         Header::decode(&bytes, 512).expect_err("impossible")
     };
-    assert!(batch(8, &next.to_le_bytes()).contains("version is 2"));
+    assert!(batch(8, &next.to_le_bytes()).contains("version is 3"));
     assert!(batch(10, &[3]).contains("log is 3"));
     assert!(batch(12, &[0]).contains("rows is 0"));
     assert!(batch(12, &[ROWS_MAX as u8 + 1]).contains("rows is 63"));
-    assert!(batch(40, &u64::MAX.to_le_bytes()).contains("overflows"));
+    assert!(batch(40, &u64::MAX.to_le_bytes()).contains("which no record has"));
     assert!(batch(76, &1024u32.to_le_bytes()).contains("data_bytes is 1024"));
     assert!(batch(128, &[0]).contains("row 0: epoch is 0"));
     assert!(batch(176, &2u32.to_le_bytes()).contains("row 0: index 2"));
@@ -163,7 +163,7 @@ fn impossible_fields_are_refused() {
         reseal_frame(&mut bytes);
         Frame::decode(&bytes).expect_err("impossible").to_string()
     };
-    assert!(frame("frame_busy", 4, &next.to_le_bytes()).contains("version 2"));
+    assert!(frame("frame_busy", 4, &next.to_le_bytes()).contains("version 3"));
     assert!(frame("frame_busy", 6, &[9]).contains("kind 9"));
     assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
     assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
@@ -194,9 +194,16 @@ fn any_row() -> impl Strategy<Value = Row> {
 }
 
 fn any_log() -> impl Strategy<Value = LogState> {
-    any::<[u64; 5]>().prop_map(|[bytes, incarnation, tail_offset, tail_sequence, durable]| {
-        LogState { bytes, incarnation, tail_offset, tail_sequence, durable }
-    })
+    any::<[u64; 6]>().prop_map(
+        |[bytes, incarnation, tail_offset, tail_sequence, durable, opened]| LogState {
+            bytes,
+            incarnation,
+            tail_offset,
+            tail_sequence,
+            durable,
+            opened,
+        },
+    )
 }
 
 prop_compose! {
@@ -248,14 +255,15 @@ proptest! {
     fn any_batch_survives_its_bytes(
         rows in prop::collection::vec(any_row(), 1..=ROWS_MAX),
         own in any::<bool>(),
-        (device, incarnation, synced) in any::<(u64, u64, u64)>(),
-        sequence in 0..u64::MAX - ROWS_MAX as u64,
+        (group, device, incarnation) in any::<(u128, u64, u64)>(),
+        [synced, offset, opened] in any::<[u64; 3]>(),
+        sequence in 1..=SEQUENCE_MAX,
         previous in any_stamp(),
         shift in 9..17u32,
     ) {
         let log = if own { Log::Own } else { Log::Recv };
-        let identity = Identity { log, device, incarnation };
-        let header = Header { identity, sequence, synced, previous, rows };
+        let identity = Identity { group, log, device, incarnation };
+        let header = Header { identity, sequence, synced, offset, opened, previous, rows };
         let page = header.encode(1 << shift);
         prop_assert_eq!(Header::decode(&page[..], 1 << shift), Ok(Some(header)));
     }

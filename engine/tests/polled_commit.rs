@@ -22,6 +22,7 @@ fn a_polled_durable_write_completes_though_the_log_is_clean() {
         Settings { durability: Durability::Strict, commit_interval_ns: 0, ..Settings::default() };
     let device = Device::open(storage, Arc::new(SystemClock::default()), settings).unwrap();
     let stop = AtomicBool::new(false);
+    device.resume_alone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {

@@ -40,6 +40,7 @@ fn once(dir: &Path, volume_bytes: u64, pending: u64) -> (f64, f64) {
     let threads = [Threads::start(&a).expect("threads"), Threads::start(&b).expect("threads")];
     a.connect(Arc::new(end_a)).expect("connected");
     b.connect(Arc::new(end_b)).expect("connected");
+    a.resume_alone().expect("A serves");
     let host = a.session().expect("A serves");
     // Scattered over the whole volume, every block once.
     let stride = volume_bytes / BLOCK / pending;

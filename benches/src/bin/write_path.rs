@@ -55,6 +55,7 @@ fn pair(dir: &Path, durability: Durability, disk: bool) -> Pair {
     let threads = [Threads::start(&a).expect("threads"), Threads::start(&b).expect("threads")];
     a.connect(Arc::new(end_a)).expect("connected");
     b.connect(Arc::new(end_b)).expect("connected");
+    a.resume_alone().expect("A serves");
     let host = a.session().expect("A serves");
     let data = vec![1; 1 << 20];
     for offset in (0..SPAN).step_by(data.len()) {

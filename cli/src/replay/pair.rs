@@ -120,7 +120,9 @@ impl Pair {
         }
         let until =
             self.clock.monotonic() + CONNECT.as_nanos() as u64 + line.delay_ns.saturating_mul(8);
-        while !self.devices.iter().all(|device| device.status().connected) {
+        let ready =
+            |pair: &Pair| pair.devices[0].status().serving && pair.devices[1].status().connected;
+        while !ready(self) {
             if self.clock.monotonic() > until {
                 return Err(Failure::new(Exit::Device, "the two devices do not find each other"));
             }

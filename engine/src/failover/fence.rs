@@ -18,6 +18,7 @@ const EPOCH_JUMP_MAX: u64 = 1 << 32;
 impl Device {
     /// The peer asks for the tenure `epoch`.
     pub(super) fn receive_takeover(&self, epoch: u64, device: u64, nonce: u64) -> Result<()> {
+        let _one = lock(&self.role);
         {
             let mut failover = lock(&self.failover);
             if !failover.yields_to(device) {
@@ -44,9 +45,12 @@ impl Device {
     fn fence(&self, grant: u64) -> Result<Vec<Position>> {
         let horizon = self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
+        let synced = self.own.synced();
         let fenced = lock(&self.superblock).update(|s| {
             s.fenced = true;
             s.epoch = grant;
+            // What the prototype promises is never taken for a torn tail.
+            s.own.durable = s.own.durable.max(synced);
         });
         fenced.map_err(|e| self.halt(e))?;
         self.drop_debt();

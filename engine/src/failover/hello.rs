@@ -1,6 +1,7 @@
 //! Connecting: who is there, and where did we stop (R10).
 
 use super::Peer;
+use super::decide::{Alarm, Decision, Heard, Occasion, Refusal, decide};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -30,6 +31,7 @@ impl Device {
 
     fn hello(&self, nonce: u64) -> Hello {
         let superblock = lock(&self.superblock).get().clone();
+        let asking = lock(&self.failover).is_asking();
         let tables = lock(&self.tables);
         Hello {
             group: superblock.group,
@@ -39,6 +41,7 @@ impl Device {
             mode: superblock.mode,
             usable: superblock.usable,
             fenced: superblock.fenced,
+            asking,
             epoch: superblock.epoch,
             hi: tables.hi,
             clk: self.clk_stamp(),
@@ -59,33 +62,10 @@ impl Device {
             }
         };
         self.check_hello(hello)?;
+        let _one = lock(&self.role);
+        let decision = self.decide_at(hello)?;
         let records = {
             let mut tables = lock(&self.tables);
-            self.sequence(&mut tables);
-            if hello.hi > tables.newest_own() {
-                let newest = tables.newest_own();
-                drop(tables);
-                // This device lost records that it had called durable (R10).
-                return Err(self.halt(Error::new(
-                    Kind::Damaged,
-                    format!(
-                        "the peer has received up to {}, but the newest own record here is {newest}: \
-                         this device has lost durable records and must be resynchronised",
-                        hello.hi
-                    ),
-                )));
-            }
-            if hello.hi < tables.acked || hello.newest < tables.hi {
-                // The mirror case: the peer will find out from this device's hello.
-                return Err(Error::new(
-                    Kind::Protocol,
-                    format!(
-                        "the peer has lost durable records: it says it received up to {} and wrote up to {}, \
-                         but it acknowledged {} and shipped {}; it must be resynchronised",
-                        hello.hi, hello.newest, tables.acked, tables.hi
-                    ),
-                ));
-            }
             // The sender forgets its window and goes on after what the peer has.
             let records = self.advance_acked(&mut tables, hello.hi);
             tables.sent = hello.hi;
@@ -94,15 +74,27 @@ impl Device {
             tables.trim();
             records
         };
+        match decision {
+            Decision::Serve => self.resume(hello.clk.max(hello.hi)),
+            // What it held is in doubt.
+            Decision::Ask => {
+                self.close_admission();
+                self.bell.ring();
+            }
+            _ => {}
+        }
         lock(&self.failover).peer = Some(Peer { nonce: hello.nonce });
         self.tell(&Event::Connected);
+        if decision == Decision::Serve {
+            self.tell_resumed();
+        }
         self.tell_acknowledged(&records);
         // Said once more, in case the first was sent before the peer listened; it answers a hello
         // that it knows with nothing.
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
         self.ask_again();
         self.work.ring();
-        self.ask_for_host_again()
+        self.ask_at_hello(decision == Decision::Ask)
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<()> {
@@ -131,15 +123,62 @@ impl Device {
             let first = differing.map_or(String::new(), |v| format!(", first {v:?}"));
             return differ("the table of volumes", format!("{here}{first}"), there.to_string());
         }
-        if hello.lineage != mine.lineage {
-            let show = |l: (u64, u64)| format!("{}.{:x}", l.0, l.1);
-            return differ("lineage", show(mine.lineage), show(hello.lineage));
-        }
-        if !hello.fenced && !mine.fenced {
-            // I3: at most one device of a pair serves.
-            let what = "both devices of the pair are unfenced: stop both and ask the operator";
-            return Err(self.halt(Error::new(Kind::Protocol, what)));
-        }
         Ok(())
+    }
+
+    /// What the hello of a device of this pair leads to, if not to the end of the connection or of
+    /// this device.
+    fn decide_at(&self, hello: &Hello) -> Result<Decision> {
+        let (epoch, lineage) = {
+            let superblock = lock(&self.superblock);
+            (superblock.get().epoch, superblock.get().lineage)
+        };
+        let (newest, acked, hi) = {
+            let mut tables = lock(&self.tables);
+            self.sequence(&mut tables);
+            (tables.newest_own(), tables.acked, tables.hi)
+        };
+        let heard = Heard {
+            same_lineage: hello.lineage == lineage,
+            fenced: hello.fenced,
+            asking: hello.asking,
+            epoch: hello.epoch.cmp(&epoch),
+            lost_here: hello.hi > newest,
+            lost_there: hello.hi < acked || hello.newest < hi,
+        };
+        let decision = decide(self.here(), Occasion::Hello(heard));
+        match decision {
+            Decision::Refuse(Refusal::Lineage) => {
+                let show = |l: (u64, u64)| format!("{}.{:x}", l.0, l.1);
+                let (here, there) = (show(lineage), show(hello.lineage));
+                Err(Error::new(
+                    Kind::Protocol,
+                    format!(
+                        "the histories of the two devices have parted: lineage is {here} here and {there} there"
+                    ),
+                ))
+            }
+            Decision::Refuse(Refusal::LostThere) => Err(Error::new(
+                Kind::Protocol,
+                format!(
+                    "the peer has lost durable records: it says it received up to {} and wrote up to {}, \
+                     but it acknowledged {acked} and shipped {hi}; it must be resynchronised",
+                    hello.hi, hello.newest
+                ),
+            )),
+            Decision::Halt(Alarm::BothUnfenced) => Err(self.halt(Error::new(
+                Kind::Protocol,
+                "both devices of the pair are unfenced: stop both and ask the operator",
+            ))),
+            Decision::Halt(Alarm::LostHere) => Err(self.halt(Error::new(
+                Kind::Damaged,
+                format!(
+                    "the peer has received up to {}, but the newest own record here is {newest}: \
+                     this device has lost durable records and must be resynchronised",
+                    hello.hi
+                ),
+            ))),
+            other => Ok(other),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Above the flow: who serves. Connections (`hello`), giving the host up (`fence`), and taking
-//! it over (`takeover`); the flow below does not know who is primary.
+//! it over (`takeover`), serving again after a restart (`resume`, decided in `decide`); the flow below
+//! does not know who is primary.
 //!
 //! | this device | peer's request arrives | does |
 //! |---|---|---|
@@ -11,10 +12,13 @@
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
+pub mod decide;
 mod fence;
 mod hello;
+mod resume;
 mod takeover;
 
+pub use resume::Policy;
 pub use takeover::Takeover;
 
 use crate::device::Device;
@@ -66,6 +70,11 @@ impl Failover {
 
     pub fn peer(&self) -> Option<Peer> {
         self.peer
+    }
+
+    /// Whether hello has been said and not been heard.
+    pub fn awaits_hello(&self) -> bool {
+        self.session.is_some() && self.peer.is_none()
     }
 
     /// A number not used before by this device, nor likely by another life of it.

@@ -40,6 +40,7 @@ impl Device {
     /// [`Kind::Halted`].
     pub fn begin_takeover(&self) -> Result<()> {
         self.check_halted()?;
+        let _one = lock(&self.role);
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
         }
@@ -52,7 +53,7 @@ impl Device {
     }
 
     /// Sends a takeover request, which replaces the open one if there is one.
-    fn ask_for_host(&self, requested_at: u64) -> Result<()> {
+    pub(super) fn ask_for_host(&self, requested_at: u64) -> Result<()> {
         let held = lock(&self.superblock).get().epoch;
         let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         let (device, nonce) = {
@@ -65,10 +66,15 @@ impl Device {
         self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce })
     }
 
-    /// After a reconnect: an open request was lost with the connection, or its answer was.
-    pub(super) fn ask_for_host_again(&self) -> Result<()> {
+    /// After a hello: an open request was lost with the old connection, or its answer was. With
+    /// `anew` it asks even if there is none.
+    pub(super) fn ask_at_hello(&self, anew: bool) -> Result<()> {
         let open = lock(&self.failover).request.as_ref().map(|r| r.requested_at);
-        open.map_or(Ok(()), |requested_at| self.ask_for_host(requested_at))
+        match open {
+            Some(requested_at) => self.ask_for_host(requested_at),
+            None if anew => self.ask_for_host(self.clock.monotonic()),
+            None => Ok(()),
+        }
     }
 
     /// The outcome of the takeover asked for, once, when there is one.
@@ -154,6 +160,7 @@ impl Device {
     /// Merges the prototype and opens the tenure (R5): it does not wait for data, and costs as
     /// much as there are pending blocks.
     fn serve_under(&self, grant: u64, debt: Debt, requested_at: u64) -> Result<()> {
+        let _one = lock(&self.role);
         let hi = lock(&self.tables).hi;
         let debt = debt.merge(hi, grant);
         let need = debt.need();
@@ -180,8 +187,7 @@ impl Device {
             owed_blocks
         };
         // Own stamps of this tenure are above every other by their epoch alone.
-        self.clk.open(grant, 0);
-        self.has_served.store(true, Ordering::Release);
+        self.open_admission(grant, 0);
         let ready_at = self.clock.monotonic();
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
         lock(&self.failover).outcome = Some(Ok(takeover));

@@ -52,6 +52,8 @@ impl Device {
     pub fn checkpoint_now(&self) -> Result<()> {
         self.check_halted()?;
         let mut made_at = lock(&self.checkpointing);
+        // Again: one that failed just now has taken note of what it did not make durable.
+        self.check_halted()?;
         let (fl, hi, acked) = {
             let mut tables = lock(&self.tables);
             tables.since_checkpoint = 0;

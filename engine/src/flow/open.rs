@@ -1,139 +1,179 @@
-//! Opening: queues and tables are rebuilt from the logs' headers; tables are never read from disk.
+//! Opening, after a close or a crash (R13): the logs are read, what was never promised to anybody
+//! is cut off their ends, and queues and tables are rebuilt. Tables are never read from disk.
+//!
+//! 1. Both logs are read and judged ([`crate::journal::scan`]): what is kept, what is cut, and what
+//!    is damage, which is refused by name, with nothing changed on disk.
+//! 2. The live records go into the queues: own ones above fl or acked, received ones above fl. What
+//!    is above fl is in L again, and reflection writes it again, in one stamp order (R8).
+//! 3. After a crash both logs are synced: what a killed process had written may be in the page
+//!    cache only, and from now on it is shipped, acknowledged and reflected.
+//! 4. The superblock says that the device is open, and how far its logs are durable. Its
+//!    generation is this opening's name, which every new batch carries.
 
 use super::Tables;
 use crate::error::{Error, Kind, Result};
+use crate::event::{LogRecovery, Recovery};
 use crate::format::PAGE;
 use crate::format::Row;
 use crate::format::batch::Log;
 use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
-use crate::journal::scan::{Found, walk};
+use crate::journal::scan::{Found, Scan, Verify, dead_upto, log_of, scan};
 use crate::queue::{Clk, Content, NO_PLACE, Record, Sequencer};
 use crate::storage::Storage;
+use crate::superblock::SuperblockFile;
 use crate::table::unreflected::Unreflected;
 use crate::unit::Stamp;
 
-/// Rebuilds the state of a device that was closed cleanly.
-pub(crate) fn rebuild(
-    superblock: &Superblock,
-    own: &OwnLog,
-    recv: &RecvLog,
-    storage: &dyn Storage,
-) -> Result<Tables> {
-    let Superblock { hi, acked, need, fl, .. } = *superblock;
-    let mut tables = Tables {
-        sequencer: Sequencer::new(own.journal.queue.tail()),
-        recv_next: recv.journal.queue.tail(),
-        own: Unreflected::default(),
-        recv: Unreflected::default(),
-        shipped: 0,
-        sent: acked,
-        acked_index: 0,
-        acked,
-        allowed: 0,
-        own_reflected: 0,
-        recv_reflected: 0,
-        reflected: fl,
-        since_checkpoint: 0,
-        hi,
-        begun: 0,
-        need,
-        granted: if superblock.fenced { superblock.epoch } else { 0 },
-    };
-    let (batches, mut records) = read_log(superblock, Log::Own, storage)?;
-    // A record that was long in being published is late in its log: positions follow stamps.
-    records.sort_by_key(|(record, _)| record.stamp);
-    let mut last = vec![0; batches.len()];
-    own.journal.queue.raise_limit(own.journal.queue.tail() + records.len() as u64);
-    for (record, batch) in &records {
-        let position = own.adopt(record).ok_or_else(|| overfull(Log::Own))?;
-        last[*batch] = position.max(last[*batch]);
-    }
-    for (found, last) in batches.iter().zip(last) {
-        own.adopt_batch(found.offset, found.bytes, found.header.rows.len() as u64, last);
-    }
-    let (batches, records) = read_log(superblock, Log::Recv, storage)?;
-    let mut last = vec![0; batches.len()];
-    let mut previous = Stamp::ZERO;
-    recv.journal.queue.raise_limit(recv.journal.queue.tail() + records.len() as u64);
-    for (record, batch) in &records {
-        if record.stamp <= previous {
-            let what = format!("the received log has {} behind {previous}", record.stamp);
-            return Err(Error::new(Kind::Damaged, what));
+/// Both logs, as they were read.
+pub(crate) struct Logs {
+    own: Scan,
+    recv: Scan,
+}
+
+impl Logs {
+    /// Reads both logs. `progress` is called with bytes done and bytes in all.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`] if something that was durable is not there; [`Kind::Storage`].
+    pub fn read(
+        storage: &dyn Storage,
+        superblock: &Superblock,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Logs> {
+        let total = superblock.own.bytes + superblock.recv.bytes;
+        let mut done = 0u64;
+        let mut read = |log| -> Result<Scan> {
+            let (file, state) = log_of(superblock, log);
+            let failed = |e| Error::storage(format!("reading {file}"), e);
+            let length = storage.length(file).map_err(failed)?;
+            if length != Some(state.bytes) {
+                let what = format!("has {length:?} bytes, should have {}", state.bytes);
+                return Err(damaged(superblock, log, &what));
+            }
+            let begun = done;
+            let mut count = |bytes: u64| {
+                done = (done + bytes).min(begun + state.bytes);
+                progress(done, total);
+            };
+            let scan = scan(storage, superblock, log, Verify::Live, &mut count);
+            let scan = scan.map_err(failed)?;
+            done = begun + state.bytes;
+            progress(done, total);
+            match scan.damages.first() {
+                Some(first) => Err(damaged(superblock, log, &first.what)),
+                None => Ok(scan),
+            }
+        };
+        let (own, recv) = (read(Log::Own)?, read(Log::Recv)?);
+        let rows = recv.batches.last().and_then(|batch| batch.header.rows.last());
+        let newest = rows.map_or(Stamp::ZERO, |row| row.stamp);
+        let Superblock { hi, fl, .. } = *superblock;
+        if newest < hi && hi > fl {
+            // It was acknowledged, and was not in the normal volume.
+            let what = format!(
+                "ends with stamp {newest}, but {hi} was received, and {fl} only is in the volumes"
+            );
+            return Err(damaged(superblock, Log::Recv, &what));
         }
-        previous = record.stamp;
-        last[*batch] = recv.adopt(record).ok_or_else(|| overfull(Log::Recv))?;
-        tables.recv.push(record.stamp, last[*batch]);
+        Ok(Logs { own, recv })
     }
-    for (found, last) in batches.iter().zip(last) {
-        recv.adopt_batch(found.offset, found.bytes, found.header.rows.len() as u64, last);
+
+    /// Puts what is live into the queues of the logs, and gives the tables that follow.
+    pub fn rebuild(&self, superblock: &Superblock, own: &OwnLog, recv: &RecvLog) -> Result<Tables> {
+        let mut tables = Tables::empty(superblock, own.journal.queue.tail());
+        self.adopt_own(superblock, own)?;
+        self.adopt_recv(superblock, recv, &mut tables)?;
+        let mut emitted = Vec::new();
+        let queue = &own.journal.queue;
+        tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
+        let Superblock { acked, fl, .. } = *superblock;
+        for (stamp, position) in emitted {
+            tables.own.push(stamp, position);
+            if stamp <= fl {
+                queue.set_reflected(position);
+            }
+        }
+        tables.acked_index = tables.own.after(acked);
+        tables.shipped = tables.acked_index;
+        tables.own_reflected = tables.own.after(fl);
+        Ok(tables)
     }
-    tables.recv_next = recv.journal.queue.tail();
-    let mut emitted = Vec::new();
-    let queue = &own.journal.queue;
-    tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
-    for (stamp, position) in emitted {
-        tables.own.push(stamp, position);
-        if stamp <= fl {
-            queue.set_reflected(position);
+
+    fn adopt_own(&self, superblock: &Superblock, own: &OwnLog) -> Result<()> {
+        let mut records = live_records(superblock, Log::Own, &self.own);
+        // A record that was long in being published is late in its log: positions follow stamps.
+        records.sort_by_key(|(record, _)| record.stamp);
+        if let Some(twice) = records.windows(2).find(|w| w[0].0.stamp == w[1].0.stamp) {
+            let what = format!("gives stamp {} to two records", twice[0].0.stamp);
+            return Err(damaged(superblock, Log::Own, &what));
+        }
+        let mut last = vec![0; self.own.batches.len()];
+        let queue = &own.journal.queue;
+        queue.raise_limit(queue.tail() + records.len() as u64);
+        for (record, batch) in &records {
+            let overfull = || damaged(superblock, Log::Own, OVERFULL);
+            last[*batch] = own.adopt(record).ok_or_else(overfull)?;
+        }
+        own.adopt_batches(&self.own.batches, &last);
+        Ok(())
+    }
+
+    fn adopt_recv(
+        &self,
+        superblock: &Superblock,
+        recv: &RecvLog,
+        tables: &mut Tables,
+    ) -> Result<()> {
+        let records = live_records(superblock, Log::Recv, &self.recv);
+        let mut last = vec![0; self.recv.batches.len()];
+        let queue = &recv.journal.queue;
+        queue.raise_limit(queue.tail() + records.len() as u64);
+        for (record, batch) in &records {
+            let overfull = || damaged(superblock, Log::Recv, OVERFULL);
+            last[*batch] = recv.adopt(record).ok_or_else(overfull)?;
+            tables.recv.push(record.stamp, last[*batch]);
+            tables.hi = tables.hi.max(record.stamp);
+        }
+        recv.adopt_batches(&self.recv.batches, &last);
+        tables.recv_next = queue.tail();
+        Ok(())
+    }
+
+    /// What is told of it.
+    pub fn recovery(&self, file: &SuperblockFile, own: &OwnLog, recv: &RecvLog) -> Recovery {
+        let of = |scan: &Scan, live| LogRecovery { live_records: live, cut_records: scan.cut };
+        Recovery {
+            clean: file.get().clean,
+            superblock_repaired: file.bad_copy().map(Into::into),
+            own: of(&self.own, own.journal.queue.tail() - own.journal.queue.freed()),
+            recv: of(&self.recv, recv.journal.queue.tail() - recv.journal.queue.freed()),
         }
     }
-    tables.acked_index = tables.own.after(acked);
-    tables.shipped = tables.acked_index;
-    tables.own_reflected = tables.own.after(fl);
-    tables.recv_reflected = tables.recv.after(fl);
-    for index in tables.recv.begin()..tables.recv_reflected {
-        let (_, position) = tables.recv.get(index).expect("in range");
-        recv.journal.queue.set_reflected(position);
-    }
-    tables.trim();
-    Ok(tables)
 }
 
-/// A record and the index of its batch.
-type InBatch = (Record, usize);
+const OVERFULL: &str = "holds more live records than it has places";
 
-/// Reads a log's batches and records, each with its batch's index, and checks that the log holds
-/// what the superblock says was durable.
-fn read_log(
-    superblock: &Superblock,
-    log: Log,
-    storage: &dyn Storage,
-) -> Result<(Vec<Found>, Vec<InBatch>)> {
-    let state = match log {
-        Log::Own => superblock.own,
-        Log::Recv => superblock.recv,
-    };
-    let mut durable = state.tail_sequence - 1;
-    let (mut batches, mut rows) = (Vec::new(), Vec::new());
-    let end = walk(storage, superblock, log, |found| {
-        durable = found.header.sequence + found.header.rows.len() as u64 - 1;
-        let batch = batches.len();
-        let these = records(&found, superblock.block_size, superblock.fl);
-        rows.extend(these.into_iter().map(|record| (record, batch)));
-        batches.push(found);
-    });
-    let end = end.map_err(|e| Error::storage(format!("reading the {log:?} log"), e))?;
-    if durable < state.durable {
-        let expected = state.durable;
-        return Err(Error::new(
-            Kind::Damaged,
-            format!(
-                "the {log:?} log ends at sequence {durable} ({end:?}), but {expected} was durable; see `inspect`"
-            ),
-        ));
-    }
-    Ok((batches, rows))
+/// Says that a log is not what it was, and what to do.
+fn damaged(superblock: &Superblock, log: Log, what: &str) -> Error {
+    let (file, _) = log_of(superblock, log);
+    let what = format!("{file}: {what}; nothing was changed, `afterimage inspect` shows all of it");
+    Error::new(Kind::Damaged, what)
 }
 
-fn overfull(log: Log) -> Error {
-    Error::new(Kind::Damaged, format!("the {log:?} log holds more records than it has places"))
+/// The live records of a log, in its order, each with the index of its batch.
+fn live_records(superblock: &Superblock, log: Log, scan: &Scan) -> Vec<(Record, usize)> {
+    let dead = dead_upto(superblock, log);
+    let (size, fl) = (u64::from(superblock.block_size), superblock.fl);
+    let batches = scan.batches.iter().enumerate();
+    let records = batches.flat_map(|(k, found)| records(found, size, fl).map(move |r| (r, k)));
+    records.filter(|(record, _)| record.stamp > dead).collect()
 }
 
-fn records(found: &Found, block_size: u32, fl: Stamp) -> Vec<Record> {
+fn records(found: &Found, block_size: u64, fl: Stamp) -> impl Iterator<Item = Record> + '_ {
     let mut place = found.offset + PAGE;
-    let mut record = |row: &Row| {
+    found.header.rows.iter().map(move |row: &Row| {
         let record = Record {
             position: 0,
             stamp: row.stamp,
@@ -146,8 +186,33 @@ fn records(found: &Found, block_size: u32, fl: Stamp) -> Vec<Record> {
             place: if row.has_data { place } else { NO_PLACE },
             reflected: row.stamp <= fl,
         };
-        place += if row.has_data { u64::from(block_size) } else { 0 };
+        place += if row.has_data { block_size } else { 0 };
         record
-    };
-    found.header.rows.iter().map(&mut record).collect()
+    })
+}
+
+impl Tables {
+    /// Of a device whose logs hold nothing live; own records will begin at `first`.
+    fn empty(superblock: &Superblock, first: crate::unit::Position) -> Tables {
+        let Superblock { hi, acked, need, fl, .. } = *superblock;
+        Tables {
+            sequencer: Sequencer::new(first),
+            recv_next: first,
+            own: Unreflected::default(),
+            recv: Unreflected::default(),
+            shipped: 0,
+            sent: acked,
+            acked_index: 0,
+            acked,
+            allowed: 0,
+            own_reflected: 0,
+            recv_reflected: 0,
+            reflected: fl,
+            since_checkpoint: 0,
+            hi,
+            begun: 0,
+            need,
+            granted: if superblock.fenced { superblock.epoch } else { 0 },
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! header, block after block in row order, rows without data left out; the whole is padded to a
 //! page. A batch never wraps around the end of its log.
 
+use super::superblock::SEQUENCE_MAX;
 use super::{PAGE, Row, RowBytes, StampBytes, VERSION, check_page, checksum};
 use crate::unit::Stamp;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -38,7 +39,10 @@ struct HeaderBytes {
     synced: U64,
     previous: StampBytes,
     data_bytes: U32,
-    unused: [u8; 48],
+    group: [u8; 16],
+    offset: U64,
+    opened: U64,
+    unused: [u8; 16],
     row: [RowBytes; ROWS_MAX],
 }
 
@@ -47,6 +51,8 @@ const _: () = assert!(size_of::<HeaderBytes>() == PAGE as usize);
 /// What every batch of a log has in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// The consistency group: a block of user data may hold another group's log.
+    pub group: u128,
     /// Which log.
     pub log: Log,
     /// The device that writes it.
@@ -64,6 +70,11 @@ pub struct Header {
     pub sequence: u64,
     /// The highest log sequence number known durable when this was written.
     pub synced: u64,
+    /// Its own byte offset in the log: a copy of a header elsewhere is no batch.
+    pub offset: u64,
+    /// The generation of the superblock at the opening of the device that wrote it: what an
+    /// earlier recovery cut off is older than what was written in its place.
+    pub opened: u64,
     /// Received log: the stamp received before the first row's. Own log: zero.
     pub previous: Stamp,
     /// The rows.
@@ -96,6 +107,9 @@ impl Header {
         bytes.incarnation = self.identity.incarnation.into();
         bytes.sequence = self.sequence.into();
         bytes.synced = self.synced.into();
+        bytes.group = self.identity.group.to_le_bytes();
+        bytes.offset = self.offset.into();
+        bytes.opened = self.opened.into();
         bytes.previous = self.previous.into();
         bytes.data_bytes = (self.data_bytes(block_size) as u32).into();
         for (to, row) in bytes.row.iter_mut().zip(&self.rows) {
@@ -105,6 +119,11 @@ impl Header {
         let mut page = Box::new([0; PAGE as usize]);
         page.copy_from_slice(bytes.as_bytes());
         page
+    }
+
+    /// Whether a header may begin here at all: a glance, for who looks at many pages.
+    pub fn is_likely(page: &[u8]) -> bool {
+        page.starts_with(&MAGIC)
     }
 
     /// Reads a header, or says which field is wrong and how. `None`: no batch has ever begun here.
@@ -133,12 +152,15 @@ impl Header {
         let rows = bytes.row[..rows].iter().enumerate();
         let header = Header {
             identity: Identity {
+                group: u128::from_le_bytes(bytes.group),
                 log,
                 device: bytes.device.get(),
                 incarnation: bytes.incarnation.get(),
             },
             sequence: bytes.sequence.get(),
             synced: bytes.synced.get(),
+            offset: bytes.offset.get(),
+            opened: bytes.opened.get(),
             previous: bytes.previous.into(),
             rows: rows
                 .map(|(k, row)| row.decode().map_err(|e| format!("row {k}: {e}")))
@@ -149,8 +171,8 @@ impl Header {
             let found = bytes.data_bytes.get();
             return Err(format!("data_bytes is {found}, the rows give {expected}"));
         }
-        if header.sequence.checked_add(header.rows.len() as u64).is_none() {
-            return Err(format!("sequence {} overflows", header.sequence));
+        if header.sequence == 0 || header.sequence > SEQUENCE_MAX {
+            return Err(format!("sequence is {}, which no record has", header.sequence));
         }
         Ok(Some(header))
     }

@@ -48,6 +48,8 @@ pub struct Hello {
     pub usable: bool,
     /// Whether it refuses host I/O.
     pub fenced: bool,
+    /// Whether a takeover request of its own is open.
+    pub asking: bool,
     /// The highest tenure it granted or held.
     pub epoch: u64,
     /// Highest stamp it received.
@@ -311,7 +313,10 @@ impl Frame<'_> {
                 put_u64(&mut b, h.lineage.0);
                 put_u64(&mut b, h.lineage.1);
                 put_u32(&mut b, h.mode as u32);
-                put_u32(&mut b, u32::from(h.usable) | u32::from(h.fenced) << 1);
+                put_u32(
+                    &mut b,
+                    u32::from(h.usable) | u32::from(h.fenced) << 1 | u32::from(h.asking) << 2,
+                );
                 put_u64(&mut b, h.epoch);
                 put_stamp(&mut b, h.hi);
                 put_stamp(&mut b, h.clk);
@@ -482,6 +487,7 @@ impl Frame<'_> {
             mode,
             usable: flags & 1 != 0,
             fenced: flags & 2 != 0,
+            asking: flags & 4 != 0,
             epoch,
             hi,
             clk,

@@ -15,7 +15,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Version of every layout in this module. A reader refuses any other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The unit in which logs are laid out, in bytes.
 pub const PAGE: u64 = 4096;
@@ -72,7 +72,7 @@ pub struct RowBytes {
     time: U64,
     number: U64,
     checksum: U64,
-    /// Room for a running digest over applied records; zero in version 1.
+    /// Room for a running digest over applied records; zero in version 2.
     digest: U64,
     sequence: U32,
     volume: U32,

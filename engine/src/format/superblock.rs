@@ -1,25 +1,30 @@
 //! The superblock: what a device must know before it reads anything else, in two copies.
 //!
-//! Copies take turns; the valid one of the higher generation counts. The table of volumes stands
-//! behind them, is written once, and is named by its checksum in both.
+//! A copy is one sector, which the medium writes whole or not at all: a copy with a wrong checksum
+//! is rot, never half an update. Every update writes both copies and syncs once, so whichever
+//! survives is the newest that anybody was told of, or newer. The table of volumes stands behind
+//! them, is written once, and is named by its checksum in both.
 
 use super::{PAGE, StampBytes, VERSION, check_page, checksum};
-use crate::unit::Stamp;
+use crate::unit::{SECTOR, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 8] = *b"AFTSUPER";
 
-/// Bytes of one copy.
-pub const COPY_BYTES: u64 = PAGE;
+/// Bytes of one copy: a sector.
+pub const COPY_BYTES: u64 = SECTOR;
+/// Where the copies begin: in pages of their own, so that damage to one spares the other.
+pub const COPY_OFFSETS: [u64; 2] = [0, PAGE];
 /// Where the table of volumes begins.
-pub const VOLUMES_OFFSET: u64 = 2 * COPY_BYTES;
+pub const VOLUMES_OFFSET: u64 = 2 * PAGE;
 
 const FENCED: u32 = 1;
 const CLEAN: u32 = 2;
 const PREFER: u32 = 4;
 const RESUME_ALONE: u32 = 8;
 const UNUSABLE: u32 = 16;
+const FLAGS: u32 = FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE;
 
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -49,7 +54,7 @@ struct SuperblockBytes {
     unused2: U32,
     own: LogBytes,
     recv: LogBytes,
-    rest: [u8; 3800],
+    rest: [u8; 200],
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -60,7 +65,11 @@ struct LogBytes {
     tail_offset: U64,
     tail_sequence: U64,
     durable: U64,
+    opened: U64,
 }
+
+/// No log ever holds so many records; sums of sequence numbers below it cannot overflow.
+pub const SEQUENCE_MAX: u64 = 1 << 62;
 
 const _: () = assert!(size_of::<SuperblockBytes>() == COPY_BYTES as usize);
 
@@ -88,6 +97,9 @@ pub struct LogState {
     pub tail_sequence: u64,
     /// `dl`: the highest log sequence number durable when this was written.
     pub durable: u64,
+    /// The generation of the superblock at the opening which wrote that batch, or, if none is
+    /// held, at the present one: no batch of an older opening can stand there.
+    pub opened: u64,
 }
 
 /// A volume of the group.
@@ -102,7 +114,7 @@ pub struct VolumeSpec {
 /// The durable state of a device that is neither a record nor a block (SEMANTICS section 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    /// Raised by one with every write; says which copy is the newer.
+    /// Raised by one with every update; says which copy is the newer.
     pub generation: u64,
     /// The consistency group.
     pub group: u128,
@@ -154,6 +166,7 @@ impl LogState {
             tail_offset: self.tail_offset.into(),
             tail_sequence: self.tail_sequence.into(),
             durable: self.durable.into(),
+            opened: self.opened.into(),
         }
     }
 
@@ -164,6 +177,7 @@ impl LogState {
             tail_offset: bytes.tail_offset.get(),
             tail_sequence: bytes.tail_sequence.get(),
             durable: bytes.durable.get(),
+            opened: bytes.opened.get(),
         }
     }
 }
@@ -180,14 +194,14 @@ impl Superblock {
     }
 
     /// One copy as it stands on disk.
-    pub fn encode(&self) -> Box<[u8; COPY_BYTES as usize]> {
+    pub fn encode(&self) -> [u8; COPY_BYTES as usize] {
         let flag = |on, bit| if on { bit } else { 0 };
         let flags = flag(self.fenced, FENCED)
             | flag(self.clean, CLEAN)
             | flag(self.prefer, PREFER)
             | flag(self.resume_alone, RESUME_ALONE)
             | flag(!self.usable, UNUSABLE);
-        let mut bytes = SuperblockBytes::new_box_zeroed().expect("a page");
+        let mut bytes = SuperblockBytes::new_zeroed();
         bytes.magic = MAGIC;
         bytes.version = VERSION.into();
         bytes.mode = self.mode as u8;
@@ -210,9 +224,45 @@ impl Superblock {
         bytes.own = self.own.encode();
         bytes.recv = self.recv.encode();
         bytes.checksum = checksum(0, bytes.as_bytes()).into();
-        let mut page = Box::new([0; COPY_BYTES as usize]);
-        page.copy_from_slice(bytes.as_bytes());
-        page
+        zerocopy::transmute!(bytes)
+    }
+
+    /// Whether one device can be in this state; if not, which field is impossible, and why. What
+    /// concerns the geometry alone is checked where a geometry is.
+    pub fn check(&self) -> Result<(), String> {
+        if self.generation == 0 {
+            return Err("generation is 0, which no update writes".into());
+        }
+        if self.epoch == 0 {
+            return Err("epoch is 0; tenures are counted from 1".into());
+        }
+        let stamps = [("hi", self.hi), ("acked", self.acked), ("need", self.need), ("fl", self.fl)];
+        if let Some((name, stamp)) = stamps.into_iter().find(|(_, s)| s.epoch > self.epoch) {
+            let epoch = self.epoch;
+            return Err(format!("{name} is {stamp}, but no tenure above {epoch} was ever known"));
+        }
+        if self.own.bytes != self.recv.bytes {
+            let (own, recv) = (self.own.bytes, self.recv.bytes);
+            return Err(format!("the logs have {own} and {recv} bytes; they are of one size"));
+        }
+        for (name, log) in [("own", &self.own), ("received", &self.recv)] {
+            let wrong = |what: String| Err(format!("{name} log: {what}"));
+            let LogState { bytes, tail_offset, tail_sequence, durable, opened, .. } = *log;
+            if tail_offset > bytes || tail_offset % PAGE != 0 {
+                return wrong(format!("tail offset {tail_offset} is no page of {bytes} bytes"));
+            }
+            if tail_sequence == 0 || tail_sequence > SEQUENCE_MAX {
+                return wrong(format!("tail sequence is {tail_sequence}"));
+            }
+            if durable < tail_sequence - 1 || durable > SEQUENCE_MAX {
+                return wrong(format!("durable is {durable}, the tail {tail_sequence}"));
+            }
+            if opened > self.generation {
+                let generation = self.generation;
+                return wrong(format!("opened is {opened}, the generation only {generation}"));
+            }
+        }
+        Ok(())
     }
 
     /// Reads one copy; `volumes` is all that stands behind [`VOLUMES_OFFSET`]. Says which field
@@ -247,6 +297,12 @@ impl Superblock {
         }
         let u64_at = |row: &[u8], at| u64::from_le_bytes(row[at..at + 8].try_into().expect("8"));
         let flags = bytes.flags.get();
+        if flags & !FLAGS != 0 {
+            return Err(format!(
+                "flags are {flags:#x}, of which {:#x} mean nothing",
+                flags & !FLAGS
+            ));
+        }
         Ok(Superblock {
             generation: bytes.generation.get(),
             group: u128::from_le_bytes(bytes.group),

@@ -22,6 +22,7 @@ use crate::storage::{FileName, Storage};
 use crate::sync::{Ordering::*, fence};
 use crate::unit::{Position, Stamp};
 use ring::Ring;
+use scan::Found;
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +50,8 @@ pub(crate) struct Journal {
     pub queue: Queue,
     pub file: FileName,
     pub identity: Identity,
+    /// The generation of the superblock at this opening of the device.
+    pub opened: u64,
     pub storage: Arc<dyn Storage>,
     pub block_size: usize,
     batch_rows: usize,
@@ -60,17 +63,16 @@ impl Journal {
         superblock: &Superblock,
         geometry: &Geometry,
         log: Log,
+        opened: u64,
         storage: Arc<dyn Storage>,
     ) -> Self {
-        let (file, state) = match log {
-            Log::Own => (FileName::OwnLog, &superblock.own),
-            Log::Recv => (FileName::RecvLog, &superblock.recv),
-        };
+        let (file, _) = scan::log_of(superblock, log);
         let salt = (superblock.group as u64) ^ superblock.device.rotate_left(32);
         Journal {
             queue: Queue::new(geometry.places() as usize, 1, salt),
             file,
-            identity: Identity { log, device: superblock.device, incarnation: state.incarnation },
+            identity: Identity::of(superblock, log),
+            opened,
             storage,
             block_size: geometry.block_size as usize,
             batch_rows: geometry.batch_rows().min(ROWS_MAX),
@@ -118,8 +120,9 @@ impl Journal {
         let size = self.block_size as u64;
         let bytes = batch_bytes(blocks.len() as u64, size);
         let (offset, sequence) = tail.ring.place(bytes, rows.len() as u64, last);
-        let header =
-            Header { identity: self.identity, sequence, synced: tail.synced, previous, rows };
+        let Journal { identity, opened, .. } = *self;
+        let synced = tail.synced;
+        let header = Header { identity, sequence, synced, offset, opened, previous, rows };
         let page = header.encode(size);
         let padding = bytes - PAGE - blocks.len() as u64 * size;
         let mut slices = Vec::with_capacity(blocks.len() + 2);
@@ -137,6 +140,11 @@ impl Journal {
         if durability == Durability::Never {
             return Ok(());
         }
+        self.sync_all(tail)
+    }
+
+    /// As [`Journal::sync`], whatever the durability.
+    fn sync_all(&self, tail: &mut Tail) -> Result<()> {
         let synced = self.storage.sync(self.file);
         synced.map_err(|e| Error::storage(format!("syncing {}", self.file), e))?;
         tail.synced = tail.ring.next_sequence() - 1;
@@ -168,8 +176,14 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    fn new(state: &LogState, geometry: &Geometry) -> Tail {
-        Tail { ring: Ring::new(state, geometry.log_slack()), synced: state.durable }
+    fn new(state: &LogState, geometry: &Geometry, opened: u64) -> Tail {
+        Tail { ring: Ring::new(state, geometry.log_slack(), opened), synced: state.durable }
+    }
+
+    /// Takes a batch found at opening; its records were adopted up to the position `last`.
+    fn adopt(&mut self, found: &Found, last: Position) {
+        let rows = found.header.rows.len() as u64;
+        self.ring.adopt(found.offset, found.bytes, rows, found.header.opened, last);
     }
 
     /// What the superblock must say before positions below `freed` are given up.

@@ -1,5 +1,6 @@
 //! The received log: what the peer shipped, durable before it is acknowledged (R6; S1502).
 
+use super::scan::Found;
 use super::{Journal, Tail, lock};
 use crate::error::{Error, Kind, Result};
 use crate::format::Row;
@@ -24,11 +25,15 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl RecvLog {
-    pub fn new(superblock: &Superblock, geometry: &Geometry, storage: Arc<dyn Storage>) -> RecvLog {
-        let journal = Journal::new(superblock, geometry, Log::Recv, storage);
-        let recv = RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry)) };
-        recv.refresh_limit(&lock(&recv.tail));
-        recv
+    /// An empty log that promises no place before [`RecvLog::adopt_batches`].
+    pub fn new(
+        superblock: &Superblock,
+        geometry: &Geometry,
+        opened: u64,
+        storage: Arc<dyn Storage>,
+    ) -> RecvLog {
+        let journal = Journal::new(superblock, geometry, Log::Recv, opened, storage);
+        RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) }
     }
 
     fn refresh_limit(&self, tail: &Tail) {
@@ -40,11 +45,17 @@ impl RecvLog {
         self.journal.queue.receive(record)
     }
 
-    /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, offset: u64, bytes: u64, rows: u64, last: Position) {
+    /// Takes the batches found in the log at opening, each with the highest position that a record
+    /// of it was adopted at. Only now places are promised: what was promised stays so.
+    pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
         let mut tail = lock(&self.tail);
-        tail.ring.adopt(offset, bytes, rows, last);
+        batches.iter().zip(last).for_each(|(found, &last)| tail.adopt(found, last));
         self.refresh_limit(&tail);
+    }
+
+    /// Makes every batch in the log durable, also where appending does not.
+    pub fn sync(&self) -> Result<()> {
+        self.journal.sync_all(&mut lock(&self.tail))
     }
 
     /// Makes `arrivals` durable, in their order, and publishes them; the first follows

@@ -14,6 +14,8 @@ struct Span {
     /// Bytes of the ring that come free with it: its own, and those skipped before it.
     bytes: u64,
     sequence: u64,
+    /// The opening that wrote it.
+    opened: u64,
     /// The highest queue position in it.
     last: Position,
 }
@@ -27,12 +29,15 @@ pub struct Ring {
     used: u64,
     sequence: u64,
     incarnation: u64,
+    /// The present opening.
+    opened: u64,
     spans: VecDeque<Span>,
 }
 
 impl Ring {
-    /// An empty ring as the superblock describes it; `slack` bytes are never promised.
-    pub fn new(state: &LogState, slack: u64) -> Ring {
+    /// An empty ring as the superblock describes it; `slack` bytes are never promised. `opened` is
+    /// the present opening.
+    pub fn new(state: &LogState, slack: u64, opened: u64) -> Ring {
         Ring {
             length: state.bytes,
             slack,
@@ -40,6 +45,7 @@ impl Ring {
             used: 0,
             sequence: state.tail_sequence,
             incarnation: state.incarnation,
+            opened,
             spans: VecDeque::new(),
         }
     }
@@ -50,16 +56,23 @@ impl Ring {
     pub fn place(&mut self, bytes: u64, rows: u64, last: Position) -> (u64, u64) {
         let wraps = self.head + bytes > self.length;
         let offset = if wraps { 0 } else { self.head };
-        self.adopt(offset, bytes, rows, last)
+        self.adopt(offset, bytes, rows, self.opened, last)
     }
 
-    /// Takes a batch found at `offset` when a log is read at opening.
-    pub fn adopt(&mut self, offset: u64, bytes: u64, rows: u64, last: Position) -> (u64, u64) {
+    /// Takes a batch that `opened` wrote at `offset`, found when a log is read at opening.
+    pub fn adopt(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        rows: u64,
+        opened: u64,
+        last: Position,
+    ) -> (u64, u64) {
         let skipped = if offset < self.head { self.length - self.head } else { 0 };
         let sequence = self.sequence;
         self.used += bytes + skipped;
         assert!(self.used <= self.length, "a batch was placed over one that is held");
-        self.spans.push_back(Span { offset, bytes: bytes + skipped, sequence, last });
+        self.spans.push_back(Span { offset, bytes: bytes + skipped, sequence, opened, last });
         self.head = offset + bytes;
         self.sequence += rows;
         (offset, sequence)
@@ -69,14 +82,18 @@ impl Ring {
     /// is then the oldest batch held.
     pub fn state_without(&self, freed: Position, durable: u64) -> LogState {
         let kept = self.spans.iter().find(|span| span.last >= freed);
-        let (tail_offset, tail_sequence) =
-            kept.map_or((self.head, self.sequence), |span| (span.offset, span.sequence));
+        let (tail_offset, tail_sequence, opened) = kept
+            .map_or((self.head, self.sequence, self.opened), |span| {
+                (span.offset, span.sequence, span.opened)
+            });
         LogState {
             bytes: self.length,
             incarnation: self.incarnation,
             tail_offset,
             tail_sequence,
-            durable,
+            // What was freed is durable in the normal volumes, however its log was synced.
+            durable: durable.max(tail_sequence - 1),
+            opened,
         }
     }
 

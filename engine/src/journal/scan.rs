@@ -1,9 +1,23 @@
-//! Walks a log from its tail, batch by batch: for opening, and for `inspect`.
+//! Reads a log as it stands in its file: for opening, and for `inspect`.
+//!
+//! # Rules (R13)
+//! - **The run**: from the tail that the superblock names, batch by batch, as long as each is a
+//!   batch of this log in its place (`Expected` says what that takes).
+//! - **Cut or rot**: a batch is synced as a whole and the log in order, so what was never synced is
+//!   a tail of whole batches, and may be torn, missing, or there in part. What is missing at or
+//!   below the highest `synced` seen *anywhere* – the superblock, the run, and valid headers beyond
+//!   its end, which may have been written after the sync they tell of – was durable and is gone:
+//!   damage. Anything else behind the run was promised to nobody: cut, and counted.
+//! - **Cut for good**: a header carries the generation of the superblock at the opening that wrote
+//!   it ([`Header::opened`]), which never falls along the run. So batches that an earlier recovery
+//!   cut off do not rise again behind a new batch of the same shape.
 
-use crate::format::PAGE;
 use crate::format::batch::{Header, Identity, Log, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
+use crate::format::{PAGE, data_checksum};
 use crate::storage::{FileName, Storage};
+use crate::unit::Stamp;
+use std::collections::HashMap;
 use std::io;
 
 /// A batch found in a log.
@@ -17,78 +31,398 @@ pub struct Found {
     pub header: Header,
 }
 
-/// Why a walk ended.
+impl Found {
+    /// The log sequence number behind its last row's.
+    pub fn end(&self) -> u64 {
+        self.header.sequence + self.header.rows.len() as u64
+    }
+}
+
+/// Why the run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// Nothing was ever written here, or what stands here is from an earlier lap or life.
     Clean,
-    /// What stands at this offset is no batch: which field is wrong and how. A torn tail, or what
-    /// an earlier lap left behind the head; who calls compares with what must be there.
+    /// What stands at this offset is no batch that could follow: which field is wrong and how. A
+    /// torn tail, or what an earlier lap left behind the head.
     Torn(u64, String),
 }
 
-/// Walks the unbroken run of batches from the tail that `superblock` names. Damage ends the walk;
-/// only a failing storage is an error.
-pub fn walk(
-    storage: &dyn Storage,
-    superblock: &Superblock,
-    log: Log,
-    mut found: impl FnMut(Found),
-) -> io::Result<End> {
-    let (file, state) = match log {
+/// A record that was durable and is not there any more, or not what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Its log sequence number.
+    pub sequence: u64,
+    /// Byte offset in the log where it is, or should be.
+    pub offset: u64,
+    /// What was found.
+    pub what: String,
+}
+
+/// What a log holds.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// The run, without what was cut.
+    pub batches: Vec<Found>,
+    /// The log sequence number behind the run.
+    pub next_sequence: u64,
+    /// Byte offset behind the run.
+    pub end_offset: u64,
+    /// Why it ended.
+    pub end: End,
+    /// The highest log sequence number that anything found says was durable.
+    pub synced: u64,
+    /// Records found behind the run that nobody was ever promised.
+    pub cut: u64,
+    /// What was durable and is not there, in the order of the log.
+    pub damages: Vec<Damage>,
+}
+
+/// Which records' data is read and held against its checksum, apart from batches that are not
+/// known to be durable: these always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Those that are needed: not in the normal volume, or not at the peer.
+    Live,
+    /// All.
+    All,
+}
+
+/// The name of a log's file and what `superblock` says of it.
+pub fn log_of(superblock: &Superblock, log: Log) -> (FileName, &LogState) {
+    match log {
         Log::Own => (FileName::OwnLog, &superblock.own),
         Log::Recv => (FileName::RecvLog, &superblock.recv),
-    };
-    let device = superblock.device;
-    let identity = Identity { log, device, incarnation: state.incarnation };
-    let block_size = u64::from(superblock.block_size);
-    let LogState { mut tail_offset, tail_sequence, .. } = *state;
-    let mut sequence = tail_sequence;
-    let mut walked = 0;
-    let length = storage.length(file)?.unwrap_or(0).min(state.bytes);
-    let mut wrapped = false;
-    let mut torn = None;
-    loop {
-        match batch_at(storage, file, tail_offset, length, block_size)? {
-            Ok(Some(header)) if header.identity == identity && header.sequence == sequence => {
-                let with_data = header.rows.iter().filter(|r| r.has_data).count() as u64;
-                let bytes = batch_bytes(with_data, block_size);
-                walked += bytes;
-                if walked > length || tail_offset + bytes > length {
-                    return Ok(End::Torn(tail_offset, "the batch runs past the log's end".into()));
-                }
-                sequence += header.rows.len() as u64;
-                found(Found { offset: tail_offset, bytes, header });
-                tail_offset += bytes;
-                wrapped = false;
-                torn = None;
-            }
-            other => {
-                let reason = other.err();
-                // A batch that did not fit before the end went to the beginning.
-                if wrapped || tail_offset == 0 {
-                    let reason = torn.or(reason.map(|r| (tail_offset, r)));
-                    return Ok(reason.map_or(End::Clean, |(at, r)| End::Torn(at, r)));
-                }
-                torn = reason.map(|r| (tail_offset, r));
-                tail_offset = 0;
-                wrapped = true;
-            }
-        }
     }
 }
 
-fn batch_at(
+/// The stamp up to which records of `log` are needed no more: they are durable in the normal
+/// volume and, if own, at the peer.
+pub fn dead_upto(superblock: &Superblock, log: Log) -> Stamp {
+    match log {
+        Log::Own => superblock.fl.min(superblock.acked),
+        Log::Recv => superblock.fl,
+    }
+}
+
+/// Reads the log that `superblock`, which has been checked, describes. `progress` is called with
+/// numbers of bytes that need not be looked at any more. Whatever is wrong is in the result; only
+/// a failing storage is an error.
+pub fn scan(
     storage: &dyn Storage,
+    superblock: &Superblock,
+    log: Log,
+    verify: Verify,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<Scan> {
+    let (file, state) = log_of(superblock, log);
+    let length = storage.length(file)?.unwrap_or(0).min(state.bytes);
+    let reader = Reader { storage, file, length, block_size: u64::from(superblock.block_size) };
+    let mut scan = Scan {
+        batches: Vec::new(),
+        next_sequence: state.tail_sequence,
+        end_offset: state.tail_offset,
+        end: End::Clean,
+        synced: state.durable,
+        cut: 0,
+        damages: Vec::new(),
+    };
+    let mut expected = Expected::new(superblock, log);
+    let tail = state.tail_offset;
+    scan.end = reader.walk(&mut expected, tail, superblock.clean, &mut scan.batches)?;
+    let end = scan.batches.last().map_or(tail, |last| last.offset + last.bytes);
+    let wrapped = scan.batches.iter().any(|batch| batch.offset < tail);
+    let mut newest_end = 0;
+    // After a clean close the superblock says where the log ends, and nothing can lie behind.
+    if !superblock.clean {
+        reader.beyond(&expected, Run { tail, end, wrapped }, progress, |header| {
+            scan.synced = scan.synced.max(header.synced);
+            if header.sequence >= expected.sequence && header.opened >= expected.opened {
+                newest_end = newest_end.max(header.sequence + header.rows.len() as u64);
+            }
+        })?;
+    }
+    if let Some(last) = scan.batches.last() {
+        scan.synced = scan.synced.max(last.header.synced);
+        newest_end = newest_end.max(last.end());
+    }
+    let dead = dead_upto(superblock, log);
+    let mut data = Vec::new();
+    for k in 0..scan.batches.len() {
+        let batch = &scan.batches[k];
+        let durable = batch.end() - 1 <= scan.synced;
+        let upto = if durable && verify == Verify::Live { dead } else { Stamp::ZERO };
+        let bad = reader.bad_data(batch, upto, &mut data)?;
+        progress(batch.bytes);
+        if durable {
+            scan.damages.extend(bad);
+        } else if let Some(Damage { offset, what, .. }) = bad.into_iter().next() {
+            scan.end = End::Torn(offset, what);
+            scan.batches.truncate(k);
+            break;
+        }
+    }
+    if let Some(last) = scan.batches.last() {
+        (scan.next_sequence, scan.end_offset) = (last.end(), last.offset + last.bytes);
+    }
+    let next = scan.next_sequence;
+    scan.cut = newest_end.saturating_sub(next);
+    if next <= scan.synced {
+        let (offset, why) = match &scan.end {
+            End::Clean => (scan.end_offset, "no batch stands there".into()),
+            End::Torn(offset, reason) => (*offset, reason.clone()),
+        };
+        let synced = scan.synced;
+        let what =
+            format!("records {next} to {synced} were durable and are gone (at {offset}: {why})");
+        scan.damages.push(Damage { sequence: next, offset, what });
+    }
+    Ok(scan)
+}
+
+/// What the next batch of the run must be.
+struct Expected {
+    identity: Identity,
+    sequence: u64,
+    opened: u64,
+    /// The newest opening there was.
+    newest_opening: u64,
+    /// No sequence above this is looked for: after a clean close.
+    last: u64,
+    epoch: u64,
+    /// Received log: the chain of previous stamps; `None` before its first batch.
+    previous: Option<Stamp>,
+    hi: Stamp,
+    /// Blocks of each volume.
+    blocks: HashMap<u32, u64>,
+}
+
+impl Expected {
+    fn new(superblock: &Superblock, log: Log) -> Expected {
+        let (_, state) = log_of(superblock, log);
+        let size = u64::from(superblock.block_size);
+        let blocks = superblock.volumes.iter().map(|v| (v.id, v.bytes.div_ceil(size)));
+        Expected {
+            identity: Identity::of(superblock, log),
+            sequence: state.tail_sequence,
+            opened: state.opened,
+            newest_opening: superblock.generation,
+            last: state.durable,
+            epoch: superblock.epoch,
+            previous: None,
+            hi: superblock.hi,
+            blocks: blocks.collect(),
+        }
+    }
+
+    /// Whether `header` is of this log and stands where it was written.
+    fn is_ours(&self, header: &Header, offset: u64) -> bool {
+        header.identity == self.identity
+            && header.offset == offset
+            && header.opened <= self.newest_opening
+    }
+
+    /// What keeps a batch of this log from being the next; `None`: it is.
+    fn refuses(&self, header: &Header) -> Option<String> {
+        let Header { sequence, opened, synced, previous, .. } = *header;
+        if opened < self.opened {
+            let newer = self.opened;
+            return Some(format!("a batch of opening {opened} cannot follow one of {newer}"));
+        }
+        if synced >= sequence {
+            return Some(format!("batch {sequence} says that {synced} was synced before it"));
+        }
+        let mut last = previous;
+        for (number, row) in (sequence..).zip(&header.rows) {
+            let (stamp, block) = (row.stamp, row.block);
+            if stamp.epoch > self.epoch {
+                let epoch = self.epoch;
+                return Some(format!("record {number} has stamp {stamp}, the tenure is {epoch}"));
+            }
+            if self.blocks.get(&block.volume).is_none_or(|&blocks| block.number >= blocks) {
+                return Some(format!("record {number} is for block {block}, which no volume has"));
+            }
+            if self.identity.log == Log::Recv && stamp <= last {
+                return Some(format!("record {number} has stamp {stamp}, which follows {last}"));
+            }
+            last = stamp;
+        }
+        let follows = match self.identity.log {
+            Log::Own => previous == Stamp::ZERO,
+            Log::Recv => self.previous.map_or(previous <= self.hi, |last| previous == last),
+        };
+        let expected = self.previous.unwrap_or(self.hi);
+        (!follows).then(|| format!("the batch follows stamp {previous}, expected was {expected}"))
+    }
+
+    fn go_on(&mut self, header: &Header) {
+        self.sequence += header.rows.len() as u64;
+        self.opened = header.opened;
+        self.previous = header.rows.last().map(|row| row.stamp);
+    }
+}
+
+impl Identity {
+    /// Of the batches of one of the device's logs.
+    pub fn of(superblock: &Superblock, log: Log) -> Identity {
+        let incarnation = log_of(superblock, log).1.incarnation;
+        Identity { group: superblock.group, log, device: superblock.device, incarnation }
+    }
+}
+
+/// One log's file.
+struct Reader<'a> {
+    storage: &'a dyn Storage,
     file: FileName,
-    offset: u64,
     length: u64,
     block_size: u64,
-) -> io::Result<Result<Option<Header>, String>> {
-    if offset.checked_add(PAGE).is_none_or(|end| end > length) {
-        return Ok(Ok(None));
+}
+
+/// Bytes read at a time where headers are looked for.
+const CHUNK: u64 = 256 * PAGE;
+
+impl Reader<'_> {
+    /// Follows the run from `offset`; with `clean` no further than the superblock says it goes.
+    fn walk(
+        &self,
+        expected: &mut Expected,
+        mut offset: u64,
+        clean: bool,
+        batches: &mut Vec<Found>,
+    ) -> io::Result<End> {
+        let mut used = 0;
+        while !clean || expected.sequence <= expected.last {
+            let skipped = self.length.saturating_sub(offset);
+            let found = match self.batch_at(offset, expected)? {
+                Ok(found) => found,
+                Err(here) => match self.batch_at(0, expected)? {
+                    // A batch that did not fit before the end went to the beginning.
+                    Ok(found) if offset > 0 && found.bytes > skipped => {
+                        used += skipped;
+                        found
+                    }
+                    _ => return Ok(here.map_or(End::Clean, |reason| End::Torn(offset, reason))),
+                },
+            };
+            used += found.bytes;
+            if used > self.length {
+                let reason = "the batch lies over the oldest that is held";
+                return Ok(End::Torn(found.offset, reason.into()));
+            }
+            expected.go_on(&found.header);
+            offset = found.offset + found.bytes;
+            batches.push(found);
+        }
+        Ok(End::Clean)
     }
-    let mut page = [0; PAGE as usize];
-    storage.read(file, offset, &mut page)?;
-    Ok(Header::decode(&page, block_size))
+
+    /// The batch at `offset` if it is the next one; otherwise what stands there instead, if it is
+    /// anything but nothing or an older batch of this log.
+    fn batch_at(
+        &self,
+        offset: u64,
+        expected: &Expected,
+    ) -> io::Result<Result<Found, Option<String>>> {
+        if offset.checked_add(PAGE).is_none_or(|end| end > self.length) {
+            return Ok(Err(None));
+        }
+        let mut page = [0; PAGE as usize];
+        self.storage.read(self.file, offset, &mut page)?;
+        let header = match Header::decode(&page, self.block_size) {
+            Ok(Some(header)) if expected.is_ours(&header, offset) => header,
+            Ok(_) => return Ok(Err(None)),
+            Err(reason) => return Ok(Err(Some(reason))),
+        };
+        if header.sequence != expected.sequence {
+            return Ok(Err(None));
+        }
+        if let Some(reason) = expected.refuses(&header) {
+            return Ok(Err(Some(reason)));
+        }
+        let with_data = header.rows.iter().filter(|r| r.has_data).count() as u64;
+        let bytes = batch_bytes(with_data, self.block_size);
+        if offset + bytes > self.length {
+            return Ok(Err(Some("the batch runs past the log's end".into())));
+        }
+        Ok(Ok(Found { offset, bytes, header }))
+    }
+
+    /// Looks for headers of this log page by page in all that the run leaves of the file.
+    fn beyond(
+        &self,
+        expected: &Expected,
+        run: Run,
+        progress: &mut dyn FnMut(u64),
+        mut found: impl FnMut(&Header),
+    ) -> io::Result<()> {
+        let Run { tail, end, wrapped } = run;
+        let regions = match wrapped {
+            true => [(end, tail), (0, 0)],
+            false => [(end, self.length), (0, tail)],
+        };
+        let mut chunk = vec![0; CHUNK as usize];
+        for (mut at, until) in regions {
+            let until = until.min(self.length);
+            while at + PAGE <= until {
+                let bytes = CHUNK.min((until - at) / PAGE * PAGE);
+                self.storage.read(self.file, at, &mut chunk[..bytes as usize])?;
+                let pages = chunk[..bytes as usize].chunks(PAGE as usize);
+                let pages = (at..).step_by(PAGE as usize).zip(pages);
+                for (offset, page) in pages.filter(|(_, page)| Header::is_likely(page)) {
+                    match Header::decode(page, self.block_size) {
+                        Ok(Some(header)) if expected.is_ours(&header, offset) => found(&header),
+                        _ => {}
+                    }
+                }
+                progress(bytes);
+                at += bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of `batch` newer than `upto` whose data has not its checksum.
+    fn bad_data(&self, batch: &Found, upto: Stamp, data: &mut Vec<u8>) -> io::Result<Vec<Damage>> {
+        let needed = |stamp| stamp > upto;
+        let rows = &batch.header.rows;
+        if !rows.iter().any(|row| row.has_data && needed(row.stamp)) {
+            return Ok(Vec::new());
+        }
+        let size = self.block_size as usize;
+        data.resize(batch.header.data_bytes(self.block_size) as usize, 0);
+        self.storage.read(self.file, batch.offset + PAGE, data)?;
+        let with_data = (batch.header.sequence..).zip(rows).filter(|(_, row)| row.has_data);
+        let mut bad = Vec::new();
+        for (k, ((sequence, row), block)) in with_data.zip(data.chunks(size)).enumerate() {
+            if !needed(row.stamp) {
+                continue;
+            }
+            let found = data_checksum(block);
+            if found != row.checksum {
+                let offset = batch.offset + PAGE + k as u64 * self.block_size;
+                let what = format!(
+                    "data of {}:{sequence} at {offset}: checksum is {found:016x}, not {:016x}",
+                    log_name(batch.header.identity.log),
+                    row.checksum
+                );
+                bad.push(Damage { sequence, offset, what });
+            }
+        }
+        Ok(bad)
+    }
+}
+
+/// Where a log's batches are.
+struct Run {
+    tail: u64,
+    end: u64,
+    wrapped: bool,
+}
+
+/// The word for a log in the names of entries, as `own:7`.
+pub fn log_name(log: Log) -> &'static str {
+    match log {
+        Log::Own => "own",
+        Log::Recv => "recv",
+    }
 }

@@ -9,6 +9,7 @@
 // Every test file uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod crash;
 pub mod gate;
 pub mod hooked;
 pub mod hosts;
@@ -16,6 +17,7 @@ pub mod kept;
 pub mod linearizable;
 pub mod oracle;
 pub mod random;
+pub mod world;
 
 use afterimage::Device;
 use afterimage::clock::Clock;

@@ -56,13 +56,15 @@ pub fn superblock() -> Superblock {
             tail_offset: 8192,
             tail_sequence: 100,
             durable: 99,
+            opened: 40,
         },
         recv: LogState {
             bytes: 64 << 20,
             incarnation: 4,
             tail_offset: 12_288,
             tail_sequence: 200,
-            durable: 198,
+            durable: 200,
+            opened: 38,
         },
         volumes: vec![
             VolumeSpec { id: 0, bytes: 1 << 40 },
@@ -103,9 +105,11 @@ pub fn rows() -> [Row; 2] {
 pub fn batch(log: Log) -> Header {
     let own = log == Log::Own;
     Header {
-        identity: Identity { log, device: 2, incarnation: if own { 3 } else { 4 } },
+        identity: Identity { group: GROUP, log, device: 2, incarnation: if own { 3 } else { 4 } },
         sequence: if own { 100 } else { 200 },
         synced: if own { 99 } else { 150 },
+        offset: if own { 12_288 } else { 16_384 },
+        opened: 40,
         previous: if own { Stamp::ZERO } else { HI },
         rows: rows().to_vec(),
     }
@@ -130,6 +134,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             mode: Mode::Copying,
             usable: true,
             fenced: true,
+            asking: true,
             epoch: 9,
             hi: HI,
             clk: NEED,
