@@ -124,7 +124,7 @@ fn damage(input: &mut Input<'_>, files: &mut Vec<File>) {
     let (name, bytes) = &mut files[at];
     let name = *name;
     // Most of what matters stands at the beginning.
-    let reach = if input.byte() % 4 == 0 { bytes.len() } else { bytes.len().min(16_384) };
+    let reach = if input.byte().is_multiple_of(4) { bytes.len() } else { bytes.len().min(16_384) };
     let place = input.below(reach as u64) as usize;
     match input.byte() % 8 {
         0 if !bytes.is_empty() => bytes[place] ^= 1 << (input.byte() % 8),
@@ -140,7 +140,7 @@ fn damage(input: &mut Input<'_>, files: &mut Vec<File>) {
             bytes.copy_within(from as usize..from as usize + 512, to);
         }
         4 => bytes.truncate(place),
-        5 if input.byte() % 4 == 0 => drop(files.remove(at)),
+        5 if input.byte().is_multiple_of(4) => drop(files.remove(at)),
         6 if name == FileName::Superblock => lie(input, bytes),
         7 if matches!(name, FileName::OwnLog | FileName::RecvLog) => {
             lie_in_log(input, bytes, place)
@@ -155,7 +155,7 @@ fn lie(input: &mut Input<'_>, bytes: &mut [u8]) {
     let which = usize::from(input.byte() % 2) * COPY_BYTES as usize;
     let Some(copy) = copies.get_mut(which..which + COPY_BYTES as usize) else { return };
     let Ok(mut s) = Superblock::decode(copy, rest) else { return };
-    let log = if input.byte() % 2 == 0 { &mut s.own } else { &mut s.recv };
+    let log = if input.byte().is_multiple_of(2) { &mut s.own } else { &mut s.recv };
     match input.byte() % 16 {
         0 => log.tail_offset = input.number(),
         1 => log.tail_sequence = input.number(),
