@@ -34,6 +34,7 @@ fn device(path: &Path, mapped: bool) -> Arc<Device> {
     Device::create(&directory, &geometry, true).unwrap();
     let clock = Arc::new(SystemClock::default());
     let device = Device::open(Arc::new(directory), clock, Settings::default()).unwrap();
+    device.resume_alone().unwrap();
     let host = device.session().unwrap();
     for block in 0..32 {
         host.write(0, block * BLOCK, &[block as u8 + 1; BLOCK as usize]).unwrap();

@@ -32,14 +32,16 @@ impl Clock for Still {
 /// A file of the template: its name and its bytes.
 type File = (FileName, Vec<u8>);
 
-/// Two sound directories: one closed cleanly and one not, both with own and received records that
-/// are in no volume yet.
-fn templates() -> &'static [Vec<File>; 2] {
-    static MADE: OnceLock<[Vec<File>; 2]> = OnceLock::new();
-    MADE.get_or_init(|| [make(true), make(false)])
+/// Sound directories: of a device that has taken over and is catching up, with own and received
+/// records that are in no volume yet, and of one that served from the beginning; of each one that
+/// was closed cleanly and one that was not.
+fn templates() -> &'static [Vec<File>; 4] {
+    static MADE: OnceLock<[Vec<File>; 4]> = OnceLock::new();
+    MADE.get_or_init(|| [make(1, true), make(1, false), make(0, true), make(0, false)])
 }
 
-fn make(clean: bool) -> Vec<File> {
+/// The directory of the device `which`; its host is there at the end.
+fn make(which: usize, clean: bool) -> Vec<File> {
     let clock: Arc<dyn Clock> = Arc::new(Still);
     let storages = [Arc::new(Memory::new()), Arc::new(Memory::new())];
     let open = |at: usize| {
@@ -81,17 +83,18 @@ fn make(clean: bool) -> Vec<File> {
     a_end.hold(Lane::Data, true);
     write(0, 4..16, 2);
     go();
-    devices[1].begin_takeover().expect("asked");
-    go();
-    devices[1].poll_takeover().expect("answered").expect("serves");
+    if which == 1 {
+        devices[1].begin_takeover().expect("asked");
+        go();
+        devices[1].poll_takeover().expect("answered").expect("serves");
+    }
     b_end.hold(Lane::Data, true);
-    write(1, 12..20, 3);
+    write(which, 12..20, 3);
     go();
     if clean {
         devices.iter().for_each(|device| device.close().expect("closed"));
     }
-    // The new primary: catching up, with records of its own and received ones.
-    let storage = &storages[1];
+    let storage = &storages[which];
     let mut files = storage.files().expect("memory");
     files.sort();
     let read = |file: FileName| {
@@ -107,7 +110,7 @@ fn make(clean: bool) -> Vec<File> {
 /// moved or missing; and lies whose checksums are right.
 pub fn damaged_directory(bytes: &[u8]) -> Arc<Memory> {
     let mut input = Input(bytes);
-    let mut files = templates()[usize::from(input.byte() % 2)].clone();
+    let mut files = templates()[usize::from(input.byte() % 4)].clone();
     while !input.is_spent() && !files.is_empty() {
         damage(&mut input, &mut files);
     }
@@ -202,8 +205,8 @@ fn lie_in_log(input: &mut Input<'_>, bytes: &mut [u8], place: usize) {
     page.copy_from_slice(&header.encode(BLOCK as u64)[..]);
 }
 
-/// Opens what is in `storage`: a device or an error, never a panic. If it opens, its blocks are
-/// read, and those that are here come with the checksums they were written with, or an error.
+/// Opens what is in `storage`: a device or an error, never a panic. If it may serve, its blocks are
+/// read.
 pub fn examine_directory(storage: Arc<Memory>) {
     let _ = read_copies(&*storage);
     let settings = Settings { durability: Durability::Never, ..Settings::default() };
@@ -212,6 +215,8 @@ pub fn examine_directory(storage: Arc<Memory>) {
     };
     let status = device.status();
     assert!(status.backlog_records <= device.geometry().places(), "{status:?}");
+    // One that is catching up refuses.
+    let _ = device.resume_alone();
     let Ok(host) = device.session() else { return };
     for block in 0..BLOCKS {
         let request = crate::request::Request::read(0, block * BLOCK as u64, vec![0; BLOCK]);
@@ -235,6 +240,16 @@ mod tests {
         let device = Device::open(clean, clock, Settings::default()).unwrap();
         let status = device.status();
         assert!(status.backlog_records > 0 && status.hi > crate::unit::Stamp::ZERO, "{status:?}");
+    }
+
+    #[test]
+    fn sound_directories_serve_unless_they_are_catching_up() {
+        for (template, serves) in [(0, false), (1, false), (2, true), (3, true)] {
+            let clock = Arc::new(Still);
+            let storage = damaged_directory(&[template]);
+            let device = Device::open(storage, clock, Settings::default()).unwrap();
+            assert_eq!(device.resume_alone().is_ok(), serves);
+        }
     }
 
     #[test]
