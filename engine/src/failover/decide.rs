@@ -21,7 +21,7 @@
 //! | any | another lineage | refuses the connection: stamps cannot be compared |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any | has received what this device no longer has | halts: it lost durable records |
-//! | any | lacks what it had acknowledged or shipped | refuses: the peer lost durable records |
+//! | any | lacks what it had acknowledged, shipped or promised | refuses: the peer lost durable records |
 //! | asking for the host | fenced or not | asks again: the request or its answer was lost |
 //! | fenced | unfenced | follows |
 //! | fenced, `prefer` | fenced, has no request open | asks for the host |
@@ -68,7 +68,7 @@ pub struct Heard {
     pub epoch: Ordering,
     /// It has received a record newer than every one this device ever wrote.
     pub lost_here: bool,
-    /// It has not received what it acknowledged, or never wrote what it shipped.
+    /// It has not received what it acknowledged, or never wrote what it shipped or promised.
     pub lost_there: bool,
 }
 

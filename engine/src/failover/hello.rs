@@ -142,7 +142,8 @@ impl Device {
         let (newest, acked, hi) = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
-            (tables.newest_own(), tables.acked, tables.hi)
+            // What it promised in a prototype it wrote, too.
+            (tables.newest_own(), tables.acked, tables.hi.max(tables.need))
         };
         let heard = Heard {
             same_lineage: hello.lineage == lineage,
@@ -168,7 +169,7 @@ impl Device {
                 Kind::Protocol,
                 format!(
                     "the peer has lost durable records: it says it received up to {} and wrote up to {}, \
-                     but it acknowledged {acked} and shipped {hi}; it must be resynchronised",
+                     but it acknowledged {acked} and shipped or promised {hi}; it must be resynchronised",
                     hello.hi, hello.newest
                 ),
             )),
