@@ -9,6 +9,7 @@
 //! | `disk`, `line`, `clock` | the simulated hardware |
 //! | `host`, `payload` | requests, and what they write |
 //! | `life` | starts, closings, kills, power cuts |
+//! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
 //! | `shrink` | a failing run made short |
 //! | `tape` | one line an event |
@@ -20,6 +21,7 @@
 mod action;
 mod clock;
 mod disk;
+mod faithless;
 mod history;
 mod host;
 mod life;
