@@ -50,6 +50,8 @@ struct State {
     armed: Option<(u64, Trouble)>,
     /// Syncs say that all is well and do nothing.
     lies: bool,
+    /// The next write of a volume goes astray.
+    astray: bool,
     random: Random,
 }
 
@@ -70,7 +72,8 @@ pub(super) struct Process {
 
 impl Disk {
     pub fn new(side: Side, tape: Arc<Tape>) -> Disk {
-        let state = State { files: Vec::new(), armed: None, lies: false, random: Random::new(0) };
+        let (files, random) = (Vec::new(), Random::new(0));
+        let state = State { files, armed: None, lies: false, astray: false, random };
         Disk { side, tape, state: Mutex::new(state) }
     }
 
@@ -91,7 +94,8 @@ impl Disk {
         lock(&self.state).lies = true;
     }
 
-    /// A sector of a log or of the superblock changes: a bit, all of it, or it is another's.
+    /// A sector of a log or of the superblock changes: a bit, all of it, or it is another's; or a
+    /// write that belonged elsewhere has hit a sector or a page of it.
     /// What it did, if there was anything to change.
     pub fn rot(&self, random: &mut Random) -> Option<String> {
         let mut state = lock(&self.state);
@@ -99,26 +103,65 @@ impl Disk {
         let name = random.pick(&fixed);
         let file = state.files.iter_mut().find(|f| f.name == name)?;
         let is_used = |sector: &&[u8]| sector.iter().any(|&byte| byte != 0);
+        let how = random.below(4);
+        let size = if how == 3 && random.once_in(2) { 4096 } else { SECTOR };
         let used: Vec<usize> = (0..)
-            .zip(file.volatile.chunks(SECTOR))
+            .zip(file.volatile.chunks_exact(size))
             .filter(|(_, sector)| is_used(sector))
-            .map(|(at, _)| at * SECTOR)
+            .map(|(at, _)| at * size)
             .collect();
         if used.is_empty() {
             return None;
         }
         let (at, from) = (random.pick(&used), random.pick(&used));
-        let how = random.below(3);
         let bit = random.below(SECTOR * 8);
+        let mut astray = file.volatile[from..from + size].to_vec();
+        if how == 3 {
+            let other = random.pick(&fixed);
+            let other = state.files.iter().find(|f| f.name == other)?;
+            let from = random.below(other.volatile.len() / size) * size;
+            astray.copy_from_slice(&other.volatile[from..from + size]);
+        }
+        let file = state.files.iter_mut().find(|f| f.name == name)?;
         for image in [&mut file.volatile, &mut file.durable] {
             match how {
                 0 => image[at + bit / 8] ^= 1 << (bit % 8),
-                1 => image[at..at + SECTOR].fill(0),
-                _ => image.copy_within(from..from + SECTOR, at),
+                1 => image[at..at + size].fill(0),
+                _ => image[at..at + size].copy_from_slice(&astray),
             }
         }
+        let how = ["has another bit", "is zeros", "is another's", "was hit by another's"][how];
+        Some(format!("{size} bytes at {at} of {name} of {}: {how}", NAMES[self.side]))
+    }
+
+    /// The next write of a volume goes astray.
+    pub fn send_astray(&self, seed: u64) {
+        let mut state = lock(&self.state);
+        state.astray = true;
+        state.random = Random::new(seed);
+    }
+
+    /// A sector of a volume changes: a bit, all of it, or it is another's. What it did, if there
+    /// was anything to change.
+    pub fn rot_volume(&self, random: &mut Random) -> Option<String> {
+        let mut state = lock(&self.state);
+        let is_volume = |f: &&mut File| matches!(f.name, FileName::Segment { .. });
+        let mut volumes: Vec<&mut File> = state.files.iter_mut().filter(is_volume).collect();
+        if volumes.is_empty() {
+            return None;
+        }
+        let at = random.below(volumes.len());
+        let file = &mut *volumes[at];
+        let sectors = file.volatile.len() / SECTOR;
+        let (at, from) = (random.below(sectors) * SECTOR, random.below(sectors) * SECTOR);
+        let how = random.below(3);
+        match how {
+            0 => file.volatile[at] ^= 1,
+            1 => file.volatile[at..at + SECTOR].fill(0),
+            _ => file.volatile.copy_within(from..from + SECTOR, at),
+        }
         let how = ["has another bit", "is zeros", "is another's"][how];
-        Some(format!("the sector at {at} of {name} of {} {how}", NAMES[self.side]))
+        Some(format!("the sector at {at} of {} of {} {how}", file.name, NAMES[self.side]))
     }
 
     /// A process takes the disk into use.
@@ -222,6 +265,11 @@ impl Process {
         }
         let device = NAMES[self.disk.side];
         let length = bytes.len();
+        let mut offset = offset;
+        if state.astray && sparse {
+            state.astray = false;
+            offset = state.random.below((file.volatile.len() - length) / SECTOR + 1) * SECTOR;
+        }
         if trouble.is_some() {
             let sectors = state.random.below(length / SECTOR + 1);
             bytes.truncate(sectors * SECTOR);

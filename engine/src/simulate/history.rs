@@ -48,10 +48,6 @@ impl History {
         self.blocks.len()
     }
 
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
-
     /// Puts a record into its place.
     pub fn insert(&mut self, record: Record) {
         let at = self.order.partition_point(|o| o.0 < record.stamp);
@@ -95,11 +91,6 @@ impl History {
     pub fn next_of(&self, by: Side, stamp: Stamp) -> Option<&Record> {
         let &(stamp, _, block) = self.after(stamp).iter().find(|o| o.1 == by)?;
         self.find(block, stamp)
-    }
-
-    /// The newest record of all.
-    pub fn last(&self) -> Stamp {
-        self.order.last().map_or(Stamp::ZERO, |o| o.0)
     }
 
     /// The record was completed, or shown.

@@ -163,7 +163,7 @@ impl World {
         }
         // What comes next depends on what has happened, so that it is the same in every replay.
         let mut random = Random::of(self.plan.seed, 3, self.tape.now());
-        let fails = process.has_failed() || random.once_in(2);
+        let fails = process.has_failed() || random.once_in(2) && !self.plan.never_synced();
         if machine.device.borrow().is_none() {
             // It died while it started.
             if fails && machine.disk.cut(random.pick(&ALL_LEAVES), &mut random) {

@@ -13,8 +13,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-pub(super) const LANES: [Lane; 2] = [Lane::Data, Lane::Control];
-
 pub(super) struct Wire {
     tape: Arc<Tape>,
     state: Mutex<State>,
@@ -83,11 +81,6 @@ impl Wire {
     pub fn has_news(&self, side: usize, lane: Lane) -> bool {
         let state = lock(&self.state);
         !state.up || !state.lanes[1 - side][lane as usize].is_empty()
-    }
-
-    /// Frames under way, in all lanes.
-    pub fn under_way(&self) -> usize {
-        lock(&self.state).lanes.iter().flatten().map(VecDeque::len).sum()
     }
 }
 

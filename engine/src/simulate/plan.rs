@@ -70,6 +70,9 @@ impl Plan {
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // What ends a run early happens in few of them.
         never.extend([Kind::Lie, Kind::Rot].into_iter().filter(|_| !random.once_in(10)));
+        if settings[0].durability == Durability::Never {
+            never.extend([Kind::PowerCut, Kind::Lie, Kind::Rot]);
+        }
         let depth = random.pick(&[1, 2, 4, 8]);
         Plan { seed, block_size, volumes, journals, settings, clocks, depth, never }
     }
@@ -79,7 +82,10 @@ impl Plan {
             Durability::VolatileCache,
             Durability::VolatileCache,
             Durability::VolatileCache,
+            Durability::VolatileCache,
             Durability::Strict,
+            Durability::Strict,
+            Durability::Never,
         ]);
         let timeout = random.pick(&[50 * MS, SECOND, 30 * SECOND]);
         let settings = Settings {
@@ -98,6 +104,11 @@ impl Plan {
             ..Settings::default()
         };
         [settings.clone(), settings]
+    }
+
+    /// Nothing is ever synced: processes die, and the power never fails.
+    pub fn never_synced(&self) -> bool {
+        self.settings[0].durability == Durability::Never
     }
 
     /// Blocks of a volume.

@@ -3,6 +3,7 @@
 use super::history::{Content, Record, SECTORS_MAX};
 use super::host::{Asked, What};
 use super::payload::{self, SECTOR};
+use super::tape::says_what_is_lost;
 use super::world::World;
 use super::{NAMES, Side};
 use crate::error::{Error, Kind};
@@ -290,7 +291,7 @@ impl World {
     pub(super) fn check_volume(&self, side: Side, all: bool) {
         let Some(device) = self.device(side) else { return };
         let machine = &self.machines[side];
-        if machine.is_dead() {
+        if machine.is_dead() || machine.is_volume_rotten.get() {
             return;
         }
         let reflected = lock(&device.tables).reflected;
@@ -322,7 +323,7 @@ impl World {
     }
 
     /// What N holds of a block, read past the device.
-    fn normal(&self, side: Side, block: usize) -> Result<Content, String> {
+    pub(super) fn normal(&self, side: Side, block: usize) -> Result<Content, String> {
         let at = self.plan.block(block);
         let byte = at.number * self.plan.block_size as u64;
         let file = FileName::Segment { volume: at.volume, index: (byte / 65_536) as u32 };
@@ -361,7 +362,7 @@ impl World {
 
     /// Hosts are refused for reasons that they know, and sent on or asked to wait.
     pub(super) fn check_refusal(&self, side: Side, error: &Error) {
-        let excused = self.machines[side].may_halt() || self.tape.is_faithless();
+        let excused = self.machines[side].may_halt() || self.is_over_loss(error);
         if !(error.kind().is_retryable() || excused && error.kind() == Kind::Halted) {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("hosts are refused for reasons that they know", story);
@@ -370,9 +371,14 @@ impl World {
 
     /// A device stops for good only if something of its broke.
     pub(super) fn check_halt(&self, side: Side, error: &Error) {
-        if !self.machines[side].may_halt() && !self.tape.is_faithless() {
+        if !self.machines[side].may_halt() && !self.is_over_loss(error) {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("a device stops only if something of its broke", story);
         }
+    }
+
+    /// Whether a device has stopped over what a faithless disk lost, and says so.
+    fn is_over_loss(&self, error: &Error) -> bool {
+        self.tape.is_faithless() && says_what_is_lost(&error.to_string())
     }
 }

@@ -4,6 +4,7 @@
 use super::history::SECTORS_MAX;
 use super::host::What;
 use super::random::Random;
+use super::tape::Sort;
 use super::world::World;
 use crate::device::Device;
 use crate::journal::lock;
@@ -24,7 +25,8 @@ impl World {
             }
             if self.is_at_rest() {
                 if asked {
-                    return self.check_converged();
+                    self.check_converged();
+                    return self.check_comparison();
                 }
                 // Hosts are served: one more write, and everything read once.
                 asked = true;
@@ -80,6 +82,43 @@ impl World {
         let mut random = Random::of(self.plan.seed, 4, 0);
         for what in [What::Read, What::Write, What::Read, What::Flush] {
             self.ask(what, side, false, &mut random);
+        }
+    }
+
+    /// Rot and misdirected writes in normal volumes are found by comparing the devices at rest, as
+    /// `afterimage verify` does.
+    fn check_comparison(&self) {
+        let random = &mut Random::of(self.plan.seed, 6, 0);
+        if self.tape.is_broken() || !random.once_in(3) {
+            return;
+        }
+        let side = random.below(2);
+        let disk = &self.machines[side].disk;
+        self.machines[side].is_volume_rotten.set(true);
+        if random.once_in(3) {
+            disk.send_astray(random.next());
+            let Some(serving) = self.serving() else { return };
+            self.ask(What::Write, serving, false, random);
+            (0..ROUNDS).take_while(|&n| n < 2 || !self.is_at_rest()).for_each(|n| self.round(n));
+        } else if let Some(what) = disk.rot_volume(random) {
+            self.tape.event(Sort::Fault, format_args!("{what}"));
+        }
+        let history = self.history.borrow();
+        let newest =
+            |block: &usize| history.of(*block).last().map_or([0; SECTORS_MAX], |r| r.content);
+        let all = || 0..history.blocks();
+        let wrong = all().filter(|b| self.normal(side, *b) != Ok(newest(b)));
+        let found = all().filter(|&b| self.normal(0, b) != self.normal(1, b));
+        if !wrong.clone().eq(found.clone()) {
+            let story = format!(
+                "{:?} differ, {:?} are wrong",
+                found.collect::<Vec<_>>(),
+                wrong.collect::<Vec<_>>()
+            );
+            return self.tape.broken("rot in a volume is found by comparing the devices", story);
+        }
+        if found.count() > 0 {
+            self.tape.count("rot in a volume found by comparing");
         }
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Machine {
     pub lied: Cell<Option<Tenure>>,
     /// Its disk has rotted: what it held before.
     pub rot: RefCell<Option<Held>>,
+    /// A normal volume has rotted, or a write to it went astray.
+    pub is_volume_rotten: Cell<bool>,
 }
 
 impl Machine {
@@ -86,6 +88,7 @@ impl Machine {
             must_notice: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
+            is_volume_rotten: Cell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -384,6 +387,7 @@ impl World {
             Trouble::Full,
         ];
         let (after, trouble) = (random.within(0..12), random.pick(&troubles));
+        let trouble = if self.plan.never_synced() { Trouble::Death } else { trouble };
         self.machines[side].disk.arm(after, trouble, random.next());
     }
 
