@@ -100,6 +100,9 @@ fn a_peer_that_lost_what_it_promised_is_refused() {
     world.acts(&[Takeover(A)]);
     world.hold_ships(true);
     world.acts(&[Write(A, 0, 1), Takeover(B)]);
+    // B is fenced again, and its answer does not arrive.
+    world.device(A).begin_takeover().unwrap();
+    while world.device(B).step_control().unwrap() {}
     world.crash(A, Cut::Kill);
     world.disks[A] = old;
     world.open(A).unwrap();
@@ -134,6 +137,26 @@ fn a_device_that_lost_what_it_had_received_serves_nobody() {
         let status = world.device(B).status();
         assert!(!status.serving && !world.device(A).status().connected, "{status:?}");
     }
+}
+
+/// An old backup of a device that had granted a tenure which it does not know of.
+#[test]
+fn who_does_not_know_what_it_granted_serves_nobody() {
+    let mut world = World::new();
+    world.acts(&[Takeover(B)]);
+    let old = world.disks[A].copy();
+    world.acts(&[Takeover(A), Takeover(B)]);
+    world.crash(A, Cut::Kill);
+    world.disks[A] = old;
+    world.open(A).unwrap();
+    let line = memory_link(Line::default(), world.clock.clone());
+    let (a, b) = (world.device(A).clone(), world.device(B).clone());
+    a.connect(Arc::new(line.0)).unwrap();
+    b.connect(Arc::new(line.1)).unwrap();
+    let halted = a.step_control().unwrap_err();
+    assert!(halted.to_string().contains("lost durable records"), "{halted}");
+    assert!(b.step_control().unwrap());
+    assert!(!b.status().connected && b.status().halted.is_none(), "B refuses, and goes on");
 }
 
 #[test]

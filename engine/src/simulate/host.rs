@@ -22,6 +22,18 @@ pub(super) enum What {
     Flush,
 }
 
+/// What a host asks for.
+pub(super) struct Order {
+    pub what: What,
+    pub volume: u32,
+    pub sectors: Range<u64>,
+    pub fua: bool,
+    pub late: bool,
+    pub time: Option<u64>,
+    /// It is looked at at once.
+    pub soon: bool,
+}
+
 /// A request under way.
 pub(super) struct Asked {
     pub number: u32,
@@ -69,6 +81,14 @@ impl World {
         let sectors = self.range(what, volume, &device.limits(), random);
         let fua = what != What::Read && random.once_in(10);
         let time = self.host_time(random);
+        let soon = !random.once_in(4);
+        self.issue(side, session, Order { what, volume, sectors, fua, late, time, soon });
+    }
+
+    /// A host gives `order` to `side`.
+    pub(super) fn issue(&self, side: Side, session: Session, order: Order) {
+        let Order { what, volume, sectors, fua, late, time, soon } = order;
+        let Some(device) = self.device(side) else { return };
         let blocks = self.blocks_of(volume, &sectors);
         let (number, seen, floors) = {
             let mut history = self.history.borrow_mut();
@@ -111,9 +131,9 @@ impl World {
                 return self.tape.broken("requests within the limits are taken", story);
             }
         }
-        match random.once_in(4) {
-            true => self.machines[side].asked.borrow_mut().push(asked),
-            false => self.look(side, asked),
+        match soon {
+            true => self.look(side, asked),
+            false => self.machines[side].asked.borrow_mut().push(asked),
         }
     }
 
@@ -145,7 +165,7 @@ impl World {
     }
 
     /// The session of the open tenure; older ones are kept for late commands.
-    fn session(&self, side: Side) -> Option<Session> {
+    pub(super) fn session(&self, side: Side) -> Option<Session> {
         let device = self.device(side)?;
         let mut sessions = self.machines[side].sessions.borrow_mut();
         if let Some(last) = sessions.last().filter(|s| s.epoch() == device.clk.epoch()) {

@@ -11,6 +11,7 @@
 //! | `life` | starts, closings, kills, power cuts |
 //! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
+//! | `scenarios` | acceptance scenarios by name, as scripts |
 //! | `shrink` | a failing run made short |
 //! | `tape` | one line an event |
 //!
@@ -30,6 +31,8 @@ mod payload;
 mod plan;
 mod promises;
 mod random;
+#[cfg(all(test, not(loom)))]
+mod scenarios;
 mod settle;
 mod shrink;
 mod tape;

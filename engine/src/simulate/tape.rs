@@ -81,6 +81,18 @@ impl Tape {
         *lock(&self.state).named.entry(what).or_default() += 1;
     }
 
+    /// How often `what` was counted.
+    #[cfg(test)]
+    pub fn counted(&self, what: &str) -> u64 {
+        lock(&self.state).named.get(what).copied().unwrap_or(0)
+    }
+
+    /// The promise that was broken.
+    #[cfg(test)]
+    pub fn what_broke(&self) -> Option<(&'static str, String)> {
+        lock(&self.state).broken.clone()
+    }
+
     /// A promise was broken; the first one stays.
     pub fn broken(&self, promise: &'static str, story: String) {
         lock(&self.state).broken.get_or_insert((promise, story));

@@ -308,7 +308,7 @@ impl World {
     }
 
     /// The operator knows that the other device does not serve, and says so.
-    fn resume_alone(&self, side: Side) {
+    pub fn resume_alone(&self, side: Side) {
         // Nobody can know that of a device whose disk forgets.
         if self.serving().is_some() || self.tape.is_faithless() {
             return;

@@ -1,0 +1,413 @@
+//! Acceptance scenarios by name, as short scripts on the simulated world: its disks, its line, its
+//! checks at every step. At the end of each everything comes to rest, and both copies are equal and
+//! hold all that was written.
+
+use super::clock::SimClock;
+use super::disk::{Leaves, Trouble};
+use super::host::{Order, What};
+use super::payload::Value;
+use super::plan::Plan;
+use super::random::Random;
+use super::tape::Tape;
+use super::world::World;
+use super::{NAMES, Side};
+use crate::device::Device;
+use crate::journal::lock;
+use crate::limits::Settings;
+use std::sync::Arc;
+
+const A: Side = 0;
+const B: Side = 1;
+const X: u64 = 0;
+const Y: u64 = 1;
+const BLOCKS: u64 = 8;
+const HOUR: i64 = 3_600_000_000_000;
+
+const ALL_LEAVES: [Leaves; 4] = [Leaves::Nothing, Leaves::All, Leaves::Writes, Leaves::Sectors];
+
+struct Scene(World);
+
+impl Scene {
+    /// One volume of eight blocks of a sector; every record ships by itself.
+    fn new() -> Scene {
+        Scene::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Scene {
+        let mut plan = Plan::new(0);
+        (plan.block_size, plan.volumes, plan.depth) = (512, vec![BLOCKS], 64);
+        (plan.journals, plan.clocks) = ([4, 4], [(0, 1), (0, 1)]);
+        let mut settings = Settings { ship_bytes_max: 1, ..Settings::default() };
+        change(&mut settings);
+        plan.settings = [settings.clone(), settings];
+        let scene = Scene(World::new(plan, Arc::new(Tape::new(None))));
+        scene.meet();
+        scene
+    }
+
+    fn device(&self, at: Side) -> Arc<Device> {
+        self.0.device(at).expect("open")
+    }
+
+    fn serves(&self, at: Side) -> bool {
+        self.0.serving() == Some(at)
+    }
+
+    /// The host at `at` orders something, and looks once.
+    fn order(&self, at: Side, what: What, block: u64, blocks: u64) -> Value {
+        let session = self.0.session(at).expect("it serves");
+        let sectors = block..block + blocks;
+        let (late, fua, time, soon, volume) = (false, false, None, true, 0);
+        self.0.issue(at, session, Order { what, volume, sectors, fua, late, time, soon });
+        self.0.history.borrow().issued.len() as Value - 1
+    }
+
+    fn write(&self, at: Side, block: u64) -> Value {
+        self.order(at, What::Write, block, 1)
+    }
+
+    /// A write that is durable, and may ship.
+    fn write_durably(&self, at: Side, block: u64) -> Value {
+        let value = self.write(at, block);
+        self.order(at, What::Flush, 0, 0);
+        self.commit(at);
+        self.0.poll_all(at);
+        value
+    }
+
+    fn read(&self, at: Side, block: u64) {
+        self.order(at, What::Read, block, 1);
+    }
+
+    fn commit(&self, at: Side) {
+        self.0.step(at, Device::step_commit);
+    }
+
+    fn ship(&self, at: Side) {
+        while self.0.step(at, Device::step_ship).is_some_and(|count| count > 0) {}
+    }
+
+    fn reflect(&self, at: Side) {
+        self.0.step(at, Device::step_reflect);
+        self.0.check_volume(at, false);
+    }
+
+    fn checkpoint(&self, at: Side) {
+        self.0.step(at, Device::checkpoint_now);
+    }
+
+    /// All control messages arrive, in both directions; no data does.
+    fn talk(&self) {
+        for _ in 0..4 {
+            [A, B].into_iter().for_each(|at| while self.0.control(at) {});
+        }
+        [A, B].into_iter().for_each(|at| self.0.poll_all(at));
+    }
+
+    /// Everything under way arrives.
+    fn carry(&self) {
+        for at in [A, B] {
+            self.commit(at);
+            self.ship(at);
+        }
+        [A, B].into_iter().for_each(|at| self.0.receive(at, usize::MAX));
+        self.talk();
+    }
+
+    fn cut(&self) {
+        if let Some(wire) = self.0.machines[A].wire.borrow().as_ref() {
+            wire.cut(|_| 0, false);
+        }
+        // Both ends learn of it.
+        self.talk();
+    }
+
+    fn meet(&self) {
+        [A, B].into_iter().for_each(|at| self.0.start(at));
+        [A, B].into_iter().for_each(|at| self.0.plug(at));
+        self.talk();
+    }
+
+    fn takeover(&self, to: Side) {
+        self.0.ask_for_host(to);
+        self.talk();
+        assert!(self.serves(to), "{} does not serve", NAMES[to]);
+    }
+
+    fn kill(&self, at: Side) {
+        self.0.crash(at, None);
+    }
+
+    fn power_cut(&self, at: Side, leaves: Leaves, seed: u64) {
+        self.0.crash(at, Some((leaves, &mut Random::new(seed))));
+    }
+
+    /// What both copies hold at rest, by block.
+    fn ends(&self) -> Vec<Value> {
+        self.0.settle();
+        self.holds();
+        assert!(!self.0.ended.get());
+        let image = self.0.machines[A].image.borrow();
+        image.blocks.iter().map(|content| content[0]).collect()
+    }
+
+    fn holds(&self) {
+        assert_eq!(self.0.tape.what_broke(), None);
+    }
+}
+
+#[test]
+fn s16_r_full_throttle() {
+    let scene = Scene::new();
+    scene.cut();
+    let mut last = 0;
+    while scene.0.machines[A].asked.borrow().is_empty() {
+        last = scene.write(A, last as u64 % BLOCKS);
+        scene.commit(A);
+        scene.reflect(A);
+        scene.checkpoint(A);
+        assert!(last < 10_000, "it is never throttled");
+    }
+    let late = [scene.write(A, X), scene.write(A, X)];
+    scene.holds();
+    scene.meet();
+    assert!(scene.ends()[X as usize] >= late[1], "order is kept");
+    assert_eq!(scene.0.tape.counted("requests refused"), 0);
+}
+
+#[test]
+fn s17_dup_after_reconnect() {
+    for window in [1, 16] {
+        for arrive in 0..=window {
+            let scene = Scene::new();
+            for n in 0..window {
+                scene.write(A, n as u64 % 3);
+            }
+            scene.commit(A);
+            scene.ship(A);
+            if arrive > 0 {
+                scene.0.receive(B, arrive);
+                scene.reflect(B);
+            }
+            scene.cut();
+            scene.meet();
+            scene.takeover(B);
+            let newest = scene.write(B, X);
+            scene.read(B, X);
+            scene.read(B, Y);
+            assert!(scene.ends()[X as usize] >= newest);
+        }
+    }
+}
+
+#[test]
+fn s18_link_cut_takeover() {
+    for answered in [false, true] {
+        let scene = Scene::new();
+        let value = scene.write_durably(A, X);
+        scene.0.ask_for_host(B);
+        if answered {
+            while scene.0.control(A) {}
+            assert_eq!(scene.0.serving(), None, "A has fenced itself");
+        }
+        scene.cut();
+        scene.meet();
+        scene.meet();
+        assert!(scene.serves(B), "it asks again by itself");
+        scene.read(B, X);
+        assert!(scene.ends()[X as usize] >= value);
+    }
+}
+
+/// Death in each operation of either disk, with every sort of thing that a power cut leaves.
+#[test]
+fn s19_crash_each_step() {
+    let leaves = [None].into_iter().chain(ALL_LEAVES.map(Some));
+    for (leaves, at) in leaves.flat_map(|leaves| [(leaves, A), (leaves, B)]) {
+        for after in 0.. {
+            let scene = Scene::new();
+            scene.0.machines[at].disk.arm(after, Trouble::Death, after);
+            for block in [X, Y, X] {
+                scene.write_durably_if(A, block);
+            }
+            scene.carry();
+            [A, B].into_iter().for_each(|side| scene.reflect(side));
+            [A, B].into_iter().for_each(|side| scene.checkpoint(side));
+            scene.write_durably_if(A, Y);
+            if !scene.0.machines[A].is_dead() && !scene.0.machines[B].is_dead() {
+                scene.0.ask_for_host(B);
+                scene.talk();
+                scene.write_durably_if(B, X);
+            }
+            scene.carry();
+            let died = scene.0.machines[at].is_dead();
+            match leaves {
+                _ if !died => scene.kill(at),
+                None => scene.kill(at),
+                Some(leaves) => scene.power_cut(at, leaves, after),
+            }
+            scene.ends();
+            if !died {
+                assert!(after > 10, "{after} operations in all?");
+                break;
+            }
+        }
+    }
+}
+
+impl Scene {
+    /// The same if `at` serves and lives.
+    fn write_durably_if(&self, at: Side, block: u64) {
+        if self.serves(at) && !self.0.machines[at].is_dead() {
+            self.write(at, block);
+            self.order_if(at, What::Flush);
+            self.commit(at);
+            self.0.poll_all(at);
+        }
+    }
+
+    fn order_if(&self, at: Side, what: What) {
+        if !self.0.machines[at].is_dead() {
+            self.order(at, what, 0, 0);
+        }
+    }
+}
+
+#[test]
+fn s20_restart_while_catching_up() {
+    let scene = Scene::new();
+    scene.write_durably(A, X);
+    let y = scene.write_durably(A, Y);
+    scene.takeover(B);
+    let x = scene.write_durably(B, X);
+    scene.kill(B);
+    scene.0.start(B);
+    assert!(scene.0.session(B).is_none(), "it lacks what A owes");
+    scene.0.resume_alone(B);
+    assert!(scene.0.session(B).is_none(), "and nobody can vouch for that");
+    scene.meet();
+    scene.meet();
+    assert!(scene.serves(B), "with a new prototype");
+    scene.read(B, X);
+    scene.read(B, Y);
+    assert_eq!(scene.device(B).status().owed_blocks, 2);
+    scene.carry();
+    assert_eq!(scene.device(B).status().owed_blocks, 0);
+    let ends = scene.ends();
+    assert!(ends[X as usize] >= x && ends[Y as usize] >= y);
+}
+
+#[test]
+fn s21_old_record_replay() {
+    for leaves in ALL_LEAVES {
+        let scene = Scene::new();
+        scene.write_durably(A, X);
+        scene.takeover(B);
+        let newer = scene.write_durably(B, X);
+        // B's arrives at A and is reflected; A's stays where it is.
+        scene.0.receive(B, usize::MAX);
+        scene.ship(A);
+        scene.0.receive(B, usize::MAX);
+        scene.reflect(B);
+        scene.commit(B);
+        scene.ship(B);
+        scene.0.receive(A, usize::MAX);
+        scene.reflect(A);
+        assert_eq!(scene.0.normal(A, X as usize).unwrap()[0], newer);
+        scene.power_cut(A, leaves, 1);
+        scene.0.start(A);
+        scene.reflect(A);
+        assert_eq!(scene.0.normal(A, X as usize).unwrap()[0], newer);
+        scene.ends();
+    }
+}
+
+#[test]
+fn s27_batch_receive_cut() {
+    let mut lost = 0;
+    for seed in 0..64 {
+        let scene = Scene::new();
+        let wrote = [scene.write(A, X), scene.write(A, Y)];
+        scene.commit(A);
+        scene.ship(A);
+        // Both are written with one sync, in which the power fails.
+        scene.0.machines[B].disk.arm(1, Trouble::Death, seed);
+        scene.0.receive(B, usize::MAX);
+        assert!(scene.0.machines[B].is_dead());
+        scene.power_cut(B, Leaves::Sectors, seed);
+        scene.0.start(B);
+        let hi = scene.device(B).status().hi;
+        let known = lock(&scene.device(A).tables).newest_own();
+        assert!(hi == Default::default() || hi == known, "hi is {hi}, not none or both");
+        lost += u32::from(hi != known);
+        let ends = scene.ends();
+        assert!(ends[X as usize] >= wrote[0] && ends[Y as usize] >= wrote[1]);
+    }
+    assert!((10..64).contains(&lost), "{lost} of 64 were cut");
+}
+
+#[test]
+fn s28_crossing_requests() {
+    let scene = Scene::new();
+    let value = scene.write_durably(A, X);
+    scene.0.ask_for_host(B);
+    while scene.0.control(A) {}
+    [A, B].into_iter().for_each(|at| scene.kill(at));
+    // Nobody asks by itself before the operators do.
+    scene.meet();
+    let fenced = || [A, B].map(|at| lock(&scene.device(at).superblock).get().fenced);
+    if scene.0.serving().is_none() {
+        assert_eq!(fenced(), [true, true]);
+        [A, B].into_iter().for_each(|at| scene.0.ask_for_host(at));
+        scene.talk();
+    }
+    assert_eq!(fenced().iter().filter(|&&fenced| !fenced).count(), 1);
+    scene.read(scene.0.serving().expect("one serves"), X);
+    assert!(scene.ends()[X as usize] >= value);
+}
+
+#[test]
+fn s32_restart_low_clock() {
+    let scene = Scene::new();
+    scene.write_durably(A, X);
+    scene.carry();
+    for at in [A, B] {
+        scene.reflect(at);
+        scene.checkpoint(at);
+    }
+    scene.carry();
+    scene.checkpoint(A);
+    assert_eq!(scene.device(A).status().own_used_bytes, 0, "all freed");
+    scene.kill(A);
+    SimClock::step(&scene.0.machines[A].clock, -HOUR);
+    scene.meet();
+    scene.meet();
+    assert!(scene.serves(A));
+    let newer = scene.write_durably(A, X);
+    scene.carry();
+    scene.reflect(B);
+    assert_eq!(scene.0.normal(B, X as usize).unwrap()[0], newer, "it has reached B");
+    scene.ends();
+}
+
+#[test]
+fn s33_volatile_tail() {
+    let mut kept = 0;
+    for seed in 0..64 {
+        let scene = Scene::new();
+        let first = scene.write_durably(A, X);
+        scene.write(A, Y);
+        scene.write(A, 2);
+        // The batch of both is written, and the power fails in its sync: any sectors are kept.
+        scene.0.machines[A].disk.arm(1, Trouble::Death, seed);
+        scene.commit(A);
+        assert!(scene.0.machines[A].is_dead());
+        scene.power_cut(A, Leaves::Sectors, seed);
+        scene.0.start(A);
+        let there = scene.0.history.borrow().after(Default::default()).len();
+        assert!(there == 1 || there == 3, "{there} records: the first alone, or all");
+        kept += u32::from(there == 3);
+        assert!(scene.ends()[X as usize] >= first);
+    }
+    assert!((1..60).contains(&kept), "{kept} of 64 lost nothing");
+}
