@@ -56,10 +56,10 @@ impl Total {
         }
     }
 
-    fn write(&self, seconds: f64, out: &mut impl Write) -> std::io::Result<()> {
+    /// The same for the same seeds.
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
         let Total { seeds, events, sorts: [messages, disk, host, takeovers, faults], named } = self;
-        let rate = (*events as f64 / seconds) as u64;
-        writeln!(out, "{events} events of {seeds} seeds in {seconds:.1} s: {rate} a second")?;
+        writeln!(out, "{events} events of {seeds} seeds")?;
         writeln!(
             out,
             "{messages} messages, {disk} disk operations, {host} host operations, {takeovers} moves of the host, {faults} faults and starts"
@@ -100,7 +100,9 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     };
     drop(bar);
     let mut out = std::io::stdout().lock();
-    let wrote = total.write(begun.elapsed().as_secs_f64(), &mut out);
+    let seconds = begun.elapsed().as_secs_f64();
+    eprintln!("{seconds:.1} s, {:.0} events a second", total.events as f64 / seconds);
+    let wrote = total.write(&mut out);
     wrote.map_err(|e| Failure::output("the standard output", &e))?;
     match outcome {
         None => {

@@ -99,6 +99,10 @@ impl Disk {
     /// What it did, if there was anything to change.
     pub fn rot(&self, random: &mut Random) -> Option<String> {
         let mut state = lock(&self.state);
+        if state.lies {
+            // It would make durable what a liar holds back: two faults, and no promise is left.
+            return None;
+        }
         let fixed = [FileName::OwnLog, FileName::RecvLog, FileName::Superblock];
         let name = random.pick(&fixed);
         let file = state.files.iter_mut().find(|f| f.name == name)?;
