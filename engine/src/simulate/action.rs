@@ -147,7 +147,8 @@ pub struct Selection(Vec<Range<u64>>);
 impl Selection {
     /// The first `count`.
     pub fn first(count: u64) -> Selection {
-        Selection(vec![0..count])
+        let all = 0..count;
+        Selection([all].into())
     }
 
     /// These.

@@ -211,12 +211,8 @@ impl World {
                 // The one before the first that is there.
                 Some(first) if first <= fl => {
                     let before = |o: &&(Stamp, Side, usize)| o.0 < first && o.1 != side;
-                    history
-                        .after(Stamp::ZERO)
-                        .iter()
-                        .filter(before)
-                        .next_back()
-                        .map_or(Stamp::ZERO, |o| o.0)
+                    let last = history.after(Stamp::ZERO).iter().rfind(before);
+                    last.map_or(Stamp::ZERO, |o| o.0)
                 }
                 _ => after,
             }

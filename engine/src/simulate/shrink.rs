@@ -64,12 +64,15 @@ mod tests {
         let mut runs = 0;
         let left = least((0..200).collect(), 500, |kept| {
             runs += 1;
-            fails(kept).then(|| kept.len())
+            fails(kept).then_some(kept.len())
         });
         assert_eq!(left, [17, 40]);
         assert!(runs < 200, "{runs} runs");
         // It stops when it may try no more, and what fails only as a whole stays whole.
-        assert_eq!(least((0..200).collect(), 3, |kept| fails(kept).then(|| kept.len())).len(), 100);
+        assert_eq!(
+            least((0..200).collect(), 3, |kept| fails(kept).then_some(kept.len())).len(),
+            100
+        );
         assert_eq!(least(vec![1, 2, 3], 100, |kept| (kept.len() == 3).then_some(3)), [1, 2, 3]);
         // What comes after the failure is not tried again.
         let upto = |kept: &[u64]| kept.iter().position(|&n| n == 9).map(|at| at + 1);

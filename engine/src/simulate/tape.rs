@@ -28,6 +28,9 @@ pub(super) fn says_what_is_lost(story: &str) -> bool {
         .any(|words| story.contains(words))
 }
 
+/// A promise, and the story of how it was broken.
+type Broken = (&'static str, String);
+
 /// The tape of a run.
 pub(super) struct Tape {
     state: Mutex<State>,
@@ -39,7 +42,7 @@ struct State {
     /// Things worth counting by name.
     named: BTreeMap<&'static str, u64>,
     sink: Option<Sink>,
-    broken: Option<(&'static str, String)>,
+    broken: Option<Broken>,
     /// A disk has lied or rotted: what follows from it may be stopped and refused.
     faithless: [bool; 2],
     /// A connection was refused for it.
@@ -125,9 +128,7 @@ impl Tape {
     }
 
     /// Takes what the run came to: events, by sort, by name, and the broken promise.
-    pub fn end(
-        &self,
-    ) -> (u64, [u64; 5], BTreeMap<&'static str, u64>, Option<(&'static str, String)>) {
+    pub fn end(&self) -> (u64, [u64; 5], BTreeMap<&'static str, u64>, Option<Broken>) {
         let mut state = lock(&self.state);
         state.sink = None;
         (state.events, state.sorts, std::mem::take(&mut state.named), state.broken.take())
