@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Lie,
     /// A sector of a log or superblock changes while no process runs.
     Rot,
+    /// Other actions come in the middle of one of the next steps.
+    Stall,
 }
 
 /// An action and the numbers that say the rest.
@@ -58,7 +60,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 31] = [
+const WEIGHTS: [(Kind, u32); 32] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -90,6 +92,7 @@ const WEIGHTS: [(Kind, u32); 31] = [
     (Trouble, 2),
     (Lie, 1),
     (Rot, 40),
+    (Stall, 30),
 ];
 
 /// How many actions a mood lasts.

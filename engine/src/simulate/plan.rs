@@ -66,6 +66,7 @@ impl Plan {
             Kind::Discard,
             Kind::Checkpoint,
             Kind::Flush,
+            Kind::Stall,
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // What ends a run early happens in few of them.

@@ -15,6 +15,7 @@ impl World {
     /// Once faults stop, progress resumes in bounded time, and copies converge.
     pub fn settle(&self) {
         self.machines.iter().for_each(|machine| machine.disk.disarm());
+        self.stall.take();
         let mut asked = false;
         for round in 0..ROUNDS {
             self.round(round);
