@@ -96,6 +96,7 @@ impl Plan {
             checkpoint_records: random.pick(&[1, 8, 32_768]),
             checkpoint_interval_ns: random.pick(&[MS, SECOND]),
             commit_bytes: random.pick(&[1, 4096, 4 << 20]),
+            batch_records_max: random.pick(&[1, 2, 3, 62]),
             ..Settings::default()
         };
         [settings.clone(), settings]
