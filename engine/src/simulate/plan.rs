@@ -70,7 +70,8 @@ impl Plan {
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // What ends a run early happens in few of them.
-        never.extend([Kind::Lie, Kind::Rot].into_iter().filter(|_| !random.once_in(10)));
+        never
+            .extend([Kind::Lie, Kind::Rot, Kind::Lose].into_iter().filter(|_| !random.once_in(10)));
         let depth = random.pick(&[1, 2, 4, 8]);
         Plan { seed, block_size, volumes, journals, settings, clocks, depth, never }
     }

@@ -37,6 +37,8 @@ struct State {
     faithless: bool,
     /// A connection was refused for it.
     refused: bool,
+    /// A line has lost frames.
+    lossy: bool,
 }
 
 impl Tape {
@@ -49,6 +51,7 @@ impl Tape {
             broken: None,
             faithless: false,
             refused: false,
+            lossy: false,
         };
         Tape { state: Mutex::new(state) }
     }
@@ -88,9 +91,21 @@ impl Tape {
         lock(&self.state).faithless
     }
 
-    /// A device refused its peer: a promise is broken unless a disk was faithless.
+    /// A line has lost a frame: a device that misses it gives the connection up.
+    pub fn lose_frame(&self) {
+        lock(&self.state).lossy = true;
+    }
+
+    pub fn is_lossy(&self) -> bool {
+        lock(&self.state).lossy
+    }
+
+    /// A device refused its peer: a promise is broken unless a disk or a line was faithless.
     pub fn refused(&self, promise: &'static str, story: String) {
         let faithless = self.is_faithless();
+        if self.is_lossy() && !faithless {
+            return;
+        }
         lock(&self.state).refused = true;
         if !faithless {
             self.broken(promise, story);

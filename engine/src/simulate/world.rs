@@ -214,6 +214,7 @@ impl World {
             Kind::Trouble => self.trouble(side, random),
             Kind::Lie => self.lie(side),
             Kind::Rot => self.rot(side, random),
+            Kind::Lose => self.lose_frame(side),
             Kind::Stall => self.arm_stall(random),
         }
     }
@@ -370,7 +371,7 @@ impl World {
         self.step(side, |d| d.connect(end));
     }
 
-    fn cut_line(&self, random: &mut Random) {
+    pub fn cut_line(&self, random: &mut Random) {
         let wire = self.wire.borrow().clone();
         if !wire.is_up() {
             return;
@@ -379,6 +380,16 @@ impl World {
         wire.cut(|frames| random.below(frames + 1), silent);
         self.tape.event(Sort::Fault, format_args!("the line is cut"));
         self.tape.count("cuts of the line");
+    }
+
+    fn lose_frame(&self, side: Side) {
+        let wire = self.machines[side].wire.borrow().clone();
+        if wire.is_some_and(|wire| wire.lose(side)) {
+            let name = NAMES[side];
+            self.tape.event(Sort::Fault, format_args!("a frame to {name} is lost on the line"));
+            self.tape.count("lost frames");
+            self.tape.lose_frame();
+        }
     }
 
     /// Time passes: for both the same, but for what clocks do to it.
