@@ -8,7 +8,7 @@ use super::report::Finding;
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{LogState, Superblock};
 use afterimage::format::{PAGE, Row, data_checksum};
-use afterimage::journal::scan::{End, Found, walk};
+use afterimage::journal::scan::{End, Found, Verify, scan};
 use afterimage::storage::{FileName, Storage};
 use afterimage::unit::Stamp;
 
@@ -90,11 +90,17 @@ pub(crate) fn read(storage: &dyn Storage, superblock: &Superblock, log: Log) -> 
     let mut batches = Vec::new();
     let mut findings = Vec::new();
     let mut find = |what| findings.push(Finding { file: Some(file), what });
-    let end = walk(storage, superblock, log, |found| batches.push(found)).unwrap_or_else(|error| {
-        find(format!("cannot be read: {error}"));
-        let offset = batches_end(&batches, state.tail_offset);
-        End::Torn(offset, format!("cannot be read: {error}"))
-    });
+    let end = match scan(storage, superblock, log, Verify::All, &mut |_| {}) {
+        Ok(scan) => {
+            batches = scan.batches;
+            scan.damages.into_iter().for_each(|damage| find(damage.what));
+            scan.end
+        }
+        Err(error) => {
+            find(format!("cannot be read: {error}"));
+            End::Torn(state.tail_offset, format!("cannot be read: {error}"))
+        }
+    };
     let synced = batches.iter().map(|b| b.header.synced).fold(state.durable, u64::max);
     let mut read = LogRead {
         file,

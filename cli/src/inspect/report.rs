@@ -173,7 +173,7 @@ impl From<Stamp> for StampReport {
 
 impl From<&LogState> for LogStateReport {
     fn from(s: &LogState) -> Self {
-        let LogState { bytes, incarnation, tail_offset, tail_sequence, durable } = *s;
+        let LogState { bytes, incarnation, tail_offset, tail_sequence, durable, .. } = *s;
         LogStateReport { bytes, incarnation, tail_offset, tail_sequence, durable }
     }
 }
