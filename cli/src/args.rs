@@ -37,6 +37,12 @@ pub enum Command {
 
     /// Compare the normal volumes of two device directories
     Verify(crate::verify::Args),
+
+    /// Open a device that was not closed, say what was found and cut, and close it
+    ///
+    /// With both devices of a pair, whatever either still owes the other is copied, so that both
+    /// hold the same afterwards. What is damaged is refused, by name, and left as it is.
+    Recover(crate::recover::Args),
 }
 
 /// What to replay, and how.
@@ -126,6 +132,11 @@ pub struct ReplayArgs {
     /// Write an HdrHistogram interval log to this file
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub hlog: Option<PathBuf>,
+
+    /// Append what the hosts ask for and are told to this file, as it happens, for programs that
+    /// judge what must have survived a crash (docs/request-log.md)
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub request_log: Option<PathBuf>,
 
     /// Name of the run in every sector written (docs/payload.md) [default: from the clock]
     #[arg(long, value_name = "N", help_heading = "Results")]

@@ -7,6 +7,7 @@
 //! | [`trace`] | block traces of twelve formats as one list of requests |
 //! | [`inspect`] | `afterimage inspect`: a device directory as the specification draws it |
 //! | [`verify`] | `afterimage verify`: two devices compared |
+//! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //!
 //! There is no storage logic here: everything that keeps data is the engine's.
@@ -14,6 +15,7 @@
 pub mod args;
 pub mod exit;
 pub mod inspect;
+pub mod recover;
 pub mod replay;
 pub mod trace;
 pub mod verify;
@@ -38,6 +40,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
     match cli.command {
         Command::Replay(args) => exit::report(replay::run(&args)),
         Command::Inspect(args) => exit::report(inspect_directory(&args)),
+        Command::Recover(args) => exit::report(recover::run(&args, &mut std::io::stdout().lock())),
         Command::Verify(args) => exit::report(verify_devices(&args)),
     }
 }

@@ -238,9 +238,8 @@ mod tests {
                             assert!(matches!(decision, Decision::Halt(_)), "{what}");
                         }
                         if here.serving && !serves_after(here, decision) {
-                            let cause = !peer.fenced
-                                || peer.lost_here
-                                || peer.epoch == Ordering::Greater;
+                            let cause =
+                                !peer.fenced || peer.lost_here || peer.epoch == Ordering::Greater;
                             assert!(cause, "{what}");
                         }
                     }

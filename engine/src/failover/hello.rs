@@ -150,7 +150,9 @@ impl Device {
                 let (here, there) = (show(lineage), show(hello.lineage));
                 Err(Error::new(
                     Kind::Protocol,
-                    format!("the histories of the two devices have parted: lineage is {here} here and {there} there"),
+                    format!(
+                        "the histories of the two devices have parted: lineage is {here} here and {there} there"
+                    ),
                 ))
             }
             Decision::Refuse(Refusal::LostThere) => Err(Error::new(

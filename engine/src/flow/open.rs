@@ -72,19 +72,16 @@ impl Logs {
         let Superblock { hi, fl, .. } = *superblock;
         if newest < hi && hi > fl {
             // It was acknowledged, and was not in the normal volume.
-            let what = format!("ends with stamp {newest}, but {hi} was received, and {fl} only is in the volumes");
+            let what = format!(
+                "ends with stamp {newest}, but {hi} was received, and {fl} only is in the volumes"
+            );
             return Err(damaged(superblock, Log::Recv, &what));
         }
         Ok(Logs { own, recv })
     }
 
     /// Puts what is live into the queues of the logs, and gives the tables that follow.
-    pub fn rebuild(
-        &self,
-        superblock: &Superblock,
-        own: &OwnLog,
-        recv: &RecvLog,
-    ) -> Result<Tables> {
+    pub fn rebuild(&self, superblock: &Superblock, own: &OwnLog, recv: &RecvLog) -> Result<Tables> {
         let mut tables = Tables::empty(superblock, own.journal.queue.tail());
         self.adopt_own(superblock, own)?;
         self.adopt_recv(superblock, recv, &mut tables)?;
@@ -125,7 +122,12 @@ impl Logs {
         Ok(())
     }
 
-    fn adopt_recv(&self, superblock: &Superblock, recv: &RecvLog, tables: &mut Tables) -> Result<()> {
+    fn adopt_recv(
+        &self,
+        superblock: &Superblock,
+        recv: &RecvLog,
+        tables: &mut Tables,
+    ) -> Result<()> {
         let records = live_records(superblock, Log::Recv, &self.recv);
         let mut last = vec![0; self.recv.batches.len()];
         let queue = &recv.journal.queue;

@@ -313,7 +313,10 @@ impl Frame<'_> {
                 put_u64(&mut b, h.lineage.0);
                 put_u64(&mut b, h.lineage.1);
                 put_u32(&mut b, h.mode as u32);
-                put_u32(&mut b, u32::from(h.usable) | u32::from(h.fenced) << 1 | u32::from(h.asking) << 2);
+                put_u32(
+                    &mut b,
+                    u32::from(h.usable) | u32::from(h.fenced) << 1 | u32::from(h.asking) << 2,
+                );
                 put_u64(&mut b, h.epoch);
                 put_stamp(&mut b, h.hi);
                 put_stamp(&mut b, h.clk);

@@ -236,8 +236,7 @@ impl Superblock {
         if self.epoch == 0 {
             return Err("epoch is 0; tenures are counted from 1".into());
         }
-        let stamps =
-            [("hi", self.hi), ("acked", self.acked), ("need", self.need), ("fl", self.fl)];
+        let stamps = [("hi", self.hi), ("acked", self.acked), ("need", self.need), ("fl", self.fl)];
         if let Some((name, stamp)) = stamps.into_iter().find(|(_, s)| s.epoch > self.epoch) {
             let epoch = self.epoch;
             return Err(format!("{name} is {stamp}, but no tenure above {epoch} was ever known"));
@@ -299,7 +298,10 @@ impl Superblock {
         let u64_at = |row: &[u8], at| u64::from_le_bytes(row[at..at + 8].try_into().expect("8"));
         let flags = bytes.flags.get();
         if flags & !FLAGS != 0 {
-            return Err(format!("flags are {flags:#x}, of which {:#x} mean nothing", flags & !FLAGS));
+            return Err(format!(
+                "flags are {flags:#x}, of which {:#x} mean nothing",
+                flags & !FLAGS
+            ));
         }
         Ok(Superblock {
             generation: bytes.generation.get(),

@@ -32,7 +32,8 @@ impl RecvLog {
         storage: Arc<dyn Storage>,
     ) -> RecvLog {
         let journal = Journal::new(superblock, geometry, Log::Recv, opened, storage);
-        let recv = RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) };
+        let recv =
+            RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) };
         recv.refresh_limit(&lock(&recv.tail));
         recv
     }

@@ -82,8 +82,8 @@ impl Ring {
     /// is then the oldest batch held.
     pub fn state_without(&self, freed: Position, durable: u64) -> LogState {
         let kept = self.spans.iter().find(|span| span.last >= freed);
-        let (tail_offset, tail_sequence, opened) =
-            kept.map_or((self.head, self.sequence, self.opened), |span| {
+        let (tail_offset, tail_sequence, opened) = kept
+            .map_or((self.head, self.sequence, self.opened), |span| {
                 (span.offset, span.sequence, span.opened)
             });
         LogState {

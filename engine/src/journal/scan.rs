@@ -173,7 +173,8 @@ pub fn scan(
             End::Torn(offset, reason) => (*offset, reason.clone()),
         };
         let synced = scan.synced;
-        let what = format!("records {next} to {synced} were durable and are gone (at {offset}: {why})");
+        let what =
+            format!("records {next} to {synced} were durable and are gone (at {offset}: {why})");
         scan.damages.push(Damage { sequence: next, offset, what });
     }
     Ok(scan)
@@ -380,12 +381,7 @@ impl Reader<'_> {
     }
 
     /// The records of `batch` newer than `upto` whose data has not its checksum.
-    fn bad_data(
-        &self,
-        batch: &Found,
-        upto: Stamp,
-        data: &mut Vec<u8>,
-    ) -> io::Result<Vec<Damage>> {
+    fn bad_data(&self, batch: &Found, upto: Stamp, data: &mut Vec<u8>) -> io::Result<Vec<Damage>> {
         let needed = |stamp| stamp > upto;
         let rows = &batch.header.rows;
         if !rows.iter().any(|row| row.has_data && needed(row.stamp)) {
