@@ -43,14 +43,14 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         devices.push((path.as_path(), device));
     }
     if let [(_, first), (_, second)] = &devices[..] {
-        let bar = bar("records to copy");
-        let arrived = bring_together([first, second], clock, &mut |left| {
+        let bar = bar("records on their way");
+        let together = bring_together([first, second], clock, &mut |left| {
             bar.set_length(bar.length().unwrap_or(0).max(left));
             bar.set_position(bar.length().unwrap_or(0) - left);
         });
         bar.finish_and_clear();
-        let arrived = arrived.map_err(|e| Failure::device("bringing the two together", &e))?;
-        said(writeln!(out, "both hold the same now: {arrived} records were copied"))?;
+        together.map_err(|e| Failure::device("bringing the two together", &e))?;
+        said(writeln!(out, "both hold the same now"))?;
     }
     for (path, device) in &devices {
         let closed = device.close();
@@ -110,7 +110,7 @@ fn bar(what: &str) -> ProgressBar {
 }
 
 /// Connects two devices of a pair in this thread and moves everything that either owes the other,
-/// until both are at rest; how many records were copied. `progress` is told how many are left.
+/// until both are at rest. `progress` is told how many records are left.
 ///
 /// # Errors
 /// [`Kind::Protocol`] if they do not belong together or one has lost records; those of the steps.
@@ -118,7 +118,7 @@ pub fn bring_together(
     devices: [&Arc<Device>; 2],
     clock: Arc<dyn Clock>,
     progress: &mut dyn FnMut(u64),
-) -> Result<u64, Error> {
+) -> Result<(), Error> {
     let lost: Arc<Mutex<Option<Error>>> = Arc::default();
     let (first, second) = memory_link(Line::default(), clock);
     for (device, end) in devices.into_iter().zip([first, second]) {
@@ -131,12 +131,12 @@ pub fn bring_together(
         }));
         device.connect(Arc::new(end))?;
     }
-    let (mut most, mut idle) = (0, 0);
+    let mut idle = 0;
     loop {
         let mut moved = false;
         for device in devices {
             moved |= device.step_control()?;
-            moved |= device.step_commit()?;
+            device.step_commit_due()?;
             moved |= device.step_ship()? > 0;
             moved |= device.step_receive()? > 0;
             moved |= device.step_reflect()? > 0;
@@ -145,16 +145,14 @@ pub fn bring_together(
             return Err(why);
         }
         let status = devices.map(|device| device.status());
-        let left = status.iter().map(|s| s.backlog_records).sum();
-        most = most.max(left);
-        progress(left);
+        progress(status.iter().map(|s| s.backlog_records + s.unreflected_records).sum());
         let at_rest = |s: &Status| {
             s.connected && s.backlog_records + s.unreflected_records + s.owed_blocks as u64 == 0
         };
         idle = if moved { 0 } else { idle + 1 };
         match idle {
             0 => {}
-            _ if status.iter().all(at_rest) => return Ok(most),
+            _ if status.iter().all(at_rest) => return Ok(()),
             // What has not moved may wait for places, and those come with a checkpoint.
             1 | 2 => devices.iter().try_for_each(|device| device.checkpoint_now())?,
             _ => {
