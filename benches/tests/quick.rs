@@ -8,3 +8,10 @@ fn queue() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && text.contains("bound"), "{text}");
 }
+
+#[test]
+fn open() {
+    let out = Command::new(env!("CARGO_BIN_EXE_open")).arg("--quick").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("opened"), "{text}{out:?}");
+}

@@ -18,8 +18,9 @@ pub use report::Report;
 
 use afterimage::device::geometry_of;
 use afterimage::error::{Error, Result};
+use afterimage::format::PAGE;
 use afterimage::format::batch::Log;
-use afterimage::format::superblock::{COPY_BYTES, Superblock, VOLUMES_OFFSET};
+use afterimage::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock, VOLUMES_OFFSET};
 use afterimage::storage::{Directory, FileName, Storage};
 use afterimage::superblock::read_copies;
 use logs::LogRead;
@@ -109,12 +110,15 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
     report.state = if superblock.clean { State::Clean } else { State::Unclean };
     if !superblock.clean {
         report.notes.push(
-            "not closed cleanly: open elsewhere, or ended without a close; fl, hi and acked are \
-             those of the last checkpoint"
+            "not closed cleanly: open elsewhere, or ended without a close, and recovered when it \
+             is opened; fl, hi and acked are those of the last checkpoint"
                 .into(),
         );
     }
-    if let Err(error) = geometry_of(&superblock).check() {
+    let possible = superblock.check();
+    let possible =
+        possible.and_then(|()| geometry_of(&superblock).check().map_err(|e| e.to_string()));
+    if let Err(error) = possible {
         report.find(FileName::Superblock, format!("is impossible: {error}"));
         return report.judged();
     }
@@ -174,10 +178,9 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
     };
     for (k, copy) in copies.iter_mut().enumerate() {
         let Some(Err(error)) = copy else { continue };
-        let mut page = [1; COPY_BYTES as usize];
-        let read = storage.read(FileName::Superblock, k as u64 * COPY_BYTES, &mut page);
-        if read.is_ok() && page.iter().all(|&byte| byte == 0) {
-            // A new device has written only one so far.
+        let mut bytes = [1; COPY_BYTES as usize];
+        let read = storage.read(FileName::Superblock, COPY_OFFSETS[k], &mut bytes);
+        if read.is_ok() && bytes.iter().all(|&byte| byte == 0) {
             *copy = None;
         } else {
             report.find(FileName::Superblock, format!("copy {k} is unusable: {error}"));
@@ -185,6 +188,8 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
     }
     if copies.iter().all(Option::is_none) {
         report.find(FileName::Superblock, "neither copy was ever written".into());
+    } else if copies.iter().any(Option::is_none) {
+        report.find(FileName::Superblock, "one of the copies was never written".into());
     }
     if let [Some(Ok(a)), Some(Ok(b))] = &copies {
         let fixed = |s: &Superblock| (s.group, s.device, s.block_size, s.segment_bytes);
@@ -192,12 +197,12 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
             let what = "the copies disagree on what is fixed at creation: two devices' files mixed";
             report.find(FileName::Superblock, what.into());
         }
-        if a.generation.abs_diff(b.generation) != 1 {
-            let what = format!(
-                "generations {} and {} do not follow each other",
-                a.generation, b.generation
-            );
-            report.find(FileName::Superblock, what);
+        if a.generation != b.generation {
+            let (first, second) = (a.generation, b.generation);
+            report.notes.push(format!(
+                "the copies of the superblock are of generations {first} and {second}: an update \
+                 was cut short, or one copy is older; the newer one counts, and opening repairs"
+            ));
         }
     }
     let copies = Copies::new(&copies);
@@ -209,7 +214,7 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
 /// Lengths of the files, and segments that do not belong here.
 fn check_files(superblock: &Superblock, report: &mut Report) {
     let table = superblock.volumes.len() as u64 * 16;
-    let superblock_bytes = (VOLUMES_OFFSET + table).next_multiple_of(COPY_BYTES);
+    let superblock_bytes = (VOLUMES_OFFSET + table).next_multiple_of(PAGE);
     for (file, expected) in [
         (FileName::Superblock, superblock_bytes),
         (FileName::OwnLog, superblock.own.bytes),

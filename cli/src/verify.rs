@@ -11,7 +11,6 @@ mod contents;
 
 use crate::inspect::logs;
 use crate::inspect::tables::Tables;
-use afterimage::device::geometry_of;
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{Superblock, VolumeSpec};
@@ -107,12 +106,7 @@ pub fn compare(args: &Args) -> Result<Report> {
     };
     let directories = [open(paths[0])?, open(paths[1])?];
     let load = |k: usize| {
-        let loaded = superblock::load(&directories[k]).and_then(|superblock| {
-            let checked = geometry_of(&superblock).check();
-            let impossible = "the superblock is impossible";
-            checked.map_err(|e| e.because(Kind::Damaged, impossible)).map(|()| superblock)
-        });
-        loaded.map_err(|e| {
+        superblock::load(&directories[k]).map_err(|e| {
             let kind = e.kind();
             e.because(kind, format_args!("{}", paths[k].display()))
         })

@@ -156,6 +156,7 @@ pub(super) struct LogStateReport {
     pub(super) tail_offset: u64,
     pub(super) tail_sequence: u64,
     pub(super) durable: u64,
+    pub(super) opened: u64,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -173,8 +174,8 @@ impl From<Stamp> for StampReport {
 
 impl From<&LogState> for LogStateReport {
     fn from(s: &LogState) -> Self {
-        let LogState { bytes, incarnation, tail_offset, tail_sequence, durable, .. } = *s;
-        LogStateReport { bytes, incarnation, tail_offset, tail_sequence, durable }
+        let LogState { bytes, incarnation, tail_offset, tail_sequence, durable, opened } = *s;
+        LogStateReport { bytes, incarnation, tail_offset, tail_sequence, durable, opened }
     }
 }
 

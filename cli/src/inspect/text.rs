@@ -88,7 +88,7 @@ fn superblocks(copies: &Copies, rows_max: usize, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 32] = [
     "SUPERBLOCK",
     "generation",
     "group",
@@ -113,11 +113,13 @@ const NAMES: [&str; 30] = [
     "own_log.tail_offset",
     "own_log.tail_sequence",
     "own_log.durable",
+    "own_log.opened",
     "recv_log.bytes",
     "recv_log.incarnation",
     "recv_log.tail_offset",
     "recv_log.tail_sequence",
     "recv_log.durable",
+    "recv_log.opened",
     "volumes",
 ];
 
@@ -146,7 +148,8 @@ fn values(s: &SuperblockReport) -> Vec<String> {
     .map(ToString::to_string)
     .collect();
     for log in [&s.own_log, &s.recv_log] {
-        let fields = [log.bytes, log.incarnation, log.tail_offset, log.tail_sequence, log.durable];
+        let place = [log.bytes, log.incarnation, log.tail_offset, log.tail_sequence];
+        let fields = place.into_iter().chain([log.durable, log.opened]);
         values.extend(fields.map(|field| field.to_string()));
     }
     values.push(s.volumes.len().to_string());

@@ -8,6 +8,7 @@
 //!
 //! | this device | opening | operator |
 //! |---|---|---|
+//! | asking for the host | – | refused: `Asking` |
 //! | fenced | waits: `Fenced` | refused: `Fenced` |
 //! | unfenced, `hi < need` | waits: `Behind` | refused: `Behind`: what is missing is at the peer |
 //! | unfenced, caught up | serves if `resume_alone` is set, else waits: `Unproven` | serves |
@@ -21,6 +22,7 @@
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any | has received what this device no longer has | halts: it lost durable records |
 //! | any | lacks what it had acknowledged or shipped | refuses: the peer lost durable records |
+//! | asking for the host | fenced or not | asks again: the request or its answer was lost |
 //! | fenced | unfenced | follows |
 //! | fenced, `prefer` | fenced, has no request open | asks for the host |
 //! | fenced | fenced | follows: whoever is told to asks |
@@ -45,6 +47,8 @@ pub struct Here {
     pub caught_up: bool,
     /// It has shown that it may serve, and does.
     pub serving: bool,
+    /// It has a takeover request open; then it does not serve.
+    pub asking: bool,
     /// The setting: with both fenced, this one asks.
     pub prefer: bool,
     /// The setting: it need not hear from the peer.
@@ -99,6 +103,8 @@ pub enum Decision {
 /// Why a device serves nobody for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
+    /// A request of its own will decide.
+    Asking,
     /// The host belongs at the other device.
     Fenced,
     /// The peer owed records at the last takeover that are not here.
@@ -127,9 +133,10 @@ pub enum Alarm {
 
 /// What to do on `occasion`: the tables of this module.
 pub fn decide(here: Here, occasion: Occasion) -> Decision {
-    let Here { fenced, caught_up, serving, prefer, resume_alone } = here;
+    let Here { fenced, caught_up, serving, asking, prefer, resume_alone } = here;
     match occasion {
         Occasion::Opening | Occasion::Operator if serving => Decision::GoOn,
+        Occasion::Opening | Occasion::Operator if asking => Decision::Wait(Wait::Asking),
         Occasion::Opening | Occasion::Operator if fenced => Decision::Wait(Wait::Fenced),
         Occasion::Opening | Occasion::Operator if !caught_up => Decision::Wait(Wait::Behind),
         Occasion::Opening if !resume_alone => Decision::Wait(Wait::Unproven),
@@ -138,6 +145,7 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Occasion::Hello(peer) if !fenced && !peer.fenced => Decision::Halt(Alarm::BothUnfenced),
         Occasion::Hello(peer) if peer.lost_here => Decision::Halt(Alarm::LostHere),
         Occasion::Hello(peer) if peer.lost_there => Decision::Refuse(Refusal::LostThere),
+        Occasion::Hello(_) if asking => Decision::Ask,
         Occasion::Hello(peer) if fenced => match peer.fenced && prefer && !peer.asking {
             true => Decision::Ask,
             false => Decision::GoOn,
@@ -153,10 +161,10 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
 mod tests {
     use super::*;
 
-    /// Every state a device can be in: who is fenced does not serve.
+    /// Every state a device can be in: who is fenced, or asks, does not serve.
     fn states() -> Vec<Here> {
         let mut all = Vec::new();
-        for bits in 0..32u32 {
+        for bits in 0..64u32 {
             let bit = |n: u32| bits >> n & 1 == 1;
             let here = Here {
                 fenced: bit(0),
@@ -164,12 +172,13 @@ mod tests {
                 serving: bit(2),
                 prefer: bit(3),
                 resume_alone: bit(4),
+                asking: bit(5),
             };
-            if !(here.fenced && here.serving) {
+            if !(here.serving && (here.fenced || here.asking)) {
                 all.push(here);
             }
         }
-        assert_eq!(all.len(), 24);
+        assert_eq!(all.len(), 40);
         all
     }
 
@@ -211,7 +220,8 @@ mod tests {
                 let what = format!("{here:?} on {occasion:?}: {decision:?}");
                 if decision == Decision::Serve {
                     served += 1;
-                    assert!(!here.fenced && here.caught_up && !here.serving, "{what}");
+                    let quiet = !here.serving && !here.asking;
+                    assert!(!here.fenced && here.caught_up && quiet, "{what}");
                     match occasion {
                         Occasion::Opening => assert!(here.resume_alone, "{what}"),
                         Occasion::Operator => {}
@@ -257,19 +267,19 @@ mod tests {
         for a in states() {
             for b in states() {
                 for epoch in [Ordering::Less, Ordering::Equal, Ordering::Greater] {
-                    for bits in 0..32u32 {
+                    for bits in 0..8u32 {
                         let bit = |n: u32| bits >> n & 1 == 1;
                         let (same_lineage, a_lost, b_lost) = (bit(0), bit(1), bit(2));
-                        let heard_by = |peer: Here, epoch, asking, lost_here, lost_there| Heard {
+                        let heard_by = |peer: Here, epoch, lost_here, lost_there| Heard {
                             same_lineage,
                             fenced: peer.fenced,
-                            asking,
+                            asking: peer.asking,
                             epoch,
                             lost_here,
                             lost_there,
                         };
-                        let by_a = heard_by(b, epoch, bit(3), a_lost, b_lost);
-                        let by_b = heard_by(a, epoch.reverse(), bit(4), b_lost, a_lost);
+                        let by_a = heard_by(b, epoch, a_lost, b_lost);
+                        let by_b = heard_by(a, epoch.reverse(), b_lost, a_lost);
                         let of_a = decide(a, Occasion::Hello(by_a));
                         let of_b = decide(b, Occasion::Hello(by_b));
                         let what = format!("{a:?} hears {by_a:?}: {of_a:?}; {b:?}: {of_b:?}");
@@ -280,15 +290,15 @@ mod tests {
                         let sound = same_lineage && !a_lost && !b_lost;
                         if sound && !a.fenced && b.fenced {
                             assert!(serving[0] || of_a == Decision::Ask, "{what}");
-                            assert_eq!(of_b, Decision::GoOn, "{what}");
+                            let follows = if b.asking { Decision::Ask } else { Decision::GoOn };
+                            assert_eq!(of_b, follows, "{what}");
                         }
                         if sound && !a.fenced && !b.fenced {
                             assert_eq!([of_a, of_b], [Decision::Halt(Alarm::BothUnfenced); 2]);
                         }
                         // With both fenced somebody asks if somebody is to.
                         if sound && a.fenced && b.fenced && (a.prefer || b.prefer) {
-                            let asked = [of_a, of_b].contains(&Decision::Ask);
-                            assert!(asked || by_a.asking || by_b.asking, "{what}");
+                            assert!([of_a, of_b].contains(&Decision::Ask), "{what}");
                         }
                         match serving.contains(&true) {
                             true => one += 1,

@@ -77,7 +77,10 @@ impl Device {
         match decision {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),
             // What it held is in doubt.
-            Decision::Ask => drop(self.close_admission()),
+            Decision::Ask => {
+                self.close_admission();
+                self.bell.ring();
+            }
             _ => {}
         }
         lock(&self.failover).peer = Some(Peer { nonce: hello.nonce });

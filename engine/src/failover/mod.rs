@@ -72,6 +72,11 @@ impl Failover {
         self.peer
     }
 
+    /// Whether hello has been said and not been heard.
+    pub fn awaits_hello(&self) -> bool {
+        self.session.is_some() && self.peer.is_none()
+    }
+
     /// A number not used before by this device, nor likely by another life of it.
     fn nonce(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -111,9 +116,10 @@ impl Device {
         }
         let was = {
             let mut failover = lock(&self.failover);
-            failover.session = None;
-            failover.peer.take()
+            failover.peer = None;
+            failover.session.take()
         };
+        // Also of one that a hello ended before it stood: else nobody learns why.
         if was.is_some() {
             self.tell(&Event::Disconnected(why));
         }

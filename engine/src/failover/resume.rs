@@ -2,7 +2,7 @@
 //! vouched for this device (R13). The decision is [`super::decide`]'s; here is what it needs and
 //! what it leads to.
 
-use super::decide::{Decision, Here, Occasion, Wait, decide};
+use super::decide::{Decision, Here, Occasion, decide};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -32,9 +32,6 @@ impl Device {
     pub fn resume_alone(&self) -> Result<()> {
         self.check_halted()?;
         let _one = lock(&self.role);
-        if lock(&self.failover).is_asking() {
-            return Err(self.not_serving());
-        }
         match decide(self.here(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
             Decision::GoOn => return Ok(()),
@@ -72,12 +69,14 @@ impl Device {
             tables.hi >= tables.need
         };
         let serving = self.clk.epoch() != 0;
+        let asking = lock(&self.failover).is_asking();
         let superblock = lock(&self.superblock);
         let superblock = superblock.get();
         Here {
             fenced: superblock.fenced,
             caught_up,
             serving,
+            asking,
             prefer: superblock.prefer,
             resume_alone: superblock.resume_alone,
         }
@@ -119,7 +118,7 @@ impl Device {
         }
     }
 
-    /// Why this device serves nobody.
+    /// Why this device serves nobody. Called by host requests: it takes no lock of the flow.
     pub(crate) fn not_serving(&self) -> Error {
         if let Err(halted) = self.check_halted() {
             return halted;
@@ -127,24 +126,25 @@ impl Device {
         if lock(&self.failover).is_asking() {
             return Error::new(Kind::NotReady, "a takeover is under way here: try again soon");
         }
-        let served = self.has_served.load(Ordering::Acquire);
-        match decide(Here { serving: false, resume_alone: false, ..self.here() }, Occasion::Opening)
-        {
-            Decision::Wait(Wait::Behind) if !served => Error::new(
+        let (fenced, behind) = {
+            let superblock = lock(&self.superblock);
+            let superblock = superblock.get();
+            (superblock.fenced, superblock.hi < superblock.need)
+        };
+        // Who has served and does not any more is just being fenced.
+        let (kind, what) = match fenced || self.has_served.load(Ordering::Acquire) {
+            true => (Kind::Fenced, "this device is fenced: the host belongs at the other device"),
+            false if behind => (
                 Kind::NotProven,
-                "the device was restarted while records were missing that only the other device \
-                 has: connect them, and it asks for the host by itself",
+                "the device was opened while records were missing that only the other device has: \
+                 connect them, and it asks for the host by itself",
             ),
-            Decision::Wait(Wait::Unproven) if !served => Error::new(
+            false => (
                 Kind::NotProven,
                 "since it was opened the device has not heard that the other one is fenced: \
-                 connect them, or say `resume alone` if the other surely does not serve",
+                 connect them, or resume it alone if the other surely does not serve",
             ),
-            // Fenced, or just being fenced.
-            _ => Error::new(
-                Kind::Fenced,
-                "this device is fenced: the host belongs at the other device",
-            ),
-        }
+        };
+        Error::new(kind, what)
     }
 }

@@ -10,6 +10,7 @@ impl Device {
     /// Waits for a commit, leading it if nobody else does.
     pub(crate) fn lead_round(&self, round: u64, linger: bool) -> Result<()> {
         self.check_halted()?;
+        let linger = linger.then_some(&*self.clock);
         let done = self.own.wait_round(round, self.settings.durability, linger);
         done.map_err(|e| self.halt(e))?;
         self.bell.ring();

@@ -116,9 +116,7 @@ impl Logs {
             let overfull = || damaged(superblock, Log::Own, OVERFULL);
             last[*batch] = own.adopt(record).ok_or_else(overfull)?;
         }
-        for (found, last) in self.own.batches.iter().zip(last) {
-            own.adopt_batch(found, last);
-        }
+        own.adopt_batches(&self.own.batches, &last);
         Ok(())
     }
 
@@ -138,9 +136,7 @@ impl Logs {
             tables.recv.push(record.stamp, last[*batch]);
             tables.hi = tables.hi.max(record.stamp);
         }
-        for (found, last) in self.recv.batches.iter().zip(last) {
-            recv.adopt_batch(found, last);
-        }
+        recv.adopt_batches(&self.recv.batches, &last);
         tables.recv_next = queue.tail();
         Ok(())
     }

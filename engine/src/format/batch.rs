@@ -121,6 +121,11 @@ impl Header {
         page
     }
 
+    /// Whether a header may begin here at all: a glance, for who looks at many pages.
+    pub fn is_likely(page: &[u8]) -> bool {
+        page.starts_with(&MAGIC)
+    }
+
     /// Reads a header, or says which field is wrong and how. `None`: no batch has ever begun here.
     pub fn decode(page: &[u8], block_size: u64) -> Result<Option<Header>, String> {
         let Ok(bytes) = HeaderBytes::read_from_bytes(page) else {

@@ -7,6 +7,7 @@
 use super::payload::Payloads;
 use super::scan::Found;
 use super::{Journal, Tail, lock};
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::Log;
 use crate::format::superblock::{LogState, Superblock};
@@ -16,7 +17,10 @@ use crate::storage::Storage;
 use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering};
 use crate::unit::{Position, Stamp};
 use crossbeam_epoch as epoch;
+use rustix::io::Errno;
+use rustix::thread::futex;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 /// The own log.
 pub(crate) struct OwnLog {
@@ -31,11 +35,12 @@ pub(crate) struct OwnLog {
     /// To sleep on, for the even and the odd commits: they change when one of them has ended, or
     /// when the other kind has and it is their turn to lead.
     ended: [FutexWord; 2],
-    /// The position behind the last that a commit has collected.
-    collected: AtomicU64,
-    /// How many records the last commit had, and the last two together.
-    last: AtomicU64,
-    recent: AtomicU64,
+    /// Where the tail will be once everyone whom the last commit served has come back.
+    expected: AtomicU64,
+    /// Monotonic time at which those who are not back by then are not waited for.
+    overdue: AtomicU64,
+    /// The highest round whose beginning somebody watches the time for.
+    watched: AtomicU64,
     failed: OnceLock<Error>,
     /// The highest round that somebody polls for.
     wanted: AtomicU64,
@@ -49,6 +54,7 @@ struct Writer {
 }
 
 impl OwnLog {
+    /// An empty log that promises no place before [`OwnLog::adopt_batches`].
     pub fn new(
         superblock: &Superblock,
         geometry: &Geometry,
@@ -57,7 +63,7 @@ impl OwnLog {
     ) -> OwnLog {
         let journal = Journal::new(superblock, geometry, Log::Own, opened, storage);
         let first = journal.queue.tail();
-        let own = OwnLog {
+        OwnLog {
             payloads: Payloads::new(journal.queue.places()),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
@@ -68,15 +74,13 @@ impl OwnLog {
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
             ended: [FutexWord::new(0), FutexWord::new(0)],
-            collected: AtomicU64::new(first),
-            last: AtomicU64::new(0),
-            recent: AtomicU64::new(0),
+            expected: AtomicU64::new(first),
+            overdue: AtomicU64::new(0),
+            watched: AtomicU64::new(0),
             failed: OnceLock::new(),
             wanted: AtomicU64::new(0),
             journal,
-        };
-        own.refresh_limit(&lock(&own.writer));
-        own
+        }
     }
 
     fn refresh_limit(&self, w: &Writer) {
@@ -88,10 +92,11 @@ impl OwnLog {
         self.journal.queue.receive(record)
     }
 
-    /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, found: &Found, last: Position) {
+    /// Takes the batches found in the log at opening, each with the highest position that a record
+    /// of it was adopted at. Only now places are promised: what was promised stays so.
+    pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
         let mut w = lock(&self.writer);
-        w.tail.adopt(found, last);
+        batches.iter().zip(last).for_each(|(found, &last)| w.tail.adopt(found, last));
         let Writer { gather, fresh, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
@@ -183,9 +188,15 @@ impl OwnLog {
         self.wanted.load(Ordering::Acquire) > self.begun.load(Ordering::Acquire)
     }
 
-    /// Waits until `round` has ended, leading it if nobody else does. `linger`: give others who
-    /// are about to join a moment.
-    pub fn wait_round(&self, round: u64, durability: Durability, linger: bool) -> Result<()> {
+    /// Waits until `round` has ended, leading it if nobody else does. With a clock, it gives those
+    /// whom the last commit served a moment to join; the last of them to come leads.
+    pub fn wait_round(
+        &self,
+        round: u64,
+        durability: Durability,
+        linger: Option<&dyn Clock>,
+    ) -> Result<()> {
+        let (mut watches, mut overdue) = (false, false);
         loop {
             // Read before the rest: a round that ends after this look is not slept through.
             let ended = &self.ended[(round & 1) as usize];
@@ -193,37 +204,41 @@ impl OwnLog {
             if self.round_done(round)? {
                 return Ok(());
             }
-            if self.led.swap(true, Ordering::AcqRel) {
+            let left = linger.filter(|_| !overdue).map_or(0, |clock| self.linger(clock));
+            if left > 0 {
+                watches |= self.watched.fetch_max(round, Ordering::AcqRel) < round;
+                overdue = wait_for(ended, seen, watches.then_some(left));
+            } else if self.led.swap(true, Ordering::AcqRel) {
                 atomic_wait::wait(ended, seen);
-                continue;
+            } else {
+                self.lead(durability, linger);
             }
-            if linger {
-                self.linger();
-            }
-            self.lead(durability);
+            // Who is woken and not served may be the only one: it watches from now on.
+            watches = true;
         }
     }
 
-    /// Waits for as many records as the last two commits had, while they keep coming: those whom
-    /// the last one served are on their way back, those of the one before are waiting now.
-    fn linger(&self) {
-        let queue = &self.journal.queue;
-        let target = self.collected.load(Ordering::Acquire) + self.recent.load(Ordering::Acquire);
-        let (mut before, mut idle) = (queue.tail(), 0);
-        while before < target && idle < LINGER_YIELDS {
-            std::thread::yield_now();
-            let now = queue.tail();
-            idle = if now > before { 0 } else { idle + 1 };
-            before = now;
+    /// How long to wait, in nanoseconds, for those whom the last commit served and who are on
+    /// their way back; those who came meanwhile are here.
+    fn linger(&self, clock: &dyn Clock) -> u64 {
+        if self.journal.queue.tail() >= self.expected.load(Ordering::Acquire) {
+            return 0;
         }
+        self.overdue.load(Ordering::Acquire).saturating_sub(clock.monotonic())
     }
 
     /// Commits once, for everyone; the caller has won `led`.
-    fn lead(&self, durability: Durability) {
+    fn lead(&self, durability: Durability, linger: Option<&dyn Clock>) {
         let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let end = EndOfRound { own: self, this };
+        let began = linger.map(Clock::monotonic);
         if self.commit(durability).is_ok() {
             self.done.store(this, Ordering::Release);
+        }
+        if let (Some(clock), Some(began)) = (linger, began) {
+            // Nobody is worth waiting for longer than a commit takes.
+            let now = clock.monotonic();
+            self.overdue.store(now + now.saturating_sub(began), Ordering::Release);
         }
         drop(end);
     }
@@ -232,7 +247,7 @@ impl OwnLog {
     pub fn try_round(&self, durability: Durability) -> Result<bool> {
         let leads = !self.led.swap(true, Ordering::AcqRel);
         if leads {
-            self.lead(durability);
+            self.lead(durability, None);
         }
         self.failed.get().map_or(Ok(leads), |error| Err(error.clone()))
     }
@@ -263,9 +278,6 @@ impl OwnLog {
         let mut fresh = std::mem::take(&mut w.fresh);
         fresh.clear();
         w.gather.run(&journal.queue, &mut fresh);
-        self.collected.store(w.gather.collected(), Ordering::Release);
-        let last = self.last.swap(fresh.len() as u64, Ordering::AcqRel);
-        self.recent.store(last + fresh.len() as u64, Ordering::Release);
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
             // The data is in the log's pages: whoever reads from now on finds it there.
@@ -286,6 +298,7 @@ impl OwnLog {
         if outcome.is_ok() {
             fresh.iter().for_each(|&position| journal.queue.set_durable(position));
         }
+        self.expected.store(journal.queue.tail() + fresh.len() as u64, Ordering::Release);
         w.fresh = fresh;
         outcome
     }
@@ -362,6 +375,13 @@ impl Drop for EndOfRound<'_> {
     }
 }
 
-/// How often in a row a leader yields without a record more before it goes ahead with those it
-/// has: enough for a thread just woken to get a turn, far less than the sync that follows.
-const LINGER_YIELDS: u32 = 3;
+/// Sleeps on `word` while it is `seen`, for `timeout` nanoseconds if there is one; whether they
+/// are over.
+fn wait_for(word: &FutexWord, seen: u32, timeout: Option<u64>) -> bool {
+    let Some(timeout) = timeout.map(Duration::from_nanos) else {
+        atomic_wait::wait(word, seen);
+        return false;
+    };
+    let timeout = timeout.try_into().ok();
+    futex::wait(word, futex::Flags::PRIVATE, seen, timeout.as_ref()) == Err(Errno::TIMEDOUT)
+}

@@ -25,6 +25,7 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl RecvLog {
+    /// An empty log that promises no place before [`RecvLog::adopt_batches`].
     pub fn new(
         superblock: &Superblock,
         geometry: &Geometry,
@@ -32,10 +33,7 @@ impl RecvLog {
         storage: Arc<dyn Storage>,
     ) -> RecvLog {
         let journal = Journal::new(superblock, geometry, Log::Recv, opened, storage);
-        let recv =
-            RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) };
-        recv.refresh_limit(&lock(&recv.tail));
-        recv
+        RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) }
     }
 
     fn refresh_limit(&self, tail: &Tail) {
@@ -47,10 +45,11 @@ impl RecvLog {
         self.journal.queue.receive(record)
     }
 
-    /// Takes a batch found in the log at opening; its records were adopted up to `last`.
-    pub fn adopt_batch(&self, found: &Found, last: Position) {
+    /// Takes the batches found in the log at opening, each with the highest position that a record
+    /// of it was adopted at. Only now places are promised: what was promised stays so.
+    pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
         let mut tail = lock(&self.tail);
-        tail.adopt(found, last);
+        batches.iter().zip(last).for_each(|(found, &last)| tail.adopt(found, last));
         self.refresh_limit(&tail);
     }
 

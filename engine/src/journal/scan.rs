@@ -2,7 +2,7 @@
 //!
 //! # Rules (R13)
 //! - **The run**: from the tail that the superblock names, batch by batch, as long as each is a
-//!   batch of this log in its place ([`Expected`] says what that takes).
+//!   batch of this log in its place (`Expected` says what that takes).
 //! - **Cut or rot**: a batch is synced as a whole and the log in order, so what was never synced is
 //!   a tail of whole batches, and may be torn, missing, or there in part. What is missing at or
 //!   below the highest `synced` seen *anywhere* – the superblock, the run, and valid headers beyond
@@ -367,7 +367,8 @@ impl Reader<'_> {
                 let bytes = CHUNK.min((until - at) / PAGE * PAGE);
                 self.storage.read(self.file, at, &mut chunk[..bytes as usize])?;
                 let pages = chunk[..bytes as usize].chunks(PAGE as usize);
-                for (offset, page) in (at..).step_by(PAGE as usize).zip(pages) {
+                let pages = (at..).step_by(PAGE as usize).zip(pages);
+                for (offset, page) in pages.filter(|(_, page)| Header::is_likely(page)) {
                     match Header::decode(page, self.block_size) {
                         Ok(Some(header)) if expected.is_ours(&header, offset) => found(&header),
                         _ => {}

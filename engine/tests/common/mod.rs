@@ -9,12 +9,14 @@
 // Every test file uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod crash;
 pub mod gate;
 pub mod hooked;
 pub mod hosts;
 pub mod kept;
 pub mod oracle;
 pub mod random;
+pub mod world;
 
 use afterimage::Device;
 use afterimage::clock::Clock;

@@ -1,0 +1,334 @@
+//! A pair on disks that can die, with few blocks and a history: what its hosts were promised must
+//! be there whenever it comes back.
+
+use super::crash::{CrashDisk, Cut};
+use super::{A, B, ManualClock};
+use afterimage::Device;
+use afterimage::error::{Kind, Result};
+use afterimage::format::superblock::VolumeSpec;
+use afterimage::limits::{Geometry, Settings};
+use afterimage::link::{Lane, Line, MemoryLink, memory_link};
+use afterimage::request::{Op, Request, Session};
+use afterimage::storage::{FileName, Storage};
+use std::sync::Arc;
+
+pub const BLOCK: u64 = 512;
+pub const BLOCKS: u64 = 8;
+
+/// A value for every block.
+pub type Image = [u8; BLOCKS as usize];
+
+pub struct World {
+    pub disks: [Arc<CrashDisk>; 2],
+    pub devices: [Option<Arc<Device>>; 2],
+    pub links: [MemoryLink; 2],
+    pub clock: Arc<ManualClock>,
+    /// Every write that completed, block and value, 0 for zeros.
+    pub history: Vec<(u64, u8)>,
+    /// How many of them were flushed, or are otherwise promised.
+    pub promised: usize,
+    /// An operator vouches: whoever held the host resumes alone.
+    pub vouch: bool,
+    pub settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Write(usize, u64, u8),
+    /// Two blocks in one request.
+    Write2(usize, u64, u8),
+    Zero(usize, u64),
+    Flush(usize),
+    /// Ships, receives, acknowledges, in both directions.
+    Carry,
+    Reflect(usize),
+    Checkpoint(usize),
+    Takeover(usize),
+    Close(usize),
+}
+use Act::*;
+
+impl World {
+    pub fn new() -> World {
+        World::with(4, Settings::default())
+    }
+
+    /// `journals`: of each device, in units of its largest batch.
+    pub fn with(journals: u64, settings: Settings) -> World {
+        let disks = [CrashDisk::new(), CrashDisk::new()];
+        let clock = Arc::new(ManualClock::default());
+        for (at, disk) in disks.iter().enumerate() {
+            let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * BLOCK }];
+            let mut geometry = Geometry::new(7, at as u64 + 1, volumes);
+            geometry.block_size = BLOCK as u32;
+            geometry.segment_bytes = 65_536;
+            geometry.journal_bytes = journals * geometry.batch_bytes_max();
+            Device::create(&**disk, &geometry, at == A).unwrap();
+        }
+        let line = memory_link(Line::default(), clock.clone());
+        let mut world = World {
+            disks,
+            devices: [None, None],
+            links: [line.0, line.1],
+            clock,
+            history: Vec::new(),
+            promised: 0,
+            vouch: false,
+            settings,
+        };
+        world.open(A).unwrap();
+        world.open(B).unwrap();
+        world.meet();
+        world
+    }
+
+    /// All of them, which must go well.
+    pub fn acts(&mut self, acts: &[Act]) {
+        for &act in acts {
+            self.act(act).unwrap_or_else(|e| panic!("{act:?}: {e}"));
+        }
+    }
+
+    /// Holds what is shipped back, or lets it go.
+    pub fn hold_ships(&self, on: bool) {
+        self.links.iter().for_each(|link| link.hold(Lane::Data, on));
+    }
+
+    pub fn open(&mut self, at: usize) -> Result<()> {
+        let (disk, clock) = (self.disks[at].clone(), self.clock.clone());
+        self.devices[at] = Some(Device::open(disk, clock, self.settings.clone())?);
+        Ok(())
+    }
+
+    /// A new line between them.
+    pub fn meet(&mut self) {
+        let line = memory_link(Line::default(), self.clock.clone());
+        self.links = [line.0, line.1];
+        for at in [A, B] {
+            if let Some(device) = &self.devices[at] {
+                let _ = device.connect(Arc::new(self.links[at].clone()));
+            }
+        }
+        let _ = self.carry();
+    }
+
+    pub fn device(&self, at: usize) -> &Arc<Device> {
+        self.devices[at].as_ref().expect("open")
+    }
+
+    pub fn carry(&self) -> Result<()> {
+        let mut idle = 0;
+        while idle < 2 {
+            let mut moved = false;
+            for device in self.devices.iter().flatten() {
+                moved |= device.step_control()?;
+                device.step_commit()?;
+                moved |= device.step_ship()? > 0;
+                moved |= device.step_receive()? > 0;
+            }
+            let serving = self.devices.iter().flatten().filter(|d| d.status().serving).count();
+            assert!(serving <= 1, "I3: both serve");
+            idle = if moved { 0 } else { idle + 1 };
+        }
+        Ok(())
+    }
+
+    pub fn reflect(&self, at: usize) -> Result<()> {
+        while self.device(at).step_reflect()? > 0 {
+            // Whole steps leave a prefix of the history; which one, is told at the end.
+            let image = self.volume(at);
+            assert!(self.images().contains(&image), "{at}: {image:?} is no prefix");
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self, blocks: std::ops::Range<u64>, value: u8) {
+        self.history.extend(blocks.map(|block| (block, value)));
+    }
+
+    pub fn act(&mut self, act: Act) -> Result<()> {
+        match act {
+            Write(at, block, value) => {
+                let data = [value; BLOCK as usize];
+                self.device(at).session()?.write(0, block * BLOCK, &data)?;
+                self.wrote(block..block + 1, value);
+            }
+            Write2(at, block, value) => {
+                let data = [value; 2 * BLOCK as usize];
+                self.device(at).session()?.write(0, block * BLOCK, &data)?;
+                self.wrote(block..block + 2, value);
+            }
+            Zero(at, block) => {
+                let op = Op::WriteZeroes(BLOCK);
+                let offset = block * BLOCK;
+                let request = Request { volume: 0, offset, op, fua: false, host_time: None };
+                self.device(at).session()?.submit(request)?.wait()?;
+                self.wrote(block..block + 1, 0);
+            }
+            Flush(at) => {
+                let all = self.history.len();
+                self.device(at).session()?.flush()?;
+                self.promised = all;
+            }
+            Carry => self.carry()?,
+            Reflect(at) => self.reflect(at)?,
+            Checkpoint(at) => self.device(at).checkpoint_now()?,
+            Takeover(at) => {
+                // What is shipped waits: the new device catches up later.
+                self.hold_ships(true);
+                let taken = self.takeover(at);
+                self.hold_ships(false);
+                taken?;
+                self.promised = self.history.len();
+            }
+            Close(at) => {
+                self.device(at).close()?;
+                self.devices[at] = None;
+                self.promised = self.history.len();
+            }
+        }
+        Ok(())
+    }
+
+    pub fn takeover(&self, at: usize) -> Result<()> {
+        self.device(at).begin_takeover()?;
+        for _ in 0..100 {
+            if let Some(outcome) = self.device(at).poll_takeover() {
+                return outcome.map(|_| ());
+            }
+            for device in self.devices.iter().flatten() {
+                device.step_control()?;
+            }
+        }
+        panic!("no answer to the takeover request");
+    }
+
+    /// Every content that the volume may have had, from what was promised on.
+    fn images_from(&self, from: usize) -> Vec<Image> {
+        let image = |count: usize| {
+            let mut image = [0; BLOCKS as usize];
+            self.history[..count].iter().for_each(|&(b, v)| image[b as usize] = v);
+            image
+        };
+        (from..=self.history.len()).map(image).collect()
+    }
+
+    pub fn images(&self) -> Vec<Image> {
+        self.images_from(0)
+    }
+
+    /// What the volume's file holds.
+    pub fn volume(&self, at: usize) -> Image {
+        let mut bytes = vec![0; (BLOCKS * BLOCK) as usize];
+        let file = FileName::Segment { volume: 0, index: 0 };
+        if self.disks[at].length(file).unwrap().is_some() {
+            self.disks[at].read(file, 0, &mut bytes).unwrap();
+        }
+        self.image_of(&bytes)
+    }
+
+    fn image_of(&self, bytes: &[u8]) -> Image {
+        let mut image = [0; BLOCKS as usize];
+        for (value, block) in image.iter_mut().zip(bytes.chunks(BLOCK as usize)) {
+            assert!(block.iter().all(|byte| *byte == block[0]), "a torn block: {block:?}");
+            *value = block[0];
+        }
+        image
+    }
+
+    /// The death of a device's disk, and of the device with it; it comes back after `cut`.
+    pub fn crash(&mut self, at: usize, cut: Cut) {
+        self.devices[at] = None;
+        self.disks[at] = self.disks[at].after(cut);
+    }
+
+    /// Opens whoever is not open, connects them, and finds who serves.
+    pub fn rise(&mut self) -> Result<usize> {
+        for at in [A, B] {
+            if self.devices[at].is_none() {
+                self.open(at)?;
+            }
+            if self.vouch
+                && let Err(refused) = self.device(at).resume_alone()
+            {
+                let kinds = [Kind::Fenced, Kind::NotProven, Kind::NotReady, Kind::Halted];
+                assert!(kinds.contains(&refused.kind()), "{refused}");
+            }
+        }
+        self.meet();
+        self.alive()?;
+        let serving = [A, B].into_iter().find(|&at| self.device(at).status().serving);
+        match serving {
+            Some(at) => Ok(at),
+            None => {
+                // Both fenced, and nobody prefers: somebody says so.
+                self.takeover(B)?;
+                Ok(B)
+            }
+        }
+    }
+
+    /// Nobody has halted, unless the disk below died.
+    pub fn alive(&self) -> Result<()> {
+        for at in [A, B] {
+            if let Some(halted) = self.device(at).status().halted {
+                assert!(self.disks[at].is_dead(), "{at} halted: {halted}");
+                return Err(halted);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn read_all(&self, session: &Session) -> Result<Image> {
+        let mut bytes = vec![0; (BLOCKS * BLOCK) as usize];
+        for (block, buf) in (0..).zip(bytes.chunks_mut(BLOCK as usize)) {
+            let (offset, op) = (block * BLOCK, Op::Read(vec![0; BLOCK as usize]));
+            let request = Request { volume: 0, offset, op, fua: false, host_time: None };
+            let mut ticket = session.submit(request)?;
+            for round in 0.. {
+                assert!(round < 100, "a read waits for ever");
+                if let Some(done) = ticket.poll() {
+                    buf.copy_from_slice(&done?.buffer.expect("a read has its buffer"));
+                    break;
+                }
+                self.devices.iter().flatten().try_for_each(|d| d.step_control().map(|_| ()))?;
+            }
+        }
+        Ok(self.image_of(&bytes))
+    }
+
+    /// The rest of the story: what the serving device returns is the history, but for an
+    /// unflushed tail; the host goes on, moves to the other device and finds the same there; at
+    /// rest both volumes are equal.
+    pub fn finale(&mut self) -> Result<()> {
+        let serving = self.rise()?;
+        let session = self.device(serving).session()?;
+        let image = self.read_all(&session)?;
+        let candidates = self.images_from(self.promised);
+        let kept = candidates.iter().rposition(|candidate| *candidate == image);
+        let kept = kept.unwrap_or_else(|| {
+            panic!("{image:?} of {serving} is none of {candidates:?}");
+        });
+        self.history.truncate(self.promised + kept);
+        self.act(Write(serving, 7, 100))?;
+        self.act(Write2(serving, 3, 101))?;
+        self.act(Takeover(1 - serving))?;
+        let session = self.device(1 - serving).session()?;
+        assert_eq!(Some(&self.read_all(&session)?), self.images().last(), "after the takeover");
+        self.act(Write(1 - serving, 2, 102))?;
+        self.act(Flush(1 - serving))?;
+        for _ in 0..3 {
+            for act in [Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)] {
+                self.act(act)?;
+            }
+        }
+        self.alive()?;
+        let newest = self.images().last().copied();
+        assert_eq!((Some(self.volume(A)), Some(self.volume(B))), (newest, newest), "at rest");
+        for device in self.devices.iter().flatten() {
+            let status = device.status();
+            assert_eq!(status.backlog_records + status.unreflected_records, 0);
+        }
+        Ok(())
+    }
+}

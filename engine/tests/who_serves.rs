@@ -1,0 +1,141 @@
+//! Who may serve after an opening and at a hello (R13), between devices; the table itself is tested
+//! beside it (`failover/decide.rs`).
+#![cfg(not(loom))]
+
+mod common;
+
+use afterimage::Device;
+use afterimage::error::{Error, Kind};
+use afterimage::failover::Policy;
+use afterimage::limits::Settings;
+use afterimage::link::{Lane, Line, memory_link};
+use common::crash::{CrashDisk, Cut};
+use common::world::Act::*;
+use common::world::World;
+use common::{A, B, ManualClock};
+use std::sync::Arc;
+
+/// Opens `disk` as a device of its own.
+fn open(disk: &Arc<CrashDisk>) -> Result<Arc<Device>, Error> {
+    Device::open(disk.clone(), Arc::new(ManualClock::default()), Settings::default())
+}
+
+#[test]
+fn a_new_device_serves_once_somebody_vouches() {
+    let world = World::new();
+    let [a, b] = [A, B].map(|at| world.disks[at].after(Cut::Synced));
+    let device = open(&a).unwrap();
+    assert!(!device.status().serving);
+    let refused = device.session().unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotProven);
+    assert!(refused.kind().is_retryable() && refused.to_string().contains("resume"), "{refused}");
+    device.resume_alone().unwrap();
+    device.resume_alone().unwrap();
+    assert!(device.status().serving && device.session().is_ok());
+    let other = open(&b).unwrap();
+    assert_eq!(other.resume_alone().unwrap_err().kind(), Kind::Fenced);
+    assert_eq!(other.session().unwrap_err().kind(), Kind::Fenced);
+    // The setting survives, and does as the operator did.
+    assert_eq!(device.policy(), Policy { prefer: true, resume_alone: false });
+    device.set_policy(Policy { prefer: true, resume_alone: true }).unwrap();
+    drop(device);
+    let device = open(&a.after(Cut::Synced)).unwrap();
+    assert!(device.status().serving);
+    assert!(device.policy().resume_alone);
+}
+
+#[test]
+fn of_two_fenced_devices_the_preferred_one_asks() {
+    for prefers in [Some(A), Some(B), None] {
+        let mut world = World::new();
+        world.acts(&[Write(A, 0, 1)]);
+        for at in [A, B] {
+            let policy = Policy { prefer: prefers == Some(at), resume_alone: false };
+            world.device(at).set_policy(policy).unwrap();
+        }
+        // B dies before it has the answer.
+        world.device(B).begin_takeover().unwrap();
+        while world.device(A).step_control().unwrap() {}
+        world.crash(A, Cut::Synced);
+        world.crash(B, Cut::Synced);
+        world.open(A).unwrap();
+        world.open(B).unwrap();
+        world.meet();
+        let serving = [A, B].into_iter().find(|&at| world.device(at).status().serving);
+        assert_eq!(serving, prefers);
+        world.promised = world.history.len();
+        world.finale().unwrap();
+    }
+}
+
+/// A backup of a device that went on: the other one finds out, and both say so.
+#[test]
+fn a_device_that_lost_durable_records_serves_nobody() {
+    let mut world = World::new();
+    let old = world.disks[A].copy();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    world.crash(A, Cut::Kill);
+    world.disks[A] = old;
+    world.open(A).unwrap();
+    let line = memory_link(Line::default(), world.clock.clone());
+    let (a, b) = (world.device(A).clone(), world.device(B).clone());
+    a.connect(Arc::new(line.0)).unwrap();
+    b.connect(Arc::new(line.1)).unwrap();
+    let halted = a.step_control().unwrap_err();
+    assert!(halted.to_string().contains("must be resynchronised"), "{halted}");
+    assert_eq!(a.session().unwrap_err().kind(), Kind::Halted);
+    assert!(b.step_control().unwrap());
+    assert!(!b.status().connected && b.status().halted.is_none(), "B refuses, and goes on");
+}
+
+#[test]
+fn two_unfenced_devices_both_stop() {
+    let mut world = World::new();
+    let old = world.disks[A].copy();
+    world.acts(&[Takeover(B)]);
+    world.crash(A, Cut::Kill);
+    world.disks[A] = old;
+    world.open(A).unwrap();
+    let line = memory_link(Line::default(), world.clock.clone());
+    world.device(A).connect(Arc::new(line.0)).unwrap();
+    world.device(B).connect(Arc::new(line.1)).unwrap();
+    for at in [A, B] {
+        let halted = world.device(at).step_control().unwrap_err();
+        assert!(halted.to_string().contains("both devices of the pair are unfenced"), "{halted}");
+    }
+}
+
+/// The answer to a request was lost, and the asker holds an older tenure: it asks again, even if
+/// it was told to resume alone meanwhile.
+#[test]
+fn who_hears_of_a_higher_tenure_asks_again() {
+    let mut world = World::new();
+    world.hold_ships(true);
+    world.acts(&[Write(A, 0, 1)]);
+    world.device(B).begin_takeover().unwrap();
+    world.carry().unwrap();
+    world.crash(B, Cut::Kill);
+    world.open(B).unwrap();
+    // B asks, A grants; what A owes arrives, the answer does not.
+    let line = memory_link(Line::default(), world.clock.clone());
+    world.links = [line.0, line.1];
+    let links = world.links.clone();
+    for at in [A, B] {
+        world.device(at).connect(Arc::new(links[at].clone())).unwrap();
+    }
+    while world.device(B).step_control().unwrap() {}
+    links[A].hold(Lane::Control, true);
+    while world.device(A).step_control().unwrap() {}
+    while world.device(A).step_ship().unwrap() > 0 {}
+    assert_eq!(world.device(B).step_receive().unwrap(), 1);
+    let epochs = [A, B].map(|at| world.device(at).status().epoch);
+    assert!(epochs[A] > epochs[B]);
+    world.crash(B, Cut::Kill);
+    world.open(B).unwrap();
+    world.device(B).resume_alone().unwrap();
+    world.meet();
+    let status = world.device(B).status();
+    assert!(status.serving && status.epoch > epochs[A], "{status:?}");
+    world.promised = world.history.len();
+    world.finale().unwrap();
+}
