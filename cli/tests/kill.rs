@@ -139,7 +139,7 @@ fn what_was_promised_survives_a_kill() {
     let number = |name: &str| std::env::var(name).ok().and_then(|word| word.parse().ok());
     let directory = tempfile::tempdir().unwrap();
     let trace = trace(directory.path());
-    let whole = {
+    let mut whole = {
         let began = Instant::now();
         let directory = tempfile::tempdir().unwrap();
         let output = replay(&trace, directory.path(), 1).wait_with_output().unwrap();
@@ -167,13 +167,17 @@ fn what_was_promised_survives_a_kill() {
             std::panic::catch_unwind(|| round(&trace, seed, Duration::from_micros(after)));
         let Ok((outcome, kept)) = outcome else { panic!("{story}") };
         came.push(outcome);
+        if outcome == Came::Done {
+            // The machine is faster now than it was at first.
+            whole = whole * 9 / 10;
+        }
         promised += kept;
     }
     let count = |which| came.iter().filter(|&&outcome| outcome == which).count();
     let (early, killed, done) = (count(Came::TooEarly), count(Came::Killed), count(Came::Done));
     let mut err = std::io::stderr();
     let line = format!(
-        "{rounds} rounds of {whole:?}: {killed} killed at work, {early} while half-made, {done} were done; \
+        "{rounds} rounds of up to {whole:?}: {killed} killed at work, {early} while half-made, {done} were done; \
          {promised} writes were promised and are there\n"
     );
     err.write_all(line.as_bytes()).unwrap();

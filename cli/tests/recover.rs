@@ -1,8 +1,14 @@
 //! `afterimage recover` as a user runs it: what it finds, what it refuses, and the two together.
 
+#[allow(dead_code)]
 mod pair;
+#[path = "../../engine/tests/common/random.rs"]
+#[allow(dead_code)]
+mod random;
 
+use afterimage_cli::verify::{Args, Verdict};
 use pair::Pair;
+use random::Random;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -157,4 +163,29 @@ fn two_of_different_pairs_are_refused() {
     let output = afterimage("recover", &[&a, &path]);
     assert_eq!(output.status.code(), Some(4), "{}", stdout(&output));
     assert!(stderr(&output).contains("another pair"), "{}", stderr(&output));
+}
+
+/// What rots in a normal volume no device notices by itself; a comparison does, every time.
+#[test]
+fn damage_in_a_normal_volume_is_found_by_a_comparison() {
+    let (_copies, [a, b]) = killed();
+    assert_eq!(afterimage("recover", &[&a, &b]).status.code(), Some(0));
+    let args = Args { first: a.clone(), second: b.clone(), json: false, ranges: 5 };
+    let compare = || afterimage_cli::verify::compare(&args).unwrap();
+    let (mut random, file) = (Random::new(1), a.join("volumes/0.0"));
+    let sound = fs::read(&file).unwrap();
+    for _ in 0..200 {
+        let mut bytes = sound.clone();
+        let at = random.within(0..bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << random.within(0..8);
+        fs::write(&file, &bytes).unwrap();
+        let report = compare();
+        assert_eq!(report.verdict(), Verdict::Different, "byte {at}");
+        let mut text = Vec::new();
+        report.write(&args, &mut text).unwrap();
+        let named = format!("volume 0: 512 bytes at {} differ", at / 512 * 512);
+        assert!(String::from_utf8_lossy(&text).contains(&named), "byte {at}");
+    }
+    fs::write(&file, &sound).unwrap();
+    assert_eq!(compare().verdict(), Verdict::Equal);
 }

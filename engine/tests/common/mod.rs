@@ -16,6 +16,7 @@ pub mod hosts;
 pub mod kept;
 pub mod oracle;
 pub mod random;
+pub mod tape;
 pub mod world;
 
 use afterimage::Device;
