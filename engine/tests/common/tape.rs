@@ -116,7 +116,8 @@ fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, Range
 }
 
 /// Something done to a disk.
-enum Op {
+#[derive(Clone)]
+pub enum Op {
     Create {
         file: FileName,
         length: u64,
@@ -284,6 +285,13 @@ impl Cutter<'_> {
     /// How many changes of a disk are not durable.
     pub fn pending(&self, disk: usize) -> usize {
         self.pending[disk].len()
+    }
+
+    /// After the processes were killed here: what is durable, and a tape that begins with what is
+    /// not, as the system's cache still has it.
+    pub fn kill(&self) -> ([Contents; 2], Arc<Tape>) {
+        let pending = self.pending.iter().flatten().map(|&at| self.ops[at].clone());
+        (self.durable.clone(), Arc::new(Tape { ops: Mutex::new(pending.collect()) }))
     }
 
     /// What the disk holds after a cut here.
