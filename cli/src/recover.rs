@@ -147,7 +147,7 @@ pub fn bring_together(
         let status = devices.map(|device| device.status());
         progress(status.iter().map(|s| s.backlog_records + s.unreflected_records).sum());
         let at_rest = |s: &Status| {
-            s.connected && s.backlog_records + s.unreflected_records + s.owed_blocks as u64 == 0
+            s.connected && s.backlog_records + s.unreflected_records + s.owed_blocks == 0
         };
         idle = if moved { 0 } else { idle + 1 };
         match idle {
