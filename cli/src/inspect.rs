@@ -76,6 +76,20 @@ pub fn examine(args: &Args) -> Result<Report> {
     Ok(report_on(&directory, &args.dir))
 }
 
+/// The body of the fuzz target `directory`: whatever the damage, the engine refuses or opens the
+/// device, and its report comes to an end, as text and as JSON.
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub fn fuzz_directory(bytes: &[u8]) {
+    let storage = afterimage::fuzz::damaged_directory(bytes);
+    let report = report_on(&*storage, Path::new("fuzz"));
+    for json in [false, true] {
+        let args = Args { dir: PathBuf::new(), json, rows: None };
+        report.write(&args, &mut std::io::sink()).expect("a sink takes all");
+    }
+    afterimage::fuzz::examine_directory(storage);
+}
+
 impl Report {
     /// What the directory turned out to be.
     pub fn verdict(&self) -> Verdict {
@@ -270,6 +284,23 @@ fn check_rows(superblock: &Superblock, log: &LogRead, findings: &mut Vec<Finding
                 entry.name()
             );
             findings.push(Finding { file: Some(log.file), what });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn damaged_directories_are_reported_on() {
+        let mut state = 5u64;
+        for _ in 0..2000 {
+            let bytes: Vec<u8> = (0..40)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 56) as u8
+                })
+                .collect();
+            super::fuzz_directory(&bytes[..(state >> 40) as usize % 40]);
         }
     }
 }

@@ -36,6 +36,9 @@ pub mod event;
 pub mod failover;
 pub mod flow;
 pub mod format;
+#[cfg(all(any(test, feature = "fuzz"), not(loom)))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod journal;
 pub mod limits;
 pub mod link;

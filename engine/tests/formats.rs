@@ -19,7 +19,8 @@ use proptest::prelude::*;
 
 /// Each byte of `bytes` changed in three ways: one bit at either end, and all of them.
 fn single_changes(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
-    (0..bytes.len()).flat_map(move |at| {
+    let step = if cfg!(miri) { 97 } else { 1 };
+    (0..bytes.len()).step_by(step).flat_map(move |at| {
         [0x01, 0x80, 0xff].map(|change| {
             let mut changed = bytes.to_vec();
             changed[at] ^= change;
@@ -91,7 +92,7 @@ fn a_changed_batch_is_refused() {
         for (at, changed) in single_changes(&bytes) {
             assert!(Header::decode(&changed, 512).is_err(), "{name}, byte {at}");
         }
-        for length in 0..bytes.len() {
+        for length in (0..bytes.len()).step_by(if cfg!(miri) { 97 } else { 1 }) {
             assert!(Header::decode(&bytes[..length], 512).is_err(), "{name}, {length} bytes");
         }
         // A reader with another block size would look for the data elsewhere.

@@ -15,8 +15,11 @@
 use afterimage::queue::{
     Clk, Content, Gather, Insert, NewRecord, NewWrite, Queue, Record, Sequencer, Token,
 };
+use afterimage::table::location::{Location, locate};
+use afterimage::table::prototype::{Debt, newest_per_block};
 use afterimage::unit::{Block, Position, Stamp};
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool as Flag, AtomicU64 as Word, Ordering, fence as ordered};
 use loom::thread;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -363,5 +366,213 @@ fn one_publication() {
         assert!(gathered.len() >= taken.len() && gathered.len() != 1);
         writer.join().unwrap();
         reader.join().unwrap();
+    });
+}
+
+/// A block of a normal volume: two halves, written and read without any order of their own.
+struct Volume([Word; 2]);
+
+impl Volume {
+    fn new(value: u64) -> Volume {
+        Volume([Word::new(value), Word::new(value)])
+    }
+
+    fn write(&self, value: u64) {
+        // As `storage::Volumes` does.
+        ordered(Ordering::Release);
+        self.0.iter().for_each(|half| half.store(value, Ordering::Relaxed));
+    }
+
+    fn read(&self) -> [u64; 2] {
+        self.0.each_ref().map(|half| half.load(Ordering::Relaxed))
+    }
+}
+
+/// What a reader of block 1 gets, as `Device::fetch` looks for it: of its record in a queue, or of
+/// the volume, if that can be believed.
+fn fetch(queue: &Queue, volume: &Volume, owed: impl Fn() -> Option<Stamp>) -> Option<u64> {
+    let owed = owed();
+    let (newest, token) = queue.newest(block(1));
+    match locate(None, newest, owed) {
+        Location::Remote => None,
+        Location::Own(record) | Location::Received(record) => Some(record.checksum),
+        Location::Normal => {
+            let [first, second] = volume.read();
+            if !queue.unchanged(block(1), token) {
+                return None; // it would look again
+            }
+            assert_eq!(first, second, "a torn block was believed");
+            Some(first)
+        }
+    }
+}
+
+/// A block is reflected and its places are freed while its host writes it again and another reads:
+/// what is read was there, whole, and is never older than what was complete before.
+#[test]
+fn reflection_and_write() {
+    check(|| {
+        let device = Device::new(2);
+        let volume = Arc::new(Volume::new(0));
+        device.write_one(1, 1);
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        let writer = {
+            let device = device.clone();
+            thread::spawn(move || device.write_one(1, 2))
+        };
+        let reader = {
+            let (device, volume) = (device.clone(), volume.clone());
+            thread::spawn(move || fetch(&device.queue, &volume, || None))
+        };
+        volume.write(checksum(1, 1));
+        device.queue.release(taker.done(&device.queue), 100);
+        let known = [None, Some(checksum(1, 1)), Some(checksum(2, 1))];
+        assert!(known.contains(&reader.join().unwrap()), "older than what was complete");
+        writer.join().unwrap();
+    });
+}
+
+/// A reflected block is written and reflected again under a reader's eyes.
+#[test]
+fn second_reflection() {
+    static BELIEVED: AtomicBool = AtomicBool::new(false);
+    check(|| {
+        let device = Device::new(1);
+        let volume = Arc::new(Volume::new(checksum(1, 1)));
+        let reader = {
+            let (device, volume) = (device.clone(), volume.clone());
+            thread::spawn(move || fetch(&device.queue, &volume, || None))
+        };
+        let stamp = device.write_one(1, 2);
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        assert_eq!(out, [(stamp, 1)]);
+        volume.write(checksum(2, 1));
+        device.queue.release(taker.done(&device.queue), 100);
+        let read = reader.join().unwrap();
+        BELIEVED.fetch_or(read == Some(checksum(1, 1)), Relaxed);
+        assert!([None, Some(checksum(1, 1)), Some(checksum(2, 1))].contains(&read));
+    });
+    assert!(BELIEVED.load(Relaxed), "the volume was never believed");
+}
+
+/// What the peer owes arrives, and goes on to the volume, while it is read: the reader asks the
+/// peer, finds the record, or finds it in the volume; it never takes what the volume held before.
+#[test]
+fn receiving_and_read() {
+    static SEEN: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+    check(|| {
+        let device = Device::new(1);
+        let stamp = Stamp { epoch: 1, time: 7, sequence: 0 };
+        let mut debt = Debt::default();
+        debt.extend(&[(block(1), stamp)], 1).unwrap();
+        let debt = Arc::new(debt.merge(Stamp::ZERO, 2));
+        let volume = Arc::new(Volume::new(0));
+        let reader = {
+            let (device, volume, debt) = (device.clone(), volume.clone(), debt.clone());
+            thread::spawn(move || {
+                let read = fetch(&device.queue, &volume, || debt.owed(block(1)));
+                SEEN[0].fetch_or(read.is_none(), Relaxed);
+                SEEN[1].fetch_or(read.is_some() && device.queue.freed() == 1, Relaxed);
+                SEEN[2].fetch_or(read.is_some() && device.queue.freed() == 2, Relaxed);
+                assert!(read.is_none_or(|value| value == checksum(7, 1)), "stale: {read:?}");
+            })
+        };
+        let record = Record {
+            position: 1,
+            stamp,
+            block: block(1),
+            content: Content::Data,
+            checksum: checksum(7, 1),
+            index: 0,
+            count: 1,
+            written_at: 0,
+            place: 0,
+            reflected: false,
+        };
+        assert_eq!(device.queue.receive(&record), Some(1));
+        debt.pay(stamp);
+        volume.write(record.checksum);
+        device.queue.release(2, 100);
+        reader.join().unwrap();
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");
+}
+
+/// A takeover takes the host away and gives it back while two writes are on their way: what was
+/// admitted is in the prototype with its newest stamp, and no write of the old tenure gets in
+/// under the new one.
+#[test]
+fn takeover_and_admission() {
+    check(|| {
+        let device = Device::new(4);
+        let writers = [20, 10].map(|time| {
+            let device = device.clone();
+            thread::spawn(move || device.write(1, 1, time, None))
+        });
+        // As `close_admission` and `fence` do it.
+        device.clk.close();
+        let horizon = device.queue.horizon();
+        for position in 1..horizon {
+            while device.queue.settled(position).is_none() {
+                thread::yield_now();
+            }
+        }
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        while !taker.is_empty() {
+            thread::yield_now();
+            device.take(&mut taker, &mut out);
+        }
+        let newest_first = out.iter().rev().map(|taken| taken.1);
+        let prototype: Vec<_> =
+            newest_per_block(newest_first, |position| device.queue.is_newest(position)).collect();
+        // The host comes back, with nothing sealed that it could run into.
+        device.clk.open(2, 0);
+        let admitted: Vec<_> = writers
+            .into_iter()
+            .filter_map(|writer| match writer.join().unwrap() {
+                Insert::Published { first, stamp } => Some((stamp, first)),
+                Insert::Closed | Insert::Full => None,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(out.len(), admitted.len(), "admitted after the fence, or lost by it");
+        assert!(admitted.iter().all(|write| out.contains(write)));
+        let newest = admitted.iter().max().map(|write| write.1);
+        assert_eq!(prototype, Vec::from_iter(newest));
+    });
+}
+
+/// A write has completed, which seals its time; one that is issued after that is later, however
+/// early its host's clock, and a taker who sees both takes them in that order.
+#[test]
+fn completion_and_reservation() {
+    check(|| {
+        let device = Device::new(4);
+        let complete = Arc::new(Flag::new(false));
+        let first = {
+            let (device, complete) = (device.clone(), complete.clone());
+            thread::spawn(move || {
+                let stamp = device.write_one(1, 20);
+                // As `WriteState::go` does before it tells anybody.
+                device.clk.raise(stamp.time);
+                complete.store(true, Ordering::Release);
+                stamp
+            })
+        };
+        let second = {
+            let device = device.clone();
+            thread::spawn(move || {
+                let after = complete.load(Ordering::Acquire);
+                (after, device.write_one(2, 10))
+            })
+        };
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        let (first, (after, second)) = (first.join().unwrap(), second.join().unwrap());
+        assert!(!after || second > first, "issued after the completion and stamped before");
+        device.finish(taker, out, &[first, second]);
     });
 }

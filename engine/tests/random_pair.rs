@@ -6,7 +6,7 @@
 //! rest, one device serves, all requests have ended, both devices hold the same (I14).
 //!
 //! `SEED=n cargo test -p afterimage --test random_pair` walks one seed again and tells each move;
-//! `WALKS=n` walks more seeds.
+//! `WALKS=n` walks more seeds; `SCRIPT=file` walks what a fuzzer found.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn random_walks() {
     let mut seen = Seen::default();
     for seed in seeds {
         let on_panic = Tell(seed);
-        Walk::new(seed, one.is_some(), &mut seen).run();
+        Walk::new(Random::new(seed), one.is_some(), &mut seen).run();
         std::mem::forget(on_panic);
     }
     if one.is_none() {
@@ -37,6 +37,24 @@ fn random_walks() {
         let Seen { takeovers, crossed, remote_reads, waited, fenced, stale } = seen;
         let all = [takeovers, crossed, remote_reads, waited, fenced, stale];
         assert!(all.iter().all(|&n| n > 0), "something never happened: {seen:?}");
+    }
+}
+
+/// A walk that `bytes` choose: the body of the fuzz target `operations`.
+pub fn scripted_walk(bytes: &[u8]) {
+    let tells = std::env::var_os("SCRIPT").is_some();
+    Walk::new(Random::scripted(bytes), tells, &mut Seen::default()).run();
+}
+
+#[test]
+fn scripted_walks() {
+    if let Some(script) = std::env::var_os("SCRIPT") {
+        return scripted_walk(&std::fs::read(script).expect("SCRIPT names a file"));
+    }
+    let mut random = Random::new(1);
+    for _ in 0..200 {
+        let bytes: Vec<u8> = (0..random.within(0..2000)).map(|_| random.next() as u8).collect();
+        scripted_walk(&bytes);
     }
 }
 
@@ -79,8 +97,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn new(seed: u64, tells: bool, seen: &mut Seen) -> Walk<'_> {
-        let mut random = Random::new(seed);
+    fn new(mut random: Random, tells: bool, seen: &mut Seen) -> Walk<'_> {
         let block_size = random.pick(&[512, 1024, 2048, 4096]);
         let block_sectors = u64::from(block_size) / 512;
         let never = u64::MAX / 2;
@@ -118,6 +135,9 @@ impl Walk<'_> {
 
     fn run(mut self) {
         for _ in 0..MOVES {
+            if self.random.is_spent() {
+                break;
+            }
             self.go();
             if self.random.once_in(150) {
                 self.rest();

@@ -19,6 +19,7 @@ use crate::format::{PAGE, Row, data_checksum};
 use crate::limits::{Durability, Geometry};
 use crate::queue::{Content, NO_PLACE, Queue, Record};
 use crate::storage::{FileName, Storage};
+use crate::sync::{Ordering::*, fence};
 use crate::unit::{Position, Stamp};
 use ring::Ring;
 use scan::Found;
@@ -83,6 +84,8 @@ impl Journal {
     pub fn read_logged(&self, record: &Record, buf: &mut [u8]) -> Result<bool> {
         debug_assert!(record.place != NO_PLACE);
         let read = self.storage.read(self.file, record.place, buf);
+        // What was read stays before the looks whether the record is gone.
+        fence(Acquire);
         if record.position < self.queue.freed() {
             return Ok(false);
         }
@@ -159,6 +162,8 @@ impl Journal {
     fn free(&self, tail: &mut Tail, freed: Position) {
         // Readers must find the positions gone before their bytes can be written over.
         self.queue.release(freed, 0);
+        // A storage need not order anything: whoever reads what comes there finds them gone.
+        fence(Release);
         tail.ring.free_below(freed);
     }
 }

@@ -501,7 +501,9 @@ impl Queue {
     pub fn unchanged(&self, block: Block, token: Token) -> bool {
         // What the reader has read since stays before this look.
         fence(Acquire);
-        self.newest(block).1 == token
+        // `freed` once more, behind the look: freed in the middle of it, a record that came and
+        // was reflected since would be missed, and the rest be as it was.
+        self.newest(block).1 == token && self.freed() == token.freed
     }
 
     /// The record at `position`, unless it has been freed.

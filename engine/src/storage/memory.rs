@@ -248,10 +248,10 @@ impl Storage for Memory {
         }
     }
 
-    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.with(file, |file| {
+    fn read(&self, name: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.with(name, |file| {
             if !within(offset, buf.len() as u64, file.length) {
-                return Err(past_end());
+                return Err(past_end(name, file.length));
             }
             file.read(offset, buf);
             Ok(())

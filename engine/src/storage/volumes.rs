@@ -4,6 +4,7 @@
 use super::{FileName, Fill, Storage};
 use crate::error::{Error, Kind, Result};
 use crate::format::superblock::VolumeSpec;
+use crate::sync::{Ordering, fence};
 use crate::unit::Block;
 use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
@@ -83,6 +84,7 @@ impl Volumes {
     pub fn write(&self, block: Block, bufs: &[IoSlice<'_>]) -> Result<()> {
         let (file, offset) = self.at(block);
         self.ensure(file)?;
+        publish_first();
         let written = self.storage.write(file, offset, bufs);
         self.touch(file);
         written
@@ -95,6 +97,7 @@ impl Volumes {
         if !self.is_present(file) {
             return Ok(());
         }
+        publish_first();
         let zeroed = self.storage.zero(file, offset, count * self.block_size);
         self.touch(file);
         zeroed
@@ -137,4 +140,11 @@ impl Volumes {
         }
         Ok(())
     }
+}
+
+/// Whoever reads a volume, and then looks whether its block has moved, must find that it has if it
+/// read what is about to be written: a storage orders nothing, and need not be memory of ours. The
+/// other half is in `Queue::unchanged`; loom's `second_reflection` fails without either.
+fn publish_first() {
+    fence(Ordering::Release);
 }

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod hooked;
 pub mod hosts;
 pub mod kept;
+pub mod linearizable;
 pub mod oracle;
 pub mod random;
 pub mod tape;

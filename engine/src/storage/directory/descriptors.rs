@@ -13,6 +13,8 @@
 //!   calls them clean, so that a second fsync succeeds without the data. The first failure is
 //!   remembered by name and is the answer to every later sync of that file, whether the
 //!   descriptor was closed in between or not.
+//! - **Nothing is durable in a file that is gone.** A sync that finds its file deleted or of another
+//!   length has failed.
 //! - A file that was not synced since this process first opened it may hold what an earlier
 //!   process wrote and never synced. Its first sync is a real one; after that, only what was
 //!   written through here counts. Per file, a name is remembered for this, and nothing else.
@@ -21,6 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -54,6 +57,23 @@ impl Open {
     /// Notes that this file was written, completely or not, before the caller is told.
     pub(super) fn wrote(&self) {
         self.unsynced.store(WRITTEN, Ordering::Release);
+    }
+
+    /// Whether the file is still what was opened: what goes into a deleted one is never seen again.
+    fn must_be_whole(&self) -> io::Result<()> {
+        let now = self.file.metadata()?;
+        if now.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "something else has deleted it"));
+        }
+        if now.len() != self.length {
+            let story = format!(
+                "it has {} bytes, not {}: something else changed it",
+                now.len(),
+                self.length
+            );
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, story));
+        }
+        Ok(())
     }
 }
 
@@ -157,7 +177,9 @@ impl Descriptors {
         // Opened outside the lock, as it may wait for the disk. Two threads may open the same
         // file; the second one's descriptor is dropped before anything is done with it.
         drop(self.make_room(table));
-        let file = OpenOptions::new().read(true).write(self.writable).open(path)?;
+        let opened = OpenOptions::new().read(true).write(self.writable).open(path);
+        let file =
+            opened.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
         self.live.fetch_add(1, Ordering::Relaxed);
         let mut open = Open {
             file,
@@ -231,7 +253,7 @@ impl Descriptors {
         if open.unsynced.swap(CLEAN, Ordering::AcqRel) == CLEAN {
             return Ok(());
         }
-        let outcome = open.file.sync_data();
+        let outcome = open.file.sync_data().and_then(|()| open.must_be_whole());
         let mut table = self.table();
         match outcome {
             Ok(()) => {
