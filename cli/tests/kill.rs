@@ -56,7 +56,7 @@ fn replay(trace: &Path, directory: &Path, seed: u64) -> Child {
     command.args(["--takeover-at", "35%", "--takeover-at", "70%", "--link-rate", "40MiB/s"]);
     command.args(["--link-delay", "2ms", "--journal-size", "4MiB", "--depth", "8"]);
     command.args(["--seed", &seed.to_string()]);
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         command.args(["--durability", "strict"]);
     }
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
@@ -107,7 +107,7 @@ fn round(trace: &Path, seed: u64, after: Duration) -> (Came, usize) {
         }
         return (Came::TooEarly, 0);
     }
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         // What one of them shows alone may be old, but it must have been true once.
         let (code, story) = run("recover", &[&b]);
         assert_eq!(code, Some(0), "{story}");
