@@ -3,9 +3,15 @@
 
 mod common;
 
+use afterimage::error::Kind;
 use afterimage::event::Event;
+use afterimage::limits::Settings;
 use afterimage::link::{Line, memory_link};
+use afterimage::request::Request;
+use common::crash::Cut;
+use common::world::World;
 use common::{A, Action, B, ManualClock, Pair, Spec, Step::*, X};
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 
 /// As soon as it has heard the peer's hello a device ships, and data may arrive before its own
@@ -86,4 +92,41 @@ fn a_reopened_journal_is_as_full_as_it_was() {
     pair.step(A, Commit);
     pair.hold_ships(false);
     pair.drain();
+}
+
+/// A device that had been asked to wait while it served was let go on alone; the last stamps were
+/// not in the tables yet, and what came next was older than what had been completed.
+#[test]
+fn who_goes_on_alone_does_not_fall_behind_its_own_stamps() {
+    let mut world = World::new();
+    world.crash(A, Cut::Kill);
+    world.open(A).unwrap();
+    // A asks, B grants, the answer is lost.
+    let line = memory_link(Line::default(), world.clock.clone());
+    world.device(A).connect(Arc::new(line.0)).unwrap();
+    world.device(B).connect(Arc::new(line.1)).unwrap();
+    world.device(A).begin_takeover().unwrap();
+    while world.device(B).step_control().unwrap() {}
+    let time_out = |world: &World| {
+        world.clock.pass(Settings::default().takeover_timeout_ns + 1);
+        let outcome = world.device(A).poll_takeover().expect("an outcome");
+        assert_eq!(outcome.unwrap_err().kind(), Kind::Timeout);
+    };
+    time_out(&world);
+    let write = |world: &World, offset: u64, time: u64| {
+        world.device(A).resume_alone().unwrap();
+        let data = [IoSlice::new(&[7; 512])];
+        let request = Request::write(0, offset, &data).at(time);
+        world.device(A).session().unwrap().submit(request).unwrap().wait().unwrap().stamp.unwrap()
+    };
+    let first = write(&world, 0, 1_000_000_000);
+    // It hears that a newer tenure was granted, and asks again; nobody answers.
+    let line = memory_link(Line::default(), world.clock.clone());
+    world.device(A).connect(Arc::new(line.0)).unwrap();
+    world.device(B).connect(Arc::new(line.1)).unwrap();
+    assert!(world.device(A).step_control().unwrap());
+    assert!(!world.device(A).status().serving);
+    time_out(&world);
+    let second = write(&world, 512, 500);
+    assert!(second > first, "{second} after {first}");
 }

@@ -6,14 +6,16 @@ mod common;
 
 use afterimage::Device;
 use afterimage::error::{Error, Kind};
+use afterimage::event::Event;
 use afterimage::failover::Policy;
 use afterimage::limits::Settings;
 use afterimage::link::{Lane, Line, memory_link};
+use afterimage::storage::FileName;
 use common::crash::{CrashDisk, Cut};
 use common::world::Act::*;
 use common::world::World;
 use common::{A, B, ManualClock};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Opens `disk` as a device of its own.
 fn open(disk: &Arc<CrashDisk>) -> Result<Arc<Device>, Error> {
@@ -86,6 +88,52 @@ fn a_device_that_lost_durable_records_serves_nobody() {
     assert_eq!(a.session().unwrap_err().kind(), Kind::Halted);
     assert!(b.step_control().unwrap());
     assert!(!b.status().connected && b.status().halted.is_none(), "B refuses, and goes on");
+}
+
+/// An old backup of a device that had promised more in a prototype: nothing it ships could ever
+/// pay that, so the other one must say so, and not wait for ever.
+#[test]
+fn a_peer_that_lost_what_it_promised_is_refused() {
+    let mut world = World::new();
+    world.acts(&[Takeover(B)]);
+    let old = world.disks[A].copy();
+    world.acts(&[Takeover(A)]);
+    world.hold_ships(true);
+    world.acts(&[Write(A, 0, 1), Takeover(B)]);
+    world.crash(A, Cut::Kill);
+    world.disks[A] = old;
+    world.open(A).unwrap();
+    let told = Arc::new(Mutex::new(String::new()));
+    let tell = told.clone();
+    world.device(B).on_event(Box::new(move |event| {
+        if let Event::Disconnected(why) = event {
+            *tell.lock().unwrap() += &why.to_string();
+        }
+    }));
+    world.meet();
+    let told = told.lock().unwrap();
+    assert!(told.contains("the peer has lost durable records"), "{told}");
+    assert!(!world.device(A).status().serving && !world.device(B).status().connected);
+}
+
+/// What had arrived before a takeover and then rotted in the last batch looks like a torn tail. The
+/// peer has it no more: who lost it must not serve without it.
+#[test]
+fn a_device_that_lost_what_it_had_received_serves_nobody() {
+    for alone in [false, true] {
+        let mut world = World::new();
+        world.acts(&[Write(A, 0, 1), Carry, Takeover(B), Carry]);
+        world.crash(B, Cut::Synced);
+        world.disks[B].rot(FileName::RecvLog, 4096, &[9; 64]);
+        world.open(B).unwrap();
+        if alone {
+            let refused = world.device(B).resume_alone().unwrap_err();
+            assert_eq!(refused.kind(), Kind::NotProven);
+        }
+        world.meet();
+        let status = world.device(B).status();
+        assert!(!status.serving && !world.device(A).status().connected, "{status:?}");
+    }
 }
 
 #[test]

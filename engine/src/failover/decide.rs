@@ -20,8 +20,8 @@
 //! |---|---|---|
 //! | any | another lineage | refuses the connection: stamps cannot be compared |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
-//! | any | has received what this device no longer has | halts: it lost durable records |
-//! | any | lacks what it had acknowledged or shipped | refuses: the peer lost durable records |
+//! | any | has received or been granted what this device no longer has | halts: it lost durable records |
+//! | any | lacks what it had acknowledged, shipped, promised or granted | refuses: the peer lost durable records |
 //! | asking for the host | fenced or not | asks again: the request or its answer was lost |
 //! | fenced | unfenced | follows |
 //! | fenced, `prefer` | fenced, has no request open | asks for the host |
@@ -66,9 +66,10 @@ pub struct Heard {
     pub asking: bool,
     /// Its epoch, compared with the one here.
     pub epoch: Ordering,
-    /// It has received a record newer than every one this device ever wrote.
+    /// It has received a record newer than every one this device ever wrote, or serves under a
+    /// tenure that this device, fenced, must have granted and does not know.
     pub lost_here: bool,
-    /// It has not received what it acknowledged, or never wrote what it shipped.
+    /// It has not received what it acknowledged, or never wrote what it shipped, promised or granted.
     pub lost_there: bool,
 }
 

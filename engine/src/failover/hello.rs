@@ -142,15 +142,19 @@ impl Device {
         let (newest, acked, hi) = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
-            (tables.newest_own(), tables.acked, tables.hi)
+            // What it promised in a prototype it wrote, too.
+            (tables.newest_own(), tables.acked, tables.hi.max(tables.need))
         };
+        // Who is fenced granted the other's tenure, durably.
+        let forgot_here = self.here().fenced && !hello.fenced && hello.epoch > epoch;
+        let forgot_there = !self.here().fenced && hello.fenced && hello.epoch < epoch;
         let heard = Heard {
             same_lineage: hello.lineage == lineage,
             fenced: hello.fenced,
             asking: hello.asking,
             epoch: hello.epoch.cmp(&epoch),
-            lost_here: hello.hi > newest,
-            lost_there: hello.hi < acked || hello.newest < hi,
+            lost_here: hello.hi > newest || forgot_here,
+            lost_there: hello.hi < acked || hello.newest < hi || forgot_there,
         };
         let decision = decide(self.here(), Occasion::Hello(heard));
         match decision {
@@ -167,9 +171,10 @@ impl Device {
             Decision::Refuse(Refusal::LostThere) => Err(Error::new(
                 Kind::Protocol,
                 format!(
-                    "the peer has lost durable records: it says it received up to {} and wrote up to {}, \
-                     but it acknowledged {acked} and shipped {hi}; it must be resynchronised",
-                    hello.hi, hello.newest
+                    "the peer has lost durable records: it says it received up to {}, wrote up to {} \
+                     and granted {}, but it acknowledged {acked}, shipped or promised {hi} and \
+                     granted {epoch}; it must be resynchronised",
+                    hello.hi, hello.newest, hello.epoch
                 ),
             )),
             Decision::Halt(Alarm::BothUnfenced) => Err(self.halt(Error::new(
@@ -179,9 +184,10 @@ impl Device {
             Decision::Halt(Alarm::LostHere) => Err(self.halt(Error::new(
                 Kind::Damaged,
                 format!(
-                    "the peer has received up to {}, but the newest own record here is {newest}: \
-                     this device has lost durable records and must be resynchronised",
-                    hello.hi
+                    "the peer has received up to {} and holds tenure {}, but the newest own record \
+                     here is {newest}, and the tenure is {epoch}: this device has lost durable \
+                     records and must be resynchronised",
+                    hello.hi, hello.epoch
                 ),
             ))),
             other => Ok(other),

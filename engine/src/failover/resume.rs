@@ -101,6 +101,8 @@ impl Device {
         };
         let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
         let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
+        // It may have served before, and the tables not have what it took last.
+        let newest = newest.max(self.clk.time());
         self.open_admission(epoch, if holds(Clause::ClockRecovery) { newest } else { 0 });
     }
 

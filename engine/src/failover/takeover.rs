@@ -165,7 +165,8 @@ impl Device {
         let hi = lock(&self.tables).hi;
         let filter = holds(Clause::PrototypeFilter);
         let debt = debt.merge(if filter { hi } else { Stamp::ZERO }, grant);
-        let need = debt.need();
+        // Also what has been received: should a disk lose it, this device must not serve again.
+        let need = debt.need().max(hi);
         // Durable before the first command is served under it.
         if holds(Clause::TenureDurable) {
             let stored = lock(&self.superblock).update(|s| {

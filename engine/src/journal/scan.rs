@@ -12,7 +12,7 @@
 //!   it ([`Header::opened`]), which never falls along the run. So batches that an earlier recovery
 //!   cut off do not rise again behind a new batch of the same shape.
 
-use crate::format::batch::{Header, Identity, Log, batch_bytes};
+use crate::format::batch::{Header, Identity, Log, ROWS_MAX, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
 use crate::format::{PAGE, data_checksum};
 use crate::storage::{FileName, Storage};
@@ -307,7 +307,8 @@ impl Reader<'_> {
             // A batch that did not fit before the end went to the beginning. What stands here may
             // then be what an earlier recovery cut off: of the same number, but an older opening.
             let fits = |found: &Found| found.bytes <= skipped;
-            let wrapped = if offset > 0 { self.batch_at(0, expected)?.ok() } else { None };
+            let wraps = offset > 0 && skipped < batch_bytes(ROWS_MAX as u64, self.block_size);
+            let wrapped = if wraps { self.batch_at(0, expected)?.ok() } else { None };
             let found = match (self.batch_at(offset, expected)?, wrapped.filter(|w| !fits(w))) {
                 (Ok(here), Some(wrapped)) if here.header.opened < wrapped.header.opened => wrapped,
                 (Ok(here), _) => here,

@@ -46,7 +46,9 @@ impl World {
     fn check_refused_opening(&self, side: Side, error: &Error) {
         let said = error.to_string();
         let named = ["own.log", "recv.log", "superblock"].iter().any(|file| said.contains(file));
-        if self.tape.is_faithless() && error.kind() == Kind::Damaged && named {
+        // A disk that lies forgets, but what it has left is sound.
+        let rotten = self.machines[side].rot.borrow().is_some();
+        if rotten && error.kind() == Kind::Damaged && named {
             self.tape.event(Sort::Fault, format_args!("{} is refused: {said}", NAMES[side]));
             self.tape.count("damage refused by name");
             self.ended.set(true);
@@ -54,46 +56,6 @@ impl World {
         }
         let story = format!("{}: {said}", NAMES[side]);
         self.tape.broken("a device opens again after every crash", story);
-    }
-
-    /// What a disk took back after it had called it durable, and the peer has, is noticed by the
-    /// next hello; the device serves nothing and says why.
-    fn check_noticed(&self, side: Side) {
-        // The peer may have forgotten, too, and then it ships again.
-        self.start(1 - side);
-        let (Some(device), Some(peer)) = (self.device(side), self.device(1 - side)) else { return };
-        let (known, acked) = {
-            let tables = lock(&peer.tables);
-            (tables.hi, tables.acked)
-        };
-        let mut taken = self.machines[side].taken_back.take();
-        let missing = lock(&device.tables).hi < acked || taken.iter().any(|t| t.0 <= known);
-        taken.retain(|t| t.0 > known);
-        self.history.borrow_mut().lose(&taken);
-        self.recount();
-        if !missing || self.ended.get() {
-            return;
-        }
-        for _ in 0..100 {
-            for at in [0, 1] {
-                self.start(at);
-                self.plug(at);
-                while self.control(at) && !self.ended.get() {}
-            }
-            let halted = self.device(side).is_some_and(|d| d.halted.get().is_some());
-            if halted || self.tape.is_refused() {
-                self.tape.count("lost durable records noticed");
-                self.ended.set(true);
-            }
-            if self.ended.get() || self.tape.is_broken() {
-                break;
-            }
-        }
-        if self.serving() == Some(side) || !self.ended.get() {
-            let story = format!("{} goes on without records that its peer has", NAMES[side]);
-            self.tape.broken("lost durable records are noticed by the next hello", story);
-        }
-        self.ended.set(true);
     }
 
     /// Starts a process that sometimes dies while it starts.
@@ -155,33 +117,11 @@ impl World {
                 self.tape.event(Sort::Fault, format_args!("the power of {name} fails: {leaves:?}"));
                 self.tape.count("power cuts");
                 if machine.disk.cut(leaves, random) {
-                    self.tape.count("lies that came out");
-                    self.tape.lose_faith();
+                    self.lied(side, Some(&device));
                 }
             }
         }
         self.end(side);
-    }
-
-    /// The disk at `side` begins to lie.
-    pub fn lie(&self, side: Side) {
-        let name = NAMES[side];
-        self.tape.event(Sort::Fault, format_args!("the disk of {name} lies from now on"));
-        self.machines[side].disk.lie();
-    }
-
-    /// The disk at `side` rots while no process runs on it.
-    pub fn rot(&self, side: Side, random: &mut Random) {
-        let machine = &self.machines[side];
-        if machine.process.borrow().is_some() || self.tape.is_faithless() {
-            return;
-        }
-        if let Some(what) = machine.disk.rot(random) {
-            self.tape.event(Sort::Fault, format_args!("{what}"));
-            self.tape.count("rotten sectors");
-            self.tape.lose_faith();
-            machine.rotten.set(true);
-        }
     }
 
     pub fn power_cut(&self, side: Side, random: &mut Random) {
@@ -227,7 +167,7 @@ impl World {
         if machine.device.borrow().is_none() {
             // It died while it started.
             if fails && machine.disk.cut(random.pick(&ALL_LEAVES), &mut random) {
-                self.tape.lose_faith();
+                self.lied(side, None);
             }
             self.tape.count("deaths while starting");
             return self.end(side);
@@ -254,8 +194,8 @@ impl World {
         machine.acked.set(acked);
         // What was received.
         let told = self.machines[1 - side].acked.get();
-        let faithless = self.tape.is_faithless();
-        if hi < told && faithless {
+        let lied = machine.lied.get().is_some();
+        if hi < told && (lied || self.is_unnamed(side, hi, told)) {
             machine.must_notice.set(true);
         } else if hi < told {
             let story = format!("{name} has received up to {hi}, and acknowledged {told}");
@@ -292,10 +232,10 @@ impl World {
         }
         machine.hi.set(hi);
         machine.received.set(queue.tail());
-        if faithless && !machine.rotten.get() {
+        if lied {
             machine.final_upto.set(fl.max(hi));
             let newest = lock(&device.tables).newest_own().max(hi);
-            machine.replays_upto.set(machine.replays_upto.get().map(|bound| bound.min(newest)));
+            machine.replays_upto.set(Some(newest));
         }
         // The volume: a prefix at once, or once it is brought to where it stood.
         let mut image = machine.image.borrow_mut();
@@ -304,8 +244,8 @@ impl World {
         if machine.replays_upto.get().is_none() && !self.ended.get() {
             self.check_volume(side, true);
         }
-        if machine.must_notice.take() && !self.ended.get() {
-            self.check_noticed(side);
+        if !self.ended.get() {
+            self.check_faith(side);
         }
     }
 
@@ -337,16 +277,24 @@ impl World {
         if !lost.is_empty() {
             self.tape.count("crashes that lost a tail");
         }
+        let lied = machine.lied.get().is_some();
+        let rot = machine.rot.borrow();
+        let mut taken_back = machine.taken_back.borrow_mut();
         for &(stamp, block) in &lost {
             let record = *history.find(block, stamp).expect("just found");
             let peer = self.machines[1 - side].hi.get();
-            let faithless = self.tape.is_faithless();
-            let story = if faithless && stamp <= peer {
-                machine.must_notice.set(true);
-                machine.taken_back.borrow_mut().push((stamp, block));
+            let rotted = rot.as_ref().filter(|rot| rot.own.contains(&stamp));
+            let story = if lied {
+                taken_back.push((stamp, block));
                 continue;
-            } else if faithless {
-                continue;
+            } else if let Some(rot) = rotted {
+                if rot.own_unnamed.contains(&stamp) {
+                    // Rot in the last batch, which nothing names, looks like a tail that was never
+                    // synced.
+                    taken_back.push((stamp, block));
+                    continue;
+                }
+                "has rotted, and nobody says so"
             } else if record.promised {
                 "was called durable"
             } else if stamp <= peer {
@@ -375,14 +323,8 @@ impl World {
                 }
             }
         }
-        // What the peer has is history all the same.
-        let peer = self.machines[1 - side].hi.get();
-        let lost: Vec<_> = lost.into_iter().filter(|l| l.0 > peer).collect();
-        if machine.rotten.get() && !lost.is_empty() && !machine.must_notice.get() {
-            // Rot in the last batch looks like a tail that was never synced: nothing can tell.
-            self.tape.count("rot taken for a torn tail");
-            self.ended.set(true);
-        }
+        // Until it is known what the peer has, what was taken back is history all the same.
+        let lost: Vec<_> = lost.into_iter().filter(|l| !taken_back.contains(l)).collect();
         history.lose(&lost);
         machine.published.set(queue.tail());
         let mut unpromised = machine.unpromised.borrow_mut();
@@ -399,7 +341,7 @@ impl World {
     }
 
     /// What anybody can still have seen, now that some of it is lost.
-    fn recount(&self) {
+    pub(super) fn recount(&self) {
         let history = self.history.borrow();
         let mut seen = Stamp::ZERO;
         for (block, floor) in self.floors.borrow_mut().iter_mut().enumerate() {

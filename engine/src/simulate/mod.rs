@@ -9,6 +9,7 @@
 //! | `disk`, `line`, `clock` | the simulated hardware |
 //! | `host`, `payload` | requests, and what they write |
 //! | `life` | starts, closings, kills, power cuts |
+//! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
 //! | `stall` | other threads, coming in between |
 //! | `shrink` | a failing run made short |
@@ -21,6 +22,7 @@
 mod action;
 mod clock;
 mod disk;
+mod faithless;
 mod history;
 mod host;
 mod life;

@@ -340,10 +340,6 @@ impl World {
     /// What the new active device serves includes everything that the old one had.
     pub(super) fn check_taken_over(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
-        // What a prototype named may be gone again.
-        if self.tape.is_faithless() {
-            return;
-        }
         let reflected = lock(&device.tables).reflected;
         let debt = device.debt();
         let history = self.history.borrow();

@@ -1,6 +1,6 @@
 //! What has happened: one line an event, counted, and kept or shown only where somebody wants it.
 
-use super::Sink;
+use super::{Side, Sink};
 use crate::journal::lock;
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
@@ -34,7 +34,7 @@ struct State {
     sink: Option<Sink>,
     broken: Option<(&'static str, String)>,
     /// A disk has lied or rotted: what follows from it may be stopped and refused.
-    faithless: bool,
+    faithless: [bool; 2],
     /// A connection was refused for it.
     refused: bool,
     /// A line has lost frames.
@@ -49,7 +49,7 @@ impl Tape {
             named: BTreeMap::new(),
             sink,
             broken: None,
-            faithless: false,
+            faithless: [false; 2],
             refused: false,
             lossy: false,
         };
@@ -82,13 +82,13 @@ impl Tape {
         lock(&self.state).broken.get_or_insert((promise, story));
     }
 
-    /// A disk has lied or rotted.
-    pub fn lose_faith(&self) {
-        lock(&self.state).faithless = true;
+    /// A disk has lied or rotted, or what came of that is over.
+    pub fn set_faithless(&self, side: Side, faithless: bool) {
+        lock(&self.state).faithless[side] = faithless;
     }
 
     pub fn is_faithless(&self) -> bool {
-        lock(&self.state).faithless
+        lock(&self.state).faithless.contains(&true)
     }
 
     /// A line has lost a frame: a device that misses it gives the connection up.

@@ -7,6 +7,7 @@
 use super::action::{Action, Kind};
 use super::clock::SimClock;
 use super::disk::{Disk, Process, Trouble};
+use super::faithless::{Held, Tenure};
 use super::history::{History, Image};
 use super::host::{Asked, What};
 use super::line::Wire;
@@ -59,10 +60,12 @@ pub(super) struct Machine {
     /// Its disk took back what it had called durable, and the peer may know better: then the next
     /// hello must show it.
     pub must_notice: Cell<bool>,
-    /// Own records among that.
+    /// Own records that it took back.
     pub taken_back: RefCell<Vec<(Stamp, usize)>>,
-    /// Its disk has rotted.
-    pub rotten: Cell<bool>,
+    /// Its disk has lied, and that came out: what its superblock said of its tenure before.
+    pub lied: Cell<Option<Tenure>>,
+    /// Its disk has rotted: what it held before.
+    pub rot: RefCell<Option<Held>>,
 }
 
 impl Machine {
@@ -87,7 +90,8 @@ impl Machine {
             image: RefCell::new(Image::new(plan.blocks())),
             replays_upto: Cell::default(),
             must_notice: Cell::default(),
-            rotten: Cell::default(),
+            lied: Cell::default(),
+            rot: RefCell::default(),
             taken_back: RefCell::default(),
         }
     }
