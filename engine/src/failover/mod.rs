@@ -68,6 +68,11 @@ impl Failover {
         self.request.is_some()
     }
 
+    /// Whether there is a connection, or one that was begun.
+    pub fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
     pub fn peer(&self) -> Option<Peer> {
         self.peer
     }
