@@ -44,6 +44,12 @@ pub enum Command {
     /// one seed: the same seed is the same run, byte for byte, on every machine. A run that breaks
     /// a promise is made short, shown event by event, and the command that replays it is printed.
     Simulate(crate::simulate::Args),
+
+    /// Open a device that was not closed, say what was found and cut, and close it
+    ///
+    /// With both devices of a pair, whatever either still owes the other is copied, so that both
+    /// hold the same afterwards. What is damaged is refused, by name, and left as it is.
+    Recover(crate::recover::Args),
 }
 
 /// What to replay, and how.
@@ -133,6 +139,11 @@ pub struct ReplayArgs {
     /// Write an HdrHistogram interval log to this file
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub hlog: Option<PathBuf>,
+
+    /// Append what the hosts ask for and are told to this file, as it happens, for programs that
+    /// judge what must have survived a crash (docs/request-log.md)
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub request_log: Option<PathBuf>,
 
     /// Name of the run in every sector written (docs/payload.md) [default: from the clock]
     #[arg(long, value_name = "N", help_heading = "Results")]

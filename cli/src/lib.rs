@@ -8,6 +8,7 @@
 //! | [`inspect`] | `afterimage inspect`: a device directory as the specification draws it |
 //! | [`verify`] | `afterimage verify`: two devices compared |
 //! | [`simulate`] | `afterimage simulate`: two simulated devices through faults of every kind |
+//! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //!
 //! There is no storage logic here: everything that keeps data is the engine's.
@@ -15,6 +16,7 @@
 pub mod args;
 pub mod exit;
 pub mod inspect;
+pub mod recover;
 pub mod replay;
 pub mod simulate;
 pub mod trace;
@@ -40,6 +42,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
     match cli.command {
         Command::Replay(args) => exit::report(replay::run(&args)),
         Command::Inspect(args) => exit::report(inspect_directory(&args)),
+        Command::Recover(args) => exit::report(recover::run(&args, &mut std::io::stdout().lock())),
         Command::Verify(args) => exit::report(verify_devices(&args)),
         Command::Simulate(args) => exit::report(simulate::run(&args)),
     }

@@ -129,8 +129,9 @@ impl Device {
             geometry.segment_bytes,
         )?;
         let logs = Logs::read(&*storage, &superblock, progress)?;
-        let own = OwnLog::new(&superblock, &geometry, opened, storage.clone());
-        let recv = RecvLog::new(&superblock, &geometry, opened, storage);
+        let most = settings.batch_records_max;
+        let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());
+        let recv = RecvLog::new(&superblock, &geometry, opened, most, storage);
         let tables = logs.rebuild(&superblock, &own, &recv)?;
         let recovery = logs.recovery(&file, &own, &recv);
         drop(logs);

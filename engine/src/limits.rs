@@ -165,6 +165,8 @@ pub struct Settings {
     pub checkpoint_interval_ns: u64,
     /// Unlogged bytes at which the background commits before the interval is over.
     pub commit_bytes: u64,
+    /// Most records of one batch of a log; never more than [`Geometry::batch_rows`].
+    pub batch_records_max: usize,
 }
 
 impl Default for Settings {
@@ -183,6 +185,7 @@ impl Default for Settings {
             checkpoint_records: 32_768,
             checkpoint_interval_ns: 2_000_000_000,
             commit_bytes: 4 * MIB,
+            batch_records_max: ROWS_MAX,
         }
     }
 }

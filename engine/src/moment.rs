@@ -13,6 +13,8 @@ pub enum Moment {
     Reserved,
     /// A block of a host's write is in its chain, the request is not published. As `Reserved`.
     Linked,
+    /// A host's write is published and has not raised the clock. No lock is held.
+    Published,
     /// A read knows where its block is and has not copied it. No lock is held.
     Located,
     /// The newest records of a batch are known and not all written to N. `reflecting` is held.

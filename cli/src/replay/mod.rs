@@ -4,11 +4,13 @@
 //! from device to device, and tells `oracle` of everything that it does and sees. The payload
 //! (`pattern`) names its write, so the oracle knows at once whether an answer can be right. At
 //! the end `verify` compares the volumes. `meter` keeps the figures, `json` and `report`
-//! give them to programs and to people, `hlog` to HdrHistogram's tools.
+//! give them to programs and to people, `hlog` to HdrHistogram's tools. `requests` tells outside
+//! programs what the hosts did, as it happens, and `judge` what must have survived a crash.
 
 mod hlog;
 mod host;
 pub mod json;
+pub mod judge;
 mod meter;
 pub mod oracle;
 mod pair;
@@ -16,24 +18,28 @@ pub mod pattern;
 mod plan;
 mod progress;
 mod report;
+pub mod requests;
 mod stall;
 mod verify;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use afterimage::storage::Storage;
 use host::{Host, Manner, Move};
 use json::{
     DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, Pace, RequestCount, Requests,
     TakeoverInfo, TraceInfo, Verification,
 };
 use meter::{Count, Meter};
-use oracle::Oracle;
+use oracle::{Findings, Oracle};
 use pair::{NAMES, Pair};
 use plan::Plan;
+use requests::{Event, Listener, Nobody, RequestLog};
 use verify::AtRest;
 
-use crate::args::{ReplayArgs, Speed};
+use crate::args::{DurabilityArg, ReplayArgs, Speed};
 use crate::exit::{Exit, Failure};
 use crate::trace::{self, Input, Options, Trace};
 
@@ -56,19 +62,22 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
             hlog::Hlog::create(path).map_err(|error| Failure::output(path.display(), &error))?,
         ),
     };
-    let run = run_name(args);
-    let mut pair = Pair::new(args, &trace, u128::from(run))?;
-    let plan = Plan::new(&trace, args.passes);
-    let manner = Manner {
-        depth: args.depth as usize,
-        speed: args.speed,
-        starts_at: trace.has_time.then(|| trace.start_unix_ns.unwrap_or(SOME_TIME_NS)),
-        skew_ns: args.skew,
+    let request_log = match &args.request_log {
+        None => None,
+        Some(path) => Some(Arc::new(
+            RequestLog::create(path).map_err(|e| Failure::output(path.display(), &e))?,
+        )),
     };
-    let oracle = Oracle::new(run, pair.devices[0].limits().block_size);
+    let listener: Arc<dyn Listener> = match &request_log {
+        None => Arc::new(Nobody),
+        Some(log) => log.clone(),
+    };
+    let run = run_name(args);
+    listener.note(&begun(args, run));
+    let mut pair = Pair::new(args, &trace, u128::from(run), listener)?;
+    let plan = Plan::new(&trace, args.passes);
     let began = pair.clock.monotonic();
-    let points = plan.takeovers(&args.takeover_at);
-    let mut host = Host::new(&pair, &plan, points, manner, oracle, Meter::new(hlog, began))?;
+    let mut host = host(args, &trace, &plan, &pair, run, Meter::new(hlog, began))?;
     // A lost connection explains whatever followed from it.
     let explained = |failure| pair.disconnected().unwrap_or(failure);
     host.replay().map_err(explained)?;
@@ -114,10 +123,62 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         let written = json::write(&document, path);
         written.map_err(|error| Failure::output(path.display(), &error))?;
     }
+    if let Some((log, path)) = request_log.zip(args.request_log.as_ref()) {
+        log.finish().map_err(|error| Failure::output(path.display(), &error))?;
+    }
     if let Some(path) = &args.hlog {
         hlog_written.map_err(|error| Failure::output(path.display(), &error))?;
     }
     Ok(if held { Exit::Held } else { Exit::NotHeld })
+}
+
+/// The hosts of a replay on `pair`.
+fn host<'a>(
+    args: &ReplayArgs,
+    trace: &Trace,
+    plan: &'a Plan<'a>,
+    pair: &'a Pair,
+    run: u64,
+    meter: Meter,
+) -> Result<Host<'a>, Failure> {
+    let manner = Manner {
+        depth: args.depth as usize,
+        speed: args.speed,
+        starts_at: trace.has_time.then(|| trace.start_unix_ns.unwrap_or(SOME_TIME_NS)),
+        skew_ns: args.skew,
+        strict: args.durability == DurabilityArg::Strict,
+    };
+    let oracle = Oracle::new(run, pair.devices[0].limits().block_size);
+    Host::new(pair, plan, plan.takeovers(&args.takeover_at), manner, oracle, meter)
+}
+
+fn begun(args: &ReplayArgs, run: u64) -> Event {
+    Event::Begun { run, block_size: u32::try_from(args.block_size).unwrap_or(u32::MAX) }
+}
+
+/// A replay, as `args` ask for it, of `trace` on two storages without files, to the clean close of
+/// both devices, telling `listener` of everything; for tests of what lies below. What any read
+/// showed is checked; the volumes are not.
+pub fn rehearse(
+    args: &ReplayArgs,
+    trace: &Trace,
+    storages: [Arc<dyn Storage>; 2],
+    listener: Arc<dyn Listener>,
+) -> Result<Findings, Failure> {
+    check(args, trace)?;
+    let run = run_name(args);
+    listener.note(&begun(args, run));
+    let mut pair = Pair::on(storages, args, trace, u128::from(run), listener)?;
+    let plan = Plan::new(trace, args.passes);
+    let meter = Meter::new(None, pair.clock.monotonic());
+    let mut host = host(args, trace, &plan, &pair, run, meter)?;
+    let explained = |failure| pair.disconnected().unwrap_or(failure);
+    host.replay().map_err(explained)?;
+    host.drain().map_err(explained)?;
+    let Host { mut oracle, .. } = host;
+    pair.close()?;
+    oracle.check_stamps_unique();
+    Ok(oracle.into_findings())
 }
 
 /// What only the trace can tell to be impossible.

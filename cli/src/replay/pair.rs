@@ -16,6 +16,7 @@ use afterimage::threads::Threads;
 use afterimage::unit::Stamp;
 
 use super::meter::Track;
+use super::requests::{self, Listener};
 use crate::args::ReplayArgs;
 use crate::exit::{Exit, Failure};
 use crate::trace::Trace;
@@ -60,13 +61,20 @@ pub struct Pair {
     pub storages: [Arc<dyn Storage>; 2],
     /// The clock of both, and of the host.
     pub clock: Arc<dyn Clock>,
+    /// Who is told of what the host does, and of what the devices acknowledge.
+    pub listener: Arc<dyn Listener>,
     threads: Vec<Threads>,
     place: Place,
 }
 
 impl Pair {
     /// Makes the devices that `args` ask for, large enough for `trace`, opens and connects them.
-    pub fn new(args: &ReplayArgs, trace: &Trace, group: u128) -> Result<Pair, Failure> {
+    pub fn new(
+        args: &ReplayArgs,
+        trace: &Trace,
+        group: u128,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Pair, Failure> {
         let place = Place::new(args)?;
         let mut storages: Vec<Arc<dyn Storage>> = Vec::new();
         for name in NAMES {
@@ -78,7 +86,19 @@ impl Pair {
                 }
             });
         }
-        let storages: [Arc<dyn Storage>; 2] = storages.try_into().ok().expect("two were made");
+        let storages = storages.try_into().ok().expect("two were made");
+        let pair = Pair::on(storages, args, trace, group, listener)?;
+        Ok(Pair { place, ..pair })
+    }
+
+    /// As [`Pair::new`], on storages without files.
+    pub fn on(
+        storages: [Arc<dyn Storage>; 2],
+        args: &ReplayArgs,
+        trace: &Trace,
+        group: u128,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Pair, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let settings = Settings {
             durability: args.durability.into(),
@@ -104,16 +124,25 @@ impl Pair {
         };
         let devices = [open(0)?, open(1)?];
         let watches = [Arc::new(Watch::default()), Arc::new(Watch::default())];
-        let mut pair = Pair { devices, watches, storages, clock, threads: Vec::new(), place };
+        let place = Place::Memory;
+        let threads = Vec::new();
+        let mut pair = Pair { devices, watches, storages, clock, listener, threads, place };
         pair.connect(Line { rate: args.link_rate, delay_ns: args.link_delay })?;
         Ok(pair)
     }
 
     fn connect(&mut self, line: Line) -> Result<(), Failure> {
         let (end_a, end_b) = memory_link(line, self.clock.clone());
-        for ((device, watch), end) in self.devices.iter().zip(&self.watches).zip([end_a, end_b]) {
-            let watch = watch.clone();
-            device.on_event(Box::new(move |event| watch.note(event)));
+        let both = self.devices.iter().zip(&self.watches).zip([end_a, end_b]);
+        for (at, ((device, watch), end)) in both.enumerate() {
+            let (watch, listener) = (watch.clone(), self.listener.clone());
+            device.on_event(Box::new(move |event| {
+                if let Event::Acknowledged { records: [.., newest], .. } = event {
+                    let stamp = newest.stamp;
+                    listener.note(&requests::Event::Acknowledged { at, stamp });
+                }
+                watch.note(event);
+            }));
             let failed = |e| Failure::device("starting a device", &e);
             self.threads.push(Threads::start(device).map_err(failed)?);
             device.connect(Arc::new(end)).map_err(failed)?;

@@ -4,6 +4,7 @@
 //! be the one that the image has there, to the last byte; and the image's sectors must all have
 //! been found. So a device that passes is equal to the image, sector for sector.
 
+use std::io;
 use std::sync::Arc;
 
 use afterimage::Device;
@@ -60,44 +61,54 @@ pub fn verify(pair: &Pair, oracle: &mut Oracle) -> Result<[AtRest; 2], Failure> 
 }
 
 fn read(storage: &Arc<dyn Storage>, device: &Device, oracle: &Oracle) -> Result<AtRest, Error> {
-    let failed = |file: FileName| move |e| Error::storage(format!("reading {file}"), e);
-    let files = storage.files().map_err(|e| Error::storage("listing the device's files", e))?;
-    let segment_sectors = device.geometry().segment_bytes / SECTOR as u64;
     let mut at_rest = AtRest::default();
+    let read = each_sector(&**storage, device.geometry().segment_bytes, |volume, sector, bytes| {
+        at_rest.look(oracle, volume, sector, bytes);
+    });
+    read.map_err(|e| Error::storage("reading the volumes", e))?;
+    Ok(at_rest)
+}
+
+/// Shows `look` every sector of the volumes in `storage` that is not in a hole.
+pub(super) fn each_sector(
+    storage: &dyn Storage,
+    segment_bytes: u64,
+    mut look: impl FnMut(u32, u64, &[u8]),
+) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
-    for file in files {
+    for file in storage.files()? {
         let FileName::Segment { volume, index } = file else { continue };
-        let first = u64::from(index) * segment_sectors;
+        let failed = |e: io::Error| io::Error::new(e.kind(), format!("{file}: {e}"));
+        let first = u64::from(index) * (segment_bytes / SECTOR as u64);
         let mut at = 0;
-        while let Some(range) = storage.next_data(file, at).map_err(failed(file))? {
+        while let Some(range) = storage.next_data(file, at).map_err(failed)? {
             // The range may begin and end anywhere.
             at = range.start / SECTOR as u64 * SECTOR as u64;
             let end = range.end.next_multiple_of(SECTOR as u64);
             while at < end {
                 let bytes = &mut chunk[..CHUNK.min((end - at) as usize)];
-                storage.read(file, at, bytes).map_err(failed(file))?;
-                at_rest.look(oracle, volume, first + at / SECTOR as u64, bytes);
+                storage.read(file, at, bytes).map_err(failed)?;
+                let sectors = (first + at / SECTOR as u64..).zip(bytes.chunks_exact(SECTOR));
+                sectors.for_each(|(sector, bytes)| look(volume, sector, bytes));
                 at += bytes.len() as u64;
             }
         }
     }
-    Ok(at_rest)
+    Ok(())
 }
 
 impl AtRest {
-    fn look(&mut self, oracle: &Oracle, volume: u32, first: u64, bytes: &[u8]) {
-        for (sector, bytes) in (first..).zip(bytes.chunks_exact(SECTOR)) {
-            self.sectors_read += 1;
-            match oracle.at_rest(volume, sector, bytes) {
-                Ok(false) => continue,
-                Ok(true) => (),
-                Err(finding) => self.findings.add(finding),
-            }
-            if bytes.iter().any(|&byte| byte != 0) {
-                self.sectors += 1;
-                let place = sector ^ u64::from(volume).rotate_left(40);
-                self.digest = self.digest.wrapping_add(xxh3_64_with_seed(bytes, place));
-            }
+    fn look(&mut self, oracle: &Oracle, volume: u32, sector: u64, bytes: &[u8]) {
+        self.sectors_read += 1;
+        match oracle.at_rest(volume, sector, bytes) {
+            Ok(false) => return,
+            Ok(true) => (),
+            Err(finding) => self.findings.add(finding),
+        }
+        if bytes.iter().any(|&byte| byte != 0) {
+            self.sectors += 1;
+            let place = sector ^ u64::from(volume).rotate_left(40);
+            self.digest = self.digest.wrapping_add(xxh3_64_with_seed(bytes, place));
         }
     }
 }

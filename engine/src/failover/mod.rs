@@ -68,8 +68,7 @@ impl Failover {
         self.request.is_some()
     }
 
-    /// Whether there is a connection, or the beginning of one.
-    #[cfg(feature = "simulate")]
+    /// Whether there is a connection, or one that was begun.
     pub fn has_session(&self) -> bool {
         self.session.is_some()
     }
@@ -122,11 +121,11 @@ impl Device {
         }
         let was = {
             let mut failover = lock(&self.failover);
-            failover.session = None;
-            failover.peer.take()
+            failover.peer = None;
+            failover.session.take()
         };
-        // What is refused never stood, and the owner must know why all the same.
-        if was.is_some() || why.kind() == Kind::Protocol {
+        // Also of one that a hello ended before it stood: else nobody learns why.
+        if was.is_some() {
             self.tell(&Event::Disconnected(why));
         }
         self.bell.ring();

@@ -38,8 +38,11 @@ impl Device {
             let tables = lock(&self.tables);
             (tables.reflected, tables.acked)
         };
-        if recv.free() < reserve && recv.freed() < self.recv_freeable(reflected) {
-            return true;
+        if recv.free() < reserve && recv.freed() < recv.tail() {
+            let oldest = recv.freed();
+            if recv.settled(oldest).is_some() && recv.record(oldest).stamp <= reflected {
+                return true;
+            }
         }
         own.free() < reserve && {
             let freeable = self.own_freeable(reflected.min(acked)) - own.freed();
@@ -115,17 +118,12 @@ impl Device {
         position
     }
 
-    /// The position before which every received record is at or below `upto`.
+    /// The position before which every received record is at or below `upto`. The records say so:
+    /// the table may have dropped newer ones, which went to the volumes meanwhile.
     fn recv_freeable(&self, upto: Stamp) -> Position {
         let queue = &self.recv.journal.queue;
-        let tables = lock(&self.tables);
-        let first_kept = tables.recv.get(tables.recv.after(upto).max(tables.recv.begin()));
-        match first_kept {
-            Some((_, position)) => position,
-            // Nothing newer is in the table: everything that is in it, or was, may go. What is in
-            // the queue and not in the table yet is about to be reflected.
-            None if tables.hi <= upto => tables.recv_next,
-            None => queue.freed(),
-        }
+        let end = lock(&self.tables).recv_next;
+        let kept = |&position: &Position| queue.record(position).stamp > upto;
+        (queue.freed()..end).find(kept).unwrap_or(end)
     }
 }

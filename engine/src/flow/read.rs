@@ -269,7 +269,9 @@ impl ReadState {
         let mut waiting = Vec::new();
         for read in std::mem::take(&mut self.remote) {
             // A read waiting for the peer ends with its tenure (R3).
-            device.check_tenure(epoch)?;
+            if holds(Clause::ReadTenure) {
+                device.check_tenure(epoch)?;
+            }
             match device.answer(&read)? {
                 None => waiting.push(read),
                 Some(Reply::NotPending) if !holds(Clause::LookAgain) => {

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::format::data_checksum;
 use crate::journal::lock;
+use crate::moment::{Moment, moment};
 use crate::queue::{Content, Insert, NewRecord, NewWrite, Token};
 use crate::request::{Completion, Request};
 use crate::sync::{AtomicU64, Ordering};
@@ -176,6 +177,7 @@ impl WriteState {
             }
             match self.insert(device, epoch) {
                 Insert::Published { stamp, .. } => {
+                    moment(Moment::Published);
                     // Completion seals: the clock rises before anyone can know (R2).
                     if holds(Clause::SealCompletion) {
                         device.clk.raise(stamp.time);

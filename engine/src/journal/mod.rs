@@ -13,7 +13,7 @@ pub mod ring;
 pub mod scan;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::batch::{Header, Identity, Log, ROWS_MAX, batch_bytes};
+use crate::format::batch::{Header, Identity, Log, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
 use crate::format::{PAGE, Row, data_checksum};
 use crate::limits::{Durability, Geometry};
@@ -65,6 +65,7 @@ impl Journal {
         geometry: &Geometry,
         log: Log,
         opened: u64,
+        batch_records_max: usize,
         storage: Arc<dyn Storage>,
     ) -> Self {
         let (file, _) = scan::log_of(superblock, log);
@@ -76,7 +77,7 @@ impl Journal {
             opened,
             storage,
             block_size: geometry.block_size as usize,
-            batch_rows: geometry.batch_rows().min(ROWS_MAX),
+            batch_rows: geometry.batch_rows().min(batch_records_max).max(1),
             place_bytes: geometry.place_bytes(),
         }
     }

@@ -59,9 +59,11 @@ impl OwnLog {
         superblock: &Superblock,
         geometry: &Geometry,
         opened: u64,
+        batch_records_max: usize,
         storage: Arc<dyn Storage>,
     ) -> OwnLog {
-        let journal = Journal::new(superblock, geometry, Log::Own, opened, storage);
+        let journal =
+            Journal::new(superblock, geometry, Log::Own, opened, batch_records_max, storage);
         let first = journal.queue.tail();
         OwnLog {
             payloads: Payloads::new(journal.queue.places()),

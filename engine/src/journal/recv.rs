@@ -30,9 +30,11 @@ impl RecvLog {
         superblock: &Superblock,
         geometry: &Geometry,
         opened: u64,
+        batch_records_max: usize,
         storage: Arc<dyn Storage>,
     ) -> RecvLog {
-        let journal = Journal::new(superblock, geometry, Log::Recv, opened, storage);
+        let journal =
+            Journal::new(superblock, geometry, Log::Recv, opened, batch_records_max, storage);
         RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) }
     }
 

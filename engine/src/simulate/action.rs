@@ -44,6 +44,10 @@ pub(super) enum Kind {
     Lie,
     /// A sector of a log or superblock changes while no process runs.
     Rot,
+    /// The line loses a frame and says nothing, which a line must not do.
+    Lose,
+    /// Other actions come in the middle of one of the next steps.
+    Stall,
 }
 
 /// An action and the numbers that say the rest.
@@ -58,7 +62,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 31] = [
+const WEIGHTS: [(Kind, u32); 33] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -90,6 +94,8 @@ const WEIGHTS: [(Kind, u32); 31] = [
     (Trouble, 2),
     (Lie, 1),
     (Rot, 40),
+    (Lose, 3),
+    (Stall, 30),
 ];
 
 /// How many actions a mood lasts.

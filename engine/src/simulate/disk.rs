@@ -68,6 +68,8 @@ pub(super) struct Process {
     pub dead: Arc<AtomicBool>,
     /// A write or sync of its has failed: it must write nothing more.
     failed: AtomicBool,
+    /// But a step that was under way when that happened comes to its end.
+    pub ending: AtomicBool,
 }
 
 impl Disk {
@@ -171,8 +173,8 @@ impl Disk {
     /// A process takes the disk into use.
     pub fn begin(self: &Arc<Disk>) -> Arc<Process> {
         self.disarm();
-        let failed = AtomicBool::new(false);
-        Arc::new(Process { disk: self.clone(), dead: Arc::default(), failed })
+        let (failed, ending) = Default::default();
+        Arc::new(Process { disk: self.clone(), dead: Arc::default(), failed, ending })
     }
 
     /// The power fails; whether anything was lost that had been called durable.
@@ -248,7 +250,7 @@ impl Process {
     }
 
     fn check_final(&self, file: FileName) {
-        if self.has_failed() && !self.is_dead() {
+        if self.has_failed() && !self.is_dead() && !self.ending.load(Relaxed) {
             let story = format!("{} wrote or synced {file} after a failure", NAMES[self.disk.side]);
             self.disk.tape.broken("a failed write or sync stops the device for good", story);
         }

@@ -8,7 +8,7 @@ use super::world::World;
 use super::{NAMES, Side};
 use crate::error::Kind as ErrorKind;
 use crate::request::{Completion, Op, Request, Session, Ticket};
-use crate::unit::{Block, Position, Stamp};
+use crate::unit::{Block, Stamp};
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -48,8 +48,8 @@ pub(super) struct Asked {
     pub seen: Stamp,
     /// For a read: the same for each of its blocks.
     pub floors: Vec<Stamp>,
-    /// For a flush: the place behind what was published before it.
-    pub behind: Position,
+    /// How many records were published before it.
+    pub behind: u64,
     /// What it has published.
     pub records: Vec<(Stamp, usize)>,
     pub ticket: Option<Ticket>,
@@ -88,7 +88,6 @@ impl World {
     /// A host gives `order` to `side`.
     pub(super) fn issue(&self, side: Side, session: Session, order: Order) {
         let Order { what, volume, sectors, fua, late, time, soon } = order;
-        let Some(device) = self.device(side) else { return };
         let blocks = self.blocks_of(volume, &sectors);
         let (number, seen, floors) = {
             let mut history = self.history.borrow_mut();
@@ -108,8 +107,8 @@ impl World {
         };
         self.tape
             .event(Sort::Host, format_args!("{name} #{number} {what:?} {of} at {time:?}{more}"));
-        let behind = device.own.journal.queue.tail();
-        let mut asked = Asked {
+        let behind = self.machines[side].count.get();
+        let asked = Asked {
             number,
             what,
             volume,
@@ -122,7 +121,7 @@ impl World {
             records: Vec::new(),
             ticket: None,
         };
-        let submitted = self.submit(&session, &asked, time);
+        let (mut asked, submitted) = self.submit(side, &session, asked, time);
         self.published(side, Some(&mut asked));
         match submitted {
             Ok(ticket) => asked.ticket = Some(ticket),
@@ -139,10 +138,11 @@ impl World {
 
     fn submit(
         &self,
+        side: Side,
         session: &Session,
-        asked: &Asked,
+        asked: Asked,
         time: Option<u64>,
-    ) -> crate::error::Result<Ticket> {
+    ) -> (Asked, crate::error::Result<Ticket>) {
         let bytes = (asked.sectors.end - asked.sectors.start) * SECTOR as u64;
         let mut data = Vec::new();
         let slices;
@@ -160,8 +160,17 @@ impl World {
             What::Flush => Op::Flush,
         };
         let offset = asked.sectors.start * SECTOR as u64;
-        let Asked { volume, fua, .. } = *asked;
-        session.submit(Request { volume, offset, op, fua, host_time: time })
+        let Asked { volume, fua, .. } = asked;
+        let request = Request { volume, offset, op, fua, host_time: time };
+        self.asking(side, asked, || session.submit(request))
+    }
+
+    /// Calls the engine for a request, which may publish some of its records and be stalled.
+    fn asking<T>(&self, side: Side, asked: Asked, call: impl FnOnce() -> T) -> (Asked, T) {
+        let before = self.asking.replace(Some(asked));
+        let done = self.within(side, call);
+        let asked = self.asking.replace(before).expect("only calls within replace it");
+        (asked, done)
     }
 
     /// The session of the open tenure; older ones are kept for late commands.
@@ -254,7 +263,7 @@ impl World {
     /// Polls a request; keeps it if it is not done.
     fn look(&self, side: Side, mut asked: Asked) {
         let Some(mut ticket) = asked.ticket.take() else { return };
-        let outcome = ticket.poll();
+        let (mut asked, outcome) = self.asking(side, asked, || ticket.poll());
         self.published(side, Some(&mut asked));
         if self.machines[side].is_dead() {
             return;

@@ -89,7 +89,7 @@ impl World {
         }
         self.check_volume(side, false);
         // Closing makes everything durable.
-        self.promise(side, device.own.journal.queue.tail());
+        self.promise(side, machine.count.get());
         self.tape.event(Sort::Fault, format_args!("{} is closed", NAMES[side]));
         self.tape.count("clean closings");
         self.end(side);
@@ -328,8 +328,12 @@ impl World {
         let is_open = |&(stamp, _, block): &(Stamp, u64, usize)| {
             history.find(block, stamp).is_some_and(|r| !r.promised)
         };
-        unpromised.extend(there.iter().filter(|t| is_open(t)).map(|&(s, p, b)| (p, s, b)));
-        unpromised.make_contiguous().sort_unstable();
+        let mut open: Vec<_> = there.iter().filter(|t| is_open(t)).collect();
+        open.sort_unstable_by_key(|t| t.1);
+        for &&(stamp, _, block) in &open {
+            let number = machine.count.replace(machine.count.get() + 1);
+            unpromised.push_back((number, stamp, block));
+        }
     }
 
     /// What anybody can still have seen, now that some of it is lost.

@@ -68,6 +68,12 @@ impl Wire {
         }
     }
 
+    /// Loses the oldest data frame under way to `side`; whether there was one.
+    pub fn lose(&self, side: usize) -> bool {
+        let mut state = lock(&self.state);
+        state.up && state.lanes[1 - side][Lane::Data as usize].pop_front().is_some()
+    }
+
     /// Lets `count` more frames of `lane` arrive at `side`; how many there are to arrive.
     pub fn let_arrive(&self, side: usize, lane: Lane, count: usize) -> usize {
         let mut state = lock(&self.state);

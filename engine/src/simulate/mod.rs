@@ -12,6 +12,7 @@
 //! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
 //! | `scenarios` | acceptance scenarios by name, as scripts |
+//! | `stall` | other threads, coming in between |
 //! | `shrink` | a failing run made short |
 //! | `tape` | one line an event |
 //!
@@ -35,6 +36,7 @@ mod random;
 mod scenarios;
 mod settle;
 mod shrink;
+mod stall;
 mod tape;
 mod world;
 
@@ -42,12 +44,14 @@ pub use action::Selection;
 pub use shrink::shrink;
 pub use tape::Sort;
 
+use crate::moment::at_every_moment;
 use action::Moods;
 use plan::Plan;
 use random::Random;
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use tape::Tape;
 use world::World;
@@ -102,7 +106,9 @@ pub fn run(seed: u64, selection: &Selection, sink: Option<Sink>) -> Outcome {
     let ended = catch_unwind(AssertUnwindSafe(|| {
         let plan = Plan::new(seed);
         let mut moods = Moods::new(seed, plan.never.clone());
-        let world = World::new(plan, tape.clone());
+        let world = Rc::new(World::new(plan, tape.clone()));
+        let same = world.clone();
+        at_every_moment(Some(Box::new(move |moment| same.at(moment))));
         for number in selection.numbers() {
             if tape.is_broken() || world.ended.get() {
                 return;
@@ -112,6 +118,7 @@ pub fn run(seed: u64, selection: &Selection, sink: Option<Sink>) -> Outcome {
         }
         world.settle();
     }));
+    at_every_moment(None);
     let (events, sorts, named, broken) = tape.end();
     let violation = match (broken, ended) {
         (Some((promise, story)), _) => Some(Violation { promise: promise.into(), story }),

@@ -67,10 +67,12 @@ impl Plan {
             Kind::Discard,
             Kind::Checkpoint,
             Kind::Flush,
+            Kind::Stall,
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // What ends a run early happens in few of them.
-        never.extend([Kind::Lie, Kind::Rot].into_iter().filter(|_| !random.once_in(10)));
+        never
+            .extend([Kind::Lie, Kind::Rot, Kind::Lose].into_iter().filter(|_| !random.once_in(10)));
         if settings[0].durability == Durability::Never {
             never.extend([Kind::PowerCut, Kind::Lie, Kind::Rot]);
         }
@@ -102,6 +104,7 @@ impl Plan {
             checkpoint_records: random.pick(&[1, 8, 32_768]),
             checkpoint_interval_ns: random.pick(&[MS, SECOND]),
             commit_bytes: random.pick(&[1, 4096, 4 << 20]),
+            batch_records_max: random.pick(&[1, 2, 3, 62]),
             ..Settings::default()
         };
         [settings.clone(), settings]

@@ -12,7 +12,7 @@ use crate::limits::Durability;
 use crate::queue::{self, Content as Shape};
 use crate::storage::FileName;
 use crate::table::location::Location;
-use crate::unit::{Position, Stamp};
+use crate::unit::Stamp;
 
 impl World {
     /// At every moment at most one device serves.
@@ -102,7 +102,9 @@ impl World {
             broken("parts of blocks are ordered", format!("{stamp} is below a newer record"));
         }
         asked.records.push((stamp, block));
-        self.machines[side].unpromised.borrow_mut().push_back((record.position, stamp, block));
+        let machine = &self.machines[side];
+        let number = machine.count.replace(machine.count.get() + 1);
+        machine.unpromised.borrow_mut().push_back((number, stamp, block));
         let request = asked.number;
         history.insert(Record {
             stamp,
@@ -231,8 +233,8 @@ impl World {
         self.plan.settings[0].durability == Durability::Strict
     }
 
-    /// Everything published at `side` before the position `behind` was called durable.
-    pub(super) fn promise(&self, side: Side, behind: Position) {
+    /// The first `behind` records published at `side` were called durable.
+    pub(super) fn promise(&self, side: Side, behind: u64) {
         let mut history = self.history.borrow_mut();
         let mut unpromised = self.machines[side].unpromised.borrow_mut();
         while let Some(&(_, stamp, block)) = unpromised.front().filter(|u| u.0 < behind) {

@@ -47,6 +47,8 @@ struct State {
     faithless: [bool; 2],
     /// A connection was refused for it.
     refused: bool,
+    /// A line has lost frames.
+    lossy: bool,
 }
 
 impl Tape {
@@ -59,6 +61,7 @@ impl Tape {
             broken: None,
             faithless: [false; 2],
             refused: false,
+            lossy: false,
         };
         Tape { state: Mutex::new(state) }
     }
@@ -110,8 +113,20 @@ impl Tape {
         lock(&self.state).faithless.contains(&true)
     }
 
-    /// A device refused its peer: a promise is broken unless a disk was faithless.
+    /// A line has lost a frame: a device that misses it gives the connection up.
+    pub fn lose_frame(&self) {
+        lock(&self.state).lossy = true;
+    }
+
+    pub fn is_lossy(&self) -> bool {
+        lock(&self.state).lossy
+    }
+
+    /// A device refused its peer: a promise is broken unless a disk or a line was faithless.
     pub fn refused(&self, promise: &'static str, story: String) {
+        if self.is_lossy() && !says_what_is_lost(&story) {
+            return;
+        }
         let excused = self.is_faithless() && says_what_is_lost(&story);
         lock(&self.state).refused = true;
         if !excused {

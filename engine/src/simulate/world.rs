@@ -13,6 +13,7 @@ use super::host::{Asked, What};
 use super::line::Wire;
 use super::plan::Plan;
 use super::random::Random;
+use super::stall::Stall;
 use super::tape::{Sort, Tape};
 use super::{NAMES, Side};
 use crate::device::Device;
@@ -24,6 +25,7 @@ use crate::unit::{Position, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// One side: a disk, a clock, and the process that runs a device on them, if one runs.
 pub(super) struct Machine {
@@ -40,7 +42,10 @@ pub(super) struct Machine {
     pub published: Cell<Position>,
     pub unsettled_positions: RefCell<Vec<Position>>,
     /// Own records that nobody was told are durable.
-    pub unpromised: RefCell<VecDeque<(Position, Stamp, usize)>>,
+    /// The first number says how many were published before.
+    pub unpromised: RefCell<VecDeque<(u64, Stamp, usize)>>,
+    /// How many records it has published.
+    pub count: Cell<u64>,
     /// The next position of the received queue to look at, and the newest stamp seen there.
     pub received: Cell<Position>,
     pub hi: Cell<Stamp>,
@@ -79,6 +84,7 @@ impl Machine {
             published: Cell::new(1),
             unsettled_positions: RefCell::default(),
             unpromised: RefCell::default(),
+            count: Cell::default(),
             received: Cell::new(1),
             hi: Cell::default(),
             acked: Cell::default(),
@@ -122,6 +128,11 @@ pub(super) struct World {
     pub buffer: RefCell<Vec<u8>>,
     /// The run has come to its end: a device has stopped and said why.
     pub ended: Cell<bool>,
+    /// Whose code is running.
+    pub busy: Cell<Option<Side>>,
+    pub stall: RefCell<Option<Stall>>,
+    /// The request that it is about.
+    pub asking: RefCell<Option<Asked>>,
 }
 
 impl World {
@@ -135,6 +146,9 @@ impl World {
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
             ended: Cell::default(),
+            busy: Cell::default(),
+            stall: RefCell::default(),
+            asking: RefCell::default(),
             plan,
             tape,
         };
@@ -163,6 +177,13 @@ impl World {
 
     /// Does what `action` says, and looks at what may have come of it.
     pub fn act(&self, action: Action) {
+        self.go(action);
+        self.check_one_serves();
+        [0, 1].into_iter().for_each(|side| self.bury(side));
+    }
+
+    /// Does what `action` says.
+    pub fn go(&self, action: Action) {
         let Action { kind, mut random, side } = action;
         let random = &mut random;
         match kind {
@@ -200,9 +221,20 @@ impl World {
             Kind::Trouble => self.trouble(side, random),
             Kind::Lie => self.lie(side),
             Kind::Rot => self.rot(side, random),
+            Kind::Lose => self.lose_frame(side),
+            Kind::Stall => self.arm_stall(random),
         }
-        self.check_one_serves();
-        [0, 1].into_iter().for_each(|side| self.bury(side));
+    }
+
+    /// Calls the engine at `side`, which may come to a moment.
+    pub fn within<T>(&self, side: Side, call: impl FnOnce() -> T) -> T {
+        let before = self.busy.replace(Some(side));
+        let done = call();
+        self.busy.set(before);
+        if let Some(process) = &*self.machines[side].process.borrow() {
+            process.ending.store(false, Relaxed);
+        }
+        done
     }
 
     /// A step of the device at `side`; `None` if it did not come to its end.
@@ -211,7 +243,7 @@ impl World {
         if device.halted.get().is_some() {
             return None;
         }
-        let outcome = step(&device);
+        let outcome = self.within(side, || step(&device));
         if self.machines[side].is_dead() {
             return None;
         }
@@ -346,7 +378,7 @@ impl World {
         self.step(side, |d| d.connect(end));
     }
 
-    fn cut_line(&self, random: &mut Random) {
+    pub fn cut_line(&self, random: &mut Random) {
         let wire = self.wire.borrow().clone();
         if !wire.is_up() {
             return;
@@ -355,6 +387,16 @@ impl World {
         wire.cut(|frames| random.below(frames + 1), silent);
         self.tape.event(Sort::Fault, format_args!("the line is cut"));
         self.tape.count("cuts of the line");
+    }
+
+    fn lose_frame(&self, side: Side) {
+        let wire = self.machines[side].wire.borrow().clone();
+        if wire.is_some_and(|wire| wire.lose(side)) {
+            let name = NAMES[side];
+            self.tape.event(Sort::Fault, format_args!("a frame to {name} is lost on the line"));
+            self.tape.count("lost frames");
+            self.tape.lose_frame();
+        }
     }
 
     /// Time passes: for both the same, but for what clocks do to it.

@@ -17,6 +17,7 @@ pub mod kept;
 pub mod linearizable;
 pub mod oracle;
 pub mod random;
+pub mod tape;
 pub mod world;
 
 use afterimage::Device;

@@ -16,6 +16,7 @@ pub use moves::Move;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::IoSlice;
+use std::ops::Range;
 use std::time::Duration;
 
 use afterimage::Device;
@@ -29,6 +30,7 @@ use super::pair::{NAMES, Pair};
 use super::pattern::{self, Origin, SECTOR};
 use super::plan::{Piece, Plan, discarded, sectors};
 use super::progress::Progress;
+use super::requests::Event;
 use super::stall::Stall;
 use crate::args::Speed;
 use crate::exit::Failure;
@@ -55,6 +57,8 @@ pub struct Manner {
     pub starts_at: Option<u64>,
     /// How far the clock of the host at B is off.
     pub skew_ns: i64,
+    /// Whether every write is durable when it completes.
+    pub strict: bool,
 }
 
 /// A request of which pieces are in flight or still to come.
@@ -69,8 +73,18 @@ struct Job {
 struct Flight {
     piece: Piece,
     ticket: Ticket,
-    write: Option<Number>,
+    asked: Asked,
     read: Option<PendingRead>,
+}
+
+/// What a piece is to those who keep the history of changes.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// Nothing.
+    Read,
+    Write(Number),
+    /// A flush, and its number.
+    Flush(u64),
 }
 
 /// See the module.
@@ -98,6 +112,7 @@ pub struct Host<'a> {
     /// Pieces to be issued, before any new request.
     ready: BTreeMap<(u64, u32), Piece>,
     in_flight: Vec<Flight>,
+    flushes: u64,
     payload: Vec<u8>,
     buffers: Vec<Vec<u8>>,
     progress: Progress,
@@ -135,6 +150,7 @@ impl<'a> Host<'a> {
             jobs: HashMap::new(),
             ready: BTreeMap::new(),
             in_flight: Vec::new(),
+            flushes: 0,
             payload: Vec::new(),
             buffers: Vec::new(),
             progress: Progress::new(plan.len()),
@@ -244,11 +260,14 @@ impl<'a> Host<'a> {
 
     fn submit(&mut self, piece: Piece) -> Result<(), Failure> {
         let Piece { row, volume, fua, .. } = piece;
-        let epoch = self.session.epoch();
         let mut request = Request::flush();
-        let mut write = None;
+        let mut asked = Asked::Read;
         match piece.action {
-            Action::Flush => (),
+            Action::Flush => {
+                self.flushes += 1;
+                asked = Asked::Flush(self.flushes);
+                self.note(&Event::FlushIssued { flush: self.flushes });
+            }
             Action::Read { offset, length } => {
                 let mut buffer = self.buffers.pop().unwrap_or_default();
                 buffer.resize(length as usize, 0);
@@ -258,17 +277,17 @@ impl<'a> Host<'a> {
             Action::Write { offset, length } => {
                 let range = sectors(offset, length);
                 let (sector, count) = (range.start, (range.end - range.start) as u32);
-                let number = self.oracle.write(volume, range, false, epoch);
+                let number = self.begin_write(volume, range, false, fua);
                 let run = self.oracle.run();
                 let first =
                     Origin { run, volume, sector, write: number.into(), row, index: 0, count };
                 self.payload.resize(length as usize, 0);
                 pattern::fill(&mut self.payload, first);
-                write = Some(number);
+                asked = Asked::Write(number);
             }
             Action::Discard { offset, length } => {
                 let range = discarded(offset, length, self.limits.block_size);
-                write = Some(self.oracle.write(volume, range, true, epoch));
+                asked = Asked::Write(self.begin_write(volume, range, true, fua));
                 request = Request { volume, offset, op: Op::Discard(length), ..Request::flush() };
             }
         }
@@ -281,15 +300,14 @@ impl<'a> Host<'a> {
         let ticket = self.session.submit(request);
         let ticket = ticket.map_err(|e| self.failed(&format!("request {row}"), &e))?;
         self.jobs.get_mut(&row).expect("it has begun").since.get_or_insert(issued_at);
-        let mut flight = Flight { piece, ticket, write, read: None };
+        let mut flight = Flight { piece, ticket, asked, read: None };
         let durable = fua || piece.action == Action::Flush;
         if durable && self.manner.depth == 1 {
             // Nothing else to do: lead the commit instead of waking somebody for it.
-            let Flight { piece, ticket, write, read } = flight;
-            return self.complete(piece, write, read, ticket.wait());
+            return self.complete(piece, asked, None, flight.ticket.wait());
         }
         match flight.ticket.poll() {
-            Some(outcome) => self.complete(piece, write, None, outcome),
+            Some(outcome) => self.complete(piece, asked, None, outcome),
             None => {
                 if let Action::Read { offset, length } = piece.action {
                     let range = sectors(offset, length);
@@ -299,6 +317,18 @@ impl<'a> Host<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Tells everybody of a write that is about to be issued; its number.
+    fn begin_write(&mut self, volume: u32, sectors: Range<u64>, zero: bool, fua: bool) -> Number {
+        let write = self.oracle.write(volume, sectors.clone(), zero, self.session.epoch());
+        let durable = fua || self.manner.strict;
+        self.note(&Event::Issued { write, volume, sectors, zero, durable });
+        write
+    }
+
+    fn note(&self, event: &Event) {
+        self.pair.listener.note(event);
     }
 
     fn host_time(&self, row: u64) -> Option<u64> {
@@ -316,8 +346,8 @@ impl<'a> Host<'a> {
             match self.in_flight[at].ticket.poll() {
                 None => at += 1,
                 Some(outcome) => {
-                    let Flight { piece, write, read, .. } = self.in_flight.remove(at);
-                    self.complete(piece, write, read, outcome)?;
+                    let Flight { piece, asked, read, .. } = self.in_flight.remove(at);
+                    self.complete(piece, asked, read, outcome)?;
                     ended += 1;
                 }
             }
@@ -328,7 +358,7 @@ impl<'a> Host<'a> {
     fn complete(
         &mut self,
         piece: Piece,
-        write: Option<Number>,
+        asked: Asked,
         read: Option<PendingRead>,
         outcome: Result<Completion, Error>,
     ) -> Result<(), Failure> {
@@ -336,14 +366,19 @@ impl<'a> Host<'a> {
         let done = match outcome {
             Ok(done) => done,
             Err(error) if self.moving && error.kind().is_retryable() => {
-                return self.refused(piece, write);
+                return self.refused(piece, asked);
             }
-            Err(error) if error.kind() == Kind::JournalFull => return self.refused(piece, write),
+            Err(error) if error.kind() == Kind::JournalFull => return self.refused(piece, asked),
             Err(error) => return Err(self.failed(&format!("request {}", piece.row), &error)),
         };
         self.meter.journal_full.add(done.waited_ns, now);
-        if let Some(number) = write {
-            self.oracle.write_done(number, done.stamp);
+        match asked {
+            Asked::Read => {}
+            Asked::Write(write) => {
+                self.oracle.write_done(write, done.stamp);
+                self.note(&Event::Completed { write, stamp: done.stamp });
+            }
+            Asked::Flush(flush) => self.note(&Event::Flushed { flush }),
         }
         if let (Action::Read { offset, .. }, Some(buffer)) = (piece.action, done.buffer) {
             let sector = offset / SECTOR as u64;
@@ -378,9 +413,10 @@ impl<'a> Host<'a> {
     }
 
     /// The piece was not done: it is issued again, before anything newer.
-    fn refused(&mut self, piece: Piece, write: Option<Number>) -> Result<(), Failure> {
-        if let Some(number) = write {
-            self.oracle.write_refused(number);
+    fn refused(&mut self, piece: Piece, asked: Asked) -> Result<(), Failure> {
+        if let Asked::Write(write) = asked {
+            self.oracle.write_refused(write);
+            self.note(&Event::Refused { write });
         }
         self.ready.insert((piece.row, piece.part), piece);
         Ok(())

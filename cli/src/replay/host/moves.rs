@@ -9,6 +9,7 @@ use afterimage::unit::Stamp;
 
 use super::super::meter::Metric;
 use super::super::pair::NAMES;
+use super::super::requests::Event;
 use super::{Host, NAP_NS};
 use crate::exit::Failure;
 
@@ -67,6 +68,7 @@ impl Host<'_> {
         self.moving = false;
         let (takeover, after) = takeover.zip(after).expect("the loop ends with both");
         self.active = to;
+        self.note(&Event::Moved { to, epoch: takeover.epoch });
         self.session = device.session().map_err(|e| failed(&e))?;
         let held = if after.backlog_records > before.backlog_records { after } else { before };
         self.meter.record(Metric::Takeover, takeover.ready_at - takeover.requested_at);

@@ -42,7 +42,16 @@ pub enum Finding {
         /// What it names.
         origin: Origin,
     },
-    /// A write that a device refused was shown by a read.
+    /// A sector names a write that was never made there.
+    NeverIssued {
+        /// The volume.
+        volume: u32,
+        /// The sector.
+        sector: u64,
+        /// What it names.
+        number: Number,
+    },
+    /// A write that a device refused was shown by a read, or at rest.
     RefusedShown {
         /// The write.
         number: Number,
@@ -130,6 +139,9 @@ impl fmt::Display for Finding {
                 "volume {volume}, sector {sector} holds write {} of run {:016x}, meant for volume {}, sector {}",
                 origin.write, origin.run, origin.volume, origin.sector
             ),
+            Finding::NeverIssued { volume, sector, number } => {
+                write!(f, "volume {volume}, sector {sector} names write {number}, never made there")
+            }
             Finding::RefusedShown { number } => {
                 write!(f, "write {number} was refused and is shown nevertheless")
             }

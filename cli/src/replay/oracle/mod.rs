@@ -142,6 +142,11 @@ impl Oracle {
         &self.findings
     }
 
+    /// The same, for good.
+    pub fn into_findings(self) -> Findings {
+        self.findings
+    }
+
     /// Notes something that did not hold, seen elsewhere.
     pub fn find(&mut self, finding: Finding) {
         self.findings.add(finding);

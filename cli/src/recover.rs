@@ -1,0 +1,193 @@
+//! `afterimage recover DIR [DIR]`: opens devices that were not closed, says what was found and cut,
+//! and closes them; two of one pair are connected first, until both hold everything.
+//!
+//! # Rules
+//! - **The engine recovers** (`Device::open_with`); here is only what a person is told of it.
+//! - **Nothing is guessed**: what the engine refuses is left as it is, with the story of why.
+//! - **Nobody is served**: hosts stay where they are, and a device that was active stays it, to
+//!   serve when it is next opened and may.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use afterimage::Device;
+use afterimage::clock::{Clock, SystemClock};
+use afterimage::error::{Error, Kind};
+use afterimage::event::{Event, LogRecovery, Recovery, Status};
+use afterimage::limits::Settings;
+use afterimage::link::{Line, memory_link};
+use afterimage::storage::{Directory, FileName, Storage};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::exit::{Exit, Failure};
+
+/// What to recover.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A device's directory
+    #[arg(value_name = "DIR")]
+    pub first: PathBuf,
+    /// That of the other device of the pair: what either still owes the other is copied
+    #[arg(value_name = "DIR")]
+    pub second: Option<PathBuf>,
+}
+
+/// Opens, connects if there are two, and closes. What was found goes to `out`.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let mut devices = Vec::new();
+    for path in [Some(&args.first), args.second.as_ref()].into_iter().flatten() {
+        let device = open(path, &clock)?;
+        said(write!(out, "{}", Story(path, &device)))?;
+        devices.push((path.as_path(), device));
+    }
+    if let [(_, first), (_, second)] = &devices[..] {
+        let bar = bar("records on their way");
+        let together = bring_together([first, second], clock, &mut |left| {
+            bar.set_length(bar.length().unwrap_or(0).max(left));
+            bar.set_position(bar.length().unwrap_or(0) - left);
+        });
+        bar.finish_and_clear();
+        together.map_err(|e| Failure::device("bringing the two together", &e))?;
+        said(writeln!(out, "both hold the same now"))?;
+    }
+    for (path, device) in &devices {
+        let closed = device.close();
+        closed.map_err(|e| Failure::device(format_args!("closing {}", path.display()), &e))?;
+        said(writeln!(out, "{}: closed cleanly", path.display()))?;
+    }
+    Ok(Exit::Held)
+}
+
+/// A reader that has seen enough is no failure.
+fn said(written: std::io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::output("the standard output", &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
+    let opening = format_args!("opening {}", path.display()).to_string();
+    // Looked at first, so that a directory that is none is not given a lock.
+    let looked = Directory::open_read_only(path)
+        .and_then(|d| Ok((d.length(FileName::Superblock)?, d.files()?)));
+    let (superblock, files) = looked.map_err(|e| Failure::storage(&opening, &e))?;
+    if superblock.is_none() && files.iter().all(|file| !matches!(file, FileName::Segment { .. })) {
+        let story = format!(
+            "{opening}: there is no superblock: this is no device, or one whose making was cut \
+             short; then nothing was ever stored in it: remove it and make it again"
+        );
+        return Err(Failure::new(Exit::Device, story));
+    }
+    let directory = Directory::open(path).map_err(|e| Failure::storage(&opening, &e))?;
+    let bar = bar("bytes of the logs");
+    let opened = Device::open_with(
+        Arc::new(directory),
+        clock.clone(),
+        Settings::default(),
+        &mut |done, of| {
+            bar.set_length(of);
+            bar.set_position(done);
+        },
+    );
+    bar.finish_and_clear();
+    opened.map_err(|e| Failure::device(&opening, &e))
+}
+
+/// A bar on the standard error if that is a terminal.
+fn bar(what: &str) -> ProgressBar {
+    let target = match std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    let template = format!("{{wide_bar}} {{human_pos}}/{{human_len}} {what}  {{eta}} left");
+    bar.with_style(ProgressStyle::with_template(&template).expect("a valid template"))
+}
+
+/// Connects two devices of a pair in this thread and moves everything that either owes the other,
+/// until both are at rest. `progress` is told how many records are left.
+///
+/// # Errors
+/// [`Kind::Protocol`] if they do not belong together or one has lost records; those of the steps.
+pub fn bring_together(
+    devices: [&Arc<Device>; 2],
+    clock: Arc<dyn Clock>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Error> {
+    let lost: Arc<Mutex<Option<Error>>> = Arc::default();
+    let (first, second) = memory_link(Line::default(), clock);
+    for (device, end) in devices.into_iter().zip([first, second]) {
+        let lost = lost.clone();
+        device.on_event(Box::new(move |event| {
+            if let Event::Disconnected(why) | Event::Halted(why) = event {
+                let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+                lost.get_or_insert_with(|| (*why).clone());
+            }
+        }));
+        device.connect(Arc::new(end))?;
+    }
+    let mut idle = 0;
+    loop {
+        let mut moved = false;
+        for device in devices {
+            moved |= device.step_control()?;
+            device.step_commit_due()?;
+            moved |= device.step_ship()? > 0;
+            moved |= device.step_receive()? > 0;
+            moved |= device.step_reflect()? > 0;
+        }
+        if let Some(why) = lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(why);
+        }
+        let status = devices.map(|device| device.status());
+        progress(status.iter().map(|s| s.backlog_records + s.unreflected_records).sum());
+        let at_rest = |s: &Status| {
+            s.connected && s.backlog_records + s.unreflected_records + s.owed_blocks == 0
+        };
+        idle = if moved { 0 } else { idle + 1 };
+        match idle {
+            0 => {}
+            _ if status.iter().all(at_rest) => return Ok(()),
+            // What has not moved may wait for places, and those come with a checkpoint.
+            1 | 2 => devices.iter().try_for_each(|device| device.checkpoint_now())?,
+            _ => {
+                let story = format!("the two devices do not come to rest: {status:?}");
+                return Err(Error::new(Kind::Protocol, story));
+            }
+        }
+    }
+}
+
+/// What opening a device found.
+struct Story<'a>(&'a Path, &'a Arc<Device>);
+
+impl std::fmt::Display for Story<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Story(path, device) = self;
+        let Recovery { clean, superblock_repaired, own, recv } = device.recovery();
+        let number = device.geometry().device;
+        let state = if *clean { "was closed cleanly" } else { "was NOT closed cleanly" };
+        writeln!(f, "{}: device {number}, {state}", path.display())?;
+        for (name, LogRecovery { live_records, cut_records }) in
+            [(FileName::OwnLog, own), (FileName::RecvLog, recv)]
+        {
+            write!(f, "  {name}: {live_records} live records")?;
+            match cut_records {
+                0 => writeln!(f)?,
+                _ => writeln!(f, ", {cut_records} cut off that had not been made durable")?,
+            }
+        }
+        if let Some(what) = superblock_repaired {
+            writeln!(f, "  {}: {what}; written anew", FileName::Superblock)?;
+        }
+        match device.session() {
+            Ok(session) => writeln!(f, "  it may serve, in epoch {}", session.epoch()),
+            Err(why) => writeln!(f, "  it may not serve: {why}"),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A power cut at every point: a replay with two takeovers, by the threads and the code that ship,
+//! on disks that remember (`engine/tests/common/tape.rs`); then, for one point after the other, both
+//! disks are made as a cut there would leave them, opened, brought together, compared, and judged.
+//!
+//! Of what was not synced nothing, all, some writes or some sectors are there. One cut in three
+//! takes one device only; the other is killed. Half of them are followed by a power cut while the
+//! devices recover: where the processes were only killed, that may take what they had not synced.
+//!
+//! `CUTS=2000` makes so many, evenly over the run, `CUTS_SEED=n` makes another run and other cuts.
+
+use std::sync::{Arc, Mutex};
+
+use afterimage::Device;
+use afterimage::clock::{Clock, SystemClock};
+use afterimage::limits::Settings;
+use afterimage::storage::{FileName, Storage};
+use afterimage_cli::args::{Cli, Command, ReplayArgs};
+use afterimage_cli::recover::bring_together;
+use afterimage_cli::replay::judge::{Claim, History, Shown};
+use afterimage_cli::replay::rehearse;
+use afterimage_cli::replay::requests::{Event, Listener};
+use afterimage_cli::trace::{self, Options, Trace};
+use clap::Parser;
+
+#[path = "../../engine/tests/common/random.rs"]
+#[allow(dead_code)]
+mod random;
+#[path = "../../engine/tests/common/tape.rs"]
+mod tape;
+use random::Random;
+use tape::{Contents, Disk, Survival, Tape};
+
+/// Hears every event, and after how many operations of the disks.
+struct Recorder {
+    tape: Arc<Tape>,
+    events: Mutex<Vec<(usize, Event)>>,
+}
+
+impl Listener for Recorder {
+    fn note(&self, event: &Event) {
+        let mut events = self.events.lock().unwrap();
+        let done = self.tape.len();
+        events.push((done, event.clone()));
+    }
+}
+
+const VOLUME: u64 = 512 << 10;
+
+/// Requests that overlap, cross blocks, and lie close together; every eighth is a flush.
+fn made(random: &mut Random) -> String {
+    let mut text = "fio version 3 iolog\n0 d add\n0 d open\n".to_string();
+    for at in 0..900 {
+        let sector = random.within(0..VOLUME / 512 - 64);
+        let (offset, length) = (sector * 512, random.within(1..40) * 512);
+        let us = at * 300;
+        text += &match random.within(0..16) {
+            0 | 1 => format!("{us} d sync\n"),
+            2 | 3 => format!("{us} d read {offset} {length}\n"),
+            4 => format!("{us} d trim {offset} {}\n", 4 * length),
+            5..=9 => format!("{us} d write {} {}\n", sector % 64 * 4096, length),
+            _ => format!("{us} d write {offset} {length}\n"),
+        };
+    }
+    text + &format!("300000 d write {} 4096\n300001 d close\n", VOLUME - 4096)
+}
+
+fn settings(trace: &std::path::Path, seed: u64) -> (ReplayArgs, Trace) {
+    let words = format!(
+        "afterimage replay --memory --takeover-at 35% --takeover-at 70% --depth 8 --seed {seed} \
+         --block-size 1KiB --journal-size 288KiB --link-rate 30MiB/s --link-delay 1ms {}",
+        trace.display()
+    );
+    let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
+    let Command::Replay(args) = cli.command else { panic!("that is a replay") };
+    let trace = trace::read(&args.traces, &Options::default()).unwrap();
+    (*args, trace)
+}
+
+/// Both devices after a cut, and what was true before it.
+struct Cut<'a> {
+    disks: [Contents; 2],
+    /// What recovery does goes on here.
+    tape: Arc<Tape>,
+    history: &'a History,
+    story: String,
+}
+
+impl Cut<'_> {
+    fn is_made(&self) -> bool {
+        self.disks.iter().all(|disk| disk.has(FileName::Superblock))
+    }
+
+    /// Recovers, brings together, compares and judges.
+    fn recover(&self) {
+        let (story, tape) = (&self.story, &self.tape);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let disks = [0, 1].map(|at| Disk::new(tape, at, self.disks[at].clone()));
+        let opened = disks
+            .each_ref()
+            .map(|disk| Device::open(disk.clone(), clock.clone(), Settings::default()));
+        if self.history.writes() == 0 && opened.iter().any(Result::is_err) {
+            // Cut off while it was made.
+            return;
+        }
+        let devices = opened.map(|device| device.unwrap_or_else(|e| panic!("{story}: {e}")));
+        for at in [0, 1] {
+            // What it can show without the other.
+            while devices[at].step_reflect().unwrap() > 0 {}
+            self.judge(&*disks[at], Claim::Closed);
+        }
+        let [a, b] = &devices;
+        bring_together([a, b], clock, &mut |_| {}).unwrap_or_else(|e| panic!("{story}: {e}"));
+        devices.iter().for_each(|device| device.close().unwrap());
+        assert!(disks[0].contents().same_volumes(&disks[1].contents()), "{story}: they differ");
+        self.judge(&*disks[0], Claim::Promised);
+    }
+
+    fn judge(&self, disk: &dyn Storage, claim: Claim) {
+        let shown = Shown::read(disk, self.history).unwrap();
+        let findings = self.history.judge(&shown, claim);
+        let story = &self.story;
+        assert_eq!(findings.count(), 0, "{story}, {claim:?}: {:#?}", findings.first());
+    }
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|word| word.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn what_was_promised_survives_a_power_cut_at_every_point() {
+    let (cuts, seed) = (number("CUTS", 200) as usize, number("CUTS_SEED", 1));
+    let mut random = Random::new(seed);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("made.iolog");
+    std::fs::write(&path, made(&mut random)).unwrap();
+    let (args, trace) = settings(&path, seed);
+
+    let tape = Arc::new(Tape::default());
+    let disks = [0, 1].map(|at| Disk::new(&tape, at, Contents::default()));
+    let recorder = Arc::new(Recorder { tape: tape.clone(), events: Mutex::default() });
+    let storages = disks.each_ref().map(|disk| disk.clone() as Arc<dyn Storage>);
+    let findings = rehearse(&args, &trace, storages, recorder.clone()).unwrap();
+    assert_eq!(findings.count(), 0, "{:?}", findings.first());
+    let (events, operations) = (recorder.events.lock().unwrap(), tape.len());
+
+    let mut history = History::default();
+    let mut told = events.iter().peekable();
+    let (mut judged, mut unsynced, mut promised, mut twice) = (0, 0, 0, 0);
+    tape.cut(Default::default(), |cutter| {
+        for k in 0..cuts {
+            let at = operations * (k + 1) / cuts;
+            cutter.go(at);
+            while let Some((_, event)) = told.next_if(|(done, _)| *done <= at) {
+                history.note(event);
+            }
+            let survivals =
+                [Survival::Nothing, Survival::Everything, Survival::Writes, Survival::Sectors];
+            let survival = survivals[k % 4];
+            let alone = [None, None, None, None, Some(0), Some(1)][k / 4 % 6];
+            let disks = [0, 1].map(|disk| {
+                let cut = alone.is_none_or(|alone| alone == disk);
+                unsynced += if cut { cutter.pending(disk) } else { 0 };
+                // The other one has lost its process, but no power.
+                cutter.cut(disk, if cut { survival } else { Survival::Everything }, &mut random)
+            });
+            let of = alone.map_or("both", |disk| ["a", "b"][disk]);
+            let story = format!(
+                "CUTS_SEED={seed}: {of} cut after {at} of {operations}, {survival:?} of the rest"
+            );
+            // A killed process leaves what it had not synced to the system, which may yet lose it.
+            let (durable, tape) = match survival {
+                Survival::Everything => cutter.kill(),
+                _ => (disks.clone(), Arc::default()),
+            };
+            let cut = Cut { disks, tape, history: &history, story };
+            if !cut.is_made() {
+                assert_eq!(history.writes(), 0, "{}", cut.story);
+                continue;
+            }
+            let before = cut.tape.len();
+            cut.recover();
+            (judged, promised) = (judged + 1, promised + history.promised());
+            if k % 2 == 1 {
+                let after = random.within(before as u64..cut.tape.len() as u64 + 1) as usize;
+                let disks = cut.tape.cut(durable, |again| {
+                    again.go(after);
+                    [0, 1].map(|disk| again.cut(disk, survivals[k / 4 % 4], &mut random))
+                });
+                let story = format!("{}, and again {} later", cut.story, after - before);
+                Cut { disks, tape: Arc::default(), history: &history, story }.recover();
+                twice += 1;
+            }
+        }
+    });
+    eprintln!(
+        "{operations} operations, {} events; {judged} cuts judged, {twice} of them twice; \
+         {unsynced} changes were not synced, {promised} promises were kept",
+        events.len()
+    );
+    assert!(judged > cuts / 2 && unsynced > 0 && promised > 0, "hardly anything was judged");
+}

@@ -1,0 +1,191 @@
+//! `afterimage recover` as a user runs it: what it finds, what it refuses, and the two together.
+
+#[allow(dead_code)]
+mod pair;
+#[path = "../../engine/tests/common/random.rs"]
+#[allow(dead_code)]
+mod random;
+
+use afterimage_cli::verify::{Args, Verdict};
+use pair::Pair;
+use random::Random;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn afterimage(command: &str, paths: &[&Path]) -> Output {
+    let mut all = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+    all.arg(command).args(paths).output().expect("the program starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Two directories as a killed process leaves them: A has moved the host to B with a backlog, and
+/// B has written since. The locks are gone with their process.
+fn killed() -> (tempfile::TempDir, [std::path::PathBuf; 2]) {
+    let pair = Pair::new();
+    pair.write(0, 0, 1, 11);
+    pair.settle();
+    pair.write(0, 0, 1, 10);
+    pair.settle();
+    pair.links[0].hold(afterimage::link::Lane::Data, true);
+    pair.write(0, 0, 2, 12);
+    pair.take_over(1);
+    pair.write(1, 0, 3, 13);
+    let copies = tempfile::tempdir().unwrap();
+    let paths = [0, 1].map(|k| {
+        let to = copies.path().join(["a", "b"][k]);
+        copy(&pair.path(k), &to);
+        to
+    });
+    (copies, paths)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            // Segments of terabytes are holes.
+            false if fs::metadata(entry.path()).unwrap().len() > 1 << 30 => {}
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_pair_that_was_killed_is_brought_together() {
+    let (_copies, [a, b]) = killed();
+    let output = afterimage("recover", &[&a, &b]);
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    assert_eq!(stderr(&output), "", "no progress in a pipe");
+    for part in [
+        "device 1, was NOT closed cleanly",
+        "own.log: 3 live records",
+        "recv.log: 2 live records",
+        "the host belongs at the other device",
+        "records were missing",
+        "both hold the same now",
+        "b: closed cleanly",
+    ] {
+        assert!(said.contains(part), "no '{part}' in {said}");
+    }
+    let output = afterimage("verify", &[&a, &b]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let again = afterimage("recover", &[&b]);
+    assert!(stdout(&again).contains("was closed cleanly"), "{}", stdout(&again));
+    assert_eq!(again.status.code(), Some(0));
+}
+
+#[test]
+fn one_alone_is_closed_with_its_records_pending() {
+    let (_copies, [a, b]) = killed();
+    let output = afterimage("recover", &[&a]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stdout(&output).contains("both hold"));
+    let output = afterimage("recover", &[&a, &b]);
+    assert!(stdout(&output).contains("device 1, was closed cleanly"), "{}", stdout(&output));
+    assert_eq!(afterimage("verify", &[&a, &b]).status.code(), Some(0));
+}
+
+#[test]
+fn a_bad_copy_of_the_superblock_is_told_and_written_anew() {
+    let (_copies, [a, _]) = killed();
+    let file = a.join("superblock");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let output = afterimage("recover", &[&a]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("written anew"), "{}", stdout(&output));
+    assert!(!stdout(&afterimage("recover", &[&a])).contains("written anew"));
+}
+
+#[test]
+fn what_rots_is_named_and_left_alone() {
+    let (_copies, [_, b]) = killed();
+    let file = b.join("recv.log");
+    let mut bytes = fs::read(&file).unwrap();
+    // The data of the first record: the second one's batch says that it was durable.
+    bytes[4096 + 700] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let before = fs::read(b.join("superblock")).unwrap();
+    let output = afterimage("recover", &[&b]);
+    assert_eq!(output.status.code(), Some(4), "{}", stdout(&output));
+    let said = stderr(&output);
+    for part in ["recv.log", "recv:1", "4096", "afterimage inspect"] {
+        assert!(said.contains(part), "no '{part}' in {said}");
+    }
+    assert_eq!(fs::read(b.join("superblock")).unwrap(), before, "nothing was changed");
+}
+
+#[test]
+fn what_is_no_device_or_only_half_of_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let missing = path.join("none");
+    assert_eq!(afterimage("recover", &[&missing]).status.code(), Some(4));
+    fs::write(path.join("own.log"), vec![0; 8192]).unwrap();
+    fs::write(path.join("recv.log.new"), vec![0; 4096]).unwrap();
+    let output = afterimage("recover", &[path]);
+    assert_eq!(output.status.code(), Some(4));
+    let said = stderr(&output);
+    assert!(said.contains("making was cut short") && said.contains("remove it"), "{said}");
+    assert!(!path.join("lock").exists(), "it was looked at only");
+}
+
+#[test]
+fn one_that_is_open_elsewhere_is_refused() {
+    let pair = Pair::new();
+    let output = afterimage("recover", &[&pair.path(0)]);
+    assert_eq!(output.status.code(), Some(5), "{}", stdout(&output));
+    assert!(stderr(&output).contains("open elsewhere"), "{}", stderr(&output));
+}
+
+#[test]
+fn two_of_different_pairs_are_refused() {
+    let (_first, [a, _]) = killed();
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().join("x");
+    let storage = afterimage::storage::Directory::create(&path).unwrap();
+    let geometry = afterimage::limits::Geometry::new(9, 2, pair::VOLUMES.to_vec());
+    afterimage::Device::create(&storage, &geometry, false).unwrap();
+    drop(storage);
+    let output = afterimage("recover", &[&a, &path]);
+    assert_eq!(output.status.code(), Some(4), "{}", stdout(&output));
+    assert!(stderr(&output).contains("another pair"), "{}", stderr(&output));
+}
+
+/// What rots in a normal volume no device notices by itself; a comparison does, every time.
+#[test]
+fn damage_in_a_normal_volume_is_found_by_a_comparison() {
+    let (_copies, [a, b]) = killed();
+    assert_eq!(afterimage("recover", &[&a, &b]).status.code(), Some(0));
+    let args = Args { first: a.clone(), second: b.clone(), json: false, ranges: 5 };
+    let compare = || afterimage_cli::verify::compare(&args).unwrap();
+    let (mut random, file) = (Random::new(1), a.join("volumes/0.0"));
+    let sound = fs::read(&file).unwrap();
+    for _ in 0..200 {
+        let mut bytes = sound.clone();
+        let at = random.within(0..bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << random.within(0..8);
+        fs::write(&file, &bytes).unwrap();
+        let report = compare();
+        assert_eq!(report.verdict(), Verdict::Different, "byte {at}");
+        let mut text = Vec::new();
+        report.write(&args, &mut text).unwrap();
+        let named = format!("volume 0: 512 bytes at {} differ", at / 512 * 512);
+        assert!(String::from_utf8_lossy(&text).contains(&named), "byte {at}");
+    }
+    fs::write(&file, &sound).unwrap();
+    assert_eq!(compare().verdict(), Verdict::Equal);
+}
