@@ -130,3 +130,33 @@ fn who_goes_on_alone_does_not_fall_behind_its_own_stamps() {
     let second = write(&world, 512, 500);
     assert!(second > first, "{second} after {first}");
 }
+
+/// A device said hello while its received log was full, and made room before it had heard the
+/// other's: nobody was told, and nothing was shipped any more.
+#[test]
+fn room_that_came_free_while_connecting_is_told_of() {
+    let mut pair = Pair::with(Spec { block_size: 512, volumes: vec![64], ..Spec::default() });
+    let mut value = 0;
+    loop {
+        for block in 0..8 {
+            value += 1;
+            pair.submit(A, 0, Action::Write(block..block + 1, value));
+            pair.step(A, Commit);
+        }
+        pair.steps(A, &[Ship]);
+        if !pair.step(B, Receive) {
+            break;
+        }
+        pair.steps(A, &[Control, Reflect, Checkpoint]);
+    }
+    assert!(pair.devices[A].status().backlog_records > 0, "B's log is full");
+    let (end_a, end_b) = memory_link(Line::default(), pair.clocks[A].clone());
+    pair.devices[B].connect(Arc::new(end_b)).unwrap();
+    pair.steps(B, &[ReflectAll, Checkpoint]);
+    pair.devices[A].connect(Arc::new(end_a)).unwrap();
+    pair.steps(A, &[Control]);
+    pair.steps(B, &[Control]);
+    pair.steps(A, &[Control]);
+    assert!(pair.step(A, Ship), "there is room at B, and A knows");
+    pair.drain();
+}

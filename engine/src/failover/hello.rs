@@ -54,14 +54,17 @@ impl Device {
     }
 
     pub(super) fn receive_hello(&self, hello: &Hello) -> Result<()> {
-        let session = {
+        let (session, known) = {
             let failover = lock(&self.failover);
             match failover.session {
                 None => return Ok(()), // of a connection given up meanwhile
-                Some(_) if failover.peer.is_some_and(|p| p.nonce == hello.nonce) => return Ok(()),
-                Some(session) => session,
+                Some(session) => (session, failover.peer.is_some_and(|p| p.nonce == hello.nonce)),
             }
         };
+        if known {
+            // Said once more: places that came free meanwhile have not been told of otherwise.
+            return self.receive_ack(hello.hi, hello.credit);
+        }
         self.check_hello(hello)?;
         let _one = lock(&self.role);
         let decision = self.decide_at(hello)?;
