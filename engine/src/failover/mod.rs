@@ -69,6 +69,7 @@ impl Failover {
     }
 
     /// Whether there is a connection, or one that was begun.
+    #[cfg(feature = "simulate")]
     pub fn has_session(&self) -> bool {
         self.session.is_some()
     }

@@ -23,11 +23,10 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, AtFlags, StatxFlags};
 
 use super::super::FileName;
 use crate::sync::{AtomicU64, Ordering};
@@ -61,15 +60,17 @@ impl Open {
 
     /// Whether the file is still what was opened: what goes into a deleted one is never seen again.
     fn must_be_whole(&self) -> io::Result<()> {
-        let now = self.file.metadata()?;
-        if now.nlink() == 0 {
+        // Not its times: where a file system has been asked for them, the next write changes them
+        // in the inode, and the sync after it waits for that (Linux 6.13; measured: 1.4 times).
+        let asked = StatxFlags::SIZE | StatxFlags::NLINK;
+        let now = rustix::fs::statx(&self.file, "", AtFlags::EMPTY_PATH, asked)?;
+        if now.stx_nlink == 0 {
             return Err(io::Error::new(io::ErrorKind::NotFound, "something else has deleted it"));
         }
-        if now.len() != self.length {
+        if now.stx_size != self.length {
             let story = format!(
                 "it has {} bytes, not {}: something else changed it",
-                now.len(),
-                self.length
+                now.stx_size, self.length
             );
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, story));
         }
