@@ -77,6 +77,11 @@ fn a_directory_names_the_file_and_goes_on() {
         assert_eq!(read(files[0], 3 * BLOCK).unwrap(), 1, "what is left is still there");
         assert_eq!(read(files[2], 9 * BLOCK).unwrap(), 3, "other files do not mind");
         assert_eq!(directory.mapped_windows() > 0, mapped);
+        // Within a page, where a mapping shows zeros behind the end.
+        cut(directory.path(), files[2], 4 * BLOCK + 512);
+        assert_eq!(read(files[2], 4 * BLOCK).unwrap(), 3);
+        let error = read(files[2], 4 * BLOCK + 1024).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::weaken::{self, Clause, holds};
 
 /// How far a requested tenure may lie ahead of the next one here: further than any number of
 /// unanswered requests, not so far that one garbled request uses up all numbers.
-const EPOCH_JUMP_MAX: u64 = 1 << 32;
+pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
 
 impl Device {
     /// The peer asks for the tenure `epoch`.

@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::format::frame::{Frame, Hello};
 use crate::journal::lock;
 use crate::link::{Lane, Link};
+use crate::sync::Ordering;
 use crate::weaken::{Clause, holds};
 use std::sync::{Arc, PoisonError};
 
@@ -75,7 +76,7 @@ impl Device {
                 let records = self.advance_acked(&mut tables, hello.hi);
                 tables.sent = hello.hi;
                 tables.shipped = tables.acked_index;
-                tables.allowed = tables.acked_index + hello.credit;
+                tables.allowed = tables.acked_index.saturating_add(hello.credit);
                 tables.trim();
                 records
             } else {
@@ -87,6 +88,7 @@ impl Device {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),
             // What it held is in doubt.
             Decision::Ask => {
+                self.has_served.store(false, Ordering::Release);
                 self.close_admission();
                 self.bell.ring();
             }

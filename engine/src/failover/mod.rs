@@ -18,6 +18,7 @@ mod hello;
 mod resume;
 mod takeover;
 
+pub(crate) use fence::EPOCH_JUMP_MAX;
 pub use resume::Policy;
 pub use takeover::Takeover;
 

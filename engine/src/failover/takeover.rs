@@ -1,6 +1,6 @@
 //! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
 
-use super::{OpenRequest, lost};
+use super::{EPOCH_JUMP_MAX, OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -131,7 +131,17 @@ impl Device {
         first: u64,
         entries: Vec<(Block, Stamp)>,
     ) -> Result<()> {
+        // Until it serves: nobody may ask anew between the end of the request and the tenure.
+        let _one = lock(&self.role);
         let epoch = lock(&self.superblock).get().epoch;
+        if grant.saturating_sub(epoch) > EPOCH_JUMP_MAX {
+            let what = format!("the peer grants tenure {grant} where {epoch} is held");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        if let Some((block, stamp)) = entries.iter().find(|(_, stamp)| stamp.epoch >= grant) {
+            let what = format!("the prototype of tenure {grant} names {stamp} for block {block}");
+            return Err(Error::new(Kind::Protocol, what));
+        }
         let (debt, requested_at) = {
             let mut failover = lock(&self.failover);
             let Some(request) = failover.request.as_mut().filter(|r| r.nonce == nonce) else {
@@ -159,9 +169,8 @@ impl Device {
     }
 
     /// Merges the prototype and opens the tenure (R5): it does not wait for data, and costs as
-    /// much as there are pending blocks.
+    /// much as there are pending blocks. The caller holds `role`.
     fn serve_under(&self, grant: u64, debt: Debt, requested_at: u64) -> Result<()> {
-        let _one = lock(&self.role);
         let hi = lock(&self.tables).hi;
         let filter = holds(Clause::PrototypeFilter);
         let debt = debt.merge(if filter { hi } else { Stamp::ZERO }, grant);

@@ -53,7 +53,8 @@ impl Device {
             held_back = tables.shipped >= tables.allowed;
             let records = self.advance_acked(&mut tables, hi);
             tables.shipped = tables.shipped.max(tables.acked_index);
-            tables.allowed = tables.allowed.max(tables.acked_index + credit);
+            let allowed = tables.acked_index.saturating_add(credit);
+            tables.allowed = tables.allowed.max(allowed);
             tables.trim();
             records
         };

@@ -4,6 +4,7 @@ use super::acknowledge::Ack;
 use crate::device::Device;
 use crate::error::Result;
 use crate::event::Event;
+use crate::format::superblock::LogState;
 use crate::journal::lock;
 use crate::moment::{Moment, moment};
 use crate::unit::{Position, Stamp};
@@ -77,8 +78,9 @@ impl Device {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);
             s.acked = s.acked.max(acked);
-            s.own = own;
-            s.recv = recv;
+            // A fence may have said more meanwhile.
+            s.own = LogState { durable: own.durable.max(s.own.durable), ..own };
+            s.recv = LogState { durable: recv.durable.max(s.recv.durable), ..recv };
         });
         stored.map_err(|e| self.halt(e))?;
         moment(Moment::Checkpointed);

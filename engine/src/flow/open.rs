@@ -49,7 +49,8 @@ impl Logs {
             let failed = |e| Error::storage(format!("reading {file}"), e);
             let length = storage.length(file).map_err(failed)?;
             if length != Some(state.bytes) {
-                let what = format!("has {length:?} bytes, should have {}", state.bytes);
+                let found = length.map_or("is not there".into(), |n| format!("has {n} bytes"));
+                let what = format!("{found}, should have {}", state.bytes);
                 return Err(damaged(superblock, log, &what));
             }
             let begun = done;

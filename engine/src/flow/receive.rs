@@ -4,6 +4,7 @@ use super::acknowledge::Ack;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::failover::EPOCH_JUMP_MAX;
 use crate::format::data_checksum;
 use crate::format::frame::{Frame, Shipped};
 use crate::journal::lock;
@@ -105,6 +106,9 @@ impl Device {
                 return Err(Error::new(Kind::Protocol, what));
             }
         }
+        if newest.epoch > self.clk.epoch().max(lock(&self.tables).granted) {
+            self.check_tenure_known(newest)?;
+        }
         let count = arrivals.len();
         lock(&self.tables).begun = begun;
         if count > 0 {
@@ -143,6 +147,20 @@ impl Device {
         }
         self.acknowledge(Ack::Received)?;
         Ok(count)
+    }
+
+    /// Every tenure of the peer's was granted here.
+    fn check_tenure_known(&self, newest: Stamp) -> Result<()> {
+        let held = lock(&self.superblock).get().epoch;
+        if newest.epoch <= held {
+            return Ok(());
+        }
+        let what = format!("the peer ships {newest}, the newest tenure known here is {held}");
+        if newest.epoch - held > EPOCH_JUMP_MAX {
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        let lost = "this device has lost durable records and must be resynchronised";
+        Err(self.halt(Error::new(Kind::Damaged, format!("{what}: {lost}"))))
     }
 
     /// Checks one shipped record and takes it if it is new; `promised`: this tenure's prototype

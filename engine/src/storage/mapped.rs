@@ -37,6 +37,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::FileName;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::unit::SECTOR;
 use fault::Guard;
 
 /// The most address space one window takes: few enough windows for a volume of terabytes, small
@@ -157,6 +158,11 @@ impl Windows {
             let window = self.window(key, &open)?;
             if !window.copy(within as usize, now) {
                 self.forget(key, &window);
+                read_by_call(open()?, file, at, now)?;
+            } else if now[now.len().saturating_sub(SECTOR as usize)..].iter().all(|&byte| byte == 0)
+            {
+                // Within the page of a file's end a mapping goes on with zeros, and nobody hears
+                // of it when the file was cut short there: only a call tells.
                 read_by_call(open()?, file, at, now)?;
             }
             at = at.checked_add(take).ok_or_else(|| past_end(file, at))?;
