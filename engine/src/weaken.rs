@@ -5,10 +5,10 @@
 //! holds, as a constant, and nothing of this is in the program. Switches are the thread's own:
 //! a simulation runs in one thread.
 
-use crate::queue::Queue;
-use crate::unit::Position;
-use std::cmp::Reverse;
-use std::collections::HashMap;
+#[cfg(feature = "weaken")]
+use crate::{queue::Queue, unit::Position};
+#[cfg(feature = "weaken")]
+use std::{cmp::Reverse, collections::HashMap};
 
 macro_rules! clauses {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
@@ -135,6 +135,7 @@ pub(crate) const fn holds(_: Clause) -> bool {
 }
 
 /// The prototype's mistake of the seed (H5): the oldest entry of each block, in falling order.
+#[cfg(feature = "weaken")]
 pub(crate) fn oldest_per_block(
     queue: &Queue,
     newest_first: impl Iterator<Item = Position>,

@@ -11,7 +11,7 @@ use crate::limits::Durability;
 use crate::link::Lane;
 use crate::table::prototype::newest_per_block;
 use crate::unit::{Position, Stamp};
-use crate::weaken::{self, Clause, holds};
+use crate::weaken::{Clause, holds};
 
 /// How far a requested tenure may lie ahead of the next one here: further than any number of
 /// unanswered requests, not so far that one garbled request uses up all numbers.
@@ -75,10 +75,11 @@ impl Device {
         tables.granted = grant;
         let r = tables.own.newest_first(tables.acked_index);
         let r = r.map(|(_, position)| position);
-        match holds(Clause::NewestPerBlock) {
-            true => Ok(r.collect()),
-            false => Ok(weaken::oldest_per_block(&self.own.journal.queue, r)),
+        #[cfg(feature = "weaken")]
+        if !holds(Clause::NewestPerBlock) {
+            return Ok(crate::weaken::oldest_per_block(&self.own.journal.queue, r));
         }
+        Ok(r.collect())
     }
 
     /// Closes admission and waits for what was being admitted; everything below the position

@@ -135,6 +135,7 @@ pub fn scan(
         Log::Recv => Clause::Chain,
     };
     scan.end = reader.walk(&mut expected, tail, superblock.clean, &mut scan.batches)?;
+    #[cfg(feature = "weaken")]
     while !holds(clause) && reader.leap(&mut expected, superblock, &mut scan.batches)? {}
     let end = scan.batches.last().map_or(tail, |last| last.offset + last.bytes);
     let wrapped = scan.batches.iter().any(|batch| batch.offset < tail);
@@ -330,7 +331,8 @@ impl Reader<'_> {
         Ok(End::Clean)
     }
 
-    /// Goes on behind a gap, as nobody must: for a weakened rule only.
+    /// Goes on behind a gap, as nobody must.
+    #[cfg(feature = "weaken")]
     fn leap(
         &self,
         expected: &mut Expected,
