@@ -131,9 +131,12 @@ impl Device {
         let logs = Logs::read(&*storage, &superblock, progress)?;
         let most = settings.batch_records_max;
         let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());
-        let recv = RecvLog::new(&superblock, &geometry, opened, most, storage);
+        let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv)?;
         let recovery = logs.recovery(&file, &own, &recv);
+        if !superblock.clean && holds(Clause::RecoveryRewrite) {
+            logs.write_back(&*storage, &superblock)?;
+        }
         drop(logs);
         if !superblock.clean && holds(Clause::RecoverySync) {
             own.sync()?;

@@ -87,6 +87,9 @@ clauses! {
     ClockRecovery = "clock-recovery",
     /// R13: what is found in a log is synced before it is believed.
     RecoverySync = "recovery-sync",
+    /// R13: what is not known to be durable is written again before it is synced: a sync of an
+    /// earlier process may have failed.
+    RecoveryRewrite = "recovery-rewrite",
     /// R13: while the peer owes something, a restarted device asks again before it serves.
     AskAgain = "ask-again",
     /// R14: commands of an older tenure are refused.

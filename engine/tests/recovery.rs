@@ -208,6 +208,44 @@ fn s33_volatile_tail() {
     world.finale().unwrap();
 }
 
+/// A failed sync leaves its pages readable and clean: the next process finds the batch, and its sync
+/// succeeds without writing anything. Only what it writes again is durable.
+#[test]
+fn what_a_failed_sync_left_is_written_again() {
+    for received in [false, true] {
+        let mut world = roomy();
+        world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+        write_many(&mut world, A, FULL + 8, 50);
+        let (at, file) = if received { (B, FileName::RecvLog) } else { (A, FileName::OwnLog) };
+        if received {
+            world.acts(&[Flush(A)]);
+            while world.device(A).step_ship().unwrap() > 0 {}
+        }
+        world.disks[at].fail_sync_of(file);
+        match received {
+            false => assert!(world.device(A).step_commit().is_err()),
+            true => assert!(world.device(B).step_receive().is_err()),
+        }
+        assert!(world.device(at).status().halted.is_some());
+        // No power cut: the next process finds all of it.
+        world.crash(at, Cut::Kill);
+        world.open(at).unwrap();
+        let Recovery { own, recv, .. } = recovery(&world, at);
+        assert_eq!(own.cut_records + recv.cut_records, 0);
+        assert_eq!(own.live_records + recv.live_records, FULL + 9);
+
+        world.meet();
+        // All of it is taken for durable from here on.
+        world.acts(&[Write(A, 1, 200), Flush(A), Carry]);
+        let hi = hi(&world, at);
+        world.crash(at, Cut::Synced);
+        world.open(at).unwrap();
+        assert_eq!(recovery(&world, at).own.live_records, if received { 0 } else { FULL + 10 });
+        assert_eq!(self::hi(&world, at), hi);
+        world.finale().unwrap();
+    }
+}
+
 /// A batch is held as long as one record of it is live; the others do not come back.
 #[test]
 fn dead_records_of_a_batch_stay_dead() {

@@ -5,8 +5,9 @@
 //!    is damage, which is refused by name, with nothing changed on disk.
 //! 2. The live records go into the queues: own ones above fl or acked, received ones above fl. What
 //!    is above fl is in L again, and reflection writes it again, in one stamp order (R8).
-//! 3. After a crash both logs are synced: what a killed process had written may be in the page
-//!    cache only, and from now on it is shipped, acknowledged and reflected.
+//! 3. After a crash what is not known to be durable is written again, byte for byte, and both logs
+//!    are synced: what a killed process had written may be in the page cache only, and clean there
+//!    after a failed sync; from now on it is shipped, acknowledged and reflected.
 //! 4. The superblock says that the device is open, and how far its logs are durable. Its
 //!    generation is this opening's name, which every new batch carries.
 
@@ -19,7 +20,7 @@ use crate::format::batch::Log;
 use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
-use crate::journal::scan::{Found, Scan, Verify, dead_upto, log_of, scan};
+use crate::journal::scan::{Found, Scan, Verify, dead_upto, log_of, scan, write_back};
 use crate::queue::{Clk, Content, NO_PLACE, Record, Sequencer};
 use crate::storage::Storage;
 use crate::superblock::SuperblockFile;
@@ -100,6 +101,16 @@ impl Logs {
         tables.shipped = tables.acked_index;
         tables.own_reflected = tables.own.after(fl);
         Ok(tables)
+    }
+
+    /// Writes again what is kept and not known to be durable ([`write_back`]).
+    pub fn write_back(&self, storage: &dyn Storage, superblock: &Superblock) -> Result<()> {
+        for (log, scan) in [(Log::Own, &self.own), (Log::Recv, &self.recv)] {
+            let (file, _) = log_of(superblock, log);
+            let failed = |e| Error::storage(format!("writing {file} again"), e);
+            write_back(storage, superblock, log, scan).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn adopt_own(&self, superblock: &Superblock, own: &OwnLog) -> Result<()> {

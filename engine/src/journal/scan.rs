@@ -19,7 +19,7 @@ use crate::storage::{FileName, Storage};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
 
 /// A batch found in a log.
 #[derive(Clone, Debug)]
@@ -190,6 +190,37 @@ pub fn scan(
         scan.damages.push(Damage { sequence: next, offset, what });
     }
     Ok(scan)
+}
+
+/// Writes what a log keeps and is not known to be durable again, where it stands and as it stands:
+/// after a crash, before the log is synced.
+///
+/// Where an earlier process's sync failed, the pages that it did not bring to the medium are clean
+/// in the page cache, and the error was told to that process: they read well, no later sync writes
+/// them, and its success says nothing of them. Only writing makes them dirty again. Torn by a power
+/// cut, such a write leaves every sector as it was or as it is: batches that nobody was promised.
+pub(crate) fn write_back(
+    storage: &dyn Storage,
+    superblock: &Superblock,
+    log: Log,
+    scan: &Scan,
+) -> io::Result<()> {
+    let (file, state) = log_of(superblock, log);
+    let block_size = u64::from(superblock.block_size);
+    let reader = Reader { storage, file, length: state.bytes, block_size };
+    let mut data = Vec::new();
+    for batch in scan.batches.iter().filter(|batch| batch.end() - 1 > scan.synced) {
+        data.clear();
+        // Such a page may also leave the cache, and what was there before is read from then on.
+        if let Some(Damage { what, .. }) =
+            reader.bad_data(batch, Stamp::ZERO, &mut data)?.into_iter().next()
+        {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        let header = batch.header.encode(block_size);
+        storage.write(file, batch.offset, &[IoSlice::new(&*header), IoSlice::new(&data)])?;
+    }
+    Ok(())
 }
 
 /// What the next batch of the run must be.

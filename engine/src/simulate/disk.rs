@@ -30,7 +30,8 @@ pub(super) enum Trouble {
     Death,
     /// A write fails; any part of it may have happened.
     BadWrite,
-    /// A sync fails; what it should have covered is durable or lost, and no later sync tells.
+    /// A sync fails; what it should have covered is durable or not. What is not stays readable, but
+    /// no later sync covers it unless it is written again: its pages count as clean.
     BadSync,
     /// There is no space left for what was never written.
     Full,
@@ -366,10 +367,12 @@ impl Storage for Process {
         let (file, random) = (&mut state.files[at], &mut state.random);
         let covered = if state.lies { Vec::new() } else { std::mem::take(&mut file.pending) };
         for (offset, bytes) in covered {
-            // A sync that fails has covered what it liked, and what it has not may come later.
-            match trouble.is_none() || random.once_in(2) {
-                true => file.durable[offset..offset + bytes.len()].copy_from_slice(&bytes),
-                false => file.pending.push((offset, bytes)),
+            // A sync that fails has covered what it liked; what it has not is lost, and is still
+            // read. One that the process dies in leaves the rest for a later one.
+            if trouble.is_none() || random.once_in(2) {
+                file.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            } else if trouble == Some(Trouble::Death) {
+                file.pending.push((offset, bytes));
             }
         }
         match trouble {

@@ -163,7 +163,8 @@ impl World {
         }
         // What comes next depends on what has happened, so that it is the same in every replay.
         let mut random = Random::of(self.plan.seed, 3, self.tape.now());
-        let fails = process.has_failed() || random.once_in(2) && !self.plan.never_synced();
+        // Also after a failed sync: whoever starts next finds in the cache what is not on the disk.
+        let fails = random.once_in(2) && !self.plan.never_synced();
         if machine.device.borrow().is_none() {
             // It died while it started.
             if fails && machine.disk.cut(random.pick(&ALL_LEAVES), &mut random) {

@@ -47,6 +47,7 @@ struct State {
     files: BTreeMap<FileName, File>,
     calls: u64,
     dies_at: Option<u64>,
+    fails_sync_of: Option<FileName>,
     dead: bool,
 }
 
@@ -73,6 +74,12 @@ impl CrashDisk {
     /// cut lets it, a sync or a creation does nothing, and all later calls fail.
     pub fn die_at(&self, call: u64) {
         self.state().dies_at = Some(call);
+    }
+
+    /// The next sync of `file` fails and makes nothing durable: what it should have covered is read
+    /// as before, and no later sync covers it unless it is written again.
+    pub fn fail_sync_of(&self, file: FileName) {
+        self.state().fails_sync_of = Some(file);
     }
 
     pub fn is_dead(&self) -> bool {
@@ -216,9 +223,16 @@ impl Storage for CrashDisk {
         if CrashDisk::call(&mut state)? {
             return Err(dead());
         }
+        let fails = state.fails_sync_of == Some(file);
+        state.fails_sync_of.take_if(|_| fails);
         let file = state.files.get_mut(&file).ok_or(io::ErrorKind::NotFound)?;
-        file.durable.clone_from(&file.seen);
-        file.unsynced.clear();
+        let unsynced = std::mem::take(&mut file.unsynced);
+        if fails {
+            return Err(io::Error::other("a failed sync"));
+        }
+        for write in unsynced {
+            file.durable[write.sector * SECTOR..][..SECTOR].copy_from_slice(&write.bytes);
+        }
         Ok(())
     }
 
