@@ -123,7 +123,8 @@ fn round(trace: &Path, seed: u64, after: Duration) -> (Came, usize) {
 }
 
 fn is_made(device: &Path) -> bool {
-    device.join("superblock").exists()
+    // The superblock is written last, and its first copy first.
+    fs::read(device.join("superblock")).is_ok_and(|bytes| bytes.iter().take(512).any(|&b| b != 0))
 }
 
 fn judge(device: &Path, history: &History, claim: Claim) {

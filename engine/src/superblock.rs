@@ -107,6 +107,19 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
     Ok([copy(COPY_OFFSETS[0])?, copy(COPY_OFFSETS[1])?])
 }
 
+/// Whether neither copy was ever written.
+fn are_blank(storage: &dyn Storage) -> Result<bool> {
+    let mut bytes = [0; COPY_BYTES as usize];
+    for offset in COPY_OFFSETS {
+        let read = storage.read(FILE, offset, &mut bytes);
+        read.map_err(|e| Error::storage(format!("reading {FILE}"), e))?;
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The superblock that counts: of two valid copies the one of the higher generation.
 ///
 /// # Errors
@@ -135,6 +148,11 @@ fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<Strin
         }
         [Ok(a), Err(b)] => (a, Some(format!("copy 1: {b}"))),
         [Err(a), Ok(b)] => (b, Some(format!("copy 0: {a}"))),
+        [Err(_), Err(_)] if are_blank(storage)? => {
+            let what = "nothing was ever written here: the device's making was cut short; \
+                        remove the directory and make it anew";
+            return Err(Error::new(Kind::Damaged, format!("{FILE}: {what}")));
+        }
         [Err(a), Err(b)] => {
             return Err(damaged(format!("both copies are unusable (first: {a}; second: {b})")));
         }
