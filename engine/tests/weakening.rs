@@ -8,7 +8,7 @@ use afterimage::weaken::{Clause, without};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A clause that is not missed within so many seeds is superfluous, or the simulator is blind.
-const SEEDS_MAX: u64 = 5000;
+const SEEDS_MAX: u64 = 10_000;
 
 struct Found {
     seeds: u64,
