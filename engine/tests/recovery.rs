@@ -4,14 +4,14 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::error::{Error, Kind};
+use afterimage::error::Kind;
 use afterimage::event::Recovery;
 use afterimage::failover::Policy;
 use afterimage::format::superblock::COPY_OFFSETS;
 use afterimage::limits::Settings;
 use afterimage::request::Request;
 use afterimage::storage::FileName;
-use common::crash::{CrashDisk, Cut};
+use common::crash::{Cut, damage, open, reseal};
 use common::random::Random;
 use common::world::Act::*;
 use common::world::{BLOCK, BLOCKS, World};
@@ -47,23 +47,6 @@ fn roomy() -> World {
 /// Lets the disk die in the `n`th call from now.
 fn die_in(world: &World, at: usize, n: u64) {
     world.disks[at].die_at(world.disks[at].calls() + n);
-}
-
-/// Opens `disk` as a device of its own.
-fn open(disk: &Arc<CrashDisk>) -> Result<Arc<Device>, Error> {
-    Device::open(disk.clone(), Arc::new(ManualClock::default()), Settings::default())
-}
-
-fn damage(disk: &Arc<CrashDisk>, words: &[&str]) {
-    let before = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog].map(|f| disk.bytes(f));
-    let error = open(disk).expect_err("damaged");
-    assert_eq!(error.kind(), Kind::Damaged, "{error}");
-    let story = error.to_string();
-    for word in words.iter().chain(&["afterimage inspect"]) {
-        assert!(story.contains(word), "{word:?} is not in: {story}");
-    }
-    let after = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog].map(|f| disk.bytes(f));
-    assert!(before == after, "what is refused is not changed");
 }
 
 #[test]
@@ -393,98 +376,6 @@ fn a_received_record_that_was_acknowledged_and_checkpointed_is_missed() {
     // As if the log had never been written.
     world.disks[B].rot(FileName::RecvLog, 0, &[0; 8192]);
     damage(&world.disks[B], &["recv.log", "records 1 to 1 were durable and are gone"]);
-}
-
-#[test]
-fn either_copy_of_the_superblock_will_do() {
-    let mut world = World::new();
-    world.acts(&[
-        Write(A, 0, 1),
-        Flush(A),
-        Carry,
-        Reflect(A),
-        Checkpoint(A),
-        Write(A, 1, 2),
-        Flush(A),
-    ]);
-    world.crash(A, Cut::Synced);
-    for copy in [0, 1] {
-        let disk = world.disks[A].copy();
-        disk.rot(FileName::Superblock, COPY_OFFSETS[copy] as usize + 99, &[0x55; 9]);
-        let device = open(&disk).unwrap();
-        let said = device.recovery().superblock_repaired.clone().expect("said");
-        assert!(said.contains(&format!("copy {copy}: checksum")), "{said}");
-        assert_eq!(device.recovery().own.live_records, 1);
-        let bytes = disk.bytes(FileName::Superblock);
-        let [first, second] = COPY_OFFSETS.map(|at| bytes[at as usize..][..512].to_vec());
-        assert!(first == second, "repaired");
-        drop(device);
-        assert_eq!(open(&disk).unwrap().recovery().superblock_repaired, None);
-    }
-    let disk = world.disks[A].copy();
-    for offset in COPY_OFFSETS {
-        disk.rot(FileName::Superblock, offset as usize + 99, &[0x55; 9]);
-    }
-    damage(&disk, &["superblock", "both copies", "first: checksum", "second: checksum"]);
-}
-
-#[test]
-fn the_newer_copy_of_the_superblock_counts() {
-    for copy in [0, 1] {
-        let mut world = World::new();
-        let at = COPY_OFFSETS[copy] as usize;
-        let old = world.disks[A].bytes(FileName::Superblock)[at..at + 512].to_vec();
-        world.acts(&[Write(A, 0, 1), Carry, Takeover(B)]);
-        world.crash(A, Cut::Synced);
-        world.disks[A].rot(FileName::Superblock, at, &old);
-        let device = open(&world.disks[A]).unwrap();
-        let said = device.recovery().superblock_repaired.clone().expect("said");
-        assert!(said.contains(&format!("copy {copy} is of generation 2, not 3")), "{said}");
-        assert_eq!(device.resume_alone().unwrap_err().kind(), Kind::Fenced);
-    }
-}
-
-fn reseal(bytes: &mut [u8]) {
-    bytes[16..24].fill(0);
-    let checksum = xxhash_rust::xxh3::xxh3_64(bytes);
-    bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
-}
-
-#[test]
-fn an_impossible_superblock_is_refused_by_name() {
-    let world = World::new();
-    let disk = world.disks[A].after(Cut::Synced);
-    let change = |at: usize, value: u64, words: &str| {
-        let disk = disk.copy();
-        for offset in COPY_OFFSETS.map(|at| at as usize) {
-            let mut bytes = disk.bytes(FileName::Superblock)[offset..offset + 512].to_vec();
-            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-            reseal(&mut bytes);
-            disk.rot(FileName::Superblock, offset, &bytes);
-        }
-        damage(&disk, &["superblock", words]);
-    };
-    change(24, 0, "generation is 0");
-    change(88, 0, "epoch is 0");
-    change(112, 1 << 40, "hi is");
-    change(64, 1, "segment size");
-    change(216, 1 << 62, "logs have");
-    change(232, 1 << 62, "tail offset");
-    change(232, 513, "tail offset");
-    change(240, 0, "tail sequence is 0");
-    change(240, u64::MAX, "tail sequence");
-    change(248, u64::MAX, "durable is");
-    change(256, u64::MAX, "opened is");
-    // The last generation there is: it opens no more, and says so.
-    let disk = disk.copy();
-    for offset in COPY_OFFSETS.map(|at| at as usize) {
-        let mut bytes = disk.bytes(FileName::Superblock)[offset..offset + 512].to_vec();
-        bytes[24..32].fill(0xff);
-        reseal(&mut bytes);
-        disk.rot(FileName::Superblock, offset, &bytes);
-    }
-    let error = open(&disk).unwrap_err();
-    assert!(error.to_string().contains("generations have run out"), "{error}");
 }
 
 /// Fields with any value in superblock and headers, under checksums that are right, and bytes

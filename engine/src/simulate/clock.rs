@@ -1,7 +1,7 @@
 //! Clocks: skewed, coarse, equal, stepping back. Time moves when the run moves it.
 
 use crate::clock::Clock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// When every run begins, in nanoseconds since 1970.
 const BEGIN: u64 = 1_700_000_000_000_000_000;
@@ -9,14 +9,15 @@ const BEGIN: u64 = 1_700_000_000_000_000_000;
 #[derive(Debug)]
 pub(super) struct SimClock {
     monotonic: AtomicU64,
-    offset: AtomicI64,
+    /// A signed number's bits.
+    offset: AtomicU64,
     /// Wall time comes in steps of this.
     grain: u64,
 }
 
 impl SimClock {
     pub fn new(offset: i64, grain: u64) -> SimClock {
-        SimClock { monotonic: AtomicU64::new(0), offset: AtomicI64::new(offset), grain }
+        SimClock { monotonic: AtomicU64::new(0), offset: AtomicU64::new(offset as u64), grain }
     }
 
     pub fn pass(&self, ns: u64) {
@@ -25,14 +26,14 @@ impl SimClock {
 
     /// The wall clock is set forward or back.
     pub fn step(&self, ns: i64) {
-        self.offset.fetch_add(ns, Relaxed);
+        self.offset.fetch_add(ns as u64, Relaxed);
     }
 }
 
 impl Clock for SimClock {
     fn wall(&self) -> u64 {
         let now = BEGIN + self.monotonic.load(Relaxed);
-        now.saturating_add_signed(self.offset.load(Relaxed)) / self.grain * self.grain
+        now.saturating_add_signed(self.offset.load(Relaxed) as i64) / self.grain * self.grain
     }
 
     fn monotonic(&self) -> u64 {

@@ -7,9 +7,9 @@ use super::tape::{Sort, Tape};
 use super::{NAMES, Side};
 use crate::journal::lock;
 use crate::storage::{FileName, Fill, Storage};
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// What a power cut leaves of the writes that no sync has covered.

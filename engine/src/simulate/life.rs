@@ -133,7 +133,7 @@ impl World {
     fn end(&self, side: Side) {
         let machine = &self.machines[side];
         if let Some(process) = machine.process.borrow_mut().take() {
-            process.dead.store(true, std::sync::atomic::Ordering::Relaxed);
+            process.dead.store(true, crate::sync::Ordering::Relaxed);
         }
         machine.disk.disarm();
         machine.asked.borrow_mut().clear();

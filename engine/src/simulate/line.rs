@@ -9,8 +9,8 @@ use super::tape::{Sort, Tape};
 use crate::error::{Error, Kind, Result};
 use crate::journal::lock;
 use crate::link::{Lane, Link};
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 pub(super) struct Wire {

@@ -7,7 +7,7 @@ use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
 use crate::moment::Moment;
-use std::sync::atomic::Ordering::Relaxed;
+use crate::sync::Ordering::Relaxed;
 
 /// What is going to happen at one of the next moments.
 pub(super) struct Stall {

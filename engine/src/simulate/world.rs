@@ -21,11 +21,11 @@ use crate::error::{Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::link::Lane;
 use crate::request::Session;
+use crate::sync::Ordering::Relaxed;
 use crate::unit::{Position, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// One side: a disk, a clock, and the process that runs a device on them, if one runs.
 pub(super) struct Machine {

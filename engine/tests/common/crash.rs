@@ -1,7 +1,11 @@
 //! A disk that keeps the storage's contract to the letter and no more: what was not synced may be
 //! lost in a power cut, sector by sector, and the whole can die at any call.
 
+use super::ManualClock;
 use super::random::Random;
+use afterimage::Device;
+use afterimage::error::{Error, Kind};
+use afterimage::limits::Settings;
 use afterimage::storage::{FileName, Fill, Storage};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -244,4 +248,29 @@ impl Storage for CrashDisk {
         let length = self.length(file)?.ok_or(io::ErrorKind::NotFound)?;
         Ok((offset < length).then_some(offset..length))
     }
+}
+
+/// Opens `disk` as a device of its own.
+pub fn open(disk: &Arc<CrashDisk>) -> Result<Arc<Device>, Error> {
+    Device::open(disk.clone(), Arc::new(ManualClock::default()), Settings::default())
+}
+
+/// Opening `disk` is refused with these words, and changes nothing.
+pub fn damage(disk: &Arc<CrashDisk>, words: &[&str]) {
+    let before = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog].map(|f| disk.bytes(f));
+    let error = open(disk).expect_err("damaged");
+    assert_eq!(error.kind(), Kind::Damaged, "{error}");
+    let story = error.to_string();
+    for word in words.iter().chain(&["afterimage inspect"]) {
+        assert!(story.contains(word), "{word:?} is not in: {story}");
+    }
+    let after = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog].map(|f| disk.bytes(f));
+    assert!(before == after, "what is refused is not changed");
+}
+
+/// Makes the checksum of a superblock or header right again.
+pub fn reseal(bytes: &mut [u8]) {
+    bytes[16..24].fill(0);
+    let checksum = xxhash_rust::xxh3::xxh3_64(bytes);
+    bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
 }
