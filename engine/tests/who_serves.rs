@@ -70,12 +70,8 @@ fn of_two_fenced_devices_the_preferred_one_asks() {
     }
 }
 
-/// A backup of a device that went on: the other one finds out, and both say so.
-#[test]
-fn a_device_that_lost_durable_records_serves_nobody() {
-    let mut world = World::new();
-    let old = world.disks[A].copy();
-    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+/// A comes back on `old`, an earlier state of its disk, and both say hello.
+fn meet_again(world: &mut World, old: Arc<CrashDisk>) -> (Arc<Device>, Arc<Device>) {
     world.crash(A, Cut::Kill);
     world.disks[A] = old;
     world.open(A).unwrap();
@@ -83,6 +79,16 @@ fn a_device_that_lost_durable_records_serves_nobody() {
     let (a, b) = (world.device(A).clone(), world.device(B).clone());
     a.connect(Arc::new(line.0)).unwrap();
     b.connect(Arc::new(line.1)).unwrap();
+    (a, b)
+}
+
+/// A backup of a device that went on: the other one finds out, and both say so.
+#[test]
+fn a_device_that_lost_durable_records_serves_nobody() {
+    let mut world = World::new();
+    let old = world.disks[A].copy();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    let (a, b) = meet_again(&mut world, old);
     let halted = a.step_control().unwrap_err();
     assert!(halted.to_string().contains("must be resynchronised"), "{halted}");
     assert_eq!(a.session().unwrap_err().kind(), Kind::Halted);
@@ -146,13 +152,7 @@ fn who_does_not_know_what_it_granted_serves_nobody() {
     world.acts(&[Takeover(B)]);
     let old = world.disks[A].copy();
     world.acts(&[Takeover(A), Takeover(B)]);
-    world.crash(A, Cut::Kill);
-    world.disks[A] = old;
-    world.open(A).unwrap();
-    let line = memory_link(Line::default(), world.clock.clone());
-    let (a, b) = (world.device(A).clone(), world.device(B).clone());
-    a.connect(Arc::new(line.0)).unwrap();
-    b.connect(Arc::new(line.1)).unwrap();
+    let (a, b) = meet_again(&mut world, old);
     let halted = a.step_control().unwrap_err();
     assert!(halted.to_string().contains("lost durable records"), "{halted}");
     assert!(b.step_control().unwrap());

@@ -18,7 +18,8 @@ impl Device {
         Ok(())
     }
 
-    /// Commits what is published, now, unless somebody else is doing so; returns whether it did.
+    /// Commits what is published, now, unless somebody else is doing so; returns whether it did,
+    /// also if there was nothing to commit: a loop asks [`Device::step_commit_due`].
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the log fails: the device has stopped.
