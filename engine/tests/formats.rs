@@ -7,6 +7,7 @@
 #![cfg(not(loom))]
 
 mod golden;
+mod reseal;
 
 use afterimage::format::batch::{Header, Identity, Log, ROWS_MAX};
 use afterimage::format::frame::{Frame, ShipBuilder, Shipped};
@@ -14,8 +15,9 @@ use afterimage::format::superblock::{LogState, Mode, SEQUENCE_MAX, Superblock, V
 use afterimage::format::{Row, VERSION, data_checksum};
 use afterimage::unit::{Block, Stamp};
 use golden::values::*;
-use golden::{golden, reseal_frame, reseal_page};
+use golden::{golden, reseal_frame};
 use proptest::prelude::*;
+use reseal::reseal;
 
 /// Each byte of `bytes` changed in three ways: one bit at either end, and all of them.
 fn single_changes(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
@@ -135,7 +137,7 @@ fn impossible_fields_are_refused() {
     let superblock = |at: usize, new: &[u8]| {
         let mut bytes = golden("superblock");
         bytes[at..at + new.len()].copy_from_slice(new);
-        reseal_page(&mut bytes);
+        reseal(&mut bytes);
         Superblock::decode(&bytes, &volumes).expect_err("impossible")
     };
     assert!(superblock(8, &next.to_le_bytes()).contains("version is 3"));
@@ -145,7 +147,7 @@ fn impossible_fields_are_refused() {
     let batch = |at: usize, new: &[u8]| {
         let mut bytes = golden("batch_own");
         bytes[at..at + new.len()].copy_from_slice(new);
-        reseal_page(&mut bytes);
+        reseal(&mut bytes);
         Header::decode(&bytes, 512).expect_err("impossible")
     };
     assert!(batch(8, &next.to_le_bytes()).contains("version is 3"));
@@ -311,7 +313,7 @@ proptest! {
         size in any::<u32>(),
     ) {
         if sealed {
-            reseal_page(&mut bytes);
+            reseal(&mut bytes);
         }
         let volumes = golden("volumes");
         let same = PAGES.iter().any(|name| golden(name) == bytes);

@@ -2,6 +2,7 @@
 #![cfg(not(loom))]
 
 mod common;
+mod reseal;
 
 use afterimage::Device;
 use afterimage::error::Kind;
@@ -11,11 +12,12 @@ use afterimage::format::superblock::COPY_OFFSETS;
 use afterimage::limits::Settings;
 use afterimage::request::Request;
 use afterimage::storage::FileName;
-use common::crash::{Cut, damage, open, reseal};
+use common::crash::{Cut, damage, open};
 use common::random::Random;
 use common::world::Act::*;
 use common::world::{BLOCK, BLOCKS, World};
 use common::{A, B, ManualClock};
+use reseal::reseal;
 use std::sync::Arc;
 
 /// Records of one batch.

@@ -2,14 +2,16 @@
 #![cfg(not(loom))]
 
 mod common;
+mod reseal;
 
 use afterimage::error::Kind;
 use afterimage::format::superblock::COPY_OFFSETS;
 use afterimage::storage::FileName;
-use common::crash::{Cut, damage, open, reseal};
+use common::crash::{Cut, damage, open};
 use common::world::Act::*;
 use common::world::World;
 use common::{A, B};
+use reseal::reseal;
 
 #[test]
 fn either_copy_of_the_superblock_will_do() {

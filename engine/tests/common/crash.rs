@@ -267,10 +267,3 @@ pub fn damage(disk: &Arc<CrashDisk>, words: &[&str]) {
     let after = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog].map(|f| disk.bytes(f));
     assert!(before == after, "what is refused is not changed");
 }
-
-/// Makes the checksum of a superblock or header right again.
-pub fn reseal(bytes: &mut [u8]) {
-    bytes[16..24].fill(0);
-    let checksum = xxhash_rust::xxh3::xxh3_64(bytes);
-    bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
-}
