@@ -53,7 +53,10 @@ impl Geometry {
         }
     }
 
-    /// Says what is wrong with the settings, if anything is.
+    /// Whether a device can be made like this.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming what is wrong, its value and its range.
     pub fn check(&self) -> Result<()> {
         let wrong = |what: String| Err(Error::new(Kind::Config, what));
         let size = self.block_size;

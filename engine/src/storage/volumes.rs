@@ -24,6 +24,9 @@ pub struct Volumes {
 
 impl Volumes {
     /// The volumes of an existing device.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if its files cannot be listed.
     pub fn open(
         storage: Arc<dyn Storage>,
         specs: &[VolumeSpec],
@@ -64,7 +67,10 @@ impl Volumes {
         self.present.read().unwrap_or_else(PoisonError::into_inner).contains(&file)
     }
 
-    /// Reads one block.
+    /// Reads one block (S1009); `buf` is a block long.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
     pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.is_present(file) {
@@ -81,7 +87,12 @@ impl Volumes {
         self.segment_bytes - self.at(block).1
     }
 
-    /// Writes a run of blocks from `block` on; not durable before [`Volumes::sync`].
+    /// Writes a run of blocks from `block` on, within one segment; not durable before
+    /// [`Volumes::sync`].
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] in a segment beyond the volume's end, [`Kind::Storage`] if the storage
+    /// fails: any part of the run may have been written then.
     pub fn write(&self, block: Block, bufs: &[IoSlice<'_>]) -> Result<()> {
         let (file, offset) = self.at(block);
         self.ensure(file)?;
@@ -92,7 +103,11 @@ impl Volumes {
             .map_err(|e| Error::storage(format!("writing block {block} at {offset} of {file}"), e))
     }
 
-    /// Makes `count` blocks from `block` on read as zeros.
+    /// Makes `count` blocks from `block` on, within one segment, read as zeros; not durable before
+    /// [`Volumes::sync`].
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails: any part of the run may read as zeros then.
     pub fn zero(&self, block: Block, count: u64) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.is_present(file) {
@@ -106,6 +121,10 @@ impl Volumes {
     }
 
     /// Makes everything written so far durable; returns how many segments that concerned.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails. What is durable is unknown then, and a further call
+    /// says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
         let dirty = std::mem::take(&mut *crate::journal::lock(&self.dirty));
         let count = dirty.len();
