@@ -200,7 +200,7 @@ impl Device {
         }
     }
 
-    /// A host's way in, bound to the present tenure (R14).
+    /// A host's way in (S810), bound to the present tenure (R14).
     ///
     /// # Errors
     /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
@@ -321,7 +321,8 @@ impl Device {
         self.work.heard()
     }
 
-    /// Calls the callbacks of those submitted requests that have completed. Returns how many.
+    /// Calls the callbacks of those submitted requests that have completed (S1010, S1607). Returns
+    /// how many.
     pub fn step_callbacks(&self) -> usize {
         let waiting = std::mem::take(&mut *lock(&self.callbacks));
         let mut called = 0;

@@ -198,7 +198,7 @@ impl Default for Settings {
 pub struct Limits {
     /// Bytes of a block: the unit of atomicity.
     pub block_size: u32,
-    /// Offsets and lengths are multiples of this.
+    /// Offsets and lengths, in bytes, are multiples of this.
     pub alignment: u64,
     /// Most bytes of one read or write.
     pub request_bytes_max: u64,
