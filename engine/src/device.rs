@@ -97,8 +97,10 @@ impl Device {
     /// may (R13): [`Event::Ready`], [`Device::resume_alone`].
     ///
     /// # Errors
+    /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at;
     /// [`Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
-    /// [`Kind::Storage`] if the storage fails.
+    /// [`Kind::Storage`] if the storage fails; [`Kind::Halted`] if the superblock's generations
+    /// have run out.
     pub fn open(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
@@ -118,6 +120,7 @@ impl Device {
         settings: Settings,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<Device>> {
+        settings.check()?;
         let mut file = SuperblockFile::open(storage.clone())?;
         let superblock = file.get().clone();
         let geometry = geometry_of(&superblock);

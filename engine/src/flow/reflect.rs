@@ -33,8 +33,8 @@ impl Device {
         self.step_reflect_some(self.settings.reflect_records_max)
     }
 
-    /// Reflects if it is due (S1502, R8): enough records wait, or they have waited long enough, or they hold
-    /// much of a journal. Returns how many it reflected.
+    /// Reflects if it is due (S1502, R8): enough records wait, or they have waited long enough, or
+    /// they hold much of a journal. Returns how many it reflected.
     ///
     /// # Errors
     /// As [`Device::step_reflect`].
