@@ -16,11 +16,11 @@ mod text;
 
 pub use report::Report;
 
-use afterimage::device::geometry_of;
 use afterimage::error::{Error, Result};
 use afterimage::format::PAGE;
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock, VOLUMES_OFFSET};
+use afterimage::limits::Geometry;
 use afterimage::storage::{Directory, FileName, Storage};
 use afterimage::superblock::read_copies;
 use logs::LogRead;
@@ -131,7 +131,7 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
     }
     let possible = superblock.check();
     let possible =
-        possible.and_then(|()| geometry_of(&superblock).check().map_err(|e| e.to_string()));
+        possible.and_then(|()| Geometry::of(&superblock).check().map_err(|e| e.to_string()));
     if let Err(error) = possible {
         report.find(FileName::Superblock, format!("is impossible: {error}"));
         return report.judged();

@@ -13,7 +13,6 @@ use crate::flow::Tables;
 use crate::flow::open::Logs;
 use crate::flow::read::Replies;
 use crate::flow::write::Turns;
-use crate::format::superblock::Superblock;
 use crate::journal::lock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
@@ -120,7 +119,7 @@ impl Device {
     ) -> Result<Arc<Device>> {
         let mut file = SuperblockFile::open(storage.clone())?;
         let superblock = file.get().clone();
-        let geometry = geometry_of(&superblock);
+        let geometry = Geometry::of(&superblock);
         let opened = file.next_generation()?;
         let volumes = Volumes::open(
             storage.clone(),
@@ -362,17 +361,5 @@ impl Device {
 
     pub(crate) fn is_catching_up(&self) -> bool {
         self.catching_up.load(Ordering::Acquire)
-    }
-}
-
-/// The geometry that `superblock` describes.
-pub fn geometry_of(superblock: &Superblock) -> Geometry {
-    Geometry {
-        group: superblock.group,
-        device: superblock.device,
-        block_size: superblock.block_size,
-        volumes: superblock.volumes.clone(),
-        journal_bytes: superblock.own.bytes,
-        segment_bytes: superblock.segment_bytes,
     }
 }
