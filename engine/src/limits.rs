@@ -1,4 +1,5 @@
-//! Settings, advertised limits, and the bounds that several parts share, each with where it comes from.
+//! Settings, advertised limits, and the bounds that several parts share, each with where it comes
+//! from.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::{ROWS_MAX, batch_bytes};
