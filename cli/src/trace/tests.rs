@@ -393,6 +393,11 @@ fn seeds_are_sound() {
     }
 }
 
+#[test]
+fn seeds_of_the_fuzz_target_do_no_harm() {
+    afterimage::fuzz::over_seeds("trace", fuzz_trace);
+}
+
 proptest! {
     #[test]
     fn random_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
