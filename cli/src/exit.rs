@@ -1,4 +1,5 @@
-//! What the exit status says. Scripts depend on the numbers: they do not change.
+//! What the exit status says; command by command in `docs/exit-status.md`. Scripts depend on the
+//! numbers: they do not change.
 
 use std::fmt;
 use std::process::ExitCode;
