@@ -2,7 +2,8 @@
 //!
 //! Everything here is reached through an `Arc`. Hosts act through a [`Session`]; the background
 //! work is a handful of steps (`step_*`) that threads ([`crate::threads`]), a simulator or a
-//! vendor's own loop call as they like. No step waits for anything but storage.
+//! vendor's own loop call as they like. A step waits for storage, for a commit that is under way, and,
+//! if it fences, for reservations in flight.
 
 use crate::bell::Bell;
 use crate::clock::Clock;
@@ -46,7 +47,9 @@ pub struct Device {
     pub(crate) tables: Mutex<Tables>,
     /// What the peer owes, while this device is active and catching up (`pend`, R5).
     pub(crate) debt: RwLock<Option<Arc<Debt>>>,
-    /// Whether `debt` needs to be asked at all: `hi < need`, while active.
+    /// Whether `debt` needs to be asked at all: `hi < need`, while active. Set after `debt` by a
+    /// takeover, before its tenure opens; cleared once all that was owed is published, or by a
+    /// fence. Release/Acquire: who finds it cleared finds those records, or a tenure that is over.
     pub(crate) catching_up: AtomicBool,
     /// Whether it has served since it was opened: whoever is refused after that was fenced off.
     pub(crate) has_served: AtomicBool,
