@@ -1,4 +1,4 @@
-//! Every bench runs tiny, so that it cannot rot.
+//! Benches run tiny, so that they cannot rot; `.ci/run benches` runs all of them so.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! What the exit status says. Scripts depend on the numbers: they do not change.
+//! What the exit status says; command by command in `docs/exit-status.md`. Scripts depend on the
+//! numbers: they do not change.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -50,7 +51,6 @@ impl Failure {
     pub fn device(doing: impl fmt::Display, error: &Error) -> Failure {
         let exit = match error.kind() {
             Kind::Config => Exit::Usage,
-            Kind::Locked => Exit::Refused,
             _ => Exit::Device,
         };
         Failure::new(exit, format!("{doing}: {error}"))
@@ -122,7 +122,6 @@ mod tests {
     fn failures_of_a_device_are_told_apart() {
         let exit = |kind| Failure::device("opening a", &Error::new(kind, "x")).exit();
         assert_eq!(exit(Kind::Config), Exit::Usage);
-        assert_eq!(exit(Kind::Locked), Exit::Refused);
         assert_eq!(exit(Kind::Halted), Exit::Device);
         assert_eq!(exit(Kind::Storage), Exit::Device);
         let story = Failure::device("opening a", &Error::new(Kind::Damaged, "no superblock"));

@@ -16,11 +16,12 @@ mod text;
 
 pub use report::Report;
 
-use afterimage::device::geometry_of;
-use afterimage::error::{Error, Result};
+use crate::output;
+use afterimage::error::{Error, Kind, Result};
 use afterimage::format::PAGE;
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock, VOLUMES_OFFSET};
+use afterimage::limits::Geometry;
 use afterimage::storage::{Directory, FileName, Storage};
 use afterimage::superblock::read_copies;
 use logs::LogRead;
@@ -69,11 +70,30 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
 /// Looks at `args.dir`.
 ///
 /// # Errors
-/// The directory cannot be opened. What is wrong inside is in the report.
+/// The directory cannot be opened, or is none of a device's but has those of devices in it. What is
+/// wrong inside is in the report.
 pub fn examine(args: &Args) -> Result<Report> {
     let directory = Directory::open_read_only(&args.dir)
         .map_err(|e| Error::storage(format!("opening {}", args.dir.display()), e))?;
+    check_no_folder_of_devices(&args.dir)?;
     Ok(report_on(&directory, &args.dir))
+}
+
+/// Refuses a directory that is no device's but has devices' directories in it, as `replay --dir`
+/// leaves one: nothing is wrong with it, and nobody must be told to remove it.
+pub(crate) fn check_no_folder_of_devices(path: &Path) -> Result<()> {
+    let is_device = |path: &PathBuf| path.join("superblock").is_file();
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut devices: Vec<_> = entries.map(|entry| entry.path()).filter(is_device).collect();
+    devices.sort();
+    match devices.first() {
+        Some(device) if !is_device(&path.into()) => {
+            let (path, device) = (path.display(), device.display());
+            let story = format!("{path} is no device's directory; did you mean {device}?");
+            Err(Error::new(Kind::Config, story))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The body of the fuzz target `directory`: whatever the damage, the engine refuses or opens the
@@ -102,11 +122,9 @@ impl Report {
     /// `out` cannot be written.
     pub fn write(&self, args: &Args, out: &mut dyn Write) -> std::io::Result<()> {
         if args.json {
-            serde_json::to_writer_pretty(&mut *out, self)?;
-            out.write_all(b"\n")?;
-        } else {
-            text::write(self, args.rows.unwrap_or(usize::MAX), out)?;
+            return output::json(self, out);
         }
+        text::write(self, args.rows.unwrap_or(usize::MAX), out)?;
         out.flush()
     }
 }
@@ -131,7 +149,7 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
     }
     let possible = superblock.check();
     let possible =
-        possible.and_then(|()| geometry_of(&superblock).check().map_err(|e| e.to_string()));
+        possible.and_then(|()| Geometry::of(&superblock).check().map_err(|e| e.to_string()));
     if let Err(error) = possible {
         report.find(FileName::Superblock, format!("is impossible: {error}"));
         return report.judged();

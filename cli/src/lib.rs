@@ -16,6 +16,7 @@
 pub mod args;
 pub mod exit;
 pub mod inspect;
+mod output;
 pub mod recover;
 pub mod replay;
 pub mod simulate;
@@ -27,6 +28,7 @@ use std::ffi::OsString;
 use args::{Cli, Command};
 use clap::Parser;
 use exit::{Exit, Failure};
+use output::shown;
 
 /// Runs the command that `words` name, the program's name first, and says how it ended.
 /// Whatever is to be said has been said on the terminal by then.
@@ -64,14 +66,4 @@ fn verify_devices(args: &verify::Args) -> Result<Exit, Failure> {
         verify::Verdict::Equal => Exit::Held,
         verify::Verdict::Different => Exit::NotHeld,
     })
-}
-
-/// A reader that has seen enough (`| head`) is no failure.
-fn shown(written: std::io::Result<()>) -> Result<(), Failure> {
-    match written {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::output("the standard output", &e))
-        }
-        _ => Ok(()),
-    }
 }

@@ -7,7 +7,7 @@
 //! - **Nobody is served**: hosts stay where they are, and a device that was active stays it, to
 //!   serve when it is next opened and may.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,9 +18,10 @@ use afterimage::event::{Event, LogRecovery, Recovery, Status};
 use afterimage::limits::Settings;
 use afterimage::link::{Line, memory_link};
 use afterimage::storage::{Directory, FileName, Storage};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::{Exit, Failure};
+use crate::inspect::check_no_folder_of_devices;
+use crate::output::{bar, shown};
 
 /// What to recover.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,35 +44,25 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     let mut devices = Vec::new();
     for path in [Some(&args.first), args.second.as_ref()].into_iter().flatten() {
         let device = open(path, &clock)?;
-        said(write!(out, "{}", Story(path, &device)))?;
+        shown(write!(out, "{}", Story(path, &device)))?;
         devices.push((path.as_path(), device));
     }
     if let [(_, first), (_, second)] = &devices[..] {
-        let bar = bar("records on their way");
+        let bar = bar(0, "records on their way");
         let together = bring_together([first, second], clock, &mut |left| {
             bar.set_length(bar.length().unwrap_or(0).max(left));
             bar.set_position(bar.length().unwrap_or(0) - left);
         });
         bar.finish_and_clear();
         together.map_err(|e| Failure::device("bringing the two together", &e))?;
-        said(writeln!(out, "both hold the same now"))?;
+        shown(writeln!(out, "both hold the same now"))?;
     }
     for (path, device) in &devices {
         let closed = device.close();
         closed.map_err(|e| Failure::device(format_args!("closing {}", path.display()), &e))?;
-        said(writeln!(out, "{}: closed cleanly", path.display()))?;
+        shown(writeln!(out, "{}: closed cleanly", path.display()))?;
     }
     Ok(Exit::Held)
-}
-
-/// A reader that has seen enough is no failure.
-fn said(written: std::io::Result<()>) -> Result<(), Failure> {
-    match written {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::output("the standard output", &e))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
@@ -80,6 +71,7 @@ fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
     let looked = Directory::open_read_only(path)
         .and_then(|d| Ok((d.length(FileName::Superblock)?, d.files()?)));
     let (superblock, files) = looked.map_err(|e| Failure::storage(&opening, &e))?;
+    check_no_folder_of_devices(path).map_err(|e| Failure::device(&opening, &e))?;
     if superblock.is_none() && files.iter().all(|file| !matches!(file, FileName::Segment { .. })) {
         let story = format!(
             "{opening}: there is no superblock: this is no device, or one whose making was cut \
@@ -88,7 +80,7 @@ fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
         return Err(Failure::new(Exit::Device, story));
     }
     let directory = Directory::open(path).map_err(|e| Failure::storage(&opening, &e))?;
-    let bar = bar("bytes of the logs");
+    let bar = bar(0, "bytes of the logs");
     let opened = Device::open_with(
         Arc::new(directory),
         clock.clone(),
@@ -100,17 +92,6 @@ fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
     );
     bar.finish_and_clear();
     opened.map_err(|e| Failure::device(&opening, &e))
-}
-
-/// A bar on the standard error if that is a terminal.
-fn bar(what: &str) -> ProgressBar {
-    let target = match std::io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
-    };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    let template = format!("{{wide_bar}} {{human_pos}}/{{human_len}} {what}  {{eta}} left");
-    bar.with_style(ProgressStyle::with_template(&template).expect("a valid template"))
 }
 
 /// Connects two devices of a pair in this thread and moves everything that either owes the other,

@@ -1,14 +1,14 @@
 //! `afterimage simulate`: seeds run through the engine's simulator, and what they came to.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use afterimage::simulate::{Outcome, Selection, Sink, actions_of, run as run_seed, shrink};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::{Exit, Failure};
+use crate::output::bar;
 
 /// How often a failing run is run again to make it short.
 const SHRINK_RUNS: u64 = 3000;
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     std::panic::set_hook(Box::new(|_| {}));
     let begun = Instant::now();
     let steps = args.steps.unwrap_or(1);
-    let bar = bar(steps);
+    let bar = (steps > 1).then(|| bar(steps, "events  {per_sec}"));
     let mut total = Total::default();
     let mut seed = args.seed;
     let outcome = loop {
@@ -142,16 +142,5 @@ fn printer() -> Sink {
         let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever has closed the pipe has seen enough.
         let _ = writeln!(out, "{number:>7} {line}");
-    })
-}
-
-/// A bar on the standard error if that is a terminal.
-fn bar(steps: u64) -> Option<ProgressBar> {
-    let wanted = steps > 1 && std::io::stderr().is_terminal();
-    wanted.then(|| {
-        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-        let template = "{wide_bar} {human_pos}/{human_len} events  {per_sec}  {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
-        bar
     })
 }

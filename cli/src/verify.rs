@@ -9,8 +9,9 @@
 
 mod contents;
 
-use crate::inspect::logs;
 use crate::inspect::tables::Tables;
+use crate::inspect::{check_no_folder_of_devices, logs};
+use crate::output;
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{Superblock, VolumeSpec};
@@ -105,6 +106,7 @@ pub fn compare(args: &Args) -> Result<Report> {
         opened.map_err(|e| Error::storage(format!("opening {}", path.display()), e))
     };
     let directories = [open(paths[0])?, open(paths[1])?];
+    paths.into_iter().try_for_each(check_no_folder_of_devices)?;
     let load = |k: usize| {
         superblock::load(&directories[k]).map_err(|e| {
             let kind = e.kind();
@@ -222,11 +224,9 @@ impl Report {
     /// `out` cannot be written.
     pub fn write(&self, args: &Args, out: &mut dyn Write) -> std::io::Result<()> {
         if args.json {
-            serde_json::to_writer_pretty(&mut *out, self)?;
-            out.write_all(b"\n")?;
-        } else {
-            self.write_text(out)?;
+            return output::json(self, out);
         }
+        self.write_text(out)?;
         out.flush()
     }
 

@@ -143,6 +143,21 @@ fn what_is_no_device_or_only_half_of_one_is_refused() {
     assert!(!path.join("lock").exists(), "it was looked at only");
 }
 
+/// As `replay --dir` leaves one: whoever is told that this is a broken device may remove it.
+#[test]
+fn a_folder_of_devices_is_refused_with_their_names() {
+    let (copies, [a, b]) = killed();
+    let folder = copies.path();
+    for (command, paths) in
+        [("inspect", &[folder][..]), ("verify", &[folder, &b]), ("recover", &[folder])]
+    {
+        let output = afterimage(command, paths);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("did you mean {}?", a.display())), "{said}");
+    }
+}
+
 #[test]
 fn one_that_is_open_elsewhere_is_refused() {
     let pair = Pair::new();

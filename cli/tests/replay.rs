@@ -1,5 +1,7 @@
 //! `afterimage replay` as a user runs it: exit status, messages, results, and the real traces.
 
+mod real_traces;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -406,10 +408,15 @@ fn the_shipped_trace_holds() {
 
 #[test]
 fn real_traces_hold() {
-    let Some(traces) = real_traces() else {
-        eprintln!("skipped: there are no traces in ../shared/traces; set AFTERIMAGE_TRACES");
-        return;
+    let Some(folder) = real_traces::folder() else { return };
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let is_trace = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        matches!(extension, Some("csv" | "gz" | "vscsi" | "txt"))
     };
+    let mut traces: Vec<_> = entries.filter(is_trace).collect();
+    traces.sort();
+    assert!(!traces.is_empty(), "a folder with a manifest has traces");
     for trace in &traces {
         let trace = trace.to_str().unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -425,20 +432,6 @@ fn real_traces_hold() {
             assert_eq!(document["takeovers"].as_array().unwrap().len(), 3, "{args:?}");
         }
     }
-}
-
-/// The traces that are not ours to ship, where they are.
-fn real_traces() -> Option<Vec<PathBuf>> {
-    let directory = std::env::var_os("AFTERIMAGE_TRACES")
-        .map_or_else(|| project().join("../shared/traces"), PathBuf::from);
-    let entries = fs::read_dir(directory).ok()?.map(|entry| entry.unwrap().path());
-    let is_trace = |path: &PathBuf| {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("csv" | "gz" | "vscsi" | "txt"))
-    };
-    let mut traces: Vec<_> = entries.filter(is_trace).collect();
-    traces.sort();
-    (!traces.is_empty()).then_some(traces)
 }
 
 fn project() -> PathBuf {

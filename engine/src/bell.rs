@@ -1,4 +1,9 @@
 //! Wakes whoever waits for "something has moved", and costs next to nothing when nobody does.
+//!
+//! | atomic | writers | readers | ordering |
+//! |---|---|---|---|
+//! | `rung` | whoever rings | whoever waits | AcqRel/Acquire: what the bell is about has moved before it rang |
+//! | `waiting` | whoever waits; whoever rings (by adding 0) | whoever rings | AcqRel read-modify-write: of the two, who comes second sees the other |
 
 use crate::journal::lock;
 use crate::sync::{AtomicU64, Ordering};

@@ -2,7 +2,8 @@
 //!
 //! Everything here is reached through an `Arc`. Hosts act through a [`Session`]; the background
 //! work is a handful of steps (`step_*`) that threads ([`crate::threads`]), a simulator or a
-//! vendor's own loop call as they like. No step waits for anything but storage.
+//! vendor's own loop call as they like. A step waits for storage, for a commit that is under way, and,
+//! if it fences, for reservations in flight.
 
 use crate::bell::Bell;
 use crate::clock::Clock;
@@ -13,7 +14,6 @@ use crate::flow::Tables;
 use crate::flow::open::Logs;
 use crate::flow::read::Replies;
 use crate::flow::write::Turns;
-use crate::format::superblock::Superblock;
 use crate::journal::lock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
@@ -47,7 +47,9 @@ pub struct Device {
     pub(crate) tables: Mutex<Tables>,
     /// What the peer owes, while this device is active and catching up (`pend`, R5).
     pub(crate) debt: RwLock<Option<Arc<Debt>>>,
-    /// Whether `debt` needs to be asked at all: `hi < need`, while active.
+    /// Whether `debt` needs to be asked at all: `hi < need`, while active. Set after `debt` by a
+    /// takeover, before its tenure opens; cleared once all that was owed is published, or by a
+    /// fence. Release/Acquire: who finds it cleared finds those records, or a tenure that is over.
     pub(crate) catching_up: AtomicBool,
     /// Whether it has served since it was opened: whoever is refused after that was fenced off.
     pub(crate) has_served: AtomicBool,
@@ -123,7 +125,7 @@ impl Device {
         settings.check()?;
         let mut file = SuperblockFile::open(storage.clone())?;
         let superblock = file.get().clone();
-        let geometry = geometry_of(&superblock);
+        let geometry = Geometry::of(&superblock);
         let opened = file.next_generation()?;
         let volumes = Volumes::open(
             storage.clone(),
@@ -366,17 +368,5 @@ impl Device {
 
     pub(crate) fn is_catching_up(&self) -> bool {
         self.catching_up.load(Ordering::Acquire)
-    }
-}
-
-/// The geometry that `superblock` describes.
-pub fn geometry_of(superblock: &Superblock) -> Geometry {
-    Geometry {
-        group: superblock.group,
-        device: superblock.device,
-        block_size: superblock.block_size,
-        volumes: superblock.volumes.clone(),
-        journal_bytes: superblock.own.bytes,
-        segment_bytes: superblock.segment_bytes,
     }
 }

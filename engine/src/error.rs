@@ -34,8 +34,6 @@ pub enum Kind {
     Config,
     /// The device stopped after a failed write or sync, or a broken invariant. It stays stopped.
     Halted,
-    /// Another process has the device open.
-    Locked,
     /// Bytes on disk are not what they should be.
     Damaged,
     /// The peer sent what it must not send, or belongs to another pair.

@@ -68,9 +68,8 @@ pub struct LogRecovery {
     pub cut_records: u64,
 }
 
-/// Where a device stands. Stamps are named by what happened to the records up to them; they are
-/// in the order `recorded >= shipped >= acknowledged` and `received >= reflected` for those they
-/// compare.
+/// Where a device stands. Stamps are named by what happened to the records up to them; `acked` is
+/// never above the newest own one.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// This device's number.
@@ -85,7 +84,7 @@ pub struct Status {
     pub epoch: u64,
     /// Highest stamp received.
     pub hi: Stamp,
-    /// Newest stamp the peer owed at the last takeover here.
+    /// Newest stamp owed or received when this device last became active.
     pub need: Stamp,
     /// Highest own stamp acknowledged by the peer.
     pub acked: Stamp,
@@ -93,7 +92,7 @@ pub struct Status {
     pub reflected: Stamp,
     /// Durable own records that the peer has not acknowledged.
     pub backlog_records: u64,
-    /// The same in bytes, a block each.
+    /// Their bytes, each counted as a whole block, zeros included.
     pub backlog_bytes: u64,
     /// When the oldest of them was written, on the monotonic clock, in nanoseconds; 0 if it was
     /// found at the opening.

@@ -1,8 +1,9 @@
-//! Every setting and every bound, with where it comes from.
+//! Settings, advertised limits, and the bounds that several parts share, each with where it comes
+//! from.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::{ROWS_MAX, batch_bytes};
-use crate::format::superblock::VolumeSpec;
+use crate::format::superblock::{Superblock, VolumeSpec};
 use crate::unit::SECTOR;
 use std::collections::HashSet;
 
@@ -50,6 +51,18 @@ impl Geometry {
             volumes,
             journal_bytes: 64 * MIB,
             segment_bytes: 1 << 40,
+        }
+    }
+
+    /// The geometry that `superblock` describes.
+    pub fn of(superblock: &Superblock) -> Geometry {
+        Geometry {
+            group: superblock.group,
+            device: superblock.device,
+            block_size: superblock.block_size,
+            volumes: superblock.volumes.clone(),
+            journal_bytes: superblock.own.bytes,
+            segment_bytes: superblock.segment_bytes,
         }
     }
 
@@ -135,6 +148,10 @@ impl Geometry {
 
 /// Most volumes in a group: their table is read whole at every opening (1 MiB).
 pub const VOLUMES_MAX: usize = 65_536;
+
+/// How far a tenure that the peer names may lie ahead of the next one here: further than any number
+/// of unanswered requests, not so far that one garbled frame uses up all numbers.
+pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
 
 /// What can differ from one opening to the next. Times are in nanoseconds, and any will do;
 /// [`Settings::check`] holds the others against the ranges given here.

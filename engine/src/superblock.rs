@@ -167,7 +167,7 @@ fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<Strin
         }
     };
     superblock.check().map_err(damaged)?;
-    let geometry = crate::device::geometry_of(&superblock);
+    let geometry = Geometry::of(&superblock);
     geometry.check().map_err(|e| damaged(e.to_string()))?;
     Ok((superblock, bad_copy))
 }

@@ -12,7 +12,7 @@ use std::{cmp::Reverse, collections::HashMap};
 
 macro_rules! clauses {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
-        /// A clause of `SEMANTICS.md`, named by what its absence does.
+        /// A clause of the specification (`docs/conformance.md`).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs)]
         pub enum Clause { $($(#[$doc])* $name),* }
@@ -22,7 +22,7 @@ macro_rules! clauses {
             /// Every clause that can be switched off.
             pub const ALL: &[Clause] = &[$(Clause::$name),*];
 
-            /// Its name on the command line.
+            /// Its name in `docs/testing.md`.
             pub fn name(self) -> &'static str {
                 match self { $(Clause::$name => $text),* }
             }

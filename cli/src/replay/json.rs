@@ -5,7 +5,7 @@
 //! meaning.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::Path;
 
 use hdrhistogram::Histogram;
@@ -225,8 +225,5 @@ pub struct DeviceAtRest {
 /// # Errors
 /// Those of the file.
 pub fn write(document: &Document, path: &Path) -> std::io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    serde_json::to_writer_pretty(&mut file, document)?;
-    file.write_all(b"\n")?;
-    file.flush()
+    crate::output::json(document, &mut BufWriter::new(File::create(path)?))
 }

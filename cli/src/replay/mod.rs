@@ -124,15 +124,16 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         verification: verification(&oracle, &at_rest),
     };
     show(&document)?;
-    if let Some(path) = &args.json {
-        let written = json::write(&document, path);
-        written.map_err(|error| Failure::output(path.display(), &error))?;
-    }
     if let Some((log, path)) = request_log.zip(args.request_log.as_ref()) {
         log.finish().map_err(|error| Failure::output(path.display(), &error))?;
     }
     if let Some(path) = &args.hlog {
         hlog_written.map_err(|error| Failure::output(path.display(), &error))?;
+    }
+    // Last: where it stands, nothing else failed.
+    if let Some(path) = &args.json {
+        let written = json::write(&document, path);
+        written.map_err(|error| Failure::output(path.display(), &error))?;
     }
     Ok(if held { Exit::Held } else { Exit::NotHeld })
 }

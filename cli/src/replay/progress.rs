@@ -1,54 +1,46 @@
 //! The progress bar: on a terminal only, and never in the way.
 
-use std::io::IsTerminal;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use afterimage::event::Status;
 
 use super::report::{bytes, count, duration};
+use crate::output;
 
 /// How often it is drawn.
 const PERIOD_NS: u64 = 200_000_000;
 
-/// A bar on the standard error, or nothing.
+/// A bar on the standard error.
 pub struct Progress {
-    bar: Option<ProgressBar>,
+    bar: ProgressBar,
     next_at: u64,
     /// What goes on after the last request.
     epilogue: Option<&'static str>,
 }
 
 impl Progress {
-    /// A bar for so many requests if the standard error is a terminal.
+    /// A bar for so many requests.
     pub fn new(requests: u64) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(requests), ProgressDrawTarget::stderr());
-            let template = "{wide_bar} {human_pos}/{human_len}  {msg}  {eta} left";
-            bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
-            bar
-        });
-        Progress { bar, next_at: 0, epilogue: None }
+        Progress { bar: output::bar(requests, " {msg}"), next_at: 0, epilogue: None }
     }
 
     /// Whether it is time to draw.
     pub fn is_due(&self, now: u64) -> bool {
-        self.bar.is_some() && now >= self.next_at
+        !self.bar.is_hidden() && now >= self.next_at
     }
 
     /// Draws: `done` requests have been issued, and the devices stand at `status`.
     pub fn draw(&mut self, now: u64, done: u64, status: &[Status; 2]) {
         self.next_at = now + PERIOD_NS;
-        let Some(bar) = &self.bar else { return };
         let backlog: u64 = status.iter().map(|status| status.backlog_bytes).sum();
         let oldest = status.iter().filter_map(|status| status.oldest_written_at).min();
         let lag = oldest.map_or(0, |at| now.saturating_sub(at));
-        bar.set_position(done);
+        self.bar.set_position(done);
         let doing = match self.epilogue {
             Some(what) => what.to_string(),
-            None => format!("{} requests/s", count(bar.per_sec() as u64)),
+            None => format!("{} requests/s", count(self.bar.per_sec() as u64)),
         };
-        bar.set_message(format!("{doing}, backlog {}, lag {}", bytes(backlog), duration(lag)));
+        self.bar.set_message(format!("{doing}, backlog {}, lag {}", bytes(backlog), duration(lag)));
     }
 
     /// Says what is going on after the last request.
@@ -59,8 +51,6 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.finish_and_clear();
     }
 }

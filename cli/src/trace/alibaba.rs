@@ -4,15 +4,17 @@
 //! volume comes first and the time last. Whether the file has a header line is not stated; one is
 //! tolerated.
 
-use super::collect::{Collector, Op};
+use super::collect::Collector;
 use super::error::Fault;
-use super::field::{is_header, is_number, number, plain, split, ticks, wrong_count};
+use super::field::{is_header, is_number, number, op, plain, split, ticks, wrong_count};
 use super::input::{Line, LineFormat};
 
 /// Whether a line has this shape.
 pub(super) fn fits(line: &[u8]) -> bool {
     let ([id, opcode, offset, length, time], count) = split::<5>(line, b',');
-    count == 5 && [id, offset, length, time].into_iter().all(is_number) && op(opcode).is_ok()
+    count == 5
+        && [id, offset, length, time].into_iter().all(is_number)
+        && op("opcode", opcode).is_ok()
 }
 
 /// Reads the lines.
@@ -30,16 +32,8 @@ impl LineFormat for Lines {
         let volume = plain("device_id", id)?;
         let time_ns = ticks("timestamp", time, 1_000)?;
         let (offset, length) = (number("offset", offset)?, number("length", length)?);
-        rows.request(time_ns, volume, op(opcode)?, offset, length)?;
+        rows.request(time_ns, volume, op("opcode", opcode)?, offset, length)?;
         Ok(Line::Record)
-    }
-}
-
-fn op(opcode: &[u8]) -> Result<Op, Fault> {
-    match opcode {
-        b"R" | b"r" => Ok(Op::Read),
-        b"W" | b"w" => Ok(Op::Write),
-        _ => Err(Fault::new("opcode", opcode, "is neither R nor W")),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Times never pass through floating point: those of MSR exceed 2^53 and those of SYSTOR '17 need
 //! ten digits before the point and nine after it.
 
+use super::collect::Op;
 use super::error::Fault;
 
 /// The unit of addresses in traces, in bytes.
@@ -71,6 +72,15 @@ pub(super) fn is_decimal(text: &[u8]) -> bool {
 /// Whether the text is digits only, and at least one.
 pub(super) fn is_number(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+}
+
+/// `R` or `W`, in either case.
+pub(super) fn op(name: &'static str, text: &[u8]) -> Result<Op, Fault> {
+    match text {
+        b"R" | b"r" => Ok(Op::Read),
+        b"W" | b"w" => Ok(Op::Write),
+        _ => Err(Fault::new(name, text, "is neither R nor W")),
+    }
 }
 
 /// A number as a volume's name: without leading zeros, so that `07` and `7` are one volume.

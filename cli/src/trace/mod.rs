@@ -83,6 +83,18 @@ pub fn read_bytes(name: &str, bytes: &[u8], options: &Options) -> Result<Trace, 
     reading.finish()
 }
 
+/// The body of the fuzz target `trace`: any bytes are an error or rows in order, never a panic.
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub fn fuzz_trace(bytes: &[u8]) {
+    for skip_bad_rows in [false, true] {
+        let options = Options { skip_bad_rows, ..Options::default() };
+        if let Ok(trace) = read_bytes("fuzz", bytes, &options) {
+            assert!(trace.rows.is_sorted_by_key(|row| row.time_ns));
+        }
+    }
+}
+
 /// One request of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {

@@ -5,10 +5,10 @@
 //! seconds since the trace's start. Spaces may precede fields, and optional fields follow, varying
 //! by line.
 
-use super::collect::{Collector, Op};
+use super::collect::Collector;
 use super::error::Fault;
 use super::field::{
-    is_decimal, is_header, is_number, number, plain, seconds, sectors, split, wrong_count,
+    is_decimal, is_header, is_number, number, op, plain, seconds, sectors, split, wrong_count,
 };
 use super::input::{Line, LineFormat};
 
@@ -18,7 +18,7 @@ pub(super) fn fits(line: &[u8]) -> bool {
     count >= 5
         && [asu, lba, size].into_iter().all(is_number)
         && is_decimal(time)
-        && op(opcode).is_ok()
+        && op("Opcode", opcode).is_ok()
 }
 
 /// Reads the lines.
@@ -35,16 +35,8 @@ impl LineFormat for Lines {
         }
         let volume = plain("ASU", asu)?;
         let (offset, length) = (sectors("LBA", lba)?, number("Size", size)?);
-        rows.request(seconds("Timestamp", time)?, volume, op(opcode)?, offset, length)?;
+        rows.request(seconds("Timestamp", time)?, volume, op("Opcode", opcode)?, offset, length)?;
         Ok(Line::Record)
-    }
-}
-
-fn op(opcode: &[u8]) -> Result<Op, Fault> {
-    match opcode {
-        b"R" | b"r" => Ok(Op::Read),
-        b"W" | b"w" => Ok(Op::Write),
-        _ => Err(Fault::new("Opcode", opcode, "is neither r nor w")),
     }
 }
 

@@ -53,10 +53,8 @@ impl LineFormat for Lines {
 
 fn op(kind: &[u8]) -> Result<Option<Op>, Fault> {
     match kind {
-        b"R" | b"r" => Ok(Some(Op::Read)),
-        b"W" | b"w" => Ok(Some(Op::Write)),
         b"" => Ok(None),
-        _ => Err(Fault::new("IOType", kind, "is neither R nor W")),
+        _ => super::field::op("IOType", kind).map(Some),
     }
 }
 

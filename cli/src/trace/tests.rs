@@ -2,7 +2,6 @@
 //! merging, and hostile bytes. What is peculiar to a format is tested beside it.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::ValueEnum;
 use flate2::Compression;
@@ -10,6 +9,9 @@ use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
 use super::*;
+
+#[path = "../../tests/real_traces/mod.rs"]
+mod real_traces;
 
 /// Reads hand-made text that must be good, recognised as well as forced.
 pub(super) fn good(format: Format, bytes: &[u8]) -> Trace {
@@ -274,19 +276,9 @@ const REAL: [Expected; 6] = [
     },
 ];
 
-/// The folder of real traces: `shared/traces` beside the repository, or where the variable says.
-fn real_traces() -> Option<PathBuf> {
-    let named = std::env::var_os("AFTERIMAGE_TRACES").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|a| a.join("shared/traces"));
-    named.into_iter().chain(beside).find(|folder| folder.join("MANIFEST.md").is_file())
-}
-
 #[test]
 fn real_traces_match_their_manifest() {
-    let Some(folder) = real_traces() else {
-        eprintln!("SKIPPED: no real traces; set AFTERIMAGE_TRACES to the folder of MANIFEST.md");
-        return;
-    };
+    let Some(folder) = real_traces::folder() else { return };
     for e in REAL {
         let input = Input::from(folder.join(e.file).as_path());
         let trace = super::read(&[input], &Options::default()).unwrap();
@@ -391,6 +383,11 @@ fn seeds_are_sound() {
         assert!(!trace.rows.is_empty());
         read_in_every_way(&seed);
     }
+}
+
+#[test]
+fn seeds_of_the_fuzz_target_do_no_harm() {
+    afterimage::fuzz::over_seeds("trace", fuzz_trace);
 }
 
 proptest! {

@@ -7,15 +7,11 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
 use crate::journal::lock;
-use crate::limits::Durability;
+use crate::limits::{Durability, EPOCH_JUMP_MAX};
 use crate::link::Lane;
 use crate::table::prototype::newest_per_block;
 use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
-
-/// How far a requested tenure may lie ahead of the next one here: further than any number of
-/// unanswered requests, not so far that one garbled request uses up all numbers.
-pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
 
 impl Device {
     /// The peer asks for the tenure `epoch`.

@@ -18,7 +18,6 @@ mod hello;
 mod resume;
 mod takeover;
 
-pub(crate) use fence::EPOCH_JUMP_MAX;
 pub use resume::Policy;
 pub use takeover::Takeover;
 

@@ -1,11 +1,12 @@
 //! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
 
-use super::{EPOCH_JUMP_MAX, OpenRequest, lost};
+use super::{OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
 use crate::journal::lock;
+use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
 use crate::sync::Ordering;
 use crate::table::prototype::Debt;

@@ -1,4 +1,4 @@
-//! Normal volumes durable → `fl` → places freed (SEMANTICS section 4, step 3; R9).
+//! Normal volumes durable → `fl` → places freed (order of persistence, step 3; R9).
 
 use super::acknowledge::Ack;
 use crate::device::Device;

@@ -53,7 +53,7 @@ pub(crate) struct Tables {
     pub hi: Stamp,
     /// The peer's name for the connection in which the last new record came.
     pub begun: u64,
-    /// Newest stamp the peer owed at the last takeover here.
+    /// Newest stamp owed or received when this device last became active.
     pub need: Stamp,
     /// The tenure granted at the last fence, since when R has had no new records; 0 otherwise.
     pub granted: u64,

@@ -111,7 +111,7 @@ pub struct VolumeSpec {
     pub bytes: u64,
 }
 
-/// The durable state of a device that is neither a record nor a block (SEMANTICS section 2).
+/// The durable state of a device that is neither a record nor a block (`docs/format.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
     /// Raised by one with every update; says which copy is the newer.
@@ -144,7 +144,7 @@ pub struct Superblock {
     pub hi: Stamp,
     /// Highest own stamp acknowledged by the peer.
     pub acked: Stamp,
-    /// Newest stamp the peer still owed when this device last became active.
+    /// Newest stamp owed or received when this device last became active.
     pub need: Stamp,
     /// Checkpoint: every record up to this is durable in N.
     pub fl: Stamp,

@@ -1,10 +1,12 @@
-//! Bodies of the fuzz targets that need structure: what libFuzzer's bytes are made into, and what
-//! must hold. Built for tests, which run them over seeded bytes, and with the feature `fuzz`.
+//! Bodies of the fuzz targets: what libFuzzer's bytes are made into, and what must hold. Built for
+//! tests, which run them over the targets' seeds or seeded bytes, and with the feature `fuzz`.
 
 mod directory;
+mod formats;
 mod prototype;
 
 pub use directory::{damaged_directory, examine_directory};
+pub use formats::{frame, headers};
 pub use prototype::prototype;
 
 /// Bytes as a list of choices; all further ones are 0 when they are used up.
@@ -37,6 +39,14 @@ impl Input<'_> {
             4 => 512 * u64::from(self.byte()),
             _ => (0..8).fold(0, |number, _| number << 8 | u64::from(self.byte())),
         }
+    }
+}
+
+/// Calls `body` with every seed of a fuzz target.
+pub fn over_seeds(target: &str, body: impl Fn(&[u8])) {
+    let seeds = format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    for seed in std::fs::read_dir(seeds).expect("the target has seeds") {
+        body(&std::fs::read(seed.expect("listed").path()).expect("read"));
     }
 }
 

@@ -2,7 +2,16 @@
 //!
 //! A caller that must wait for durability becomes the leader of a commit if none is under way:
 //! it writes everything published so far and syncs once, for itself and for all who came
-//! meanwhile. Waking a thread costs more than a write, so a single writer wakes nobody.
+//! meanwhile. Waking a thread takes a system call and a switch: a single writer wakes nobody.
+//!
+//! | atomic | writers | readers | ordering |
+//! |---|---|---|---|
+//! | `led` | whoever would lead (swap); the leader, at the end | as writers | AcqRel/Release: one leads at a time, and sees what the last one did |
+//! | `begun` | the leader; whoever waits (by adding 0) | the background | AcqRel read-modify-write: a commit that begins after the touch finds what was published before it |
+//! | `done` | the leader | whoever waits | Release/Acquire: the records are marked durable before it |
+//! | `ended` | the leader, after `done` and `led` | whoever waits, before `done` | AcqRel/Acquire: no end is slept through |
+//! | `expected`, `overdue` | the leader | whoever waits | Release/Acquire: hints, a stale one costs a moment |
+//! | `watched`, `wanted` | whoever waits, whoever polls (max) | as writers, the background | AcqRel/Acquire: only ever raised |
 
 use super::payload::Payloads;
 use super::scan::Found;

@@ -42,6 +42,8 @@
 //! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
 //! | `place`, `marks` | commit, reflect | all | Release/Acquire: data is there before the mark |
+//! | `Clk::time` | sealers (max); who opens a tenure, before that | inserters, sealers | AcqRel/Acquire: rule 1 |
+//! | `Clk::open` | who opens or closes admission | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
 
 mod clk;
 mod order;

@@ -12,10 +12,10 @@
 //!   opens read-only, without the lock, and changes nothing, not even by creating the lock.
 //! - **Created or not there**: a file is filled and synced under a temporary name and then
 //!   renamed, so that neither a failure nor a crash leaves half a file under its own name.
-//! - **Writes by `pwritev`, reads through mappings** ([`mapped`](super::mapped)), which see the
-//!   same page cache. Storing through a mapping was measured 2 to 6 times slower, reading by
-//!   `pread` 2 times. What someone else does to a mapped file is an error, not the end of
-//!   the process; see there for the signal handler that this takes, and
+//! - **Writes by `pwritev`**, whose failure is an error of the call, **reads through mappings**
+//!   ([`mapped`](super::mapped)), which see the same page cache and cost less than a call
+//!   (`benches`, `reads`). What someone else does to a mapped file is an error, not the end of the
+//!   process; see there for the signal handler that this takes, and
 //!   [`Directory::without_mappings`] for doing without.
 //! - **Bounded**: open files ([`descriptors`]) and mapped windows, whatever the number and size of
 //!   the volumes.

@@ -53,7 +53,8 @@ pub struct Debt {
     /// Falling.
     stamps: Vec<Stamp>,
     /// How many of `stamps`, from the front, have not been received. Written by the receiver,
-    /// after the record that pays is published; read before the queues are (R7).
+    /// after the record that pays is published; read before the queues are (R7). Release/Acquire:
+    /// who finds a block paid for finds its record.
     owed: AtomicU64,
     need: Stamp,
     tenure: u64,

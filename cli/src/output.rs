@@ -1,0 +1,33 @@
+//! How commands put their results and their progress before a person or a program.
+
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// A reader that has seen enough (`| head`) is no failure.
+pub fn shown(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::output("the standard output", &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes one JSON document, for reading by people too.
+pub fn json(document: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, document)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// A progress bar on the standard error, which hides itself if that is no terminal; `what` is
+/// counted, and may say more of it in `indicatif`'s words.
+pub fn bar(length: u64, what: &str) -> ProgressBar {
+    let template = format!("{{wide_bar}} {{human_pos}}/{{human_len}} {what}  {{eta}} left");
+    let style = ProgressStyle::with_template(&template).expect("a valid template");
+    ProgressBar::new(length).with_style(style)
+}
