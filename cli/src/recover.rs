@@ -50,7 +50,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         });
         bar.finish_and_clear();
         together.map_err(|e| Failure::device("bringing the two together", &e))?;
-        said(writeln!(out, "both hold the same now"))?;
+        said(writeln!(out, "neither owes the other anything now"))?;
     }
     for (path, device) in &devices {
         let closed = device.close();
