@@ -15,6 +15,9 @@ pub struct Split {
 
 impl Split {
     /// `on_disk` in a new directory, everything else in memory.
+    ///
+    /// # Errors
+    /// As [`Directory::create`].
     pub fn create(path: PathBuf, on_disk: &[FileName]) -> io::Result<Split> {
         let on_disk = on_disk.to_vec();
         let disk = Directory::create(path)?;

@@ -211,7 +211,10 @@ fn scaled(word: &str, number: f64, unit: u64) -> Result<u64, String> {
     Ok(product as u64)
 }
 
-/// A size in bytes.
+/// A size in bytes, below 2^62.
+///
+/// # Errors
+/// What `word` is instead: no number, of another unit, too large, no whole number of bytes.
 pub fn size(word: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(word)?;
     let unit = match unit {
@@ -229,7 +232,10 @@ pub fn size(word: &str) -> Result<u64, String> {
     scaled(word, number, unit)
 }
 
-/// A rate in bytes a second.
+/// A rate in bytes a second, above 0.
+///
+/// # Errors
+/// As [`size`]; a rate of 0.
 pub fn rate(word: &str) -> Result<u64, String> {
     match size(word.strip_suffix("/s").unwrap_or(word))? {
         0 => Err("a link of rate 0 carries nothing".into()),
@@ -237,7 +243,11 @@ pub fn rate(word: &str) -> Result<u64, String> {
     }
 }
 
-/// A time in nanoseconds, before or after.
+/// A time in nanoseconds, before or after, nearer than 2^62.
+///
+/// # Errors
+/// What `word` is instead: no number, without a unit or of another, too large, no whole number of
+/// nanoseconds.
 pub fn time(word: &str) -> Result<i64, String> {
     let (sign, digits) = match word.strip_prefix('-') {
         Some(rest) => (-1, rest),
@@ -261,11 +271,17 @@ pub fn time(word: &str) -> Result<i64, String> {
 }
 
 /// A time in nanoseconds that is not negative.
+///
+/// # Errors
+/// As [`time`]; a negative one.
 pub fn delay(word: &str) -> Result<u64, String> {
     u64::try_from(time(word)?).map_err(|_| format!("'{word}' is negative"))
 }
 
 /// A point of a trace.
+///
+/// # Errors
+/// A percentage outside 0 to 100; else as [`delay`].
 pub fn takeover_at(word: &str) -> Result<TakeoverAt, String> {
     let Some(number) = word.strip_suffix('%') else {
         return delay(word)
@@ -279,6 +295,9 @@ pub fn takeover_at(word: &str) -> Result<TakeoverAt, String> {
 }
 
 /// A speed.
+///
+/// # Errors
+/// A `word` that is neither `max` nor a number above 0.
 pub fn speed(word: &str) -> Result<Speed, String> {
     if word == "max" {
         return Ok(Speed::Max);

@@ -34,6 +34,10 @@ pub struct Args {
 }
 
 /// Opens, connects if there are two, and closes. What was found goes to `out`.
+///
+/// # Errors
+/// [`Exit::Refused`] for a device that is open elsewhere, [`Exit::Device`] for one that cannot be
+/// opened, brought together or closed, [`Exit::Output`] if `out` fails.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let mut devices = Vec::new();

@@ -97,8 +97,10 @@ impl Device {
     /// may (R13): [`Event::Ready`], [`Device::resume_alone`].
     ///
     /// # Errors
+    /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at;
     /// [`Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
-    /// [`Kind::Storage`] if the storage fails.
+    /// [`Kind::Storage`] if the storage fails; [`Kind::Halted`] if the superblock's generations
+    /// have run out.
     pub fn open(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
@@ -118,6 +120,7 @@ impl Device {
         settings: Settings,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<Device>> {
+        settings.check()?;
         let mut file = SuperblockFile::open(storage.clone())?;
         let superblock = file.get().clone();
         let geometry = geometry_of(&superblock);
@@ -195,7 +198,7 @@ impl Device {
         }
     }
 
-    /// A host's way in, bound to the present tenure (R14).
+    /// A host's way in (S810), bound to the present tenure (R14).
     ///
     /// # Errors
     /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
@@ -316,7 +319,8 @@ impl Device {
         self.work.heard()
     }
 
-    /// Calls the callbacks of those submitted requests that have completed. Returns how many.
+    /// Calls the callbacks of those submitted requests that have completed (S1010, S1607). Returns
+    /// how many.
     pub fn step_callbacks(&self) -> usize {
         let waiting = std::mem::take(&mut *lock(&self.callbacks));
         let mut called = 0;

@@ -25,11 +25,12 @@ pub enum Kind {
     Timeout,
     /// A link to the other device is needed and there is none. Retry later.
     NoPeer,
-    /// The request is beyond the volume's end, names no volume, or is not sector-aligned.
+    /// The request is beyond the volume's end, names no volume, or is not sector-aligned; or a
+    /// takeover was asked for at the device that serves.
     Invalid,
     /// The request is larger than the advertised limit: split it.
     TooLarge,
-    /// The settings contradict each other or what is on disk.
+    /// Geometry or settings are out of range, contradict each other, or do not fit what is on disk.
     Config,
     /// The device stopped after a failed write or sync, or a broken invariant. It stays stopped.
     Halted,

@@ -29,7 +29,7 @@ pub enum Event<'a> {
     },
     /// Everything the peer owed at the takeover has arrived.
     CaughtUp,
-    /// The peer has made these own records durable, at this moment of the monotonic clock.
+    /// The peer has made these own records durable (S1504).
     Acknowledged {
         /// The records, in stamp order.
         records: &'a [Record],
@@ -93,9 +93,10 @@ pub struct Status {
     pub reflected: Stamp,
     /// Durable own records that the peer has not acknowledged.
     pub backlog_records: u64,
-    /// Their data, in bytes.
+    /// The same in bytes, a block each.
     pub backlog_bytes: u64,
-    /// When the oldest of them was written, on the monotonic clock.
+    /// When the oldest of them was written, on the monotonic clock, in nanoseconds; 0 if it was
+    /// found at the opening.
     pub oldest_written_at: Option<u64>,
     /// Blocks that the peer owes.
     pub owed_blocks: u64,

@@ -26,8 +26,6 @@
 //! comes through the traits, and [`threads`], [`storage::Directory`] and
 //! [`clock::SystemClock`] are the usual implementations of it.
 
-#![deny(unsafe_code)]
-
 mod bell;
 pub mod clock;
 pub mod device;

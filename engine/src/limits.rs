@@ -55,7 +55,10 @@ impl Geometry {
         }
     }
 
-    /// Says what is wrong with the settings, if anything is.
+    /// Whether a device can be made like this.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming what is wrong, its value and its range.
     pub fn check(&self) -> Result<()> {
         let wrong = |what: String| Err(Error::new(Kind::Config, what));
         let size = self.block_size;
@@ -153,40 +156,74 @@ pub const VOLUMES_MAX: usize = 65_536;
 /// Most segments in a group: the table of them is read whole at every opening (2 MiB).
 pub const SEGMENTS_MAX: u64 = 1 << 24;
 
-/// What can differ from one opening to the next. Times are in nanoseconds.
+/// What can differ from one opening to the next. Times are in nanoseconds, and any will do;
+/// [`Settings::check`] holds the others against the ranges given here.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// When a write counts as completed.
     pub durability: Durability,
-    /// R10: the own log is synced at least this often while anything is unshipped.
+    /// R10: the own log is synced at least this often while anything is unshipped; with 0,
+    /// whenever there is anything to sync.
     pub commit_interval_ns: u64,
-    /// R7: how long a read waits for the peer.
+    /// R7: how long a read waits for the peer before it fails with [`Kind::Timeout`].
     pub remote_read_timeout_ns: u64,
-    /// R9: how long a write waits for a place before it fails with `JournalFull`.
+    /// R9: how long a write waits for a place before it fails with [`Kind::JournalFull`].
     pub admit_timeout_ns: u64,
-    /// How long a takeover waits for the peer.
+    /// How long a takeover waits for the peer before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
-    /// R17: most bytes of one write-zeroes or discard.
+    /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
+    /// the largest request counts as that ([`crate::Device::limits`]).
     pub zero_bytes_max: u64,
     /// Most data bytes in one shipped frame: large enough to fill a line, small enough that a
-    /// control frame does not wait long behind one that has begun to leave.
+    /// control frame does not wait long behind one that has begun to leave. At least 1; one block
+    /// always goes.
     pub ship_bytes_max: u64,
-    /// Most bytes handed to the link and not yet gone: what is not on the line stays in R, where
-    /// it is counted as backlog.
+    /// Most bytes handed to the link and not yet gone when a frame is added: what is not on the
+    /// line stays in R, where it is counted as backlog. Any; with 0 one frame is under way at a
+    /// time.
     pub link_queue_bytes_max: u64,
-    /// Most records reflected in one step: they go to N sorted by address, newest only.
+    /// Most records reflected in one step: they go to N sorted by address, newest only. At least 1.
     pub reflect_records_max: usize,
     /// Fewer records than [`Settings::reflect_records_max`] wait this long for more: what is
     /// written over meanwhile is never written to N, and the rest is sorted better.
     pub reflect_interval_ns: u64,
-    /// A checkpoint is due when this much has been reflected since the last.
+    /// A checkpoint is due when this many records have been reflected since the last. At least 1.
     pub checkpoint_records: u64,
     /// A checkpoint is due after this time if anything has been reflected.
     pub checkpoint_interval_ns: u64,
-    /// Unlogged bytes at which the background commits before the interval is over.
+    /// Unlogged bytes at which the background commits before the interval is over. At least 1.
     pub commit_bytes: u64,
-    /// Most records of one batch of a log; never more than [`Geometry::batch_rows`].
+    /// Most records of one batch of a log. At least 1; more than [`Geometry::batch_rows`] counts as
+    /// that.
     pub batch_records_max: usize,
+}
+
+impl Settings {
+    /// Whether a device can be opened with them.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming the field, its value and its range.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |field, found: u64, range| {
+            let what = format!("setting {field} is {found}; it must be {range}");
+            Err(Error::new(Kind::Config, what))
+        };
+        let zero_bytes_max = self.zero_bytes_max;
+        if zero_bytes_max == 0 || !zero_bytes_max.is_multiple_of(SECTOR) {
+            return wrong("zero_bytes_max", zero_bytes_max, "a multiple of 512, and not 0");
+        }
+        let counts = [
+            ("ship_bytes_max", self.ship_bytes_max),
+            ("reflect_records_max", self.reflect_records_max as u64),
+            ("checkpoint_records", self.checkpoint_records),
+            ("commit_bytes", self.commit_bytes),
+            ("batch_records_max", self.batch_records_max as u64),
+        ];
+        match counts.into_iter().find(|(_, count)| *count == 0) {
+            Some((field, _)) => wrong(field, 0, "at least 1"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -215,7 +252,7 @@ impl Default for Settings {
 pub struct Limits {
     /// Bytes of a block: the unit of atomicity.
     pub block_size: u32,
-    /// Offsets and lengths are multiples of this.
+    /// Offsets and lengths, in bytes, are multiples of this.
     pub alignment: u64,
     /// Most bytes of one read or write.
     pub request_bytes_max: u64,

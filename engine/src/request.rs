@@ -43,7 +43,7 @@ pub struct Request<'a> {
     /// Force unit access: complete only once durable.
     pub fua: bool,
     /// When the host created or sent the request, in nanoseconds since 1970, by its clock (R1).
-    /// Without one, the time of receipt counts.
+    /// Without one, or above [`Stamp::HOST_TIME_MAX`], the time of receipt counts.
     pub host_time: Option<u64>,
 }
 
@@ -63,7 +63,8 @@ impl<'a> Request<'a> {
         Request { volume: 0, offset: 0, op: Op::Flush, fua: false, host_time: None }
     }
 
-    /// The same with the host's time.
+    /// The same with the host's time, in nanoseconds since 1970; one above
+    /// [`Stamp::HOST_TIME_MAX`] (2^62) is ignored (R1).
     pub fn at(mut self, host_time: u64) -> Self {
         self.host_time = Some(host_time);
         self
@@ -74,12 +75,13 @@ impl<'a> Request<'a> {
 #[derive(Debug, Default)]
 pub struct Completion {
     /// The stamp of a write's first record; a write-zeroes or discard has the last of its parts'.
+    /// `None` if nothing was written.
     pub stamp: Option<Stamp>,
     /// The buffer of a read, filled.
     pub buffer: Option<Vec<u8>>,
     /// How many blocks came from the other device.
     pub remote_blocks: u32,
-    /// Nanoseconds that the request waited for a place in the journal.
+    /// Nanoseconds that the request waited for a place in the journal (R9).
     pub waited_ns: u64,
 }
 
@@ -130,12 +132,14 @@ impl Session {
         &self.device
     }
 
-    /// Begins a request.
+    /// Begins a request: a read (S1000), a write (S1600) or a flush. Waits for nothing
+    /// but the storage.
     ///
     /// # Errors
-    /// At once: [`Kind::Invalid`] (beyond the volume, unaligned, no such volume),
+    /// At once: [`Kind::Invalid`] (beyond the volume, unaligned, no such volume; R17),
     /// [`Kind::TooLarge`] (see [`Device::limits`]). From the ticket: [`Kind::Fenced`],
-    /// [`Kind::JournalFull`], [`Kind::Timeout`], [`Kind::Halted`], [`Kind::Damaged`],
+    /// [`Kind::NotReady`] and [`Kind::NotProven`] once its tenure is over (R14),
+    /// [`Kind::JournalFull`] (R9), [`Kind::Timeout`] (R7), [`Kind::Halted`], [`Kind::Damaged`],
     /// [`Kind::Storage`].
     pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
         let device = &self.device;
@@ -249,6 +253,7 @@ impl Session {
     }
 
     /// Writes, waiting for completion; not durable before a flush unless the device is strict.
+    /// Returns the stamp of the first record (R16), [`Stamp::ZERO`] for an empty write.
     ///
     /// # Errors
     /// As [`Session::submit`].
@@ -296,7 +301,10 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
-    /// The outcome, once, when there is one. Never waits.
+    /// The outcome (S1010, S1607), once, when there is one. Never waits.
+    ///
+    /// # Errors
+    /// As [`Session::submit`] says of tickets.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
         self.advance();
         if let State::Round(round) = self.state {
@@ -307,10 +315,10 @@ impl Ticket {
         self.take()
     }
 
-    /// Waits for the outcome, leading a commit if that is what it takes.
+    /// Waits for the outcome (S1010, S1607), leading a commit if that is what it takes.
     ///
     /// # Errors
-    /// As [`Session::submit`].
+    /// As [`Session::submit`] says of tickets.
     pub fn wait(mut self) -> Result<Completion> {
         loop {
             let heard = self.device.heard();

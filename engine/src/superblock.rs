@@ -29,6 +29,10 @@ pub(crate) struct SuperblockFile {
 
 /// Writes the files of a new device: logs, then the superblock that makes it one. The active one
 /// of a new pair begins unfenced in epoch 1; the other is fenced.
+///
+/// # Errors
+/// [`Kind::Config`] for an impossible geometry, with nothing written; [`Kind::Storage`] if the
+/// storage refuses, also because there is a device.
 pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Result<()> {
     geometry.check()?;
     let log = LogState {
@@ -93,6 +97,10 @@ fn write_copies(storage: &dyn Storage, superblock: &Superblock) -> std::io::Resu
 }
 
 /// Both copies, each as it is or with what is wrong with it.
+///
+/// # Errors
+/// [`Kind::Damaged`] if there is no superblock or it is too short, [`Kind::Storage`] if the storage
+/// fails.
 pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>; 2]> {
     let failed = |e| Error::storage(format!("reading {FILE}"), e);
     let length = storage.length(FILE).map_err(failed)?.ok_or_else(|| {
@@ -129,7 +137,8 @@ fn are_blank(storage: &dyn Storage) -> Result<bool> {
 /// The superblock that counts: of two valid copies the one of the higher generation.
 ///
 /// # Errors
-/// [`Kind::Damaged`] if neither copy is valid, or the one that counts says what no device's can.
+/// [`Kind::Damaged`] if neither copy is valid, or the one that counts says what no device's can;
+/// as [`read_copies`].
 pub fn load(storage: &dyn Storage) -> Result<Superblock> {
     load_with_bad_copy(storage).map(|(superblock, _)| superblock)
 }

@@ -41,6 +41,9 @@ pub struct Hlog {
 
 impl Hlog {
     /// Begins a log at `path`, in place of what was there.
+    ///
+    /// # Errors
+    /// Those of the file, or of a thread that the system refuses.
     pub fn create(path: &Path) -> io::Result<Hlog> {
         let file = BufWriter::new(File::create(path)?);
         let (sender, receiver) = channel();
@@ -56,7 +59,10 @@ impl Hlog {
         let _ = self.sender.send(interval);
     }
 
-    /// Ends the log; what went wrong while it was written, if anything did.
+    /// Ends the log.
+    ///
+    /// # Errors
+    /// What went wrong while it was written: the log ends there.
     pub fn finish(self) -> io::Result<()> {
         drop(self.sender);
         self.writer.join().unwrap_or_else(|_| Err(io::Error::other("its writer panicked")))

@@ -220,7 +220,10 @@ pub struct DeviceAtRest {
     pub digest: String,
 }
 
-/// Writes the document to `path`.
+/// Writes the document to `path`, in place of what was there.
+///
+/// # Errors
+/// Those of the file.
 pub fn write(document: &Document, path: &Path) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     serde_json::to_writer_pretty(&mut file, document)?;

@@ -251,6 +251,10 @@ impl History {
 
 impl Shown {
     /// Reads the volumes of a device at rest.
+    ///
+    /// # Errors
+    /// As [`afterimage::superblock::load`]; [`afterimage::error::Kind::Storage`] if a volume cannot
+    /// be read.
     pub fn read(storage: &dyn Storage, history: &History) -> Result<Shown> {
         let superblock = afterimage::superblock::load(storage)?;
         let mut shown = Shown::default();

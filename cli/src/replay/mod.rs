@@ -46,7 +46,12 @@ use crate::trace::{self, Input, Options, Trace};
 /// The hosts' time when a trace that does not know its own begins: 2020-01-01.
 const SOME_TIME_NS: u64 = 1_577_836_800_000_000_000;
 
-/// Replays, verifies, and reports.
+/// Replays, verifies, and reports. What was checked and did not hold is [`Exit::NotHeld`], no
+/// error.
+///
+/// # Errors
+/// [`Exit::Usage`] and [`Exit::BadTrace`] before anything is written; [`Exit::Device`],
+/// [`Exit::Refused`], [`Exit::Output`].
 pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let options = Options {
         format: args.format,
@@ -159,6 +164,9 @@ fn begun(args: &ReplayArgs, run: u64) -> Event {
 /// A replay, as `args` ask for it, of `trace` on two storages without files, to the clean close of
 /// both devices, telling `listener` of everything; for tests of what lies below. What any read
 /// showed is checked; the volumes are not.
+///
+/// # Errors
+/// As [`run`], but for the output.
 pub fn rehearse(
     args: &ReplayArgs,
     trace: &Trace,

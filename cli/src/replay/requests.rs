@@ -188,13 +188,19 @@ pub struct RequestLog {
 
 impl RequestLog {
     /// Begins a log at `path`, in place of what was there.
+    ///
+    /// # Errors
+    /// Those of the file.
     pub fn create(path: &Path) -> io::Result<RequestLog> {
         let _emptied = File::create(path)?;
         let file = OpenOptions::new().append(true).open(path)?;
         Ok(RequestLog { file, failed: Mutex::default() })
     }
 
-    /// What went wrong while it was written, if anything did.
+    /// Says whether all of it was written.
+    ///
+    /// # Errors
+    /// The first failure: the log is incomplete from there on.
     pub fn finish(&self) -> io::Result<()> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
@@ -213,6 +219,9 @@ impl Listener for RequestLog {
 
 /// Reads a request log. A last line without its end was being written when the process died: it
 /// did not happen.
+///
+/// # Errors
+/// The line that is no event, by number; a log that does not begin as one.
 pub fn parse(text: &str) -> Result<Vec<Event>, String> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let lines = (1..).zip(whole.split('\n')).filter(|(_, line)| !line.is_empty());

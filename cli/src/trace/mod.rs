@@ -51,6 +51,10 @@ use collect::Collector;
 use input::{Source, each_line};
 
 /// Reads the files of one trace, merged.
+///
+/// # Errors
+/// No file at all; a file that cannot be opened or read, is of no known format or of another than the first, or
+/// holds a row that cannot be understood: by name, with the place.
 pub fn read(inputs: &[Input], options: &Options) -> Result<Trace, TraceError> {
     let mut reading = Reading::new(options);
     for input in inputs {
@@ -70,6 +74,9 @@ pub fn read(inputs: &[Input], options: &Options) -> Result<Trace, TraceError> {
 }
 
 /// Reads a trace that is one file and in memory; `name` stands for the file's name.
+///
+/// # Errors
+/// As [`read`].
 pub fn read_bytes(name: &str, bytes: &[u8], options: &Options) -> Result<Trace, TraceError> {
     let mut reading = Reading::new(options);
     reading.file(name, Box::new(bytes))?;

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, Hello};
+use crate::format::superblock::VolumeSpec;
 use crate::journal::lock;
 use crate::link::{Lane, Link};
 use crate::sync::Ordering;
@@ -129,10 +130,14 @@ impl Device {
             return differ("block size", here, there);
         }
         if hello.volumes != mine.volumes {
-            let differing = mine.volumes.iter().find(|v| !hello.volumes.contains(v));
-            let (here, there) = (mine.volumes.len(), hello.volumes.len());
-            let first = differing.map_or(String::new(), |v| format!(", first {v:?}"));
-            return differ("the table of volumes", format!("{here}{first}"), there.to_string());
+            let (here, there) = (&mine.volumes, &hello.volumes);
+            let same = here.iter().zip(there).take_while(|(here, there)| here == there).count();
+            let show = |volumes: &[VolumeSpec]| match volumes.get(same) {
+                Some(VolumeSpec { id, bytes }) => format!("volume {id} of {bytes} bytes"),
+                None => "missing".into(),
+            };
+            let what = format!("entry {same} of the table of volumes");
+            return differ(&what, show(here), show(there));
         }
         Ok(())
     }

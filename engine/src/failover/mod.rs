@@ -141,7 +141,9 @@ impl Device {
         }
     }
 
-    /// Takes one frame that has arrived in the control lane; returns whether there was one.
+    /// Takes one frame that has arrived in the control lane (R10): a hello, a takeover request
+    /// (S804), a prototype (S806), a remote read (S1004) or its answer (S1007), an acknowledgement
+    /// (S1504). Returns whether there was one.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,

@@ -23,7 +23,7 @@ pub struct Takeover {
     pub owed_blocks: u64,
     /// When it was asked for, on this device's monotonic clock, in nanoseconds.
     pub requested_at: u64,
-    /// When the device was ready to serve.
+    /// When the device was ready to serve (S808), on the same clock, in nanoseconds.
     pub ready_at: u64,
 }
 
@@ -78,7 +78,12 @@ impl Device {
         }
     }
 
-    /// The outcome of the takeover asked for, once, when there is one.
+    /// The outcome of the takeover asked for (S808), once, when there is one. Never waits.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`] if the peer has not answered within
+    /// [`crate::limits::Settings::takeover_timeout_ns`], which closes the request;
+    /// [`Kind::NotReady`] if the peer's own request won (R5); [`Kind::Halted`], every time.
     pub fn poll_takeover(&self) -> Option<Result<Takeover>> {
         if let Err(halted) = self.check_halted() {
             return Some(Err(halted));
@@ -96,7 +101,8 @@ impl Device {
         failover.outcome.take()
     }
 
-    /// Takes the host over, waiting until this device serves. Background steps must be running.
+    /// Takes the host over (S801–S808, R5), waiting until this device serves. Background steps must
+    /// be running.
     ///
     /// # Errors
     /// As [`Device::begin_takeover`]; [`Kind::Timeout`] if the peer does not answer,

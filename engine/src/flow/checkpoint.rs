@@ -11,7 +11,7 @@ use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
 
 impl Device {
-    /// Makes a checkpoint if one is due: enough was reflected, or enough time has passed, or a
+    /// Makes a checkpoint if one is due (R9): enough was reflected, or enough time has passed, or a
     /// journal is getting full. Returns whether it did.
     ///
     /// # Errors
@@ -51,7 +51,8 @@ impl Device {
         }
     }
 
-    /// Makes a checkpoint now.
+    /// Makes a checkpoint now (S1506, R9): everything reflected becomes durable in the normal
+    /// volumes, and the places of the records that nobody needs any more are freed.
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.

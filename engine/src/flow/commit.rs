@@ -18,8 +18,9 @@ impl Device {
         Ok(())
     }
 
-    /// Commits what is published, now, unless somebody else is doing so; returns whether it did,
-    /// also if there was nothing to commit: a loop asks [`Device::step_commit_due`].
+    /// Commits what is published, now (S1605; R2, R10), unless somebody else is doing so; returns
+    /// whether it did, also if there was nothing to commit: a loop asks
+    /// [`Device::step_commit_due`].
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the log fails: the device has stopped.
@@ -31,7 +32,7 @@ impl Device {
         Ok(committed)
     }
 
-    /// Commits if it is due (R10): the interval is over, much is waiting, or somebody waits.
+    /// Commits if it is due (S1605, R10): the interval is over, much is waiting, or somebody waits.
     /// Returns whether it did.
     ///
     /// # Errors
@@ -59,7 +60,8 @@ impl Device {
         }
     }
 
-    /// How many own records the peer still lacks, everything published included.
+    /// Enters own records that are durable into L and R (S1604, S1606); returns how many R then
+    /// holds.
     pub fn step_sequence(&self) -> u64 {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);

@@ -19,7 +19,8 @@ use crate::weaken::{Clause, holds};
 const RECEIVE_BYTES_MAX: usize = 4 << 20;
 
 impl Device {
-    /// Takes what has arrived in the data lane; returns how many new records that were.
+    /// Takes what has arrived in the data lane (S1501–S1503, R6); returns how many new records
+    /// that were.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the log fails. What the peer must not send ends the connection, not

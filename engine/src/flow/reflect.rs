@@ -24,7 +24,8 @@ enum Log {
 const RUN_BYTES_MAX: usize = 256 << 10;
 
 impl Device {
-    /// Reflects up to [`crate::limits::Settings::reflect_records_max`] records; returns how many.
+    /// Reflects up to [`crate::limits::Settings::reflect_records_max`] records, the oldest of L
+    /// (S1502, R8); returns how many.
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if a record cannot be read or a volume not be written.
@@ -32,8 +33,8 @@ impl Device {
         self.step_reflect_some(self.settings.reflect_records_max)
     }
 
-    /// Reflects if it is due: enough records wait, or they have waited long enough, or they hold
-    /// much of a journal. Returns how many it reflected.
+    /// Reflects if it is due (S1502, R8): enough records wait, or they have waited long enough, or
+    /// they hold much of a journal. Returns how many it reflected.
     ///
     /// # Errors
     /// As [`Device::step_reflect`].
@@ -53,7 +54,7 @@ impl Device {
         self.step_reflect()
     }
 
-    /// As [`Device::step_reflect`], at most `most` records.
+    /// As [`Device::step_reflect`] (S1502, R8), at most `most` records.
     ///
     /// # Errors
     /// As [`Device::step_reflect`].

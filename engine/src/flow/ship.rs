@@ -23,7 +23,7 @@ struct Batch {
 }
 
 impl Device {
-    /// Ships one batch if there is one to ship; returns how many records it had.
+    /// Ships one batch if there is one to ship (S1500, R10); returns how many records it had.
     ///
     /// # Errors
     /// [`Kind::Halted`] if a record cannot be read.

@@ -126,7 +126,10 @@ impl Header {
         page.starts_with(&MAGIC)
     }
 
-    /// Reads a header, or says which field is wrong and how. `None`: no batch has ever begun here.
+    /// Reads a header. `None`: no batch has ever begun here.
+    ///
+    /// # Errors
+    /// Which field is wrong and how; a page of another size, a wrong checksum, another version.
     pub fn decode(page: &[u8], block_size: u64) -> Result<Option<Header>, String> {
         let Ok(bytes) = HeaderBytes::read_from_bytes(page) else {
             return Err(format!("a header is {PAGE} bytes, found {}", page.len()));

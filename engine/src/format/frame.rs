@@ -387,7 +387,10 @@ impl Frame<'_> {
         b
     }
 
-    /// Reads a frame and the session it travels in. Never panics; what is wrong is said.
+    /// Reads a frame and the session it travels in. Never panics.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`] if the bytes are no frame of this version (R10), saying what was found.
     pub fn decode(bytes: &[u8]) -> Result<(u64, Frame<'_>)> {
         let Ok((header, rest)) = HeaderBytes::read_from_prefix(bytes) else {
             return Err(broken(format!("a frame of {} bytes is no frame", bytes.len())));

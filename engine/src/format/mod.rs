@@ -123,7 +123,10 @@ impl From<&Row> for RowBytes {
 }
 
 impl RowBytes {
-    /// The row, or which field is wrong and how.
+    /// The row.
+    ///
+    /// # Errors
+    /// Which field is wrong and how: content, epoch, or index.
     pub fn decode(&self) -> Result<Row, String> {
         let has_data = match self.content {
             1 => true,

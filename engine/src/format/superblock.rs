@@ -227,8 +227,11 @@ impl Superblock {
         zerocopy::transmute!(bytes)
     }
 
-    /// Whether one device can be in this state; if not, which field is impossible, and why. What
-    /// concerns the geometry alone is checked where a geometry is.
+    /// Whether one device can be in this state. What concerns the geometry alone is checked where a
+    /// geometry is.
+    ///
+    /// # Errors
+    /// Which field is impossible, and why.
     pub fn check(&self) -> Result<(), String> {
         if self.generation == 0 {
             return Err("generation is 0, which no update writes".into());
@@ -265,8 +268,10 @@ impl Superblock {
         Ok(())
     }
 
-    /// Reads one copy; `volumes` is all that stands behind [`VOLUMES_OFFSET`]. Says which field
-    /// is wrong and how.
+    /// Reads one copy; `volumes` is all that stands behind [`VOLUMES_OFFSET`].
+    ///
+    /// # Errors
+    /// Which field is wrong and how; a page of another size, a wrong checksum, another version.
     pub fn decode(page: &[u8], volumes: &[u8]) -> Result<Superblock, String> {
         let Ok(bytes) = SuperblockBytes::read_from_bytes(page) else {
             return Err(format!("a superblock is {COPY_BYTES} bytes, found {}", page.len()));

@@ -110,9 +110,12 @@ pub fn dead_upto(superblock: &Superblock, log: Log) -> Stamp {
     }
 }
 
-/// Reads the log that `superblock`, which has been checked, describes. `progress` is called with
-/// numbers of bytes that need not be looked at any more. Whatever is wrong is in the result; only
-/// a failing storage is an error.
+/// Reads the log that `superblock`, which has been checked, describes (R13). `progress` is called
+/// with numbers of bytes that need not be looked at any more. Whatever is wrong with the log is in
+/// the result.
+///
+/// # Errors
+/// The storage's, where it fails to read.
 pub fn scan(
     storage: &dyn Storage,
     superblock: &Superblock,

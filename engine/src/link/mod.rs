@@ -19,12 +19,17 @@ pub enum Lane {
 
 /// One end of a link. Frames arrive whole, once and in order per lane, or the link is down.
 pub trait Link: Send + Sync {
-    /// Takes `frame` for delivery; it does not wait for the line. An error says that the link is
-    /// down: [`crate::error::Kind::NoPeer`].
+    /// Takes `frame` for delivery; it does not wait for the line.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::NoPeer`] says that the link is down.
     fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()>;
 
-    /// The next frame that has arrived, if any; never waits. An error says that the link is down
-    /// and everything that arrived was handed over.
+    /// The next frame that has arrived, if any; never waits.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::NoPeer`] says that the link is down and everything that arrived was
+    /// handed over.
     fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>>;
 
     /// Bytes of data-lane frames taken for delivery that have not yet left this end, so that a

@@ -169,7 +169,10 @@ impl Selection {
         Selection(ranges)
     }
 
-    /// As `3,17,40-44`; a description of what is wrong with it.
+    /// Reads it as `3,17,40-44`.
+    ///
+    /// # Errors
+    /// The word that is no number, or does not follow what comes before it.
     pub fn parse(words: &str) -> Result<Selection, String> {
         let number = |word: &str| word.trim().parse().map_err(|e| format!("'{word}': {e}"));
         let mut ranges: Vec<Range<u64>> = Vec::new();

@@ -268,7 +268,7 @@ impl Process {
         let file = &mut state.files[at];
         let (offset, mut bytes) = (offset as usize, bytes);
         if offset + bytes.len() > file.volatile.len() {
-            return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("{name} is shorter")));
+            return Err(io::Error::new(ErrorKind::InvalidInput, format!("{name} is shorter")));
         }
         let device = NAMES[self.disk.side];
         let length = bytes.len();

@@ -65,6 +65,10 @@ impl Directory {
     /// Makes the directory, which must not hold a device yet, and locks it.
     ///
     /// An existing directory without a device's files in it will do.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if it holds a device's files, [`io::ErrorKind::WouldBlock`]
+    /// if it is open elsewhere; the operating system's.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Directory> {
         let path = path.into();
         make_directory(&path)?;
@@ -76,8 +80,11 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Opens and locks an existing directory. [`io::ErrorKind::WouldBlock`] says that it is open
-    /// elsewhere.
+    /// Opens and locks an existing directory.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if it is open elsewhere, [`io::ErrorKind::NotFound`] if there
+    /// is none; the operating system's.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Directory> {
         Directory::locked(path.into())
     }
@@ -85,6 +92,9 @@ impl Directory {
     /// Opens an existing directory for looking only: without the lock, also while it is open
     /// elsewhere, in whatever state it is. Every change is refused with
     /// [`io::ErrorKind::PermissionDenied`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if there is none; the operating system's.
     pub fn open_read_only(path: impl Into<PathBuf>) -> io::Result<Directory> {
         let path = path.into();
         fs::read_dir(&path)?;

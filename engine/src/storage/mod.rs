@@ -58,29 +58,52 @@ pub enum Fill {
 /// One device's files. See the module for what every method promises.
 pub trait Storage: Send + Sync {
     /// Creates `file` of `length` bytes, reading as zeros, durable when this returns.
-    /// It is an error if it exists.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if it exists; the medium's, after which it does not exist.
     fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()>;
 
     /// The length of `file` in bytes; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// The medium's.
     fn length(&self, file: FileName) -> io::Result<Option<u64>>;
 
-    /// Fills `buf` from `offset`. Past the end is an error ([`io::ErrorKind::UnexpectedEof`]),
-    /// and so is a file that does not exist ([`io::ErrorKind::NotFound`]).
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] past the end, [`io::ErrorKind::NotFound`] if the file does
+    /// not exist; the medium's.
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
     /// Writes all of `bufs`, one after the other, at `offset`. Never extends a file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] past the end, [`io::ErrorKind::NotFound`]; the medium's.
     fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()>;
 
     /// Makes `length` bytes at `offset` read as zeros, giving back their space where it can.
+    ///
+    /// # Errors
+    /// As [`Storage::write`].
     fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()>;
 
     /// Makes every write to `file` that returned before this call durable.
+    ///
+    /// # Errors
+    /// The medium's: what is durable is unknown then, and stays so.
     fn sync(&self, file: FileName) -> io::Result<()>;
 
     /// Every file there is, in no order.
+    ///
+    /// # Errors
+    /// The medium's.
     fn files(&self) -> io::Result<Vec<FileName>>;
 
     /// The first range at or after `offset` that may hold anything but zeros; `None` at the end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the file does not exist; the medium's.
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>>;
 }
 

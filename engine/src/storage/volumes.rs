@@ -57,7 +57,10 @@ impl Volumes {
         (FileName::Segment { volume: block.volume, index }, byte % self.segment_bytes)
     }
 
-    /// Reads one block.
+    /// Reads one block (S1009); `buf` is a block long.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
     pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.segments.is_present(file) {
@@ -74,7 +77,12 @@ impl Volumes {
         self.segment_bytes - self.at(block).1
     }
 
-    /// Writes a run of blocks from `block` on; not durable before [`Volumes::sync`].
+    /// Writes a run of blocks from `block` on, within one segment; not durable before
+    /// [`Volumes::sync`].
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] in a segment beyond the volume's end, [`Kind::Storage`] if the storage
+    /// fails: any part of the run may have been written then.
     pub fn write(&self, block: Block, bufs: &[IoSlice<'_>]) -> Result<()> {
         let (file, offset) = self.at(block);
         self.segments.ensure(file)?;
@@ -85,7 +93,11 @@ impl Volumes {
             .map_err(|e| Error::storage(format!("writing block {block} at {offset} of {file}"), e))
     }
 
-    /// Makes `count` blocks from `block` on read as zeros.
+    /// Makes `count` blocks from `block` on, within one segment, read as zeros; not durable before
+    /// [`Volumes::sync`].
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails: any part of the run may read as zeros then.
     pub fn zero(&self, block: Block, count: u64) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.segments.is_present(file) {
@@ -99,6 +111,10 @@ impl Volumes {
     }
 
     /// Makes everything written so far durable; returns how many segments that concerned.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails. What is durable is unknown then, and a further call
+    /// says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
         let dirty = std::mem::take(&mut *crate::journal::lock(&self.dirty));
         let count = dirty.len();

@@ -60,8 +60,11 @@ pub struct Debt {
 }
 
 impl Debt {
-    /// Takes the next piece of a prototype of at most `total` entries. Says what is wrong if it names a
-    /// block twice or is not in falling order.
+    /// Takes the next piece of a prototype of at most `total` entries (S807).
+    ///
+    /// # Errors
+    /// The entry that names a block twice or is not in falling order. What came before it has been
+    /// taken: the prototype is of no use any more.
     pub fn extend(&mut self, piece: &[(Block, Stamp)], total: usize) -> Result<(), String> {
         if self.stamps.is_empty() {
             // Grown in one go, but not on the word of a peer that has sent little of it.

@@ -71,6 +71,9 @@ impl Oracle {
     }
 
     /// Compares one sector of a volume at rest with the image; whether it shows a write.
+    ///
+    /// # Errors
+    /// What the sector shows that it must not.
     pub fn at_rest(&self, volume: u32, sector: u64, bytes: &[u8]) -> Result<bool, Finding> {
         let expected = self.image.get(volume, sector);
         let shows = |number| Err(Finding::WrongAtRest { volume, sector, expected, number });
