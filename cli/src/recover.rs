@@ -55,7 +55,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         });
         bar.finish_and_clear();
         together.map_err(|e| Failure::device("bringing the two together", &e))?;
-        shown(writeln!(out, "both hold the same now"))?;
+        shown(writeln!(out, "neither owes the other anything now"))?;
     }
     for (path, device) in &devices {
         let closed = device.close();

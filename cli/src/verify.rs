@@ -15,7 +15,7 @@ use crate::output;
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{Superblock, VolumeSpec};
-use afterimage::storage::{Directory, Storage};
+use afterimage::storage::{Directory, Storage, segments};
 use afterimage::superblock;
 use afterimage::unit::Stamp;
 use contents::Compared;
@@ -78,7 +78,7 @@ struct Side {
     unreceived: u64,
     /// Its peer owed it newer records than it has received, when it was last active.
     behind: bool,
-    /// What is wrong with its logs, if anything: the counts are then too low.
+    /// What is wrong with its logs and segments, if anything: the counts are then too low.
     findings: Vec<String>,
     #[serde(skip)]
     tables: Option<Tables>,
@@ -117,7 +117,8 @@ pub fn compare(args: &Args) -> Result<Report> {
     check_alike(&superblocks, paths)?;
     let compared =
         contents::volumes([&directories[0], &directories[1]], &superblocks, paths, args.ranges)?;
-    let mut devices = [0, 1].map(|k| Side::new(&directories[k], &superblocks[k], paths[k]));
+    let side = |k: usize| Side::new(&directories[k], &superblocks[k], paths[k]);
+    let mut devices = [side(0)?, side(1)?];
     let received = [0, 1].map(|k| devices[k].tables.as_ref().map_or(Stamp::ZERO, |t| t.hi));
     for (k, device) in devices.iter_mut().enumerate() {
         let own = device.tables.take().map(|t| t.remote).unwrap_or_default();
@@ -166,7 +167,8 @@ fn check_alike([first, second]: &[Superblock; 2], paths: [&Path; 2]) -> Result<(
 }
 
 impl Side {
-    fn new(storage: &dyn Storage, superblock: &Superblock, path: &Path) -> Side {
+    fn new(storage: &dyn Storage, superblock: &Superblock, path: &Path) -> Result<Side> {
+        let missing = segments::check(storage, superblock)?;
         let own = logs::read(storage, superblock, Log::Own);
         let recv = logs::read(storage, superblock, Log::Recv);
         let tables = Tables::new(superblock, &own, &recv);
@@ -174,7 +176,8 @@ impl Side {
             Some(file) => format!("{file} {}", f.what),
             None => f.what.clone(),
         });
-        Side {
+        let missing = missing.into_iter().map(|(file, what)| format!("{file} {what}"));
+        Ok(Side {
             directory: path.display().to_string(),
             device: superblock.device,
             clean: superblock.clean,
@@ -183,9 +186,9 @@ impl Side {
             unreflected: tables.local.len() as u64,
             unreceived: 0,
             behind: tables.hi < superblock.need,
-            findings: findings.collect(),
+            findings: missing.chain(findings).collect(),
             tables: Some(tables),
-        }
+        })
     }
 
     fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {

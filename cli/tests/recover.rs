@@ -74,7 +74,7 @@ fn a_pair_that_was_killed_is_brought_together() {
         "recv.log: 2 live records",
         "the host belongs at the other device",
         "records were missing",
-        "both hold the same now",
+        "neither owes the other anything now",
         "b: closed cleanly",
     ] {
         assert!(said.contains(part), "no '{part}' in {said}");

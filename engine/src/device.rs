@@ -127,12 +127,7 @@ impl Device {
         let superblock = file.get().clone();
         let geometry = Geometry::of(&superblock);
         let opened = file.next_generation()?;
-        let volumes = Volumes::open(
-            storage.clone(),
-            &geometry.volumes,
-            geometry.block_size,
-            geometry.segment_bytes,
-        )?;
+        let volumes = Volumes::open(storage.clone(), &superblock)?;
         let logs = Logs::read(&*storage, &superblock, progress)?;
         let most = settings.batch_records_max;
         let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::{ROWS_MAX, batch_bytes};
+use crate::format::segments;
 use crate::format::superblock::{Superblock, VolumeSpec};
 use crate::unit::SECTOR;
 use std::collections::HashSet;
@@ -18,7 +19,8 @@ pub enum Durability {
     #[default]
     VolatileCache,
     /// Like [`Durability::VolatileCache`], and flushes do not reach the disk either: for tests and
-    /// measurements of everything but the disk.
+    /// measurements of everything but the disk. Logs are synced only as often as
+    /// [`Geometry::unsynced_bytes_max`] asks.
     Never,
 }
 
@@ -104,6 +106,14 @@ impl Geometry {
                 ));
             }
         }
+        let segments = segments::count(&self.volumes, self.segment_bytes);
+        if segments > SEGMENTS_MAX {
+            let size = self.segment_bytes;
+            return wrong(format!(
+                "the volumes have {segments} segments of {size} bytes, {SEGMENTS_MAX} at most: \
+                 take larger ones"
+            ));
+        }
         Ok(())
     }
 
@@ -126,6 +136,13 @@ impl Geometry {
     /// Bytes of a log that are never promised: the end of the ring where a batch did not fit.
     pub fn log_slack(&self) -> u64 {
         self.batch_bytes_max()
+    }
+
+    /// Most bytes of a log that are written and not synced, whatever the [`Durability`]: what is
+    /// written behind them first syncs them. After a crash a record's loss is told from a torn tail
+    /// by what was written after its sync, and nothing is looked for further away than this says.
+    pub fn unsynced_bytes_max(&self) -> u64 {
+        (self.journal_bytes / 8).min(16 * MIB).max(self.batch_bytes_max())
     }
 
     /// Places in a journal's queue: no record takes less of the log than a block, or a page's
@@ -152,6 +169,9 @@ pub const VOLUMES_MAX: usize = 65_536;
 /// How far a tenure that the peer names may lie ahead of the next one here: further than any number
 /// of unanswered requests, not so far that one garbled frame uses up all numbers.
 pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
+
+/// Most segments in a group: the table of them is read whole at every opening (2 MiB).
+pub const SEGMENTS_MAX: u64 = 1 << 24;
 
 /// What can differ from one opening to the next. Times are in nanoseconds, and any will do;
 /// [`Settings::check`] holds the others against the ranges given here.

@@ -5,13 +5,13 @@
 //! be gone on from. Opening always updates, so a damaged or older copy does not stay.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::PAGE;
 use crate::format::superblock::{
     COPY_BYTES, COPY_OFFSETS, LogState, Mode, Superblock, VOLUMES_OFFSET,
 };
+use crate::format::{PAGE, segments};
 use crate::limits::Geometry;
 use crate::storage::{FileName, Fill, Storage};
-use crate::unit::Stamp;
+use crate::unit::{SECTOR, Stamp};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -72,10 +72,16 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         created.map_err(|e| Error::storage(doing("creating", file), e))?;
     }
     let table = Superblock::encode_volumes(&geometry.volumes);
-    let length = (VOLUMES_OFFSET + table.len() as u64).next_multiple_of(PAGE);
+    let Geometry { volumes, segment_bytes, .. } = geometry;
+    let segments = segments::offset(volumes.len());
+    let length = segments::end(volumes, *segment_bytes).next_multiple_of(PAGE);
+    let mut tables = vec![0; (length - VOLUMES_OFFSET) as usize];
+    tables[..table.len()].copy_from_slice(&table);
+    let sectors = tables[(segments - VOLUMES_OFFSET) as usize..].chunks_mut(SECTOR as usize);
+    sectors.zip(0..).for_each(|(sector, k)| sector.copy_from_slice(&segments::encode(k, [])));
     let wrote = storage
         .create(FILE, length, Fill::Written)
-        .and_then(|()| storage.write(FILE, VOLUMES_OFFSET, &[IoSlice::new(&table)]))
+        .and_then(|()| storage.write(FILE, VOLUMES_OFFSET, &[IoSlice::new(&tables)]))
         .and_then(|()| storage.sync(FILE))
         .and_then(|()| write_copies(storage, &superblock));
     wrote.map_err(|e| Error::storage(doing("writing", FILE), e))

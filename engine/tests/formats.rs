@@ -12,7 +12,7 @@ mod reseal;
 use afterimage::format::batch::{Header, Identity, Log, ROWS_MAX};
 use afterimage::format::frame::{Frame, ShipBuilder, Shipped};
 use afterimage::format::superblock::{LogState, Mode, SEQUENCE_MAX, Superblock, VolumeSpec};
-use afterimage::format::{Row, VERSION, data_checksum};
+use afterimage::format::{Row, VERSION, data_checksum, segments};
 use afterimage::unit::{Block, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
@@ -41,6 +41,20 @@ fn golden_superblock() {
 #[test]
 fn golden_volumes() {
     assert_eq!(Superblock::encode_volumes(&superblock().volumes), golden("volumes"));
+}
+
+#[test]
+fn golden_segments() {
+    let made = [3968, 3977, 7935];
+    let bytes: [u8; 512] = golden("segments").try_into().expect("a sector");
+    assert_eq!(segments::encode(1, made), bytes);
+    assert_eq!(segments::decode(1, &bytes), Ok(made.to_vec()));
+    assert!(segments::decode(0, &bytes).is_err_and(|e| e.contains("sector 1")));
+    for bit in 0..4096 {
+        let mut changed = bytes;
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert!(segments::decode(1, &changed).is_err(), "bit {bit}");
+    }
 }
 
 #[test]

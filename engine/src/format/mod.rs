@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod frame;
+pub mod segments;
 pub mod superblock;
 
 use crate::unit::{Block, Stamp};

@@ -57,6 +57,7 @@ pub(crate) struct Journal {
     pub block_size: usize,
     batch_rows: usize,
     place_bytes: u64,
+    unsynced_max: u64,
 }
 
 impl Journal {
@@ -79,6 +80,7 @@ impl Journal {
             block_size: geometry.block_size as usize,
             batch_rows: geometry.batch_rows().min(batch_records_max).max(1),
             place_bytes: geometry.place_bytes(),
+            unsynced_max: geometry.unsynced_bytes_max(),
         }
     }
 
@@ -121,6 +123,10 @@ impl Journal {
     ) -> Result<u64> {
         let size = self.block_size as u64;
         let bytes = batch_bytes(blocks.len() as u64, size);
+        if tail.unsynced + bytes > self.unsynced_max && tail.unsynced > 0 {
+            self.sync_all(tail)?;
+        }
+        tail.unsynced += bytes;
         let (offset, sequence) = tail.ring.place(bytes, rows.len() as u64, last);
         let Journal { identity, opened, .. } = *self;
         let synced = tail.synced;
@@ -154,6 +160,7 @@ impl Journal {
         let synced = self.storage.sync(self.file);
         synced.map_err(|e| Error::storage(format!("syncing {}", self.file), e))?;
         tail.synced = tail.ring.next_sequence() - 1;
+        tail.unsynced = 0;
         Ok(())
     }
 
@@ -179,11 +186,14 @@ pub(crate) struct Tail {
     ring: Ring,
     /// Highest log sequence number known durable.
     synced: u64,
+    /// Bytes of the batches written since.
+    unsynced: u64,
 }
 
 impl Tail {
     fn new(state: &LogState, geometry: &Geometry, opened: u64) -> Tail {
-        Tail { ring: Ring::new(state, geometry.log_slack(), opened), synced: state.durable }
+        let ring = Ring::new(state, geometry.log_slack(), opened);
+        Tail { ring, synced: state.durable, unsynced: 0 }
     }
 
     /// Takes a batch found at opening; its records were adopted up to the position `last`.

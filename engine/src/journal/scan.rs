@@ -8,6 +8,10 @@
 //!   below the highest `synced` seen *anywhere* – the superblock, the run, and valid headers beyond
 //!   its end, which may have been written after the sync they tell of – was durable and is gone:
 //!   damage. Anything else behind the run was promised to nobody: cut, and counted.
+//! - **Near**: no more than [`Geometry::unsynced_bytes_max`] is ever written behind a batch without
+//!   a sync of it, so the first header that tells of one stands within that of it. The search goes
+//!   on for twice as far behind the last newer header there is, and no further: opening takes
+//!   as long as what is live, not as long as the log is.
 //! - **Cut for good**: a header carries the generation of the superblock at the opening that wrote
 //!   it ([`Header::opened`]), which never falls along the run. So batches that an earlier recovery
 //!   cut off do not rise again behind a new batch of the same shape.
@@ -15,6 +19,7 @@
 use crate::format::batch::{Header, Identity, Log, ROWS_MAX, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
 use crate::format::{PAGE, data_checksum};
+use crate::limits::Geometry;
 use crate::storage::{FileName, Storage};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
@@ -143,13 +148,18 @@ pub fn scan(
     let end = scan.batches.last().map_or(tail, |last| last.offset + last.bytes);
     let wrapped = scan.batches.iter().any(|batch| batch.offset < tail);
     let mut newest_end = 0;
+    let geometry = Geometry::of(superblock);
+    // A batch more each for the one that goes over the bound and for what a wrap skips.
+    let reach = 2 * (geometry.unsynced_bytes_max() + geometry.batch_bytes_max());
     // After a clean close the superblock says where the log ends, and nothing can lie behind.
     if !superblock.clean {
-        reader.beyond(&expected, Run { tail, end, wrapped }, progress, |header| {
+        reader.beyond(&expected, Run { tail, end, wrapped }, reach, progress, |header| {
             scan.synced = scan.synced.max(header.synced);
-            if header.sequence >= expected.sequence && header.opened >= expected.opened {
+            let newer = header.sequence >= expected.sequence && header.opened >= expected.opened;
+            if newer {
                 newest_end = newest_end.max(header.sequence + header.rows.len() as u64);
             }
+            newer
         })?;
     }
     if let Some(last) = scan.batches.last() {
@@ -375,11 +385,12 @@ impl Reader<'_> {
     ) -> io::Result<bool> {
         let mut next: Option<Header> = None;
         let all = Run { tail: 0, end: 0, wrapped: false };
-        self.beyond(expected, all, &mut |_| {}, |header| {
+        self.beyond(expected, all, u64::MAX, &mut |_| {}, |header| {
             let further = header.sequence > expected.sequence && header.opened >= expected.opened;
             if further && next.as_ref().is_none_or(|n| header.sequence < n.sequence) {
                 next = Some(header.clone());
             }
+            further
         })?;
         let Some(next) = next else { return Ok(false) };
         expected.sequence = next.sequence;
@@ -420,13 +431,15 @@ impl Reader<'_> {
         Ok(Ok(Found { offset, bytes, header }))
     }
 
-    /// Looks for headers of this log page by page in all that the run leaves of the file.
+    /// Looks for headers of this log page by page in what the run leaves of the file, until `reach`
+    /// bytes were without one that `found` wants to look behind.
     fn beyond(
         &self,
         expected: &Expected,
         run: Run,
+        reach: u64,
         progress: &mut dyn FnMut(u64),
-        mut found: impl FnMut(&Header),
+        mut found: impl FnMut(&Header) -> bool,
     ) -> io::Result<()> {
         let Run { tail, end, wrapped } = run;
         let regions = match wrapped {
@@ -434,16 +447,20 @@ impl Reader<'_> {
             false => [(end, self.length), (0, tail)],
         };
         let mut chunk = vec![0; CHUNK as usize];
+        let mut left = reach;
         for (mut at, until) in regions {
             let until = until.min(self.length);
-            while at + PAGE <= until {
+            while at + PAGE <= until && left > 0 {
                 let bytes = CHUNK.min((until - at) / PAGE * PAGE);
+                left = left.saturating_sub(bytes);
                 self.storage.read(self.file, at, &mut chunk[..bytes as usize])?;
                 let pages = chunk[..bytes as usize].chunks(PAGE as usize);
                 let pages = (at..).step_by(PAGE as usize).zip(pages);
                 for (offset, page) in pages.filter(|(_, page)| Header::is_likely(page)) {
                     match Header::decode(page, self.block_size) {
-                        Ok(Some(header)) if expected.is_ours(&header, offset) => found(&header),
+                        Ok(Some(header)) if expected.is_ours(&header, offset) => {
+                            left = if found(&header) { reach } else { left };
+                        }
                         _ => {}
                     }
                 }

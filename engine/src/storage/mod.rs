@@ -111,6 +111,7 @@ mod directory;
 #[allow(unsafe_code)]
 mod mapped;
 mod memory;
+pub mod segments;
 mod volumes;
 
 pub use directory::Directory;

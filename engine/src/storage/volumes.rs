@@ -1,14 +1,15 @@
 //! The normal volumes (510/610) over the files of a [`Storage`]: segments, created at the first
 //! write, zeros where nothing was written.
 
-use super::{FileName, Fill, Storage};
-use crate::error::{Error, Kind, Result};
-use crate::format::superblock::VolumeSpec;
+use super::segments::Segments;
+use super::{FileName, Storage};
+use crate::error::{Error, Result};
+use crate::format::superblock::Superblock;
 use crate::sync::{Ordering, fence};
 use crate::unit::Block;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 
 /// All normal volumes of a device.
 pub struct Volumes {
@@ -16,7 +17,7 @@ pub struct Volumes {
     block_size: u64,
     segment_bytes: u64,
     sizes: HashMap<u32, u64>,
-    present: RwLock<HashSet<FileName>>,
+    segments: Segments,
     /// Segments written since the last [`Volumes::sync`]; sorted, so that they are always synced
     /// in the same order.
     dirty: Mutex<BTreeSet<FileName>>,
@@ -26,22 +27,15 @@ impl Volumes {
     /// The volumes of an existing device.
     ///
     /// # Errors
-    /// [`Kind::Storage`] if its files cannot be listed.
-    pub fn open(
-        storage: Arc<dyn Storage>,
-        specs: &[VolumeSpec],
-        block_size: u32,
-        segment_bytes: u64,
-    ) -> Result<Volumes> {
-        let files = storage.files().map_err(|e| Error::storage("listing the device's files", e))?;
+    /// [`Kind::Damaged`](crate::error::Kind::Damaged) if a segment that was made is not there, or
+    /// not as long as it was; [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn open(storage: Arc<dyn Storage>, superblock: &Superblock) -> Result<Volumes> {
         Ok(Volumes {
+            segments: Segments::open(storage.clone(), superblock)?,
             storage,
-            block_size: block_size.into(),
-            segment_bytes,
-            sizes: specs.iter().map(|v| (v.id, v.bytes)).collect(),
-            present: RwLock::new(
-                files.into_iter().filter(|f| matches!(f, FileName::Segment { .. })).collect(),
-            ),
+            block_size: superblock.block_size.into(),
+            segment_bytes: superblock.segment_bytes,
+            sizes: superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect(),
             dirty: Mutex::default(),
         })
     }
@@ -63,17 +57,13 @@ impl Volumes {
         (FileName::Segment { volume: block.volume, index }, byte % self.segment_bytes)
     }
 
-    fn is_present(&self, file: FileName) -> bool {
-        self.present.read().unwrap_or_else(PoisonError::into_inner).contains(&file)
-    }
-
     /// Reads one block (S1009); `buf` is a block long.
     ///
     /// # Errors
     /// [`Kind::Storage`] if the storage fails.
     pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
         let (file, offset) = self.at(block);
-        if !self.is_present(file) {
+        if !self.segments.is_present(file) {
             buf.fill(0);
             return Ok(());
         }
@@ -95,7 +85,7 @@ impl Volumes {
     /// fails: any part of the run may have been written then.
     pub fn write(&self, block: Block, bufs: &[IoSlice<'_>]) -> Result<()> {
         let (file, offset) = self.at(block);
-        self.ensure(file)?;
+        self.segments.ensure(file)?;
         publish_first();
         let written = self.storage.write(file, offset, bufs);
         self.touch(file);
@@ -110,7 +100,7 @@ impl Volumes {
     /// [`Kind::Storage`] if the storage fails: any part of the run may read as zeros then.
     pub fn zero(&self, block: Block, count: u64) -> Result<()> {
         let (file, offset) = self.at(block);
-        if !self.is_present(file) {
+        if !self.segments.is_present(file) {
             return Ok(());
         }
         publish_first();
@@ -132,33 +122,13 @@ impl Volumes {
             let synced = self.storage.sync(file);
             synced.map_err(|e| Error::storage(format!("syncing {file}"), e))?;
         }
+        self.segments.list()?;
         Ok(count)
     }
 
     /// After the write: a sync in between would clear the mark and not have seen it.
     fn touch(&self, file: FileName) {
         crate::journal::lock(&self.dirty).insert(file);
-    }
-
-    fn ensure(&self, file: FileName) -> Result<()> {
-        if self.is_present(file) {
-            return Ok(());
-        }
-        let FileName::Segment { volume, index } = file else { unreachable!("segments only") };
-        let size = self.sizes.get(&volume).copied().unwrap_or(0).next_multiple_of(self.block_size);
-        let begins = u64::from(index) * self.segment_bytes;
-        if begins >= size {
-            let what = format!("{file} lies beyond the end of volume {volume} ({size} bytes)");
-            return Err(Error::new(Kind::Invalid, what));
-        }
-        let length = self.segment_bytes.min(size - begins);
-        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
-        if !present.contains(&file) {
-            let created = self.storage.create(file, length, Fill::Sparse);
-            created.map_err(|e| Error::storage(format!("creating {file}"), e))?;
-            present.insert(file);
-        }
-        Ok(())
     }
 }
 
