@@ -93,7 +93,7 @@ pub struct Status {
     pub reflected: Stamp,
     /// Durable own records that the peer has not acknowledged.
     pub backlog_records: u64,
-    /// Their data, in bytes.
+    /// Their data, in bytes: whole blocks; zeros have none.
     pub backlog_bytes: u64,
     /// When the oldest of them was written, on the monotonic clock.
     pub oldest_written_at: Option<u64>,
