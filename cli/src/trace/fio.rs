@@ -183,6 +183,7 @@ mod tests {
                 "offset",
             ),
             ("fio version 3 iolog\nf write 0 512", "timestamp"),
+            ("fio version 3 iolog\nx f write 0 512", "timestamp"),
             ("rw, 0, 512", "header"),
         ] {
             bad_field(Format::Fio, row.as_bytes(), field);
