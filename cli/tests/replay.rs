@@ -161,10 +161,26 @@ fn a_command_line_that_cannot_be_ends_with_2() {
     }
     let untimed = "fio version 2 iolog\nx add\nx open\nx write 0 4096\nx close\n";
     let trace = file(&directory, "untimed.log", untimed);
-    let output = replay(&["--speed", "2", &trace]);
+    for (flag, value) in [("--speed", "2"), ("--takeover-at", "90s"), ("--skew", "-1h")] {
+        let output = replay(&[flag, value, &trace]);
+        assert_eq!(output.status.code(), Some(2));
+        let message = stderr(&output);
+        assert!(message.contains(flag), "{message}");
+        assert!(message.contains("needs a trace with times"), "{message}");
+    }
+    measure(&[&trace, "--takeover-at", "50%"]);
+}
+
+#[test]
+fn a_takeover_after_the_last_request_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    // The last request comes after 100 µs; a second pass begins 1 ms later.
+    let trace = file(&directory, "t.csv", &msr(&made(5)));
+    let output = replay(&["--takeover-at", "101us", &trace]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("--speed needs a trace with times"), "{}", stderr(&output));
-    measure(&[&trace]);
+    assert!(stderr(&output).contains("comes 100 µs after the first"), "{}", stderr(&output));
+    measure(&["--takeover-at", "100us", &trace]);
+    measure(&["--takeover-at", "1200us", "--passes", "2", &trace]);
 }
 
 #[test]
@@ -181,9 +197,20 @@ fn a_trace_that_cannot_be_read_ends_with_3() {
     let output = replay(&[missing.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("none.csv"), "{}", stderr(&output));
-    let header = file(&directory, "empty.log", "fio version 3 iolog\n0 x add\n0 x open\n");
-    let output = replay(&[&header]);
-    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let header = file(&directory, "header.log", "fio version 3 iolog\n0 x add\n0 x open\n");
+    let empty = file(&directory, "empty.csv", "");
+    for (args, words) in [
+        (vec![header.as_str()], "header.log: the trace has no requests to replay"),
+        (vec![&empty, "--format", "msr"], "empty.csv: the trace has no requests to replay"),
+        (vec![&empty], "empty.csv: is empty; there is nothing to replay"),
+    ] {
+        let output = replay(&args);
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    let output = replay(&["-", "-"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("- is given twice"), "{}", stderr(&output));
 }
 
 #[test]
@@ -208,10 +235,28 @@ fn a_bad_row_names_file_line_and_field_and_can_be_left_out() {
 fn a_result_that_cannot_be_written_ends_with_6() {
     let directory = tempfile::tempdir().unwrap();
     let trace = file(&directory, "t.csv", &msr(&made(5)));
-    for flag in ["--json", "--hlog"] {
-        let output = replay(&[flag, directory.path().to_str().unwrap(), &trace]);
+    let devices = directory.path().join("devices");
+    let dir = devices.to_str().unwrap();
+    for flag in ["--json", "--hlog", "--request-log"] {
+        let path = directory.path().to_str().unwrap();
+        let output = replay(&[flag, path, &trace, "--dir", dir, "--keep"]);
         assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+        assert!(stderr(&output).contains(path), "{}", stderr(&output));
+        assert!(!devices.exists(), "found out before anything is replayed");
     }
+}
+
+#[test]
+fn a_replay_that_fails_leaves_no_results_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = file(&directory, "t.csv", &msr(&made(5)));
+    let json = file(&directory, "out.json", "{\"held\": true}");
+    let output = replay(&[&trace, "--json", &json, "--block-size", "1000"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(!Path::new(&json).exists());
+    let output = replay(&[&trace, "--json", "/dev/stdout"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("\"held\": true"), "{}", stdout(&output));
 }
 
 #[test]
@@ -306,6 +351,7 @@ fn every_durability_depth_and_pace_holds() {
     // 150 requests over 5 ms of the trace's time, at a tenth of its speed.
     let paced = measure(&[&[&trace, "--speed", "0.1"], &MOVES[..]].concat());
     assert!(paced["pace"]["replay_ns"].as_u64().unwrap() > 45_000_000, "{}", paced["pace"]);
+    assert_eq!(paced["settings"]["depth"], 1024);
     let passes = measure(&[&[&trace, "--passes", "3", "--limit-rows", "100"], &MOVES[..]].concat());
     assert_eq!(passes["requests"]["total"]["requests"], 300);
     assert_eq!(passes["pace"]["tenths"].as_array().unwrap().len(), 3);

@@ -24,8 +24,7 @@ impl Progress {
     pub fn new(requests: u64) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(requests), ProgressDrawTarget::stderr());
-            let template = "{wide_bar} {human_pos}/{human_len}  {msg}  {eta} left";
-            bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+            bar.set_style(style("{wide_bar} {human_pos}/{human_len}  {msg}  {eta} left"));
             bar
         });
         Progress { bar, next_at: 0, epilogue: None }
@@ -51,10 +50,18 @@ impl Progress {
         bar.set_message(format!("{doing}, backlog {}, lag {}", bytes(backlog), duration(lag)));
     }
 
-    /// Says what is going on after the last request.
+    /// Says what is going on after the last request: how long it takes does not follow from how
+    /// long the requests took.
     pub fn say(&mut self, what: &'static str) {
         self.epilogue = Some(what);
+        if let Some(bar) = &self.bar {
+            bar.set_style(style("{wide_bar} {human_pos}/{human_len}  {msg}"));
+        }
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template")
 }
 
 impl Drop for Progress {
