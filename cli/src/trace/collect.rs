@@ -24,6 +24,8 @@ pub(super) enum Op {
 pub(super) struct Collector {
     skip_bad_rows: bool,
     room: u64,
+    /// The names of all files of the trace, if there are several.
+    pub(super) files: Vec<String>,
     file: String,
     rows: Vec<Row>,
     volumes: Volumes,
@@ -39,6 +41,7 @@ impl Collector {
         Collector {
             skip_bad_rows,
             room: limit_rows.unwrap_or(u64::MAX),
+            files: Vec::new(),
             file: String::new(),
             rows: Vec::new(),
             volumes: Volumes::default(),
@@ -64,15 +67,12 @@ impl Collector {
     }
 
     /// The name of the volume of a file whose format names none: the file's, without directory
-    /// and extension.
+    /// and extension unless another file would be called the same.
     pub(super) fn file_volume(&self) -> Vec<u8> {
-        let base = self.file.rsplit('/').next().unwrap_or_default();
-        let base = base.strip_suffix(".gz").unwrap_or(base);
-        let stem = match base.rsplit_once('.') {
-            Some((stem, _)) if !stem.is_empty() => stem,
-            _ => base,
-        };
-        stem.as_bytes().to_vec()
+        let short = stem(&self.file);
+        let is_shared = |other: &String| *other != self.file && stem(other) == short;
+        let name = if self.files.iter().any(is_shared) { &self.file } else { short };
+        name.as_bytes().to_vec()
     }
 
     /// Keeps a read, write or discard.
@@ -173,6 +173,16 @@ impl Collector {
             has_time: self.has_time,
             start_unix_ns,
         }
+    }
+}
+
+/// The name of a file without directory and extension.
+fn stem(file: &str) -> &str {
+    let base = file.rsplit('/').next().unwrap_or_default();
+    let base = base.strip_suffix(".gz").unwrap_or(base);
+    match base.rsplit_once('.') {
+        Some((stem, _)) if !stem.is_empty() => stem,
+        _ => base,
     }
 }
 

@@ -167,6 +167,37 @@ fn files_are_merged_by_time_and_volume() {
 }
 
 #[test]
+fn files_of_one_name_are_different_volumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        Input::from(path.as_path())
+    };
+    let volumes = |inputs: &[Input]| {
+        let trace = super::read(inputs, &Options::default()).unwrap();
+        trace.volumes.into_iter().map(|volume| volume.name).collect::<Vec<_>>()
+    };
+    let load = "0.5 ; 8 ; 8 ; W ; 0.0 ; 0.0\n";
+    let (p, q) = (path("p/w1.load", load), path("q/w1.load", load));
+    let other = path("w2.load", load);
+    let name = |input: &Input| input.name();
+    assert_eq!(volumes(&[p.clone(), other.clone(), q.clone()]), [name(&p), "w2".into(), name(&q)]);
+    assert_eq!(volumes(&[p.clone(), other, p]), ["w1", "w2"]);
+
+    let row = |lun| format!("1456095145.1,0.1,W,{lun},0,512\n");
+    let luns = [
+        path("2016022215-LUN4.csv", &row(0)),
+        path("2016022216-LUN4.csv", &row(0)),
+        path("2016022215-LUN06.csv", &row(0)),
+        path("2016022215-LUN1.csv", &row(3)),
+        path("LUN.csv", &row(0)),
+    ];
+    assert_eq!(volumes(&luns), ["LUN4", "LUN6", "LUN3", "LUN0"]);
+}
+
+#[test]
 fn limit_is_by_file_order_and_may_be_zero() {
     let text = b"5,0,1,1,1\n4,0,1,1,2\n3,0,1,1,3\n";
     let options =
