@@ -17,7 +17,7 @@ mod text;
 pub use report::Report;
 
 use afterimage::device::geometry_of;
-use afterimage::error::{Error, Result};
+use afterimage::error::{Error, Kind, Result};
 use afterimage::format::PAGE;
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock, VOLUMES_OFFSET};
@@ -69,11 +69,31 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
 /// Looks at `args.dir`.
 ///
 /// # Errors
-/// The directory cannot be opened. What is wrong inside is in the report.
+/// The directory cannot be opened, or is no device and holds some. What is wrong inside a device is
+/// in the report.
 pub fn examine(args: &Args) -> Result<Report> {
+    refuse_parent(&args.dir)?;
     let directory = Directory::open_read_only(&args.dir)
         .map_err(|e| Error::storage(format!("opening {}", args.dir.display()), e))?;
     Ok(report_on(&directory, &args.dir))
+}
+
+/// Refuses a directory that is no device but holds some, such as `replay --keep` leaves.
+///
+/// # Errors
+/// [`Kind::Config`], with the devices' names.
+pub(crate) fn refuse_parent(dir: &Path) -> Result<()> {
+    let is_device = |path: &Path| path.join(FileName::Superblock.to_string()).is_file();
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut below: Vec<PathBuf> =
+        entries.map(|e| e.path()).filter(|path| is_device(path)).collect();
+    if below.is_empty() || is_device(dir) {
+        return Ok(());
+    }
+    below.sort();
+    let below: Vec<String> = below.iter().map(|path| path.display().to_string()).collect();
+    let what = format!("{} is no device; devices are in {}", dir.display(), below.join(" and "));
+    Err(Error::new(Kind::Config, what))
 }
 
 /// The body of the fuzz target `directory`: whatever the damage, the engine refuses or opens the
@@ -140,7 +160,10 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
     let own = logs::read(storage, &superblock, Log::Own);
     let recv = logs::read(storage, &superblock, Log::Recv);
     for log in [&own, &recv] {
-        report.findings.extend(log.findings.iter().cloned());
+        // That a log is missing has been found already.
+        let new = log.findings.iter().filter(|finding| !report.findings.contains(finding));
+        let new: Vec<Finding> = new.cloned().collect();
+        report.findings.extend(new);
         check_rows(&superblock, log, &mut report.findings);
     }
     let tables = Tables::new(&superblock, &own, &recv);
@@ -225,22 +248,13 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
     counting
 }
 
-/// Lengths of the files, and segments that do not belong here.
+/// Lengths of superblock and volumes, and segments that do not belong here.
 fn check_files(superblock: &Superblock, report: &mut Report) {
     let table = superblock.volumes.len() as u64 * 16;
-    let superblock_bytes = (VOLUMES_OFFSET + table).next_multiple_of(PAGE);
-    for (file, expected) in [
-        (FileName::Superblock, superblock_bytes),
-        (FileName::OwnLog, superblock.own.bytes),
-        (FileName::RecvLog, superblock.recv.bytes),
-    ] {
-        match report.length(file) {
-            Some(length) if length != expected => {
-                let what = format!("has {length} bytes, should have {expected}");
-                report.find(file, what);
-            }
-            _ => {}
-        }
+    let expected = (VOLUMES_OFFSET + table).next_multiple_of(PAGE);
+    if let Some(length) = report.length(FileName::Superblock).filter(|&length| length != expected) {
+        let what = format!("has {length} bytes, should have {expected}");
+        report.find(FileName::Superblock, what);
     }
     let sizes: HashMap<u32, u64> = superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect();
     let block = u64::from(superblock.block_size);

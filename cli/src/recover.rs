@@ -72,6 +72,7 @@ fn said(written: std::io::Result<()>) -> Result<(), Failure> {
 
 fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
     let opening = format_args!("opening {}", path.display()).to_string();
+    crate::inspect::refuse_parent(path).map_err(|e| Failure::device(&opening, &e))?;
     // Looked at first, so that a directory that is none is not given a lock.
     let looked = Directory::open_read_only(path)
         .and_then(|d| Ok((d.length(FileName::Superblock)?, d.files()?)));

@@ -101,6 +101,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
 pub fn compare(args: &Args) -> Result<Report> {
     let paths = [args.first.as_path(), args.second.as_path()];
     let open = |path: &Path| {
+        crate::inspect::refuse_parent(path)?;
         let opened = Directory::open_read_only(path);
         opened.map_err(|e| Error::storage(format!("opening {}", path.display()), e))
     };
@@ -144,6 +145,11 @@ fn check_alike([first, second]: &[Superblock; 2], paths: [&Path; 2]) -> Result<(
     if first.group != second.group {
         let name = |s: &Superblock| format!("{:032x}", s.group);
         return refuse("groups", name(first), name(second));
+    }
+    if first.device == second.device {
+        let (a, b, device) = (paths[0].display(), paths[1].display(), first.device);
+        let what = format!("{a} and {b} are both device {device}: one and the same, or a copy");
+        return Err(Error::new(Kind::Config, format!("{what}; nothing was compared")));
     }
     if first.block_size != second.block_size {
         let size = |s: &Superblock| s.block_size.to_string();

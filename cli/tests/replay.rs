@@ -431,6 +431,12 @@ fn kept_directories_hold_what_an_outside_program_expects() {
         }
     }
     assert_eq!(document["verification"]["written_sectors"], sectors);
+    for command in [&["inspect", dir][..], &["verify", dir, dir], &["recover", dir]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_afterimage")).args(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {}", stderr(&output));
+        let words = format!("{dir} is no device; devices are in {dir}/a and {dir}/b");
+        assert!(stderr(&output).contains(&words), "{}", stderr(&output));
+    }
     // There are devices now: another run must not touch them.
     let again = replay(&args);
     assert_eq!(again.status.code(), Some(4), "{}", stderr(&again));
