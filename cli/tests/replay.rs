@@ -232,6 +232,21 @@ fn a_bad_row_names_file_line_and_field_and_can_be_left_out() {
 }
 
 #[test]
+fn an_address_beyond_any_volume_names_its_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let end = ((1u64 << 62) - (1 << 20)) / 512;
+    let row = |lba| format!("0,8,512,w,0.0\n0,{lba},512,w,0.0\n");
+    measure(&[&file(&directory, "last.spc", &row(end - 1))]);
+    let trace = file(&directory, "beyond.spc", &row(end));
+    let output = replay(&[&trace]);
+    assert_eq!(output.status.code(), Some(3));
+    for part in ["beyond.spc", "line 2", "below 4 EiB", "--skip-bad-rows"] {
+        assert!(stderr(&output).contains(part), "no {part} in {}", stderr(&output));
+    }
+    measure(&["--skip-bad-rows", &trace]);
+}
+
+#[test]
 fn a_result_that_cannot_be_written_ends_with_6() {
     let directory = tempfile::tempdir().unwrap();
     let trace = file(&directory, "t.csv", &msr(&made(5)));
@@ -444,6 +459,67 @@ fn kept_directories_hold_what_an_outside_program_expects() {
     let temporary = directory.path().join("temporary");
     measure(&[&trace, "--dir", temporary.to_str().unwrap()]);
     assert_eq!(fs::read_dir(temporary).unwrap().count(), 0, "something was left behind");
+}
+
+/// Replays in a process of which the kernel takes `limit` (`ulimit`), without a signal: files that
+/// cannot grow, as on a full disk, or few descriptors.
+fn limited(limit: &str, args: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_afterimage");
+    let script = format!("trap '' XFSZ; ulimit {limit}; exec \"$0\" replay \"$@\"");
+    Command::new("bash").args(["-c", &script, program]).args(args).output().expect("bash starts")
+}
+
+#[test]
+fn a_disk_that_takes_no_more_stops_the_replay_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    // Volumes of 8 MiB, journals of 5 MiB.
+    let row = |at: u64| format!("0,{},4096,w,0.{at:03}\n", at * 37 % 2048 * 8);
+    let trace = file(&directory, "t.spc", &(0..400).map(row).collect::<String>());
+    let json = file(&directory, "out.json", "old");
+    let dir = directory.path().join("devices");
+    let dir = dir.to_str().unwrap();
+    let journal = ["--journal-size", "5MiB", "--takeover-at", "50%"];
+    let args = [&[&trace, "--dir", dir, "--keep", "--json", &json][..], &journal].concat();
+    let inspect = |name: &str, rows: &str| {
+        let path = format!("{dir}/{name}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+        command.args(["inspect", &path, "--rows", rows]).output().unwrap()
+    };
+
+    let output = limited("-f 4096", &args);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("creating own.log: File too large"), "{}", stderr(&output));
+    assert!(stdout(&inspect("a", "0")).contains("superblock is missing"), "no half a device");
+    fs::remove_dir_all(dir).unwrap();
+
+    let output = limited("-f 6144", &args);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let message = stderr(&output);
+    assert!(message.contains("creating volumes/0.0: File too large"), "{message}");
+    assert!(!message.contains("panicked") && !Path::new(&json).exists(), "{message}");
+    for name in ["a", "b"] {
+        let report = inspect(name, "0");
+        assert_eq!(report.status.code(), Some(0), "{}", stdout(&report));
+    }
+    let devices = [format!("{dir}/a"), format!("{dir}/b")];
+    for command in ["recover", "verify"] {
+        let mut afterimage = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+        let output = afterimage.arg(command).args(&devices).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_thousand_volumes_need_no_thousand_descriptors() {
+    let directory = tempfile::tempdir().unwrap();
+    let row = |volume: u64| format!("1538323200,{},8,1,{volume}\n", volume * 8);
+    let trace = file(&directory, "t.csv", &(0..1349).map(row).collect::<String>());
+    let dir = directory.path().join("devices");
+    let args = [&trace, "--dir", dir.to_str().unwrap(), "--takeover-at", "50%"];
+    let output = limited("-n 256", &args);
+    let story = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{story}");
+    assert!(story.contains("1,349 requests, 1,349 volumes"), "{story}");
 }
 
 #[test]
