@@ -1,10 +1,13 @@
 //! `afterimage replay` as a user runs it: exit status, messages, results, and the real traces.
 
+mod made;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use made::{fio, made, msr};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -60,87 +63,10 @@ fn measure(args: &[&str]) -> Value {
     document
 }
 
-/// A small source of numbers that only look random.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
-/// A request of a made trace, in sectors.
-struct Made {
-    us: u64,
-    volume: u64,
-    write: bool,
-    sector: u64,
-    count: u64,
-}
-
-/// Requests that overlap each other, cross blocks, and share times.
-fn made(rows: u64) -> Vec<Made> {
-    let mut numbers = Numbers(0x1234_5678);
-    let row = |at| Made {
-        us: at / 3 * 100,
-        volume: numbers.below(2),
-        write: numbers.below(3) > 0,
-        sector: numbers.below(400),
-        count: 1 + numbers.below(60),
-    };
-    (0..rows).map(row).collect()
-}
-
 fn file(directory: &TempDir, name: &str, content: &str) -> String {
     let path = directory.path().join(name);
     fs::write(&path, content).unwrap();
     path.to_str().unwrap().to_string()
-}
-
-fn msr(rows: &[Made]) -> String {
-    let line = |row: &Made| {
-        let time = 128_166_372_003_061_629 + row.us * 10;
-        let kind = if row.write { "Write" } else { "Read" };
-        format!("{time},hm,{},{kind},{},{},100\n", row.volume, row.sector * 512, row.count * 512)
-    };
-    rows.iter().map(line).collect()
-}
-
-fn spc(rows: &[Made]) -> String {
-    let line = |row: &Made| {
-        let kind = if row.write { 'w' } else { 'r' };
-        let (s, us) = (row.us / 1_000_000, row.us % 1_000_000);
-        format!("{},{},{},{kind},{s}.{us:06}\n", row.volume, row.sector, row.count * 512)
-    };
-    rows.iter().map(line).collect()
-}
-
-fn fio(rows: &[Made]) -> String {
-    let mut text = "fio version 3 iolog\n0 d0 add\n0 d1 add\n0 d0 open\n0 d1 open\n".to_string();
-    for (at, row) in rows.iter().enumerate() {
-        let kind = match (at % 7, row.write) {
-            (6, _) => "trim",
-            (_, true) => "write",
-            (_, false) => "read",
-        };
-        let Made { us, volume, sector, count, .. } = row;
-        text += &format!("{us} d{volume} {kind} {} {}\n", sector * 512, count * 512);
-        if at % 5 == 0 {
-            text += &format!("{us} d{volume} sync\n");
-        }
-    }
-    text
-}
-
-fn disksim(rows: &[Made]) -> String {
-    let line = |row: &Made| {
-        let kind = u8::from(!row.write);
-        format!("{:.3} {} {} {} {kind}\n", row.us as f64 / 1e3, row.volume, row.sector, row.count)
-    };
-    rows.iter().map(line).collect()
 }
 
 #[test]
@@ -333,23 +259,23 @@ fn json_has_the_documented_shape() {
 }
 
 #[test]
-fn made_traces_of_several_formats_hold_through_takeovers() {
+fn made_traces_of_every_format_hold_through_takeovers() {
     let directory = tempfile::tempdir().unwrap();
     let rows = made(300);
-    let traces = [
-        file(&directory, "msr.csv", &msr(&rows)),
-        file(&directory, "spc.csv", &spc(&rows)),
-        file(&directory, "fio.log", &fio(&rows)),
-        file(&directory, "disksim.txt", &disksim(&rows)),
-    ];
-    for (trace, format) in traces.iter().zip(["msr", "spc", "fio", "disksim"]) {
-        for block in ["512", "4KiB", "64KiB"] {
-            let args = [trace, "--block-size", block, "--skew", "-1h", "--format", format];
-            let document = measure(&[&args[..], &MOVES[..]].concat());
-            assert_eq!(document["trace"]["format"], format);
-            assert_eq!(document["takeovers"].as_array().unwrap().len(), 3);
-            assert_eq!(document["trace"]["volumes"], 2);
-        }
+    let blocks = ["512", "4KiB", "64KiB"];
+    for ((name, volumes, bytes), block) in
+        made::formats(&rows).into_iter().zip(blocks.iter().cycle())
+    {
+        let trace = directory.path().join("trace");
+        fs::write(&trace, bytes).unwrap();
+        // What SSDsim and MQSim write is the same, and taken for SSDsim's.
+        let format = if name == "mqsim" { &["--format", name][..] } else { &[] };
+        let args = [&[trace.to_str().unwrap(), "--block-size", block, "--skew", "-1h"], format];
+        let document = measure(&[&args.concat()[..], &MOVES[..]].concat());
+        assert_eq!(document["trace"]["format"], name);
+        assert_eq!(document["trace"]["volumes"], volumes, "{name}");
+        assert!(document["requests"]["total"]["requests"].as_u64().unwrap() >= 300, "{name}");
+        assert_eq!(document["takeovers"].as_array().unwrap().len(), 3);
     }
 }
 
