@@ -88,6 +88,16 @@ fn gzip_members_are_joined() {
 }
 
 #[test]
+fn zeros_that_pad_gzip_are_nothing() {
+    let (member, zeros) = (gzip(MSR.as_bytes()), vec![0; 100_000]);
+    let read = |parts: &[&[u8]]| read_bytes("t", &parts.concat(), &Options::default());
+    assert_eq!(read(&[&member, &zeros]).unwrap().rows.len(), 2);
+    assert_eq!(read(&[&member, &zeros, &member, &[0]]).unwrap().rows.len(), 4);
+    assert_eq!(read(&[&member, &zeros, b"x"]).unwrap_err().kind(), Kind::Damaged);
+    assert_eq!(read(&[&member, b"x"]).unwrap_err().kind(), Kind::Damaged);
+}
+
+#[test]
 fn cut_gzip_is_named_or_counted() {
     let text = MSR.repeat(20_000);
     let packed = gzip(text.as_bytes());
