@@ -380,7 +380,7 @@ fn kept_directories_hold_what_an_outside_program_expects() {
     }
     // There are devices now: another run must not touch them.
     let again = replay(&args);
-    assert_eq!(again.status.code(), Some(4), "{}", stderr(&again));
+    assert_eq!(again.status.code(), Some(5), "{}", stderr(&again));
     assert!(stderr(&again).contains("holds a device already"), "{}", stderr(&again));
     let temporary = directory.path().join("temporary");
     measure(&[&trace, "--dir", temporary.to_str().unwrap()]);
