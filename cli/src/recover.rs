@@ -21,6 +21,7 @@ use afterimage::storage::{Directory, FileName, Storage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::{Exit, Failure};
+use crate::words::plural;
 
 /// What to recover.
 #[derive(Clone, Debug, clap::Args)]
@@ -177,7 +178,7 @@ impl std::fmt::Display for Story<'_> {
         for (name, LogRecovery { live_records, cut_records }) in
             [(FileName::OwnLog, own), (FileName::RecvLog, recv)]
         {
-            write!(f, "  {name}: {live_records} live records")?;
+            write!(f, "  {name}: {}", plural(*live_records, "live record"))?;
             match cut_records {
                 0 => writeln!(f)?,
                 _ => writeln!(f, ", {cut_records} cut off that had not been made durable")?,

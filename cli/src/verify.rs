@@ -11,6 +11,7 @@ mod contents;
 
 use crate::inspect::logs;
 use crate::inspect::tables::Tables;
+use crate::words::plural;
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{Superblock, VolumeSpec};
@@ -198,10 +199,12 @@ impl Side {
         let (device, epoch) = (self.device, self.epoch);
         writeln!(out, "{}: device {device}, {state} in epoch {epoch}, {closed}", self.directory)?;
         if self.unreceived > 0 {
-            writeln!(out, "  {} records have not reached the other device", self.unreceived)?;
+            let records = plural(self.unreceived, "record");
+            writeln!(out, "  not at the other device yet: {records}")?;
         }
         if self.unreflected > 0 {
-            writeln!(out, "  {} records have not reached its volumes", self.unreflected)?;
+            let records = plural(self.unreflected, "record");
+            writeln!(out, "  not in its volumes yet: {records}")?;
         }
         if self.behind {
             writeln!(
@@ -243,7 +246,8 @@ impl Report {
         let Compared { volumes, volume_bytes, compared_bytes, .. } = self.compared;
         writeln!(
             out,
-            "compared {volumes} volumes of {volume_bytes} bytes; {compared_bytes} were ever written"
+            "compared {} of {volume_bytes} bytes; {compared_bytes} were ever written",
+            plural(volumes, "volume")
         )?;
         if self.verdict == Verdict::Equal {
             return writeln!(out, "EQUAL");
@@ -255,15 +259,16 @@ impl Report {
         }
         let unnamed = differing_ranges - self.compared.ranges.len() as u64;
         if unnamed > 0 {
-            writeln!(out, "  and {unnamed} ranges more")?;
+            writeln!(out, "  and {} more", plural(unnamed, "range"))?;
         }
         if self.pending {
             writeln!(out, "records are still pending: the contents may rightly differ")?;
         }
         writeln!(
             out,
-            "DIFFERENT: {differing_bytes} bytes in {differing_ranges} ranges of \
-             {differing_volumes} volumes"
+            "DIFFERENT: {differing_bytes} bytes in {} of {}",
+            plural(differing_ranges, "range"),
+            plural(differing_volumes, "volume")
         )
     }
 }

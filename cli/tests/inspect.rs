@@ -286,6 +286,8 @@ fn a_log_that_was_emptied_is_named_by_verify_too() {
     fs::remove_file(&log).expect("removed");
     let text = verify_text(&pair);
     assert!(text.contains("DAMAGED: own.log is missing"), "{text}");
+    let text = inspect_text(&pair.path(0), None);
+    assert!(text.contains("DAMAGED: 1 finding\n"), "{text}");
 }
 
 #[test]
@@ -390,7 +392,7 @@ fn devices_at_rest_are_equal_until_somebody_changes_a_byte() {
     assert_eq!(report["differing_volumes"], 2);
     let text = verify_text(&pair);
     assert!(text.contains("volume 0: 1024 bytes at 512 differ"), "{text}");
-    assert!(text.contains("and 1 ranges more"), "{text}");
+    assert!(text.contains("and 1 range more"), "{text}");
     assert!(text.contains("DIFFERENT: 2048 bytes in 3 ranges of 2 volumes"), "{text}");
 }
 

@@ -43,6 +43,7 @@ use verify::AtRest;
 use crate::args::{DurabilityArg, ReplayArgs, Speed, TakeoverAt};
 use crate::exit::{Exit, Failure};
 use crate::trace::{self, Input, Options, Trace};
+use crate::words::duration;
 
 /// The hosts' time when a trace that does not know its own begins: 2020-01-01.
 const SOME_TIME_NS: u64 = 1_577_836_800_000_000_000;
@@ -214,8 +215,8 @@ fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
     if let Some(beyond) = times.find(|&time| time > end) {
         let story = format!(
             "--takeover-at {}: the last request comes {} after the first; at the end is 100%",
-            report::duration(beyond),
-            report::duration(end),
+            duration(beyond),
+            duration(end),
         );
         return Err(Failure::new(Exit::Usage, story));
     }

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use afterimage::event::Status;
 
-use super::report::{bytes, count, duration};
+use crate::words::{bytes, count, duration};
 
 /// How often it is drawn.
 const PERIOD_NS: u64 = 200_000_000;
