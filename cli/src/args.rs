@@ -101,10 +101,11 @@ pub struct ReplayArgs {
           help_heading = "Pace")]
     pub speed: Speed,
 
-    /// Most requests in flight
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Pace",
+    /// Most requests in flight [default: 32; 1024 at the trace's own pace, where latency counts
+    /// from when the trace issues a request, not from its turn]
+    #[arg(long, value_name = "N", help_heading = "Pace",
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub depth: u32,
+    pub depth: Option<u32>,
 
     /// Size of each journal
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB",
@@ -148,6 +149,17 @@ pub struct ReplayArgs {
     /// Name of the run in every sector written (docs/payload.md) [default: from the clock]
     #[arg(long, value_name = "N", help_heading = "Results")]
     pub seed: Option<u64>,
+}
+
+impl ReplayArgs {
+    /// Most requests in flight. The trace's own pace is an open loop, in which requests do not wait
+    /// for the answers to others; what bounds it is the memory that they hold.
+    pub fn depth(&self) -> u32 {
+        self.depth.unwrap_or(match self.speed {
+            Speed::Max => 32,
+            Speed::Times(_) => 1024,
+        })
+    }
 }
 
 /// Where in a trace a takeover comes.
@@ -376,7 +388,9 @@ mod tests {
         assert_eq!(args.skew, -3_600_000_000_000);
         assert_eq!(args.block_size, 65_536);
         assert_eq!(args.traces.last(), Some(&Input::Stdin));
-        assert_eq!((args.depth, args.speed, args.passes), (32, Speed::Max, 1));
+        assert_eq!((args.depth(), args.speed, args.passes), (32, Speed::Max, 1));
+        assert_eq!(parse("--speed 2 a.csv").unwrap().depth(), 1024);
+        assert_eq!(parse("--speed 2 --depth 7 a.csv").unwrap().depth(), 7);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum Exit {
     BadTrace = 3,
     /// A device or the storage below it failed.
     Device = 4,
-    /// A device is open elsewhere, and was left as it is.
+    /// A device is open elsewhere, or stands where one was to be made, and was left as it is.
     Refused = 5,
     /// A result could not be written.
     Output = 6,
@@ -59,7 +59,7 @@ impl Failure {
     /// The storage below the devices failed while `doing` something.
     pub fn storage(doing: impl fmt::Display, error: &std::io::Error) -> Failure {
         let exit = match error.kind() {
-            std::io::ErrorKind::WouldBlock => Exit::Refused,
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::AlreadyExists => Exit::Refused,
             _ => Exit::Device,
         };
         Failure::new(exit, format!("{doing}: {error}"))
@@ -128,5 +128,7 @@ mod tests {
         assert_eq!(story.to_string(), "opening a: no superblock");
         let locked = std::io::Error::new(std::io::ErrorKind::WouldBlock, "open elsewhere");
         assert_eq!(Failure::storage("opening b", &locked).exit(), Exit::Refused);
+        let there = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "holds a device");
+        assert_eq!(Failure::storage("making a", &there).exit(), Exit::Refused);
     }
 }

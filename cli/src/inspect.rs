@@ -71,30 +71,31 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
 /// Looks at `args.dir`.
 ///
 /// # Errors
-/// The directory cannot be opened, or is none of a device's but has those of devices in it. What is
-/// wrong inside is in the report.
+/// The directory cannot be opened, or is no device and holds some. What is wrong inside a device is
+/// in the report.
 pub fn examine(args: &Args) -> Result<Report> {
+    refuse_parent(&args.dir)?;
     let directory = Directory::open_read_only(&args.dir)
         .map_err(|e| Error::storage(format!("opening {}", args.dir.display()), e))?;
-    check_no_folder_of_devices(&args.dir)?;
     Ok(report_on(&directory, &args.dir))
 }
 
-/// Refuses a directory that is no device's but has devices' directories in it, as `replay --dir`
-/// leaves one: nothing is wrong with it, and nobody must be told to remove it.
-pub(crate) fn check_no_folder_of_devices(path: &Path) -> Result<()> {
-    let is_device = |path: &PathBuf| path.join("superblock").is_file();
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut devices: Vec<_> = entries.map(|entry| entry.path()).filter(is_device).collect();
-    devices.sort();
-    match devices.first() {
-        Some(device) if !is_device(&path.into()) => {
-            let (path, device) = (path.display(), device.display());
-            let story = format!("{path} is no device's directory; did you mean {device}?");
-            Err(Error::new(Kind::Config, story))
-        }
-        _ => Ok(()),
+/// Refuses a directory that is no device but holds some, such as `replay --keep` leaves.
+///
+/// # Errors
+/// [`Kind::Config`], with the devices' names.
+pub(crate) fn refuse_parent(dir: &Path) -> Result<()> {
+    let is_device = |path: &Path| path.join(FileName::Superblock.to_string()).is_file();
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut below: Vec<PathBuf> =
+        entries.map(|e| e.path()).filter(|path| is_device(path)).collect();
+    if below.is_empty() || is_device(dir) {
+        return Ok(());
     }
+    below.sort();
+    let below: Vec<String> = below.iter().map(|path| path.display().to_string()).collect();
+    let what = format!("{} is no device; devices are in {}", dir.display(), below.join(" and "));
+    Err(Error::new(Kind::Config, what))
 }
 
 /// The body of the fuzz target `directory`: whatever the damage, the engine refuses or opens the
@@ -163,7 +164,10 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
     let own = logs::read(storage, &superblock, Log::Own);
     let recv = logs::read(storage, &superblock, Log::Recv);
     for log in [&own, &recv] {
-        report.findings.extend(log.findings.iter().cloned());
+        // That a log is missing has been found already.
+        let new = log.findings.iter().filter(|finding| !report.findings.contains(finding));
+        let new: Vec<Finding> = new.cloned().collect();
+        report.findings.extend(new);
         check_rows(&superblock, log, &mut report.findings);
     }
     let tables = Tables::new(&superblock, &own, &recv);
@@ -248,22 +252,13 @@ fn read_superblock(storage: &dyn Storage, report: &mut Report) -> Option<Superbl
     counting
 }
 
-/// Lengths of superblock and logs, and segments that do not belong here.
+/// Lengths of superblock and volumes, and segments that do not belong here.
 fn check_files(superblock: &Superblock, report: &mut Report) {
     let segments_end = segments::end(&superblock.volumes, superblock.segment_bytes);
-    let superblock_bytes = segments_end.next_multiple_of(PAGE);
-    for (file, expected) in [
-        (FileName::Superblock, superblock_bytes),
-        (FileName::OwnLog, superblock.own.bytes),
-        (FileName::RecvLog, superblock.recv.bytes),
-    ] {
-        match report.length(file) {
-            Some(length) if length != expected => {
-                let what = format!("has {length} bytes, should have {expected}");
-                report.find(file, what);
-            }
-            _ => {}
-        }
+    let expected = segments_end.next_multiple_of(PAGE);
+    if let Some(length) = report.length(FileName::Superblock).filter(|&length| length != expected) {
+        let what = format!("has {length} bytes, should have {expected}");
+        report.find(FileName::Superblock, what);
     }
     let sizes: HashMap<u32, u64> = superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect();
     let block = u64::from(superblock.block_size);

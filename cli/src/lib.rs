@@ -22,6 +22,7 @@ pub mod replay;
 pub mod simulate;
 pub mod trace;
 pub mod verify;
+mod words;
 
 use std::ffi::OsString;
 

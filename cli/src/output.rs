@@ -27,7 +27,15 @@ pub fn json(document: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
 /// A progress bar on the standard error, which hides itself if that is no terminal; `what` is
 /// counted, and may say more of it in `indicatif`'s words.
 pub fn bar(length: u64, what: &str) -> ProgressBar {
-    let template = format!("{{wide_bar}} {{human_pos}}/{{human_len}} {what}  {{eta}} left");
-    let style = ProgressStyle::with_template(&template).expect("a valid template");
-    ProgressBar::new(length).with_style(style)
+    ProgressBar::new(length).with_style(style(&format!("{what}  {{eta}} left")))
+}
+
+/// Leaves the time left out of a bar from now on.
+pub fn without_estimate(bar: &ProgressBar, what: &str) {
+    bar.set_style(style(what));
+}
+
+fn style(what: &str) -> ProgressStyle {
+    let template = format!("{{wide_bar}} {{human_pos}}/{{human_len}} {what}");
+    ProgressStyle::with_template(&template).expect("a valid template")
 }

@@ -20,8 +20,8 @@ use afterimage::link::{Line, memory_link};
 use afterimage::storage::{Directory, FileName, Storage};
 
 use crate::exit::{Exit, Failure};
-use crate::inspect::check_no_folder_of_devices;
 use crate::output::{bar, shown};
+use crate::words::plural;
 
 /// What to recover.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,11 +67,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
 
 fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
     let opening = format_args!("opening {}", path.display()).to_string();
+    crate::inspect::refuse_parent(path).map_err(|e| Failure::device(&opening, &e))?;
     // Looked at first, so that a directory that is none is not given a lock.
     let looked = Directory::open_read_only(path)
         .and_then(|d| Ok((d.length(FileName::Superblock)?, d.files()?)));
     let (superblock, files) = looked.map_err(|e| Failure::storage(&opening, &e))?;
-    check_no_folder_of_devices(path).map_err(|e| Failure::device(&opening, &e))?;
     if superblock.is_none() && files.iter().all(|file| !matches!(file, FileName::Segment { .. })) {
         let story = format!(
             "{opening}: there is no superblock: this is no device, or one whose making was cut \
@@ -161,7 +161,7 @@ impl std::fmt::Display for Story<'_> {
         for (name, LogRecovery { live_records, cut_records }) in
             [(FileName::OwnLog, own), (FileName::RecvLog, recv)]
         {
-            write!(f, "  {name}: {live_records} live records")?;
+            write!(f, "  {name}: {}", plural(*live_records, "live record"))?;
             match cut_records {
                 0 => writeln!(f)?,
                 _ => writeln!(f, ", {cut_records} cut off that had not been made durable")?,

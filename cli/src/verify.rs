@@ -9,9 +9,10 @@
 
 mod contents;
 
+use crate::inspect::logs;
 use crate::inspect::tables::Tables;
-use crate::inspect::{check_no_folder_of_devices, logs};
 use crate::output;
+use crate::words::plural;
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{Superblock, VolumeSpec};
@@ -102,11 +103,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
 pub fn compare(args: &Args) -> Result<Report> {
     let paths = [args.first.as_path(), args.second.as_path()];
     let open = |path: &Path| {
+        crate::inspect::refuse_parent(path)?;
         let opened = Directory::open_read_only(path);
         opened.map_err(|e| Error::storage(format!("opening {}", path.display()), e))
     };
     let directories = [open(paths[0])?, open(paths[1])?];
-    paths.into_iter().try_for_each(check_no_folder_of_devices)?;
     let load = |k: usize| {
         superblock::load(&directories[k]).map_err(|e| {
             let kind = e.kind();
@@ -147,6 +148,11 @@ fn check_alike([first, second]: &[Superblock; 2], paths: [&Path; 2]) -> Result<(
     if first.group != second.group {
         let name = |s: &Superblock| format!("{:032x}", s.group);
         return refuse("groups", name(first), name(second));
+    }
+    if first.device == second.device {
+        let (a, b, device) = (paths[0].display(), paths[1].display(), first.device);
+        let what = format!("{a} and {b} are both device {device}: one and the same, or a copy");
+        return Err(Error::new(Kind::Config, format!("{what}; nothing was compared")));
     }
     if first.block_size != second.block_size {
         let size = |s: &Superblock| s.block_size.to_string();
@@ -197,10 +203,12 @@ impl Side {
         let (device, epoch) = (self.device, self.epoch);
         writeln!(out, "{}: device {device}, {state} in epoch {epoch}, {closed}", self.directory)?;
         if self.unreceived > 0 {
-            writeln!(out, "  {} records have not reached the other device", self.unreceived)?;
+            let records = plural(self.unreceived, "record");
+            writeln!(out, "  not at the other device yet: {records}")?;
         }
         if self.unreflected > 0 {
-            writeln!(out, "  {} records have not reached its volumes", self.unreflected)?;
+            let records = plural(self.unreflected, "record");
+            writeln!(out, "  not in its volumes yet: {records}")?;
         }
         if self.behind {
             writeln!(
@@ -240,7 +248,8 @@ impl Report {
         let Compared { volumes, volume_bytes, compared_bytes, .. } = self.compared;
         writeln!(
             out,
-            "compared {volumes} volumes of {volume_bytes} bytes; {compared_bytes} were ever written"
+            "compared {} of {volume_bytes} bytes; {compared_bytes} were ever written",
+            plural(volumes, "volume")
         )?;
         if self.verdict == Verdict::Equal {
             return writeln!(out, "EQUAL");
@@ -252,15 +261,16 @@ impl Report {
         }
         let unnamed = differing_ranges - self.compared.ranges.len() as u64;
         if unnamed > 0 {
-            writeln!(out, "  and {unnamed} ranges more")?;
+            writeln!(out, "  and {} more", plural(unnamed, "range"))?;
         }
         if self.pending {
             writeln!(out, "records are still pending: the contents may rightly differ")?;
         }
         writeln!(
             out,
-            "DIFFERENT: {differing_bytes} bytes in {differing_ranges} ranges of \
-             {differing_volumes} volumes"
+            "DIFFERENT: {differing_bytes} bytes in {} of {}",
+            plural(differing_ranges, "range"),
+            plural(differing_volumes, "volume")
         )
     }
 }

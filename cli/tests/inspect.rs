@@ -274,6 +274,40 @@ fn every_damage_is_named_and_none_is_fatal() {
 }
 
 #[test]
+fn a_log_that_was_emptied_is_named_by_verify_too() {
+    let pair = Pair::new();
+    pair.write(0, 0, 5, 1);
+    pair.settle();
+    pair.close();
+    let log = pair.path(0).join("own.log");
+    fs::write(&log, []).expect("emptied");
+    let text = verify_text(&pair);
+    assert!(text.contains("DAMAGED: own.log has 0 bytes, should have 4194304"), "{text}");
+    fs::remove_file(&log).expect("removed");
+    let text = verify_text(&pair);
+    assert!(text.contains("DAMAGED: own.log is missing"), "{text}");
+    let text = inspect_text(&pair.path(0), None);
+    assert!(text.contains("DAMAGED: 1 finding\n"), "{text}");
+}
+
+#[test]
+fn of_a_superblock_cut_short_everything_there_is_looked_at() {
+    let pair = Pair::new();
+    pair.close();
+    let path = pair.path(0).join("superblock");
+    let whole = fs::read(&path).expect("read");
+    let errors = |length: usize| {
+        fs::write(&path, &whole[..length]).expect("cut");
+        let report = inspect_json(&pair.path(0));
+        [0, 1].map(|k| report["superblock"]["copies"][k]["error"].as_str().expect("bad").to_owned())
+    };
+    let table = "the table of volumes has 0 bytes, needs 32";
+    assert_eq!(errors(8191), [table, table]);
+    assert_eq!(errors(4607), [table, "the file ends before it does, at byte 4607"]);
+    assert_eq!(errors(0), ["the file ends before it does, at byte 0"; 2]);
+}
+
+#[test]
 fn one_changed_byte_of_a_log_is_named() {
     let pair = Pair::new();
     pair.links[0].hold(Lane::Data, true);
@@ -358,7 +392,7 @@ fn devices_at_rest_are_equal_until_somebody_changes_a_byte() {
     assert_eq!(report["differing_volumes"], 2);
     let text = verify_text(&pair);
     assert!(text.contains("volume 0: 1024 bytes at 512 differ"), "{text}");
-    assert!(text.contains("and 1 ranges more"), "{text}");
+    assert!(text.contains("and 1 range more"), "{text}");
     assert!(text.contains("DIFFERENT: 2048 bytes in 3 ranges of 2 volumes"), "{text}");
 }
 
@@ -366,7 +400,7 @@ fn devices_at_rest_are_equal_until_somebody_changes_a_byte() {
 fn only_like_is_compared_with_like() {
     let dir = tempfile::tempdir().expect("a directory");
     let device = |name: &str, change: &dyn Fn(&mut Geometry)| {
-        let mut geometry = Geometry::new(1, 1, VOLUMES.to_vec());
+        let mut geometry = Geometry::new(1, 2, VOLUMES.to_vec());
         geometry.journal_bytes = 4 << 20;
         change(&mut geometry);
         let path = dir.path().join(name);
@@ -374,7 +408,7 @@ fn only_like_is_compared_with_like() {
         Device::create(&storage, &geometry, true).expect("created");
         path
     };
-    let first = device("first", &|_| ());
+    let first = device("first", &|g| g.device = 1);
     let refused = |second: PathBuf, words: [&str; 2]| {
         let args = verify::Args { first: first.clone(), second, json: false, ranges: 1 };
         let error = verify::run(&args, &mut Vec::new()).expect_err("not alike");
@@ -383,12 +417,13 @@ fn only_like_is_compared_with_like() {
         assert!(words.iter().all(|word| story.contains(word)), "{story}");
     };
     refused(device("group", &|g| g.group = 0xbeef), ["0001 in ", "beef in "]);
+    refused(device("copy", &|g| g.device = 1), ["first and ", "copy are both device 1"]);
+    refused(first.clone(), ["first and ", "first are both device 1"]);
     refused(device("block", &|g| g.block_size = 512), ["4096 in ", "512 in "]);
     refused(device("fewer", &|g| g.volumes.truncate(1)), ["2 in ", "1 in "]);
     refused(device("size", &|g| g.volumes[0].bytes = 512), ["1048576 bytes in ", "512 bytes in "]);
     // The order of volumes and the size of segments and logs are a device's own affair.
     let alike = device("alike", &|g| {
-        g.device = 2;
         g.volumes.reverse();
         g.segment_bytes = 1 << 30;
         g.journal_bytes = 8 << 20;

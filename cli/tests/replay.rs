@@ -1,5 +1,6 @@
 //! `afterimage replay` as a user runs it: exit status, messages, results, and the real traces.
 
+mod made;
 mod real_traces;
 
 use std::fs;
@@ -7,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use made::{fio, made, msr};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -62,87 +64,10 @@ fn measure(args: &[&str]) -> Value {
     document
 }
 
-/// A small source of numbers that only look random.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
-/// A request of a made trace, in sectors.
-struct Made {
-    us: u64,
-    volume: u64,
-    write: bool,
-    sector: u64,
-    count: u64,
-}
-
-/// Requests that overlap each other, cross blocks, and share times.
-fn made(rows: u64) -> Vec<Made> {
-    let mut numbers = Numbers(0x1234_5678);
-    let row = |at| Made {
-        us: at / 3 * 100,
-        volume: numbers.below(2),
-        write: numbers.below(3) > 0,
-        sector: numbers.below(400),
-        count: 1 + numbers.below(60),
-    };
-    (0..rows).map(row).collect()
-}
-
 fn file(directory: &TempDir, name: &str, content: &str) -> String {
     let path = directory.path().join(name);
     fs::write(&path, content).unwrap();
     path.to_str().unwrap().to_string()
-}
-
-fn msr(rows: &[Made]) -> String {
-    let line = |row: &Made| {
-        let time = 128_166_372_003_061_629 + row.us * 10;
-        let kind = if row.write { "Write" } else { "Read" };
-        format!("{time},hm,{},{kind},{},{},100\n", row.volume, row.sector * 512, row.count * 512)
-    };
-    rows.iter().map(line).collect()
-}
-
-fn spc(rows: &[Made]) -> String {
-    let line = |row: &Made| {
-        let kind = if row.write { 'w' } else { 'r' };
-        let (s, us) = (row.us / 1_000_000, row.us % 1_000_000);
-        format!("{},{},{},{kind},{s}.{us:06}\n", row.volume, row.sector, row.count * 512)
-    };
-    rows.iter().map(line).collect()
-}
-
-fn fio(rows: &[Made]) -> String {
-    let mut text = "fio version 3 iolog\n0 d0 add\n0 d1 add\n0 d0 open\n0 d1 open\n".to_string();
-    for (at, row) in rows.iter().enumerate() {
-        let kind = match (at % 7, row.write) {
-            (6, _) => "trim",
-            (_, true) => "write",
-            (_, false) => "read",
-        };
-        let Made { us, volume, sector, count, .. } = row;
-        text += &format!("{us} d{volume} {kind} {} {}\n", sector * 512, count * 512);
-        if at % 5 == 0 {
-            text += &format!("{us} d{volume} sync\n");
-        }
-    }
-    text
-}
-
-fn disksim(rows: &[Made]) -> String {
-    let line = |row: &Made| {
-        let kind = u8::from(!row.write);
-        format!("{:.3} {} {} {} {kind}\n", row.us as f64 / 1e3, row.volume, row.sector, row.count)
-    };
-    rows.iter().map(line).collect()
 }
 
 #[test]
@@ -163,10 +88,26 @@ fn a_command_line_that_cannot_be_ends_with_2() {
     }
     let untimed = "fio version 2 iolog\nx add\nx open\nx write 0 4096\nx close\n";
     let trace = file(&directory, "untimed.log", untimed);
-    let output = replay(&["--speed", "2", &trace]);
+    for (flag, value) in [("--speed", "2"), ("--takeover-at", "90s"), ("--skew", "-1h")] {
+        let output = replay(&[flag, value, &trace]);
+        assert_eq!(output.status.code(), Some(2));
+        let message = stderr(&output);
+        assert!(message.contains(flag), "{message}");
+        assert!(message.contains("needs a trace with times"), "{message}");
+    }
+    measure(&[&trace, "--takeover-at", "50%"]);
+}
+
+#[test]
+fn a_takeover_after_the_last_request_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    // The last request comes after 100 µs; a second pass begins 1 ms later.
+    let trace = file(&directory, "t.csv", &msr(&made(5)));
+    let output = replay(&["--takeover-at", "101us", &trace]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("--speed needs a trace with times"), "{}", stderr(&output));
-    measure(&[&trace]);
+    assert!(stderr(&output).contains("comes 100 µs after the first"), "{}", stderr(&output));
+    measure(&["--takeover-at", "100us", &trace]);
+    measure(&["--takeover-at", "1200us", "--passes", "2", &trace]);
 }
 
 #[test]
@@ -183,9 +124,20 @@ fn a_trace_that_cannot_be_read_ends_with_3() {
     let output = replay(&[missing.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("none.csv"), "{}", stderr(&output));
-    let header = file(&directory, "empty.log", "fio version 3 iolog\n0 x add\n0 x open\n");
-    let output = replay(&[&header]);
-    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let header = file(&directory, "header.log", "fio version 3 iolog\n0 x add\n0 x open\n");
+    let empty = file(&directory, "empty.csv", "");
+    for (args, words) in [
+        (vec![header.as_str()], "header.log: the trace has no requests to replay"),
+        (vec![&empty, "--format", "msr"], "empty.csv: the trace has no requests to replay"),
+        (vec![&empty], "empty.csv: is empty; there is nothing to replay"),
+    ] {
+        let output = replay(&args);
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    let output = replay(&["-", "-"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("- is given twice"), "{}", stderr(&output));
 }
 
 #[test]
@@ -207,13 +159,46 @@ fn a_bad_row_names_file_line_and_field_and_can_be_left_out() {
 }
 
 #[test]
+fn an_address_beyond_any_volume_names_its_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let end = ((1u64 << 62) - (1 << 20)) / 512;
+    let row = |lba| format!("0,8,512,w,0.0\n0,{lba},512,w,0.0\n");
+    measure(&[&file(&directory, "last.spc", &row(end - 1))]);
+    let trace = file(&directory, "beyond.spc", &row(end));
+    let output = replay(&[&trace]);
+    assert_eq!(output.status.code(), Some(3));
+    for part in ["beyond.spc", "line 2", "below 4 EiB", "--skip-bad-rows"] {
+        assert!(stderr(&output).contains(part), "no {part} in {}", stderr(&output));
+    }
+    measure(&["--skip-bad-rows", &trace]);
+}
+
+#[test]
 fn a_result_that_cannot_be_written_ends_with_6() {
     let directory = tempfile::tempdir().unwrap();
     let trace = file(&directory, "t.csv", &msr(&made(5)));
-    for flag in ["--json", "--hlog"] {
-        let output = replay(&[flag, directory.path().to_str().unwrap(), &trace]);
+    let devices = directory.path().join("devices");
+    let dir = devices.to_str().unwrap();
+    for flag in ["--json", "--hlog", "--request-log"] {
+        let path = directory.path().to_str().unwrap();
+        let output = replay(&[flag, path, &trace, "--dir", dir, "--keep"]);
         assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+        assert!(stderr(&output).contains(path), "{}", stderr(&output));
+        assert!(!devices.exists(), "found out before anything is replayed");
     }
+}
+
+#[test]
+fn a_replay_that_fails_leaves_no_results_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = file(&directory, "t.csv", &msr(&made(5)));
+    let json = file(&directory, "out.json", "{\"held\": true}");
+    let output = replay(&[&trace, "--json", &json, "--block-size", "1000"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(!Path::new(&json).exists());
+    let output = replay(&[&trace, "--json", "/dev/stdout"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("\"held\": true"), "{}", stdout(&output));
 }
 
 #[test]
@@ -275,23 +260,23 @@ fn json_has_the_documented_shape() {
 }
 
 #[test]
-fn made_traces_of_several_formats_hold_through_takeovers() {
+fn made_traces_of_every_format_hold_through_takeovers() {
     let directory = tempfile::tempdir().unwrap();
     let rows = made(300);
-    let traces = [
-        file(&directory, "msr.csv", &msr(&rows)),
-        file(&directory, "spc.csv", &spc(&rows)),
-        file(&directory, "fio.log", &fio(&rows)),
-        file(&directory, "disksim.txt", &disksim(&rows)),
-    ];
-    for (trace, format) in traces.iter().zip(["msr", "spc", "fio", "disksim"]) {
-        for block in ["512", "4KiB", "64KiB"] {
-            let args = [trace, "--block-size", block, "--skew", "-1h", "--format", format];
-            let document = measure(&[&args[..], &MOVES[..]].concat());
-            assert_eq!(document["trace"]["format"], format);
-            assert_eq!(document["takeovers"].as_array().unwrap().len(), 3);
-            assert_eq!(document["trace"]["volumes"], 2);
-        }
+    let blocks = ["512", "4KiB", "64KiB"];
+    for ((name, volumes, bytes), block) in
+        made::formats(&rows).into_iter().zip(blocks.iter().cycle())
+    {
+        let trace = directory.path().join("trace");
+        fs::write(&trace, bytes).unwrap();
+        // What SSDsim and MQSim write is the same, and taken for SSDsim's.
+        let format = if name == "mqsim" { &["--format", name][..] } else { &[] };
+        let args = [&[trace.to_str().unwrap(), "--block-size", block, "--skew", "-1h"], format];
+        let document = measure(&[&args.concat()[..], &MOVES[..]].concat());
+        assert_eq!(document["trace"]["format"], name);
+        assert_eq!(document["trace"]["volumes"], volumes, "{name}");
+        assert!(document["requests"]["total"]["requests"].as_u64().unwrap() >= 300, "{name}");
+        assert_eq!(document["takeovers"].as_array().unwrap().len(), 3);
     }
 }
 
@@ -308,6 +293,7 @@ fn every_durability_depth_and_pace_holds() {
     // 150 requests over 5 ms of the trace's time, at a tenth of its speed.
     let paced = measure(&[&[&trace, "--speed", "0.1"], &MOVES[..]].concat());
     assert!(paced["pace"]["replay_ns"].as_u64().unwrap() > 45_000_000, "{}", paced["pace"]);
+    assert_eq!(paced["settings"]["depth"], 1024);
     let passes = measure(&[&[&trace, "--passes", "3", "--limit-rows", "100"], &MOVES[..]].concat());
     assert_eq!(passes["requests"]["total"]["requests"], 300);
     assert_eq!(passes["pace"]["tenths"].as_array().unwrap().len(), 3);
@@ -316,6 +302,19 @@ fn every_durability_depth_and_pace_holds() {
     assert_eq!(before.len(), 3);
     assert_eq!(before[0]["before_row"], 0);
     assert_eq!(before[2]["before_row"], timed["requests"]["total"]["requests"]);
+}
+
+#[test]
+fn a_backlog_of_discards_has_records_and_no_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let trims = (0..40).map(|at| format!("{at} d trim {} 1048576\n", at << 20));
+    let text: String =
+        ["fio version 3 iolog\n0 d add\n0 d open\n".into()].into_iter().chain(trims).collect();
+    let trace = file(&directory, "trims.log", &text);
+    let document = measure(&[&trace, "--takeover-at", "100%", "--link-delay", "200ms"]);
+    let takeover = &document["takeovers"][0];
+    assert!(takeover["backlog_records"].as_u64().unwrap() > 0, "{takeover}");
+    assert_eq!(takeover["backlog_bytes"], 0);
 }
 
 #[test]
@@ -374,13 +373,80 @@ fn kept_directories_hold_what_an_outside_program_expects() {
         }
     }
     assert_eq!(document["verification"]["written_sectors"], sectors);
+    for command in [&["inspect", dir][..], &["verify", dir, dir], &["recover", dir]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_afterimage")).args(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {}", stderr(&output));
+        let words = format!("{dir} is no device; devices are in {dir}/a and {dir}/b");
+        assert!(stderr(&output).contains(&words), "{}", stderr(&output));
+    }
     // There are devices now: another run must not touch them.
     let again = replay(&args);
-    assert_eq!(again.status.code(), Some(4), "{}", stderr(&again));
+    assert_eq!(again.status.code(), Some(5), "{}", stderr(&again));
     assert!(stderr(&again).contains("holds a device already"), "{}", stderr(&again));
     let temporary = directory.path().join("temporary");
     measure(&[&trace, "--dir", temporary.to_str().unwrap()]);
     assert_eq!(fs::read_dir(temporary).unwrap().count(), 0, "something was left behind");
+}
+
+/// Replays in a process of which the kernel takes `limit` (`ulimit`), without a signal: files that
+/// cannot grow, as on a full disk, or few descriptors.
+fn limited(limit: &str, args: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_afterimage");
+    let script = format!("trap '' XFSZ; ulimit {limit}; exec \"$0\" replay \"$@\"");
+    Command::new("bash").args(["-c", &script, program]).args(args).output().expect("bash starts")
+}
+
+#[test]
+fn a_disk_that_takes_no_more_stops_the_replay_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    // Volumes of 8 MiB, journals of 5 MiB.
+    let row = |at: u64| format!("0,{},4096,w,0.{at:03}\n", at * 37 % 2048 * 8);
+    let trace = file(&directory, "t.spc", &(0..400).map(row).collect::<String>());
+    let json = file(&directory, "out.json", "old");
+    let dir = directory.path().join("devices");
+    let dir = dir.to_str().unwrap();
+    let journal = ["--journal-size", "5MiB", "--takeover-at", "50%"];
+    let args = [&[&trace, "--dir", dir, "--keep", "--json", &json][..], &journal].concat();
+    let inspect = |name: &str, rows: &str| {
+        let path = format!("{dir}/{name}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+        command.args(["inspect", &path, "--rows", rows]).output().unwrap()
+    };
+
+    let output = limited("-f 4096", &args);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("creating own.log: File too large"), "{}", stderr(&output));
+    assert!(stdout(&inspect("a", "0")).contains("superblock is missing"), "no half a device");
+    fs::remove_dir_all(dir).unwrap();
+
+    let output = limited("-f 6144", &args);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let message = stderr(&output);
+    assert!(message.contains("creating volumes/0.0: File too large"), "{message}");
+    assert!(!message.contains("panicked") && !Path::new(&json).exists(), "{message}");
+    for name in ["a", "b"] {
+        let report = inspect(name, "0");
+        assert_eq!(report.status.code(), Some(0), "{}", stdout(&report));
+    }
+    let devices = [format!("{dir}/a"), format!("{dir}/b")];
+    for command in ["recover", "verify"] {
+        let mut afterimage = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+        let output = afterimage.arg(command).args(&devices).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_thousand_volumes_need_no_thousand_descriptors() {
+    let directory = tempfile::tempdir().unwrap();
+    let row = |volume: u64| format!("1538323200,{},8,1,{volume}\n", volume * 8);
+    let trace = file(&directory, "t.csv", &(0..1349).map(row).collect::<String>());
+    let dir = directory.path().join("devices");
+    let args = [&trace, "--dir", dir.to_str().unwrap(), "--takeover-at", "50%"];
+    let output = limited("-n 256", &args);
+    let story = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{story}");
+    assert!(story.contains("1,349 requests, 1,349 volumes"), "{story}");
 }
 
 #[test]

@@ -263,7 +263,7 @@ impl Device {
             acked: tables.acked,
             reflected: tables.reflected,
             backlog_records,
-            backlog_bytes: backlog_records * u64::from(self.geometry.block_size),
+            backlog_bytes: tables.backlog_data * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
             owed_blocks: self.debt().map_or(0, |debt| debt.len()),
             unreflected_records: tables.unreflected(),

@@ -92,7 +92,7 @@ pub struct Status {
     pub reflected: Stamp,
     /// Durable own records that the peer has not acknowledged.
     pub backlog_records: u64,
-    /// Their bytes, each counted as a whole block, zeros included.
+    /// Their data, in bytes: whole blocks; zeros have none.
     pub backlog_bytes: u64,
     /// When the oldest of them was written, on the monotonic clock, in nanoseconds; 0 if it was
     /// found at the opening.

@@ -3,6 +3,11 @@
 //!
 //! The caller's thread does what it can: most requests are complete when `submit` returns. A
 //! ticket that is not may wait for a place in the journal, for the peer, or for a commit.
+//!
+//! A write is gathered from its slices once, into what is logged. A read's buffer goes with its
+//! request and comes back with the completion, because the answer may come from the peer while the
+//! caller does something else. The calls that wait, above all that, read into a buffer of their own
+//! and copy it to the caller's one or several.
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -258,8 +263,44 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn write(&self, volume: u32, offset: u64, data: &[u8]) -> Result<Stamp> {
-        let done = self.submit(Request::write(volume, offset, &[IoSlice::new(data)]))?.wait()?;
+        self.write_vectored(volume, offset, &[IoSlice::new(data)])
+    }
+
+    /// Writes several buffers, one after the other, as one request; like [`Session::write`].
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn write_vectored(&self, volume: u32, offset: u64, data: &[IoSlice<'_>]) -> Result<Stamp> {
+        let done = self.submit(Request::write(volume, offset, data))?.wait()?;
         Ok(done.stamp.unwrap_or_default())
+    }
+
+    /// Writes with force unit access, waiting until it is durable.
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn write_fua(&self, volume: u32, offset: u64, data: &[u8]) -> Result<Stamp> {
+        let slices = [IoSlice::new(data)];
+        let request = Request { fua: true, ..Request::write(volume, offset, &slices) };
+        Ok(self.submit(request)?.wait()?.stamp.unwrap_or_default())
+    }
+
+    /// Makes `length` bytes read as zeros, waiting for completion ([`Op::WriteZeroes`]).
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn write_zeroes(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
+        let op = Op::WriteZeroes(length);
+        self.submit(Request { volume, offset, op, ..Request::flush() })?.wait().map(drop)
+    }
+
+    /// Gives `length` bytes up, waiting for completion ([`Op::Discard`]).
+    ///
+    /// # Errors
+    /// As [`Session::submit`].
+    pub fn discard(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
+        let op = Op::Discard(length);
+        self.submit(Request { volume, offset, op, ..Request::flush() })?.wait().map(drop)
     }
 
     /// Makes every completed write durable, waiting for it.

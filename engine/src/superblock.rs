@@ -106,23 +106,28 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
     let length = storage.length(FILE).map_err(failed)?.ok_or_else(|| {
         Error::new(Kind::Damaged, format!("there is no {FILE}: this is no device directory"))
     })?;
-    if length < VOLUMES_OFFSET {
-        let what = format!("{FILE} has {length} bytes, needs at least {VOLUMES_OFFSET}");
-        return Err(Error::new(Kind::Damaged, what));
-    }
     let most = crate::limits::VOLUMES_MAX as u64 * 16;
-    let mut volumes = vec![0; (length - VOLUMES_OFFSET).min(most) as usize];
-    storage.read(FILE, VOLUMES_OFFSET, &mut volumes).map_err(failed)?;
+    let mut volumes = vec![0; length.saturating_sub(VOLUMES_OFFSET).min(most) as usize];
+    if !volumes.is_empty() {
+        storage.read(FILE, VOLUMES_OFFSET, &mut volumes).map_err(failed)?;
+    }
     let mut bytes = [0; COPY_BYTES as usize];
     let mut copy = |offset| -> Result<Result<Superblock, String>> {
+        if length < offset + COPY_BYTES {
+            return Ok(Err(format!("the file ends before it does, at byte {length}")));
+        }
         storage.read(FILE, offset, &mut bytes).map_err(failed)?;
         Ok(Superblock::decode(&bytes, &volumes))
     };
     Ok([copy(COPY_OFFSETS[0])?, copy(COPY_OFFSETS[1])?])
 }
 
-/// Whether neither copy was ever written.
+/// Whether neither copy was ever written, in a file that reaches beyond both.
 fn are_blank(storage: &dyn Storage) -> Result<bool> {
+    let length = storage.length(FILE).map_err(|e| Error::storage(format!("reading {FILE}"), e))?;
+    if length.is_none_or(|length| length < VOLUMES_OFFSET) {
+        return Ok(false);
+    }
     let mut bytes = [0; COPY_BYTES as usize];
     for offset in COPY_OFFSETS {
         let read = storage.read(FILE, offset, &mut bytes);

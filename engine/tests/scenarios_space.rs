@@ -101,3 +101,24 @@ fn waiting_for_a_place_is_bounded() {
     pair.write(A, X, 5);
     pair.drain();
 }
+
+/// Zeros wait to be shipped as records without data, also after the device was opened again.
+#[test]
+fn backlog_counts_data_where_there_is_some() {
+    let mut pair = Pair::with(small());
+    pair.hold_ships(true);
+    pair.write(A, X, 1);
+    let zeroes = pair.submit(A, 0, Action::Zeroes(Y..Z + 1));
+    pair.outcome(zeroes).unwrap().unwrap();
+    let backlog = |pair: &Pair| {
+        let status = pair.devices[A].status();
+        (status.backlog_records, status.backlog_bytes)
+    };
+    pair.steps(A, &[Commit, Sequence]);
+    assert_eq!(backlog(&pair), (3, 512));
+    pair.reopen();
+    assert_eq!(backlog(&pair), (3, 512));
+    pair.hold_ships(false);
+    pair.drain();
+    assert_eq!(backlog(&pair), (0, 0));
+}

@@ -47,6 +47,17 @@ fn either_copy_of_the_superblock_will_do() {
 }
 
 #[test]
+fn a_superblock_cut_short_is_damage_and_not_a_device_never_made() {
+    let mut world = World::new();
+    world.crash(A, Cut::Synced);
+    for length in [0, 4096, 8191] {
+        let disk = world.disks[A].copy();
+        disk.shorten(FileName::Superblock, length);
+        damage(&disk, &["superblock", "both copies are unusable"]);
+    }
+}
+
+#[test]
 fn the_newer_copy_of_the_superblock_counts() {
     for copy in [0, 1] {
         let mut world = World::new();

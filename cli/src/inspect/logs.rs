@@ -92,6 +92,15 @@ pub(crate) fn read(storage: &dyn Storage, superblock: &Superblock, log: Log) -> 
         dropped: 0,
         findings: Vec::new(),
     };
+    let mut find = |what| read.findings.push(Finding { file: Some(file), what });
+    match storage.length(file) {
+        Ok(None) => find("is missing".into()),
+        Ok(Some(length)) if length != state.bytes => {
+            find(format!("has {length} bytes, should have {}", state.bytes));
+        }
+        // What cannot be asked for its length cannot be read either.
+        Ok(_) | Err(_) => {}
+    }
     let scan = match scan(storage, superblock, log, Verify::All, &mut |_| ()) {
         Ok(scan) => scan,
         Err(error) => {
@@ -119,8 +128,8 @@ pub(crate) fn read(storage: &dyn Storage, superblock: &Superblock, log: Log) -> 
         read.batches += 1;
         read.bytes += batch.bytes;
     }
-    let findings = scan.damages.into_iter().map(|d| Finding { file: Some(file), what: d.what });
-    read.findings = findings.collect();
+    let damages = scan.damages.into_iter();
+    read.findings.extend(damages.map(|d| Finding { file: Some(file), what: d.what }));
     (read.synced, read.dropped) = (scan.synced, scan.cut);
     (read.end, read.end_offset) = (scan.end, scan.end_offset);
     read

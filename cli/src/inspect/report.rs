@@ -41,7 +41,7 @@ pub(super) enum State {
 }
 
 /// Something that should not be so.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     #[serde(serialize_with = "optional_display")]
     pub(crate) file: Option<FileName>,

@@ -4,6 +4,7 @@ use super::Verdict;
 use super::report::{
     Copies, Copy, Location, LogReport, Report, StampReport, State, SuperblockReport, Table,
 };
+use crate::words::plural;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -26,7 +27,9 @@ pub(super) fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io
     writeln!(out, "{}: {device}, {state}", report.directory)?;
     match report.verdict {
         Verdict::Sound => writeln!(out, "damage: none found")?,
-        Verdict::Damaged => writeln!(out, "DAMAGED: {} findings", report.findings.len())?,
+        Verdict::Damaged => {
+            writeln!(out, "DAMAGED: {}", plural(report.findings.len() as u64, "finding"))?;
+        }
     }
     for finding in &report.findings {
         match finding.file {
@@ -159,7 +162,9 @@ fn values(s: &SuperblockReport) -> Vec<String> {
 fn log_summary(title: &str, log: &LogReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\n{title} ({})", log.file)?;
     let LogReport { batches, records, bytes_held, first_sequence, next_sequence, .. } = log;
-    writeln!(out, "  {records} records in {batches} batches, {bytes_held} bytes held")?;
+    let batches = format!("{batches} batch{}", if *batches == 1 { "" } else { "es" });
+    let held = plural(*records, "record");
+    writeln!(out, "  {held} in {batches}, {bytes_held} bytes held")?;
     match *records {
         0 => writeln!(out, "  next record {next_sequence}")?,
         _ => writeln!(
@@ -178,7 +183,8 @@ fn log_summary(title: &str, log: &LogReport, out: &mut dyn Write) -> io::Result<
         )?,
     }
     if log.dropped > 0 {
-        writeln!(out, "  {} records behind that were never durable and do not count", log.dropped)?;
+        let behind = plural(log.dropped, "record");
+        writeln!(out, "  behind: {behind}, never durable and not counted")?;
     }
     Ok(())
 }
@@ -215,7 +221,7 @@ fn unreflected(title: &str, table: &Table, rows_max: usize, out: &mut dyn Write)
     more(table.rows.len(), rows_max, out)?;
     match table.free {
         0 => Ok(()),
-        free => writeln!(out, "  -1: {free} records more are held, and free"),
+        free => writeln!(out, "  -1, held but free: {} more", plural(free, "record")),
     }
 }
 
@@ -229,7 +235,8 @@ fn location(table: &Location, rows_max: usize, out: &mut dyn Write) -> io::Resul
     }
     more(table.rows.len(), rows_max, out)?;
     let or_remote = if table.behind { ", but for those at -2" } else { "" };
-    writeln!(out, "  -1: {} blocks more, in the normal volumes{or_remote}", table.rest)?;
+    let rest = plural(table.rest, "block");
+    writeln!(out, "  -1: {rest} more, in the normal volumes{or_remote}")?;
     if table.behind {
         writeln!(
             out,
@@ -250,7 +257,7 @@ fn location(table: &Location, rows_max: usize, out: &mut dyn Write) -> io::Resul
 fn more(rows: usize, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
     match rows.saturating_sub(rows_max) {
         0 => Ok(()),
-        left => writeln!(out, "  … {left} rows more"),
+        left => writeln!(out, "  … {} more", plural(left as u64, "row")),
     }
 }
 

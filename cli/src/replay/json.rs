@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -220,10 +220,40 @@ pub struct DeviceAtRest {
     pub digest: String,
 }
 
-/// Writes the document to `path`, in place of what was there.
-///
-/// # Errors
-/// Those of the file.
-pub fn write(document: &Document, path: &Path) -> std::io::Result<()> {
-    crate::output::json(document, &mut BufWriter::new(File::create(path)?))
+/// The file that a document goes to. Without a document there is no file, whatever stood there
+/// before: nobody takes the results of another run for those of one that failed.
+pub struct Output {
+    path: PathBuf,
+    file: File,
+    is_written: bool,
+}
+
+impl Output {
+    /// Makes the file, in place of what was there.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn create(path: &Path) -> std::io::Result<Output> {
+        Ok(Output { path: path.into(), file: File::create(path)?, is_written: false })
+    }
+
+    /// Writes the document.
+    ///
+    /// # Errors
+    /// Those of the file, which is then removed.
+    pub fn finish(mut self, document: &Document) -> std::io::Result<()> {
+        crate::output::json(document, &mut BufWriter::new(&self.file))?;
+        self.is_written = true;
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Not if it is a pipe or a terminal.
+        let is_file = || self.file.metadata().is_ok_and(|found| found.is_file());
+        if !self.is_written && is_file() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod stall;
 mod verify;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,9 +40,10 @@ use plan::Plan;
 use requests::{Event, Listener, Nobody, RequestLog};
 use verify::AtRest;
 
-use crate::args::{DurabilityArg, ReplayArgs, Speed};
+use crate::args::{DurabilityArg, ReplayArgs, Speed, TakeoverAt};
 use crate::exit::{Exit, Failure};
 use crate::trace::{self, Input, Options, Trace};
+use crate::words::duration;
 
 /// The hosts' time when a trace that does not know its own begins: 2020-01-01.
 const SOME_TIME_NS: u64 = 1_577_836_800_000_000_000;
@@ -58,21 +60,16 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         skip_bad_rows: args.skip_bad_rows,
         limit_rows: args.limit_rows,
     };
+    if args.traces.iter().filter(|input| **input == Input::Stdin).count() > 1 {
+        let story = "- is given twice: the standard input can be read only once";
+        return Err(Failure::new(Exit::Usage, story));
+    }
     let trace = trace::read(&args.traces, &options)?;
     check(args, &trace)?;
     // Made first: no replay should end in a result that cannot be written.
-    let hlog = match &args.hlog {
-        None => None,
-        Some(path) => Some(
-            hlog::Hlog::create(path).map_err(|error| Failure::output(path.display(), &error))?,
-        ),
-    };
-    let request_log = match &args.request_log {
-        None => None,
-        Some(path) => Some(Arc::new(
-            RequestLog::create(path).map_err(|e| Failure::output(path.display(), &e))?,
-        )),
-    };
+    let json = created(&args.json, json::Output::create)?;
+    let hlog = created(&args.hlog, hlog::Hlog::create)?;
+    let request_log = created(&args.request_log, RequestLog::create)?.map(Arc::new);
     let listener: Arc<dyn Listener> = match &request_log {
         None => Arc::new(Nobody),
         Some(log) => log.clone(),
@@ -131,11 +128,22 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         hlog_written.map_err(|error| Failure::output(path.display(), &error))?;
     }
     // Last: where it stands, nothing else failed.
-    if let Some(path) = &args.json {
-        let written = json::write(&document, path);
+    if let Some((output, path)) = json.zip(args.json.as_ref()) {
+        let written = output.finish(&document);
         written.map_err(|error| Failure::output(path.display(), &error))?;
     }
     Ok(if held { Exit::Held } else { Exit::NotHeld })
+}
+
+/// The file for a result, if one is asked for.
+fn created<T>(
+    path: &Option<PathBuf>,
+    create: impl FnOnce(&Path) -> std::io::Result<T>,
+) -> Result<Option<T>, Failure> {
+    let made = path
+        .as_ref()
+        .map(|path| create(path).map_err(|error| Failure::output(path.display(), &error)));
+    made.transpose()
 }
 
 /// The hosts of a replay on `pair`.
@@ -148,7 +156,7 @@ fn host<'a>(
     meter: Meter,
 ) -> Result<Host<'a>, Failure> {
     let manner = Manner {
-        depth: args.depth as usize,
+        depth: args.depth() as usize,
         speed: args.speed,
         starts_at: trace.has_time.then(|| trace.start_unix_ns.unwrap_or(SOME_TIME_NS)),
         skew_ns: args.skew,
@@ -193,11 +201,32 @@ pub fn rehearse(
 /// What only the trace can tell to be impossible.
 fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
     if trace.rows.is_empty() {
-        return Err(Failure::new(Exit::BadTrace, "the trace has no requests to replay"));
+        let story = format!("{}: the trace has no requests to replay", files(args).join(" "));
+        return Err(Failure::new(Exit::BadTrace, story));
     }
-    if !trace.has_time && args.speed != Speed::Max {
+    let mut times = args.takeover_at.iter().filter_map(|point| match *point {
+        TakeoverAt::Time(time) => Some(time),
+        TakeoverAt::Percent(_) => None,
+    });
+    if !trace.has_time {
+        let flag = match (args.speed, times.next(), args.skew) {
+            (Speed::Times(_), ..) => "--speed",
+            (_, Some(_), _) => "--takeover-at TIME",
+            (_, _, 1.. | ..=-1) => "--skew",
+            _ => return Ok(()),
+        };
         let story =
-            format!("--speed needs a trace with times; this one ({}) has none", trace.format);
+            format!("{flag} needs a trace with times; this one ({}) has none", trace.format);
+        return Err(Failure::new(Exit::Usage, story));
+    }
+    let plan = Plan::new(trace, args.passes);
+    let end = plan.row(plan.len() - 1).time_ns;
+    if let Some(beyond) = times.find(|&time| time > end) {
+        let story = format!(
+            "--takeover-at {}: the last request comes {} after the first; at the end is 100%",
+            duration(beyond),
+            duration(end),
+        );
         return Err(Failure::new(Exit::Usage, story));
     }
     Ok(())
@@ -219,13 +248,18 @@ fn show(document: &Document) -> Result<(), Failure> {
     }
 }
 
-fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
+/// The trace's files, as named.
+fn files(args: &ReplayArgs) -> Vec<String> {
     let file = |input: &Input| match input {
         Input::Stdin => "-".to_string(),
         Input::Path(path) => path.display().to_string(),
     };
+    args.traces.iter().map(file).collect()
+}
+
+fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
     TraceInfo {
-        files: args.traces.iter().map(file).collect(),
+        files: files(args),
         format: trace.format.to_string(),
         rows: trace.rows.len() as u64,
         rows_read: trace.rows_read,
@@ -244,7 +278,7 @@ fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
 fn settings(args: &ReplayArgs, run: u64) -> json::Settings {
     json::Settings {
         passes: args.passes,
-        depth: args.depth,
+        depth: args.depth(),
         speed: match args.speed {
             Speed::Max => None,
             Speed::Times(times) => Some(times),

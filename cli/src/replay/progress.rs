@@ -4,8 +4,8 @@ use indicatif::ProgressBar;
 
 use afterimage::event::Status;
 
-use super::report::{bytes, count, duration};
 use crate::output;
+use crate::words::{bytes, count, duration};
 
 /// How often it is drawn.
 const PERIOD_NS: u64 = 200_000_000;
@@ -43,9 +43,11 @@ impl Progress {
         self.bar.set_message(format!("{doing}, backlog {}, lag {}", bytes(backlog), duration(lag)));
     }
 
-    /// Says what is going on after the last request.
+    /// Says what is going on after the last request: how long it takes does not follow from how
+    /// long the requests took.
     pub fn say(&mut self, what: &'static str) {
         self.epilogue = Some(what);
+        output::without_estimate(&self.bar, " {msg}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::json::{Document, Latency, RequestCount, TakeoverInfo};
 use super::meter::Metric;
+use crate::words::{bytes, count, duration, plural};
 
 /// The document as a table.
 pub struct Table<'a>(pub &'a Document);
@@ -24,10 +25,10 @@ fn heading(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     let trace = &document.trace;
     write!(
         f,
-        "{}: {}, {} requests, {}, {} on the trace's clock",
+        "{}: {}, {}, {}, {} on the trace's clock",
         trace.files.join(" "),
         trace.format,
-        count(trace.rows),
+        plural(trace.rows, "request"),
         plural(trace.volumes, "volume"),
         duration(trace.span_ns),
     )?;
@@ -36,12 +37,12 @@ fn heading(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     }
     writeln!(f)?;
     let odd = [
-        (trace.bad_rows, "bad rows left out"),
-        (trace.empty_rows, "empty rows left out"),
-        (trace.rounded_rows, "rows widened to whole sectors"),
+        (trace.bad_rows, "bad row", "left out"),
+        (trace.empty_rows, "empty row", "left out"),
+        (trace.rounded_rows, "row", "widened to whole sectors"),
     ];
-    for (number, what) in odd.iter().filter(|(number, _)| *number > 0) {
-        writeln!(f, "{} {what}", count(*number))?;
+    for (number, what, so) in odd.into_iter().filter(|(number, ..)| *number > 0) {
+        writeln!(f, "{} {so}", plural(number, what))?;
     }
     let s = &document.settings;
     let rate = s.link_bytes_per_s.map_or("no limit".into(), |rate| format!("{}/s", bytes(rate)));
@@ -168,11 +169,11 @@ fn verdict(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     let v = &document.verification;
     writeln!(
         f,
-        "\nchecked {} with {} sectors, {}, and {} written sectors on each device",
+        "\nchecked {} with {}, {}, and {} on each device",
         plural(v.reads, "read"),
-        count(v.read_sectors),
+        plural(v.read_sectors, "sector"),
         plural(v.stamps, "stamp"),
-        count(v.written_sectors),
+        plural(v.written_sectors, "written sector"),
     )?;
     if document.held {
         return writeln!(
@@ -192,86 +193,4 @@ fn verdict(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
         writeln!(f, "the devices are in {directory}")?;
     }
     Ok(())
-}
-
-/// A number with its thousands set apart.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut shown = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
-}
-
-/// A number of things.
-fn plural(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
-}
-
-/// A size, in the largest unit of which there is one.
-pub fn bytes(size: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if size < 1024 {
-        return format!("{size} B");
-    }
-    let power = (size.ilog2() / 10).min(UNITS.len() as u32);
-    let number = size as f64 / 1024f64.powi(power as i32);
-    let unit = UNITS[power as usize - 1];
-    match number.fract() == 0.0 {
-        true => format!("{number} {unit}"),
-        false => format!("{number:.1} {unit}"),
-    }
-}
-
-/// A time, in three digits or so.
-pub fn duration(ns: u64) -> String {
-    let shown = |number: f64, unit: &str| match number {
-        _ if number < 10.0 => format!("{number:.2} {unit}"),
-        _ if number < 100.0 => format!("{number:.1} {unit}"),
-        _ => format!("{number:.0} {unit}"),
-    };
-    match ns {
-        0 => "0 s".into(),
-        1..1_000 => format!("{ns} ns"),
-        1_000..999_500 => shown(ns as f64 / 1e3, "µs"),
-        999_500..999_500_000 => shown(ns as f64 / 1e6, "ms"),
-        _ => shown(ns as f64 / 1e9, "s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_readable() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1_234_567), "1,234,567");
-        assert_eq!(plural(1, "read"), "1 read");
-        assert_eq!(plural(2000, "read"), "2,000 reads");
-    }
-
-    #[test]
-    fn sizes_are_readable() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(4096), "4 KiB");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(64 << 20), "64 MiB");
-        assert_eq!(bytes(5 << 50), "5120 TiB");
-    }
-
-    #[test]
-    fn times_are_readable() {
-        assert_eq!(duration(0), "0 s");
-        assert_eq!(duration(999), "999 ns");
-        assert_eq!(duration(1_500), "1.50 µs");
-        assert_eq!(duration(12_345_678), "12.3 ms");
-        assert_eq!(duration(999_600_000), "1.00 s");
-        assert_eq!(duration(4_073_024_447_000), "4073 s");
-    }
 }

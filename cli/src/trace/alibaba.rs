@@ -66,6 +66,7 @@ mod tests {
         for (row, field) in [
             ("0,R,1,2", "row"),
             ("-9,R,1,2,3", "device_id"),
+            ("x,R,1,2,3", "device_id"),
             ("0,T,1,2,3", "opcode"),
             ("0,R,,2,3", "offset"),
             ("0,R,1,two,3", "length"),

@@ -9,7 +9,8 @@
 //! FUA. A request with preflush and without sectors is a bare flush, whatever its operation.
 //!
 //! Header lines begin with `#`, the summary at the end with letters: neither are records. A line
-//! that begins with a digit must be an event. Each device is a volume, also when devices stack.
+//! that begins with a digit must be an event, and so must one with an action and rwbs in their
+//! places, whatever stands before them. Each device is a volume, also when devices stack.
 
 use super::collect::{Collector, Op, whole_sectors};
 use super::error::Fault;
@@ -48,10 +49,11 @@ impl Default for Lines {
 
 impl LineFormat for Lines {
     fn line(&mut self, line: &[u8], _: u64, rows: &mut Collector) -> Result<Line, Fault> {
-        if !line[0].is_ascii_digit() {
-            return Ok(Line::Text);
-        }
-        let event = Event::cut(line)?;
+        let event = match (Event::cut(line), line[0].is_ascii_digit()) {
+            (event, true) => event?,
+            (Ok(event), false) if event.names_an_action() => event,
+            _ => return Ok(Line::Text),
+        };
         let volume = device(event.device)?;
         let time_ns = seconds("time", event.time)?;
         let Some(rank) = ACTIONS.iter().position(|action| *action == event.action) else {
@@ -124,6 +126,13 @@ impl Event<'_> {
             return Err(wrong_count(line, super::field::words(line).count(), "at least 7"));
         }
         Ok(event)
+    }
+
+    /// Whether action and rwbs can be such.
+    fn names_an_action(&self) -> bool {
+        self.action.len() <= 2
+            && self.action.iter().all(u8::is_ascii_alphabetic)
+            && self.rwbs.iter().all(u8::is_ascii_uppercase)
     }
 
     /// Offset and length in bytes, if the event has them.
@@ -286,6 +295,7 @@ mod tests {
             ("8,0 0 1 0.0 9 Q", "row"),
             ("8x0 0 1 0.0 9 Q W 8 + 8 [a]", "device"),
             ("8,9999999 0 1 0.0 9 Q W 8 + 8 [a]", "device"),
+            ("x8,0 0 1 0.0 9 Q WS 8 + 8 [a]", "device"),
             ("8,0 0 1 -0.1 9 Q W 8 + 8 [a]", "time"),
             ("8,0 0 1 0.0 9 Q W eight + 8 [a]", "sector"),
             ("8,0 0 1 0.0 9 Q W", "sector"),

@@ -1,8 +1,9 @@
 //! blkreplay's `.load`: free text, then `sec.nsec ; sector ; nsectors ; op ; delay ; duration`.
 //!
-//! A row is a line that begins with digits, a point, digits, and a semicolon; the licence and the
-//! instructions before the rows never do. Once a row was seen, a line that begins with a digit and
-//! is no row is a bad row. Names no volume: the file's name stands in.
+//! The licence and the instructions before the rows have no four fields, and the line that names
+//! the columns begins with `start`; any other line of four fields is a row, and so is one that
+//! begins with a decimal time or, once a row was seen, with a digit: a damaged row is no text.
+//! Names no volume: the file's name stands in.
 
 use super::collect::{Collector, Op};
 use super::error::Fault;
@@ -23,11 +24,13 @@ pub(super) struct Lines {
 
 impl LineFormat for Lines {
     fn line(&mut self, line: &[u8], _: u64, rows: &mut Collector) -> Result<Line, Fault> {
-        if !fits(line) && (self.volume.is_none() || !line[0].is_ascii_digit()) {
+        let ([time, sector, length, kind], count) = split::<4>(line, b';');
+        let has_fields = count >= 4 && !time.eq_ignore_ascii_case(b"start");
+        let is_cut = self.volume.is_some() && line[0].is_ascii_digit();
+        if !(fits(line) || has_fields || is_cut) {
             return Ok(Line::Text);
         }
         let volume = self.volume.get_or_insert_with(|| rows.file_volume());
-        let ([time, sector, length, kind], count) = split::<4>(line, b';');
         if count < 4 {
             return Err(wrong_count(line, count, "at least 4"));
         }
@@ -72,9 +75,12 @@ mod tests {
             ("1.5 ; -8 ; 8 ; W", "sector"),
             ("1.5 ; 8 ; eight ; W", "length"),
             ("1.5 ; 8 ; 8 ; D", "op"),
+            ("x.5 ; 8 ; 8 ; W ; 0.0 ; 0.0", "start"),
+            ("; 8 ; 8 ; D", "start"),
         ] {
             bad_field(Format::Blkreplay, row.as_bytes(), field);
         }
         bad_field(Format::Blkreplay, b"1.5 ; 8 ; 8 ; W\n3062.3", "row");
+        bad_field(Format::Blkreplay, b"1.5 ; 8 ; 8 ; W\nx.5 ; 8 ; 8 ; R", "start");
     }
 }

@@ -1,6 +1,7 @@
 //! Keeps the rows of a trace while its files are read: volumes, counts, limits, the final order.
 //!
-//! Rows are checked before they are kept: whole sectors, not empty, and an end below 2^63.
+//! Rows are checked before they are kept: whole sectors, not empty, and within the largest volume
+//! that a device can have.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,6 +12,9 @@ use super::{Action, Format, Row, Trace, VolumeInfo};
 
 /// What volume sizes are rounded up to, in bytes.
 const SIZE_UNIT: u64 = 1 << 20;
+
+/// Where the largest volume ends, in bytes: devices take volumes below 4 EiB.
+const END_MAX: u64 = (1 << 62) - SIZE_UNIT;
 
 /// Kinds of requests that have a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub(super) enum Op {
 pub(super) struct Collector {
     skip_bad_rows: bool,
     room: u64,
+    /// The names of all files of the trace, if there are several.
+    pub(super) files: Vec<String>,
     file: String,
     rows: Vec<Row>,
     volumes: Volumes,
@@ -39,6 +45,7 @@ impl Collector {
         Collector {
             skip_bad_rows,
             room: limit_rows.unwrap_or(u64::MAX),
+            files: Vec::new(),
             file: String::new(),
             rows: Vec::new(),
             volumes: Volumes::default(),
@@ -64,15 +71,12 @@ impl Collector {
     }
 
     /// The name of the volume of a file whose format names none: the file's, without directory
-    /// and extension.
+    /// and extension unless another file would be called the same.
     pub(super) fn file_volume(&self) -> Vec<u8> {
-        let base = self.file.rsplit('/').next().unwrap_or_default();
-        let base = base.strip_suffix(".gz").unwrap_or(base);
-        let stem = match base.rsplit_once('.') {
-            Some((stem, _)) if !stem.is_empty() => stem,
-            _ => base,
-        };
-        stem.as_bytes().to_vec()
+        let short = stem(&self.file);
+        let is_shared = |other: &String| *other != self.file && stem(other) == short;
+        let name = if self.files.iter().any(is_shared) { &self.file } else { short };
+        name.as_bytes().to_vec()
     }
 
     /// Keeps a read, write or discard.
@@ -176,6 +180,16 @@ impl Collector {
     }
 }
 
+/// The name of a file without directory and extension.
+fn stem(file: &str) -> &str {
+    let base = file.rsplit('/').next().unwrap_or_default();
+    let base = base.strip_suffix(".gz").unwrap_or(base);
+    match base.rsplit_once('.') {
+        Some((stem, _)) if !stem.is_empty() => stem,
+        _ => base,
+    }
+}
+
 /// Whether the error means that the gzip stream itself is cut or damaged.
 pub(super) fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
@@ -202,10 +216,14 @@ impl Extent {
 
 /// The range widened to whole sectors; `None` if it is empty.
 pub(super) fn whole_sectors(offset: u64, length: u64) -> Result<Option<Extent>, Fault> {
-    let end = offset.checked_add(length).filter(|&end| end <= i64::MAX as u64 - SIZE_UNIT);
+    let end = offset.checked_add(length).filter(|&end| end <= END_MAX);
     let Some(end) = end else {
         let text = format!("{offset} + {length}");
-        return Err(Fault::new("offset + length", text.as_bytes(), "ends beyond 2^63 bytes"));
+        return Err(Fault::new(
+            "offset + length",
+            text.as_bytes(),
+            "ends beyond any volume: they are below 4 EiB",
+        ));
     };
     if length == 0 {
         return Ok(None);
@@ -258,7 +276,8 @@ mod tests {
         assert_eq!(extent(1024, 1), Some((1024, 512)));
         assert_eq!(extent(700, 0), None);
         assert!(whole_sectors(u64::MAX, 1).is_err());
-        assert!(whole_sectors(i64::MAX as u64, 1).is_err());
+        assert!(whole_sectors(END_MAX, 1).is_err());
+        assert_eq!(extent(END_MAX - 512, 512), Some((END_MAX - 512, 512)));
     }
 
     #[test]

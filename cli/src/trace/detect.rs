@@ -66,11 +66,11 @@ fn unknown(file: &str, head: &[u8]) -> TraceError {
     let shapes: Vec<String> =
         SHAPES.iter().map(|(format, _, shape)| format!("{format} ({shape})")).collect();
     let looked_for = format!("{}, vscsi (binary records of version 1 or 2)", shapes.join(", "));
-    let problem = match head {
-        [] => "is empty".to_string(),
-        _ => format!("is of no known format; looked for {looked_for}"),
+    let (problem, advice) = match head {
+        [] => ("is empty".to_string(), "there is nothing to replay"),
+        _ => (format!("is of no known format; looked for {looked_for}"), "name it with --format"),
     };
-    TraceError::unknown(file, problem, head, "name the format with --format".to_string())
+    TraceError::unknown(file, problem, head, advice.to_string())
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
             assert!(message.contains(part), "{part}: {message}");
         }
         let empty = detect("t", b"").unwrap_err().to_string();
-        assert_eq!(empty, "t: is empty; name the format with --format");
+        assert_eq!(empty, "t: is empty; there is nothing to replay");
     }
 
     #[test]

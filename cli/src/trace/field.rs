@@ -90,14 +90,18 @@ pub(super) fn plain<'a>(name: &'static str, text: &'a [u8]) -> Result<&'a [u8], 
     Ok(&text[zeros.min(text.len() - 1)..])
 }
 
-/// Whether a line of comma-separated values names its columns: its first field is one of `names`,
-/// or it is the first line of the file and begins with a letter.
+/// Whether a line of comma-separated values names its columns: its first field is `name`, or it is
+/// the first line of the file, begins with a letter, and no field is a number, as some of a damaged
+/// row would be.
 pub(super) fn is_header(line: &[u8], number: u64, name: &str) -> bool {
-    let first = line.split(|&b| b == b',').next().unwrap_or_default().trim_ascii();
+    let mut fields = line.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+    let first = fields.next().unwrap_or_default();
     let first = first.strip_prefix(b"\"").unwrap_or(first);
     let bare = first.strip_suffix(b"\"").unwrap_or(first);
     bare.eq_ignore_ascii_case(name.as_bytes())
-        || (number == 1 && first.first().is_some_and(u8::is_ascii_alphabetic))
+        || (number == 1
+            && first.first().is_some_and(u8::is_ascii_alphabetic)
+            && !fields.any(is_decimal))
 }
 
 fn decimal(name: &'static str, text: &[u8], places: usize) -> Result<u64, Fault> {

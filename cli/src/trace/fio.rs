@@ -8,7 +8,9 @@
 //! Version 3: `timestamp file action [offset length]`, in microseconds from the start of the run;
 //! `wait` is not allowed, and left out as fio leaves it out.
 //!
-//! `sync` and `datasync` are flushes, `trim` a discard; `add`, `open` and `close` are no requests.
+//! `sync`, `datasync` and `syncfs` are flushes, `trim` a discard. `sync_file_range`, which fio writes
+//! and does not read, makes nothing durable and is left out; `add`, `open` and `close` are no
+//! requests.
 
 use super::collect::{Collector, Op};
 use super::error::Fault;
@@ -73,10 +75,11 @@ impl LineFormat for Lines {
                 self.wait(version, offset)?;
                 return Ok(Line::Text);
             }
-            b"sync" | b"datasync" => {
+            b"sync" | b"datasync" | b"syncfs" => {
                 rows.flush(time_ns, file);
                 return Ok(Line::Record);
             }
+            b"sync_file_range" => return Ok(Line::Record),
             b"read" => Op::Read,
             b"write" => Op::Write,
             b"trim" => Op::Discard,
@@ -164,10 +167,14 @@ mod tests {
         let trace = good(
             Format::Fio,
             b"fio version 3 iolog\n0 f add\n10 f open\n1000 f write 0 512\n1500 f wait 5 0\n\
-              2000 f read 0 512\n",
+              1700 f sync_file_range 0 512\n2000 f read 0 512\n2500 f syncfs 0 0\n",
         );
         assert!(trace.has_time);
-        assert_eq!(rows(&trace), [(0, 0, write(0, 512)), (1_000_000, 0, read(0, 512))]);
+        assert_eq!(
+            rows(&trace),
+            [(0, 0, write(0, 512)), (1_000_000, 0, read(0, 512)), (1_500_000, 0, Action::Flush)]
+        );
+        assert_eq!((trace.rows_read, trace.other_rows), (4, 1));
     }
 
     #[test]
@@ -183,6 +190,7 @@ mod tests {
                 "offset",
             ),
             ("fio version 3 iolog\nf write 0 512", "timestamp"),
+            ("fio version 3 iolog\nx f write 0 512", "timestamp"),
             ("rw, 0, 512", "header"),
         ] {
             bad_field(Format::Fio, row.as_bytes(), field);

@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::collect::{Collector, is_damage};
 use super::error::{Fault, Place, TraceError};
@@ -31,7 +31,7 @@ impl<'a> Source<'a> {
         let packed = Replay::new(reader, GZIP_MAGIC.len());
         let gzip = packed.head == GZIP_MAGIC;
         let unpacked: Box<dyn Read + 'a> = if gzip {
-            Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, packed)))
+            Box::new(Members::new(BufReader::with_capacity(64 << 10, packed)))
         } else {
             Box::new(packed)
         };
@@ -57,6 +57,45 @@ impl<'a> Source<'a> {
 impl Read for Source<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer)
+    }
+}
+
+/// The members of a gzip file, one after the other. Zeros between and behind them are nothing, as
+/// to gzip(1): tapes and block devices pad with them.
+struct Members<R> {
+    /// `None` at the end.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Members<R> {
+    fn new(packed: R) -> Members<R> {
+        Members { member: Some(GzDecoder::new(packed)) }
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let filled = member.read(buffer)?;
+            if filled > 0 || buffer.is_empty() {
+                return Ok(filled);
+            }
+            let mut packed = self.member.take().expect("just read from").into_inner();
+            self.member = skip_zeros(&mut packed)?.then(|| GzDecoder::new(packed));
+        }
+        Ok(0)
+    }
+}
+
+/// Whether anything else follows.
+fn skip_zeros(reader: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let ahead = reader.fill_buf()?;
+        let (length, zeros) = (ahead.len(), ahead.iter().take_while(|&&byte| byte == 0).count());
+        reader.consume(zeros);
+        if length == 0 || zeros < length {
+            return Ok(length > 0);
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //! - Rows are sorted by time; rows of the same time keep the order of the file (and files the order
 //!   in which they were named). Times are counted from the earliest row, wherever it stood.
 //! - All files of a trace belong to one consistency group and share one clock. A volume that
-//!   carries the same name in two files is the same volume.
+//!   carries the same name in two files is the same volume; where the format names none, a file
+//!   is a volume.
 //! - A request that does not begin and end on a sector is widened to whole sectors and counted. A
 //!   request of zero bytes is left out and counted.
 //! - A row that cannot be understood is an error that names it, unless the caller chose to have
@@ -57,11 +58,12 @@ use input::{Source, each_line};
 /// holds a row that cannot be understood: by name, with the place.
 pub fn read(inputs: &[Input], options: &Options) -> Result<Trace, TraceError> {
     let mut reading = Reading::new(options);
+    reading.rows.files = inputs.iter().map(Input::name).collect();
     for input in inputs {
+        let name = input.name();
         match input {
-            Input::Stdin => reading.file("stdin", Box::new(io::stdin().lock()))?,
+            Input::Stdin => reading.file(&name, Box::new(io::stdin().lock()))?,
             Input::Path(path) => {
-                let name = path.display().to_string();
                 let file = File::open(path).map_err(|e| TraceError::open(&name, e))?;
                 reading.file(&name, Box::new(file))?;
             }
@@ -172,8 +174,9 @@ pub struct Trace {
 /// A volume of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
-    /// Its name in the trace: host and disk, device number, LUN, or the file's name without
-    /// directory and extension where the format names no volume.
+    /// Its name in the trace: host and disk, device number, LUN, or, where the format names no
+    /// volume, the file's name: without directory and extension if no other file is then called
+    /// the same.
     pub name: String,
     /// The smallest size that holds all its rows, rounded up to a whole, non-zero number of MiB.
     pub bytes: u64,
@@ -197,6 +200,16 @@ pub enum Input {
     Path(PathBuf),
     /// Standard input, written `-`.
     Stdin,
+}
+
+impl Input {
+    /// What it is called in messages.
+    fn name(&self) -> String {
+        match self {
+            Input::Stdin => "stdin".into(),
+            Input::Path(path) => path.display().to_string(),
+        }
+    }
 }
 
 impl From<&OsStr> for Input {
@@ -311,7 +324,7 @@ impl Reading {
             Format::Alibaba => each_line(source, rows, alibaba::Lines),
             Format::Tencent => each_line(source, rows, tencent::Lines),
             Format::Spc => each_line(source, rows, spc::Lines),
-            Format::Systor => each_line(source, rows, systor::Lines::default()),
+            Format::Systor => each_line(source, rows, systor::Lines::of_file(name)),
             Format::Vscsi => vscsi::read(source, rows),
             Format::Blkparse => each_line(source, rows, blkparse::Lines::default()),
             Format::Blkreplay => each_line(source, rows, blkreplay::Lines::default()),

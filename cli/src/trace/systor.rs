@@ -2,7 +2,9 @@
 //!
 //! Times are seconds since 1970 with nine decimals. Rows stand in the order of completion, so that
 //! issue times go back in a quarter of them. Response may be empty, and so may IOType: such a row
-//! is no request that could be replayed. The header comes again where files were joined.
+//! is no request that could be replayed. The header comes again where files were joined. Files are
+//! called `<hour>-LUN<n>.csv.gz`, and the published ones say 0 in the column whatever their LUN:
+//! then the name counts.
 
 use super::collect::{Collector, Op};
 use super::error::Fault;
@@ -22,9 +24,21 @@ pub(super) fn fits(line: &[u8]) -> bool {
 }
 
 /// Reads the lines; holds the volume's name between them.
-#[derive(Default)]
 pub(super) struct Lines {
+    /// The LUN that the file's name has.
+    named: Option<Vec<u8>>,
     volume: Vec<u8>,
+}
+
+impl Lines {
+    /// For the file of this name.
+    pub(super) fn of_file(name: &str) -> Lines {
+        let base = name.rsplit('/').next().unwrap_or_default().as_bytes();
+        let lun = base.windows(4).position(|word| word == b"-LUN").map(|at| &base[at + 4..]);
+        let digits = lun.map(|rest| rest.split(|b| !b.is_ascii_digit()).next().unwrap_or_default());
+        let named = digits.and_then(|digits| plain("LUN", digits).ok());
+        Lines { named: named.map(<[u8]>::to_vec), volume: Vec::new() }
+    }
 }
 
 impl LineFormat for Lines {
@@ -42,7 +56,10 @@ impl LineFormat for Lines {
         }
         self.volume.clear();
         self.volume.extend_from_slice(b"LUN");
-        self.volume.extend_from_slice(plain("LUN", lun)?);
+        match (plain("LUN", lun)?, &self.named) {
+            (b"0", Some(named)) => self.volume.extend_from_slice(named),
+            (lun, _) => self.volume.extend_from_slice(lun),
+        }
         let (offset, size) = (number("Offset", offset)?, number("Size", size)?);
         if let Some(op) = op(kind)? {
             rows.request(time_ns, &self.volume, op, offset, size)?;
@@ -85,6 +102,7 @@ mod tests {
         for (row, field) in [
             ("1456095145.1,0.1,R,0,512", "row"),
             ("1456095145.1.1,0.1,R,0,512,512", "Timestamp"),
+            ("x1456095145.1,0.1,R,0,512,512", "Timestamp"),
             (",0.1,R,0,512,512", "Timestamp"),
             ("1456095145.1,-0.1,R,0,512,512", "Response"),
             ("1456095145.1,0.1,X,0,512,512", "IOType"),

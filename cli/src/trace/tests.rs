@@ -90,6 +90,16 @@ fn gzip_members_are_joined() {
 }
 
 #[test]
+fn zeros_that_pad_gzip_are_nothing() {
+    let (member, zeros) = (gzip(MSR.as_bytes()), vec![0; 100_000]);
+    let read = |parts: &[&[u8]]| read_bytes("t", &parts.concat(), &Options::default());
+    assert_eq!(read(&[&member, &zeros]).unwrap().rows.len(), 2);
+    assert_eq!(read(&[&member, &zeros, &member, &[0]]).unwrap().rows.len(), 4);
+    assert_eq!(read(&[&member, &zeros, b"x"]).unwrap_err().kind(), Kind::Damaged);
+    assert_eq!(read(&[&member, b"x"]).unwrap_err().kind(), Kind::Damaged);
+}
+
+#[test]
 fn cut_gzip_is_named_or_counted() {
     let text = MSR.repeat(20_000);
     let packed = gzip(text.as_bytes());
@@ -166,6 +176,37 @@ fn files_are_merged_by_time_and_volume() {
     assert_eq!(super::read(&[missing], &Options::default()).unwrap_err().kind(), Kind::Open);
     let directory = Input::from(folder.path());
     assert_eq!(super::read(&[directory], &Options::default()).unwrap_err().kind(), Kind::Read);
+}
+
+#[test]
+fn files_of_one_name_are_different_volumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        Input::from(path.as_path())
+    };
+    let volumes = |inputs: &[Input]| {
+        let trace = super::read(inputs, &Options::default()).unwrap();
+        trace.volumes.into_iter().map(|volume| volume.name).collect::<Vec<_>>()
+    };
+    let load = "0.5 ; 8 ; 8 ; W ; 0.0 ; 0.0\n";
+    let (p, q) = (path("p/w1.load", load), path("q/w1.load", load));
+    let other = path("w2.load", load);
+    let name = |input: &Input| input.name();
+    assert_eq!(volumes(&[p.clone(), other.clone(), q.clone()]), [name(&p), "w2".into(), name(&q)]);
+    assert_eq!(volumes(&[p.clone(), other, p]), ["w1", "w2"]);
+
+    let row = |lun| format!("1456095145.1,0.1,W,{lun},0,512\n");
+    let luns = [
+        path("2016022215-LUN4.csv", &row(0)),
+        path("2016022216-LUN4.csv", &row(0)),
+        path("2016022215-LUN06.csv", &row(0)),
+        path("2016022215-LUN1.csv", &row(3)),
+        path("LUN.csv", &row(0)),
+    ];
+    assert_eq!(volumes(&luns), ["LUN4", "LUN6", "LUN3", "LUN0"]);
 }
 
 #[test]

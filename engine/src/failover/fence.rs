@@ -68,6 +68,7 @@ impl Device {
             self.sequence(&mut tables);
         }
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
+        debug_assert!(self.debt().is_none(), "I3: a fenced device is owed nothing");
         tables.granted = grant;
         let r = tables.own.newest_first(tables.acked_index);
         let r = r.map(|(_, position)| position);

@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::journal::lock;
 use crate::link::Lane;
-use crate::queue::Record;
+use crate::queue::{Content, Record};
 use crate::unit::Stamp;
 
 /// Why an acknowledgement is sent.
@@ -70,7 +70,10 @@ impl Device {
         let index = tables.own.after(hi).max(tables.acked_index);
         let acked = tables.acked_index..index;
         let position = |index| tables.own.get(index).expect("unacknowledged entries are kept").1;
-        let records = acked.map(|index| self.own.journal.queue.record(position(index))).collect();
+        let records: Vec<Record> =
+            acked.map(|index| self.own.journal.queue.record(position(index))).collect();
+        let with_data = records.iter().filter(|r| r.content == Content::Data).count();
+        tables.backlog_data -= with_data as u64;
         tables.acked_index = index;
         tables.acked = tables.acked.max(hi);
         records

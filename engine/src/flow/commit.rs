@@ -56,7 +56,7 @@ impl Device {
         let ready = |p| queue.is_durable(p) || !holds(Clause::ShipBound);
         tables.sequencer.take(queue, &self.clk, ready, &mut out);
         for (stamp, position) in out {
-            tables.own.push(stamp, position);
+            tables.push_own(queue, stamp, position);
         }
     }
 

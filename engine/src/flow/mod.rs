@@ -14,7 +14,7 @@ pub(crate) mod reflect;
 pub(crate) mod ship;
 pub(crate) mod write;
 
-use crate::queue::Sequencer;
+use crate::queue::{Queue, Sequencer};
 use crate::table::unreflected::{Index, Unreflected};
 use crate::unit::{Position, Stamp};
 
@@ -36,6 +36,8 @@ pub(crate) struct Tables {
     pub sent: Stamp,
     /// The first own record that the peer has not acknowledged.
     pub acked_index: Index,
+    /// How many from there on carry data, not zeros.
+    pub backlog_data: u64,
     /// Highest own stamp acknowledged.
     pub acked: Stamp,
     /// Credit: own records before this index may be shipped. The receiver's places only ever
@@ -63,6 +65,12 @@ impl Tables {
     /// Records waiting for their turn to the normal volume.
     pub fn unreflected(&self) -> u64 {
         self.own.end() - self.own_reflected + self.recv.end() - self.recv_reflected
+    }
+
+    /// Appends an own record.
+    pub fn push_own(&mut self, queue: &Queue, stamp: Stamp, position: Position) {
+        self.own.push(stamp, position);
+        self.backlog_data += u64::from(stamp > self.acked && queue.has_data(position));
     }
 
     /// The newest own record ever seen.

@@ -92,7 +92,7 @@ impl Logs {
         tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
         let Superblock { acked, fl, .. } = *superblock;
         for (stamp, position) in emitted {
-            tables.own.push(stamp, position);
+            tables.push_own(queue, stamp, position);
             if stamp <= fl {
                 queue.set_reflected(position);
             }
@@ -215,6 +215,7 @@ impl Tables {
             shipped: 0,
             sent: acked,
             acked_index: 0,
+            backlog_data: 0,
             acked,
             allowed: 0,
             own_reflected: 0,

@@ -496,6 +496,11 @@ impl Queue {
         self.slot(position).index()
     }
 
+    /// Whether the record at the settled `position` carries data, not zeros.
+    pub fn has_data(&self, position: Position) -> bool {
+        self.slot(position).shape.load(Acquire) & 1 == 1
+    }
+
     /// The newest published record of `block`, with a token for [`Queue::unchanged`].
     pub fn newest(&self, block: Block) -> (Option<Record>, Token) {
         let freed = self.freed();

@@ -153,6 +153,14 @@ impl CrashDisk {
         file.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
+    /// Cuts a file short behind everybody's back.
+    pub fn shorten(&self, name: FileName, length: usize) {
+        let mut state = self.state();
+        let file = state.files.get_mut(&name).expect("a file");
+        file.seen.truncate(length);
+        file.durable.truncate(length);
+    }
+
     /// Counts a call; says whether it is the one in which the disk dies.
     fn call(state: &mut State) -> io::Result<bool> {
         if state.dead {
