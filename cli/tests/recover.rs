@@ -74,7 +74,7 @@ fn a_pair_that_was_killed_is_brought_together() {
         "recv.log: 2 live records",
         "the host belongs at the other device",
         "records were missing",
-        "both hold the same now",
+        "neither owes the other anything now",
         "b: closed cleanly",
     ] {
         assert!(said.contains(part), "no '{part}' in {said}");
@@ -141,6 +141,21 @@ fn what_is_no_device_or_only_half_of_one_is_refused() {
     let said = stderr(&output);
     assert!(said.contains("making was cut short") && said.contains("remove it"), "{said}");
     assert!(!path.join("lock").exists(), "it was looked at only");
+}
+
+/// As `replay --dir` leaves one: whoever is told that this is a broken device may remove it.
+#[test]
+fn a_folder_of_devices_is_refused_with_their_names() {
+    let (copies, [a, b]) = killed();
+    let folder = copies.path();
+    for (command, paths) in
+        [("inspect", &[folder][..]), ("verify", &[folder, &b]), ("recover", &[folder])]
+    {
+        let output = afterimage(command, paths);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("devices are in {} and", a.display())), "{said}");
+    }
 }
 
 #[test]

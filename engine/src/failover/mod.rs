@@ -20,6 +20,7 @@ mod takeover;
 
 pub(crate) use fence::EPOCH_JUMP_MAX;
 pub use resume::Policy;
+pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
 
 use crate::device::Device;
