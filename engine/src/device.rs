@@ -9,7 +9,7 @@ use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
-use crate::failover::Failover;
+use crate::failover::{Failover, serves_at_opening};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
 use crate::flow::read::Replies;
@@ -25,6 +25,7 @@ use crate::storage::{Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::prototype::Debt;
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -100,9 +101,10 @@ impl Device {
     ///
     /// # Errors
     /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at;
-    /// [`Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
-    /// [`Kind::Storage`] if the storage fails; [`Kind::Halted`] if the superblock's generations
-    /// have run out.
+    /// [`Kind::Damaged`] if something durable is not what it was, by name, or the device went on
+    /// alone or was being resynchronised, from which nothing leads back yet (R11, R12), with nothing
+    /// changed; [`Kind::Storage`] if the storage fails; [`Kind::Halted`] if the superblock's
+    /// generations have run out.
     pub fn open(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
@@ -133,6 +135,7 @@ impl Device {
         let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv)?;
+        let serves = serves_at_opening(&superblock, &tables)?;
         let recovery = logs.recovery(&file, &own, &recv);
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
@@ -185,7 +188,9 @@ impl Device {
             settings,
             clock,
         };
-        device.resume_at_opening();
+        if serves {
+            device.resume(Stamp::ZERO);
+        }
         Ok(Arc::new(device))
     }
 

@@ -8,10 +8,13 @@ use afterimage::Device;
 use afterimage::error::Kind;
 use afterimage::event::Recovery;
 use afterimage::failover::Policy;
+use afterimage::format::batch::Log;
 use afterimage::format::superblock::COPY_OFFSETS;
+use afterimage::journal::scan::{Verify, scan};
 use afterimage::limits::Settings;
 use afterimage::request::Request;
 use afterimage::storage::FileName;
+use afterimage::superblock;
 use common::crash::{Cut, damage, open};
 use common::random::Random;
 use common::world::Act::*;
@@ -378,6 +381,23 @@ fn a_received_record_that_was_acknowledged_and_checkpointed_is_missed() {
     // As if the log had never been written.
     world.disks[B].rot(FileName::RecvLog, 0, &[0; 8192]);
     damage(&world.disks[B], &["recv.log", "records 1 to 1 were durable and are gone"]);
+}
+
+/// The superblock remembers what was acknowledged: its absence is found also where no number says
+/// so, and by whoever reads the log, not by an opening only.
+#[test]
+fn what_was_acknowledged_is_missed_whatever_the_numbers_say() {
+    let disk = World::new().disks[B].after(Cut::Synced);
+    for offset in COPY_OFFSETS.map(|at| at as usize) {
+        let mut bytes = disk.bytes(FileName::Superblock)[offset..offset + 512].to_vec();
+        bytes[112..120].copy_from_slice(&1u64.to_le_bytes()); // hi's epoch
+        reseal(&mut bytes);
+        disk.rot(FileName::Superblock, offset, &bytes);
+    }
+    damage(&disk, &["recv.log", "the log ends with stamp 0.0.0, but 1.0.0 was received"]);
+    let superblock = superblock::load(&*disk).unwrap();
+    let damages = |log| scan(&*disk, &superblock, log, Verify::Live, &mut |_| {}).unwrap().damages;
+    assert_eq!((damages(Log::Own).len(), damages(Log::Recv).len()), (0, 1));
 }
 
 /// Fields with any value in superblock and headers, under checksums that are right, and bytes

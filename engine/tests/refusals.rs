@@ -10,7 +10,7 @@ use afterimage::error::{Error, Kind, Result};
 use afterimage::event::Event;
 use afterimage::format::VERSION;
 use afterimage::format::frame::{Frame, Hello};
-use afterimage::format::superblock::VolumeSpec;
+use afterimage::format::superblock::{Mode, VolumeSpec};
 use afterimage::limits::{Geometry, Settings};
 use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::request::{Op, Request, Session, Ticket};
@@ -321,11 +321,11 @@ fn refuses(
     told.once()
 }
 
-/// R10: group, device id, block size, volumes; and lineage (R13).
+/// R10: group, device id, block size, volumes, mode, usable; and lineage (R13).
 #[test]
 fn a_hello_of_another_pair_is_refused_saying_both_values() {
     type Change = fn(&Hello, &mut Hello);
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 11] = [
         (|_, h| h.group = 0xab, "group is 7 here and ab there"),
         (|own, h| h.device = own.device, "here and the same there"),
         (|_, h| h.block_size = 512, "block size is 4096 here and 512 there"),
@@ -343,6 +343,9 @@ fn a_hello_of_another_pair_is_refused_saying_both_values() {
             "entry 2 of the table of volumes is missing here and volume 2 of 512 bytes there",
         ),
         (|_, h| h.lineage = (1, 0x99), "lineage is 1.7 here and 1.99 there"),
+        (|_, h| h.mode = Mode::Detached, "the peer is detached and its volumes are usable"),
+        (|_, h| h.mode = Mode::Copying, "the peer is copying and its volumes are usable"),
+        (|_, h| h.usable = false, "the peer is paired and its volumes are not usable"),
     ];
     let mut pair = pair_of_volumes(Settings::default());
     let told = [A, B].map(|at| Told::by(&pair.devices[at]));

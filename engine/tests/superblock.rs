@@ -98,6 +98,14 @@ fn an_impossible_superblock_is_refused_by_name() {
     change(240, u64::MAX, "tail sequence");
     change(248, u64::MAX, "durable is");
     change(256, u64::MAX, "opened is");
+    // What only a forced takeover, a suspension or a resync leaves behind: planned.
+    let word = |at: usize| {
+        let bytes = disk.bytes(FileName::Superblock);
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    };
+    change(8, word(8) | 1 << 16, "is detached and its volumes are usable");
+    change(8, word(8) | 2 << 16, "is copying and its volumes are usable");
+    change(56, word(56) | 16, "is paired and its volumes are not usable");
     // The last generation there is: it opens no more, and says so.
     let disk = disk.copy();
     for offset in COPY_OFFSETS.map(|at| at as usize) {

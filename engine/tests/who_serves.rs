@@ -30,7 +30,10 @@ fn a_new_device_serves_once_somebody_vouches() {
     assert!(!device.status().serving);
     let refused = device.session().unwrap_err();
     assert_eq!(refused.kind(), Kind::NotProven);
-    assert!(refused.kind().is_retryable() && refused.to_string().contains("resume"), "{refused}");
+    assert!(
+        refused.kind().is_retryable() && refused.to_string().contains("`Device::resume_alone`"),
+        "{refused}"
+    );
     device.resume_alone().unwrap();
     device.resume_alone().unwrap();
     assert!(device.status().serving && device.session().is_ok());
@@ -209,4 +212,35 @@ fn who_hears_of_a_higher_tenure_asks_again() {
     assert!(status.serving && status.epoch > epochs[A], "{status:?}");
     world.promised = world.history.len();
     world.finale().unwrap();
+}
+
+/// The reason that a host is given is the one by which an operator is served: what was missing at
+/// the opening has arrived since, and only the request's answer has not.
+#[test]
+fn the_reason_for_waiting_follows_what_has_arrived() {
+    let mut world = World::new();
+    world.hold_ships(true);
+    world.acts(&[Write(A, 0, 1), Takeover(B)]);
+    world.crash(B, Cut::Kill);
+    world.open(B).unwrap();
+    let said = |b: &Arc<Device>| b.session().unwrap_err().to_string();
+    let b = world.device(B).clone();
+    assert!(said(&b).contains("records were missing"), "{}", said(&b));
+    assert_eq!(said(&b), b.resume_alone().unwrap_err().to_string());
+    let line = memory_link(Line::default(), world.clock.clone());
+    world.links = [line.0, line.1];
+    for at in [A, B] {
+        world.device(at).connect(Arc::new(world.links[at].clone())).unwrap();
+    }
+    while b.step_control().unwrap() {}
+    world.links[A].hold(Lane::Control, true);
+    while world.device(A).step_control().unwrap() {}
+    while world.device(A).step_ship().unwrap() > 0 {}
+    assert_eq!(said(&b), b.resume_alone().unwrap_err().to_string());
+    assert_eq!(b.session().unwrap_err().kind(), Kind::NotReady);
+    assert_eq!(b.step_receive().unwrap(), 1);
+    world.clock.pass(Settings::default().takeover_timeout_ns + 1);
+    assert_eq!(b.poll_takeover().unwrap().unwrap_err().kind(), Kind::Timeout);
+    assert!(said(&b).contains("was not forced to take over"), "{}", said(&b));
+    b.resume_alone().unwrap();
 }

@@ -1,7 +1,8 @@
 //! Connecting: who is there, and where did we stop (R10).
 
 use super::Peer;
-use super::decide::{Alarm, Decision, Heard, Occasion, Refusal, decide};
+use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
+use super::resume::not_paired;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -145,47 +146,30 @@ impl Device {
     /// What the hello of a device of this pair leads to, if not to the end of the connection or of
     /// this device.
     fn decide_at(&self, hello: &Hello) -> Result<Decision> {
-        let (epoch, lineage) = {
-            let superblock = lock(&self.superblock);
-            (superblock.get().epoch, superblock.get().lineage)
-        };
-        let (newest, acked, hi) = {
-            let mut tables = lock(&self.tables);
-            self.sequence(&mut tables);
-            // What it promised in a prototype it wrote, too.
-            (tables.newest_own(), tables.acked, tables.hi.max(tables.need))
-        };
-        // Who is fenced granted the other's tenure, durably.
-        let forgot_here = self.here().fenced && !hello.fenced && hello.epoch > epoch;
-        let forgot_there = !self.here().fenced && hello.fenced && hello.epoch < epoch;
-        let heard = Heard {
-            same_lineage: hello.lineage == lineage,
-            fenced: hello.fenced,
-            asking: hello.asking,
-            epoch: hello.epoch.cmp(&epoch),
-            lost_here: hello.hi > newest || forgot_here,
-            lost_there: hello.hi < acked || hello.newest < hi || forgot_there,
-        };
-        let decision = decide(self.here(), Occasion::Hello(heard));
-        match decision {
+        // What it promised in a prototype it wrote, too.
+        self.sequence(&mut lock(&self.tables));
+        let here = self.here();
+        let Here { lineage, epoch, newest, acked, hi, need, .. } = here;
+        let refused = |what: String| Err(Error::new(Kind::Protocol, what));
+        match decide(here, Occasion::Hello(hello.into())) {
             Decision::Refuse(Refusal::Lineage) => {
                 let show = |l: (u64, u64)| format!("{}.{:x}", l.0, l.1);
                 let (here, there) = (show(lineage), show(hello.lineage));
-                Err(Error::new(
-                    Kind::Protocol,
-                    format!(
-                        "the histories of the two devices have parted: lineage is {here} here and {there} there"
-                    ),
+                refused(format!(
+                    "the histories of the two devices have parted: lineage is {here} here and {there} there"
                 ))
             }
-            Decision::Refuse(Refusal::LostThere) => Err(Error::new(
-                Kind::Protocol,
-                format!(
-                    "the peer has lost durable records: it says it received up to {}, wrote up to {} \
-                     and granted {}, but it acknowledged {acked}, shipped or promised {hi} and \
-                     granted {epoch}; it must be resynchronised",
-                    hello.hi, hello.newest, hello.epoch
-                ),
+            Decision::Refuse(Refusal::NotPaired) => {
+                refused(format!("the peer {}", not_paired(hello.mode, hello.usable)))
+            }
+            Decision::Refuse(Refusal::LostThere) => refused(format!(
+                "the peer has lost durable records: it says it received up to {}, wrote up to {} \
+                 and granted {}, but it acknowledged {acked}, shipped or promised {} and \
+                 granted {epoch}; it must be resynchronised",
+                hello.hi,
+                hello.newest,
+                hello.epoch,
+                hi.max(need)
             )),
             Decision::Halt(Alarm::BothUnfenced) => Err(self.halt(Error::new(
                 Kind::Protocol,
@@ -202,5 +186,12 @@ impl Device {
             ))),
             other => Ok(other),
         }
+    }
+}
+
+impl From<&Hello> for Heard {
+    fn from(hello: &Hello) -> Heard {
+        let Hello { mode, usable, lineage, fenced, asking, epoch, newest, hi, .. } = *hello;
+        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi }
     }
 }

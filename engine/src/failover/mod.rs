@@ -19,6 +19,7 @@ mod resume;
 mod takeover;
 
 pub use resume::Policy;
+pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
 
 use crate::device::Device;

@@ -2,11 +2,14 @@
 //! vouched for this device (R13). The decision is [`super::decide`]'s; here is what it needs and
 //! what it leads to.
 
-use super::decide::{Decision, Here, Occasion, decide};
+use super::decide::{Decision, Here, Occasion, Wait, decide};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::flow::Tables;
+use crate::format::superblock::{Mode, Superblock};
 use crate::journal::lock;
+use crate::storage::FileName;
 use crate::sync::Ordering;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
@@ -36,7 +39,8 @@ impl Device {
         match decide(self.here(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
             Decision::GoOn => return Ok(()),
-            _ => return Err(self.not_serving()),
+            Decision::Wait(why) => return Err(waiting(why)),
+            other => unreachable!("{other:?} without a hello"),
         }
         self.tell_resumed();
         Ok(())
@@ -65,34 +69,15 @@ impl Device {
 
     /// How this device stands, for a decision.
     pub(super) fn here(&self) -> Here {
-        let caught_up = {
-            let tables = lock(&self.tables);
-            tables.hi >= tables.need || !holds(Clause::AskAgain)
-        };
+        let marks = marks(&lock(&self.tables));
         let serving = self.clk.epoch() != 0;
         let asking = lock(&self.failover).is_asking();
-        let superblock = lock(&self.superblock);
-        let superblock = superblock.get();
-        Here {
-            fenced: superblock.fenced,
-            caught_up,
-            serving,
-            asking,
-            prefer: superblock.prefer,
-            resume_alone: superblock.resume_alone,
-        }
-    }
-
-    /// At the opening: serves if it may do so alone.
-    pub(crate) fn resume_at_opening(&self) {
-        if decide(self.here(), Occasion::Opening) == Decision::Serve {
-            self.resume(Stamp::ZERO);
-        }
+        Here { serving, asking, ..Here::opened(lock(&self.superblock).get(), marks) }
     }
 
     /// Opens the tenure that is held, with every stamp of it that anybody may have seen sealed;
     /// `heard` is the newest that the peer knows of.
-    pub(super) fn resume(&self, heard: Stamp) {
+    pub(crate) fn resume(&self, heard: Stamp) {
         let epoch = lock(&self.superblock).get().epoch;
         let seen = {
             let tables = lock(&self.tables);
@@ -122,33 +107,99 @@ impl Device {
         }
     }
 
-    /// Why this device serves nobody. Called by host requests: it takes no lock of the flow.
+    /// Why this device, which was found not to serve, does not.
     pub(crate) fn not_serving(&self) -> Error {
         if let Err(halted) = self.check_halted() {
             return halted;
         }
-        if lock(&self.failover).is_asking() {
-            return Error::new(Kind::NotReady, "a takeover is under way here: try again soon");
-        }
-        let (fenced, behind) = {
-            let superblock = lock(&self.superblock);
-            let superblock = superblock.get();
-            (superblock.fenced, superblock.hi < superblock.need)
-        };
+        let mut here = self.here();
         // Who has served and does not any more is just being fenced.
-        let (kind, what) = match fenced || self.has_served.load(Ordering::Acquire) {
-            true => (Kind::Fenced, "this device is fenced: the host belongs at the other device"),
-            false if behind => (
-                Kind::NotProven,
-                "the device was opened while records were missing that only the other device has: \
-                 connect them, and it asks for the host by itself",
-            ),
-            false => (
-                Kind::NotProven,
-                "since it was opened the device has not heard that the other one is fenced: \
-                 connect them, or resume it alone if the other surely does not serve",
-            ),
-        };
-        Error::new(kind, what)
+        here.fenced |= self.has_served.load(Ordering::Acquire);
+        match decide(here, Occasion::Request) {
+            Decision::Wait(why) => waiting(why),
+            _ => Error::new(Kind::NotReady, "the device has begun to serve just now: try again"),
+        }
     }
+}
+
+impl Here {
+    /// A device with this superblock and these [`marks`] that does nothing yet.
+    fn opened(superblock: &Superblock, [newest, acked, hi, need]: [Stamp; 4]) -> Here {
+        Here {
+            mode: superblock.mode,
+            usable: superblock.usable,
+            lineage: superblock.lineage,
+            fenced: superblock.fenced,
+            serving: false,
+            asking: false,
+            prefer: superblock.prefer,
+            resume_alone: superblock.resume_alone,
+            epoch: superblock.epoch,
+            newest,
+            acked,
+            hi,
+            need,
+        }
+    }
+}
+
+/// `newest`, `acked`, `hi` and `need` of a [`Here`].
+fn marks(tables: &Tables) -> [Stamp; 4] {
+    let Tables { acked, hi, need, .. } = *tables;
+    let hi = if holds(Clause::AskAgain) { hi } else { hi.max(need) };
+    [tables.newest_own(), acked, hi, need]
+}
+
+/// Whether a device that is opened with this superblock and these tables serves at once.
+///
+/// # Errors
+/// [`Kind::Damaged`] if it is not paired.
+pub(crate) fn serves_at_opening(superblock: &Superblock, tables: &Tables) -> Result<bool> {
+    match decide(Here::opened(superblock, marks(tables)), Occasion::Opening) {
+        Decision::Refuse(_) => {
+            let stands = not_paired(superblock.mode, superblock.usable);
+            let file = FileName::Superblock;
+            let what = format!(
+                "{file}: the device {stands}; nothing was changed, see `afterimage inspect`"
+            );
+            Err(Error::new(Kind::Damaged, what))
+        }
+        decision => Ok(decision == Decision::Serve),
+    }
+}
+
+fn waiting(why: Wait) -> Error {
+    let (kind, what) = match why {
+        Wait::Asking => (Kind::NotReady, "a takeover is under way here: try again soon"),
+        Wait::Fenced => {
+            (Kind::Fenced, "this device is fenced: the host belongs at the other device")
+        }
+        Wait::Behind => (
+            Kind::NotProven,
+            "the device was opened while records were missing that only the other device has: \
+             connect them, and it asks for the host by itself",
+        ),
+        Wait::Unproven => (
+            Kind::NotProven,
+            "nothing has shown since the opening that the other device was not forced to take over: \
+             connect the two; or, if the other surely does not serve, let the program that is to \
+             serve this one resume it alone (`Device::resume_alone`, `Policy::resume_alone`)",
+        ),
+    };
+    Error::new(kind, what)
+}
+
+/// What is said of a device that stands so: forced takeover, suspension and resync are planned
+/// (R11, R12).
+pub(super) fn not_paired(mode: Mode, usable: bool) -> String {
+    let mode = match mode {
+        Mode::Paired => "paired",
+        Mode::Detached => "detached",
+        Mode::Copying => "copying",
+    };
+    let volumes = if usable { "usable" } else { "not usable" };
+    format!(
+        "is {mode} and its volumes are {volumes}: a device that went on alone or was being \
+         resynchronised cannot be brought back by this version"
+    )
 }

@@ -19,7 +19,7 @@ use crate::table::unreflected::{Index, Unreflected};
 use crate::unit::{Position, Stamp};
 
 /// The unreflected tables and how far each arrow has come along them. One lock, held for moments;
-/// no host request ever takes it.
+/// no host request that is served takes it.
 pub(crate) struct Tables {
     /// From the queue into `own`.
     pub sequencer: Sequencer,

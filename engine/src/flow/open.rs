@@ -1,8 +1,8 @@
 //! Opening, after a close or a crash (R13): the logs are read, what was never promised to anybody
 //! is cut off their ends, and queues and tables are rebuilt. Tables are never read from disk.
 //!
-//! 1. Both logs are read and judged ([`crate::journal::scan`]): what is kept, what is cut, and what
-//!    is damage, which is refused by name, with nothing changed on disk.
+//! 1. Both logs are read and judged (`journal/scan.rs`, `judge.rs`): what is kept, what is cut, and
+//!    what is damage, which is refused by name, with nothing changed on disk.
 //! 2. The live records go into the queues: own ones above fl or acked, received ones above fl. What
 //!    is above fl is in L again, and reflection writes it again, in one stamp order (R8).
 //! 3. After a crash what is not known to be durable is written again, byte for byte, and both logs
@@ -68,18 +68,7 @@ impl Logs {
                 None => Ok(scan),
             }
         };
-        let (own, recv) = (read(Log::Own)?, read(Log::Recv)?);
-        let rows = recv.batches.last().and_then(|batch| batch.header.rows.last());
-        let newest = rows.map_or(Stamp::ZERO, |row| row.stamp);
-        let Superblock { hi, fl, .. } = *superblock;
-        if newest < hi && hi > fl {
-            // It was acknowledged, and was not in the normal volume.
-            let what = format!(
-                "ends with stamp {newest}, but {hi} was received, and {fl} only is in the volumes"
-            );
-            return Err(damaged(superblock, Log::Recv, &what));
-        }
-        Ok(Logs { own, recv })
+        Ok(Logs { own: read(Log::Own)?, recv: read(Log::Recv)? })
     }
 
     /// Puts what is live into the queues of the logs, and gives the tables that follow.

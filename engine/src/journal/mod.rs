@@ -5,6 +5,7 @@
 //! one `sync` a commit. The same type holds what both logs share; [`own`] adds host writes and
 //! group commit, [`recv`] adds what arrives.
 
+mod judge;
 pub mod own;
 #[allow(unsafe_code)]
 pub mod payload;

@@ -2,12 +2,10 @@
 //!
 //! # Rules (R13)
 //! - **The run**: from the tail that the superblock names, batch by batch, as long as each is a
-//!   batch of this log in its place (`Expected` says what that takes).
-//! - **Cut or rot**: a batch is synced as a whole and the log in order, so what was never synced is
-//!   a tail of whole batches, and may be torn, missing, or there in part. What is missing at or
-//!   below the highest `synced` seen *anywhere* – the superblock, the run, and valid headers beyond
-//!   its end, which may have been written after the sync they tell of – was durable and is gone:
-//!   damage. Anything else behind the run was promised to nobody: cut, and counted.
+//!   batch of this log in its place. What that takes, and what is cut or damage where it ends,
+//!   `judge.rs` says.
+//! - **The highest `synced` seen anywhere** counts: of the superblock, of the run, and of valid
+//!   headers beyond its end, which may have been written after the sync they tell of.
 //! - **Near**: no more than [`Geometry::unsynced_bytes_max`] is ever written behind a batch without
 //!   a sync of it, so the first header that tells of one stands within that of it. The search goes
 //!   on for twice as far behind the last newer header there is, and no further: opening takes
@@ -16,6 +14,7 @@
 //!   it ([`Header::opened`]), which never falls along the run. So batches that an earlier recovery
 //!   cut off do not rise again behind a new batch of the same shape.
 
+use super::judge::{Expected, Marks, Place, Rot, Verdict, judge};
 use crate::format::batch::{Header, Identity, Log, ROWS_MAX, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
 use crate::format::{PAGE, data_checksum};
@@ -23,7 +22,6 @@ use crate::limits::Geometry;
 use crate::storage::{FileName, Storage};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
-use std::collections::HashMap;
 use std::io::{self, IoSlice};
 
 /// A batch found in a log.
@@ -166,24 +164,27 @@ pub fn scan(
         scan.synced = scan.synced.max(last.header.synced);
         newest_end = newest_end.max(last.end());
     }
+    let marks = Marks { log, synced: scan.synced, hi: superblock.hi, fl: superblock.fl };
     let dead = dead_upto(superblock, log);
     let mut data = Vec::new();
     let mut k = 0;
     while let Some(batch) = scan.batches.get(k) {
-        let durable = batch.end() - 1 <= scan.synced;
-        let upto = if durable && verify == Verify::Live { dead } else { Stamp::ZERO };
-        let bad = reader.bad_data(batch, upto, &mut data)?;
+        let last = batch.end() - 1;
+        let upto = if last <= scan.synced && verify == Verify::Live { dead } else { Stamp::ZERO };
+        let mut bad = reader.bad_data(batch, upto, &mut data)?;
         progress(batch.bytes);
-        if durable {
-            scan.damages.extend(bad);
-        } else if let Some(Damage { offset, what, .. }) = bad.into_iter().next() {
-            if !holds(clause) {
+        match judge(Place::Batch { last, whole: bad.is_empty() }, marks) {
+            Verdict::Cut if !holds(clause) => {
                 scan.batches.remove(k);
                 continue;
             }
-            scan.end = End::Torn(offset, what);
-            scan.batches.truncate(k);
-            break;
+            Verdict::Cut => {
+                let Damage { offset, what, .. } = bad.swap_remove(0);
+                scan.end = End::Torn(offset, what);
+                scan.batches.truncate(k);
+                break;
+            }
+            Verdict::Keep | Verdict::Damaged(_) => scan.damages.extend(bad),
         }
         k += 1;
     }
@@ -192,14 +193,23 @@ pub fn scan(
     }
     let next = scan.next_sequence;
     scan.cut = newest_end.saturating_sub(next);
-    if next <= scan.synced {
+    let last = scan.batches.last().and_then(|batch| batch.header.rows.last());
+    let newest = last.map_or(Stamp::ZERO, |row| row.stamp);
+    if let Verdict::Damaged(rot) = judge(Place::End { next, newest }, marks) {
         let (offset, why) = match &scan.end {
             End::Clean => (scan.end_offset, "no batch stands there".into()),
             End::Torn(offset, reason) => (*offset, reason.clone()),
         };
-        let synced = scan.synced;
-        let what =
-            format!("records {next} to {synced} were durable and are gone (at {offset}: {why})");
+        let Marks { synced, hi, fl, .. } = marks;
+        let what = match rot {
+            Rot::Acknowledged => format!(
+                "the log ends with stamp {newest}, but {hi} was received, and {fl} only is in the \
+                 volumes (at {offset}: {why})"
+            ),
+            Rot::Data | Rot::Gone => {
+                format!("records {next} to {synced} were durable and are gone (at {offset}: {why})")
+            }
+        };
         scan.damages.push(Damage { sequence: next, offset, what });
     }
     Ok(scan)
@@ -234,88 +244,6 @@ pub(crate) fn write_back(
         storage.write(file, batch.offset, &[IoSlice::new(&*header), IoSlice::new(&data)])?;
     }
     Ok(())
-}
-
-/// What the next batch of the run must be.
-struct Expected {
-    identity: Identity,
-    sequence: u64,
-    opened: u64,
-    /// The newest opening there was.
-    newest_opening: u64,
-    /// No sequence above this is looked for: after a clean close.
-    last: u64,
-    epoch: u64,
-    /// Received log: the chain of previous stamps; `None` before its first batch.
-    previous: Option<Stamp>,
-    hi: Stamp,
-    /// Blocks of each volume.
-    blocks: HashMap<u32, u64>,
-}
-
-impl Expected {
-    fn new(superblock: &Superblock, log: Log) -> Expected {
-        let (_, state) = log_of(superblock, log);
-        let size = u64::from(superblock.block_size);
-        let blocks = superblock.volumes.iter().map(|v| (v.id, v.bytes.div_ceil(size)));
-        Expected {
-            identity: Identity::of(superblock, log),
-            sequence: state.tail_sequence,
-            opened: state.opened,
-            newest_opening: superblock.generation,
-            last: state.durable,
-            epoch: superblock.epoch,
-            previous: None,
-            hi: superblock.hi,
-            blocks: blocks.collect(),
-        }
-    }
-
-    /// Whether `header` is of this log and stands where it was written.
-    fn is_ours(&self, header: &Header, offset: u64) -> bool {
-        header.identity == self.identity
-            && header.offset == offset
-            && header.opened <= self.newest_opening
-    }
-
-    /// What keeps a batch of this log from being the next; `None`: it is.
-    fn refuses(&self, header: &Header) -> Option<String> {
-        let Header { sequence, opened, synced, previous, .. } = *header;
-        if opened < self.opened && holds(Clause::Incarnation) {
-            let newer = self.opened;
-            return Some(format!("a batch of opening {opened} cannot follow one of {newer}"));
-        }
-        if synced >= sequence {
-            return Some(format!("batch {sequence} says that {synced} was synced before it"));
-        }
-        let mut last = previous;
-        for (number, row) in (sequence..).zip(&header.rows) {
-            let (stamp, block) = (row.stamp, row.block);
-            if stamp.epoch > self.epoch {
-                let epoch = self.epoch;
-                return Some(format!("record {number} has stamp {stamp}, the tenure is {epoch}"));
-            }
-            if self.blocks.get(&block.volume).is_none_or(|&blocks| block.number >= blocks) {
-                return Some(format!("record {number} is for block {block}, which no volume has"));
-            }
-            if self.identity.log == Log::Recv && stamp <= last {
-                return Some(format!("record {number} has stamp {stamp}, which follows {last}"));
-            }
-            last = stamp;
-        }
-        let follows = match self.identity.log {
-            Log::Own => previous == Stamp::ZERO,
-            Log::Recv => self.previous.map_or(previous <= self.hi, |last| previous == last),
-        };
-        let expected = self.previous.unwrap_or(self.hi);
-        (!follows).then(|| format!("the batch follows stamp {previous}, expected was {expected}"))
-    }
-
-    fn go_on(&mut self, header: &Header) {
-        self.sequence += header.rows.len() as u64;
-        self.opened = header.opened;
-        self.previous = header.rows.last().map(|row| row.stamp);
-    }
 }
 
 impl Identity {
@@ -412,23 +340,8 @@ impl Reader<'_> {
         }
         let mut page = [0; PAGE as usize];
         self.storage.read(self.file, offset, &mut page)?;
-        let header = match Header::decode(&page, self.block_size) {
-            Ok(Some(header)) if expected.is_ours(&header, offset) => header,
-            Ok(_) => return Ok(Err(None)),
-            Err(reason) => return Ok(Err(Some(reason))),
-        };
-        if header.sequence != expected.sequence {
-            return Ok(Err(None));
-        }
-        if let Some(reason) = expected.refuses(&header) {
-            return Ok(Err(Some(reason)));
-        }
-        let with_data = header.rows.iter().filter(|r| r.has_data).count() as u64;
-        let bytes = batch_bytes(with_data, self.block_size);
-        if offset + bytes > self.length {
-            return Ok(Err(Some("the batch runs past the log's end".into())));
-        }
-        Ok(Ok(Found { offset, bytes, header }))
+        let found = Header::decode(&page, self.block_size);
+        Ok(expected.judge(found, offset, self.length - offset))
     }
 
     /// Looks for headers of this log page by page in what the run leaves of the file, until `reach`
