@@ -59,7 +59,7 @@ impl Device {
         }
     }
 
-    /// How many own records the peer still lacks, everything published included.
+    /// How many of the own records that are durable the peer still lacks.
     pub fn step_sequence(&self) -> u64 {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);

@@ -102,7 +102,7 @@ impl Plan {
             reflect_records_max: random.pick(&[1, 3, 16, 16_384]),
             reflect_interval_ns: random.pick(&[0, 10 * MS, 200 * MS]),
             checkpoint_records: random.pick(&[1, 8, 32_768]),
-            checkpoint_interval_ns: random.pick(&[MS, SECOND]),
+            checkpoint_interval_ns: random.pick(&[MS, SECOND, 30 * SECOND]),
             commit_bytes: random.pick(&[1, 4096, 4 << 20]),
             batch_records_max: random.pick(&[1, 2, 3, 62]),
             ..Settings::default()

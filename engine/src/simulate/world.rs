@@ -123,6 +123,8 @@ pub(super) struct World {
     pub floors: RefCell<Vec<Stamp>>,
     /// The newest of all.
     pub seen: Cell<Stamp>,
+    /// How many requests were answered.
+    pub served: Cell<u64>,
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
@@ -143,6 +145,7 @@ impl World {
             history: RefCell::new(History::new(blocks)),
             floors: RefCell::new(vec![Stamp::ZERO; blocks]),
             seen: Cell::default(),
+            served: Cell::default(),
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
             ended: Cell::default(),
