@@ -62,5 +62,5 @@ fn hash(text: &str) -> u64 {
 /// the failure shows here. If nothing was to change, or it differs between machines, look why.
 #[test]
 fn a_seed_means_the_same_everywhere() {
-    assert_eq!(format!("{:016x}", hash(&text(5))), "3b52c3b255b6b202");
+    assert_eq!(format!("{:016x}", hash(&text(5))), "f66ccb4575b9b01a");
 }

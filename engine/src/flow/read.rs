@@ -73,6 +73,10 @@ impl Device {
 
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
     /// the queues: what it no longer names is already published there.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if a record cannot be read back ([`Device::unreadable`]); [`Kind::Storage`]
+    /// if a volume cannot be read, which concerns this block only.
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
         loop {
@@ -90,9 +94,11 @@ impl Device {
                     if record.stamp.epoch == self.clk.epoch() && holds(Clause::SealRead) {
                         self.clk.raise(record.stamp.time);
                     }
-                    self.own.read(&record, buf)?
+                    self.own.read(&record, buf).map_err(|e| self.unreadable(e))?
                 }
-                Location::Received(record) => self.recv.read(&record, buf)?,
+                Location::Received(record) => {
+                    self.recv.read(&record, buf).map_err(|e| self.unreadable(e))?
+                }
                 Location::Normal => {
                     self.volumes.read(block, buf)?;
                     // Whatever is written to N for this block passes through the queues first:
@@ -201,7 +207,7 @@ impl Device {
                 None => break None,
                 Some(record) => {
                     debug_assert!(self.own.journal.queue.is_durable(record.position), "R10");
-                    if self.own.read(&record, &mut data).map_err(|e| self.halt(e))? {
+                    if self.own.read(&record, &mut data).map_err(|e| self.unreadable(e))? {
                         break Some(record);
                     }
                 }

@@ -42,8 +42,10 @@ pub(super) enum Kind {
     Trouble,
     /// From now on the disk says that syncs are done and does nothing.
     Lie,
-    /// A sector of a log or superblock changes while no process runs.
+    /// A sector of a log or superblock changes, or a write to a log goes astray.
     Rot,
+    /// A sector of a volume changes, or a write to one goes astray.
+    RotVolume,
     /// The line loses a frame and says nothing, which a line must not do.
     Lose,
     /// Other actions come in the middle of one of the next steps.
@@ -62,7 +64,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 33] = [
+const WEIGHTS: [(Kind, u32); 34] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -94,6 +96,7 @@ const WEIGHTS: [(Kind, u32); 33] = [
     (Trouble, 2),
     (Lie, 1),
     (Rot, 40),
+    (RotVolume, 2),
     (Lose, 3),
     (Stall, 30),
 ];

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub clocks: [(i64, u64); 2],
     /// Most requests under way at a device.
     pub depth: usize,
+    /// The device whose normal volumes rot, if any do.
+    pub rotting: usize,
     /// What never happens in this run.
     pub never: Vec<Kind>,
 }
@@ -73,11 +75,15 @@ impl Plan {
         // What ends a run early happens in few of them.
         never
             .extend([Kind::Lie, Kind::Rot, Kind::Lose].into_iter().filter(|_| !random.once_in(10)));
+        if !random.once_in(6) {
+            never.push(Kind::RotVolume);
+        }
+        let rotting = random.below(2);
         if settings[0].durability == Durability::Never {
             never.extend([Kind::PowerCut, Kind::Lie, Kind::Rot]);
         }
         let depth = random.pick(&[1, 2, 4, 8]);
-        Plan { seed, block_size, volumes, journals, settings, clocks, depth, never }
+        Plan { seed, block_size, volumes, journals, settings, clocks, depth, rotting, never }
     }
 
     fn settings(random: &mut Random) -> [Settings; 2] {

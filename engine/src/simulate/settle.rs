@@ -1,13 +1,19 @@
 //! The end of a run: faults stop, everything is started, connected and let go; in bounded virtual
 //! time both devices must then hold the history, all of it.
 
+use super::NAMES;
 use super::history::SECTORS_MAX;
 use super::host::What;
+use super::payload::{self, SECTOR};
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
+use crate::compare;
 use crate::device::Device;
 use crate::journal::lock;
+use crate::superblock;
+use std::fmt::Display;
+use std::ops::Range;
 
 /// Rounds, each of a hundredth of a virtual second, in which everything must come to rest.
 const ROUNDS: u64 = 20_000;
@@ -98,41 +104,70 @@ impl World {
         }
     }
 
-    /// Rot and misdirected writes in normal volumes are found by comparing the devices at rest, as
-    /// `afterimage verify` does.
+    /// Rot and misdirected writes in normal volumes, in the course of the run or at its end, are
+    /// found by comparing the devices at rest: exactly what is wrong.
     fn check_comparison(&self) {
         let random = &mut Random::of(self.plan.seed, 6, 0);
-        if self.tape.is_broken() || !random.once_in(3) {
+        let side = self.plan.rotting;
+        let disk = &self.machines[side].disk;
+        if self.tape.is_broken() {
             return;
         }
-        let side = random.below(2);
-        let disk = &self.machines[side].disk;
-        self.machines[side].is_volume_rotten.set(true);
-        if random.once_in(3) {
-            disk.send_astray(random.next());
-            let Some(serving) = self.serving() else { return };
-            self.ask(What::Write, serving, false, random);
-            (0..ROUNDS).take_while(|&n| n < 2 || !self.is_at_rest()).for_each(|n| self.round(n));
-        } else if let Some(what) = disk.rot_volume(random) {
+        if random.once_in(3)
+            && let Some(what) = disk.rot_volume(random)
+        {
             self.tape.event(Sort::Fault, format_args!("{what}"));
         }
-        let history = self.history.borrow();
-        let newest =
-            |block: &usize| history.of(*block).last().map_or([0; SECTORS_MAX], |r| r.content);
-        let all = || 0..history.blocks();
-        let wrong = all().filter(|b| self.normal(side, *b) != Ok(newest(b)));
-        let found = all().filter(|&b| self.normal(0, b) != self.normal(1, b));
-        if !wrong.clone().eq(found.clone()) {
-            let story = format!(
-                "{:?} differ, {:?} are wrong",
-                found.collect::<Vec<_>>(),
-                wrong.collect::<Vec<_>>()
-            );
+        let views = [0, 1].map(|side: usize| self.machines[side].disk.process());
+        let load = |side: usize| superblock::load(&views[side]);
+        let superblocks = match (load(0), load(1)) {
+            (Ok(a), Ok(b)) => [a, b],
+            // It has rotted under a device that runs, which it does not need it for.
+            _ => return,
+        };
+        let names: [&dyn Display; 2] = [&NAMES[0], &NAMES[1]];
+        let compared = compare::volumes([&views[0], &views[1]], &superblocks, names, usize::MAX);
+        let found: Vec<usize> = match compared {
+            Ok(compared) => {
+                compared.ranges.iter().flat_map(|range| self.sectors_of(range)).collect()
+            }
+            Err(error) => return self.tape.broken("volumes can be compared", error.to_string()),
+        };
+        let wrong = self.wrong_sectors(side);
+        if found != wrong {
+            let story = format!("sectors {found:?} of the group differ, {wrong:?} are wrong");
             return self.tape.broken("rot in a volume is found by comparing the devices", story);
         }
-        if found.count() > 0 {
+        if !found.is_empty() {
             self.tape.count("rot in a volume found by comparing");
         }
+    }
+
+    /// The group's numbers of the sectors of a range.
+    fn sectors_of(&self, range: &compare::Differing) -> Range<usize> {
+        let first = self.place(range.volume, range.offset / SECTOR as u64);
+        first..first + range.bytes as usize / SECTOR
+    }
+
+    /// The group's numbers of those sectors in N of `side` that are not what was written.
+    fn wrong_sectors(&self, side: usize) -> Vec<usize> {
+        let history = self.history.borrow();
+        let mut wrong = Vec::new();
+        for index in 0..history.blocks() {
+            let newest = history.of(index).last().map_or([0; SECTORS_MAX], |r| r.content);
+            let at = self.plan.block(index);
+            let before = at.number * self.plan.block_sectors();
+            let count = self.plan.volumes[at.volume as usize] - before;
+            let count = count.min(self.plan.block_sectors()) as usize;
+            let bytes = self.normal_bytes(side, index);
+            let sectors = bytes.chunks(SECTOR).zip(newest).zip(self.plan.place(index)..);
+            for ((sector, value), place) in sectors.take(count) {
+                if payload::value(sector, place) != Ok(value) {
+                    wrong.push(place);
+                }
+            }
+        }
+        wrong
     }
 
     /// Both copies hold what was written.

@@ -43,6 +43,8 @@ struct State {
     named: BTreeMap<&'static str, u64>,
     sink: Option<Sink>,
     broken: Option<Broken>,
+    /// Nothing that happens from now on breaks a promise.
+    over: bool,
     /// A disk has lied or rotted: what follows from it may be stopped and refused.
     faithless: [bool; 2],
     /// A connection was refused for it.
@@ -59,6 +61,7 @@ impl Tape {
             named: BTreeMap::new(),
             sink,
             broken: None,
+            over: false,
             faithless: [false; 2],
             refused: false,
             lossy: false,
@@ -101,7 +104,15 @@ impl Tape {
 
     /// A promise was broken; the first one stays.
     pub fn broken(&self, promise: &'static str, story: String) {
-        lock(&self.state).broken.get_or_insert((promise, story));
+        let mut state = lock(&self.state);
+        if !state.over {
+            state.broken.get_or_insert((promise, story));
+        }
+    }
+
+    /// The run is over: nobody can tell right from wrong any more.
+    pub fn judge_no_more(&self) {
+        lock(&self.state).over = true;
     }
 
     /// A disk has lied or rotted, or what came of that is over.

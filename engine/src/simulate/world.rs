@@ -64,10 +64,8 @@ pub(super) struct Machine {
     pub taken_back: RefCell<Vec<(Stamp, usize)>>,
     /// Its disk has lied, and that came out: what its superblock said of its tenure before.
     pub lied: Cell<Option<Tenure>>,
-    /// Its disk has rotted: what it held before.
+    /// Its disk has rotted: what it would hold otherwise.
     pub rot: RefCell<Option<Held>>,
-    /// A normal volume has rotted, or a write to it went astray.
-    pub is_volume_rotten: Cell<bool>,
 }
 
 impl Machine {
@@ -94,7 +92,6 @@ impl Machine {
             must_notice: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
-            is_volume_rotten: Cell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -182,7 +179,10 @@ impl World {
     pub fn act(&self, action: Action) {
         self.go(action);
         self.check_one_serves();
-        [0, 1].into_iter().for_each(|side| self.bury(side));
+        for side in [0, 1] {
+            self.bury(side);
+            self.forget_rot(side);
+        }
     }
 
     /// Does what `action` says.
@@ -224,6 +224,7 @@ impl World {
             Kind::Trouble => self.trouble(side, random),
             Kind::Lie => self.lie(side),
             Kind::Rot => self.rot(side, random),
+            Kind::RotVolume => self.rot_volume(random),
             Kind::Lose => self.lose_frame(side),
             Kind::Stall => self.arm_stall(random),
         }
