@@ -6,7 +6,7 @@ use crate::format::frame::Frame;
 use crate::format::{Row, data_checksum};
 use crate::journal::lock;
 use crate::link::Lane;
-use crate::moment::{Moment, moment};
+use crate::moment::{Moment, Wait, moment};
 use crate::queue::{Content, Token};
 use crate::request::Completion;
 use crate::table::location::{Location, locate};
@@ -79,6 +79,7 @@ impl Device {
     /// if a volume cannot be read, which concerns this block only.
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
+        let mut wait = Wait::default();
         loop {
             let owed = match self.is_catching_up() {
                 true => self.debt().and_then(|debt| debt.owed(block)),
@@ -109,6 +110,7 @@ impl Device {
             if copied {
                 return Ok(Fetched::Here(own_token));
             }
+            wait.go_on("a read finds its block moved");
         }
     }
 

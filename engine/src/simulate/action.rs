@@ -48,6 +48,12 @@ pub(super) enum Kind {
     RotVolume,
     /// The line loses a frame and says nothing, which a line must not do.
     Lose,
+    /// The line brings what was shipped before once more.
+    Repeat,
+    /// The power of both machines fails at once.
+    Blackout,
+    /// An operator changes what a device does by itself after a restart.
+    Policy,
     /// Other actions come in the middle of one of the next steps.
     Stall,
 }
@@ -64,7 +70,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 34] = [
+const WEIGHTS: [(Kind, u32); 37] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -98,6 +104,9 @@ const WEIGHTS: [(Kind, u32); 34] = [
     (Rot, 40),
     (RotVolume, 2),
     (Lose, 3),
+    (Repeat, 6),
+    (Blackout, 1),
+    (Policy, 2),
     (Stall, 30),
 ];
 

@@ -191,7 +191,7 @@ impl World {
         let (name, number) = (NAMES[side], asked.number);
         let promise = "reads are linearizable per block";
         for (block, &floor) in self.blocks_of(asked.volume, &asked.sectors).zip(&asked.floors) {
-            if self.is_rotten(side, block) {
+            if asked.rotten.contains(&block) {
                 continue;
             }
             let first = self.plan.place(block);
@@ -248,8 +248,8 @@ impl World {
         records.iter().for_each(|&(stamp, block)| self.saw(block, stamp));
     }
 
-    pub(super) fn is_strict(&self) -> bool {
-        self.plan.settings[0].durability == Durability::Strict
+    pub(super) fn is_strict(&self, side: Side) -> bool {
+        self.plan.settings[side].durability == Durability::Strict
     }
 
     /// The first `behind` records published at `side` were called durable.

@@ -49,8 +49,8 @@ struct State {
     faithless: [bool; 2],
     /// A connection was refused for it.
     refused: bool,
-    /// A line has lost frames.
-    lossy: bool,
+    /// By receiver: its line has lost frames.
+    lossy: [bool; 2],
 }
 
 impl Tape {
@@ -64,7 +64,7 @@ impl Tape {
             over: false,
             faithless: [false; 2],
             refused: false,
-            lossy: false,
+            lossy: [false; 2],
         };
         Tape { state: Mutex::new(state) }
     }
@@ -124,18 +124,19 @@ impl Tape {
         lock(&self.state).faithless.contains(&true)
     }
 
-    /// A line has lost a frame: a device that misses it gives the connection up.
-    pub fn lose_frame(&self) {
-        lock(&self.state).lossy = true;
+    /// The line of `side` has lost a frame to it, which `side` may find and then gives the
+    /// connection up; or it has a new line.
+    pub fn set_lossy(&self, side: Side, lossy: bool) {
+        lock(&self.state).lossy[side] = lossy;
     }
 
     pub fn is_lossy(&self) -> bool {
-        lock(&self.state).lossy
+        lock(&self.state).lossy.contains(&true)
     }
 
-    /// A device refused its peer: a promise is broken unless a disk or a line was faithless.
-    pub fn refused(&self, promise: &'static str, story: String) {
-        if self.is_lossy() && !says_what_is_lost(&story) {
+    /// `side` refused its peer: a promise is broken unless a disk or a line was faithless.
+    pub fn refused(&self, side: Side, promise: &'static str, story: String) {
+        if lock(&self.state).lossy[side] && story.contains("the peer ships") {
             return;
         }
         let excused = self.is_faithless() && says_what_is_lost(&story);
