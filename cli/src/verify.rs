@@ -7,19 +7,17 @@
 //!   has ever written. Records that have not reached them yet are counted and named, because then
 //!   contents may rightly differ: at rest, with nothing pending, they must be equal (I14).
 
-mod contents;
-
 use crate::inspect::logs;
 use crate::inspect::tables::Tables;
 use crate::output;
 use crate::words::plural;
+use afterimage::compare;
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{Superblock, VolumeSpec};
 use afterimage::storage::{Directory, Storage, segments};
 use afterimage::superblock;
 use afterimage::unit::Stamp;
-use contents::Compared;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -63,6 +61,44 @@ pub struct Report {
     pending: bool,
     #[serde(flatten)]
     compared: Compared,
+}
+
+/// [`compare::Compared`], as it is printed.
+#[derive(Serialize)]
+struct Compared {
+    volumes: u64,
+    volume_bytes: u64,
+    compared_bytes: u64,
+    differing_volumes: u64,
+    differing_ranges: u64,
+    differing_bytes: u64,
+    ranges: Vec<Differing>,
+}
+
+#[derive(Serialize)]
+struct Differing {
+    volume: u32,
+    offset: u64,
+    bytes: u64,
+}
+
+impl From<compare::Compared> for Compared {
+    fn from(c: compare::Compared) -> Compared {
+        let differing = |d: compare::Differing| Differing {
+            volume: d.volume,
+            offset: d.offset,
+            bytes: d.bytes,
+        };
+        Compared {
+            volumes: c.volumes,
+            volume_bytes: c.volume_bytes,
+            compared_bytes: c.compared_bytes,
+            differing_volumes: c.differing_volumes,
+            differing_ranges: c.differing_ranges,
+            differing_bytes: c.differing_bytes,
+            ranges: c.ranges.into_iter().map(differing).collect(),
+        }
+    }
 }
 
 /// One of the two devices.
@@ -116,8 +152,13 @@ pub fn compare(args: &Args) -> Result<Report> {
     };
     let superblocks = [load(0)?, load(1)?];
     check_alike(&superblocks, paths)?;
-    let compared =
-        contents::volumes([&directories[0], &directories[1]], &superblocks, paths, args.ranges)?;
+    let names = paths.map(Path::display);
+    let compared = compare::volumes(
+        [&directories[0], &directories[1]],
+        &superblocks,
+        [&names[0], &names[1]],
+        args.ranges,
+    )?;
     let side = |k: usize| Side::new(&directories[k], &superblocks[k], paths[k]);
     let mut devices = [side(0)?, side(1)?];
     let received = [0, 1].map(|k| devices[k].tables.as_ref().map_or(Stamp::ZERO, |t| t.hi));
@@ -134,7 +175,7 @@ pub fn compare(args: &Args) -> Result<Report> {
         group: format!("{:032x}", superblocks[0].group),
         devices,
         pending,
-        compared,
+        compared: compared.into(),
     })
 }
 

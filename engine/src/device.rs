@@ -301,6 +301,22 @@ impl Device {
         error
     }
 
+    /// Stops the device because a record cannot be read back from its log: whoever meets that, a
+    /// host or a step, nothing behind the record can be shipped or reflected any more, and a host
+    /// must not be let write what would be lost with it. A damaged log first says how far it was
+    /// durable, or the next opening might take the damage for a torn tail.
+    pub(crate) fn unreadable(&self, cause: Error) -> Error {
+        if cause.kind() == Kind::Damaged && self.check_halted().is_ok() {
+            let durable = [self.own.synced(), self.recv.synced()];
+            // A superblock that cannot be written is one more reason to stop.
+            let _ = lock(&self.superblock).update(|s| {
+                s.own.durable = s.own.durable.max(durable[0]);
+                s.recv.durable = s.recv.durable.max(durable[1]);
+            });
+        }
+        self.halt(cause)
+    }
+
     pub(crate) fn check_halted(&self) -> Result<()> {
         self.halted.get().map_or(Ok(()), |error| Err(error.clone()))
     }

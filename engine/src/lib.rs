@@ -20,6 +20,7 @@
 //! | follow a record | [`queue`], [`journal`], [`flow`] |
 //! | follow a host | [`failover`] |
 //! | read the specification's tables | [`table`] |
+//! | compare two devices | [`compare`] |
 //! | know the bytes | [`mod@format`] |
 //!
 //! A device starts no thread and opens no file, socket or clock of its own: everything outside
@@ -28,6 +29,7 @@
 
 mod bell;
 pub mod clock;
+pub mod compare;
 pub mod device;
 pub mod error;
 pub mod event;

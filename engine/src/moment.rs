@@ -32,20 +32,65 @@ pub enum Moment {
     Checkpointed,
 }
 
+/// A wait in a loop for another thread, which the simulator, having one, must never see last.
+#[derive(Debug, Default)]
+pub(crate) struct Wait {
+    #[cfg(feature = "simulate")]
+    turns: u32,
+}
+
+impl Wait {
+    /// Lets other threads go on; `what` waits.
+    pub fn go_on(&mut self, what: &str) {
+        #[cfg(feature = "simulate")]
+        {
+            self.turns += 1;
+            if self.turns > WAIT_TURNS_MAX {
+                stuck(what);
+            }
+        }
+        let _ = what;
+        std::thread::yield_now();
+    }
+}
+
+/// More turns than any loop takes in a simulation, where nothing happens meanwhile.
+#[cfg(feature = "simulate")]
+const WAIT_TURNS_MAX: u32 = 1000;
+
+/// In a simulation nobody is there to end a wait: it says what waits. Elsewhere it is nothing.
+pub(crate) fn stuck(what: &str) {
+    #[cfg(feature = "simulate")]
+    if hook::is_simulated() {
+        panic!("{NO_DEADLOCK}: {what}");
+    }
+    let _ = what;
+}
+
+/// The promise that is broken by a wait without an end.
+#[cfg(feature = "simulate")]
+pub(crate) const NO_DEADLOCK: &str = "nobody waits for ever";
+
 #[cfg(feature = "simulate")]
 mod hook {
     use super::Moment;
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     type Hook = Box<dyn FnMut(Moment)>;
 
     thread_local! {
         static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+        static IS_SIMULATED: Cell<bool> = const { Cell::new(false) };
     }
 
     /// Calls `hook` at every moment of this thread that is not itself within a call of it.
     pub fn at_every_moment(hook: Option<Hook>) {
+        IS_SIMULATED.set(hook.is_some());
         HOOK.set(hook);
+    }
+
+    pub(super) fn is_simulated() -> bool {
+        IS_SIMULATED.get()
     }
 
     pub(crate) fn moment(moment: Moment) {
@@ -66,3 +111,33 @@ pub(crate) use hook::moment;
 #[cfg(not(feature = "simulate"))]
 #[inline(always)]
 pub(crate) fn moment(_: Moment) {}
+
+#[cfg(all(test, feature = "simulate", not(loom)))]
+mod tests {
+    use super::*;
+    use crate::journal::lock;
+    use std::panic::catch_unwind;
+    use std::sync::Mutex;
+
+    #[test]
+    fn who_would_wait_for_ever_in_a_simulation_says_so() {
+        at_every_moment(Some(Box::new(|_| {})));
+        let waits: [fn(); 2] = [
+            || {
+                let mutex = Mutex::new(());
+                let _held = lock(&mutex);
+                drop(lock(&mutex));
+            },
+            || {
+                let mut wait = Wait::default();
+                loop {
+                    wait.go_on("a loop");
+                }
+            },
+        ];
+        let said =
+            waits.map(|waits| *catch_unwind(waits).unwrap_err().downcast::<String>().unwrap());
+        at_every_moment(None);
+        assert!(said.iter().all(|said| said.starts_with(NO_DEADLOCK)), "{said:?}");
+    }
+}

@@ -8,7 +8,9 @@ use afterimage::event::Event;
 use afterimage::limits::Settings;
 use afterimage::link::{Line, memory_link};
 use afterimage::request::Request;
-use common::crash::Cut;
+use afterimage::storage::FileName;
+use common::crash::{Cut, damage};
+use common::world::Act::{Flush, Write};
 use common::world::World;
 use common::{A, Action, B, ManualClock, Pair, Spec, Step::*, X};
 use std::io::IoSlice;
@@ -159,4 +161,24 @@ fn room_that_came_free_while_connecting_is_told_of() {
     pair.steps(A, &[Control]);
     assert!(pair.step(A, Ship), "there is room at B, and A knows");
     pair.drain();
+}
+
+/// A record that has rotted beneath a running device stopped it where it was shipped or reflected,
+/// while a host that read it got an error and could write on. And the log's last batch, which
+/// nothing on the disk called durable, passed for a torn tail at the next opening, although the
+/// device had just said that it was damaged.
+#[test]
+fn rot_that_a_host_meets_stops_the_device_and_is_refused_afterwards() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A)]);
+    let log = world.disks[A].bytes(FileName::OwnLog);
+    let place = 512 * log.chunks(512).position(|sector| sector == [1; 512]).unwrap();
+    world.disks[A].rot(FileName::OwnLog, place + 7, &[2]);
+    let device = world.device(A).clone();
+    let error = device.session().unwrap().read(0, 0, &mut [0; 512]).unwrap_err();
+    assert_eq!(error.kind(), Kind::Halted, "{error}");
+    assert!(error.to_string().contains(&format!("at {place} of own.log: checksum")), "{error}");
+    assert_eq!(device.session().unwrap_err().kind(), Kind::Halted);
+    world.crash(A, Cut::Synced);
+    damage(&world.disks[A], &["own.log", "checksum"]);
 }

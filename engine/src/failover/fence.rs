@@ -9,6 +9,7 @@ use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
 use crate::journal::lock;
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
 use crate::link::Lane;
+use crate::moment::Wait;
 use crate::table::prototype::newest_per_block;
 use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
@@ -62,9 +63,10 @@ impl Device {
         self.bell.ring();
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
+        let mut wait = Wait::default();
         while !tables.sequencer.is_empty() {
             // Somebody is giving up a reservation that found the gate closed.
-            std::thread::yield_now();
+            wait.go_on("a fence waits for a reservation to be given up");
             self.sequence(&mut tables);
         }
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
@@ -86,9 +88,10 @@ impl Device {
         let queue = &self.own.journal.queue;
         // Whoever reserves from here on finds the gate closed; wait for those before.
         let horizon = queue.horizon();
+        let mut wait = Wait::default();
         for position in queue.freed()..horizon {
             while queue.settled(position).is_none() && position >= queue.freed() {
-                std::thread::yield_now();
+                wait.go_on("closing admission waits for a reservation");
             }
         }
         horizon

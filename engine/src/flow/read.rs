@@ -6,7 +6,7 @@ use crate::format::frame::Frame;
 use crate::format::{Row, data_checksum};
 use crate::journal::lock;
 use crate::link::Lane;
-use crate::moment::{Moment, moment};
+use crate::moment::{Moment, Wait, moment};
 use crate::queue::{Content, Token};
 use crate::request::Completion;
 use crate::table::location::{Location, locate};
@@ -73,8 +73,13 @@ impl Device {
 
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
     /// the queues: what it no longer names is already published there.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if a record cannot be read back ([`Device::unreadable`]); [`Kind::Storage`]
+    /// if a volume cannot be read, which concerns this block only.
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
+        let mut wait = Wait::default();
         loop {
             let owed = match self.is_catching_up() {
                 true => self.debt().and_then(|debt| debt.owed(block)),
@@ -90,9 +95,11 @@ impl Device {
                     if record.stamp.epoch == self.clk.epoch() && holds(Clause::SealRead) {
                         self.clk.raise(record.stamp.time);
                     }
-                    self.own.read(&record, buf)?
+                    self.own.read(&record, buf).map_err(|e| self.unreadable(e))?
                 }
-                Location::Received(record) => self.recv.read(&record, buf)?,
+                Location::Received(record) => {
+                    self.recv.read(&record, buf).map_err(|e| self.unreadable(e))?
+                }
                 Location::Normal => {
                     self.volumes.read(block, buf)?;
                     // Whatever is written to N for this block passes through the queues first:
@@ -103,6 +110,7 @@ impl Device {
             if copied {
                 return Ok(Fetched::Here(own_token));
             }
+            wait.go_on("a read finds its block moved");
         }
     }
 
@@ -201,7 +209,7 @@ impl Device {
                 None => break None,
                 Some(record) => {
                     debug_assert!(self.own.journal.queue.is_durable(record.position), "R10");
-                    if self.own.read(&record, &mut data).map_err(|e| self.halt(e))? {
+                    if self.own.read(&record, &mut data).map_err(|e| self.unreadable(e))? {
                         break Some(record);
                     }
                 }

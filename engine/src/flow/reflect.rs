@@ -66,7 +66,7 @@ impl Device {
             return Ok(0);
         }
         moment(Moment::Reflecting);
-        self.write_newest(&taken, &mut buffer).map_err(|e| self.halt(e))?;
+        self.write_newest(&taken, &mut buffer).map_err(|e| self.unreadable(e))?;
         moment(Moment::Reflected);
         for (log, record) in &taken {
             match log {

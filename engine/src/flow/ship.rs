@@ -47,7 +47,7 @@ impl Device {
         let mut frame = ShipBuilder::new(session, previous, clk, fenced, &shipped, data_bytes);
         for record in records.iter().filter(has_data) {
             // Held: not acknowledged, so not freed.
-            let read = self.own.read(record, frame.block(size)).map_err(|e| self.halt(e))?;
+            let read = self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))?;
             assert!(read, "I8: an unacknowledged record was freed");
         }
         let count = records.len();

@@ -26,11 +26,16 @@ use crate::weaken::{Clause, holds};
 use ring::Ring;
 use scan::Found;
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Locks `mutex`. A panic elsewhere while it was held has halted nothing that this state could
 /// not survive: every user of it checks its own invariants.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.try_lock() {
+        Ok(guard) => return guard,
+        Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => crate::moment::stuck("a lock is held by who waits for it"),
+    }
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

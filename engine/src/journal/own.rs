@@ -220,6 +220,7 @@ impl OwnLog {
                 watches |= self.watched.fetch_max(round, Ordering::AcqRel) < round;
                 overdue = wait_for(ended, seen, watches.then_some(left));
             } else if self.led.swap(true, Ordering::AcqRel) {
+                crate::moment::stuck("a commit waits for the one that leads it");
                 atomic_wait::wait(ended, seen);
             } else {
                 self.lead(durability, linger);

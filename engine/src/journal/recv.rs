@@ -116,6 +116,11 @@ impl RecvLog {
         Ok(records)
     }
 
+    /// The highest log sequence number known durable.
+    pub fn synced(&self) -> u64 {
+        lock(&self.tail).synced
+    }
+
     /// Copies a record's data. `false`: it has been freed meanwhile.
     pub fn read(&self, record: &Record, buf: &mut [u8]) -> Result<bool> {
         if record.content == Content::Zero {

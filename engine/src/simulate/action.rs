@@ -42,10 +42,18 @@ pub(super) enum Kind {
     Trouble,
     /// From now on the disk says that syncs are done and does nothing.
     Lie,
-    /// A sector of a log or superblock changes while no process runs.
+    /// A sector of a log or superblock changes, or a write to a log goes astray.
     Rot,
+    /// A sector of a volume changes, or a write to one goes astray.
+    RotVolume,
     /// The line loses a frame and says nothing, which a line must not do.
     Lose,
+    /// The line brings what was shipped before once more.
+    Repeat,
+    /// The power of both machines fails at once.
+    Blackout,
+    /// An operator changes what a device does by itself after a restart.
+    Policy,
     /// Other actions come in the middle of one of the next steps.
     Stall,
 }
@@ -62,7 +70,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 33] = [
+const WEIGHTS: [(Kind, u32); 37] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -94,7 +102,11 @@ const WEIGHTS: [(Kind, u32); 33] = [
     (Trouble, 2),
     (Lie, 1),
     (Rot, 40),
+    (RotVolume, 2),
     (Lose, 3),
+    (Repeat, 6),
+    (Blackout, 1),
+    (Policy, 2),
     (Stall, 30),
 ];
 

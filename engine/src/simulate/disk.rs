@@ -8,6 +8,7 @@ use super::{NAMES, Side};
 use crate::journal::lock;
 use crate::storage::{FileName, Fill, Storage};
 use crate::sync::{AtomicBool, Ordering::Relaxed};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -37,12 +38,81 @@ pub(super) enum Trouble {
     Full,
 }
 
+/// What is on the disk, or what reads would see.
+#[derive(Clone, Default)]
+struct Bytes {
+    bytes: Vec<u8>,
+    /// Sectors that are not what they should be, by offset, and what they should be.
+    rotten: BTreeMap<usize, Vec<u8>>,
+}
+
+impl Bytes {
+    fn put(&mut self, offset: usize, bytes: &[u8]) {
+        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
+        if !self.rotten.is_empty() {
+            self.rotten.retain(|at, _| !(offset..offset + bytes.len()).contains(at));
+        }
+    }
+
+    /// As [`Bytes::put`], but this should not have come here.
+    fn spoil(&mut self, offset: usize, bytes: &[u8]) {
+        for (at, sector) in (offset..).step_by(SECTOR).zip(bytes.chunks(SECTOR)) {
+            let held = &mut self.bytes[at..at + sector.len()];
+            if held != sector {
+                self.rotten.entry(at).or_insert_with(|| held.to_vec());
+                held.copy_from_slice(sector);
+            }
+        }
+    }
+
+    /// `bytes` should have come here.
+    fn miss(&mut self, offset: usize, bytes: &[u8]) {
+        for (at, sector) in (offset..).step_by(SECTOR).zip(bytes.chunks(SECTOR)) {
+            self.rotten.remove(&at);
+            if &self.bytes[at..at + sector.len()] != sector {
+                self.rotten.insert(at, sector.to_vec());
+            }
+        }
+    }
+
+    /// What is rotten is sound until this is called again.
+    fn swap(&mut self) {
+        for (&at, sector) in &mut self.rotten {
+            self.bytes[at..at + sector.len()].swap_with_slice(sector);
+        }
+    }
+}
+
 struct File {
     name: FileName,
     fill: Fill,
-    volatile: Vec<u8>,
-    durable: Vec<u8>,
+    volatile: Bytes,
+    durable: Bytes,
     pending: Vec<(usize, Vec<u8>)>,
+}
+
+impl File {
+    /// Whether no write that a sync has yet to cover touches these bytes.
+    fn is_quiet(&self, at: usize, length: usize) -> bool {
+        self.pending.iter().all(|(from, bytes)| from + bytes.len() <= at || at + length <= *from)
+    }
+
+    /// These bytes change, whatever is said to be there.
+    fn spoil(&mut self, at: usize, bytes: &[u8]) {
+        self.volatile.spoil(at, bytes);
+        self.durable.spoil(at, bytes);
+    }
+
+    fn is_volume(&self) -> bool {
+        matches!(self.name, FileName::Segment { .. })
+    }
+}
+
+/// Which write goes astray.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Astray {
+    Log,
+    Volume,
 }
 
 struct State {
@@ -51,8 +121,8 @@ struct State {
     armed: Option<(u64, Trouble)>,
     /// Syncs say that all is well and do nothing.
     lies: bool,
-    /// The next write of a volume goes astray.
-    astray: bool,
+    /// The next such write goes astray.
+    astray: Option<Astray>,
     random: Random,
 }
 
@@ -76,7 +146,7 @@ pub(super) struct Process {
 impl Disk {
     pub fn new(side: Side, tape: Arc<Tape>) -> Disk {
         let (files, random) = (Vec::new(), Random::new(0));
-        let state = State { files, armed: None, lies: false, astray: false, random };
+        let state = State { files, armed: None, lies: false, astray: None, random };
         Disk { side, tape, state: Mutex::new(state) }
     }
 
@@ -89,7 +159,8 @@ impl Disk {
 
     /// No trouble is going to come any more.
     pub fn disarm(&self) {
-        lock(&self.state).armed = None;
+        let mut state = lock(&self.state);
+        (state.armed, state.astray) = (None, None);
     }
 
     /// Syncs lie from now on, until the power fails.
@@ -108,74 +179,111 @@ impl Disk {
         }
         let fixed = [FileName::OwnLog, FileName::RecvLog, FileName::Superblock];
         let name = random.pick(&fixed);
-        let file = state.files.iter_mut().find(|f| f.name == name)?;
-        let is_used = |sector: &&[u8]| sector.iter().any(|&byte| byte != 0);
+        let file = state.files.iter().find(|f| f.name == name)?;
+        let is_used = |sector: &[u8]| sector.iter().any(|&byte| byte != 0);
         let how = random.below(4);
         let size = if how == 3 && random.once_in(2) { 4096 } else { SECTOR };
         let used: Vec<usize> = (0..)
-            .zip(file.volatile.chunks_exact(size))
-            .filter(|(_, sector)| is_used(sector))
-            .map(|(at, _)| at * size)
+            .step_by(size)
+            .zip(file.volatile.bytes.chunks_exact(size))
+            .filter(|(at, sector)| is_used(sector) && file.is_quiet(*at, size))
+            .map(|(at, _)| at)
             .collect();
         if used.is_empty() {
             return None;
         }
         let (at, from) = (random.pick(&used), random.pick(&used));
+        let mut now = file.volatile.bytes[at..at + size].to_vec();
         let bit = random.below(SECTOR * 8);
-        let mut astray = file.volatile[from..from + size].to_vec();
-        if how == 3 {
-            let other = random.pick(&fixed);
-            let other = state.files.iter().find(|f| f.name == other)?;
-            let from = random.below(other.volatile.len() / size) * size;
-            astray.copy_from_slice(&other.volatile[from..from + size]);
-        }
-        let file = state.files.iter_mut().find(|f| f.name == name)?;
-        for image in [&mut file.volatile, &mut file.durable] {
-            match how {
-                0 => image[at + bit / 8] ^= 1 << (bit % 8),
-                1 => image[at..at + size].fill(0),
-                _ => image[at..at + size].copy_from_slice(&astray),
+        match how {
+            0 => now[bit / 8] ^= 1 << (bit % 8),
+            1 => now.fill(0),
+            2 => now.copy_from_slice(&file.volatile.bytes[from..from + size]),
+            _ => {
+                let other = random.pick(&fixed);
+                let other = &state.files.iter().find(|f| f.name == other)?.volatile.bytes;
+                let from = random.below(other.len() / size) * size;
+                now.copy_from_slice(&other[from..from + size]);
             }
         }
+        state.files.iter_mut().find(|f| f.name == name)?.spoil(at, &now);
         let how = ["has another bit", "is zeros", "is another's", "was hit by another's"][how];
         Some(format!("{size} bytes at {at} of {name} of {}: {how}", NAMES[self.side]))
     }
 
-    /// The next write of a volume goes astray.
-    pub fn send_astray(&self, seed: u64) {
+    /// The next such write goes astray.
+    pub fn send_astray(&self, which: Astray, seed: u64) {
         let mut state = lock(&self.state);
-        state.astray = true;
-        state.random = Random::new(seed);
+        if !state.lies {
+            state.astray = Some(which);
+            state.random = Random::new(seed);
+        }
     }
 
     /// A sector of a volume changes: a bit, all of it, or it is another's. What it did, if there
     /// was anything to change.
     pub fn rot_volume(&self, random: &mut Random) -> Option<String> {
         let mut state = lock(&self.state);
-        let is_volume = |f: &&mut File| matches!(f.name, FileName::Segment { .. });
-        let mut volumes: Vec<&mut File> = state.files.iter_mut().filter(is_volume).collect();
+        if state.lies {
+            return None;
+        }
+        let mut volumes: Vec<&mut File> =
+            state.files.iter_mut().filter(|f| f.is_volume()).collect();
         if volumes.is_empty() {
             return None;
         }
         let at = random.below(volumes.len());
         let file = &mut *volumes[at];
-        let sectors = file.volatile.len() / SECTOR;
+        let sectors = file.volatile.bytes.len() / SECTOR;
         let (at, from) = (random.below(sectors) * SECTOR, random.below(sectors) * SECTOR);
-        let how = random.below(3);
-        match how {
-            0 => file.volatile[at] ^= 1,
-            1 => file.volatile[at..at + SECTOR].fill(0),
-            _ => file.volatile.copy_within(from..from + SECTOR, at),
+        if !file.is_quiet(at, SECTOR) {
+            return None;
         }
+        let how = random.below(3);
+        let mut now = file.volatile.bytes[at..at + SECTOR].to_vec();
+        match how {
+            0 => now[0] ^= 1,
+            1 => now.fill(0),
+            _ => now.copy_from_slice(&file.volatile.bytes[from..from + SECTOR]),
+        }
+        file.spoil(at, &now);
         let how = ["has another bit", "is zeros", "is another's"][how];
         Some(format!("the sector at {at} of {} of {} {how}", file.name, NAMES[self.side]))
+    }
+
+    /// Whether `call` says so of a rotten sector that reads would see: its file and offset.
+    pub fn is_rotten(&self, mut call: impl FnMut(FileName, usize) -> bool) -> bool {
+        let state = lock(&self.state);
+        state.files.iter().any(|file| file.volatile.rotten.keys().any(|&at| call(file.name, at)))
+    }
+
+    /// Whether nothing is rotten in logs and superblock, nor going to be by what is on its way.
+    pub fn is_sound(&self) -> bool {
+        let state = lock(&self.state);
+        let is_rotten = |f: &File| !f.volatile.rotten.is_empty() || !f.durable.rotten.is_empty();
+        let astray = state.astray == Some(Astray::Log);
+        !astray && !state.files.iter().any(|f| !f.is_volume() && is_rotten(f))
+    }
+
+    /// What `look` makes of the disk if nothing on it were rotten.
+    pub fn if_sound<T>(&self, look: impl FnOnce() -> T) -> T {
+        let swap = || lock(&self.state).files.iter_mut().for_each(|f| f.volatile.swap());
+        swap();
+        let found = look();
+        swap();
+        found
     }
 
     /// A process takes the disk into use.
     pub fn begin(self: &Arc<Disk>) -> Arc<Process> {
         self.disarm();
+        Arc::new(self.process())
+    }
+
+    /// A process that looks at the disk beside the one that runs.
+    pub fn process(self: &Arc<Disk>) -> Process {
         let (failed, ending) = Default::default();
-        Arc::new(Process { disk: self.clone(), dead: Arc::default(), failed, ending })
+        Process { disk: self.clone(), dead: Arc::default(), failed, ending }
     }
 
     /// The power fails; whether anything was lost that had been called durable.
@@ -193,11 +301,12 @@ impl Disk {
                 };
                 for (at, sector) in (offset..).step_by(SECTOR).zip(bytes.chunks(SECTOR)) {
                     if whole && (leaves != Leaves::Sectors || random.once_in(2)) {
-                        file.durable[at..at + sector.len()].copy_from_slice(sector);
+                        file.durable.put(at, sector);
                     }
                 }
             }
-            file.volatile.copy_from_slice(&file.durable);
+            file.volatile.bytes.copy_from_slice(&file.durable.bytes);
+            file.volatile.rotten.clone_from(&file.durable.rotten);
         }
         lied
     }
@@ -206,7 +315,7 @@ impl Disk {
     pub fn peek(&self, file: FileName, offset: usize, buf: &mut [u8]) -> Option<()> {
         let state = lock(&self.state);
         let file = state.files.iter().find(|f| f.name == file)?;
-        buf.copy_from_slice(&file.volatile[offset..offset + buf.len()]);
+        buf.copy_from_slice(&file.volatile.bytes[offset..offset + buf.len()]);
         Some(())
     }
 }
@@ -267,21 +376,38 @@ impl Process {
         let trouble = self.operate(state, &fits[..if sparse { 3 } else { 2 }])?;
         let file = &mut state.files[at];
         let (offset, mut bytes) = (offset as usize, bytes);
-        if offset + bytes.len() > file.volatile.len() {
+        if offset + bytes.len() > file.volatile.bytes.len() {
             return Err(io::Error::new(ErrorKind::InvalidInput, format!("{name} is shorter")));
         }
         let device = NAMES[self.disk.side];
         let length = bytes.len();
-        let mut offset = offset;
-        if state.astray && sparse {
-            state.astray = false;
-            offset = state.random.below((file.volatile.len() - length) / SECTOR + 1) * SECTOR;
+        let astray = match name {
+            FileName::Superblock => None,
+            FileName::Segment { .. } => Some(Astray::Volume),
+            FileName::OwnLog | FileName::RecvLog => Some(Astray::Log),
+        };
+        if astray.is_some() && state.astray == astray && trouble.is_none() {
+            let room = (file.volatile.bytes.len() - length) / SECTOR + 1;
+            let hit = state.random.below(room) * SECTOR;
+            let apart = hit + length <= offset || offset + length <= hit;
+            if apart && [hit, offset].iter().all(|&at| file.is_quiet(at, length)) {
+                state.astray = None;
+                file.spoil(hit, &bytes);
+                file.volatile.miss(offset, &bytes);
+                file.durable.miss(offset, &bytes);
+                self.disk.tape.event(
+                    Sort::Fault,
+                    format_args!("{device} {what} {name} {length} at {hit} instead of {offset}"),
+                );
+                self.disk.tape.count("misdirected writes");
+                return Ok(());
+            }
         }
         if trouble.is_some() {
             let sectors = state.random.below(length / SECTOR + 1);
             bytes.truncate(sectors * SECTOR);
         }
-        file.volatile[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        file.volatile.put(offset, &bytes);
         file.pending.push((offset, bytes));
         self.disk
             .tape
@@ -314,8 +440,8 @@ impl Storage for Process {
         }
         let trouble = self.operate(state, &[Trouble::Death, Trouble::BadWrite, Trouble::Full])?;
         if trouble.is_none() || state.random.once_in(2) {
-            let zeros = || vec![0; length as usize];
-            let (volatile, durable) = (zeros(), zeros());
+            let zeros = Bytes { bytes: vec![0; length as usize], ..Bytes::default() };
+            let (volatile, durable) = (zeros.clone(), zeros);
             let pending = Vec::new();
             state.files.push(File { name: file, fill, volatile, durable, pending });
         }
@@ -331,7 +457,7 @@ impl Storage for Process {
 
     fn length(&self, file: FileName) -> io::Result<Option<u64>> {
         let state = lock(&self.disk.state);
-        Ok(state.files.iter().find(|f| f.name == file).map(|f| f.volatile.len() as u64))
+        Ok(state.files.iter().find(|f| f.name == file).map(|f| f.volatile.bytes.len() as u64))
     }
 
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -341,7 +467,7 @@ impl Storage for Process {
         let state = lock(&self.disk.state);
         let file = &state.files[find(&state, file)?];
         let offset = offset as usize;
-        let bytes = file.volatile.get(offset..offset + buf.len());
+        let bytes = file.volatile.bytes.get(offset..offset + buf.len());
         buf.copy_from_slice(bytes.ok_or(ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -370,7 +496,7 @@ impl Storage for Process {
             // A sync that fails has covered what it liked; what it has not is lost, and is still
             // read. One that the process dies in leaves the rest for a later one.
             if trouble.is_none() || random.once_in(2) {
-                file.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+                file.durable.put(offset, &bytes);
             } else if trouble == Some(Trouble::Death) {
                 file.pending.push((offset, bytes));
             }

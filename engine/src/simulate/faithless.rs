@@ -4,6 +4,7 @@
 //! did: then the device says so and serves nothing, which ends the run, or nothing was lost that
 //! anybody has, and all promises hold again.
 
+use super::disk::Astray;
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
@@ -18,7 +19,8 @@ use crate::unit::Stamp;
 /// What a superblock says of the tenure: its number, and whether the device is fenced.
 pub(super) type Tenure = (u64, bool);
 
-/// What the logs of a disk held before it rotted: stamps.
+/// What the logs of a disk would hold if it had not rotted: stamps.
+#[derive(Default)]
 pub(super) struct Held {
     pub own: Vec<Stamp>,
     /// Of the last batch, if nothing else on the disk says that it was synced.
@@ -55,32 +57,80 @@ impl World {
         lied.set(Some(lied.get().or(tenure).unwrap_or_default()));
     }
 
-    /// The disk at `side` rots while no process runs on it.
+    /// The disk at `side` rots, or sends a write of a log astray; seldom while a process runs on it,
+    /// or none would come far.
     pub fn rot(&self, side: Side, random: &mut Random) {
         let machine = &self.machines[side];
-        if machine.process.borrow().is_some() || self.tape.is_faithless() {
+        let runs = machine.process.borrow().is_some();
+        if self.tape.is_faithless() || runs && !random.once_in(30) {
             return;
         }
         let Some(held) = self.held(side) else { return };
-        if let Some(what) = machine.disk.rot(random) {
+        if runs && random.once_in(3) {
+            machine.disk.send_astray(Astray::Log, random.next());
+        } else {
+            let Some(what) = machine.disk.rot(random) else { return };
             self.tape.event(Sort::Fault, format_args!("{what}"));
             self.tape.count("rotten sectors");
-            self.tape.set_faithless(side, true);
-            *machine.rot.borrow_mut() = Some(held);
+        }
+        self.tape.set_faithless(side, true);
+        *machine.rot.borrow_mut() = Some(held);
+    }
+
+    /// A sector of a normal volume rots, or the next write to one goes astray, always at the same
+    /// device: of two that are wrong in the same way nobody could tell.
+    pub fn rot_volume(&self, random: &mut Random) {
+        let side = self.plan.rotting;
+        let disk = &self.machines[side].disk;
+        if self.device(side).is_none() || self.tape.is_faithless() {
+            return;
+        }
+        if random.once_in(2) {
+            disk.send_astray(Astray::Volume, random.next());
+        } else if let Some(what) = disk.rot_volume(random) {
+            self.tape.event(Sort::Fault, format_args!("{what}"));
+            self.tape.count("rotten sectors of volumes");
         }
     }
 
-    /// What the logs at `side` hold.
-    fn held(&self, side: Side) -> Option<Held> {
-        let process = self.machines[side].disk.begin();
-        let superblock = superblock::load(&*process).ok()?;
-        let read = |log| scan(&*process, &superblock, log, Verify::Live, &mut |_| {}).ok();
-        let (own, recv) = (read(Log::Own)?, read(Log::Recv)?);
-        Some(Held {
-            own: stamps(&own, 0),
-            own_unnamed: stamps(&own, own.synced),
-            recv_unnamed: stamps(&recv, recv.synced),
+    /// What has rotted at `side` while its device runs may have been written over by now.
+    pub fn forget_rot(&self, side: Side) {
+        let machine = &self.machines[side];
+        let gone = machine.rot.borrow().is_some()
+            && machine.device.borrow().is_some()
+            && machine.disk.is_sound();
+        if gone {
+            *machine.rot.borrow_mut() = None;
+            self.tape.set_faithless(side, false);
+            self.tape.count("rot written over");
+        }
+    }
+
+    /// What the logs at `side` would hold if nothing were rotten.
+    pub fn held(&self, side: Side) -> Option<Held> {
+        let disk = &self.machines[side].disk;
+        disk.if_sound(|| {
+            let process = disk.process();
+            let superblock = superblock::load(&process).ok()?;
+            let read = |log| scan(&process, &superblock, log, Verify::Live, &mut |_| {}).ok();
+            let (own, recv) = (read(Log::Own)?, read(Log::Recv)?);
+            Some(Held {
+                own: stamps(&own, 0),
+                own_unnamed: stamps(&own, own.synced),
+                recv_unnamed: stamps(&recv, recv.synced),
+            })
         })
+    }
+
+    /// A device has met rot in its log and stopped: it says so again when it is started anew.
+    pub fn check_stopped(&self, side: Side) {
+        self.tape.count("stopped over rot");
+        self.crash(side, None);
+        self.start(side);
+        if !self.ended.get() && !self.tape.is_broken() {
+            let story = format!("{} opens over it", NAMES[side]);
+            self.tape.broken("damage that was met once is refused by name", story);
+        }
     }
 
     /// Whether all that `side` had received after `hi` and up to `told` was in a batch that

@@ -48,6 +48,8 @@ pub(super) struct Asked {
     pub seen: Stamp,
     /// For a read: the same for each of its blocks.
     pub floors: Vec<Stamp>,
+    /// For a read: which of its blocks had rotten sectors in N when it was looked at.
+    pub rotten: Vec<usize>,
     /// How many records were published before it.
     pub behind: u64,
     /// What it has published.
@@ -117,10 +119,13 @@ impl World {
             late,
             seen,
             floors,
+            rotten: Vec::new(),
             behind,
             records: Vec::new(),
             ticket: None,
         };
+        let mut asked = asked;
+        self.note_rot(side, &mut asked);
         let (mut asked, submitted) = self.submit(side, &session, asked, time);
         self.published(side, Some(&mut asked));
         match submitted {
@@ -260,9 +265,19 @@ impl World {
         }
     }
 
+    /// What a read takes from rotten sectors nobody can judge, even if they are written before it is
+    /// done.
+    fn note_rot(&self, side: Side, asked: &mut Asked) {
+        if asked.what == What::Read && self.machines[side].disk.is_rotten(|_, _| true) {
+            let blocks = self.blocks_of(asked.volume, &asked.sectors);
+            asked.rotten.extend(blocks.filter(|&block| self.is_rotten(side, block)));
+        }
+    }
+
     /// Polls a request; keeps it if it is not done.
     fn look(&self, side: Side, mut asked: Asked) {
         let Some(mut ticket) = asked.ticket.take() else { return };
+        self.note_rot(side, &mut asked);
         let (mut asked, outcome) = self.asking(side, asked, || ticket.poll());
         self.published(side, Some(&mut asked));
         if self.machines[side].is_dead() {
@@ -289,6 +304,7 @@ impl World {
     }
 
     fn done(&self, side: Side, asked: &Asked, done: Completion) {
+        self.served.set(self.served.get() + 1);
         let (name, number) = (NAMES[side], asked.number);
         self.tape.event(Sort::Host, format_args!("{name} #{number} done {:?}", done.stamp));
         if asked.late {
@@ -307,7 +323,7 @@ impl World {
             _ => {
                 self.check_written(side, asked);
                 self.completed(&asked.records);
-                if asked.fua || self.is_strict() {
+                if asked.fua || self.is_strict(side) {
                     self.promise_records(side, asked);
                 }
             }

@@ -145,6 +145,11 @@ impl World {
             wire.cut(|frames| frames, true);
         }
         let device = machine.device.borrow_mut().take();
+        // What rotted while it ran did so beneath what its logs hold now.
+        if device.is_some() && machine.rot.borrow().is_some() {
+            let held = self.held(side);
+            *machine.rot.borrow_mut() = Some(held.unwrap_or_default());
+        }
         drop(device);
     }
 
@@ -157,8 +162,15 @@ impl World {
             return;
         }
         if halted && !process.is_dead() && !process.has_failed() {
+            if self.machines[side].rot.borrow().is_some() {
+                return self.check_stopped(side);
+            }
             // It has stopped over what a faithless disk did, and stays so.
             self.tape.count("stopped over a faithless disk");
+            if !self.tape.is_faithless() {
+                let story = format!("{}, on a faithful disk", NAMES[side]);
+                self.tape.broken("a device stops only if something of its broke", story);
+            }
             return self.ended.set(true);
         }
         // What comes next depends on what has happened, so that it is the same in every replay.

@@ -27,6 +27,8 @@ struct State {
     lanes: [[VecDeque<Vec<u8>>; 2]; 2],
     /// How many frames have arrived and may be taken, by sender and lane.
     arrived: [[usize; 2]; 2],
+    /// Shipped frames that arrived at each end since they were asked for.
+    taken_in: [Vec<Vec<u8>>; 2],
 }
 
 impl Wire {
@@ -37,6 +39,7 @@ impl Wire {
             taken: [false; 2],
             lanes: Default::default(),
             arrived: Default::default(),
+            taken_in: Default::default(),
         };
         Arc::new(Wire { tape, state: Mutex::new(state) })
     }
@@ -68,10 +71,23 @@ impl Wire {
         }
     }
 
+    /// The shipped frames that have arrived at `side` since the last such call.
+    pub fn taken_in(&self, side: usize) -> Vec<Vec<u8>> {
+        std::mem::take(&mut lock(&self.state).taken_in[side])
+    }
+
     /// Loses the oldest data frame under way to `side`; whether there was one.
     pub fn lose(&self, side: usize) -> bool {
         let mut state = lock(&self.state);
         state.up && state.lanes[1 - side][Lane::Data as usize].pop_front().is_some()
+    }
+
+    /// The sender repeats what has arrived at `side`: `frame` is under way to it before all else.
+    pub fn repeat(&self, side: usize, frame: Vec<u8>) {
+        let mut state = lock(&self.state);
+        if state.up {
+            state.lanes[1 - side][Lane::Data as usize].push_front(frame);
+        }
     }
 
     /// Lets `count` more frames of `lane` arrive at `side`; how many there are to arrive.
@@ -126,6 +142,9 @@ impl Link for End {
             && let Some(frame) = state.lanes[from][at].pop_front()
         {
             state.arrived[from][at] -= 1;
+            if lane == Lane::Data {
+                state.taken_in[self.side].push(frame.clone());
+            }
             drop(state);
             let (name, bytes) = (super::NAMES[self.side], frame.len());
             self.wire.tape.event(Sort::Message, format_args!("{name} gets {lane:?} {bytes}"));

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub clocks: [(i64, u64); 2],
     /// Most requests under way at a device.
     pub depth: usize,
+    /// The device whose normal volumes rot, if any do.
+    pub rotting: usize,
     /// What never happens in this run.
     pub never: Vec<Kind>,
 }
@@ -61,6 +63,9 @@ impl Plan {
             Kind::Close,
             Kind::Kill,
             Kind::PowerCut,
+            Kind::Blackout,
+            Kind::Policy,
+            Kind::Repeat,
             Kind::Trouble,
             Kind::Late,
             Kind::Zeroes,
@@ -73,14 +78,28 @@ impl Plan {
         // What ends a run early happens in few of them.
         never
             .extend([Kind::Lie, Kind::Rot, Kind::Lose].into_iter().filter(|_| !random.once_in(10)));
+        if !random.once_in(6) {
+            never.push(Kind::RotVolume);
+        }
+        let rotting = random.below(2);
         if settings[0].durability == Durability::Never {
-            never.extend([Kind::PowerCut, Kind::Lie, Kind::Rot]);
+            never.extend([Kind::PowerCut, Kind::Blackout, Kind::Lie, Kind::Rot]);
         }
         let depth = random.pick(&[1, 2, 4, 8]);
-        Plan { seed, block_size, volumes, journals, settings, clocks, depth, never }
+        Plan { seed, block_size, volumes, journals, settings, clocks, depth, rotting, never }
     }
 
+    /// Each device has its own; only never to sync is for both.
     fn settings(random: &mut Random) -> [Settings; 2] {
+        let first = Plan::settings_of(random);
+        let mut second = if random.once_in(2) { first.clone() } else { Plan::settings_of(random) };
+        if [&first, &second].iter().any(|s| s.durability == Durability::Never) {
+            second.durability = first.durability;
+        }
+        [first, second]
+    }
+
+    fn settings_of(random: &mut Random) -> Settings {
         let durability = random.pick(&[
             Durability::VolatileCache,
             Durability::VolatileCache,
@@ -91,7 +110,7 @@ impl Plan {
             Durability::Never,
         ]);
         let timeout = random.pick(&[50 * MS, SECOND, 30 * SECOND]);
-        let settings = Settings {
+        Settings {
             durability,
             commit_interval_ns: random.pick(&[0, 5 * MS, SECOND]),
             remote_read_timeout_ns: timeout,
@@ -102,12 +121,11 @@ impl Plan {
             reflect_records_max: random.pick(&[1, 3, 16, 16_384]),
             reflect_interval_ns: random.pick(&[0, 10 * MS, 200 * MS]),
             checkpoint_records: random.pick(&[1, 8, 32_768]),
-            checkpoint_interval_ns: random.pick(&[MS, SECOND]),
+            checkpoint_interval_ns: random.pick(&[MS, SECOND, 30 * SECOND]),
             commit_bytes: random.pick(&[1, 4096, 4 << 20]),
             batch_records_max: random.pick(&[1, 2, 3, 62]),
             ..Settings::default()
-        };
-        [settings.clone(), settings]
+        }
     }
 
     /// Nothing is ever synced: processes die, and the power never fails.

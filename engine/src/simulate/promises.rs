@@ -13,6 +13,7 @@ use crate::queue::{self, Content as Shape};
 use crate::storage::FileName;
 use crate::table::location::Location;
 use crate::unit::Stamp;
+use std::cell::Ref;
 
 impl World {
     /// At every moment at most one device serves.
@@ -66,11 +67,15 @@ impl World {
             self.tape
                 .broken(promise, format!("{name} #{number} at block {}: {story}", record.block));
         };
+        let disk = &self.machines[side].disk;
         let content = match self.read_record(record.content == Shape::Data, block, |buf| {
-            device.own.read(&record, buf).is_ok_and(|read| read)
+            disk.if_sound(|| device.own.read(&record, buf).is_ok_and(|read| read))
         }) {
             Ok(content) => content,
-            Err(story) => return broken("records hold what was written", story),
+            Err(story) => {
+                self.spreads(side, block);
+                return broken("records hold what was written", story);
+            }
         };
         let mut history = self.history.borrow_mut();
         if stamp <= asked.seen {
@@ -95,6 +100,7 @@ impl World {
         let before = history.content(block, stamp);
         let expected = self.expected(asked, block, before);
         if content != expected {
+            self.spreads(side, block);
             let story = format!("holds {content:?}, not {expected:?}");
             broken("what is not written of a block stays", story);
         }
@@ -115,6 +121,16 @@ impl World {
             visible_at: None,
             promised: false,
         });
+    }
+
+    /// A record is not what it should be: if that is because a write of a part of a block has taken
+    /// the rest from a rotten volume, nobody can tell, and the run is over.
+    fn spreads(&self, side: Side, block: usize) {
+        if self.is_rotten(side, block) {
+            self.tape.count("rot of a volume written on");
+            self.tape.judge_no_more();
+            self.ended.set(true);
+        }
     }
 
     /// A record's content as the disk or memory has it.
@@ -175,6 +191,9 @@ impl World {
         let (name, number) = (NAMES[side], asked.number);
         let promise = "reads are linearizable per block";
         for (block, &floor) in self.blocks_of(asked.volume, &asked.sectors).zip(&asked.floors) {
+            if asked.rotten.contains(&block) {
+                continue;
+            }
             let first = self.plan.place(block);
             let wanted = from.max(first)..to.min(first + size);
             let mut content = [0; SECTORS_MAX];
@@ -229,8 +248,8 @@ impl World {
         records.iter().for_each(|&(stamp, block)| self.saw(block, stamp));
     }
 
-    pub(super) fn is_strict(&self) -> bool {
-        self.plan.settings[0].durability == Durability::Strict
+    pub(super) fn is_strict(&self, side: Side) -> bool {
+        self.plan.settings[side].durability == Durability::Strict
     }
 
     /// The first `behind` records published at `side` were called durable.
@@ -271,10 +290,10 @@ impl World {
         let name = NAMES[side];
         let promise = "what arrives is the other side's history, in order";
         let block = self.plan.index(record.block);
-        let content = self.read_record(record.content == Shape::Data, block, |buf| {
-            device.recv.read(&record, buf).is_ok_and(|read| read)
-        });
         let machine = &self.machines[side];
+        let content = self.read_record(record.content == Shape::Data, block, |buf| {
+            machine.disk.if_sound(|| device.recv.read(&record, buf).is_ok_and(|read| read))
+        });
         let history = self.history.borrow();
         let due = history.next_of(1 - side, machine.hi.get());
         match (due, content) {
@@ -293,7 +312,7 @@ impl World {
     pub(super) fn check_volume(&self, side: Side, all: bool) {
         let Some(device) = self.device(side) else { return };
         let machine = &self.machines[side];
-        if machine.is_dead() || machine.is_volume_rotten.get() {
+        if machine.is_dead() {
             return;
         }
         let reflected = lock(&device.tables).reflected;
@@ -313,7 +332,7 @@ impl World {
         let blocks = if all { (0..history.blocks()).collect() } else { touched };
         for block in blocks {
             let found = self.normal(side, block);
-            if found.as_ref() != Ok(&image.blocks[block]) {
+            if found.as_ref() != Ok(&image.blocks[block]) && !self.is_rotten(side, block) {
                 let (name, at, expected) =
                     (NAMES[side], self.plan.block(block), &image.blocks[block]);
                 let story = format!(
@@ -326,16 +345,32 @@ impl World {
 
     /// What N holds of a block, read past the device.
     pub(super) fn normal(&self, side: Side, block: usize) -> Result<Content, String> {
+        self.content_of(&self.normal_bytes(side, block), block)
+    }
+
+    /// The same, byte by byte.
+    pub(super) fn normal_bytes(&self, side: Side, block: usize) -> Ref<'_, Vec<u8>> {
         let at = self.plan.block(block);
         let byte = at.number * self.plan.block_size as u64;
         let file = FileName::Segment { volume: at.volume, index: (byte / 65_536) as u32 };
         let mut buffer = self.buffer.borrow_mut();
+        buffer.clear();
         buffer.resize(self.plan.block_size, 0);
         let disk = &self.machines[side].disk;
-        match disk.peek(file, (byte % 65_536) as usize, &mut buffer) {
-            Some(()) => self.content_of(&buffer, block),
-            None => Ok([0; SECTORS_MAX]),
-        }
+        // A segment that does not exist is zeros.
+        let _ = disk.peek(file, (byte % 65_536) as usize, &mut buffer);
+        drop(buffer);
+        self.buffer.borrow()
+    }
+
+    /// Whether a sector of `block` in N has rotted: nothing there can tell.
+    pub(super) fn is_rotten(&self, side: Side, block: usize) -> bool {
+        let at = self.plan.block(block);
+        let size = self.plan.block_size;
+        let byte = at.number * size as u64;
+        let segment = FileName::Segment { volume: at.volume, index: (byte / 65_536) as u32 };
+        let within = (byte % 65_536) as usize..(byte % 65_536) as usize + size;
+        self.machines[side].disk.is_rotten(|file, at| file == segment && within.contains(&at))
     }
 
     /// What the new active device serves includes everything that the old one had.
@@ -364,7 +399,9 @@ impl World {
 
     /// Hosts are refused for reasons that they know, and sent on or asked to wait.
     pub(super) fn check_refusal(&self, side: Side, error: &Error) {
-        let excused = self.machines[side].may_halt() || self.is_over_loss(error);
+        let excused = self.machines[side].may_halt()
+            || self.is_over_loss(error)
+            || self.is_over_rot(side, error);
         if !(error.kind().is_retryable() || excused && error.kind() == Kind::Halted) {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("hosts are refused for reasons that they know", story);
@@ -373,7 +410,8 @@ impl World {
 
     /// A device stops for good only if something of its broke.
     pub(super) fn check_halt(&self, side: Side, error: &Error) {
-        if !self.machines[side].may_halt() && !self.is_over_loss(error) {
+        let excused = self.is_over_loss(error) || self.is_over_rot(side, error);
+        if !self.machines[side].may_halt() && !excused {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("a device stops only if something of its broke", story);
         }
@@ -382,5 +420,19 @@ impl World {
     /// Whether a device has stopped over what a faithless disk lost, and says so.
     fn is_over_loss(&self, error: &Error) -> bool {
         self.tape.is_faithless() && says_what_is_lost(&error.to_string())
+    }
+
+    /// Whether a device has stopped over a record that has rotted, and names it.
+    fn is_over_rot(&self, side: Side, error: &Error) -> bool {
+        let said = error.to_string();
+        let named = |file: FileName, at: usize| {
+            let (at, size) = (at as u64, self.plan.block_size as u64);
+            let (_, place) = said.split_once("reading record ").unwrap_or_default();
+            let place = place.split(" at ").nth(1).and_then(|rest| rest.split(' ').next());
+            let place = place.and_then(|place| place.parse::<u64>().ok());
+            said.contains(&format!(" of {file}: checksum is "))
+                && place.is_some_and(|place| (place..place + size).contains(&at))
+        };
+        self.machines[side].disk.is_rotten(named)
     }
 }

@@ -1,13 +1,19 @@
 //! The end of a run: faults stop, everything is started, connected and let go; in bounded virtual
 //! time both devices must then hold the history, all of it.
 
+use super::NAMES;
 use super::history::SECTORS_MAX;
 use super::host::What;
+use super::payload::{self, SECTOR};
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
+use crate::compare;
 use crate::device::Device;
 use crate::journal::lock;
+use crate::superblock;
+use std::fmt::Display;
+use std::ops::Range;
 
 /// Rounds, each of a hundredth of a virtual second, in which everything must come to rest.
 const ROUNDS: u64 = 20_000;
@@ -21,27 +27,34 @@ impl World {
             // Nobody misses the last frame of all.
             self.cut_line(&mut Random::of(self.plan.seed, 6, 0));
         }
-        let mut asked = false;
+        // Hosts are served again, now and then for longer than the journals have room.
+        let mut random = Random::of(self.plan.seed, 4, 0);
+        let wanted = random.pick(&[4, 4, 4, 160]);
+        let mut goal = None;
         for round in 0..ROUNDS {
             self.round(round);
             let given_up = self.tape.is_faithless() && self.tape.is_refused();
             if self.tape.is_broken() || self.ended.get() || given_up {
                 return;
             }
-            if self.is_at_rest() {
-                if asked {
+            let rests = self.is_at_rest();
+            if goal.is_none() && rests {
+                goal = Some(self.served.get() + wanted);
+            }
+            match goal {
+                Some(goal) if self.served.get() < goal => self.probe(&mut random),
+                Some(_) if rests => {
                     self.check_converged();
                     return self.check_comparison();
                 }
-                // Hosts are served: one more write, and everything read once.
-                asked = true;
-                self.probe();
+                _ => {}
             }
         }
         let status = [0, 1].map(|side| self.device(side).map(|d| d.status()));
         self.tape.broken("progress resumes after the last fault", format!("{status:?}"));
     }
 
+    /// What the threads of both devices do in a hundredth of a second: only what is due.
     fn round(&self, round: u64) {
         for side in [0, 1] {
             self.machines[side].clock.pass(10_000_000);
@@ -50,13 +63,13 @@ impl World {
             if self.serving().is_none() && round % 50 == 10 + 20 * side as u64 {
                 self.ask_for_host(side);
             }
-            self.step(side, Device::step_commit);
             while self.control(side) && !self.tape.is_broken() {}
-            while self.step(side, Device::step_ship).is_some_and(|count| count > 0) {}
             self.receive(side, usize::MAX);
-            self.step(side, Device::step_reflect);
+            self.step(side, Device::step_commit_due);
+            while self.step(side, Device::step_ship).is_some_and(|count| count > 0) {}
+            self.step(side, Device::step_reflect_due);
             self.check_volume(side, false);
-            self.step(side, Device::checkpoint_now);
+            self.step(side, Device::step_checkpoint);
             self.poll_all(side);
             self.look_at_takeover(side);
             self.bury(side);
@@ -67,7 +80,9 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let rests = |side: usize| {
             let Some(device) = self.device(side) else { return false };
-            let owes = device.step_sequence() > 0 || lock(&device.tables).unreflected() > 0;
+            let owes = !device.own.is_clean()
+                || device.step_sequence() > 0
+                || lock(&device.tables).unreflected() > 0;
             let news =
                 [crate::link::Lane::Data, crate::link::Lane::Control].into_iter().any(|lane| {
                     self.machines[side]
@@ -82,49 +97,77 @@ impl World {
         rests(0) && rests(1) && self.serving().is_some()
     }
 
-    fn probe(&self) {
+    fn probe(&self, random: &mut Random) {
         let Some(side) = self.serving() else { return };
-        let mut random = Random::of(self.plan.seed, 4, 0);
-        for what in [What::Read, What::Write, What::Read, What::Flush] {
-            self.ask(what, side, false, &mut random);
+        for what in [What::Read, What::Write, What::Write, What::Write] {
+            self.ask(what, side, false, random);
         }
     }
 
-    /// Rot and misdirected writes in normal volumes are found by comparing the devices at rest, as
-    /// `afterimage verify` does.
+    /// Rot and misdirected writes in normal volumes, in the course of the run or at its end, are
+    /// found by comparing the devices at rest: exactly what is wrong.
     fn check_comparison(&self) {
         let random = &mut Random::of(self.plan.seed, 6, 0);
-        if self.tape.is_broken() || !random.once_in(3) {
+        let side = self.plan.rotting;
+        let disk = &self.machines[side].disk;
+        if self.tape.is_broken() {
             return;
         }
-        let side = random.below(2);
-        let disk = &self.machines[side].disk;
-        self.machines[side].is_volume_rotten.set(true);
-        if random.once_in(3) {
-            disk.send_astray(random.next());
-            let Some(serving) = self.serving() else { return };
-            self.ask(What::Write, serving, false, random);
-            (0..ROUNDS).take_while(|&n| n < 2 || !self.is_at_rest()).for_each(|n| self.round(n));
-        } else if let Some(what) = disk.rot_volume(random) {
+        if random.once_in(3)
+            && let Some(what) = disk.rot_volume(random)
+        {
             self.tape.event(Sort::Fault, format_args!("{what}"));
         }
-        let history = self.history.borrow();
-        let newest =
-            |block: &usize| history.of(*block).last().map_or([0; SECTORS_MAX], |r| r.content);
-        let all = || 0..history.blocks();
-        let wrong = all().filter(|b| self.normal(side, *b) != Ok(newest(b)));
-        let found = all().filter(|&b| self.normal(0, b) != self.normal(1, b));
-        if !wrong.clone().eq(found.clone()) {
-            let story = format!(
-                "{:?} differ, {:?} are wrong",
-                found.collect::<Vec<_>>(),
-                wrong.collect::<Vec<_>>()
-            );
+        let views = [0, 1].map(|side: usize| self.machines[side].disk.process());
+        let load = |side: usize| superblock::load(&views[side]);
+        let superblocks = match (load(0), load(1)) {
+            (Ok(a), Ok(b)) => [a, b],
+            // It has rotted under a device that runs, which it does not need it for.
+            _ => return,
+        };
+        let names: [&dyn Display; 2] = [&NAMES[0], &NAMES[1]];
+        let compared = compare::volumes([&views[0], &views[1]], &superblocks, names, usize::MAX);
+        let found: Vec<usize> = match compared {
+            Ok(compared) => {
+                compared.ranges.iter().flat_map(|range| self.sectors_of(range)).collect()
+            }
+            Err(error) => return self.tape.broken("volumes can be compared", error.to_string()),
+        };
+        let wrong = self.wrong_sectors(side);
+        if found != wrong {
+            let story = format!("sectors {found:?} of the group differ, {wrong:?} are wrong");
             return self.tape.broken("rot in a volume is found by comparing the devices", story);
         }
-        if found.count() > 0 {
+        if !found.is_empty() {
             self.tape.count("rot in a volume found by comparing");
         }
+    }
+
+    /// The group's numbers of the sectors of a range.
+    fn sectors_of(&self, range: &compare::Differing) -> Range<usize> {
+        let first = self.place(range.volume, range.offset / SECTOR as u64);
+        first..first + range.bytes as usize / SECTOR
+    }
+
+    /// The group's numbers of those sectors in N of `side` that are not what was written.
+    fn wrong_sectors(&self, side: usize) -> Vec<usize> {
+        let history = self.history.borrow();
+        let mut wrong = Vec::new();
+        for index in 0..history.blocks() {
+            let newest = history.of(index).last().map_or([0; SECTORS_MAX], |r| r.content);
+            let at = self.plan.block(index);
+            let before = at.number * self.plan.block_sectors();
+            let count = self.plan.volumes[at.volume as usize] - before;
+            let count = count.min(self.plan.block_sectors()) as usize;
+            let bytes = self.normal_bytes(side, index);
+            let sectors = bytes.chunks(SECTOR).zip(newest).zip(self.plan.place(index)..);
+            for ((sector, value), place) in sectors.take(count) {
+                if payload::value(sector, place) != Ok(value) {
+                    wrong.push(place);
+                }
+            }
+        }
+        wrong
     }
 
     /// Both copies hold what was written.

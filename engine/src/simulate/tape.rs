@@ -43,12 +43,14 @@ struct State {
     named: BTreeMap<&'static str, u64>,
     sink: Option<Sink>,
     broken: Option<Broken>,
+    /// Nothing that happens from now on breaks a promise.
+    over: bool,
     /// A disk has lied or rotted: what follows from it may be stopped and refused.
     faithless: [bool; 2],
     /// A connection was refused for it.
     refused: bool,
-    /// A line has lost frames.
-    lossy: bool,
+    /// By receiver: its line has lost frames.
+    lossy: [bool; 2],
 }
 
 impl Tape {
@@ -59,9 +61,10 @@ impl Tape {
             named: BTreeMap::new(),
             sink,
             broken: None,
+            over: false,
             faithless: [false; 2],
             refused: false,
-            lossy: false,
+            lossy: [false; 2],
         };
         Tape { state: Mutex::new(state) }
     }
@@ -101,7 +104,15 @@ impl Tape {
 
     /// A promise was broken; the first one stays.
     pub fn broken(&self, promise: &'static str, story: String) {
-        lock(&self.state).broken.get_or_insert((promise, story));
+        let mut state = lock(&self.state);
+        if !state.over {
+            state.broken.get_or_insert((promise, story));
+        }
+    }
+
+    /// The run is over: nobody can tell right from wrong any more.
+    pub fn judge_no_more(&self) {
+        lock(&self.state).over = true;
     }
 
     /// A disk has lied or rotted, or what came of that is over.
@@ -113,18 +124,19 @@ impl Tape {
         lock(&self.state).faithless.contains(&true)
     }
 
-    /// A line has lost a frame: a device that misses it gives the connection up.
-    pub fn lose_frame(&self) {
-        lock(&self.state).lossy = true;
+    /// The line of `side` has lost a frame to it, which `side` may find and then gives the
+    /// connection up; or it has a new line.
+    pub fn set_lossy(&self, side: Side, lossy: bool) {
+        lock(&self.state).lossy[side] = lossy;
     }
 
     pub fn is_lossy(&self) -> bool {
-        lock(&self.state).lossy
+        lock(&self.state).lossy.contains(&true)
     }
 
-    /// A device refused its peer: a promise is broken unless a disk or a line was faithless.
-    pub fn refused(&self, promise: &'static str, story: String) {
-        if self.is_lossy() && !says_what_is_lost(&story) {
+    /// `side` refused its peer: a promise is broken unless a disk or a line was faithless.
+    pub fn refused(&self, side: Side, promise: &'static str, story: String) {
+        if lock(&self.state).lossy[side] && story.contains("the peer ships") {
             return;
         }
         let excused = self.is_faithless() && says_what_is_lost(&story);

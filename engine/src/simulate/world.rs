@@ -19,6 +19,8 @@ use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Kind as ErrorKind, Result};
 use crate::event::Event;
+use crate::failover::Policy;
+use crate::format::frame::Frame;
 use crate::link::Lane;
 use crate::request::Session;
 use crate::sync::Ordering::Relaxed;
@@ -49,6 +51,8 @@ pub(super) struct Machine {
     /// The next position of the received queue to look at, and the newest stamp seen there.
     pub received: Cell<Position>,
     pub hi: Cell<Stamp>,
+    /// Shipped frames that it has received.
+    pub past: RefCell<VecDeque<Vec<u8>>>,
     /// Newest own stamp that the peer has acknowledged here.
     pub acked: Cell<Stamp>,
     /// Nothing at or below may be published any more: it is shipped, or in a normal volume.
@@ -64,10 +68,8 @@ pub(super) struct Machine {
     pub taken_back: RefCell<Vec<(Stamp, usize)>>,
     /// Its disk has lied, and that came out: what its superblock said of its tenure before.
     pub lied: Cell<Option<Tenure>>,
-    /// Its disk has rotted: what it held before.
+    /// Its disk has rotted: what it would hold otherwise.
     pub rot: RefCell<Option<Held>>,
-    /// A normal volume has rotted, or a write to it went astray.
-    pub is_volume_rotten: Cell<bool>,
 }
 
 impl Machine {
@@ -87,6 +89,7 @@ impl Machine {
             count: Cell::default(),
             received: Cell::new(1),
             hi: Cell::default(),
+            past: RefCell::default(),
             acked: Cell::default(),
             final_upto: Cell::default(),
             image: RefCell::new(Image::new(plan.blocks())),
@@ -94,7 +97,6 @@ impl Machine {
             must_notice: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
-            is_volume_rotten: Cell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -123,6 +125,8 @@ pub(super) struct World {
     pub floors: RefCell<Vec<Stamp>>,
     /// The newest of all.
     pub seen: Cell<Stamp>,
+    /// How many requests were answered.
+    pub served: Cell<u64>,
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
@@ -135,6 +139,17 @@ pub(super) struct World {
     pub asking: RefCell<Option<Asked>>,
 }
 
+/// Shipped frames that are kept to be shipped again.
+const PAST_FRAMES: usize = 16;
+
+/// The stamp of the last record of a shipped frame.
+fn newest_shipped(frame: &[u8]) -> Option<Stamp> {
+    match Frame::decode(frame) {
+        Ok((_, Frame::Ship { records, .. })) => records.last().map(|last| last.row.stamp),
+        _ => None,
+    }
+}
+
 impl World {
     pub fn new(plan: Plan, tape: Arc<Tape>) -> World {
         let blocks = plan.blocks();
@@ -143,6 +158,7 @@ impl World {
             history: RefCell::new(History::new(blocks)),
             floors: RefCell::new(vec![Stamp::ZERO; blocks]),
             seen: Cell::default(),
+            served: Cell::default(),
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
             ended: Cell::default(),
@@ -179,7 +195,10 @@ impl World {
     pub fn act(&self, action: Action) {
         self.go(action);
         self.check_one_serves();
-        [0, 1].into_iter().for_each(|side| self.bury(side));
+        for side in [0, 1] {
+            self.bury(side);
+            self.forget_rot(side);
+        }
     }
 
     /// Does what `action` says.
@@ -221,7 +240,11 @@ impl World {
             Kind::Trouble => self.trouble(side, random),
             Kind::Lie => self.lie(side),
             Kind::Rot => self.rot(side, random),
+            Kind::RotVolume => self.rot_volume(random),
             Kind::Lose => self.lose_frame(side),
+            Kind::Repeat => self.repeat_frame(side, random),
+            Kind::Blackout => [0, 1].into_iter().for_each(|at| self.power_cut(at, random)),
+            Kind::Policy => self.set_policy(side, random),
             Kind::Stall => self.arm_stall(random),
         }
     }
@@ -268,9 +291,50 @@ impl World {
         if !self.let_arrive(side, Lane::Data, count) {
             return;
         }
-        if self.step(side, Device::step_receive).is_some() {
+        let done = self.step(side, Device::step_receive).is_some();
+        if done {
             self.check_received(side);
         }
+        let wire = self.machines[side].wire.borrow().clone();
+        let (Some(wire), Some(device)) = (wire, self.device(side)) else { return };
+        // What it has, durably, may be shipped again.
+        let hi = crate::journal::lock(&device.tables).hi;
+        let mut past = self.machines[side].past.borrow_mut();
+        for frame in wire.taken_in(side) {
+            if newest_shipped(&frame).is_some_and(|newest| newest <= hi) {
+                past.push_back(frame);
+            }
+        }
+        while past.len() > PAST_FRAMES {
+            past.pop_front();
+        }
+    }
+
+    /// The sender has forgotten how far it was: it ships once more, in the connection that stands,
+    /// what `side` has received, in this one or an earlier one.
+    fn repeat_frame(&self, side: Side, random: &mut Random) {
+        let machine = &self.machines[side];
+        let (Some(device), Some(sender)) = (self.device(side), self.device(1 - side)) else {
+            return;
+        };
+        let wire = machine.wire.borrow().clone().filter(|wire| wire.is_up());
+        let session = sender.session_nonce();
+        let (Some(wire), Some(session)) = (wire, session) else { return };
+        let past = machine.past.borrow();
+        if past.is_empty() || self.tape.is_faithless() {
+            return;
+        }
+        let frame = &past[random.below(past.len())];
+        // Its disk may have forgotten what it had.
+        let hi = crate::journal::lock(&device.tables).hi;
+        if newest_shipped(frame).is_none_or(|newest| newest > hi) {
+            return;
+        }
+        let (_, shipped) = Frame::decode(frame).expect("it was sent");
+        wire.repeat(side, shipped.encode(session));
+        let name = NAMES[side];
+        self.tape.event(Sort::Fault, format_args!("records are shipped to {name} again"));
+        self.tape.count("frames shipped again");
     }
 
     /// Lets a control frame arrive at `side`, and the device take it; whether there was one.
@@ -374,6 +438,7 @@ impl World {
         let Some(process) = machine.process.borrow().clone() else { return };
         let Some(end) = wire.take_end(side, process.dead.clone()) else { return };
         *machine.wire.borrow_mut() = Some(wire);
+        self.tape.set_lossy(side, false);
         self.tape.event(Sort::Fault, format_args!("{} is connected", NAMES[side]));
         self.step(side, |d| d.connect(end));
     }
@@ -395,7 +460,7 @@ impl World {
             let name = NAMES[side];
             self.tape.event(Sort::Fault, format_args!("a frame to {name} is lost on the line"));
             self.tape.count("lost frames");
-            self.tape.lose_frame();
+            self.tape.set_lossy(side, true);
         }
     }
 
@@ -405,6 +470,17 @@ impl World {
         let ns = random.within(0..most);
         self.machines.iter().for_each(|machine| machine.clock.pass(ns));
         [0, 1].into_iter().for_each(|side| self.look_at_takeover(side));
+    }
+
+    /// The operator says what a device does by itself after a restart. None is let go on alone whose
+    /// disk may forget that it was fenced.
+    fn set_policy(&self, side: Side, random: &mut Random) {
+        let faithful = [Kind::Lie, Kind::Rot].iter().all(|kind| self.plan.never.contains(kind));
+        let (prefer, alone) = (random.once_in(2), random.once_in(2));
+        let policy = Policy { prefer, resume_alone: alone && faithful };
+        if self.step(side, |d| d.set_policy(policy)).is_some() {
+            self.tape.event(Sort::Host, format_args!("{} has {policy:?}", NAMES[side]));
+        }
     }
 
     fn step_clock(&self, side: Side, random: &mut Random) {
@@ -441,7 +517,7 @@ impl World {
                 && error.kind() == ErrorKind::Protocol
             {
                 let story = format!("{}: {error}", NAMES[side]);
-                tape.refused("devices that keep the rules understand each other", story);
+                tape.refused(side, "devices that keep the rules understand each other", story);
             }
         }));
     }

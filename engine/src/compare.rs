@@ -1,64 +1,65 @@
-//! Two devices' normal volumes, compared where either of them may hold anything but zeros.
+//! Two devices' normal volumes, compared where either of them may hold anything but zeros: at rest
+//! they are equal (I14), and as a volume has no checksums only this finds damage in one.
 //!
 //! The work grows with what was written, never with the volumes' size: segments that neither has
 //! are not looked at, and holes are skipped by asking the storage for its next data.
 
-use afterimage::error::{Error, Kind, Result};
-use afterimage::format::superblock::Superblock;
-use afterimage::storage::{FileName, Storage};
-use afterimage::unit::SECTOR;
-use serde::Serialize;
+use crate::error::{Error, Kind, Result};
+use crate::format::superblock::Superblock;
+use crate::storage::{FileName, Storage};
+use crate::unit::SECTOR;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::ops::Range;
-use std::path::Path;
 
 /// Bytes compared at a time.
 const CHUNK: u64 = 1 << 20;
 
 /// What was compared, and what differs.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Compared {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
     /// Volumes of the group.
-    pub(super) volumes: u64,
+    pub volumes: u64,
     /// Their sizes together.
-    pub(super) volume_bytes: u64,
+    pub volume_bytes: u64,
     /// Bytes at which at least one device may hold something.
-    pub(super) compared_bytes: u64,
+    pub compared_bytes: u64,
     /// Volumes that differ.
-    pub(super) differing_volumes: u64,
+    pub differing_volumes: u64,
     /// Ranges that differ.
-    pub(super) differing_ranges: u64,
+    pub differing_ranges: u64,
     /// Their bytes, in whole sectors.
-    pub(super) differing_bytes: u64,
+    pub differing_bytes: u64,
     /// The first of these ranges.
-    pub(super) ranges: Vec<Differing>,
+    pub ranges: Vec<Differing>,
 }
 
 /// Sectors next to each other that differ.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Differing {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Differing {
     /// The volume.
-    pub(super) volume: u32,
+    pub volume: u32,
     /// Byte offset in it.
-    pub(super) offset: u64,
+    pub offset: u64,
     /// How long.
-    pub(super) bytes: u64,
+    pub bytes: u64,
 }
 
-/// Compares all volumes of two devices of one group; names at most `ranges_max` ranges.
+/// Compares all volumes of two devices, whose superblocks say that they are of one group; names at
+/// most `ranges_max` ranges. Errors call the devices by `names`.
 ///
 /// # Errors
 /// [`Kind::Damaged`] if a segment is not as long as it should be, [`Kind::Storage`] if one cannot
 /// be read.
-pub(super) fn volumes(
+pub fn volumes(
     storages: [&dyn Storage; 2],
     superblocks: &[Superblock; 2],
-    paths: [&Path; 2],
+    names: [&dyn Display; 2],
     ranges_max: usize,
 ) -> Result<Compared> {
     let mut present = [BTreeMap::new(), BTreeMap::new()];
     for k in [0, 1] {
-        present[k] = segments(storages[k], &superblocks[k], paths[k])?;
+        present[k] = segments(storages[k], &superblocks[k], names[k])?;
     }
     let mut compared = Compared::default();
     let mut specs = superblocks[0].volumes.clone();
@@ -66,7 +67,7 @@ pub(super) fn volumes(
     for spec in specs {
         let mut sides = [0, 1].map(|k| Side {
             storage: storages[k],
-            path: paths[k],
+            device: names[k],
             volume: spec.id,
             size: spec.bytes,
             segment_bytes: superblocks[k].segment_bytes,
@@ -86,9 +87,9 @@ pub(super) fn volumes(
 fn segments(
     storage: &dyn Storage,
     superblock: &Superblock,
-    path: &Path,
+    device: &dyn Display,
 ) -> Result<BTreeMap<u32, BTreeSet<u32>>> {
-    let named = |what: &dyn std::fmt::Display| format!("{} of {}", what, path.display());
+    let named = |what: &dyn Display| format!("{} of {}", what, device);
     let sizes: BTreeMap<u32, u64> = superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect();
     let block = u64::from(superblock.block_size);
     let mut present: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
@@ -115,7 +116,7 @@ fn segments(
 /// One device's view of one volume.
 struct Side<'a> {
     storage: &'a dyn Storage,
-    path: &'a Path,
+    device: &'a dyn Display,
     volume: u32,
     size: u64,
     segment_bytes: u64,
@@ -126,7 +127,7 @@ struct Side<'a> {
 
 impl Side<'_> {
     fn failed(&self, file: FileName, error: std::io::Error) -> Error {
-        Error::storage(format!("reading {file} of {}", self.path.display()), error)
+        Error::storage(format!("reading {file} of {}", self.device), error)
     }
 
     /// What may hold data at or after `at`, as far as one segment knows.
