@@ -36,6 +36,7 @@
 //! lost. At most one device of a pair ends up serving: the other is fenced in every row that
 //! serves.
 
+use crate::weaken::{Clause, holds};
 use std::cmp::Ordering;
 
 /// How this device stands.
@@ -140,7 +141,9 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Occasion::Opening | Occasion::Operator if asking => Decision::Wait(Wait::Asking),
         Occasion::Opening | Occasion::Operator if fenced => Decision::Wait(Wait::Fenced),
         Occasion::Opening | Occasion::Operator if !caught_up => Decision::Wait(Wait::Behind),
-        Occasion::Opening if !resume_alone => Decision::Wait(Wait::Unproven),
+        Occasion::Opening if !resume_alone && holds(Clause::Proven) => {
+            Decision::Wait(Wait::Unproven)
+        }
         Occasion::Opening | Occasion::Operator => Decision::Serve,
         Occasion::Hello(peer) if !peer.same_lineage => Decision::Refuse(Refusal::Lineage),
         Occasion::Hello(peer) if !fenced && !peer.fenced => Decision::Halt(Alarm::BothUnfenced),

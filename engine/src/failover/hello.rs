@@ -158,8 +158,9 @@ impl Device {
             fenced: hello.fenced,
             asking: hello.asking,
             epoch: hello.epoch.cmp(&epoch),
-            lost_here: hello.hi > newest || forgot_here,
-            lost_there: hello.hi < acked || hello.newest < hi || forgot_there,
+            lost_here: (hello.hi > newest || forgot_here) && holds(Clause::LostHere),
+            lost_there: (hello.hi < acked || hello.newest < hi || forgot_there)
+                && holds(Clause::LostThere),
         };
         let decision = decide(self.here(), Occasion::Hello(heard));
         match decision {

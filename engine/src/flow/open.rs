@@ -26,6 +26,7 @@ use crate::storage::Storage;
 use crate::superblock::SuperblockFile;
 use crate::table::unreflected::Unreflected;
 use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
 
 /// Both logs, as they were read.
 pub(crate) struct Logs {
@@ -72,7 +73,7 @@ impl Logs {
         let rows = recv.batches.last().and_then(|batch| batch.header.rows.last());
         let newest = rows.map_or(Stamp::ZERO, |row| row.stamp);
         let Superblock { hi, fl, .. } = *superblock;
-        if newest < hi && hi > fl {
+        if newest < hi && hi > fl && holds(Clause::Rot) {
             // It was acknowledged, and was not in the normal volume.
             let what = format!(
                 "ends with stamp {newest}, but {hi} was received, and {fl} only is in the volumes"
@@ -91,15 +92,16 @@ impl Logs {
         let queue = &own.journal.queue;
         tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
         let Superblock { acked, fl, .. } = *superblock;
+        let in_volumes = if holds(Clause::ReplayAboveCheckpoint) { fl } else { Stamp::ZERO };
         for (stamp, position) in emitted {
             tables.own.push(stamp, position);
-            if stamp <= fl {
+            if stamp <= in_volumes {
                 queue.set_reflected(position);
             }
         }
         tables.acked_index = tables.own.after(acked);
         tables.shipped = tables.acked_index;
-        tables.own_reflected = tables.own.after(fl);
+        tables.own_reflected = tables.own.after(in_volumes);
         Ok(tables)
     }
 

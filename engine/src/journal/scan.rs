@@ -157,7 +157,7 @@ pub fn scan(
     let mut data = Vec::new();
     let mut k = 0;
     while let Some(batch) = scan.batches.get(k) {
-        let durable = batch.end() - 1 <= scan.synced;
+        let durable = batch.end() - 1 <= scan.synced && holds(Clause::Rot);
         let upto = if durable && verify == Verify::Live { dead } else { Stamp::ZERO };
         let bad = reader.bad_data(batch, upto, &mut data)?;
         progress(batch.bytes);
@@ -179,7 +179,7 @@ pub fn scan(
     }
     let next = scan.next_sequence;
     scan.cut = newest_end.saturating_sub(next);
-    if next <= scan.synced {
+    if next <= scan.synced && holds(Clause::Rot) {
         let (offset, why) = match &scan.end {
             End::Clean => (scan.end_offset, "no batch stands there".into()),
             End::Torn(offset, reason) => (*offset, reason.clone()),
