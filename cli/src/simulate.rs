@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use afterimage::simulate::{Outcome, Selection, Sink, actions_of, run as run_seed, shrink};
+#[cfg(feature = "weaken")]
+use afterimage::weaken::{Clause, without};
 
 use crate::exit::{Exit, Failure};
 use crate::output::bar;
@@ -35,6 +37,22 @@ pub struct Args {
     /// Show a failing run as it is, without making it short
     #[arg(long)]
     pub no_shrink: bool,
+
+    /// Switch this clause of the rules off: a promise must break
+    #[cfg(feature = "weaken")]
+    #[arg(long, value_name = "CLAUSE", value_parser = Clause::parse)]
+    pub weaken: Option<Clause>,
+}
+
+impl Args {
+    /// The part of the command line that says which rules hold.
+    fn rules(&self) -> String {
+        #[cfg(feature = "weaken")]
+        if let Some(clause) = self.weaken {
+            return format!(" --weaken {}", clause.name());
+        }
+        String::new()
+    }
 }
 
 /// What all runs came to.
@@ -76,6 +94,8 @@ impl Total {
 /// # Errors
 /// If the result cannot be written.
 pub fn run(args: &Args) -> Result<Exit, Failure> {
+    #[cfg(feature = "weaken")]
+    without(args.weaken);
     // What a run panics with is part of its outcome.
     std::panic::set_hook(Box::new(|_| {}));
     let begun = Instant::now();
@@ -132,7 +152,10 @@ fn failed(args: &Args, seed: u64, selection: Selection, outcome: Outcome) {
     }
     let violation = outcome.violation.expect("the shrunk run fails like the long one");
     println!("DID NOT HOLD, after {} events: {violation}", outcome.events);
-    println!("again: afterimage simulate --seed {seed} --only {selection} --print --no-shrink");
+    let rules = args.rules();
+    println!(
+        "again: afterimage simulate --seed {seed} --only {selection}{rules} --print --no-shrink"
+    );
 }
 
 /// Prints events.

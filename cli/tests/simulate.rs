@@ -54,3 +54,46 @@ fn nonsense_is_refused() {
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
     }
 }
+
+/// A clause of the rules is switched off, so that there is something to find.
+#[cfg(feature = "weaken")]
+mod weakened {
+    use super::*;
+
+    /// The last two lines: what did not hold, and the command that shows it again.
+    fn verdict(output: &Output) -> (String, String) {
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(output));
+        let text = stdout(output);
+        let mut last = text.lines().rev();
+        let again = last.next().and_then(|line| line.strip_prefix("again: afterimage simulate "));
+        let broken = last.next().filter(|line| line.starts_with("DID NOT HOLD, after "));
+        let both = broken.zip(again).unwrap_or_else(|| panic!("no verdict: {text}"));
+        (both.0.into(), both.1.into())
+    }
+
+    #[test]
+    fn a_failing_run_is_made_short_and_comes_again_by_its_command() {
+        let promise = "commands of a tenure that is over are refused";
+        let whole = simulate(&["--weaken", "tenure", "--steps", "1000000", "--no-shrink"]);
+        assert!(verdict(&whole).0.contains(promise));
+        let (broken, command) = verdict(&simulate(&["--weaken", "tenure", "--steps", "1000000"]));
+        assert!(broken.contains(promise), "{broken}");
+        let args: Vec<&str> = command.split(' ').collect();
+        let only = args.iter().skip_while(|&&arg| arg != "--only").nth(1).expect("its actions");
+        let kept = afterimage::simulate::Selection::parse(only).expect("a list").numbers().count();
+        assert!((1..=30).contains(&kept), "{kept} actions are left: {only}");
+        assert_eq!(verdict(&simulate(&args)), (broken, command.clone()));
+        // It is the clause that was missed.
+        let sound = command.replace(" --weaken tenure", "");
+        let sound = simulate(&sound.split(' ').collect::<Vec<_>>());
+        assert_eq!(sound.status.code(), Some(0), "{}", stdout(&sound));
+    }
+
+    #[test]
+    fn an_unknown_clause_is_refused_with_those_there_are() {
+        let output = simulate(&["--weaken", "gravity"]);
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("seal-read") && said.contains("tenure"), "{said}");
+    }
+}

@@ -26,11 +26,24 @@ macro_rules! clauses {
             pub fn name(self) -> &'static str {
                 match self { $(Clause::$name => $text),* }
             }
+
+            /// The clause of that name.
+            ///
+            /// # Errors
+            /// All names, if there is no such clause.
+            pub fn parse(name: &str) -> Result<Clause, String> {
+                let names = || Clause::ALL.iter().map(|clause| clause.name());
+                let at = names().position(|known| known == name);
+                let all = || format!("there are {}", names().collect::<Vec<_>>().join(", "));
+                at.map(|at| Clause::ALL[at]).ok_or_else(all)
+            }
         }
     };
 }
 
 clauses! {
+    /// R1: a host's time above 2^62 is ignored.
+    HostTimeBound = "host-time-bound",
     /// R2: a completed write raises the clock.
     SealCompletion = "seal-completion",
     /// R2: a read raises the clock to what it returns.
@@ -53,6 +66,10 @@ clauses! {
     PrototypeFilter = "prototype-filter",
     /// R5: of two crossing requests one wins.
     CrossingRequests = "crossing-requests",
+    /// R5: a grant is taken only if it answers the open request.
+    RequestNonce = "request-nonce",
+    /// R5: a request that was lost with its connection is sent again over the next.
+    AskAtHello = "ask-at-hello",
     /// R5, section 4 step 5: `need` and the tenure are durable before they are served under.
     TenureDurable = "tenure-durable",
     /// R6: a record at or below `hi` is acknowledged and otherwise ignored.
@@ -69,20 +86,32 @@ clauses! {
     PlacesBeforeReservation = "places-before-reservation",
     /// R9: an own record is held until the peer has it.
     HeldUntilAcknowledged = "held-until-acknowledged",
+    /// R9: a journal that is getting full forces a checkpoint.
+    CheckpointWhenFull = "checkpoint-when-full",
     /// R10: the sender keeps to the receiver's credit.
     Credit = "credit",
     /// R10: only durable records are shipped, named or reflected.
     ShipBound = "ship-bound",
+    /// R10: the own log is committed at intervals, though no host flushes.
+    CommitInterval = "commit-interval",
     /// R10: the oldest unsent record is shipped next, also one inserted behind the last sent.
     OldestFirst = "oldest-first",
     /// R10: at the hello the sender goes on after what the peer has.
     Hello = "hello",
+    /// R10, R13: a device that hears that its peer has more of it than it has itself stops.
+    LostHere = "lost-here",
+    /// R10, R13: a peer that has less than was acknowledged, shipped, promised or granted is refused.
+    LostThere = "lost-there",
     /// R13: the received log ends at its first gap.
     Chain = "chain",
     /// R13: the own log ends at its first gap.
     SequenceCut = "sequence-cut",
+    /// R13: what is missing at or below `synced` is rot, and refused.
+    Rot = "rot",
     /// R13: batches of an earlier life behind the cut stay dead.
     Incarnation = "incarnation",
+    /// R13: records at or below fl are not reflected again.
+    ReplayAboveCheckpoint = "replay-above-checkpoint",
     /// R13: after a restart stamps go on above the highest ever given.
     ClockRecovery = "clock-recovery",
     /// R13: what is found in a log is synced before it is believed.
@@ -90,12 +119,16 @@ clauses! {
     /// R13: what is not known to be durable is written again before it is synced: a sync of an
     /// earlier process may have failed.
     RecoveryRewrite = "recovery-rewrite",
+    /// R13: an unfenced device that was opened again waits until somebody vouches for it.
+    Proven = "proven",
     /// R13: while the peer owes something, a restarted device asks again before it serves.
     AskAgain = "ask-again",
     /// R14: commands of an older tenure are refused.
     Tenure = "tenure",
     /// R15: a partial write is inserted over the very record it was read from.
     TwoHalves = "two-halves",
+    /// R15: after bounded retries a partial write takes the block's turn.
+    Turn = "turn",
     /// R16: the records of a request have stamps of their own.
     RequestStamps = "request-stamps",
     /// Section 4 step 1: a flush completes after the log's sync.

@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A clause that is not missed within so many seeds is superfluous, or the simulator is blind.
 const SEEDS_MAX: u64 = 10_000;
 
+/// What random runs cannot miss, as `docs/testing.md` says why; scenarios on the simulated world do
+/// (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`).
+const BY_SCENARIO: [Clause; 2] = [Clause::AskAtHello, Clause::Turn];
+
 struct Found {
     seeds: u64,
     events: u64,
@@ -35,7 +39,9 @@ fn every_clause_is_missed_when_it_is_off() {
     let work = || {
         let mut found = Vec::new();
         while let Some(&clause) = Clause::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-            found.push((clause, missed(Some(clause), SEEDS_MAX)));
+            if !BY_SCENARIO.contains(&clause) {
+                found.push((clause, missed(Some(clause), SEEDS_MAX)));
+            }
         }
         found
     };
@@ -56,7 +62,7 @@ fn every_clause_is_missed_when_it_is_off() {
             None => unseen.push(clause.name()),
         }
     }
-    assert_eq!(found.len(), Clause::ALL.len());
+    assert_eq!(found.len() + BY_SCENARIO.len(), Clause::ALL.len());
     assert!(unseen.is_empty(), "not missed in {SEEDS_MAX} seeds: {unseen:?}");
 }
 

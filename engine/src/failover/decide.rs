@@ -43,6 +43,7 @@
 
 use crate::format::superblock::Mode;
 use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
 
 /// How this device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,17 +172,23 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Opening | Operator | Request if fenced => Decision::Wait(Wait::Fenced),
         Opening | Operator | Request if hi < need => Decision::Wait(Wait::Behind),
         Operator => Serve,
-        Opening if here.resume_alone => Serve,
+        Opening if here.resume_alone || !holds(Clause::Proven) => Serve,
         Opening | Request => Decision::Wait(Wait::Unproven),
 
         Hello(peer) if peer.lineage != here.lineage => Refuse(Refusal::Lineage),
         Hello(peer) if !fenced && !peer.fenced => Halt(Alarm::BothUnfenced),
         Hello(peer) if !is_paired(peer.mode, peer.usable) => Refuse(Refusal::NotPaired),
-        Hello(peer) if peer.hi > newest => Halt(Alarm::LostHere),
-        Hello(peer) if !peer.fenced && peer.epoch > epoch => Halt(Alarm::LostHere),
-        Hello(peer) if peer.hi < acked => Refuse(Refusal::LostThere),
-        Hello(peer) if peer.newest < hi.max(need) => Refuse(Refusal::LostThere),
-        Hello(peer) if !fenced && peer.epoch < epoch => Refuse(Refusal::LostThere),
+        Hello(peer) if peer.hi > newest && holds(Clause::LostHere) => Halt(Alarm::LostHere),
+        Hello(peer) if !peer.fenced && peer.epoch > epoch && holds(Clause::LostHere) => {
+            Halt(Alarm::LostHere)
+        }
+        Hello(peer) if peer.hi < acked && holds(Clause::LostThere) => Refuse(Refusal::LostThere),
+        Hello(peer) if peer.newest < hi.max(need) && holds(Clause::LostThere) => {
+            Refuse(Refusal::LostThere)
+        }
+        Hello(peer) if !fenced && peer.epoch < epoch && holds(Clause::LostThere) => {
+            Refuse(Refusal::LostThere)
+        }
         Hello(_) if asking => Ask,
         Hello(peer) if fenced && peer.fenced && !peer.asking && prefer => Ask,
         Hello(_) if fenced => GoOn,

@@ -21,7 +21,8 @@ impl Device {
         let idle = self.clock.monotonic().saturating_sub(*lock(&self.checkpointing));
         let enough = since >= self.settings.checkpoint_records;
         let old = since > 0 && idle >= self.settings.checkpoint_interval_ns;
-        if !(enough || old || self.is_getting_full()) {
+        let full = holds(Clause::CheckpointWhenFull) && self.is_getting_full();
+        if !(enough || old || full) {
             return Ok(false);
         }
         self.checkpoint_now()?;

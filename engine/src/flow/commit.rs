@@ -40,8 +40,8 @@ impl Device {
     pub fn step_commit_due(&self) -> Result<bool> {
         let since =
             self.clock.monotonic().saturating_sub(self.committed_at.load(Ordering::Relaxed));
-        let due = since >= self.settings.commit_interval_ns
-            || self.own.unlogged() >= self.settings.commit_bytes;
+        let over = since >= self.settings.commit_interval_ns && holds(Clause::CommitInterval);
+        let due = over || self.own.unlogged() >= self.settings.commit_bytes;
         // Whoever waits for a round waits for its end, even if it finds nothing to do.
         if !self.own.is_wanted() && (!due || self.own.is_clean()) {
             return Ok(false);

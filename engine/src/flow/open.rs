@@ -26,6 +26,7 @@ use crate::storage::Storage;
 use crate::superblock::SuperblockFile;
 use crate::table::unreflected::Unreflected;
 use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
 
 /// Both logs, as they were read.
 pub(crate) struct Logs {
@@ -80,15 +81,16 @@ impl Logs {
         let queue = &own.journal.queue;
         tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
         let Superblock { acked, fl, .. } = *superblock;
+        let in_volumes = if holds(Clause::ReplayAboveCheckpoint) { fl } else { Stamp::ZERO };
         for (stamp, position) in emitted {
             tables.push_own(queue, stamp, position);
-            if stamp <= fl {
+            if stamp <= in_volumes {
                 queue.set_reflected(position);
             }
         }
         tables.acked_index = tables.own.after(acked);
         tables.shipped = tables.acked_index;
-        tables.own_reflected = tables.own.after(fl);
+        tables.own_reflected = tables.own.after(in_volumes);
         Ok(tables)
     }
 

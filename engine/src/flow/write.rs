@@ -202,7 +202,7 @@ impl WriteState {
             }
         }
         // Others keep writing the block: after this they wait until it has had its turn.
-        if self.turn.is_empty() {
+        if self.turn.is_empty() && holds(Clause::Turn) {
             let blocks: Vec<Block> = self.edges.iter().flatten().map(|e| self.block(e)).collect();
             if device.turns.begin(&blocks) {
                 self.turn = blocks;
@@ -216,8 +216,12 @@ impl WriteState {
     }
 
     fn insert(&mut self, device: &Device, epoch: u64) -> Insert {
+        // Without the clause under whatever tenure is open; under none the gate is closed to all.
+        let epoch = if holds(Clause::Tenure) { epoch } else { device.clk.epoch().max(1) };
         let base = |e: &Edge| (e.index, e.base.expect("the edges are complete"));
-        let given = self.host_time.filter(|&time| time <= Stamp::HOST_TIME_MAX);
+        let given = self
+            .host_time
+            .filter(|&time| time <= Stamp::HOST_TIME_MAX || !holds(Clause::HostTimeBound));
         let write = NewWrite {
             block: self.first,
             records: &self.records,

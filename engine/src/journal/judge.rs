@@ -94,8 +94,11 @@ pub(super) fn judge(place: Place, marks: Marks) -> Verdict {
     let Marks { log, synced, hi, fl } = marks;
     match place {
         Place::Batch { whole: true, .. } => Verdict::Keep,
-        Place::Batch { last, .. } if last <= synced => Verdict::Damaged(Rot::Data),
+        Place::Batch { last, .. } if last <= synced && holds(Clause::Rot) => {
+            Verdict::Damaged(Rot::Data)
+        }
         Place::Batch { .. } => Verdict::Cut,
+        Place::End { .. } if !holds(Clause::Rot) => Verdict::Cut,
         Place::End { next, .. } if next <= synced => Verdict::Damaged(Rot::Gone),
         Place::End { newest, .. } if log == Log::Recv && newest < hi && hi > fl => {
             Verdict::Damaged(Rot::Acknowledged)

@@ -6,6 +6,7 @@
 
 use crate::format::superblock::LogState;
 use crate::unit::Position;
+use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 
 #[derive(Debug)]
@@ -71,7 +72,8 @@ impl Ring {
         let skipped = if offset < self.head { self.length - self.head } else { 0 };
         let sequence = self.sequence;
         self.used += bytes + skipped;
-        assert!(self.used <= self.length, "a batch was placed over one that is held");
+        let fits = self.used <= self.length || !holds(Clause::PlacesBeforeReservation);
+        assert!(fits, "a batch was placed over one that is held");
         self.spans.push_back(Span { offset, bytes: bytes + skipped, sequence, opened, last });
         self.head = offset + bytes;
         self.sequence += rows;
@@ -110,7 +112,7 @@ impl Ring {
 
     /// Bytes that may be promised.
     pub fn free_bytes(&self) -> u64 {
-        (self.length - self.used).saturating_sub(self.slack)
+        self.length.saturating_sub(self.used + self.slack)
     }
 
     /// Bytes held.

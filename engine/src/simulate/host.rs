@@ -44,6 +44,8 @@ pub(super) struct Asked {
     pub fua: bool,
     /// Of a tenure that is over.
     pub late: bool,
+    /// The tenure it was asked under.
+    pub epoch: u64,
     /// Newest stamp that anybody had seen when it was issued.
     pub seen: Stamp,
     /// For a read: the same for each of its blocks.
@@ -117,6 +119,7 @@ impl World {
             sectors,
             fua,
             late,
+            epoch: session.epoch(),
             seen,
             floors,
             rotten: Vec::new(),
@@ -310,6 +313,11 @@ impl World {
         if asked.late {
             let story = format!("{name} #{number} was taken");
             self.tape.broken("commands of a tenure that is over are refused", story);
+        }
+        let now = self.device(side).map_or(0, |device| device.clk.epoch());
+        if asked.what == What::Read && done.remote_blocks > 0 && now != asked.epoch {
+            let story = format!("{name} #{number} of {}, and {now} is open", asked.epoch);
+            self.tape.broken("a read that waits for the other device ends with its tenure", story);
         }
         if done.remote_blocks > 0 {
             self.tape.count("answers from the other device");

@@ -373,10 +373,14 @@ impl World {
         self.machines[side].disk.is_rotten(|file, at| file == segment && within.contains(&at))
     }
 
-    /// What the new active device serves includes everything that the old one had.
+    /// What the new active device serves includes everything that the old one had; it asks for
+    /// nothing that is here.
     pub(super) fn check_taken_over(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
-        let reflected = lock(&device.tables).reflected;
+        let (reflected, hi) = {
+            let tables = lock(&device.tables);
+            (tables.reflected, tables.hi)
+        };
         let debt = device.debt();
         let history = self.history.borrow();
         for index in 0..history.blocks() {
@@ -384,7 +388,10 @@ impl World {
             let Some(newest) = history.of(index).last() else { continue };
             let location = device.location(block);
             let holds = match &location {
-                Location::Remote => debt.as_ref().and_then(|d| d.owed(block)) == Some(newest.stamp),
+                Location::Remote => {
+                    let owed = debt.as_ref().and_then(|debt| debt.owed(block));
+                    owed == Some(newest.stamp) && newest.stamp > hi
+                }
                 Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,
                 Location::Normal => newest.stamp <= reflected,
             };
