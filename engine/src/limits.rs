@@ -87,6 +87,14 @@ impl Geometry {
                     "volume {id} has {bytes} bytes; it must be a multiple of 512, not 0, below 4 EiB"
                 ));
             }
+            let segments = volume.bytes.div_ceil(self.segment_bytes);
+            if segments > u64::from(u32::MAX) {
+                let (id, bytes) = (volume.id, self.segment_bytes);
+                return wrong(format!(
+                    "volume {id} has {segments} segments of {bytes} bytes; at most {} are numbered: make them larger",
+                    u32::MAX
+                ));
+            }
         }
         Ok(())
     }
@@ -118,8 +126,9 @@ impl Geometry {
         (self.journal_bytes / u64::from(self.block_size)).max(64)
     }
 
-    /// Most blocks in one request: a quarter of what the journal surely holds, so that a few
-    /// large requests never starve, and no request waits for ever.
+    /// Most blocks in one request: a quarter of what the journal surely holds, so that there is
+    /// room for it as soon as most of the journal is free. Nothing is held back for a large request
+    /// while smaller ones take the room as it comes.
     pub fn request_blocks_max(&self) -> u64 {
         ((self.journal_bytes - self.log_slack()) / self.place_bytes() / 4).max(1)
     }
