@@ -196,7 +196,7 @@ fn records(found: &Found, block_size: u64, fl: Stamp) -> impl Iterator<Item = Re
             count: row.count,
             written_at: 0,
             place: if row.has_data { place } else { NO_PLACE },
-            reflected: row.stamp <= fl,
+            was_reflected: row.stamp <= fl,
         };
         place += if row.has_data { block_size } else { 0 };
         record

@@ -72,18 +72,33 @@ impl Device {
     }
 
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
-    /// the queues: what it no longer names is already published there.
+    /// the queues: what it no longer names is already published there. What leaves them meanwhile
+    /// does so behind marks in stamp order, and those are looked at once more.
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
+        let owed_now = || match self.is_catching_up() {
+            true => self.debt().and_then(|debt| debt.owed(block)),
+            false => None,
+        };
         loop {
-            let owed = match self.is_catching_up() {
-                true => self.debt().and_then(|debt| debt.owed(block)),
-                false => None,
-            };
+            let owed = owed_now();
+            moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
+            moment(Moment::Looking);
             let (newest_recv, recv_token) = recv.newest(block);
+            let location = locate(newest_own, newest_recv, owed);
+            // A newer record may have been reflected and freed before its queue was looked at: then
+            // this one is reflected too, and what was owed has come.
+            let missed = match &location {
+                Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
+                Location::Remote => owed_now() != owed,
+                Location::Received(_) | Location::Normal => false,
+            };
+            if missed && holds(Clause::OneLook) {
+                continue;
+            }
             moment(Moment::Located);
-            let copied = match locate(newest_own, newest_recv, owed) {
+            let copied = match location {
                 Location::Remote => return Ok(Fetched::Away(own_token)),
                 Location::Own(record) => {
                     // What a read shows is sealed before it is seen (R2).

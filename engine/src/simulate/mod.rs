@@ -44,7 +44,7 @@ pub use action::Selection;
 pub use shrink::shrink;
 pub use tape::Sort;
 
-use crate::moment::at_every_moment;
+pub use crate::moment::{Moment, at_every_moment};
 use action::Moods;
 use plan::Plan;
 use random::Random;
