@@ -18,7 +18,6 @@ use crate::journal::lock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
-use crate::link::Link;
 use crate::queue::Clk;
 use crate::request::{Session, Ticket};
 use crate::storage::{Storage, Volumes};
@@ -56,10 +55,10 @@ pub struct Device {
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
-    pub(crate) link: RwLock<Option<Arc<dyn Link>>>,
     pub(crate) replies: Mutex<Replies>,
     pub(crate) turns: Turns,
     /// One at a time in each of these steps; nobody else ever waits for them.
+    pub(crate) controlling: Mutex<()>,
     pub(crate) shipping: Mutex<()>,
     pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
@@ -167,9 +166,9 @@ impl Device {
             recovery,
             // Not what an earlier life began with, even if the clock stands still.
             failover: Mutex::new(Failover::new(geometry.device, clock.wall() ^ opened << 32)),
-            link: RwLock::default(),
             replies: Mutex::default(),
             turns: Turns::default(),
+            controlling: Mutex::default(),
             shipping: Mutex::default(),
             receiving: Mutex::default(),
             reflecting: Mutex::default(),
@@ -277,10 +276,6 @@ impl Device {
 
     pub(crate) fn debt(&self) -> Option<Arc<Debt>> {
         self.debt.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
-        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.

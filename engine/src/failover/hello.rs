@@ -1,7 +1,7 @@
 //! Connecting: who is there, and where did we stop (R10).
 
-use super::Peer;
 use super::decide::{Alarm, Decision, Heard, Occasion, Refusal, decide};
+use super::{Peer, link_down};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -10,7 +10,7 @@ use crate::journal::lock;
 use crate::link::{Lane, Link};
 use crate::sync::Ordering;
 use crate::weaken::{Clause, holds};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 impl Device {
     /// Uses `link` from now on and says hello over it. The connection stands when the peer has
@@ -23,12 +23,13 @@ impl Device {
         let nonce = {
             let mut failover = lock(&self.failover);
             let nonce = failover.nonce();
+            failover.link = Some(link.clone());
             failover.session = Some(nonce);
             failover.peer = None;
             nonce
         };
-        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
-        link.send(Lane::Control, Frame::Hello(self.hello(nonce)).encode(nonce))
+        let hello = Frame::Hello(self.hello(nonce)).encode(nonce);
+        link.send(Lane::Control, hello).map_err(link_down)
     }
 
     fn hello(&self, nonce: u64) -> Hello {
