@@ -25,6 +25,7 @@ use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::prototype::Debt;
 use crate::weaken::{Clause, holds};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ pub struct Device {
     pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
     pub(crate) checkpointing: Mutex<u64>,
-    pub(crate) callbacks: Mutex<Vec<(Ticket, Callback)>>,
+    pub(crate) callbacks: Mutex<VecDeque<(Ticket, Callback)>>,
     /// Monotonic time of the last background commit.
     pub(crate) committed_at: AtomicU64,
     /// Monotonic time of the last background reflection.
@@ -131,7 +132,7 @@ impl Device {
         let most = settings.batch_records_max;
         let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
-        let tables = logs.rebuild(&superblock, &own, &recv)?;
+        let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let recovery = logs.recovery(&file, &own, &recv);
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
@@ -318,15 +319,17 @@ impl Device {
 
     /// Calls the callbacks of those submitted requests that have completed. Returns how many.
     pub fn step_callbacks(&self) -> usize {
-        let waiting = std::mem::take(&mut *lock(&self.callbacks));
         let mut called = 0;
-        for (mut ticket, callback) in waiting {
+        let waiting = lock(&self.callbacks).len();
+        for _ in 0..waiting {
+            // One by one: a callback that panics takes no other with it.
+            let Some((mut ticket, callback)) = lock(&self.callbacks).pop_front() else { break };
             match ticket.poll() {
                 Some(outcome) => {
                     called += 1;
                     callback(outcome);
                 }
-                None => lock(&self.callbacks).push((ticket, callback)),
+                None => lock(&self.callbacks).push_back((ticket, callback)),
             }
         }
         called
@@ -334,11 +337,18 @@ impl Device {
 
     /// Closes the device: no new requests; everything published becomes durable, what may be
     /// reflected is, and a checkpoint and a mark say that nothing is in doubt. Pending records
-    /// stay and are shipped after the next opening. The caller has stopped its threads.
+    /// stay and are shipped after the next opening. The caller has stopped its threads. Requests
+    /// that are still waiting end, and their callbacks are called from here.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
+        let closed = self.come_to_rest();
+        self.step_callbacks();
+        closed
+    }
+
+    fn come_to_rest(&self) -> Result<()> {
         self.check_halted()?;
         let _one = lock(&self.role);
         self.close_admission();

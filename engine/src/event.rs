@@ -95,7 +95,8 @@ pub struct Status {
     pub backlog_records: u64,
     /// Their data, in bytes.
     pub backlog_bytes: u64,
-    /// When the oldest of them was written, on the monotonic clock.
+    /// When the oldest of them was written, in nanoseconds on the monotonic clock of this opening;
+    /// for what was written before it, when the device was opened.
     pub oldest_written_at: Option<u64>,
     /// Blocks that the peer owes.
     pub owed_blocks: u64,

@@ -151,7 +151,8 @@ pub struct Settings {
     pub commit_interval_ns: u64,
     /// R7: how long a read waits for the peer.
     pub remote_read_timeout_ns: u64,
-    /// R9: how long a write waits for a place before it fails with `JournalFull`.
+    /// R9: how long a write waits for a place before it fails with `JournalFull`, or for another
+    /// write of a block of its (R15) before it fails with `Timeout`.
     pub admit_timeout_ns: u64,
     /// How long a takeover waits for the peer.
     pub takeover_timeout_ns: u64,

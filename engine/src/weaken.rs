@@ -61,8 +61,6 @@ clauses! {
     ShipChain = "ship-chain",
     /// R7: "not pending" makes the reader look again.
     LookAgain = "look-again",
-    /// R7: debt and both queues count as looked at in one moment.
-    OneLook = "one-look",
     /// R7: only the tenure granted last is answered.
     ReadTenure = "read-tenure",
     /// R8: own records wait for what the peer owes before them.

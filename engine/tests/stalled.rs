@@ -5,10 +5,13 @@
 mod common;
 
 use afterimage::Device;
+use afterimage::error::Kind;
 use afterimage::format::frame::Frame;
 use afterimage::link::Lane;
+use afterimage::request::Request;
 use afterimage::simulate::{Moment, at_every_moment};
 use common::{A, Action, B, Pair, Step::*, X};
+use std::io::IoSlice;
 
 /// At the `nth` next `moment` of this thread, from 0, `meanwhile` happens, once.
 fn stalled_at(moment: Moment, mut nth: u64, meanwhile: impl FnOnce() + 'static) {
@@ -107,4 +110,34 @@ fn a_read_does_not_ask_for_what_has_come() {
     assert_eq!(read, (9, false));
     pair.gates[A].release();
     pair.drain();
+}
+
+/// A partial write that others overtake again and again gets its turn. Nobody polls it any more:
+/// whoever else writes the block waits within bounds, and in another tenure not at all.
+#[test]
+fn a_turn_that_nobody_takes_holds_up_within_bounds() {
+    let mut pair = Pair::new();
+    let write = |pair: &Pair, offset: u64, sectors: usize| {
+        let data = vec![7; sectors * 512];
+        let data = [IoSlice::new(&data)];
+        let request = Request::write(0, offset, &data);
+        pair.devices[A].session().unwrap().submit(request).unwrap()
+    };
+    let host = pair.devices[A].session().unwrap();
+    at_every_moment(Some(Box::new(move |at| {
+        if at == Moment::Located {
+            host.write(0, 0, &[9; 4096]).unwrap();
+        }
+    })));
+    let mut overtaken = write(&pair, 512, 1);
+    go_on();
+    let mut other = write(&pair, 0, 8);
+    assert!(other.poll().is_none(), "it is not its turn");
+    pair.clocks[A].pass(pair.spec.settings.admit_timeout_ns + 1);
+    let late = other.poll().unwrap().unwrap_err();
+    assert_eq!(late.kind(), Kind::Timeout, "{late}");
+    pair.takeover(B).unwrap();
+    pair.takeover(A).unwrap();
+    assert!(write(&pair, 0, 8).poll().unwrap().is_ok());
+    assert_eq!(overtaken.poll().unwrap().unwrap_err().kind(), Kind::Fenced);
 }

@@ -59,7 +59,8 @@ impl Device {
         }
     }
 
-    /// How many own records the peer still lacks, everything published included.
+    /// Puts what is durable and final into R; returns how many own records of it the peer still
+    /// lacks. What is published and not durable yet does not count.
     pub fn step_sequence(&self) -> u64 {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);

@@ -52,7 +52,7 @@ pub(crate) struct Tables {
     /// Highest stamp received.
     pub hi: Stamp,
     /// The peer's name for the connection in which the last new record came.
-    pub begun: u64,
+    pub last_session: u64,
     /// Newest stamp the peer owed at the last takeover here.
     pub need: Stamp,
     /// The tenure granted at the last fence, since when R has had no new records; 0 otherwise.
@@ -65,7 +65,7 @@ impl Tables {
         self.own.end() - self.own_reflected + self.recv.end() - self.recv_reflected
     }
 
-    /// The newest own record ever seen.
+    /// The newest own record that is in R, or was acknowledged: nobody else has heard of a newer one.
     pub fn newest_own(&self) -> Stamp {
         let newest = self.own.newest_first(self.own.begin()).next();
         newest.map_or(self.acked, |(stamp, _)| stamp.max(self.acked))

@@ -41,6 +41,7 @@ pub(crate) enum Fetched {
 #[derive(Debug)]
 pub(crate) struct RemoteRead {
     id: u64,
+    /// When it was asked first, on the monotonic clock.
     asked_at: u64,
     block: Block,
     /// What there was of the block in the own queue when it was asked.
@@ -94,7 +95,7 @@ impl Device {
                 Location::Remote => owed_now() != owed,
                 Location::Received(_) | Location::Normal => false,
             };
-            if missed && holds(Clause::OneLook) {
+            if missed {
                 continue;
             }
             moment(Moment::Located);
@@ -121,8 +122,15 @@ impl Device {
         }
     }
 
-    /// Asks the peer for its newest data of `block` (S1005).
-    pub(crate) fn ask(&self, block: Block, base: Token, epoch: u64) -> RemoteRead {
+    /// Asks the peer for its newest data of `block` (S1005); `again`: the question to which there
+    /// was no answer, whose time goes on.
+    pub(crate) fn ask(
+        &self,
+        block: Block,
+        base: Token,
+        epoch: u64,
+        again: Option<&RemoteRead>,
+    ) -> RemoteRead {
         let id = {
             let mut replies = lock(&self.replies);
             replies.last += 1;
@@ -132,7 +140,8 @@ impl Device {
         };
         // If it cannot be sent, the question is asked again when the peer is back (hello).
         let _ = self.send(Lane::Control, &Frame::ReadRequest { epoch, id, block });
-        RemoteRead { id, asked_at: self.clock.monotonic(), block, base }
+        let asked_at = again.map_or_else(|| self.clock.monotonic(), |first| first.asked_at);
+        RemoteRead { id, asked_at, block, base }
     }
 
     /// The peer's answer, if it is here.
@@ -278,7 +287,7 @@ impl ReadState {
     fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
         while self.next < self.end {
             let block = Block { volume: self.volume, number: self.next };
-            self.block(device, epoch, block)?;
+            self.block(device, epoch, block, None)?;
             self.next += 1;
         }
         let mut waiting = Vec::new();
@@ -294,7 +303,7 @@ impl ReadState {
                     device.volumes.read(read.block, &mut stale)?;
                     self.copy(device, read.block, &stale);
                 }
-                Some(Reply::NotPending) => self.block(device, epoch, read.block)?,
+                Some(Reply::NotPending) => self.block(device, epoch, read.block, Some(&read))?,
                 Some(Reply::Data(data)) => {
                     completion.remote_blocks += 1;
                     self.copy(device, read.block, &data);
@@ -309,7 +318,13 @@ impl ReadState {
         Ok(done)
     }
 
-    fn block(&mut self, device: &Device, epoch: u64, block: Block) -> Result<()> {
+    fn block(
+        &mut self,
+        device: &Device,
+        epoch: u64,
+        block: Block,
+        again: Option<&RemoteRead>,
+    ) -> Result<()> {
         let size = device.geometry.block_size as usize;
         let begins = block.number * size as u64;
         let whole =
@@ -324,7 +339,7 @@ impl ReadState {
         // A fence drops the debt: what was found without it may be old (R3).
         device.check_tenure(epoch)?;
         match fetched {
-            Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch)),
+            Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch, again)),
             Fetched::Here(_) if !whole => {
                 let scratch = std::mem::take(&mut self.scratch);
                 self.copy(device, block, &scratch);
