@@ -7,10 +7,13 @@ mod common;
 use afterimage::Device;
 use afterimage::clock::{Clock, SystemClock};
 use afterimage::error::Result;
+use afterimage::event::Event;
+use afterimage::format::frame::{Frame, Hello};
 use afterimage::format::superblock::VolumeSpec;
 use afterimage::limits::{Geometry, Settings};
 use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::storage::{FileName, Memory, Storage};
+use afterimage::unit::{Block, Stamp};
 use common::hooked::{Call, Hooked};
 use common::{A, B, Pair, Spec, Step::*, X, Y};
 use std::sync::{Arc, Mutex, mpsc};
@@ -132,4 +135,64 @@ fn what_is_acknowledged_behind_a_hello_is_not_shipped_again() {
     assert_eq!(a.status().backlog_records, 0);
     pair.write(A, X, 3);
     pair.drain();
+}
+
+/// A device, the other end of its line, and why it gave the connection up.
+fn with_stranger(active: bool) -> (Arc<Device>, MemoryLink, Hello, Arc<Mutex<Vec<String>>>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let storage = Arc::new(Memory::new());
+    let geometry = Geometry::new(1, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+    Device::create(&*storage, &geometry, active).unwrap();
+    let device = Device::open(storage, clock.clone(), Settings::default()).unwrap();
+    let why = Arc::new(Mutex::new(Vec::new()));
+    let tell = why.clone();
+    device.on_event(Box::new(move |event| {
+        if let Event::Disconnected(error) = event {
+            tell.lock().unwrap().push(error.to_string());
+        }
+    }));
+    let (end, stranger) = memory_link(Line::default(), clock);
+    device.connect(Arc::new(end)).unwrap();
+    let frame = stranger.receive(Lane::Control).unwrap().unwrap();
+    let Ok((_, Frame::Hello(hello))) = Frame::decode(&frame) else { panic!("not a hello") };
+    (device, stranger, Hello { device: 2, nonce: 9, ..hello }, why)
+}
+
+/// A clock at its end, taken from a peer that has none, would have let no write in any more.
+#[test]
+fn a_fenced_peer_with_a_clock_is_refused() {
+    let (device, stranger, hello, why) = with_stranger(true);
+    let clk = Stamp { epoch: 1, time: u64::MAX, sequence: 0 };
+    let hello = Frame::Hello(Hello { fenced: true, clk, ..hello });
+    stranger.send(Lane::Control, hello.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    let why = why.lock().unwrap();
+    assert!(why.len() == 1 && why[0].contains("is fenced and has a clock"), "{why:?}");
+    device.resume_alone().unwrap();
+    device.session().unwrap().write(0, 0, &[7; 4096]).unwrap();
+}
+
+/// What a prototype names must be able to arrive.
+#[test]
+fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
+    let (device, stranger, hello, why) = with_stranger(false);
+    let hello = Frame::Hello(Hello { fenced: false, ..hello });
+    stranger.send(Lane::Control, hello.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    device.begin_takeover().unwrap();
+    let nonce = std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
+        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
+            Frame::Takeover { nonce, .. } => Some(nonce),
+            _ => None,
+        })
+        .unwrap();
+    let block = Block { volume: 0, number: 256 };
+    let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
+    let prototype =
+        Frame::Prototype { nonce, grant: 2, clk: Stamp::ZERO, total: 1, first: 0, entries };
+    stranger.send(Lane::Control, prototype.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    let why = why.lock().unwrap();
+    assert!(why.len() == 1 && why[0].contains("block 0:256, which no volume has"), "{why:?}");
+    assert!(!device.status().serving);
 }

@@ -9,6 +9,7 @@ use crate::format::frame::{Frame, Hello};
 use crate::journal::lock;
 use crate::link::{Lane, Link};
 use crate::sync::Ordering;
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl Device {
 
     fn hello(&self, nonce: u64) -> Hello {
         let superblock = lock(&self.superblock).get().clone();
-        let asking = lock(&self.failover).is_asking();
+        let asking = self.in_time().is_asking();
         let tables = lock(&self.tables);
         Hello {
             group: superblock.group,
@@ -47,7 +48,8 @@ impl Device {
             asking,
             epoch: superblock.epoch,
             hi: tables.hi,
-            clk: self.clk_stamp(),
+            // Who is fenced has none. Read one after the other, the two could disagree.
+            clk: if superblock.fenced { Stamp::ZERO } else { self.clk_stamp() },
             newest: tables.newest_own(),
             credit: self.recv.journal.queue.free(),
             block_size: superblock.block_size,
@@ -134,6 +136,10 @@ impl Device {
             let (here, there) = (mine.volumes.len(), hello.volumes.len());
             let first = differing.map_or(String::new(), |v| format!(", first {v:?}"));
             return differ("the table of volumes", format!("{here}{first}"), there.to_string());
+        }
+        if hello.fenced && hello.clk != Stamp::ZERO {
+            let what = format!("the peer is fenced and has a clock at {}", hello.clk);
+            return Err(Error::new(Kind::Protocol, what));
         }
         Ok(())
     }

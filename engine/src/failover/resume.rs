@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::journal::lock;
+use crate::queue::Clk;
 use crate::sync::Ordering;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
@@ -70,7 +71,7 @@ impl Device {
             tables.hi >= tables.need || !holds(Clause::AskAgain)
         };
         let serving = self.clk.epoch() != 0;
-        let asking = lock(&self.failover).is_asking();
+        let asking = self.in_time().is_asking();
         let superblock = lock(&self.superblock);
         let superblock = superblock.get();
         Here {
@@ -101,9 +102,9 @@ impl Device {
         };
         let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
         let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
+        let newest = if holds(Clause::ClockRecovery) { newest } else { 0 };
         // It may have served before, and the tables not have what it took last.
-        let newest = newest.max(self.clk.time());
-        self.open_admission(epoch, if holds(Clause::ClockRecovery) { newest } else { 0 });
+        self.open_admission(|clk| clk.reopen(epoch, newest));
     }
 
     /// Tells that it serves what it held before.
@@ -112,10 +113,10 @@ impl Device {
         self.bell.ring();
     }
 
-    /// Lets hosts in under `epoch`, with `time` sealed.
-    pub(super) fn open_admission(&self, epoch: u64, time: u64) {
+    /// Lets hosts in.
+    pub(super) fn open_admission(&self, open: impl FnOnce(&Clk)) {
         self.has_served.store(true, Ordering::Release);
-        self.clk.open(epoch, time);
+        open(&self.clk);
         // Whoever halts the device closes the gate after having said so.
         if self.check_halted().is_err() {
             self.clk.close();
@@ -127,7 +128,7 @@ impl Device {
         if let Err(halted) = self.check_halted() {
             return halted;
         }
-        if lock(&self.failover).is_asking() {
+        if self.in_time().is_asking() {
             return Error::new(Kind::NotReady, "a takeover is under way here: try again soon");
         }
         let (fenced, behind) = {
