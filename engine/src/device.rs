@@ -18,7 +18,6 @@ use crate::journal::lock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
-use crate::link::Link;
 use crate::queue::Clk;
 use crate::request::{Session, Ticket};
 use crate::storage::{Storage, Volumes};
@@ -27,6 +26,7 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::prototype::Debt;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -59,15 +59,15 @@ pub struct Device {
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
-    pub(crate) link: RwLock<Option<Arc<dyn Link>>>,
     pub(crate) replies: Mutex<Replies>,
     pub(crate) turns: Turns,
     /// One at a time in each of these steps; nobody else ever waits for them.
+    pub(crate) controlling: Mutex<()>,
     pub(crate) shipping: Mutex<()>,
     pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
     pub(crate) checkpointing: Mutex<u64>,
-    pub(crate) callbacks: Mutex<Vec<(Ticket, Callback)>>,
+    pub(crate) callbacks: Mutex<VecDeque<(Ticket, Callback)>>,
     /// Monotonic time of the last background commit.
     pub(crate) committed_at: AtomicU64,
     /// Monotonic time of the last background reflection.
@@ -134,7 +134,7 @@ impl Device {
         let most = settings.batch_records_max;
         let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
-        let tables = logs.rebuild(&superblock, &own, &recv)?;
+        let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
         let recovery = logs.recovery(&file, &own, &recv);
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
@@ -170,9 +170,9 @@ impl Device {
             recovery,
             // Not what an earlier life began with, even if the clock stands still.
             failover: Mutex::new(Failover::new(geometry.device, clock.wall() ^ opened << 32)),
-            link: RwLock::default(),
             replies: Mutex::default(),
             turns: Turns::default(),
+            controlling: Mutex::default(),
             shipping: Mutex::default(),
             receiving: Mutex::default(),
             reflecting: Mutex::default(),
@@ -284,10 +284,6 @@ impl Device {
         self.debt.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
-        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
     pub(crate) fn halt(&self, cause: Error) -> Error {
         let story = "the device has stopped for good and serves nothing more";
@@ -345,15 +341,17 @@ impl Device {
     /// Calls the callbacks of those submitted requests that have completed (S1010, S1607). Returns
     /// how many.
     pub fn step_callbacks(&self) -> usize {
-        let waiting = std::mem::take(&mut *lock(&self.callbacks));
         let mut called = 0;
-        for (mut ticket, callback) in waiting {
+        let waiting = lock(&self.callbacks).len();
+        for _ in 0..waiting {
+            // One by one: a callback that panics takes no other with it.
+            let Some((mut ticket, callback)) = lock(&self.callbacks).pop_front() else { break };
             match ticket.poll() {
                 Some(outcome) => {
                     called += 1;
                     callback(outcome);
                 }
-                None => lock(&self.callbacks).push((ticket, callback)),
+                None => lock(&self.callbacks).push_back((ticket, callback)),
             }
         }
         called
@@ -361,11 +359,18 @@ impl Device {
 
     /// Closes the device: no new requests; everything published becomes durable, what may be
     /// reflected is, and a checkpoint and a mark say that nothing is in doubt. Pending records
-    /// stay and are shipped after the next opening. The caller has stopped its threads.
+    /// stay and are shipped after the next opening. The caller has stopped its threads. Requests
+    /// that are still waiting end, and their callbacks are called from here.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
+        let closed = self.come_to_rest();
+        self.step_callbacks();
+        closed
+    }
+
+    fn come_to_rest(&self) -> Result<()> {
         self.check_halted()?;
         let _one = lock(&self.role);
         self.close_admission();

@@ -94,8 +94,8 @@ pub struct Status {
     pub backlog_records: u64,
     /// Their data, in bytes: whole blocks; zeros have none.
     pub backlog_bytes: u64,
-    /// When the oldest of them was written, on the monotonic clock, in nanoseconds; 0 if it was
-    /// found at the opening.
+    /// When the oldest of them was written, in nanoseconds on the monotonic clock of this opening;
+    /// for what was written before it, when the device was opened.
     pub oldest_written_at: Option<u64>,
     /// Blocks that the peer owes.
     pub owed_blocks: u64,

@@ -151,8 +151,9 @@ impl Geometry {
         (self.journal_bytes / u64::from(self.block_size)).max(64)
     }
 
-    /// Most blocks in one request: a quarter of what the journal surely holds, so that a few
-    /// large requests never starve, and no request waits for ever.
+    /// Most blocks in one request: a quarter of what the journal surely holds, so that there is
+    /// room for it as soon as most of the journal is free. Nothing is held back for a large request
+    /// while smaller ones take the room as it comes.
     pub fn request_blocks_max(&self) -> u64 {
         ((self.journal_bytes - self.log_slack()) / self.place_bytes() / 4).max(1)
     }
@@ -184,7 +185,8 @@ pub struct Settings {
     pub commit_interval_ns: u64,
     /// R7: how long a read waits for the peer before it fails with [`Kind::Timeout`].
     pub remote_read_timeout_ns: u64,
-    /// R9: how long a write waits for a place before it fails with [`Kind::JournalFull`].
+    /// R9: how long a write waits for a place before it fails with [`Kind::JournalFull`], or for
+    /// another write of a block of its (R15) before it fails with [`Kind::Timeout`].
     pub admit_timeout_ns: u64,
     /// How long a takeover waits for the peer before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,

@@ -15,6 +15,8 @@ pub enum Moment {
     Linked,
     /// A host's write is published and has not raised the clock. No lock is held.
     Published,
+    /// A read has looked for its block at one place and not at the next. No lock is held.
+    Looking,
     /// A read knows where its block is and has not copied it. No lock is held.
     Located,
     /// The newest records of a batch are known and not all written to N. `reflecting` is held.

@@ -86,7 +86,8 @@ pub struct Completion {
     pub buffer: Option<Vec<u8>>,
     /// How many blocks came from the other device.
     pub remote_blocks: u32,
-    /// Nanoseconds that the request waited for a place in the journal (R9).
+    /// Nanoseconds that the request waited for a place in the journal, or for another write of its
+    /// blocks.
     pub waited_ns: u64,
 }
 
@@ -220,8 +221,12 @@ impl Session {
         match ticket.poll() {
             Some(outcome) => done(outcome),
             None => {
-                lock(&self.device.callbacks).push((ticket, Box::new(done)));
+                lock(&self.device.callbacks).push_back((ticket, Box::new(done)));
                 self.device.work.ring();
+                // Whoever halts or closes the device may have made the last call before.
+                if self.device.check_halted().is_err() {
+                    self.device.step_callbacks();
+                }
             }
         }
         Ok(())

@@ -44,6 +44,10 @@ impl Stamp {
 
     /// Host times above this, in nanoseconds, are no times but garbage, and ignored (R1).
     pub const HOST_TIME_MAX: u64 = 1 << 62;
+
+    /// No stamp has a later time, in nanoseconds: from the latest host time on, each counts on by
+    /// one.
+    pub const TIME_MAX: u64 = 1 << 63;
 }
 
 impl fmt::Display for Stamp {

@@ -1,13 +1,22 @@
-//! Connections: one begins in both lanes at once, so that what is shipped to a device that has not
-//! read the hello yet waits for it; and what is left of one that has ended is nobody's.
+//! Connections: one begins in both lanes at once, and while steps are under way that belong to the
+//! last one: whatever is shipped arrives; what is left of one that has ended is nobody's.
+#![cfg(not(loom))]
+
+mod common;
 
 use afterimage::Device;
 use afterimage::clock::{Clock, SystemClock};
+use afterimage::error::Result;
+use afterimage::event::Event;
+use afterimage::format::frame::{Frame, Hello};
 use afterimage::format::superblock::VolumeSpec;
 use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, Link, memory_link};
-use afterimage::storage::Memory;
-use std::sync::Arc;
+use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
+use afterimage::storage::{FileName, Memory, Storage};
+use afterimage::unit::{Block, Stamp};
+use common::hooked::{Call, Hooked};
+use common::{A, B, Pair, Spec, Step::*, X, Y};
+use std::sync::{Arc, Mutex, mpsc};
 
 #[test]
 fn what_is_shipped_before_the_hello_is_read_is_not_lost() {
@@ -75,4 +84,157 @@ fn what_is_left_of_an_earlier_connection_is_ignored() {
     assert_eq!(b.step_receive().unwrap(), 0);
     assert_eq!(a.step_ship().unwrap(), 1, "nothing was acknowledged");
     assert_eq!(b.step_receive().unwrap(), 1);
+}
+
+type Once = Mutex<Option<Box<dyn FnOnce() + Send>>>;
+
+/// An end of a line that does something, once, when it is asked how much it has not sent.
+struct Asked {
+    end: MemoryLink,
+    once: Once,
+}
+
+impl Link for Asked {
+    fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
+        self.end.send(lane, frame)
+    }
+
+    fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>> {
+        self.end.receive(lane)
+    }
+
+    fn queued(&self) -> u64 {
+        self.once.lock().unwrap().take().into_iter().for_each(|once| once());
+        self.end.queued()
+    }
+
+    fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
+        self.end.wait(lane, timeout_ns)
+    }
+}
+
+/// A new line is taken into use while a batch is on its way to the old one: it counted as shipped
+/// in the new connection, left by the old line, and nobody ever shipped it again.
+#[test]
+fn a_batch_leaves_by_the_line_of_its_connection() {
+    let mut pair = Pair::new();
+    pair.write(A, X, 1);
+    pair.step(A, Commit);
+    let line = |pair: &Pair| memory_link(Line::default(), pair.clocks[A].clone());
+    let (old, new) = (line(&pair), line(&pair));
+    let [a, b] = pair.devices.clone();
+    let connect = {
+        let (a, b) = (a.clone(), b.clone());
+        move || {
+            a.connect(Arc::new(new.0)).unwrap();
+            b.connect(Arc::new(new.1)).unwrap();
+            while a.step_control().unwrap() || b.step_control().unwrap() {}
+        }
+    };
+    let asked = Asked { end: old.0, once: Mutex::new(Some(Box::new(connect))) };
+    a.connect(Arc::new(asked)).unwrap();
+    b.connect(Arc::new(old.1)).unwrap();
+    while a.step_control().unwrap() || b.step_control().unwrap() {}
+    assert_eq!(a.step_ship().unwrap(), 1);
+    pair.drain();
+}
+
+/// The line drops while the peer makes what came durable, so that its hello does not know of it; it
+/// is acknowledged and freed just when it is about to be shipped again.
+#[test]
+fn what_is_acknowledged_behind_a_hello_is_not_shipped_again() {
+    let disks = [Arc::new(Hooked::default()), Arc::new(Hooked::default())];
+    let storages = disks.clone().map(|disk| disk as Arc<dyn Storage>);
+    let mut pair = Pair::with(Spec { storages, ..Spec::default() });
+    pair.write(A, X, 1);
+    pair.write(A, Y, 2);
+    pair.steps(A, &[Commit, Ship]);
+    let [a, b] = pair.devices.clone();
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    disks[B].when(Call::Sync, FileName::RecvLog, move || {
+        begun.send(()).unwrap();
+        may_go_on.recv().unwrap();
+    });
+    let appends = std::thread::spawn(move || b.step_receive().unwrap());
+    has_begun.recv().unwrap();
+    let (end_a, end_b) = memory_link(Line::default(), pair.clocks[A].clone());
+    let b = pair.devices[B].clone();
+    a.connect(Arc::new(end_a)).unwrap();
+    b.connect(Arc::new(end_b)).unwrap();
+    while a.step_control().unwrap() || b.step_control().unwrap() {}
+    assert_eq!(a.status().backlog_records, 2, "the hello did not know of them");
+    let a_too = a.clone();
+    disks[A].when(Call::Read, FileName::OwnLog, move || {
+        go_on.send(()).unwrap();
+        assert_eq!(appends.join().unwrap(), 2);
+        assert!(a_too.step_control().unwrap());
+        assert_eq!(a_too.step_reflect().unwrap(), 2);
+        a_too.checkpoint_now().unwrap();
+    });
+    assert_eq!(a.step_ship().unwrap(), 0, "there is nothing left to ship");
+    assert!(disks[A].has_happened() && a.status().halted.is_none());
+    assert_eq!(a.status().backlog_records, 0);
+    pair.write(A, X, 3);
+    pair.drain();
+}
+
+/// A device, the other end of its line, and why it gave the connection up.
+fn with_stranger(active: bool) -> (Arc<Device>, MemoryLink, Hello, Arc<Mutex<Vec<String>>>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let storage = Arc::new(Memory::new());
+    let geometry = Geometry::new(1, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+    Device::create(&*storage, &geometry, active).unwrap();
+    let device = Device::open(storage, clock.clone(), Settings::default()).unwrap();
+    let why = Arc::new(Mutex::new(Vec::new()));
+    let tell = why.clone();
+    device.on_event(Box::new(move |event| {
+        if let Event::Disconnected(error) = event {
+            tell.lock().unwrap().push(error.to_string());
+        }
+    }));
+    let (end, stranger) = memory_link(Line::default(), clock);
+    device.connect(Arc::new(end)).unwrap();
+    let frame = stranger.receive(Lane::Control).unwrap().unwrap();
+    let Ok((_, Frame::Hello(hello))) = Frame::decode(&frame) else { panic!("not a hello") };
+    (device, stranger, Hello { device: 2, nonce: 9, ..hello }, why)
+}
+
+/// A clock at its end, taken from a peer that has none, would have let no write in any more.
+#[test]
+fn a_fenced_peer_with_a_clock_is_refused() {
+    let (device, stranger, hello, why) = with_stranger(true);
+    let clk = Stamp { epoch: 1, time: u64::MAX, sequence: 0 };
+    let hello = Frame::Hello(Hello { fenced: true, clk, ..hello });
+    stranger.send(Lane::Control, hello.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    let why = why.lock().unwrap();
+    assert!(why.len() == 1 && why[0].contains("is fenced and has a clock"), "{why:?}");
+    device.resume_alone().unwrap();
+    device.session().unwrap().write(0, 0, &[7; 4096]).unwrap();
+}
+
+/// What a prototype names must be able to arrive.
+#[test]
+fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
+    let (device, stranger, hello, why) = with_stranger(false);
+    let hello = Frame::Hello(Hello { fenced: false, ..hello });
+    stranger.send(Lane::Control, hello.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    device.begin_takeover().unwrap();
+    let nonce = std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
+        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
+            Frame::Takeover { nonce, .. } => Some(nonce),
+            _ => None,
+        })
+        .unwrap();
+    let block = Block { volume: 0, number: 256 };
+    let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
+    let prototype =
+        Frame::Prototype { nonce, grant: 2, clk: Stamp::ZERO, total: 1, first: 0, entries };
+    stranger.send(Lane::Control, prototype.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    let why = why.lock().unwrap();
+    assert!(why.len() == 1 && why[0].contains("block 0:256, which no volume has"), "{why:?}");
+    assert!(!device.status().serving);
 }

@@ -457,6 +457,22 @@ fn second_reflection() {
     assert!(BELIEVED.load(Relaxed), "the volume was never believed");
 }
 
+/// A record of block 1 from the peer, for position 1.
+fn received(epoch: u64, time: u64) -> Record {
+    Record {
+        position: 1,
+        stamp: Stamp { epoch, time, sequence: 0 },
+        block: block(1),
+        content: Content::Data,
+        checksum: checksum(time, 1),
+        index: 0,
+        count: 1,
+        written_at: 0,
+        place: 0,
+        was_reflected: false,
+    }
+}
+
 /// What the peer owes arrives, and goes on to the volume, while it is read: the reader asks the
 /// peer, finds the record, or finds it in the volume; it never takes what the volume held before.
 #[test]
@@ -464,7 +480,8 @@ fn receiving_and_read() {
     static SEEN: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
     check(|| {
         let device = Device::new(1);
-        let stamp = Stamp { epoch: 1, time: 7, sequence: 0 };
+        let record = received(1, 7);
+        let stamp = record.stamp;
         let mut debt = Debt::default();
         debt.extend(&[(block(1), stamp)], 1).unwrap();
         let debt = Arc::new(debt.merge(Stamp::ZERO, 2));
@@ -479,22 +496,58 @@ fn receiving_and_read() {
                 assert!(read.is_none_or(|value| value == checksum(7, 1)), "stale: {read:?}");
             })
         };
-        let record = Record {
-            position: 1,
-            stamp,
-            block: block(1),
-            content: Content::Data,
-            checksum: checksum(7, 1),
-            index: 0,
-            count: 1,
-            written_at: 0,
-            place: 0,
-            reflected: false,
-        };
         assert_eq!(device.queue.receive(&record), Some(1));
         debt.pay(stamp);
         volume.write(record.checksum);
         device.queue.release(2, 100);
+        reader.join().unwrap();
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");
+}
+
+/// An own record and a newer received one are reflected, and the newer one is freed, while a reader
+/// looks at one queue after the other: it takes the newer one, finds it in the volume, or looks
+/// again.
+#[test]
+fn two_queues() {
+    static SEEN: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+    check(|| {
+        let (own, recv) = (Device::new(1), Device::new(1));
+        let volume = Arc::new(Volume::new(0));
+        own.write_one(1, 1);
+        let newer = received(2, 7);
+        assert_eq!(recv.queue.receive(&newer), Some(1));
+        let reader = {
+            let (own, recv, volume) = (own.clone(), recv.clone(), volume.clone());
+            thread::spawn(move || {
+                // As `Device::fetch`.
+                let (newest_own, own_token) = own.queue.newest(block(1));
+                let (newest_recv, recv_token) = recv.queue.newest(block(1));
+                let read = match locate(newest_own, newest_recv, None) {
+                    Location::Own(record)
+                        if own.queue.live(record.position).is_none_or(|r| r.was_reflected) =>
+                    {
+                        None
+                    }
+                    Location::Own(record) | Location::Received(record) => Some(record.checksum),
+                    Location::Normal => {
+                        let [first, _] = volume.read();
+                        let settled = own.queue.unchanged(block(1), own_token)
+                            && recv.queue.unchanged(block(1), recv_token);
+                        settled.then_some(first)
+                    }
+                    Location::Remote => unreachable!("nothing is owed"),
+                };
+                SEEN[0].fetch_or(read.is_none(), Relaxed);
+                SEEN[1].fetch_or(read.is_some() && newest_recv.is_some(), Relaxed);
+                SEEN[2].fetch_or(read.is_some() && newest_recv.is_none(), Relaxed);
+                assert!(read.is_none_or(|value| value == newer.checksum), "stale: {read:?}");
+            })
+        };
+        volume.write(newer.checksum);
+        own.queue.set_reflected(1);
+        recv.queue.set_reflected(1);
+        recv.queue.release(2, 100);
         reader.join().unwrap();
     });
     assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");

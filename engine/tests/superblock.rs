@@ -4,9 +4,11 @@
 mod common;
 mod reseal;
 
+use afterimage::Device;
 use afterimage::error::Kind;
-use afterimage::format::superblock::COPY_OFFSETS;
-use afterimage::storage::FileName;
+use afterimage::format::superblock::{COPY_OFFSETS, VolumeSpec};
+use afterimage::limits::Geometry;
+use afterimage::storage::{FileName, Memory};
 use common::crash::{Cut, damage, open};
 use common::world::Act::*;
 use common::world::World;
@@ -116,4 +118,18 @@ fn an_impossible_superblock_is_refused_by_name() {
     }
     let error = open(&disk).unwrap_err();
     assert!(error.to_string().contains("generations have run out"), "{error}");
+}
+
+/// The index of a segment has 32 bits: one more segment would have been the first one again.
+#[test]
+fn a_volume_has_no_more_segments_than_can_be_numbered() {
+    let create = |segments: u64| {
+        let volumes = vec![VolumeSpec { id: 3, bytes: segments * 65_536 }];
+        let geometry = Geometry { segment_bytes: 65_536, ..Geometry::new(7, 1, volumes) };
+        Device::create(&Memory::new(), &geometry, true)
+    };
+    create(u64::from(u32::MAX)).unwrap();
+    let refused = create(u64::from(u32::MAX) + 1).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Config);
+    assert!(refused.to_string().contains("volume 3 has 4294967296 segments"), "{refused}");
 }

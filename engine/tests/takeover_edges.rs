@@ -4,13 +4,17 @@
 mod common;
 
 use afterimage::error::Kind;
+use afterimage::format::frame::Frame;
 use afterimage::limits::Settings;
-use afterimage::link::Lane;
+use afterimage::link::{Lane, Line, memory_link};
 use afterimage::storage::{FileName, Memory, Storage};
+use common::crash::Cut;
 use common::hooked::{Call, Hooked};
+use common::world::World;
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 /// Both ask at once. The lower device id wins, and the other is told so.
 #[test]
@@ -183,5 +187,69 @@ fn an_unanswered_request_ends() {
     assert_eq!([pair.refused(A, X), pair.refused(B, X)], [Kind::Fenced; 2]);
     pair.takeover(A).unwrap();
     pair.write(A, X, 1);
+    pair.drain();
+}
+
+/// A second caller's request replaces the first one's and cannot be sent: both are told.
+#[test]
+fn whoever_waits_for_a_withdrawn_request_is_told() {
+    let pair = Pair::new();
+    let (tell, told) = mpsc::channel();
+    let b = pair.devices[B].clone();
+    std::thread::spawn(move || tell.send(b.takeover().unwrap_err().kind()).unwrap());
+    while pair.ends[B].in_flight(Lane::Control) == 0 {
+        std::thread::yield_now();
+    }
+    pair.ends[B].cut();
+    assert_eq!(pair.devices[B].begin_takeover().unwrap_err().kind(), Kind::NoPeer);
+    let kind = told.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever");
+    assert_eq!(kind, Kind::NotReady);
+}
+
+/// A device that hears of a newer tenure asks by itself. Its peer dies, nobody polls: the operator
+/// can let it go on alone all the same.
+#[test]
+fn a_request_that_nobody_polls_ends() {
+    let mut world = World::new();
+    world.crash(A, Cut::Kill);
+    world.open(A).unwrap();
+    let meet = |world: &World| {
+        let line = memory_link(Line::default(), world.clock.clone());
+        world.device(A).connect(Arc::new(line.0)).unwrap();
+        world.device(B).connect(Arc::new(line.1)).unwrap();
+    };
+    let time_out = |world: &World| world.clock.pass(Settings::default().takeover_timeout_ns + 1);
+    meet(&world);
+    // A asks, B grants, the answer is lost.
+    world.device(A).begin_takeover().unwrap();
+    while world.device(B).step_control().unwrap() {}
+    time_out(&world);
+    world.device(A).resume_alone().unwrap();
+    meet(&world);
+    assert!(world.device(A).step_control().unwrap());
+    assert_eq!(world.device(A).resume_alone().unwrap_err().kind(), Kind::NotReady, "it asks");
+    time_out(&world);
+    world.device(A).resume_alone().unwrap();
+    assert!(world.device(A).status().serving);
+}
+
+/// A read that waits for the peer is bounded from its beginning, also if it is asked for again.
+#[test]
+fn a_reconnect_does_not_prolong_a_remote_read() {
+    let mut pair = Pair::new();
+    pair.hold_ships(true);
+    pair.write(A, X, 1);
+    pair.takeover(B).unwrap();
+    pair.gates[A].keep(|frame| matches!(frame, Frame::ReadReply { .. }));
+    let read = pair.begin_read(B, X);
+    let timeout = pair.spec.settings.remote_read_timeout_ns;
+    for _ in 0..2 {
+        pair.settle();
+        assert!(pair.is_pending(read));
+        pair.clocks[B].pass(timeout / 2 + 1);
+        pair.connect();
+    }
+    pair.settle();
+    assert_eq!(pair.outcome(read).unwrap().unwrap_err().kind(), Kind::Timeout);
     pair.drain();
 }

@@ -19,7 +19,7 @@ impl Device {
     pub(super) fn receive_takeover(&self, epoch: u64, device: u64, nonce: u64) -> Result<()> {
         let _one = lock(&self.role);
         {
-            let mut failover = lock(&self.failover);
+            let mut failover = self.in_time();
             if !failover.yields_to(device) {
                 drop(failover);
                 return self.send(Lane::Control, &Frame::Busy { nonce });

@@ -1,8 +1,8 @@
 //! Connecting: who is there, and where did we stop (R10).
 
-use super::Peer;
 use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
 use super::resume::not_paired;
+use super::{Peer, link_down};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -11,8 +11,9 @@ use crate::format::superblock::VolumeSpec;
 use crate::journal::lock;
 use crate::link::{Lane, Link};
 use crate::sync::Ordering;
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 impl Device {
     /// Uses `link` from now on and says hello over it. The connection stands when the peer has
@@ -25,17 +26,18 @@ impl Device {
         let nonce = {
             let mut failover = lock(&self.failover);
             let nonce = failover.nonce();
+            failover.link = Some(link.clone());
             failover.session = Some(nonce);
             failover.peer = None;
             nonce
         };
-        *self.link.write().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
-        link.send(Lane::Control, Frame::Hello(self.hello(nonce)).encode(nonce))
+        let hello = Frame::Hello(self.hello(nonce)).encode(nonce);
+        link.send(Lane::Control, hello).map_err(link_down)
     }
 
     fn hello(&self, nonce: u64) -> Hello {
         let superblock = lock(&self.superblock).get().clone();
-        let asking = lock(&self.failover).is_asking();
+        let asking = self.in_time().is_asking();
         let tables = lock(&self.tables);
         Hello {
             group: superblock.group,
@@ -48,7 +50,8 @@ impl Device {
             asking,
             epoch: superblock.epoch,
             hi: tables.hi,
-            clk: self.clk_stamp(),
+            // Who is fenced has none. Read one after the other, the two could disagree.
+            clk: if superblock.fenced { Stamp::ZERO } else { self.clk_stamp() },
             newest: tables.newest_own(),
             credit: self.recv.journal.queue.free(),
             block_size: superblock.block_size,
@@ -139,6 +142,10 @@ impl Device {
             };
             let what = format!("entry {same} of the table of volumes");
             return differ(&what, show(here), show(there));
+        }
+        if hello.fenced && hello.clk != Stamp::ZERO {
+            let what = format!("the peer is fenced and has a clock at {}", hello.clk);
+            return Err(Error::new(Kind::Protocol, what));
         }
         Ok(())
     }

@@ -49,10 +49,12 @@ pub(crate) struct OpenRequest {
 }
 
 /// Where takeovers and connections stand.
-#[derive(Debug)]
 pub(crate) struct Failover {
     device: u64,
     seed: u64,
+    /// Set together with `session`. It stays when the connection has ended, so that what has
+    /// arrived is taken from both lanes, the news of the end included, before it is used again.
+    link: Option<Arc<dyn Link>>,
     /// Names this end of the present connection.
     session: Option<u64>,
     peer: Option<Peer>,
@@ -62,7 +64,15 @@ pub(crate) struct Failover {
 
 impl Failover {
     pub fn new(device: u64, seed: u64) -> Failover {
-        Failover { device, seed, session: None, peer: None, request: None, outcome: None }
+        Failover {
+            device,
+            seed,
+            link: None,
+            session: None,
+            peer: None,
+            request: None,
+            outcome: None,
+        }
     }
 
     pub fn is_asking(&self) -> bool {
@@ -77,6 +87,12 @@ impl Failover {
 
     pub fn peer(&self) -> Option<Peer> {
         self.peer
+    }
+
+    /// The connection's name for what this device sends, and its link; `None` until both said
+    /// hello.
+    pub fn connection(&self) -> Option<(u64, Arc<dyn Link>)> {
+        self.peer.and(self.session).zip(self.link.clone())
     }
 
     /// Whether hello has been said and not been heard.
@@ -97,32 +113,44 @@ fn lost() -> Error {
     Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
 }
 
+/// What a link says when it takes no frame: that it is down, in whatever words.
+fn link_down(error: Error) -> Error {
+    match error.kind() {
+        Kind::NoPeer => error,
+        _ => error.because(Kind::NoPeer, "the link to the other device has failed"),
+    }
+}
+
 impl Device {
-    /// The present connection's name for what this device sends; `None` until both said hello.
-    pub(crate) fn session_nonce(&self) -> Option<u64> {
-        let failover = lock(&self.failover);
-        failover.peer.and(failover.session)
+    /// The link of the present connection, or of the last.
+    pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
+        lock(&self.failover).link.clone()
     }
 
     /// Sends a frame in the present connection.
+    ///
+    /// # Errors
+    /// [`Kind::NoPeer`], whatever the link says: its contract knows no other.
     pub(crate) fn send(&self, lane: Lane, frame: &Frame<'_>) -> Result<()> {
-        let no_peer = || Error::new(Kind::NoPeer, "there is no connection to the other device");
-        let session = lock(&self.failover).session.ok_or_else(no_peer)?;
-        let link = self.peer_link().ok_or_else(no_peer)?;
-        let sent = link.send(lane, frame.encode(session));
-        if let Err(error) = &sent {
-            self.disconnected(error, &link);
-        }
-        sent
+        let (session, link) = {
+            let failover = lock(&self.failover);
+            let no_peer = || Error::new(Kind::NoPeer, "there is no connection to the other device");
+            failover.session.zip(failover.link.clone()).ok_or_else(no_peer)?
+        };
+        link.send(lane, frame.encode(session)).map_err(|error| {
+            let error = link_down(error);
+            self.disconnected(&error, &link);
+            error
+        })
     }
 
     /// The connection over `link` is gone, or must be given up.
     pub(crate) fn disconnected(&self, why: &Error, link: &Arc<dyn Link>) {
-        if !self.peer_link().is_some_and(|now| Arc::ptr_eq(&now, link)) {
-            return; // an earlier one
-        }
         let was = {
             let mut failover = lock(&self.failover);
+            if !failover.link.as_ref().is_some_and(|now| Arc::ptr_eq(now, link)) {
+                return; // an earlier one
+            }
             failover.peer = None;
             failover.session.take()
         };
@@ -150,6 +178,7 @@ impl Device {
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
         self.check_halted()?;
+        let _one = lock(&self.controlling);
         let Some(link) = self.peer_link() else { return Ok(false) };
         let bytes = match link.receive(Lane::Control) {
             Ok(Some(bytes)) => bytes,

@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::flow::Tables;
 use crate::format::superblock::{Mode, Superblock};
 use crate::journal::lock;
+use crate::queue::Clk;
 use crate::storage::FileName;
 use crate::sync::Ordering;
 use crate::unit::Stamp;
@@ -71,7 +72,7 @@ impl Device {
     pub(super) fn here(&self) -> Here {
         let marks = marks(&lock(&self.tables));
         let serving = self.clk.epoch() != 0;
-        let asking = lock(&self.failover).is_asking();
+        let asking = self.in_time().is_asking();
         Here { serving, asking, ..Here::opened(lock(&self.superblock).get(), marks) }
     }
 
@@ -86,9 +87,9 @@ impl Device {
         };
         let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
         let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
+        let newest = if holds(Clause::ClockRecovery) { newest } else { 0 };
         // It may have served before, and the tables not have what it took last.
-        let newest = newest.max(self.clk.time());
-        self.open_admission(epoch, if holds(Clause::ClockRecovery) { newest } else { 0 });
+        self.open_admission(|clk| clk.reopen(epoch, newest));
     }
 
     /// Tells that it serves what it held before.
@@ -97,10 +98,10 @@ impl Device {
         self.bell.ring();
     }
 
-    /// Lets hosts in under `epoch`, with `time` sealed.
-    pub(super) fn open_admission(&self, epoch: u64, time: u64) {
+    /// Lets hosts in.
+    pub(super) fn open_admission(&self, open: impl FnOnce(&Clk)) {
         self.has_served.store(true, Ordering::Release);
-        self.clk.open(epoch, time);
+        open(&self.clk);
         // Whoever halts the device closes the gate after having said so.
         if self.check_halted().is_err() {
             self.clk.close();

@@ -1,6 +1,6 @@
 //! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
 
-use super::{OpenRequest, lost};
+use super::{Failover, OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -12,7 +12,7 @@ use crate::sync::Ordering;
 use crate::table::prototype::Debt;
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A takeover that has ended well: the device serves.
@@ -89,17 +89,23 @@ impl Device {
         if let Err(halted) = self.check_halted() {
             return Some(Err(halted));
         }
+        self.in_time().outcome.take()
+    }
+
+    /// Where takeovers stand, without a request that the peer has left unanswered for too long:
+    /// also one that this device made by itself, and nobody polls for.
+    pub(super) fn in_time(&self) -> MutexGuard<'_, Failover> {
         let mut failover = lock(&self.failover);
         if let Some(request) = &failover.request {
             let waited = self.clock.monotonic().saturating_sub(request.requested_at);
             if waited > self.settings.takeover_timeout_ns {
-                failover.request = None;
                 let ms = waited / 1_000_000;
                 let what = format!("the peer has not answered the takeover request for {ms} ms");
-                return Some(Err(Error::new(Kind::Timeout, what)));
+                failover.request = None;
+                failover.outcome = Some(Err(Error::new(Kind::Timeout, what)));
             }
         }
-        failover.outcome.take()
+        failover
     }
 
     /// Takes the host over (S801–S808, R5), waiting until this device serves. Background steps must
@@ -107,13 +113,22 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::begin_takeover`]; [`Kind::Timeout`] if the peer does not answer,
-    /// [`Kind::NotReady`] if its own request won.
+    /// [`Kind::NotReady`] if its own request won, or if another caller has withdrawn this one or
+    /// was told its outcome.
     pub fn takeover(&self) -> Result<Takeover> {
         self.begin_takeover()?;
         loop {
             let heard = self.heard();
-            if let Some(outcome) = self.poll_takeover() {
-                return outcome;
+            {
+                // Under this lock a request that has been answered has its outcome.
+                let _one = lock(&self.role);
+                if let Some(outcome) = self.poll_takeover() {
+                    return outcome;
+                }
+                if !lock(&self.failover).is_asking() {
+                    let what = "the takeover request has ended for another caller: see the status";
+                    return Err(Error::new(Kind::NotReady, what));
+                }
             }
             self.wait(heard, Duration::from_millis(20));
         }
@@ -149,6 +164,10 @@ impl Device {
             let what = format!("the prototype of tenure {grant} names {stamp} for block {block}");
             return Err(Error::new(Kind::Protocol, what));
         }
+        if let Some((block, _)) = entries.iter().find(|entry| !self.volumes.contains(entry.0)) {
+            let what = format!("the prototype names block {block}, which no volume has");
+            return Err(Error::new(Kind::Protocol, what));
+        }
         let (debt, requested_at) = {
             let mut failover = lock(&self.failover);
             let asked = |r: &&mut OpenRequest| r.nonce == nonce || !holds(Clause::RequestNonce);
@@ -165,7 +184,7 @@ impl Device {
                 ));
             }
             let last = entries.len() < PROTOTYPE_ENTRIES_MAX;
-            let extended = request.debt.extend(&entries, total as usize);
+            let extended = request.debt.extend(&entries, total);
             extended.map_err(|e| Error::new(Kind::Protocol, e))?;
             if !last {
                 return Ok(());
@@ -215,7 +234,7 @@ impl Device {
         if !holds(Clause::Fence) {
             self.clk.close();
         }
-        self.open_admission(grant, 0);
+        self.open_admission(|clk| clk.open(grant, 0));
         let ready_at = self.clock.monotonic();
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
         lock(&self.failover).outcome = Some(Ok(takeover));

@@ -47,7 +47,8 @@ impl Device {
             }
         }
         own.free() < reserve && {
-            let freeable = self.own_freeable(reflected.min(acked)) - own.freed();
+            // Another checkpoint may free meanwhile.
+            let freeable = self.own_freeable(reflected.min(acked)).saturating_sub(own.freed());
             freeable >= (own.tail() - own.freed()) / 4
         }
     }

@@ -60,8 +60,8 @@ impl Device {
         }
     }
 
-    /// Enters own records that are durable into L and R (S1604, S1606); returns how many R then
-    /// holds.
+    /// Enters own records that are durable and final into L and R (S1604, S1606); returns how many
+    /// the peer still lacks. What is published and not durable yet does not count.
     pub fn step_sequence(&self) -> u64 {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);

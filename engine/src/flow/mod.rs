@@ -54,7 +54,7 @@ pub(crate) struct Tables {
     /// Highest stamp received.
     pub hi: Stamp,
     /// The peer's name for the connection in which the last new record came.
-    pub begun: u64,
+    pub last_session: u64,
     /// Newest stamp owed or received when this device last became active.
     pub need: Stamp,
     /// The tenure granted at the last fence, since when R has had no new records; 0 otherwise.
@@ -73,7 +73,7 @@ impl Tables {
         self.backlog_data += u64::from(stamp > self.acked && queue.has_data(position));
     }
 
-    /// The newest own record ever seen.
+    /// The newest own record that is in R, or was acknowledged: nobody else has heard of a newer one.
     pub fn newest_own(&self) -> Stamp {
         let newest = self.own.newest_first(self.own.begin()).next();
         newest.map_or(self.acked, |(stamp, _)| stamp.max(self.acked))

@@ -73,10 +73,17 @@ impl Logs {
     }
 
     /// Puts what is live into the queues of the logs, and gives the tables that follow.
-    pub fn rebuild(&self, superblock: &Superblock, own: &OwnLog, recv: &RecvLog) -> Result<Tables> {
+    /// What is not known any more, when a record was written or came, counts as `now`.
+    pub fn rebuild(
+        &self,
+        superblock: &Superblock,
+        own: &OwnLog,
+        recv: &RecvLog,
+        now: u64,
+    ) -> Result<Tables> {
         let mut tables = Tables::empty(superblock, own.journal.queue.tail());
-        self.adopt_own(superblock, own)?;
-        self.adopt_recv(superblock, recv, &mut tables)?;
+        self.adopt_own(superblock, own, now)?;
+        self.adopt_recv(superblock, recv, now, &mut tables)?;
         let mut emitted = Vec::new();
         let queue = &own.journal.queue;
         tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
@@ -104,8 +111,8 @@ impl Logs {
         Ok(())
     }
 
-    fn adopt_own(&self, superblock: &Superblock, own: &OwnLog) -> Result<()> {
-        let mut records = live_records(superblock, Log::Own, &self.own);
+    fn adopt_own(&self, superblock: &Superblock, own: &OwnLog, now: u64) -> Result<()> {
+        let mut records = live_records(superblock, Log::Own, &self.own, now);
         // A record that was long in being published is late in its log: positions follow stamps.
         records.sort_by_key(|(record, _)| record.stamp);
         if let Some(twice) = records.windows(2).find(|w| w[0].0.stamp == w[1].0.stamp) {
@@ -127,9 +134,10 @@ impl Logs {
         &self,
         superblock: &Superblock,
         recv: &RecvLog,
+        now: u64,
         tables: &mut Tables,
     ) -> Result<()> {
-        let records = live_records(superblock, Log::Recv, &self.recv);
+        let records = live_records(superblock, Log::Recv, &self.recv, now);
         let mut last = vec![0; self.recv.batches.len()];
         let queue = &recv.journal.queue;
         queue.raise_limit(queue.tail() + records.len() as u64);
@@ -166,15 +174,20 @@ fn damaged(superblock: &Superblock, log: Log, what: &str) -> Error {
 }
 
 /// The live records of a log, in its order, each with the index of its batch.
-fn live_records(superblock: &Superblock, log: Log, scan: &Scan) -> Vec<(Record, usize)> {
+fn live_records(superblock: &Superblock, log: Log, scan: &Scan, now: u64) -> Vec<(Record, usize)> {
     let dead = dead_upto(superblock, log);
     let (size, fl) = (u64::from(superblock.block_size), superblock.fl);
     let batches = scan.batches.iter().enumerate();
-    let records = batches.flat_map(|(k, found)| records(found, size, fl).map(move |r| (r, k)));
+    let records = batches.flat_map(|(k, found)| records(found, size, fl, now).map(move |r| (r, k)));
     records.filter(|(record, _)| record.stamp > dead).collect()
 }
 
-fn records(found: &Found, block_size: u64, fl: Stamp) -> impl Iterator<Item = Record> + '_ {
+fn records(
+    found: &Found,
+    block_size: u64,
+    fl: Stamp,
+    now: u64,
+) -> impl Iterator<Item = Record> + '_ {
     let mut place = found.offset + PAGE;
     found.header.rows.iter().map(move |row: &Row| {
         let record = Record {
@@ -185,9 +198,9 @@ fn records(found: &Found, block_size: u64, fl: Stamp) -> impl Iterator<Item = Re
             checksum: row.checksum,
             index: row.index,
             count: row.count,
-            written_at: 0,
+            written_at: now,
             place: if row.has_data { place } else { NO_PLACE },
-            reflected: row.stamp <= fl,
+            was_reflected: row.stamp <= fl,
         };
         place += if row.has_data { block_size } else { 0 };
         record
@@ -214,7 +227,7 @@ impl Tables {
             reflected: fl,
             since_checkpoint: 0,
             hi,
-            begun: 0,
+            last_session: 0,
             need,
             granted: if superblock.fenced { superblock.epoch } else { 0 },
         }

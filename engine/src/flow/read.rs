@@ -41,6 +41,7 @@ pub(crate) enum Fetched {
 #[derive(Debug)]
 pub(crate) struct RemoteRead {
     id: u64,
+    /// When it was asked first, on the monotonic clock.
     asked_at: u64,
     block: Block,
     /// What there was of the block in the own queue when it was asked.
@@ -72,7 +73,8 @@ impl Device {
     }
 
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
-    /// the queues: what it no longer names is already published there.
+    /// the queues: what it no longer names is already published there. What leaves them meanwhile
+    /// does so behind marks in stamp order, and those are looked at once more.
     ///
     /// # Errors
     /// [`Kind::Halted`] if a record cannot be read back ([`Device::unreadable`]); [`Kind::Storage`]
@@ -80,15 +82,30 @@ impl Device {
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
         let mut wait = Wait::default();
+        let owed_now = || match self.is_catching_up() {
+            true => self.debt().and_then(|debt| debt.owed(block)),
+            false => None,
+        };
         loop {
-            let owed = match self.is_catching_up() {
-                true => self.debt().and_then(|debt| debt.owed(block)),
-                false => None,
-            };
+            let owed = owed_now();
+            moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
+            moment(Moment::Looking);
             let (newest_recv, recv_token) = recv.newest(block);
+            let location = locate(newest_own, newest_recv, owed);
+            // A newer record may have been reflected and freed before its queue was looked at: then
+            // this one is reflected too, and what was owed has come.
+            let missed = match &location {
+                Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
+                Location::Remote => owed_now() != owed,
+                Location::Received(_) | Location::Normal => false,
+            };
+            if missed {
+                wait.go_on("a read finds its block moved");
+                continue;
+            }
             moment(Moment::Located);
-            let copied = match locate(newest_own, newest_recv, owed) {
+            let copied = match location {
                 Location::Remote => return Ok(Fetched::Away(own_token)),
                 Location::Own(record) => {
                     // What a read shows is sealed before it is seen (R2).
@@ -114,8 +131,15 @@ impl Device {
         }
     }
 
-    /// Asks the peer for its newest data of `block` (S1005).
-    pub(crate) fn ask(&self, block: Block, base: Token, epoch: u64) -> RemoteRead {
+    /// Asks the peer for its newest data of `block` (S1005); `again`: the question to which there
+    /// was no answer, whose time goes on.
+    pub(crate) fn ask(
+        &self,
+        block: Block,
+        base: Token,
+        epoch: u64,
+        again: Option<&RemoteRead>,
+    ) -> RemoteRead {
         let id = {
             let mut replies = lock(&self.replies);
             replies.last += 1;
@@ -125,7 +149,8 @@ impl Device {
         };
         // If it cannot be sent, the question is asked again when the peer is back (hello).
         let _ = self.send(Lane::Control, &Frame::ReadRequest { epoch, id, block });
-        RemoteRead { id, asked_at: self.clock.monotonic(), block, base }
+        let asked_at = again.map_or_else(|| self.clock.monotonic(), |first| first.asked_at);
+        RemoteRead { id, asked_at, block, base }
     }
 
     /// The peer's answer, if it is here.
@@ -272,7 +297,7 @@ impl ReadState {
     fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
         while self.next < self.end {
             let block = Block { volume: self.volume, number: self.next };
-            self.block(device, epoch, block)?;
+            self.block(device, epoch, block, None)?;
             self.next += 1;
         }
         let mut waiting = Vec::new();
@@ -288,7 +313,7 @@ impl ReadState {
                     device.volumes.read(read.block, &mut stale)?;
                     self.copy(device, read.block, &stale);
                 }
-                Some(Reply::NotPending) => self.block(device, epoch, read.block)?,
+                Some(Reply::NotPending) => self.block(device, epoch, read.block, Some(&read))?,
                 Some(Reply::Data(data)) => {
                     completion.remote_blocks += 1;
                     self.copy(device, read.block, &data);
@@ -303,7 +328,13 @@ impl ReadState {
         Ok(done)
     }
 
-    fn block(&mut self, device: &Device, epoch: u64, block: Block) -> Result<()> {
+    fn block(
+        &mut self,
+        device: &Device,
+        epoch: u64,
+        block: Block,
+        again: Option<&RemoteRead>,
+    ) -> Result<()> {
         let size = device.geometry.block_size as usize;
         let begins = block.number * size as u64;
         let whole =
@@ -318,7 +349,7 @@ impl ReadState {
         // A fence drops the debt: what was found without it may be old (R3).
         device.check_tenure(epoch)?;
         match fetched {
-            Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch)),
+            Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch, again)),
             Fetched::Here(_) if !whole => {
                 let scratch = std::mem::take(&mut self.scratch);
                 self.copy(device, block, &scratch);

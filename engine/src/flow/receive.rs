@@ -62,9 +62,9 @@ impl Device {
     }
 
     fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
-        let (hi, mut begun, mine) = {
+        let (hi, mut last_session, mine) = {
             let tables = lock(&self.tables);
-            (tables.hi, tables.begun, tables.newest_own().epoch)
+            (tables.hi, tables.last_session, tables.newest_own().epoch)
         };
         let mut newest = hi;
         let mut arrivals = Vec::new();
@@ -82,13 +82,13 @@ impl Device {
                 let stamp = shipped.row.stamp;
                 // What is new follows what came last; first after a hello, the peer may begin
                 // with what is here already (R6).
-                let first = begun != session && last <= newest;
+                let first = last_session != session && last <= newest;
                 let gap = stamp > newest && last != newest && !first;
                 if stamp <= last || gap && holds(Clause::ShipChain) {
                     let what = format!("the peer ships {stamp} behind {last}, {newest} came last");
                     return Err(Error::new(Kind::Protocol, what));
                 }
-                begun = if stamp > newest { session } else { begun };
+                last_session = if stamp > newest { session } else { last_session };
                 last = stamp;
                 if stamp > newest && stamp.epoch == mine {
                     let what = format!("I2: record {stamp} claims this device's own last tenure");
@@ -111,7 +111,7 @@ impl Device {
             self.check_tenure_known(newest)?;
         }
         let count = arrivals.len();
-        lock(&self.tables).begun = begun;
+        lock(&self.tables).last_session = last_session;
         if count > 0 {
             let now = self.clock.monotonic();
             let appended = self.recv.append(hi, &arrivals, now, self.settings.durability);
@@ -192,6 +192,9 @@ impl Device {
         }
         if row.has_data && data_checksum(block_data) != row.checksum {
             return broken(format!("record {} arrived damaged", row.stamp));
+        }
+        if row.stamp.time > Stamp::TIME_MAX {
+            return broken(format!("record {} has a time that no device reaches", row.stamp));
         }
         if row.stamp.epoch == self.clk.epoch() {
             return broken(format!("I2: record {} claims this device's own tenure", row.stamp));

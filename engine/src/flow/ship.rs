@@ -1,19 +1,21 @@
 //! R → link: the oldest unsent first, in batches, within the peer's credit (S1500, R10).
 
 use crate::device::Device;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::format::Row;
 use crate::format::frame::{ShipBuilder, Shipped};
 use crate::journal::lock;
-use crate::link::Lane;
+use crate::link::{Lane, Link};
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
+use std::sync::Arc;
 
 /// Records on their way into a frame.
 struct Batch {
     session: u64,
+    link: Arc<dyn Link>,
     records: Vec<Record>,
     shipped: Vec<Shipped>,
     /// The stamp shipped before the first.
@@ -26,16 +28,16 @@ impl Device {
     /// Ships one batch if there is one to ship (S1500, R10); returns how many records it had.
     ///
     /// # Errors
-    /// [`Kind::Halted`] if a record cannot be read.
+    /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
         self.check_halted()?;
         let _one = lock(&self.shipping);
-        let Some(link) = self.peer_link() else { return Ok(0) };
-        if link.queued() > self.settings.link_queue_bytes_max {
+        let full = |link: Arc<dyn Link>| link.queued() > self.settings.link_queue_bytes_max;
+        if self.peer_link().is_none_or(full) {
             return Ok(0);
         }
         let Some(batch) = self.next_batch() else { return Ok(0) };
-        let Batch { session, records, shipped, previous, granted } = batch;
+        let Batch { session, link, records, shipped, previous, granted } = batch;
         let size = self.geometry.block_size as usize;
         let has_data = |r: &&Record| r.content == Content::Data;
         let data_bytes = records.iter().filter(has_data).count() * size;
@@ -46,20 +48,25 @@ impl Device {
         };
         let mut frame = ShipBuilder::new(session, previous, clk, fenced, &shipped, data_bytes);
         for record in records.iter().filter(has_data) {
-            // Held: not acknowledged, so not freed.
-            let read = self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))?;
-            let held = read || !holds(Clause::HeldUntilAcknowledged);
-            assert!(held, "I8: an unacknowledged record was freed");
+            if !self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))? {
+                // Freed, so acknowledged meanwhile: the peer was still taking it in from the last
+                // connection when it said hello. What it lacks begins there.
+                let mut tables = lock(&self.tables);
+                let held = tables.acked >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
+                assert!(held, "I8: an unacknowledged record was freed");
+                tables.shipped = tables.acked_index;
+                tables.sent = tables.acked;
+                return Ok(0);
+            }
         }
         let count = records.len();
         moment(Moment::Shipping);
         match link.send(Lane::Data, frame.finish()) {
             Ok(()) => Ok(count),
-            Err(error) if error.kind() == Kind::NoPeer => {
+            Err(error) => {
                 self.disconnected(&error, &link);
                 Ok(0)
             }
-            Err(error) => Err(self.halt(error)),
         }
     }
 
@@ -79,7 +86,7 @@ impl Device {
         let mut tables = lock(&self.tables);
         // Under this lock, as a hello resets the window under it before its session stands: what
         // is taken from a window goes out in the window's session, or is taken again.
-        let session = self.session_nonce()?;
+        let (session, link) = lock(&self.failover).connection()?;
         self.sequence(&mut tables);
         let most = self.batch_records_max();
         let allowed = if holds(Clause::Credit) { tables.allowed } else { u64::MAX };
@@ -106,6 +113,6 @@ impl Device {
         tables.sent = records.last()?.stamp;
         tables.shipped = end;
         debug_assert!(tables.shipped <= allowed, "I9: within the receiver's credit");
-        Some(Batch { session, records, shipped, previous, granted: tables.granted })
+        Some(Batch { session, link, records, shipped, previous, granted: tables.granted })
     }
 }

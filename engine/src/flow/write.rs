@@ -29,10 +29,10 @@ pub(crate) struct WriteState {
     /// Blocks that the host gave only in part: at most the first and the last.
     edges: [Option<Edge>; 2],
     host_time: Option<u64>,
-    /// When it was first refused for want of a place.
-    full_since: Option<u64>,
-    /// The blocks whose turn it has.
-    turn: Vec<Block>,
+    /// Since when it waits for a place, or for somebody's turn to be over.
+    waiting_since: Option<u64>,
+    /// The blocks whose turn it has, with the tenure.
+    turn: Vec<(u64, Block)>,
 }
 
 /// A block given in part (R15).
@@ -89,7 +89,7 @@ impl WriteState {
             data,
             edges,
             host_time: request.host_time,
-            full_since: None,
+            waiting_since: None,
             turn: Vec::new(),
         }
     }
@@ -128,7 +128,7 @@ impl WriteState {
                 records: vec![record; ((last - first) / size) as usize],
                 edges: [None, None],
                 host_time: request.host_time,
-                full_since: None,
+                waiting_since: None,
                 turn: Vec::new(),
             });
         }
@@ -168,9 +168,9 @@ impl WriteState {
         for _ in 0..ATTEMPTS {
             device.check_tenure(epoch)?;
             if device.turns.are_taken()
-                && device.turns.hold_up(self.first, self.records.len(), &self.turn)
+                && device.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
             {
-                return Ok(false);
+                return self.wait(device, Kind::Timeout);
             }
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
@@ -183,7 +183,7 @@ impl WriteState {
                         device.clk.raise(stamp.time);
                     }
                     completion.stamp = Some(stamp);
-                    if let Some(since) = self.full_since {
+                    if let Some(since) = self.waiting_since {
                         completion.waited_ns += device.clock.monotonic().saturating_sub(since);
                     }
                     return Ok(true);
@@ -191,7 +191,7 @@ impl WriteState {
                 Insert::Stale => {
                     self.edges.iter_mut().flatten().for_each(|edge| edge.base = None);
                 }
-                Insert::Full => return self.wait_for_place(device),
+                Insert::Full => return self.wait(device, Kind::JournalFull),
                 Insert::Closed => {
                     device.check_tenure(epoch)?;
                 }
@@ -203,9 +203,10 @@ impl WriteState {
         }
         // Others keep writing the block: after this they wait until it has had its turn.
         if self.turn.is_empty() && holds(Clause::Turn) {
-            let blocks: Vec<Block> = self.edges.iter().flatten().map(|e| self.block(e)).collect();
-            if device.turns.begin(&blocks) {
-                self.turn = blocks;
+            let edges = self.edges.iter().flatten();
+            let turn: Vec<_> = edges.map(|edge| (epoch, self.block(edge))).collect();
+            if device.turns.begin(&turn) {
+                self.turn = turn;
             }
         }
         Ok(false)
@@ -238,24 +239,29 @@ impl WriteState {
         outcome
     }
 
-    /// R9: not admitted; the host waits, within bounds.
-    fn wait_for_place(&mut self, device: &Device) -> Result<bool> {
+    /// Not admitted (R9), or not its turn (R15); the host waits, within bounds, and then gets an
+    /// error of `kind`.
+    fn wait(&mut self, device: &Device, kind: Kind) -> Result<bool> {
         let now = device.clock.monotonic();
-        let since = *self.full_since.get_or_insert_with(|| {
+        let since = *self.waiting_since.get_or_insert_with(|| {
             device.work.ring();
             now
         });
         let waited = now.saturating_sub(since);
-        if waited > device.settings.admit_timeout_ns {
-            let (blocks, ms) = (self.records.len(), waited / 1_000_000);
-            return Err(Error::new(
-                Kind::JournalFull,
-                format!(
-                    "the journal has had no room for {blocks} blocks for {ms} ms: the other device takes records too slowly, or not at all"
-                ),
-            ));
+        if waited <= device.settings.admit_timeout_ns {
+            return Ok(false);
         }
-        Ok(false)
+        let (blocks, ms) = (self.records.len(), waited / 1_000_000);
+        let what = match kind {
+            Kind::JournalFull => format!(
+                "the journal has had no room for {blocks} blocks for {ms} ms: the other device takes records too slowly, or not at all"
+            ),
+            _ => format!(
+                "another write of a part of block {} has had its turn for {ms} ms: its ticket must be polled or dropped",
+                self.first
+            ),
+        };
+        Err(Error::new(kind, what))
     }
 
     /// Reads the rest of the blocks given in part; `false` while one is awaited from the peer.
@@ -273,35 +279,22 @@ impl WriteState {
             }
             let block = Block { number: self.first.number + u64::from(edge.index), ..self.first };
             let mut rest = vec![0; size];
-            let base = match &edge.remote {
-                Some(read) => match device.answer(read)? {
-                    None => {
-                        complete = false;
-                        continue;
-                    }
-                    Some(Reply::Data(data)) => {
-                        completion.remote_blocks += 1;
-                        rest = data;
-                        edge.remote.take().expect("just matched").base
-                    }
-                    Some(Reply::NotPending) => {
-                        edge.remote = None;
-                        match edge.fetch(device, block, epoch, &mut rest)? {
-                            Some(base) => base,
-                            None => {
-                                complete = false;
-                                continue;
-                            }
-                        }
-                    }
-                },
-                None => match edge.fetch(device, block, epoch, &mut rest)? {
-                    Some(base) => base,
-                    None => {
-                        complete = false;
-                        continue;
-                    }
-                },
+            let asked = match &edge.remote {
+                Some(read) => device.answer(read)?,
+                None => Some(Reply::NotPending),
+            };
+            let base = match asked {
+                None => None,
+                Some(Reply::Data(data)) => {
+                    completion.remote_blocks += 1;
+                    rest = data;
+                    edge.remote.take().map(|read| read.base)
+                }
+                Some(Reply::NotPending) => edge.fetch(device, block, epoch, &mut rest)?,
+            };
+            let Some(base) = base else {
+                complete = false;
+                continue;
             };
             edge.base = Some(base);
             let at = edge.index as usize * size;
@@ -315,7 +308,7 @@ impl WriteState {
 }
 
 impl Edge {
-    /// Reads the block if its newest data is here, else asks the peer.
+    /// Reads the block if its newest data is here, else asks the peer, perhaps again.
     fn fetch(
         &mut self,
         device: &Device,
@@ -323,10 +316,11 @@ impl Edge {
         epoch: u64,
         rest: &mut [u8],
     ) -> Result<Option<Token>> {
+        let asked = self.remote.take();
         match device.fetch(block, rest)? {
             Fetched::Here(base) => Ok(Some(base)),
             Fetched::Away(base) => {
-                self.remote = Some(device.ask(block, base, epoch));
+                self.remote = Some(device.ask(block, base, epoch, asked.as_ref()));
                 Ok(None)
             }
         }
@@ -338,7 +332,8 @@ impl Edge {
 #[derive(Debug)]
 pub(crate) struct Turns {
     count: AtomicU64,
-    blocks: Mutex<HashSet<Block>>,
+    /// Each with its tenure: what belongs to another one holds nobody up.
+    blocks: Mutex<HashSet<(u64, Block)>>,
 }
 
 impl Default for Turns {
@@ -354,27 +349,28 @@ impl Turns {
     }
 
     /// Whether a write of `count` blocks from `first` on must wait for somebody's turn.
-    fn hold_up(&self, first: Block, count: usize, own: &[Block]) -> bool {
-        let end = first.number + count as u64;
-        let within =
-            |b: &Block| b.volume == first.volume && (first.number..end).contains(&b.number);
-        lock(&self.blocks).iter().any(|b| within(b) && !own.contains(b))
+    fn hold_up(&self, epoch: u64, first: Block, count: usize, own: &[(u64, Block)]) -> bool {
+        let numbers = first.number..first.number + count as u64;
+        let within = |&(tenure, block): &(u64, Block)| {
+            tenure == epoch && block.volume == first.volume && numbers.contains(&block.number)
+        };
+        lock(&self.blocks).iter().any(|turn| within(turn) && !own.contains(turn))
     }
 
-    /// All of `blocks` or none, so that two writes never wait for each other.
-    fn begin(&self, blocks: &[Block]) -> bool {
+    /// All of `turns` or none, so that two writes never wait for each other.
+    fn begin(&self, turns: &[(u64, Block)]) -> bool {
         let mut taken = lock(&self.blocks);
-        if blocks.is_empty() || blocks.iter().any(|b| taken.contains(b)) {
+        if turns.is_empty() || turns.iter().any(|turn| taken.contains(turn)) {
             return false;
         }
-        taken.extend(blocks);
+        taken.extend(turns);
         self.count.store(taken.len() as u64, Ordering::Release);
         true
     }
 
-    fn end(&self, blocks: &[Block]) {
+    fn end(&self, turns: &[(u64, Block)]) {
         let mut taken = lock(&self.blocks);
-        taken.retain(|b| !blocks.contains(b));
+        taken.retain(|turn| !turns.contains(turn));
         self.count.store(taken.len() as u64, Ordering::Release);
     }
 }

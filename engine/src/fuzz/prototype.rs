@@ -27,7 +27,12 @@ pub fn prototype(bytes: &[u8]) {
             last = n;
             piece.push((b, stamp(n)));
         }
-        let taken = debt.extend(&piece, input.number() as usize);
+        let total = match input.below(16) {
+            0 => input.below(64),
+            _ => u64::MAX,
+        };
+        is_right &= debt.entries() + piece.len() as u64 <= total;
+        let taken = debt.extend(&piece, total);
         assert_eq!(taken.is_ok(), is_right, "{taken:?} of {piece:?}");
         if !is_right {
             return;

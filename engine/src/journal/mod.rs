@@ -28,8 +28,8 @@ use scan::Found;
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Locks `mutex`. A panic elsewhere while it was held has halted nothing that this state could
-/// not survive: every user of it checks its own invariants.
+/// Locks `mutex`, also after a panic of somebody who held it: a background step's has halted the
+/// device, and a host's leaves no state here half changed that others do not check.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     match mutex.try_lock() {
         Ok(guard) => return guard,

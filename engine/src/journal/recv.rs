@@ -100,7 +100,7 @@ impl RecvLog {
                     count: 1,
                     written_at: received_at,
                     place: if row.has_data { place } else { NO_PLACE },
-                    reflected: false,
+                    was_reflected: false,
                 });
                 place += if row.has_data { size } else { 0 };
                 next += 1;

@@ -21,6 +21,10 @@ pub enum Lane {
 pub trait Link: Send + Sync {
     /// Takes `frame` for delivery; it does not wait for the line.
     ///
+    /// The engine bounds what it hands to the data lane, by [`Link::queued`]. In the control lane it
+    /// answers what it is asked: against a peer that asks and does not read, a link bounds what it
+    /// holds there itself, and is down when that is exceeded.
+    ///
     /// # Errors
     /// [`crate::error::Kind::NoPeer`] says that the link is down.
     fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()>;

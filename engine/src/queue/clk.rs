@@ -29,8 +29,15 @@ impl Clk {
 
     /// Opens admission under `epoch`, which is above every epoch seen, with `time` sealed.
     pub fn open(&self, epoch: u64, time: u64) {
-        assert!(epoch > 0 && self.epoch() == 0, "one tenure at a time");
         self.time.store(time, Ordering::Relaxed);
+        self.reopen(epoch, time);
+    }
+
+    /// Opens admission under `epoch`, which may have been open before, with `time` sealed and what
+    /// was: a write of it may be about to raise the time.
+    pub fn reopen(&self, epoch: u64, time: u64) {
+        assert!(epoch > 0 && self.epoch() == 0, "one tenure at a time");
+        self.raise(time);
         self.open.store(epoch, Ordering::Release);
     }
 
@@ -56,5 +63,25 @@ impl Clk {
         if self.time.load(Ordering::Acquire) < time {
             self.time.fetch_max(time, Ordering::AcqRel);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A write of the tenure raises the time between the look at it and the opening.
+    #[test]
+    fn reopening_does_not_lower_the_time() {
+        let clk = Clk::new();
+        clk.open(3, 50);
+        clk.close();
+        let seen = clk.time();
+        clk.raise(100);
+        clk.reopen(3, seen);
+        assert_eq!((clk.epoch(), clk.time()), (3, 100));
+        clk.close();
+        clk.open(4, 0);
+        assert_eq!((clk.epoch(), clk.time()), (4, 0));
     }
 }

@@ -544,7 +544,7 @@ impl Queue {
             count: (shape as u32) >> 1,
             written_at: slot.written_at.load(Acquire),
             place: slot.place.load(Acquire),
-            reflected: slot.marks.load(Acquire) & REFLECTED != 0,
+            was_reflected: slot.marks.load(Acquire) & REFLECTED != 0,
         }
     }
 

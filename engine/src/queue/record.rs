@@ -98,8 +98,8 @@ pub struct Record {
     pub written_at: u64,
     /// Byte offset of its data in its log; [`NO_PLACE`] until it is there.
     pub place: u64,
-    /// Whether it is in the normal volume.
-    pub reflected: bool,
+    /// Whether it was in the normal volume when this was read from the queue.
+    pub was_reflected: bool,
 }
 
 impl Record {

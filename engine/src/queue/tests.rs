@@ -170,7 +170,7 @@ impl Run {
                     count: count as u32,
                     written_at,
                     place: NO_PLACE,
-                    reflected: false,
+                    was_reflected: false,
                 });
                 self.oracle.requests.push((first, count, records.collect()));
             }
@@ -332,7 +332,7 @@ proptest! {
                 count: 1,
                 written_at: 5,
                 place: 4096 * u64::from(stamp.sequence),
-                reflected: false,
+                was_reflected: false,
             };
             match queue.receive(&record) {
                 Some(position) => {

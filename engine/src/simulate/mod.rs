@@ -44,7 +44,8 @@ pub use action::Selection;
 pub use shrink::shrink;
 pub use tape::Sort;
 
-use crate::moment::{NO_DEADLOCK, at_every_moment};
+use crate::moment::NO_DEADLOCK;
+pub use crate::moment::{Moment, at_every_moment};
 use action::Moods;
 use plan::Plan;
 use random::Random;

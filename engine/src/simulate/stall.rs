@@ -72,7 +72,7 @@ impl World {
         let waits = match moment {
             // A fence waits for what is being admitted.
             Moment::Reserved | Moment::Linked => kind == Control,
-            Moment::Published | Moment::Located => false,
+            Moment::Published | Moment::Looking | Moment::Located => false,
             Moment::Reflecting | Moment::Reflected => kind == Reflect,
             Moment::Received => kind == Receive,
             Moment::Shipping => kind == Ship,

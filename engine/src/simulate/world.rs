@@ -21,6 +21,7 @@ use crate::error::{Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::failover::Policy;
 use crate::format::frame::Frame;
+use crate::journal::lock;
 use crate::link::Lane;
 use crate::request::Session;
 use crate::sync::Ordering::Relaxed;
@@ -298,7 +299,7 @@ impl World {
         let wire = self.machines[side].wire.borrow().clone();
         let (Some(wire), Some(device)) = (wire, self.device(side)) else { return };
         // What it has, durably, may be shipped again.
-        let hi = crate::journal::lock(&device.tables).hi;
+        let hi = lock(&device.tables).hi;
         let mut past = self.machines[side].past.borrow_mut();
         for frame in wire.taken_in(side) {
             if newest_shipped(&frame).is_some_and(|newest| newest <= hi) {
@@ -318,7 +319,7 @@ impl World {
             return;
         };
         let wire = machine.wire.borrow().clone().filter(|wire| wire.is_up());
-        let session = sender.session_nonce();
+        let session = lock(&sender.failover).connection().map(|(session, _)| session);
         let (Some(wire), Some(session)) = (wire, session) else { return };
         let past = machine.past.borrow();
         if past.is_empty() || self.tape.is_faithless() {
@@ -326,7 +327,7 @@ impl World {
         }
         let frame = &past[random.below(past.len())];
         // Its disk may have forgotten what it had.
-        let hi = crate::journal::lock(&device.tables).hi;
+        let hi = lock(&device.tables).hi;
         if newest_shipped(frame).is_none_or(|newest| newest > hi) {
             return;
         }
@@ -349,7 +350,7 @@ impl World {
         }
         self.look_at_takeover(side);
         if let Some(device) = self.device(side) {
-            self.machines[side].acked.set(crate::journal::lock(&device.tables).acked);
+            self.machines[side].acked.set(lock(&device.tables).acked);
         }
         took
     }

@@ -36,7 +36,7 @@ pub fn locate(own: Option<Record>, received: Option<Record>, owed: Option<Stamp>
         return Location::Remote;
     }
     match newest {
-        Some(found) if found.record().is_some_and(|r| !r.reflected) => found,
+        Some(found) if found.record().is_some_and(|r| !r.was_reflected) => found,
         _ => Location::Normal,
     }
 }

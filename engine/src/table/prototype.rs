@@ -61,16 +61,22 @@ pub struct Debt {
 }
 
 impl Debt {
-    /// Takes the next piece of a prototype of at most `total` entries (S807).
+    /// Takes the next piece of a prototype of at most `total` entries (S807), itself at most
+    /// [`u32::MAX`].
     ///
     /// # Errors
-    /// The entry that names a block twice or is not in falling order. What came before it has been
+    /// More entries than that; the entry that names a block twice or is not in falling order. What came before it has been
     /// taken: the prototype is of no use any more.
-    pub fn extend(&mut self, piece: &[(Block, Stamp)], total: usize) -> Result<(), String> {
+    pub fn extend(&mut self, piece: &[(Block, Stamp)], total: u64) -> Result<(), String> {
+        let most = u32::try_from(total).unwrap_or(u32::MAX) as usize;
+        if self.stamps.len() + piece.len() > most {
+            let sent = self.stamps.len() + piece.len();
+            return Err(format!("the prototype of {total} entries has {sent}, at most {most}"));
+        }
         if self.stamps.is_empty() {
             // Grown in one go, but not on the word of a peer that has sent little of it.
-            self.indices.reserve(total.min(piece.len() * 64));
-            self.stamps.reserve(total.min(piece.len() * 64));
+            self.indices.reserve(most.min(piece.len() * 64));
+            self.stamps.reserve(most.min(piece.len() * 64));
         }
         for &(block, stamp) in piece {
             if let Some(last) = self.stamps.last().filter(|last| **last <= stamp) {
@@ -172,7 +178,7 @@ mod tests {
             prop_assert_eq!(prototype.len(), oracle.len());
             let mut debt = Debt::default();
             for piece in prototype.chunks(7) {
-                debt.extend(piece, prototype.len()).unwrap();
+                debt.extend(piece, prototype.len() as u64).unwrap();
             }
             let debt = debt.merge(stamp(hi), 2);
             oracle.retain(|_, s| *s > stamp(hi));
@@ -194,6 +200,7 @@ mod tests {
             let mut twice = good.clone();
             twice[swap + 1].0 = twice[swap].0;
             prop_assert!(Debt::default().extend(&twice, 10).unwrap_err().contains("twice"));
+            prop_assert!(Debt::default().extend(&good, 9).unwrap_err().contains("at most 9"));
             let mut rising = good;
             rising.swap(swap, swap + 1);
             prop_assert!(Debt::default().extend(&rising, 10).unwrap_err().contains("before"));
