@@ -73,18 +73,19 @@ mod weakened {
 
     #[test]
     fn a_failing_run_is_made_short_and_comes_again_by_its_command() {
-        let promise = "commands of a tenure that is over are refused";
-        let whole = simulate(&["--weaken", "tenure", "--steps", "1000000", "--no-shrink"]);
+        let promise = "what is not written of a block stays";
+        let whole = simulate(&["--weaken", "two-halves", "--steps", "1000000", "--no-shrink"]);
         assert!(verdict(&whole).0.contains(promise));
-        let (broken, command) = verdict(&simulate(&["--weaken", "tenure", "--steps", "1000000"]));
+        let (broken, command) =
+            verdict(&simulate(&["--weaken", "two-halves", "--steps", "1000000"]));
         assert!(broken.contains(promise), "{broken}");
         let args: Vec<&str> = command.split(' ').collect();
         let only = args.iter().skip_while(|&&arg| arg != "--only").nth(1).expect("its actions");
         let kept = afterimage::simulate::Selection::parse(only).expect("a list").numbers().count();
-        assert!((1..=30).contains(&kept), "{kept} actions are left: {only}");
+        assert!(kept <= 30, "{kept} actions are left: {only}");
         assert_eq!(verdict(&simulate(&args)), (broken, command.clone()));
         // It is the clause that was missed.
-        let sound = command.replace(" --weaken tenure", "");
+        let sound = command.replace(" --weaken two-halves", "");
         let sound = simulate(&sound.split(' ').collect::<Vec<_>>());
         assert_eq!(sound.status.code(), Some(0), "{}", stdout(&sound));
     }

@@ -162,6 +162,9 @@ impl Moods {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection(Vec<Range<u64>>);
 
+/// No action at all.
+const NONE: &str = "none";
+
 impl Selection {
     /// The first `count`.
     pub fn first(count: u64) -> Selection {
@@ -181,11 +184,14 @@ impl Selection {
         Selection(ranges)
     }
 
-    /// Reads it as `3,17,40-44`.
+    /// Reads it as `3,17,40-44`, or `none`: then the run is what the end of every run brings.
     ///
     /// # Errors
     /// The word that is no number, or does not follow what comes before it.
     pub fn parse(words: &str) -> Result<Selection, String> {
+        if words == NONE {
+            return Ok(Selection(Vec::new()));
+        }
         let number = |word: &str| word.trim().parse().map_err(|e| format!("'{word}': {e}"));
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for word in words.split(',') {
@@ -207,6 +213,9 @@ impl Selection {
 
 impl std::fmt::Display for Selection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str(NONE);
+        }
         for (at, range) in self.0.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             match range.end - range.start {
@@ -228,6 +237,7 @@ mod tests {
         assert_eq!(selection.to_string(), "3,17,40-42");
         assert_eq!(Selection::parse("3,17,40-42"), Ok(selection.clone()));
         assert_eq!(selection.numbers().collect::<Vec<_>>(), [3, 17, 40, 41, 42]);
+        assert_eq!(Selection::parse(&Selection::of(&[]).to_string()), Ok(Selection::of(&[])));
         for wrong in ["", "x", "5-3", "3,2", "1-18446744073709551615"] {
             assert!(Selection::parse(wrong).is_err(), "{wrong}");
         }
