@@ -1,66 +1,24 @@
 //! What opening looks at: no more of the logs than it must to tell rot from a torn tail, and whether
 //! every segment of a normal volume is there that held anything.
 
+mod common;
+
 use afterimage::Device;
 use afterimage::clock::{Clock, SystemClock};
 use afterimage::error::Kind;
 use afterimage::format::superblock::VolumeSpec;
 use afterimage::limits::{Durability, Geometry, Settings};
-use afterimage::storage::{Directory, FileName, Fill, Memory, Storage};
-use std::io::{self, IoSlice};
-use std::ops::Range;
+use afterimage::storage::{Directory, FileName, Storage};
+use common::hooked::Hooked;
+use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 const BLOCK: u64 = 4096;
 
-/// Memory that counts what is read of the logs.
-#[derive(Default)]
-struct Counting {
-    memory: Memory,
-    read: AtomicU64,
-}
-
-impl Storage for Counting {
-    fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
-        self.memory.create(file, length, fill)
-    }
-
-    fn length(&self, file: FileName) -> io::Result<Option<u64>> {
-        self.memory.length(file)
-    }
-
-    fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if matches!(file, FileName::OwnLog | FileName::RecvLog) {
-            self.read.fetch_add(buf.len() as u64, SeqCst);
-        }
-        self.memory.read(file, offset, buf)
-    }
-
-    fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
-        self.memory.write(file, offset, bufs)
-    }
-
-    fn zero(&self, file: FileName, offset: u64, length: u64) -> io::Result<()> {
-        self.memory.zero(file, offset, length)
-    }
-
-    fn sync(&self, file: FileName) -> io::Result<()> {
-        self.memory.sync(file)
-    }
-
-    fn files(&self) -> io::Result<Vec<FileName>> {
-        self.memory.files()
-    }
-
-    fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
-        self.memory.next_data(file, offset)
-    }
-}
-
 /// A device that serves, with journals of `journal_bytes`, and nothing that syncs them.
-fn device(journal_bytes: u64) -> (Arc<Counting>, Geometry, Arc<Device>) {
-    let storage = Arc::new(Counting::default());
+fn device(journal_bytes: u64) -> (Arc<Hooked>, Geometry, Arc<Device>) {
+    let storage = Arc::new(Hooked::default());
     let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 30 }];
     let geometry = Geometry { journal_bytes, ..Geometry::new(1, 1, volumes) };
     Device::create(&*storage, &geometry, true).unwrap();
@@ -69,7 +27,7 @@ fn device(journal_bytes: u64) -> (Arc<Counting>, Geometry, Arc<Device>) {
     (storage, geometry, device)
 }
 
-fn open(storage: &Arc<Counting>) -> afterimage::error::Result<Arc<Device>> {
+fn open(storage: &Arc<Hooked>) -> afterimage::error::Result<Arc<Device>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let settings = Settings { durability: Durability::Never, ..Settings::default() };
     Device::open(storage.clone(), clock, settings)
@@ -110,9 +68,9 @@ fn what_was_not_synced_for_long_is_synced_and_its_loss_is_no_torn_tail() {
     write(&device, geometry.unsynced_bytes_max() / BLOCK + 100);
     drop(device);
     let mut header = vec![0; 4096];
-    storage.memory.read(FileName::OwnLog, 0, &mut header).unwrap();
+    Storage::read(&*storage, FileName::OwnLog, 0, &mut header).unwrap();
     header[100] ^= 1;
-    storage.memory.write(FileName::OwnLog, 0, &[IoSlice::new(&header)]).unwrap();
+    storage.write(FileName::OwnLog, 0, &[IoSlice::new(&header)]).unwrap();
     let error = open(&storage).expect_err("durable records are gone");
     assert_eq!(error.kind(), Kind::Damaged, "{error}");
     assert!(error.to_string().contains("were durable and are gone"), "{error}");

@@ -59,10 +59,11 @@ impl Device {
         }
     }
 
-    pub(super) fn receive_hello(&self, hello: &Hello) -> Result<()> {
+    pub(super) fn receive_hello(&self, hello: &Hello, from: &Arc<dyn Link>) -> Result<()> {
         let (session, known) = {
             let failover = lock(&self.failover);
-            match failover.session {
+            let is_present = |link: &Arc<dyn Link>| Arc::ptr_eq(link, from);
+            match failover.session.filter(|_| failover.link.as_ref().is_some_and(is_present)) {
                 None => return Ok(()), // of a connection given up meanwhile
                 Some(session) => (session, failover.peer.is_some_and(|p| p.nonce == hello.nonce)),
             }
@@ -99,12 +100,22 @@ impl Device {
             }
             _ => {}
         }
-        lock(&self.failover).peer = Some(Peer { nonce: hello.nonce });
-        self.tell(&Event::Connected);
+        let stands = {
+            let mut failover = lock(&self.failover);
+            let stands = failover.session == Some(session);
+            failover.peer = if stands { Some(Peer { nonce: hello.nonce }) } else { failover.peer };
+            stands
+        };
+        if stands {
+            self.tell(&Event::Connected);
+        }
         if decision == Decision::Serve {
             self.tell_resumed();
         }
         self.tell_acknowledged(&records);
+        if !stands {
+            return Ok(()); // given up just now: the next one has a hello of its own
+        }
         // Said once more, in case the first was sent before the peer listened; it answers a hello
         // that it knows with nothing.
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;

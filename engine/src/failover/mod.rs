@@ -188,7 +188,7 @@ impl Device {
                 return Ok(false);
             }
         };
-        match self.control(&bytes) {
+        match self.control(&bytes, &link) {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
                 self.disconnected(&error, &link);
                 Ok(true)
@@ -197,10 +197,10 @@ impl Device {
         }
     }
 
-    fn control(&self, bytes: &[u8]) -> Result<()> {
+    fn control(&self, bytes: &[u8], from: &Arc<dyn Link>) -> Result<()> {
         let (session, frame) = Frame::decode(bytes)?;
         if let Frame::Hello(hello) = frame {
-            return self.receive_hello(&hello);
+            return self.receive_hello(&hello, from);
         }
         if lock(&self.failover).peer.map(|p| p.nonce) != Some(session) {
             return Ok(()); // of an earlier connection

@@ -1,9 +1,10 @@
-//! A storage in memory that does something, once, when it is called.
+//! A storage in memory that does something, once, when it is called, and counts what is read of logs.
 
 use afterimage::storage::{FileName, Fill, Memory, Storage};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ type Hook = (Call, FileName, Box<dyn FnOnce() + Send>);
 #[derive(Default)]
 pub struct Hooked {
     memory: Memory,
+    /// Bytes read of the logs.
+    pub read: AtomicU64,
     hook: Mutex<Option<Hook>>,
 }
 
@@ -47,6 +50,9 @@ impl Storage for Hooked {
 
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.called(Call::Read, file);
+        if matches!(file, FileName::OwnLog | FileName::RecvLog) {
+            self.read.fetch_add(buf.len() as u64, SeqCst);
+        }
         self.memory.read(file, offset, buf)
     }
 
