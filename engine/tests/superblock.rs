@@ -7,7 +7,7 @@ mod reseal;
 use afterimage::Device;
 use afterimage::error::Kind;
 use afterimage::format::superblock::{COPY_OFFSETS, VolumeSpec};
-use afterimage::limits::Geometry;
+use afterimage::limits::{Geometry, SEGMENTS_MAX};
 use afterimage::storage::{FileName, Memory};
 use common::crash::{Cut, damage, open};
 use common::world::Act::*;
@@ -122,14 +122,17 @@ fn an_impossible_superblock_is_refused_by_name() {
 
 /// The index of a segment has 32 bits: one more segment would have been the first one again.
 #[test]
-fn a_volume_has_no_more_segments_than_can_be_numbered() {
+fn a_group_has_no_more_segments_than_its_table_holds() {
     let create = |segments: u64| {
         let volumes = vec![VolumeSpec { id: 3, bytes: segments * 65_536 }];
         let geometry = Geometry { segment_bytes: 65_536, ..Geometry::new(7, 1, volumes) };
         Device::create(&Memory::new(), &geometry, true)
     };
-    create(u64::from(u32::MAX)).unwrap();
-    let refused = create(u64::from(u32::MAX) + 1).unwrap_err();
+    create(SEGMENTS_MAX).unwrap();
+    let refused = create(SEGMENTS_MAX + 1).unwrap_err();
     assert_eq!(refused.kind(), Kind::Config);
-    assert!(refused.to_string().contains("volume 3 has 4294967296 segments"), "{refused}");
+    assert!(
+        refused.to_string().contains("16777217 segments of 65536 bytes, 16777216 at most"),
+        "{refused}"
+    );
 }
