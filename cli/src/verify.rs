@@ -124,7 +124,7 @@ struct Side {
 /// Compares the two devices and writes what was found to `out`.
 ///
 /// # Errors
-/// Those of [`compare`], and [`Kind::Storage`] if `out` cannot be written.
+/// Those of [`compare()`], and [`Kind::Storage`] if `out` cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
     let report = compare(args)?;
     report.write(args, out).map_err(|e| Error::storage("writing the report", e))?;

@@ -2,7 +2,7 @@
 //!
 //! # Rules
 //! - **Made, then listed, then counted on**: a segment is durable when [`Storage::create`] returns;
-//!   [`Segments::list`] writes it down before the checkpoint that its first records are dropped
+//!   `Segments::list` writes it down before the checkpoint that its first records are dropped
 //!   after. Whatever is listed must be there at the next opening ([`crate::format::segments`]).
 //! - **There, not listed** is a crash between the two: it is listed next time.
 

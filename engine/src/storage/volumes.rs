@@ -60,7 +60,7 @@ impl Volumes {
     /// Reads one block (S1009); `buf` is a block long.
     ///
     /// # Errors
-    /// [`Kind::Storage`] if the storage fails.
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails.
     pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.segments.is_present(file) {
@@ -81,7 +81,8 @@ impl Volumes {
     /// [`Volumes::sync`].
     ///
     /// # Errors
-    /// [`Kind::Invalid`] in a segment beyond the volume's end, [`Kind::Storage`] if the storage
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid) in a segment beyond the volume's end,
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage
     /// fails: any part of the run may have been written then.
     pub fn write(&self, block: Block, bufs: &[IoSlice<'_>]) -> Result<()> {
         let (file, offset) = self.at(block);
@@ -97,7 +98,7 @@ impl Volumes {
     /// [`Volumes::sync`].
     ///
     /// # Errors
-    /// [`Kind::Storage`] if the storage fails: any part of the run may read as zeros then.
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails: any part of the run may read as zeros then.
     pub fn zero(&self, block: Block, count: u64) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.segments.is_present(file) {
@@ -113,7 +114,7 @@ impl Volumes {
     /// Makes everything written so far durable; returns how many segments that concerned.
     ///
     /// # Errors
-    /// [`Kind::Storage`] if the storage fails. What is durable is unknown then, and a further call
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails. What is durable is unknown then, and a further call
     /// says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
         let dirty = std::mem::take(&mut *crate::journal::lock(&self.dirty));
