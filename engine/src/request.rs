@@ -145,7 +145,7 @@ impl Session {
     /// At once: [`Kind::Invalid`] (beyond the volume, unaligned, no such volume; R17),
     /// [`Kind::TooLarge`] (see [`Device::limits`]). From the ticket: [`Kind::Fenced`],
     /// [`Kind::NotReady`] and [`Kind::NotProven`] once its tenure is over (R14),
-    /// [`Kind::JournalFull`] (R9), [`Kind::Timeout`] (R7), [`Kind::Halted`], [`Kind::Damaged`],
+    /// [`Kind::JournalFull`] (R9), [`Kind::Timeout`] (R7, R15), [`Kind::Halted`], [`Kind::Damaged`],
     /// [`Kind::Storage`].
     pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
         let device = &self.device;

@@ -250,8 +250,8 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Not if it is a pipe or a terminal.
-        let is_file = || self.file.metadata().is_ok_and(|found| found.is_file());
+        // Not if it is a pipe or a terminal, or a link to one.
+        let is_file = || self.path.symlink_metadata().is_ok_and(|found| found.is_file());
         if !self.is_written && is_file() {
             let _ = std::fs::remove_file(&self.path);
         }

@@ -1,6 +1,6 @@
 //! Above the flow: who serves. Connections (`hello`), giving the host up (`fence`), and taking
-//! it over (`takeover`), serving again after a restart (`resume`, decided in `decide`); the flow below
-//! does not know who is primary.
+//! it over (`takeover`), serving again after a restart (`resume`, decided in `decide`); the flow
+//! below does not know who is primary.
 //!
 //! | this device | peer's request arrives | does |
 //! |---|---|---|

@@ -257,7 +257,7 @@ impl WriteState {
                 "the journal has had no room for {blocks} blocks for {ms} ms: the other device takes records too slowly, or not at all"
             ),
             _ => format!(
-                "another write of a part of block {} has had its turn for {ms} ms: its ticket must be polled or dropped",
+                "the request has waited {ms} ms behind a write of a part of one of its {blocks} blocks from {} on: that one's ticket must be polled or dropped",
                 self.first
             ),
         };

@@ -192,6 +192,7 @@ impl Segments {
             let created = self.storage.create(file, bytes, Fill::Sparse);
             created.map_err(|e| Error::storage(format!("creating {file}"), e))?;
             present.insert(file);
+            drop(present);
             lock(&self.lists).new.insert(number);
         }
         Ok(())

@@ -65,8 +65,8 @@ impl Debt {
     /// [`u32::MAX`].
     ///
     /// # Errors
-    /// More entries than that; the entry that names a block twice or is not in falling order. What came before it has been
-    /// taken: the prototype is of no use any more.
+    /// More entries than that; the entry that names a block twice or is not in falling order. What
+    /// came before it has been taken: the prototype is of no use any more.
     pub fn extend(&mut self, piece: &[(Block, Stamp)], total: u64) -> Result<(), String> {
         let most = u32::try_from(total).unwrap_or(u32::MAX) as usize;
         if self.stamps.len() + piece.len() > most {
