@@ -5,8 +5,7 @@
 //! | `rung` | whoever rings | whoever waits | AcqRel/Acquire: what the bell is about has moved before it rang |
 //! | `waiting` | whoever waits; whoever rings (by adding 0) | whoever rings | AcqRel read-modify-write: of the two, who comes second sees the other |
 
-use crate::journal::lock;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, lock};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 

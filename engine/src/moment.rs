@@ -117,7 +117,7 @@ pub(crate) fn moment(_: Moment) {}
 #[cfg(all(test, feature = "simulate", not(loom)))]
 mod tests {
     use super::*;
-    use crate::journal::lock;
+    use crate::sync::lock;
     use std::panic::catch_unwind;
     use std::sync::Mutex;
 

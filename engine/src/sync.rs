@@ -1,4 +1,4 @@
-//! The only import of atomics, so that loom drives the code that ships.
+//! The only import of atomics, so that loom drives the code that ships; and the way to lock.
 //!
 //! Under `--cfg loom` these are loom's; everywhere else they are the standard library's. Locks and
 //! condition variables guard what no loom model looks at and come from `std` directly.
@@ -15,6 +15,19 @@ pub use std::sync::atomic::{AtomicBool as SignalFlag, AtomicPtr as SignalPointer
 
 /// A word to sleep on, which the operating system looks at too: loom cannot model that.
 pub use std::sync::atomic::AtomicU32 as FutexWord;
+
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// Locks `mutex`, even after a thread panicked while it held it: the panic of a background step
+/// has halted the device, and a host's leaves no state half changed that others do not check.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.try_lock() {
+        Ok(guard) => return guard,
+        Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => crate::moment::stuck("a lock is held by who waits for it"),
+    }
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[cfg(loom)]
 #[allow(missing_docs)]

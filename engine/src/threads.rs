@@ -6,9 +6,8 @@
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::journal::lock;
 use crate::link::Lane;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, lock};
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,11 +5,6 @@
 //! holds, as a constant, and nothing of this is in the program. Switches are the thread's own:
 //! a simulation runs in one thread.
 
-#[cfg(feature = "weaken")]
-use crate::{queue::Queue, unit::Position};
-#[cfg(feature = "weaken")]
-use std::{cmp::Reverse, collections::HashMap};
-
 macro_rules! clauses {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
         /// A clause of the specification (`docs/conformance.md`).
@@ -168,16 +163,4 @@ pub use switch::without;
 #[inline(always)]
 pub(crate) const fn holds(_: Clause) -> bool {
     true
-}
-
-/// The prototype's mistake of the seed (H5): the oldest entry of each block, in falling order.
-#[cfg(feature = "weaken")]
-pub(crate) fn oldest_per_block(
-    queue: &Queue,
-    newest_first: impl Iterator<Item = Position>,
-) -> Vec<Position> {
-    let oldest: HashMap<_, _> = newest_first.map(|p| (queue.record(p).block, p)).collect();
-    let mut oldest: Vec<_> = oldest.into_values().collect();
-    oldest.sort_by_key(|&position| Reverse(queue.record(position).stamp));
-    oldest
 }

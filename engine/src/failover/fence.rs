@@ -6,10 +6,10 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
-use crate::journal::lock;
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
 use crate::link::Lane;
 use crate::moment::Wait;
+use crate::sync::lock;
 use crate::table::prototype::newest_per_block;
 use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
@@ -76,7 +76,7 @@ impl Device {
         let r = r.map(|(_, position)| position);
         #[cfg(feature = "weaken")]
         if !holds(Clause::NewestPerBlock) {
-            return Ok(crate::weaken::oldest_per_block(&self.own.journal.queue, r));
+            return Ok(crate::table::prototype::oldest_per_block(&self.own.journal.queue, r));
         }
         Ok(r.collect())
     }

@@ -8,10 +8,9 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::Tables;
 use crate::format::superblock::{Mode, Superblock};
-use crate::journal::lock;
 use crate::queue::Clk;
 use crate::storage::FileName;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, lock};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 

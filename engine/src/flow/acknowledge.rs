@@ -5,9 +5,9 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::Frame;
-use crate::journal::lock;
 use crate::link::Lane;
 use crate::queue::{Content, Record};
+use crate::sync::lock;
 use crate::unit::Stamp;
 
 /// Why an acknowledgement is sent.

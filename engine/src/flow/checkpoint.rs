@@ -5,8 +5,8 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::event::Event;
 use crate::format::superblock::LogState;
-use crate::journal::lock;
 use crate::moment::{Moment, moment};
+use crate::sync::lock;
 use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
 

@@ -3,8 +3,7 @@
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::journal::lock;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, lock};
 use crate::weaken::{Clause, holds};
 
 impl Device {

@@ -6,19 +6,13 @@
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::journal::lock;
+use crate::format::batch::Log;
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, lock};
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::io::IoSlice;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Log {
-    Own,
-    Recv,
-}
 
 /// Most bytes of one write to a volume.
 const RUN_BYTES_MAX: usize = 256 << 10;

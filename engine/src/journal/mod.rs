@@ -26,18 +26,7 @@ use crate::weaken::{Clause, holds};
 use ring::Ring;
 use scan::Found;
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-
-/// Locks `mutex`, also after a panic of somebody who held it: a background step's has halted the
-/// device, and a host's leaves no state here half changed that others do not check.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    match mutex.try_lock() {
-        Ok(guard) => return guard,
-        Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => crate::moment::stuck("a lock is held by who waits for it"),
-    }
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::Arc;
 
 impl From<&Record> for Row {
     fn from(r: &Record) -> Self {

@@ -15,7 +15,7 @@
 
 use super::payload::Payloads;
 use super::scan::Found;
-use super::{Journal, Tail, lock};
+use super::{Journal, Tail};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::Log;
@@ -23,7 +23,7 @@ use crate::format::superblock::{LogState, Superblock};
 use crate::limits::{Durability, Geometry};
 use crate::queue::{Clk, Content, Gather, Insert, NO_PLACE, NewWrite, Record};
 use crate::storage::Storage;
-use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering, lock};
 use crate::unit::{Position, Stamp};
 use crossbeam_epoch as epoch;
 use rustix::io::Errno;

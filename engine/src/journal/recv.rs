@@ -1,7 +1,7 @@
 //! The received log: what the peer shipped, durable before it is acknowledged (R6; S1502).
 
 use super::scan::Found;
-use super::{Journal, Tail, lock};
+use super::{Journal, Tail};
 use crate::error::{Error, Kind, Result};
 use crate::format::Row;
 use crate::format::batch::Log;
@@ -9,6 +9,7 @@ use crate::format::superblock::{LogState, Superblock};
 use crate::limits::{Durability, Geometry};
 use crate::queue::{Content, NO_PLACE, Record};
 use crate::storage::Storage;
+use crate::sync::lock;
 use crate::unit::{Position, Stamp};
 use std::sync::{Arc, Mutex};
 

@@ -11,9 +11,9 @@ use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::format::batch::Log;
-use crate::journal::lock;
 use crate::journal::scan::{Scan, Verify, scan};
 use crate::superblock;
+use crate::sync::lock;
 use crate::unit::Stamp;
 
 /// What a superblock says of the tenure: its number, and whether the device is fenced.

@@ -8,8 +8,8 @@ use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Error, Kind};
-use crate::journal::lock;
 use crate::queue::Content as Shape;
+use crate::sync::lock;
 use crate::unit::Stamp;
 
 const ALL_LEAVES: [Leaves; 4] = [Leaves::Nothing, Leaves::All, Leaves::Writes, Leaves::Sectors];

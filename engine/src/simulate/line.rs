@@ -7,9 +7,8 @@
 
 use super::tape::{Sort, Tape};
 use crate::error::{Error, Kind, Result};
-use crate::journal::lock;
 use crate::link::{Lane, Link};
-use crate::sync::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{AtomicBool, Ordering::Relaxed, lock};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 

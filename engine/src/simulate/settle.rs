@@ -10,8 +10,8 @@ use super::tape::Sort;
 use super::world::World;
 use crate::compare;
 use crate::device::Device;
-use crate::journal::lock;
 use crate::superblock;
+use crate::sync::lock;
 use std::fmt::Display;
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! What has happened: one line an event, counted, and kept or shown only where somebody wants it.
 
 use super::{Side, Sink};
-use crate::journal::lock;
+use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
 use std::sync::Mutex;

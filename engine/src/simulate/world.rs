@@ -21,10 +21,9 @@ use crate::error::{Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::failover::Policy;
 use crate::format::frame::Frame;
-use crate::journal::lock;
 use crate::link::Lane;
 use crate::request::Session;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::{Ordering::Relaxed, lock};
 use crate::unit::{Position, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -425,7 +424,7 @@ impl World {
             return;
         }
         let stands = machine.wire.borrow().as_ref().is_some_and(|wire| wire.is_up());
-        if stands && crate::journal::lock(&device.failover).has_session() {
+        if stands && crate::sync::lock(&device.failover).has_session() {
             return;
         }
         let wire = {

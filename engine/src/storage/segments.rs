@@ -10,7 +10,7 @@ use super::{FileName, Fill, Storage};
 use crate::error::{Error, Kind, Result};
 use crate::format::segments::{self, SECTOR_SEGMENTS};
 use crate::format::superblock::Superblock;
-use crate::journal::lock;
+use crate::sync::lock;
 use crate::unit::SECTOR;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, IoSlice};

@@ -117,7 +117,7 @@ impl Volumes {
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails. What is durable is unknown then, and a further call
     /// says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
-        let dirty = std::mem::take(&mut *crate::journal::lock(&self.dirty));
+        let dirty = std::mem::take(&mut *crate::sync::lock(&self.dirty));
         let count = dirty.len();
         for file in dirty {
             let synced = self.storage.sync(file);
@@ -129,7 +129,7 @@ impl Volumes {
 
     /// After the write: a sync in between would clear the mark and not have seen it.
     fn touch(&self, file: FileName) {
-        crate::journal::lock(&self.dirty).insert(file);
+        crate::sync::lock(&self.dirty).insert(file);
     }
 }
 

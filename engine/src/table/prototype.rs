@@ -45,6 +45,18 @@ pub fn newest_per_block(
     newest_first.filter(move |&position| is_newest(position))
 }
 
+/// The prototype's mistake of the seed (H5): the oldest entry of each block, in falling order.
+#[cfg(feature = "weaken")]
+pub(crate) fn oldest_per_block(
+    queue: &crate::queue::Queue,
+    newest_first: impl Iterator<Item = Position>,
+) -> Vec<Position> {
+    let oldest: HashMap<_, _> = newest_first.map(|p| (queue.record(p).block, p)).collect();
+    let mut oldest: Vec<_> = oldest.into_values().collect();
+    oldest.sort_by_key(|&position| std::cmp::Reverse(queue.record(position).stamp));
+    oldest
+}
+
 /// What the peer owes: block → newest stamp, those above `hi`.
 #[derive(Debug, Default)]
 pub struct Debt {
