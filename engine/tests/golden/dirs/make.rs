@@ -1,0 +1,123 @@
+//! Makes golden directories: a pair as the engine of this version leaves it, closed cleanly or
+//! killed, with records in both logs of both devices that are in no volume yet.
+//!
+//! Blocks are 512 bytes. In the order of the stamps, to volume 0: 1 to blocks 0 to 7 (reflected and
+//! checkpointed on both devices); 2 to 4 to 11 (received by B); 3 to 8 to 15 (never shipped);
+//! a takeover by B; 4 to 14 to 19 (received by A); 5 to 18 to 23, and zeros to block 1 (never
+//! shipped). Volume 1: 9 to block 3, with the first.
+
+use afterimage::Device;
+use afterimage::clock::Clock;
+use afterimage::format::superblock::VolumeSpec;
+use afterimage::limits::{Geometry, Settings};
+use afterimage::link::{Lane, Line, memory_link};
+use afterimage::storage::{Directory, Storage};
+use flate2::{Compression, write::GzEncoder};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+pub const BLOCK: usize = 512;
+
+/// A clock that stands still, so that the same version makes the same stamps.
+pub struct Still;
+
+impl Clock for Still {
+    fn wall(&self) -> u64 {
+        1_700_000_000_000_000_000
+    }
+
+    fn monotonic(&self) -> u64 {
+        1000
+    }
+}
+
+/// Some steps of both devices, reflection aside.
+pub fn go(devices: &[Arc<Device>; 2]) {
+    for device in devices.iter().cycle().take(8) {
+        while device.step_control().expect("control") {}
+        device.step_commit().expect("committed");
+        device.step_ship().expect("shipped");
+        device.step_receive().expect("received");
+    }
+}
+
+/// Makes the devices in `dir/a` and `dir/b`, and returns what their volumes hold in the end: lines
+/// of volume, block, value.
+fn make_in(dir: &Path, clean: bool) -> String {
+    let clock: Arc<dyn Clock> = Arc::new(Still);
+    let open = |name: &str, at: u64| {
+        let volumes = [(0, 24), (1, 8)];
+        let volumes = volumes.map(|(id, blocks)| VolumeSpec { id, bytes: blocks * BLOCK as u64 });
+        let mut geometry = Geometry::new(7, at, volumes.to_vec());
+        geometry.block_size = BLOCK as u32;
+        geometry.segment_bytes = 65_536;
+        geometry.journal_bytes = (4 * geometry.batch_bytes_max()).next_multiple_of(4096);
+        let storage: Arc<dyn Storage> = Arc::new(Directory::create(dir.join(name)).expect("new"));
+        Device::create(&*storage, &geometry, at == 1).expect("created");
+        Device::open(storage, clock.clone(), Settings::default()).expect("opened")
+    };
+    let devices = [open("a", 1), open("b", 2)];
+    let (a, b) = memory_link(Line::default(), clock.clone());
+    devices[0].connect(Arc::new(a.clone())).expect("connected");
+    devices[1].connect(Arc::new(b.clone())).expect("connected");
+    go(&devices);
+    let write = |at: usize, volume: u32, blocks: std::ops::Range<u64>, value: u8| {
+        let host = devices[at].session().expect("serves");
+        for block in blocks {
+            host.write(volume, block * BLOCK as u64, &[value; BLOCK]).expect("written");
+        }
+    };
+    write(0, 1, 3..4, 9);
+    write(0, 0, 0..8, 1);
+    go(&devices);
+    for device in &devices {
+        while device.step_reflect().expect("reflected") > 0 {}
+        device.checkpoint_now().expect("checkpoint");
+    }
+    write(0, 0, 4..12, 2);
+    go(&devices);
+    a.hold(Lane::Data, true);
+    write(0, 0, 8..16, 3);
+    go(&devices);
+    devices[1].begin_takeover().expect("asked");
+    go(&devices);
+    devices[1].poll_takeover().expect("answered").expect("serves");
+    write(1, 0, 14..20, 4);
+    go(&devices);
+    b.hold(Lane::Data, true);
+    write(1, 0, 18..24, 5);
+    let host = devices[1].session().expect("serves");
+    host.write_zeroes(0, BLOCK as u64, BLOCK as u64).expect("zeroed");
+    devices.iter().for_each(|device| device.step_commit().map(|_| ()).expect("committed"));
+    if clean {
+        devices.iter().for_each(|device| device.close().expect("closed"));
+    }
+    let values = [1, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5];
+    let second = [0, 0, 0, 9, 0, 0, 0, 0];
+    let mut expected = String::new();
+    for (volume, values) in [(0, &values[..]), (1, &second[..])] {
+        for (block, value) in values.iter().enumerate() {
+            writeln!(expected, "{volume} {block} {value}").expect("a string");
+        }
+    }
+    expected
+}
+
+/// Writes the archive `to`: the directories `a` and `b`, and `expected.txt`.
+pub fn make(to: &Path, clean: bool) {
+    let dir = to.with_extension("making");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let file = std::fs::File::create(to).expect("an archive");
+    let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::best()));
+    archive.mode(tar::HeaderMode::Deterministic);
+    // The devices are dropped with the call, which writes nothing: that is a death too.
+    let expected = make_in(&dir, clean);
+    std::fs::write(dir.join("expected.txt"), expected).expect("written");
+    for name in ["a", "b"] {
+        archive.append_dir_all(name, dir.join(name)).expect("archived");
+    }
+    archive.append_path_with_name(dir.join("expected.txt"), "expected.txt").expect("archived");
+    archive.into_inner().expect("whole").finish().expect("written");
+    std::fs::remove_dir_all(&dir).expect("removed");
+}

@@ -1,0 +1,113 @@
+//! The directories of every version, for ever: each opens in this version, alone and as a pair, and
+//! what its hosts wrote is there.
+//!
+//! The archives under `golden/dirs/` were made by the version that they are named after, with
+//! `golden/dirs/make.rs`; `make_directories` makes this version's.
+#![cfg(not(any(loom, miri)))]
+
+#[path = "golden/dirs/make.rs"]
+mod make;
+
+use afterimage::Device;
+use afterimage::clock::Clock;
+use afterimage::limits::Settings;
+use afterimage::link::{Line, memory_link};
+use afterimage::storage::Directory;
+use flate2::read::GzDecoder;
+use make::{BLOCK, Still, go};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Every version that ever wrote a format of its own.
+const VERSIONS: [&str; 1] = ["1a7c1ec"];
+
+fn archive(version: &str, state: &str) -> PathBuf {
+    let dirs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dirs");
+    dirs.join(format!("{version}-{state}.tar.gz"))
+}
+
+/// Every archive, by its name, unpacked in a place of its own.
+fn unpacked() -> impl Iterator<Item = (String, tempfile::TempDir)> {
+    let names = VERSIONS.iter().flat_map(|version| ["clean", "killed"].map(|k| (*version, k)));
+    names.map(|(version, state)| {
+        let file = std::fs::File::open(archive(version, state)).expect("an archive");
+        let dir = tempfile::tempdir().expect("a directory");
+        tar::Archive::new(GzDecoder::new(file)).unpack(dir.path()).expect("unpacked");
+        (format!("{version}-{state}"), dir)
+    })
+}
+
+fn open(dir: &Path) -> Arc<Device> {
+    let storage = Directory::open(dir).expect("a directory");
+    let clock: Arc<dyn Clock> = Arc::new(Still);
+    Device::open(Arc::new(storage), clock, Settings::default())
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+}
+
+/// Lines of volume, block, value.
+fn expected(dir: &Path) -> Vec<(u32, u64, u8)> {
+    let text = std::fs::read_to_string(dir.join("expected.txt")).expect("expected contents");
+    let number = |word: Option<&str>| word.and_then(|w| w.parse::<u64>().ok()).expect("a number");
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let [volume, block, value] = [(); 3].map(|()| number(words.next()));
+        (volume as u32, block, value as u8)
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn every_directory_opens_and_has_what_was_written() {
+    for (name, dir) in unpacked() {
+        let devices = [open(&dir.path().join("a")), open(&dir.path().join("b"))];
+        for device in &devices {
+            let status = device.status();
+            assert_eq!(device.recovery().clean, name.ends_with("clean"), "{name}");
+            assert!(status.backlog_records > 0, "{name}: {status:?}");
+            assert!(device.recovery().recv.live_records > 0 || device.recovery().clean, "{name}");
+        }
+        let (a, b) = memory_link(Line::default(), devices[0].clock().clone());
+        devices[0].connect(Arc::new(a)).expect("connected");
+        devices[1].connect(Arc::new(b)).expect("connected");
+        // B asks again: it was catching up.
+        (0..4).for_each(|_| go(&devices));
+        assert!(devices[1].status().serving, "{name}");
+        for device in &devices {
+            while device.step_reflect().expect("reflected") > 0 {}
+            let status = device.status();
+            assert_eq!((status.backlog_records, status.unreflected_records), (0, 0), "{name}");
+            device.checkpoint_now().expect("checkpoint");
+        }
+        let host = devices[1].session().expect("serves");
+        let expected = expected(dir.path());
+        assert_eq!(expected.len(), 32, "{name}");
+        for &(volume, block, value) in &expected {
+            let mut buffer = [0; BLOCK];
+            host.read(volume, block * BLOCK as u64, &mut buffer).expect("read");
+            assert_eq!(buffer, [value; BLOCK], "{name}: block {block} of volume {volume}");
+        }
+        devices.iter().for_each(|device| device.close().expect("closed"));
+        for device in ["a", "b"] {
+            for &(volume, block, value) in &expected {
+                let path = dir.path().join(device).join(format!("volumes/{volume}.0"));
+                let bytes = std::fs::read(path).expect("a segment");
+                let at = block as usize * BLOCK;
+                assert_eq!(
+                    bytes[at..at + BLOCK],
+                    [value; BLOCK],
+                    "{name}: {device}, block {block}"
+                );
+            }
+        }
+    }
+}
+
+/// Makes the archives of this version: `cargo test -p afterimage --test golden_directories -- --ignored`
+/// with `VERSION` in the environment, the commit's or the release's name.
+#[test]
+#[ignore = "makes this version's archives"]
+fn make_directories() {
+    let version = std::env::var("VERSION").expect("VERSION");
+    make::make(&archive(&version, "clean"), true);
+    make::make(&archive(&version, "killed"), false);
+}
