@@ -18,7 +18,7 @@ use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
 use crate::queue::Clk;
-use crate::request::{Session, Ticket};
+use crate::request::{Completion, Pending, Session};
 use crate::storage::{Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
@@ -26,6 +26,7 @@ use crate::table::prototype::Debt;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use std::time::Duration;
 pub type EventHook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// What happens to a ticket that nobody polls.
-pub(crate) type Callback = Box<dyn FnOnce(Result<crate::request::Completion>) + Send>;
+pub(crate) type Callback = Box<dyn FnOnce(Result<Completion>) + Send>;
 
 /// One storage device. See the module.
 pub struct Device {
@@ -66,7 +67,7 @@ pub struct Device {
     pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
     pub(crate) checkpointing: Mutex<u64>,
-    pub(crate) callbacks: Mutex<VecDeque<(Ticket, Callback)>>,
+    pub(crate) callbacks: Mutex<VecDeque<(Pending, Callback)>>,
     /// Monotonic time of the last background commit.
     pub(crate) committed_at: AtomicU64,
     /// Monotonic time of the last background reflection.
@@ -82,6 +83,23 @@ pub struct Device {
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Device {} of group {:x}", self.geometry.device, self.geometry.group)
+    }
+}
+
+/// Calls back. A panic there is the caller's own and has been reported by the panic hook: nothing
+/// of the device's state is in doubt.
+fn call(callback: Callback, outcome: Result<Completion>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| callback(outcome)));
+}
+
+impl Drop for Device {
+    /// Requests that still wait end.
+    fn drop(&mut self) {
+        let dropped = || Error::new(Kind::Halted, "the device was dropped without being closed");
+        let error = self.check_halted().err().unwrap_or_else(dropped);
+        for (_, callback) in std::mem::take(&mut *lock(&self.callbacks)) {
+            call(callback, Err(error.clone()));
+        }
     }
 }
 
@@ -338,19 +356,19 @@ impl Device {
     }
 
     /// Calls the callbacks of those submitted requests that have completed (S1010, S1607). Returns
-    /// how many.
+    /// how many. A callback that panics ends there: the process's panic hook reports it, and the
+    /// device goes on.
     pub fn step_callbacks(&self) -> usize {
         let mut called = 0;
         let waiting = lock(&self.callbacks).len();
         for _ in 0..waiting {
-            // One by one: a callback that panics takes no other with it.
-            let Some((mut ticket, callback)) = lock(&self.callbacks).pop_front() else { break };
-            match ticket.poll() {
+            let Some((mut pending, callback)) = lock(&self.callbacks).pop_front() else { break };
+            match pending.poll(self) {
                 Some(outcome) => {
                     called += 1;
-                    callback(outcome);
+                    call(callback, outcome);
                 }
-                None => lock(&self.callbacks).push_back((ticket, callback)),
+                None => lock(&self.callbacks).push_back((pending, callback)),
             }
         }
         called

@@ -103,6 +103,13 @@ pub struct Session {
 #[derive(Debug)]
 pub struct Ticket {
     device: Arc<Device>,
+    pending: Pending,
+}
+
+/// A request under way, without its device: the device keeps those that have callbacks, and must
+/// not keep itself alive by them.
+#[derive(Debug)]
+pub(crate) struct Pending {
     epoch: u64,
     state: State,
     completion: Completion,
@@ -167,14 +174,15 @@ impl Session {
             let what = format!("a request of {length} bytes: at most {most} at a time, split it");
             return Err(Error::new(Kind::TooLarge, what));
         }
-        let mut ticket = Ticket {
-            device: device.clone(),
+        let pending = Pending {
             epoch: self.epoch,
             state: State::Done(None),
             completion: Completion::default(),
         };
+        let mut ticket = Ticket { device: device.clone(), pending };
+        let pending = &mut ticket.pending;
         if let Err(error) = device.check_tenure(self.epoch) {
-            ticket.state = State::Done(Some(error));
+            pending.state = State::Done(Some(error));
             return Ok(ticket);
         }
         let parts = match request.op {
@@ -182,17 +190,17 @@ impl Session {
                 if device.own.is_clean() {
                     return Ok(ticket);
                 }
-                ticket.state = State::Round(device.own.round_wanted());
+                pending.state = State::Round(device.own.round_wanted());
                 return Ok(ticket);
             }
             Op::Read(buffer) if length == 0 => {
-                ticket.completion.buffer = Some(buffer);
+                pending.completion.buffer = Some(buffer);
                 return Ok(ticket);
             }
             Op::Read(buffer) => {
-                ticket.state =
+                pending.state =
                     State::Read(ReadState::new(device, request.volume, request.offset, buffer));
-                ticket.advance();
+                pending.advance(device);
                 return Ok(ticket);
             }
             _ if length == 0 => return Ok(ticket),
@@ -202,13 +210,14 @@ impl Session {
             Op::WriteZeroes(_) => WriteState::zeroes(device, &request, length, true),
             Op::Discard(_) => WriteState::zeroes(device, &request, length, false),
         };
-        ticket.state = State::Write { parts, fua: request.fua };
-        ticket.advance();
+        pending.state = State::Write { parts, fua: request.fua };
+        pending.advance(device);
         Ok(ticket)
     }
 
     /// Begins a request; `done` is called with its outcome, at once or from
-    /// [`Device::step_callbacks`].
+    /// [`Device::step_callbacks`], [`Device::close`] or the drop of the device's last `Arc`, which
+    /// a request that waits does not hold.
     ///
     /// # Errors
     /// As [`Session::submit`] at once; `done` is not called then.
@@ -221,7 +230,8 @@ impl Session {
         match ticket.poll() {
             Some(outcome) => done(outcome),
             None => {
-                lock(&self.device.callbacks).push_back((ticket, Box::new(done)));
+                let pending = std::mem::replace(&mut ticket.pending, Pending::taken());
+                lock(&self.device.callbacks).push_back((pending, Box::new(done)));
                 self.device.work.ring();
                 // Whoever halts or closes the device may have made the last call before.
                 if self.device.check_halted().is_err() {
@@ -336,7 +346,7 @@ impl Session {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        match &mut self.state {
+        match &mut self.pending.state {
             State::Write { parts, .. } => {
                 parts.iter_mut().for_each(|part| part.abandon(&self.device));
             }
@@ -352,13 +362,7 @@ impl Ticket {
     /// # Errors
     /// As [`Session::submit`] says of tickets.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
-        self.advance();
-        if let State::Round(round) = self.state {
-            // Whoever polls does not lead: the background does.
-            self.device.own.want(round);
-            self.device.work.ring();
-        }
-        self.take()
+        self.pending.poll(&self.device)
     }
 
     /// Waits for the outcome (S1010, S1607), leading a commit if that is what it takes.
@@ -366,20 +370,39 @@ impl Ticket {
     /// # Errors
     /// As [`Session::submit`] says of tickets.
     pub fn wait(mut self) -> Result<Completion> {
+        let Ticket { device, pending } = &mut self;
         loop {
-            let heard = self.device.heard();
-            self.advance();
-            if let Some(outcome) = self.take() {
+            let heard = device.heard();
+            pending.advance(device);
+            if let Some(outcome) = pending.take() {
                 return outcome;
             }
-            if let State::Round(round) = self.state {
-                let strict = self.device.settings.durability == Durability::Strict;
-                let done = self.device.lead_round(round, strict);
-                self.state = State::Done(done.err());
+            if let State::Round(round) = pending.state {
+                let strict = device.settings.durability == Durability::Strict;
+                let done = device.lead_round(round, strict);
+                pending.state = State::Done(done.err());
                 continue;
             }
-            self.device.wait(heard, Duration::from_millis(20));
+            device.wait(heard, Duration::from_millis(20));
         }
+    }
+}
+
+impl Pending {
+    /// A request whose outcome somebody else takes.
+    fn taken() -> Pending {
+        Pending { epoch: 0, state: State::Taken, completion: Completion::default() }
+    }
+
+    /// As [`Ticket::poll`].
+    pub fn poll(&mut self, device: &Device) -> Option<Result<Completion>> {
+        self.advance(device);
+        if let State::Round(round) = self.state {
+            // Whoever polls does not lead: the background does.
+            device.own.want(round);
+            device.work.ring();
+        }
+        self.take()
     }
 
     fn take(&mut self) -> Option<Result<Completion>> {
@@ -395,8 +418,7 @@ impl Ticket {
     }
 
     /// Goes as far as it can without waiting.
-    fn advance(&mut self) {
-        let device = &self.device;
+    fn advance(&mut self, device: &Device) {
         loop {
             let next = match &mut self.state {
                 State::Write { parts, fua } => match parts.front_mut() {

@@ -91,14 +91,12 @@ impl Threads {
             }
             while !stop.load(Ordering::Acquire) {
                 let stepped = catch_unwind(AssertUnwindSafe(|| step(&device)));
-                if stepped.is_err() {
-                    // Whatever was wrong, nothing may go on from it.
-                    let what = "a background step panicked: an invariant does not hold";
-                    device.halt(Error::new(Kind::Halted, what));
-                }
-                // A halted device has said so; its threads have nothing left to do but to tell
-                // those who wait for a call.
-                if !matches!(stepped, Ok(Ok(()))) {
+                let what = "a background step panicked: an invariant does not hold";
+                let stepped = stepped.unwrap_or_else(|_| Err(Error::new(Kind::Halted, what)));
+                if let Err(error) = stepped {
+                    // Nothing goes on without this thread. A device that has halted says no more.
+                    device.halt(error);
+                    // Those who wait for a call are told.
                     device.step_callbacks();
                     break;
                 }
@@ -130,5 +128,33 @@ fn wait_for_frame(device: &Device, lane: Lane) {
     match device.peer_link() {
         Some(link) if !early => drop(link.wait(lane, NAP.as_nanos() as u64)),
         _ => std::thread::sleep(NAP),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::storage::{Memory, Storage};
+
+    /// A device must not go on without one of its threads and say nothing.
+    #[test]
+    fn a_step_that_fails_halts_the_device() {
+        let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+        geometry.journal_bytes = 16 << 20;
+        Device::create(&*storage, &geometry, true).unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        let threads = Threads { stop: Arc::default(), running: Mutex::default() };
+        let refused = |_: &Device| Err(Error::new(Kind::Timeout, "nobody foresaw this"));
+        threads.spawn(&device, "odd", refused).unwrap();
+        let handle = lock(&threads.running).pop().unwrap();
+        handle.join().unwrap();
+        let halted = device.status().halted.expect("halted");
+        assert_eq!(halted.kind(), Kind::Halted);
+        assert!(halted.to_string().contains("nobody foresaw this"), "{halted}");
     }
 }

@@ -4,12 +4,13 @@
 
 use afterimage::Device;
 use afterimage::clock::SystemClock;
+use afterimage::error::{Kind, Result};
 use afterimage::format::superblock::VolumeSpec;
 use afterimage::limits::{Durability, Geometry, Settings};
-use afterimage::request::Request;
-use afterimage::storage::Memory;
+use afterimage::request::{Completion, Request};
+use afterimage::storage::{Directory, Memory, Storage};
+use afterimage::threads::Threads;
 use std::io::IoSlice;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -56,28 +57,30 @@ fn a_polled_durable_write_completes_though_the_log_is_clean() {
     });
 }
 
-/// Requests with callbacks hold their device: one that is closed calls them all, also if one of them
-/// panics, and goes away.
-#[test]
-fn a_closed_device_has_called_every_callback() {
-    let storage = Arc::new(Memory::new());
+type Told = mpsc::Receiver<Result<Completion>>;
+
+fn device(storage: Arc<dyn Storage>) -> Arc<Device> {
     let geometry = Geometry::new(1, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
     Device::create(&*storage, &geometry, true).unwrap();
     let clock = Arc::new(SystemClock::default());
     let device = Device::open(storage, clock, Settings::default()).unwrap();
     device.resume_alone().unwrap();
+    device
+}
+
+/// Fills the journal; then three requests wait for a place, and the second's callback panics.
+fn three_that_wait(device: &Arc<Device>) -> Told {
     let session = device.session().unwrap();
     let (tell, told) = mpsc::channel();
     let submit = |panics: bool| {
         let tell = tell.clone();
         let data = vec![7; 1 << 20];
-        let done = move |outcome: afterimage::error::Result<_>| {
-            tell.send(outcome.is_ok()).unwrap();
+        let done = move |outcome| {
+            tell.send(outcome).unwrap();
             assert!(!panics, "a callback's own fault");
         };
         session.submit_with(Request::write(0, 0, &[IoSlice::new(&data)]), done).unwrap();
     };
-    // Until the journal is full.
     submit(false);
     while told.try_recv().is_ok() {
         submit(false);
@@ -85,10 +88,56 @@ fn a_closed_device_has_called_every_callback() {
     submit(true);
     submit(false);
     assert!(told.try_recv().is_err(), "three wait for a place");
-    catch_unwind(AssertUnwindSafe(|| device.close())).expect_err("the second callback panics");
+    told
+}
+
+fn kinds(told: &Told) -> Vec<Option<Kind>> {
+    told.try_iter().map(|outcome| outcome.err().map(|e| e.kind())).collect()
+}
+
+/// A device that is closed calls every callback, also if one of them panics.
+#[test]
+fn a_closed_device_has_called_every_callback() {
+    let device = device(Arc::new(Memory::new()));
+    let told = three_that_wait(&device);
+    device.close().unwrap();
     device.close().expect_err("it is closed");
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), [false; 3]);
+    assert_eq!(kinds(&told), [Some(Kind::Halted); 3]);
     let gone = Arc::downgrade(&device);
-    drop((session, device));
+    drop(device);
     assert!(gone.upgrade().is_none(), "somebody still holds it");
+}
+
+/// A request that waits does not keep its device, nor the lock of its directory: whoever drops the
+/// device's last `Arc` ends it.
+#[test]
+fn a_dropped_device_has_called_every_callback_and_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device");
+    let device = device(Arc::new(Directory::create(&path).unwrap()));
+    let told = three_that_wait(&device);
+    drop(device);
+    assert_eq!(kinds(&told), [Some(Kind::Halted); 3]);
+    Directory::open(&path).expect("nobody holds the directory");
+}
+
+/// A panic of a callback is no broken invariant of the device: its threads go on.
+#[test]
+fn a_callback_that_panics_does_not_stop_the_device() {
+    let device = device(Arc::new(Memory::new()));
+    let threads = Threads::start(&device).unwrap();
+    let session = device.session().unwrap();
+    for panics in [true, false] {
+        let (tell, told) = mpsc::channel();
+        let data = [IoSlice::new(&[7; 4096])];
+        let request = Request { fua: true, ..Request::write(0, 0, &data) };
+        let done = move |outcome: Result<Completion>| {
+            tell.send(outcome.is_ok()).unwrap();
+            assert!(!panics, "a callback's own fault");
+        };
+        session.submit_with(request, done).unwrap();
+        assert!(told.recv_timeout(Duration::from_secs(10)).unwrap());
+    }
+    threads.stop();
+    device.close().expect("it has not halted");
 }
