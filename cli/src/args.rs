@@ -43,7 +43,17 @@ pub enum Command {
     /// The production code of two devices on simulated disks, line and clocks, in one thread, from
     /// one seed: the same seed is the same run, byte for byte, on every machine. A run that breaks
     /// a promise is made short, shown event by event, and the command that replays it is printed.
+    #[cfg(feature = "simulate")]
     Simulate(crate::simulate::Args),
+
+    /// The simulator, which this build lacks
+    #[cfg(not(feature = "simulate"))]
+    #[command(hide = true, disable_help_flag = true)]
+    Simulate {
+        /// What it was asked.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
 
     /// Open a device that was not closed, say what was found and cut, and close it
     ///

@@ -9,6 +9,7 @@
 //!   the report before everything that can be read has been read. Only a directory that cannot be
 //!   opened, or an output that cannot be written, is an error.
 
+pub(crate) mod finding;
 pub(crate) mod logs;
 mod report;
 pub(crate) mod tables;
@@ -25,8 +26,9 @@ use afterimage::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock};
 use afterimage::limits::Geometry;
 use afterimage::storage::{Directory, FileName, Storage};
 use afterimage::superblock::read_copies;
+use finding::Finding;
 use logs::LogRead;
-use report::{Copies, FileReport, Finding, Location, LogReport, State, Table};
+use report::{Copies, FileReport, Location, LogReport, State, Table};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};

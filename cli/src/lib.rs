@@ -7,7 +7,7 @@
 //! | [`trace`] | block traces of twelve formats as one list of requests |
 //! | [`inspect`] | `afterimage inspect`: a device directory as the specification draws it |
 //! | [`verify`] | `afterimage verify`: two devices compared |
-//! | [`simulate`] | `afterimage simulate`: two simulated devices through faults of every kind |
+//! | `simulate` | `afterimage simulate`, with the feature `simulate`: two simulated devices through faults of every kind |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //!
@@ -19,6 +19,7 @@ pub mod inspect;
 mod output;
 pub mod recover;
 pub mod replay;
+#[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod trace;
 pub mod verify;
@@ -47,9 +48,17 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Inspect(args) => exit::report(inspect_directory(&args)),
         Command::Recover(args) => exit::report(recover::run(&args, &mut std::io::stdout().lock())),
         Command::Verify(args) => exit::report(verify_devices(&args)),
+        #[cfg(feature = "simulate")]
         Command::Simulate(args) => exit::report(simulate::run(&args)),
+        #[cfg(not(feature = "simulate"))]
+        Command::Simulate { .. } => exit::report(Err(Failure::new(Exit::Usage, NO_SIMULATOR))),
     }
 }
+
+/// The answer to `afterimage simulate` of a build that lacks the simulator.
+#[cfg(not(feature = "simulate"))]
+const NO_SIMULATOR: &str = "the simulator is not in this build; from a checkout of the project, \
+    `cargo run --profile sim --features simulate --bin afterimage -- simulate` runs it";
 
 fn inspect_directory(args: &inspect::Args) -> Result<Exit, Failure> {
     let report = inspect::examine(args).map_err(|e| Failure::device("inspecting", &e))?;

@@ -45,13 +45,14 @@ pub struct Args {
 }
 
 impl Args {
-    /// The part of the command line that says which rules hold.
-    fn rules(&self) -> String {
+    /// The feature that is needed to run with the same rules, and the part of the command line that
+    /// says which of them hold.
+    fn rules(&self) -> (&'static str, String) {
         #[cfg(feature = "weaken")]
         if let Some(clause) = self.weaken {
-            return format!(" --weaken {}", clause.name());
+            return ("weaken", format!(" --weaken {}", clause.name()));
         }
-        String::new()
+        ("simulate", String::new())
     }
 }
 
@@ -152,9 +153,10 @@ fn failed(args: &Args, seed: u64, selection: Selection, outcome: Outcome) {
     }
     let violation = outcome.violation.expect("the shrunk run fails like the long one");
     println!("DID NOT HOLD, after {} events: {violation}", outcome.events);
-    let rules = args.rules();
+    let (feature, rules) = args.rules();
     println!(
-        "again: afterimage simulate --seed {seed} --only {selection}{rules} --print --no-shrink"
+        "again: cargo run -q --profile sim --features {feature} --bin afterimage -- simulate \
+         --seed {seed} --only {selection}{rules} --print --no-shrink"
     );
 }
 

@@ -60,12 +60,15 @@ fn nonsense_is_refused() {
 mod weakened {
     use super::*;
 
+    const AGAIN: &str =
+        "again: cargo run -q --profile sim --features weaken --bin afterimage -- simulate ";
+
     /// The last two lines: what did not hold, and the command that shows it again.
     fn verdict(output: &Output) -> (String, String) {
         assert_eq!(output.status.code(), Some(1), "{}", stdout(output));
         let text = stdout(output);
         let mut last = text.lines().rev();
-        let again = last.next().and_then(|line| line.strip_prefix("again: afterimage simulate "));
+        let again = last.next().and_then(|line| line.strip_prefix(AGAIN));
         let broken = last.next().filter(|line| line.starts_with("DID NOT HOLD, after "));
         let both = broken.zip(again).unwrap_or_else(|| panic!("no verdict: {text}"));
         (both.0.into(), both.1.into())

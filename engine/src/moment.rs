@@ -43,6 +43,7 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// Lets other threads go on; `what` waits.
+    #[inline(always)]
     pub fn go_on(&mut self, what: &str) {
         #[cfg(feature = "simulate")]
         {
@@ -61,6 +62,7 @@ impl Wait {
 const WAIT_TURNS_MAX: u32 = 1000;
 
 /// In a simulation nobody is there to end a wait: it says what waits. Elsewhere it is nothing.
+#[inline(always)]
 pub(crate) fn stuck(what: &str) {
     #[cfg(feature = "simulate")]
     if hook::is_simulated() {

@@ -1,6 +1,6 @@
 //! The simulator itself: the same seed is the same run, and short runs of many seeds hold.
 //!
-//! Long ones: `afterimage simulate --steps 20000000` (docs/testing.md).
+//! Long ones: the command in docs/testing.md.
 
 use afterimage::simulate::{Outcome, Selection, Sink, actions_of, run};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ const EVENTS: u64 = 60_000;
 
 fn whole(seed: u64, sink: Option<Sink>) -> Outcome {
     let outcome = run(seed, &Selection::first(actions_of(seed)), sink);
-    assert_eq!(outcome.violation, None, "afterimage simulate --seed {seed}");
+    assert_eq!(outcome.violation, None, "seed {seed}: docs/testing.md has the command");
     outcome
 }
 

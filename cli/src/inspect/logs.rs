@@ -4,7 +4,7 @@
 //! and counted (R13): a power cut leaves such a tail, and it is no damage. A record that was
 //! durable and is not there, or not what it was, is rot, and is named.
 
-use super::report::Finding;
+use super::finding::Finding;
 use afterimage::format::batch::Log;
 use afterimage::format::superblock::{LogState, Superblock};
 use afterimage::format::{PAGE, Row};

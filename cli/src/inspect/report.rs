@@ -1,6 +1,7 @@
 //! The report as data: what `--json` prints (docs/inspect-json.md), and what the text is made of.
 
 use super::Verdict;
+use super::finding::Finding;
 use super::logs::{Entry, LogRead, log_name};
 use super::tables::Tables;
 use afterimage::format::superblock::{LogState, Mode, Superblock};
@@ -38,14 +39,6 @@ pub(super) enum State {
     Clean,
     Unclean,
     Unknown,
-}
-
-/// Something that should not be so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    #[serde(serialize_with = "optional_display")]
-    pub(crate) file: Option<FileName>,
-    pub(crate) what: String,
 }
 
 #[derive(Serialize)]
@@ -387,11 +380,4 @@ impl Location {
 
 fn display<S: Serializer>(value: &impl std::fmt::Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
-}
-
-fn optional_display<S: Serializer>(value: &Option<FileName>, to: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(file) => to.collect_str(file),
-        None => to.serialize_none(),
-    }
 }

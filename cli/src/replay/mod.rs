@@ -35,9 +35,9 @@ use json::{
 };
 use meter::{Count, Meter};
 use oracle::{Findings, Oracle};
-use pair::{NAMES, Pair};
+use pair::Pair;
 use plan::Plan;
-use requests::{Event, Listener, Nobody, RequestLog};
+use requests::{Event, Listener, NAMES, Nobody, RequestLog};
 use verify::AtRest;
 
 use crate::args::{DurabilityArg, ReplayArgs, Speed, TakeoverAt};

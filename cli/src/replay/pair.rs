@@ -16,7 +16,7 @@ use afterimage::threads::Threads;
 use afterimage::unit::Stamp;
 
 use super::meter::Track;
-use super::requests::{self, Listener};
+use super::requests::{self, Listener, NAMES};
 use crate::args::ReplayArgs;
 use crate::exit::{Exit, Failure};
 use crate::trace::Trace;
@@ -29,9 +29,6 @@ const PATIENCE_NS: u64 = 60_000_000_000;
 
 /// How long the two devices may take to find each other, besides what the line takes.
 const CONNECT: Duration = Duration::from_secs(30);
-
-/// Names of the devices, in the order of their numbers.
-pub const NAMES: [&str; 2] = ["a", "b"];
 
 /// Where the devices' files are.
 enum Place {

@@ -15,7 +15,9 @@ use std::sync::{Mutex, PoisonError};
 use afterimage::unit::Stamp;
 
 use super::oracle::Number;
-use super::pair::NAMES;
+
+/// Names of the devices, in the order of their numbers.
+pub const NAMES: [&str; 2] = ["a", "b"];
 
 /// Something that a host did, or was told.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use afterimage::event::Status;
 
-use super::pair::{NAMES, Pair};
+use super::pair::Pair;
+use super::requests::NAMES;
 use crate::exit::{Exit, Failure};
 
 /// Without any movement for so long, nothing will move any more. A slow line is no stall: it

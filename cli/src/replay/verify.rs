@@ -13,8 +13,9 @@ use afterimage::storage::{FileName, Storage};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::oracle::{Finding, Findings, Oracle};
-use super::pair::{NAMES, Pair};
+use super::pair::Pair;
 use super::pattern::SECTOR;
+use super::requests::NAMES;
 use crate::exit::Failure;
 
 /// How much is read at once.

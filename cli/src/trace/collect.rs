@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::io;
 
 use super::error::{Fault, Place, TraceError};
-use super::field::SECTOR;
 use super::{Action, Format, Row, Trace, VolumeInfo};
+use afterimage::unit::SECTOR;
 
 /// What volume sizes are rounded up to, in bytes.
 const SIZE_UNIT: u64 = 1 << 20;

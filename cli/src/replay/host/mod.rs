@@ -26,11 +26,11 @@ use afterimage::request::{Completion, Op, Request, Session, Ticket};
 
 use super::meter::{Meter, Metric};
 use super::oracle::{Number, Oracle, PendingRead};
-use super::pair::{NAMES, Pair};
+use super::pair::Pair;
 use super::pattern::{self, Origin, SECTOR};
 use super::plan::{Piece, Plan, discarded, sectors};
 use super::progress::Progress;
-use super::requests::Event;
+use super::requests::{Event, NAMES};
 use super::stall::Stall;
 use crate::args::Speed;
 use crate::exit::Failure;

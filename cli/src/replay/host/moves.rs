@@ -8,8 +8,7 @@ use afterimage::failover::Takeover;
 use afterimage::unit::Stamp;
 
 use super::super::meter::Metric;
-use super::super::pair::NAMES;
-use super::super::requests::Event;
+use super::super::requests::{Event, NAMES};
 use super::{Host, NAP_NS};
 use crate::exit::Failure;
 

@@ -1,0 +1,19 @@
+//! What is wrong with a device directory, and in which of its files.
+
+use afterimage::storage::FileName;
+use serde::{Serialize, Serializer};
+
+/// Something that should not be so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    #[serde(serialize_with = "optional_display")]
+    pub(crate) file: Option<FileName>,
+    pub(crate) what: String,
+}
+
+fn optional_display<S: Serializer>(value: &Option<FileName>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(file) => to.collect_str(file),
+        None => to.serialize_none(),
+    }
+}
