@@ -1,12 +1,15 @@
 //! The only import of atomics, so that loom drives the code that ships; and the way to lock.
 //!
-//! Under `--cfg loom` these are loom's; everywhere else they are the standard library's. Locks and
-//! condition variables guard what no loom model looks at and come from `std` directly.
+//! Under `--cfg loom` these are loom's; everywhere else they are the standard library's. So is the
+//! lock of the payloads' cells, which is tried and never waited for. All other locks and condition
+//! variables guard what no loom model looks at and come from `std` directly.
 
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicBool, Ordering, fence};
 #[cfg(loom)]
-pub use searched::AtomicU64;
+pub use searched::{AtomicU64, RwLock};
+#[cfg(not(loom))]
+pub use std::sync::RwLock;
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -33,6 +36,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[allow(missing_docs)]
 mod searched {
     use loom::sync::atomic::{AtomicU64 as Loom, Ordering};
+    use std::ops::{Deref, DerefMut};
+    use std::sync::{TryLockError, TryLockResult};
 
     /// loom's atomic, made to be searched wholly; its methods are those of the standard library.
     ///
@@ -108,6 +113,78 @@ mod searched {
             failure: Ordering,
         ) -> Result<u64, u64> {
             self.turn().compare_exchange_weak(current, new, success, failure)
+        }
+    }
+
+    /// The standard library's lock as far as it is tried: a word that counts readers, with the
+    /// orderings that the standard library promises and no more. loom's own lock makes whoever
+    /// tries to write wait for the readers, so that it never finds one.
+    #[derive(Debug)]
+    pub struct RwLock<T> {
+        readers: AtomicU64,
+        value: std::sync::RwLock<T>,
+    }
+
+    /// The count while somebody writes.
+    const WRITTEN: u64 = 1 << 32;
+
+    impl<T> RwLock<T> {
+        pub fn new(value: T) -> RwLock<T> {
+            RwLock { readers: AtomicU64::new(0), value: std::sync::RwLock::new(value) }
+        }
+
+        pub fn try_read(&self) -> TryLockResult<impl Deref<Target = T>> {
+            let mut seen = self.readers.load(Ordering::Relaxed);
+            while seen != WRITTEN {
+                match self.exchange(seen, seen + 1) {
+                    Ok(_) => return Ok(self.guard(1, self.value.try_read())),
+                    Err(now) => seen = now,
+                }
+            }
+            Err(TryLockError::WouldBlock)
+        }
+
+        pub fn try_write(&self) -> TryLockResult<impl DerefMut<Target = T>> {
+            match self.exchange(0, WRITTEN) {
+                Ok(_) => Ok(self.guard(WRITTEN, self.value.try_write())),
+                Err(_) => Err(TryLockError::WouldBlock),
+            }
+        }
+
+        fn exchange(&self, from: u64, to: u64) -> Result<u64, u64> {
+            self.readers.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed)
+        }
+
+        fn guard<G>(&self, counts: u64, guard: TryLockResult<G>) -> Guard<'_, G> {
+            let guard = Some(guard.ok().expect("the word lets nobody in who is in the way"));
+            Guard { guard, counts, readers: &self.readers }
+        }
+    }
+
+    struct Guard<'a, G> {
+        guard: Option<G>,
+        counts: u64,
+        readers: &'a AtomicU64,
+    }
+
+    impl<G: Deref> Deref for Guard<'_, G> {
+        type Target = G::Target;
+
+        fn deref(&self) -> &G::Target {
+            self.guard.as_ref().expect("until it is dropped")
+        }
+    }
+
+    impl<G: DerefMut> DerefMut for Guard<'_, G> {
+        fn deref_mut(&mut self) -> &mut G::Target {
+            self.guard.as_mut().expect("until it is dropped")
+        }
+    }
+
+    impl<G> Drop for Guard<'_, G> {
+        fn drop(&mut self) {
+            self.guard = None;
+            self.readers.fetch_sub(self.counts, Ordering::Release);
         }
     }
 }

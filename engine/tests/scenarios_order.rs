@@ -5,11 +5,8 @@
 mod common;
 
 use afterimage::limits::{Durability, Settings};
-use afterimage::queue::{Cargo, Clk, Content, Insert, NewRecord, NewWrite, Queue, Sequencer};
 use afterimage::request::Request;
-use afterimage::unit::{Block, Position, Stamp};
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y};
-use std::cell::Cell;
 use std::io::IoSlice;
 use std::sync::Barrier;
 
@@ -35,63 +32,7 @@ fn s01_plain_copy() {
     }
 }
 
-/// A payload that does something between taking its places and being published.
-struct Between<F: Fn()>(F, Cell<bool>);
-
-impl<F: Fn()> Cargo for Between<F> {
-    fn board(&self, _: Position) {
-        if !self.1.replace(true) {
-            (self.0)();
-        }
-    }
-
-    fn leave(&self, _: Position) {}
-}
-
-fn whole(block: u64, time: u64) -> NewWrite<'static> {
-    let records = &[NewRecord { checksum: 0, content: Content::Data }];
-    let block = Block { volume: 0, number: block };
-    NewWrite { block, records, time, written_at: 0, bases: [None; 2] }
-}
-
-/// Inserts the write `inner` while the write `outer`, which has taken its place, is not published;
-/// the stamps, and what then comes out in stamp order.
-fn overlapping(outer: (u64, u64), inner: (u64, u64)) -> ([Stamp; 2], Vec<Stamp>, Queue) {
-    let (queue, clk) = (Queue::new(64, 1, 1), Clk::new());
-    queue.raise_limit(64);
-    clk.open(1, 0);
-    let stamp = |insert| match insert {
-        Insert::Published { stamp, .. } => stamp,
-        other => panic!("{other:?}"),
-    };
-    let inner_stamp = Cell::new(Stamp::ZERO);
-    let insert_inner = || inner_stamp.set(stamp(queue.insert(&clk, 1, &whole(inner.0, inner.1))));
-    let cargo = Between(insert_inner, Cell::new(false));
-    let outer_stamp = stamp(queue.insert_with(&clk, 1, &whole(outer.0, outer.1), &cargo));
-    let mut out = Vec::new();
-    Sequencer::new(1).take(&queue, &clk, |_| true, &mut out);
-    let order = out.into_iter().map(|e| e.0).collect();
-    ([outer_stamp, inner_stamp.get()], order, queue)
-}
-
-/// Two writes in flight at once. To different blocks their hosts' times order them; to the same
-/// block the one that is published first is the older. In the queue itself, because no request of
-/// a whole block can be stopped between taking its place and being published.
-#[test]
-fn s02_overlap_same_block_in_the_queue() {
-    for (outer_time, inner_time) in [(200, 100), (100, 200), (100, 100)] {
-        let ([outer, inner], order, queue) = overlapping((X, outer_time), (X, inner_time));
-        assert!(outer > inner, "the one that was overtaken on its block is stamped again");
-        assert_eq!(order, [inner, outer]);
-        let newest = queue.newest(Block { volume: 0, number: X }).0.unwrap();
-        assert_eq!(newest.stamp, outer, "what a read returns is what N ends with");
-    }
-    let ([outer, inner], order, _) = overlapping((X, 200), (Y, 100));
-    assert_eq!((outer.time, inner.time), (200, 100), "arrived later, but is older by its time");
-    assert_eq!(order, [inner, outer]);
-}
-
-/// The same with the whole device: threads write to one block, their hosts' times against the
+/// Two writes in flight at once, to one block: threads write to it, their hosts' times against the
 /// order of arrival, and what the device returns then is what both normal volumes end with.
 #[test]
 fn s02_overlap_same_block() {

@@ -8,10 +8,13 @@ use afterimage::Device;
 use afterimage::error::Kind;
 use afterimage::format::frame::Frame;
 use afterimage::link::Lane;
+use afterimage::queue::{Clk, Content, Insert, NewRecord, NewWrite, Queue, Sequencer};
 use afterimage::request::Request;
 use afterimage::simulate::{Moment, at_every_moment};
-use common::{A, Action, B, Pair, Step::*, X};
+use afterimage::unit::{Block, Stamp};
+use common::{A, Action, B, Pair, Step::*, X, Y};
 use std::io::IoSlice;
+use std::sync::{Arc, OnceLock};
 
 /// At the `nth` next `moment` of this thread, from 0, `meanwhile` happens, once.
 fn stalled_at(moment: Moment, mut nth: u64, meanwhile: impl FnOnce() + 'static) {
@@ -140,4 +143,50 @@ fn a_turn_that_nobody_takes_holds_up_within_bounds() {
     pair.takeover(A).unwrap();
     assert!(write(&pair, 0, 8).poll().unwrap().is_ok());
     assert_eq!(overtaken.poll().unwrap().unwrap_err().kind(), Kind::Fenced);
+}
+
+fn whole(block: u64, time: u64) -> NewWrite<'static> {
+    let records = &[NewRecord { checksum: 0, content: Content::Data }];
+    let block = Block { volume: 0, number: block };
+    NewWrite { block, records, time, written_at: 0, bases: [None; 2] }
+}
+
+/// Inserts the write `inner` while the write `outer`, which has taken its place, is not published;
+/// the stamps, and what then comes out in stamp order.
+fn overlapping(outer: (u64, u64), inner: (u64, u64)) -> ([Stamp; 2], Vec<Stamp>, Arc<Queue>) {
+    let (queue, clk) = (Arc::new(Queue::new(64, 1, 1)), Arc::new(Clk::new()));
+    queue.raise_limit(64);
+    clk.open(1, 0);
+    let insert = {
+        let (queue, clk) = (queue.clone(), clk.clone());
+        move |write: (u64, u64)| match queue.insert(&clk, 1, &whole(write.0, write.1)) {
+            Insert::Published { stamp, .. } => stamp,
+            other => panic!("{other:?}"),
+        }
+    };
+    let inner_stamp = Arc::new(OnceLock::new());
+    let (insert_inner, into) = (insert.clone(), inner_stamp.clone());
+    stalled_at(Moment::Reserved, 0, move || into.set(insert_inner(inner)).unwrap());
+    let outer_stamp = insert(outer);
+    go_on();
+    let mut out = Vec::new();
+    Sequencer::new(1).take(&queue, &clk, |_| true, &mut out);
+    let order = out.into_iter().map(|e| e.0).collect();
+    ([outer_stamp, *inner_stamp.get().unwrap()], order, queue)
+}
+
+/// Two writes in flight at once. To different blocks their hosts' times order them; to the same
+/// block the one that is published first is the older (S02).
+#[test]
+fn s02_overlap_same_block_in_the_queue() {
+    for (outer_time, inner_time) in [(200, 100), (100, 200), (100, 100)] {
+        let ([outer, inner], order, queue) = overlapping((X, outer_time), (X, inner_time));
+        assert!(outer > inner, "the one that was overtaken on its block is stamped again");
+        assert_eq!(order, [inner, outer]);
+        let newest = queue.newest(Block { volume: 0, number: X }).0.unwrap();
+        assert_eq!(newest.stamp, outer, "what a read returns is what N ends with");
+    }
+    let ([outer, inner], order, _) = overlapping((X, 200), (Y, 100));
+    assert_eq!((outer.time, inner.time), (200, 100), "arrived later, but is older by its time");
+    assert_eq!(order, [inner, outer]);
 }

@@ -229,13 +229,10 @@ impl WriteState {
             written_at: device.clock.monotonic(),
             bases: self.edges.each_ref().map(|edge| edge.as_ref().map(base)),
         };
-        let data = std::mem::take(&mut self.data);
-        if data.is_empty() {
+        if self.data.is_empty() {
             return device.own.journal.queue.insert(&device.clk, epoch, &write);
         }
-        let (outcome, back) = device.own.insert(&device.clk, epoch, &write, data);
-        self.data = back.unwrap_or_default();
-        outcome
+        device.own.insert(&device.clk, epoch, &write, &mut self.data)
     }
 
     /// Not admitted (R9), or not its turn (R15); the host waits, within bounds, and then gets an

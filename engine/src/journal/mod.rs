@@ -7,8 +7,10 @@
 
 mod judge;
 pub mod own;
-#[allow(unsafe_code)]
-pub mod payload;
+#[cfg(not(loom))]
+mod payload;
+#[cfg(loom)]
+pub mod payload; // for the models
 pub mod recv;
 pub mod ring;
 pub mod scan;

@@ -25,7 +25,6 @@ use crate::queue::{Clk, Content, Gather, Insert, NO_PLACE, NewWrite, Record};
 use crate::storage::Storage;
 use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering, lock};
 use crate::unit::{Position, Stamp};
-use crossbeam_epoch as epoch;
 use rustix::io::Errno;
 use rustix::thread::futex;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -60,6 +59,8 @@ struct Writer {
     tail: Tail,
     /// Reused from round to round.
     fresh: Vec<Position>,
+    /// Requests whose data the log has and memory still holds.
+    logged: Vec<Position>,
 }
 
 impl OwnLog {
@@ -80,6 +81,7 @@ impl OwnLog {
                 gather: Gather::new(first),
                 tail: Tail::new(&superblock.own, geometry, opened),
                 fresh: Vec::new(),
+                logged: Vec::new(),
             }),
             led: AtomicBool::new(false),
             begun: AtomicU64::new(0),
@@ -119,17 +121,20 @@ impl OwnLog {
         self.payloads.buffer(length)
     }
 
-    /// Admits a write with its data; gives the data back if it was not admitted.
+    /// Admits a write with its data; leaves the data where it is if it was not admitted.
     pub fn insert(
         &self,
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
-        data: Vec<u8>,
-    ) -> (Insert, Option<Vec<u8>>) {
-        let boarding = self.payloads.boarding(data);
-        let outcome = self.journal.queue.insert_with(clk, epoch, write, &boarding);
-        (outcome, boarding.take_back())
+        data: &mut Vec<u8>,
+    ) -> Insert {
+        let board = |first| self.payloads.board(first, data);
+        let outcome = self.journal.queue.insert_with(clk, epoch, write, board);
+        if matches!(outcome, Insert::Published { .. }) {
+            self.payloads.give(std::mem::take(data));
+        }
+        outcome
     }
 
     /// Makes every batch in the log durable, also where commits do not.
@@ -149,10 +154,9 @@ impl OwnLog {
             return Ok(self.journal.queue.live(record.position).is_some());
         }
         if record.place == NO_PLACE {
-            let guard = epoch::pin();
-            let is_live = || record.position >= self.journal.queue.freed();
-            if let Some(data) = self.payloads.get(record.first(), &guard, is_live) {
+            if let Some(data) = self.payloads.get(record.first()) {
                 let at = record.index as usize * self.journal.block_size;
+                // If it is another's, of a later lap, the record is gone, and the look says so.
                 if let Some(data) = data.get(at..at + buf.len()) {
                     buf.copy_from_slice(data);
                 }
@@ -293,14 +297,11 @@ impl OwnLog {
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
             // The data is in the log's pages: whoever reads from now on finds it there.
-            let guard = epoch::pin();
-            for &position in &fresh {
-                if journal.queue.index(position) == 0 {
-                    self.payloads.release(position, &guard);
-                }
-            }
-            // Buffers come back a few commits later, not a few hundred.
-            guard.flush();
+            let firsts = fresh.iter().filter(|&&position| journal.queue.index(position) == 0);
+            w.logged.extend(firsts);
+            // Nothing is freed under the writer's lock; a freed one's cell is a later request's.
+            let freed = journal.queue.freed();
+            w.logged.retain(|&first| first >= freed && !self.payloads.release(first));
         }
         self.refresh_limit(w);
         let outcome = written.and_then(|()| match fresh.is_empty() {
@@ -318,17 +319,17 @@ impl OwnLog {
     fn write_batches(&self, w: &mut Writer, positions: &[Position]) -> Result<()> {
         let journal = &self.journal;
         let size = journal.block_size;
-        let guard = epoch::pin();
         for chunk in positions.chunks(journal.batch_rows) {
             let records: Vec<Record> = chunk.iter().map(|&p| journal.queue.record(p)).collect();
             let rows = records.iter().map(Into::into).collect();
             let last = records.iter().map(|r| r.position).max().expect("chunks are not empty");
             let has_data = |r: &&Record| r.content == Content::Data;
-            let block = |record: &Record| {
-                let data = self.payloads.get(record.first(), &guard, || true).expect("not logged");
-                &data[record.index as usize * size..][..size]
+            let data = |record: &Record| {
+                let data = self.payloads.get(record.first()).expect("only a commit takes it away");
+                (record.index as usize * size, data)
             };
-            let blocks: Vec<&[u8]> = records.iter().filter(has_data).map(block).collect();
+            let data: Vec<_> = records.iter().filter(has_data).map(data).collect();
+            let blocks: Vec<&[u8]> = data.iter().map(|(at, data)| &data[*at..][..size]).collect();
             let mut place = journal.write_batch(&mut w.tail, Stamp::ZERO, rows, &blocks, last)?;
             for record in records.iter().filter(has_data) {
                 journal.queue.set_place(record.position, place);

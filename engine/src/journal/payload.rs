@@ -1,16 +1,24 @@
 //! Data on its way to the log: readable by anyone from publication until the log has it.
 //!
-//! The one unsafe idea here: a request's data is shared through [`crossbeam_epoch`], so that the
-//! committer can take it away without waiting for a reader that is copying it. Buffers go back to
-//! a pool: fresh memory costs more here than the write it is for.
+//! Each place has a cell, and a request's data is in the cell of its first position. A cell is a
+//! lock that nobody ever waits for, so that a stalled thread delays no other (R2):
+//!
+//! | thread | finds the cell locked by | and then |
+//! |---|---|---|
+//! | a host, about to publish | a reader that stalled since an earlier lap | gives its positions up, and takes the next ones |
+//! | a reader | the commit, once the record has a place in the log; a later lap's host, once the record is freed | looks at the record again |
+//! | the commit, taking the data away | a reader that copies it | comes back at the next commit |
+//!
+//! Buffers are moved, never shared: out of a cell they go back to a pool, because fresh memory
+//! costs more than the write that it is for. What is kept is bounded by what the pool holds, what
+//! the log does not have yet, and a buffer for each stalled reader.
+#![forbid(unsafe_code)]
 
-use crate::queue::Cargo;
-use crate::sync::Ordering;
+use crate::sync::RwLock;
 use crate::unit::Position;
-use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned, Shared};
 use crossbeam_queue::ArrayQueue;
-use std::cell::Cell;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::TryLockError;
 
 /// Buffers at rest, by the power of two that they can hold.
 #[derive(Debug)]
@@ -53,21 +61,21 @@ impl Pool {
     }
 }
 
-/// One cell a place; a request's data is in the cell of its first position.
+/// One cell a place, empty when there is no data in it.
 #[derive(Debug)]
 pub struct Payloads {
-    cells: Box<[Atomic<Vec<u8>>]>,
-    pool: Arc<Pool>,
+    cells: Box<[RwLock<Vec<u8>>]>,
+    pool: Pool,
 }
 
 impl Payloads {
-    /// As many cells as the queue has places.
+    /// As many cells as the queue has places, which is a power of two.
     pub fn new(places: u64) -> Payloads {
-        let cells = (0..places).map(|_| Atomic::null()).collect();
-        Payloads { cells, pool: Arc::new(Pool::new()) }
+        let cells = (0..places).map(|_| RwLock::new(Vec::new())).collect();
+        Payloads { cells, pool: Pool::new() }
     }
 
-    fn cell(&self, first: Position) -> &Atomic<Vec<u8>> {
+    fn cell(&self, first: Position) -> &RwLock<Vec<u8>> {
         &self.cells[(first & (self.cells.len() as u64 - 1)) as usize]
     }
 
@@ -76,94 +84,40 @@ impl Payloads {
         self.pool.take(length)
     }
 
-    /// Takes `data` up for an insertion. It goes back to the pool if it never boards.
-    pub fn boarding(&self, data: Vec<u8>) -> Boarding<'_> {
-        let data = Box::into_raw(Box::new(data));
-        Boarding { payloads: self, data, aboard: Cell::new(false) }
+    /// Takes back a buffer that is not needed any more.
+    pub fn give(&self, buffer: Vec<u8>) {
+        self.pool.give(buffer);
+    }
+
+    /// Puts `data` into the cell of `first`, which is about to be published, in exchange for what
+    /// an earlier lap has left there. `false`: a reader is in the cell, and nothing has happened.
+    pub fn board(&self, first: Position, data: &mut Vec<u8>) -> bool {
+        let cell = free(self.cell(first).try_write());
+        cell.map(|mut cell| std::mem::swap(&mut *cell, data)).is_some()
     }
 
     /// The data of the request at `first`, which has been published, unless the log has it
-    /// already. `is_live` says whether `first` has not been freed.
-    pub fn get<'g>(
-        &self,
-        first: Position,
-        guard: &'g Guard,
-        is_live: impl FnOnce() -> bool,
-    ) -> Option<&'g [u8]> {
-        let shared = self.cell(first).load(Ordering::Acquire, guard);
-        // A later lap's insertion may have boarded the cell and be about to take its data back;
-        // its place was given out after `first` was freed, so this look, after the load, tells.
-        if !is_live() {
-            return None;
-        }
-        // SAFETY: the pointer is this lap's, and `first` is published, so it will not leave the
-        // cell but by `release`, which takes it out and defers the reclamation past every guard
-        // that was alive then; `guard` was pinned before the load. Nobody writes to the data.
-        unsafe { shared.as_ref() }.map(|data| &**data)
+    /// already. It is a later request's if `first` has been freed meanwhile: the caller looks at
+    /// that afterwards.
+    pub fn get(&self, first: Position) -> Option<impl Deref<Target = Vec<u8>> + '_> {
+        free(self.cell(first).try_read()).filter(|data| !data.is_empty())
     }
 
-    /// Takes the data of the request at `first` away; readers that hold it keep it.
-    pub fn release(&self, first: Position, guard: &Guard) {
-        let old = self.cell(first).swap(Shared::null(), Ordering::AcqRel, guard);
-        if !old.is_null() {
-            let pool = self.pool.clone();
-            // SAFETY: `old` was the only pointer to it in any cell and is now in none (a void
-            // insertion clears its cell before it takes another), so no new reader can reach it,
-            // and when the deferred call runs no old one is left. This is the only place that
-            // reclaims what is aboard, so it is owned exactly once. The closure owns its pool.
-            unsafe { guard.defer_unchecked(move || pool.give(*old.into_owned().into_box())) };
-        }
+    /// Takes the data of the request at `first` away, which the log has and which is not freed;
+    /// `false`: a reader is in the cell, and the caller comes back.
+    pub fn release(&self, first: Position) -> bool {
+        let old = free(self.cell(first).try_write()).map(|mut cell| std::mem::take(&mut *cell));
+        old.map(|old| self.pool.give(old)).is_some()
     }
 }
 
-impl Drop for Payloads {
-    fn drop(&mut self) {
-        let guard = epoch::pin();
-        (0..self.cells.len() as u64).for_each(|cell| self.release(cell, &guard));
-    }
-}
-
-/// Data about to be inserted: put into the cell of whatever position the insertion gets.
-#[derive(Debug)]
-pub struct Boarding<'a> {
-    payloads: &'a Payloads,
-    data: *mut Vec<u8>,
-    aboard: Cell<bool>,
-}
-
-impl Boarding<'_> {
-    /// The data back, after an insertion that did not happen. `None` once it is published.
-    pub fn take_back(self) -> Option<Vec<u8>> {
-        (!self.aboard.replace(true)).then(|| {
-            // SAFETY: it was not aboard, so no cell holds the pointer, and whoever may have
-            // loaded it while it boarded a position that was given up does not follow it (`get`):
-            // it is uniquely ours again. `aboard` now keeps `drop` away from it.
-            *unsafe { Box::from_raw(self.data) }
-        })
-    }
-}
-
-impl Cargo for Boarding<'_> {
-    fn board(&self, first: Position) {
-        // SAFETY: the pointer came from a `Box` of the same type, and is owned by the cell from
-        // here on until `leave` or `release` takes it out.
-        let owned = unsafe { Owned::from_raw(self.data) };
-        self.aboard.set(true);
-        self.payloads.cell(first).store(owned, Ordering::Release);
-    }
-
-    fn leave(&self, first: Position) {
-        self.payloads.cell(first).store(Shared::null(), Ordering::Release);
-        self.aboard.set(false);
-    }
-}
-
-impl Drop for Boarding<'_> {
-    fn drop(&mut self) {
-        if !self.aboard.get() {
-            // SAFETY: as in `take_back`.
-            self.payloads.pool.give(*unsafe { Box::from_raw(self.data) });
-        }
+/// What a lock guards, unless somebody else holds it. Nothing in a cell is ever half changed, so a
+/// panic of who held it makes no difference.
+fn free<T>(tried: Result<T, TryLockError<T>>) -> Option<T> {
+    match tried {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
@@ -171,29 +125,51 @@ impl Drop for Boarding<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_reader_keeps_what_was_released() {
-        let payloads = Payloads::new(4);
-        let mut data = payloads.buffer(512);
-        data.resize(512, 7);
-        let boarding = payloads.boarding(data);
-        boarding.board(5);
-        assert_eq!(boarding.take_back(), None);
-        let guard = epoch::pin();
-        let seen = payloads.get(5, &guard, || true).expect("aboard");
-        payloads.release(5, &epoch::pin());
-        assert_eq!(payloads.get(5, &guard, || true), None);
-        assert_eq!(seen, [7; 512]);
+    /// Data of `length` bytes, all of them `value`, in a buffer of the pool.
+    fn data(payloads: &Payloads, length: usize, value: u8) -> Vec<u8> {
+        let mut data = payloads.buffer(length);
+        data.resize(length, value);
+        data
     }
 
     #[test]
-    fn what_did_not_board_comes_back() {
+    fn a_reader_keeps_what_it_reads_and_nobody_waits() {
         let payloads = Payloads::new(4);
-        let boarding = payloads.boarding(vec![1, 2, 3]);
-        boarding.board(1);
-        boarding.leave(1);
-        assert_eq!(payloads.get(1, &epoch::pin(), || true), None);
-        assert_eq!(boarding.take_back(), Some(vec![1, 2, 3]));
+        let mut first = data(&payloads, 512, 7);
+        assert!(payloads.board(5, &mut first));
+        assert!(first.is_empty());
+        let seen = payloads.get(5).expect("aboard");
+        assert!(!payloads.release(5), "released under a reader");
+        let mut second = data(&payloads, 512, 8);
+        assert!(!payloads.board(9, &mut second), "boarded under a reader");
+        assert_eq!(second, [8; 512]);
+        assert_eq!(*payloads.get(5).expect("aboard for every reader"), [7; 512]);
+        assert_eq!(*seen, [7; 512]);
+        drop(seen);
+        assert!(payloads.release(5));
+        assert!(payloads.get(5).is_none());
+        assert!(payloads.board(9, &mut second));
+        assert_eq!(*payloads.get(9).expect("aboard"), [8; 512]);
+    }
+
+    /// Uses that the engine has not: each buffer has one owner all the same.
+    #[test]
+    fn misuse_moves_buffers_and_frees_none_twice() {
+        let payloads = Payloads::new(4);
+        let mut buffer = data(&payloads, 512, 7);
+        // The same data for two positions: the second gets what came out of the first.
+        assert!(payloads.board(1, &mut buffer) && payloads.board(2, &mut buffer));
+        assert!(payloads.get(2).is_none());
+        // Out of a cell that is not released, by a later lap.
+        assert!(payloads.board(5, &mut buffer));
+        assert_eq!(buffer, [7; 512]);
+        let address = buffer.as_ptr();
+        payloads.give(buffer);
+        for first in [1, 2, 1, 2] {
+            assert!(payloads.release(first));
+        }
+        let again = [payloads.buffer(512), payloads.buffer(512)];
+        assert_eq!(again.iter().filter(|buffer| buffer.as_ptr() == address).count(), 1);
     }
 
     #[test]
@@ -201,7 +177,7 @@ mod tests {
         let payloads = Payloads::new(4);
         let buffer = payloads.buffer(4096);
         let address = buffer.as_ptr();
-        drop(payloads.boarding(buffer));
+        payloads.give(buffer);
         let again = payloads.buffer(3000);
         assert_eq!(again.as_ptr(), address);
     }

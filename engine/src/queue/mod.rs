@@ -51,7 +51,7 @@ mod record;
 
 pub use clk::Clk;
 pub use order::{Gather, Sequencer};
-pub use record::{Cargo, Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
+pub use record::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 
 use crate::moment::{Moment, moment};
 use crate::sync::{AtomicU64, Ordering::*, fence};
@@ -201,16 +201,19 @@ impl Queue {
     /// Admits a host's write (R1, R2, R16; S1603–S1606 as one step): all its places or none,
     /// stamped under `epoch`, in R and L at once.
     pub fn insert(&self, clk: &Clk, epoch: u64, write: &NewWrite<'_>) -> Insert {
-        self.insert_with(clk, epoch, write, &())
+        self.insert_with(clk, epoch, write, |_| true)
     }
 
-    /// As [`Queue::insert`], with the request's data.
+    /// As [`Queue::insert`], with the request's data, which `board` puts where readers of its
+    /// first position look for it, right before it is published. A move under a lock that is not
+    /// waited for is all that `board` may do (R2). `false`: a stalled reader is in the way, and
+    /// the request takes other places.
     pub fn insert_with(
         &self,
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
-        cargo: &impl Cargo,
+        mut board: impl FnMut(Position) -> bool,
     ) -> Insert {
         let count = write.records.len() as u64;
         let mut hint = write.time;
@@ -243,16 +246,11 @@ impl Queue {
             };
             moment(Moment::Reserved);
             self.fill(first, stamp, write);
-            cargo.board(first);
-            match self.link_all(first, stamp, write) {
-                Ok(()) => {
-                    self.slot(first).state.store(first << 2 | PUBLISHED, Release);
-                    return Insert::Published { first, stamp };
-                }
-                Err(_) => {
-                    cargo.leave(first);
-                    self.slot(first).state.store(first << 2 | VOID, Release);
-                }
+            let stays = self.link_all(first, stamp, write).is_ok() && board(first);
+            let tag = if stays { PUBLISHED } else { VOID };
+            self.slot(first).state.store(first << 2 | tag, Release);
+            if stays {
+                return Insert::Published { first, stamp };
             }
         }
     }

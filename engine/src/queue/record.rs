@@ -63,20 +63,6 @@ pub enum Insert {
     Exhausted,
 }
 
-/// What travels with a request and must be in place before it is published: its data. Storing a
-/// pointer is all that an implementation may do (R2).
-pub trait Cargo {
-    /// The request's first position is `first`.
-    fn board(&self, first: Position);
-    /// The request gave `first` up.
-    fn leave(&self, first: Position);
-}
-
-impl Cargo for () {
-    fn board(&self, _: Position) {}
-    fn leave(&self, _: Position) {}
-}
-
 /// A record as the tables see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {

@@ -12,6 +12,7 @@
 //! throughout, so there are no data races to find. Progress is not checked, only results.
 #![cfg(loom)]
 
+mod payload;
 mod volume;
 
 use afterimage::queue::{
