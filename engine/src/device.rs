@@ -28,7 +28,7 @@ use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Called with every [`Event`].
@@ -331,6 +331,15 @@ impl Device {
         self.halt(cause)
     }
 
+    /// Takes the lock of a step. The device may halt or be closed while the step waits for it, and
+    /// the step does nothing then.
+    pub(crate) fn begin_step<'a, T>(&self, one: &'a Mutex<T>) -> Result<MutexGuard<'a, T>> {
+        self.check_halted()?;
+        let guard = lock(one);
+        self.check_halted()?;
+        Ok(guard)
+    }
+
     pub(crate) fn check_halted(&self) -> Result<()> {
         self.halted.get().map_or(Ok(()), |error| Err(error.clone()))
     }
@@ -377,8 +386,9 @@ impl Device {
 
     /// Closes the device: no new requests; everything published becomes durable, what may be
     /// reflected is, and a checkpoint and a mark say that nothing is in doubt. Pending records
-    /// stay and are shipped after the next opening. The caller has stopped its threads. Requests
-    /// that are still waiting end, and their callbacks are called from here.
+    /// stay and are shipped after the next opening. Steps that are under way are waited for, and
+    /// later ones do nothing. Requests that are still waiting end, and their callbacks are called
+    /// from here.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
@@ -389,7 +399,11 @@ impl Device {
     }
 
     fn come_to_rest(&self) -> Result<()> {
-        self.check_halted()?;
+        // A step that came behind the mark would take in, and acknowledge, what the next opening
+        // does not look for.
+        let _control = self.begin_step(&self.controlling)?;
+        let _receive = lock(&self.receiving);
+        let _ship = lock(&self.shipping);
         let _one = lock(&self.role);
         self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
@@ -397,6 +411,8 @@ impl Device {
         // Also where commits did not: what follows says that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
+        let _reflect = lock(&self.reflecting);
+        let _checkpoint = self.begin_step(&self.checkpointing)?;
         let marked = lock(&self.superblock).update(|s| s.clean = true);
         marked.map_err(|e| self.halt(e))?;
         // Nothing may follow the mark.

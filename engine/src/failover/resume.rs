@@ -35,8 +35,7 @@ impl Device {
     /// only the other device has, [`Kind::NotReady`] while a takeover is open here,
     /// [`Kind::Halted`]. Serving already is none.
     pub fn resume_alone(&self) -> Result<()> {
-        self.check_halted()?;
-        let _one = lock(&self.role);
+        let _one = self.begin_step(&self.role)?;
         match decide(self.here(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
             Decision::GoOn => return Ok(()),

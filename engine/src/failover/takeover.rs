@@ -41,8 +41,7 @@ impl Device {
     /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
     /// [`Kind::Halted`].
     pub fn begin_takeover(&self) -> Result<()> {
-        self.check_halted()?;
-        let _one = lock(&self.role);
+        let _one = self.begin_step(&self.role)?;
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
         }

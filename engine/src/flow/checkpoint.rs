@@ -59,10 +59,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn checkpoint_now(&self) -> Result<()> {
-        self.check_halted()?;
-        let mut made_at = lock(&self.checkpointing);
-        // Again: one that failed just now has taken note of what it did not make durable.
-        self.check_halted()?;
+        let mut made_at = self.begin_step(&self.checkpointing)?;
         let (fl, hi, acked) = {
             let mut tables = lock(&self.tables);
             tables.since_checkpoint = 0;
