@@ -74,15 +74,14 @@ impl Device {
         let recv_freed = self.recv_freeable(fl);
         let own = self.own.state_without(own_freed);
         let recv = self.recv.state_without(recv_freed);
-        let stored = lock(&self.superblock).update(|s| {
+        self.store(|s| {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);
             s.acked = s.acked.max(acked);
             // A fence may have said more meanwhile.
             s.own = LogState { durable: own.durable.max(s.own.durable), ..own };
             s.recv = LogState { durable: recv.durable.max(s.recv.durable), ..recv };
-        });
-        stored.map_err(|e| self.halt(e))?;
+        })?;
         moment(Moment::Checkpointed);
         // Only now: what is freed here is written over soon, and the superblock no longer needs it.
         self.own.free(own_freed);

@@ -151,7 +151,7 @@ impl Device {
 
     /// Every tenure of the peer's was granted here.
     fn check_tenure_known(&self, newest: Stamp) -> Result<()> {
-        let held = lock(&self.superblock).get().epoch;
+        let held = self.superblock.get().epoch;
         if newest.epoch <= held {
             return Ok(());
         }
