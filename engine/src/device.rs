@@ -14,6 +14,7 @@ use crate::flow::Tables;
 use crate::flow::open::Logs;
 use crate::flow::read::Replies;
 use crate::flow::write::Turns;
+use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
@@ -27,7 +28,7 @@ use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Called with every [`Event`].
@@ -54,7 +55,7 @@ pub struct Device {
     pub(crate) catching_up: AtomicBool,
     /// Whether it has served since it was opened: whoever is refused after that was fenced off.
     pub(crate) has_served: AtomicBool,
-    pub(crate) superblock: Mutex<SuperblockFile>,
+    pub(crate) superblock: SuperblockFile,
     /// Held by whoever changes who serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
@@ -142,8 +143,8 @@ impl Device {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<Device>> {
         settings.check()?;
-        let mut file = SuperblockFile::open(storage.clone())?;
-        let superblock = file.get().clone();
+        let file = SuperblockFile::open(storage.clone())?;
+        let superblock = file.get();
         let geometry = Geometry::of(&superblock);
         let opened = file.next_generation()?;
         let volumes = Volumes::open(storage.clone(), &superblock)?;
@@ -182,7 +183,7 @@ impl Device {
             debt: RwLock::default(),
             catching_up: AtomicBool::new(false),
             has_served: AtomicBool::new(false),
-            superblock: Mutex::new(file),
+            superblock: file,
             role: Mutex::default(),
             recovery,
             // Not what an earlier life began with, even if the clock stands still.
@@ -263,23 +264,20 @@ impl Device {
         &self.clock
     }
 
-    /// Where it stands now.
+    /// Where it stands now. Takes no lock that is held while the storage works: a disk that hangs
+    /// does not keep this waiting.
     pub fn status(&self) -> Status {
-        let (epoch, mode) = {
-            let superblock = lock(&self.superblock);
-            (superblock.get().epoch, superblock.get().mode)
-        };
+        let superblock = self.superblock.get();
         let connected = lock(&self.failover).peer().is_some();
-        let (own_used_bytes, recv_used_bytes) = (self.own.used_bytes(), self.recv.used_bytes());
         let tables = lock(&self.tables);
         let backlog_records = tables.own.end() - tables.acked_index;
         let oldest = tables.own.get(tables.acked_index);
         Status {
             device: self.geometry.device,
-            mode,
+            mode: superblock.mode,
             serving: self.clk.epoch() != 0,
             connected,
-            epoch,
+            epoch: superblock.epoch,
             hi: tables.hi,
             need: tables.need,
             acked: tables.acked,
@@ -290,9 +288,9 @@ impl Device {
             owed_blocks: self.debt().map_or(0, |debt| debt.len()),
             unreflected_records: tables.unreflected(),
             own_free_places: self.own.journal.queue.free(),
-            own_used_bytes,
+            own_used_bytes: self.own.journal.used_bytes(),
             recv_free_places: self.recv.journal.queue.free(),
-            recv_used_bytes,
+            recv_used_bytes: self.recv.journal.used_bytes(),
             halted: self.halted.get().cloned(),
         }
     }
@@ -314,6 +312,14 @@ impl Device {
         error
     }
 
+    /// Changes the superblock durably (order of persistence), or stops the device.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if it cannot be written.
+    pub(crate) fn store(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        self.superblock.update(change).map_err(|e| self.halt(e))
+    }
+
     /// Stops the device because a record cannot be read back from its log: whoever meets that, a
     /// host or a step, nothing behind the record can be shipped or reflected any more, and a host
     /// must not be let write what would be lost with it. A damaged log first says how far it was
@@ -322,12 +328,21 @@ impl Device {
         if cause.kind() == Kind::Damaged && self.check_halted().is_ok() {
             let durable = [self.own.synced(), self.recv.synced()];
             // A superblock that cannot be written is one more reason to stop.
-            let _ = lock(&self.superblock).update(|s| {
+            let _ = self.superblock.update(|s| {
                 s.own.durable = s.own.durable.max(durable[0]);
                 s.recv.durable = s.recv.durable.max(durable[1]);
             });
         }
         self.halt(cause)
+    }
+
+    /// Takes the lock of a step. The device may halt or be closed while the step waits for it, and
+    /// the step does nothing then.
+    pub(crate) fn begin_step<'a, T>(&self, one: &'a Mutex<T>) -> Result<MutexGuard<'a, T>> {
+        self.check_halted()?;
+        let guard = lock(one);
+        self.check_halted()?;
+        Ok(guard)
     }
 
     pub(crate) fn check_halted(&self) -> Result<()> {
@@ -376,8 +391,9 @@ impl Device {
 
     /// Closes the device: no new requests; everything published becomes durable, what may be
     /// reflected is, and a checkpoint and a mark say that nothing is in doubt. Pending records
-    /// stay and are shipped after the next opening. The caller has stopped its threads. Requests
-    /// that are still waiting end, and their callbacks are called from here.
+    /// stay and are shipped after the next opening. Steps that are under way are waited for, and
+    /// later ones do nothing. Requests that are still waiting end, and their callbacks are called
+    /// from here.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
@@ -388,7 +404,11 @@ impl Device {
     }
 
     fn come_to_rest(&self) -> Result<()> {
-        self.check_halted()?;
+        // A step that came behind the mark would take in, and acknowledge, what the next opening
+        // does not look for.
+        let _control = self.begin_step(&self.controlling)?;
+        let _receive = lock(&self.receiving);
+        let _ship = lock(&self.shipping);
         let _one = lock(&self.role);
         self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
@@ -396,8 +416,9 @@ impl Device {
         // Also where commits did not: what follows says that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let marked = lock(&self.superblock).update(|s| s.clean = true);
-        marked.map_err(|e| self.halt(e))?;
+        let _reflect = lock(&self.reflecting);
+        let _checkpoint = self.begin_step(&self.checkpointing)?;
+        self.store(|s| s.clean = true)?;
         // Nothing may follow the mark.
         let _ = self.halted.set(Error::new(Kind::Halted, "the device is closed"));
         self.bell.ring();

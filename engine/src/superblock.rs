@@ -11,20 +11,23 @@ use crate::format::superblock::{
 use crate::format::{PAGE, segments};
 use crate::limits::Geometry;
 use crate::storage::{FileName, Fill, Storage};
+use crate::sync::lock;
 use crate::unit::{SECTOR, Stamp};
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const FILE: FileName = FileName::Superblock;
 
 /// The superblock of an open device.
 pub(crate) struct SuperblockFile {
     storage: Arc<dyn Storage>,
-    current: Superblock,
+    /// As it was last made durable. Locked for moments: who reads it does not wait for the disk.
+    current: Mutex<Arc<Superblock>>,
     /// What was wrong with the copy that was not read, at opening.
     bad_copy: Option<String>,
-    /// An update failed: what is on disk is unknown, and a later sync would prove nothing.
-    failed: Option<Error>,
+    /// Locked by an update, for as long as that takes. Why one failed: what is on disk is unknown
+    /// then, and a later sync would prove nothing.
+    updating: Mutex<Option<Error>>,
 }
 
 /// Writes the files of a new device: logs, then the superblock that makes it one. The active one
@@ -186,7 +189,8 @@ fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<Strin
 impl SuperblockFile {
     pub fn open(storage: Arc<dyn Storage>) -> Result<SuperblockFile> {
         let (current, bad_copy) = load_with_bad_copy(&*storage)?;
-        Ok(SuperblockFile { storage, current, bad_copy, failed: None })
+        let current = Mutex::new(Arc::new(current));
+        Ok(SuperblockFile { storage, current, bad_copy, updating: Mutex::default() })
     }
 
     /// What was wrong with one of the copies when the file was opened.
@@ -200,32 +204,35 @@ impl SuperblockFile {
     /// [`Kind::Halted`] after 2^64 updates: there is no further one.
     pub fn next_generation(&self) -> Result<u64> {
         let exhausted = || Error::new(Kind::Halted, format!("{FILE}: generations have run out"));
-        self.current.generation.checked_add(1).ok_or_else(exhausted)
+        self.get().generation.checked_add(1).ok_or_else(exhausted)
     }
 
-    pub fn get(&self) -> &Superblock {
-        &self.current
+    /// What was last made durable.
+    pub fn get(&self) -> Arc<Superblock> {
+        lock(&self.current).clone()
     }
 
     /// Makes a change durable; it counts only once it is.
-    pub fn update(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        if let Some(error) = &self.failed {
+    pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        let mut failed = lock(&self.updating);
+        if let Some(error) = &*failed {
             return Err(error.clone());
         }
-        let mut next = self.current.clone();
+        let current = self.get();
+        let mut next = Superblock::clone(&current);
         change(&mut next);
         next.generation = self.next_generation()?;
-        let Superblock { epoch, fl, hi, acked, .. } = self.current;
+        let Superblock { epoch, fl, hi, acked, .. } = *current;
         assert!(
             next.epoch >= epoch && next.fl >= fl && next.hi >= hi && next.acked >= acked,
             "I12: fl, hi, acked and epoch never decrease"
         );
         if let Err(e) = write_copies(&*self.storage, &next) {
             let error = Error::storage(format!("writing {FILE}"), e);
-            self.failed = Some(error.clone());
+            *failed = Some(error.clone());
             return Err(error);
         }
-        self.current = next;
+        *lock(&self.current) = Arc::new(next);
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ impl Device {
                 return self.send(Lane::Control, &Frame::Busy { nonce });
             }
         }
-        let held = lock(&self.superblock).get().epoch;
+        let held = self.superblock.get().epoch;
         let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         if epoch > next.saturating_add(EPOCH_JUMP_MAX) {
             let what = format!("the peer asks for tenure {epoch} where {next} would be the next");
@@ -47,15 +47,15 @@ impl Device {
             true => self.lead_round(self.own.round_wanted(), false)?,
             false => drop(self.own.try_round(Durability::Never)?),
         }
+        assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
         let synced = self.own.synced();
         if holds(Clause::FencedDurable) {
-            let fenced = lock(&self.superblock).update(|s| {
+            self.store(|s| {
                 s.fenced = true;
                 s.epoch = grant;
                 // What the prototype promises is never taken for a torn tail.
                 s.own.durable = s.own.durable.max(synced);
-            });
-            fenced.map_err(|e| self.halt(e))?;
+            })?;
         }
         self.drop_debt();
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
@@ -69,7 +69,6 @@ impl Device {
             wait.go_on("a fence waits for a reservation to be given up");
             self.sequence(&mut tables);
         }
-        assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
         debug_assert!(self.debt().is_none(), "I3: a fenced device is owed nothing");
         tables.granted = grant;
         let r = tables.own.newest_first(tables.acked_index);

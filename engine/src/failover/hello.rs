@@ -35,7 +35,7 @@ impl Device {
     }
 
     fn hello(&self, nonce: u64) -> Hello {
-        let superblock = lock(&self.superblock).get().clone();
+        let superblock = self.superblock.get();
         let asking = self.in_time().is_asking();
         let tables = lock(&self.tables);
         Hello {
@@ -54,7 +54,7 @@ impl Device {
             newest: tables.newest_own(),
             credit: self.recv.journal.queue.free(),
             block_size: superblock.block_size,
-            volumes: superblock.volumes,
+            volumes: superblock.volumes.clone(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Device {
     }
 
     fn check_hello(&self, hello: &Hello) -> Result<()> {
-        let mine = lock(&self.superblock).get().clone();
+        let mine = self.superblock.get();
         let differ = |what: &str, here: String, there: String| {
             Err(Error::new(
                 Kind::Protocol,

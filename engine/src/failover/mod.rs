@@ -177,8 +177,7 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
-        self.check_halted()?;
-        let _one = lock(&self.controlling);
+        let _one = self.begin_step(&self.controlling)?;
         let Some(link) = self.peer_link() else { return Ok(false) };
         let bytes = match link.receive(Lane::Control) {
             Ok(Some(bytes)) => bytes,

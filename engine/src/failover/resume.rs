@@ -34,8 +34,7 @@ impl Device {
     /// only the other device has, [`Kind::NotReady`] while a takeover is open here,
     /// [`Kind::Halted`]. Serving already is none.
     pub fn resume_alone(&self) -> Result<()> {
-        self.check_halted()?;
-        let _one = lock(&self.role);
+        let _one = self.begin_step(&self.role)?;
         match decide(self.here(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
             Decision::GoOn => return Ok(()),
@@ -48,8 +47,7 @@ impl Device {
 
     /// What this device does by itself after a restart.
     pub fn policy(&self) -> Policy {
-        let superblock = lock(&self.superblock);
-        let superblock = superblock.get();
+        let superblock = self.superblock.get();
         Policy { prefer: superblock.prefer, resume_alone: superblock.resume_alone }
     }
 
@@ -60,11 +58,10 @@ impl Device {
     /// [`Kind::Halted`] if the superblock cannot be written.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         self.check_halted()?;
-        let stored = lock(&self.superblock).update(|s| {
+        self.store(|s| {
             s.prefer = policy.prefer;
             s.resume_alone = policy.resume_alone;
-        });
-        stored.map_err(|e| self.halt(e))
+        })
     }
 
     /// How this device stands, for a decision.
@@ -72,13 +69,13 @@ impl Device {
         let marks = marks(&lock(&self.tables));
         let serving = self.clk.epoch() != 0;
         let asking = self.in_time().is_asking();
-        Here { serving, asking, ..Here::opened(lock(&self.superblock).get(), marks) }
+        Here { serving, asking, ..Here::opened(&self.superblock.get(), marks) }
     }
 
     /// Opens the tenure that is held, with every stamp of it that anybody may have seen sealed;
     /// `heard` is the newest that the peer knows of.
     pub(crate) fn resume(&self, heard: Stamp) {
-        let epoch = lock(&self.superblock).get().epoch;
+        let epoch = self.superblock.get().epoch;
         let seen = {
             let tables = lock(&self.tables);
             let own = tables.newest_own();

@@ -40,8 +40,7 @@ impl Device {
     /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
     /// [`Kind::Halted`].
     pub fn begin_takeover(&self) -> Result<()> {
-        self.check_halted()?;
-        let _one = lock(&self.role);
+        let _one = self.begin_step(&self.role)?;
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
         }
@@ -55,7 +54,7 @@ impl Device {
 
     /// Sends a takeover request, which replaces the open one if there is one.
     pub(super) fn ask_for_host(&self, requested_at: u64) -> Result<()> {
-        let held = lock(&self.superblock).get().epoch;
+        let held = self.superblock.get().epoch;
         let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         let (device, nonce) = {
             let mut failover = lock(&self.failover);
@@ -154,7 +153,7 @@ impl Device {
     ) -> Result<()> {
         // Until it serves: nobody may ask anew between the end of the request and the tenure.
         let _one = lock(&self.role);
-        let epoch = lock(&self.superblock).get().epoch;
+        let epoch = self.superblock.get().epoch;
         if grant.saturating_sub(epoch) > EPOCH_JUMP_MAX {
             let what = format!("the peer grants tenure {grant} where {epoch} is held");
             return Err(Error::new(Kind::Protocol, what));
@@ -204,12 +203,11 @@ impl Device {
         let need = debt.need().max(hi);
         // Durable before the first command is served under it.
         if holds(Clause::TenureDurable) {
-            let stored = lock(&self.superblock).update(|s| {
+            self.store(|s| {
                 s.epoch = grant;
                 s.need = need;
                 s.fenced = false;
-            });
-            stored.map_err(|e| self.halt(e))?;
+            })?;
         }
         let debt = Arc::new(debt);
         let owed_blocks = {

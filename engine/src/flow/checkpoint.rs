@@ -59,10 +59,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn checkpoint_now(&self) -> Result<()> {
-        self.check_halted()?;
-        let mut made_at = lock(&self.checkpointing);
-        // Again: one that failed just now has taken note of what it did not make durable.
-        self.check_halted()?;
+        let mut made_at = self.begin_step(&self.checkpointing)?;
         let (fl, hi, acked) = {
             let mut tables = lock(&self.tables);
             tables.since_checkpoint = 0;
@@ -77,15 +74,14 @@ impl Device {
         let recv_freed = self.recv_freeable(fl);
         let own = self.own.state_without(own_freed);
         let recv = self.recv.state_without(recv_freed);
-        let stored = lock(&self.superblock).update(|s| {
+        self.store(|s| {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);
             s.acked = s.acked.max(acked);
             // A fence may have said more meanwhile.
             s.own = LogState { durable: own.durable.max(s.own.durable), ..own };
             s.recv = LogState { durable: recv.durable.max(s.recv.durable), ..recv };
-        });
-        stored.map_err(|e| self.halt(e))?;
+        })?;
         moment(Moment::Checkpointed);
         // Only now: what is freed here is written over soon, and the superblock no longer needs it.
         self.own.free(own_freed);

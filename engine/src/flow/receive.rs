@@ -26,8 +26,7 @@ impl Device {
     /// [`Kind::Halted`] if the log fails. What the peer must not send ends the connection, not
     /// the device.
     pub fn step_receive(&self) -> Result<usize> {
-        self.check_halted()?;
-        let _one = lock(&self.receiving);
+        let _one = self.begin_step(&self.receiving)?;
         let Some(link) = self.peer_link() else { return Ok(0) };
         if lock(&self.failover).awaits_hello() {
             // The peer may have begun to ship: what it ships is told from what is left of an
@@ -152,7 +151,7 @@ impl Device {
 
     /// Every tenure of the peer's was granted here.
     fn check_tenure_known(&self, newest: Stamp) -> Result<()> {
-        let held = lock(&self.superblock).get().epoch;
+        let held = self.superblock.get().epoch;
         if newest.epoch <= held {
             return Ok(());
         }

@@ -53,8 +53,7 @@ impl Device {
     /// # Errors
     /// As [`Device::step_reflect`].
     pub fn step_reflect_some(&self, most: usize) -> Result<usize> {
-        self.check_halted()?;
-        let mut buffer = lock(&self.reflecting);
+        let mut buffer = self.begin_step(&self.reflecting)?;
         let (taken, upto, own_end, recv_end) = self.oldest_reflectable(most);
         if taken.is_empty() {
             return Ok(0);

@@ -22,7 +22,7 @@ use crate::format::{PAGE, Row, data_checksum};
 use crate::limits::{Durability, Geometry};
 use crate::queue::{Content, NO_PLACE, Queue, Record};
 use crate::storage::{FileName, Storage};
-use crate::sync::{Ordering::*, fence};
+use crate::sync::{AtomicU64, Ordering::*, fence};
 use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
 use ring::Ring;
@@ -55,6 +55,8 @@ pub(crate) struct Journal {
     batch_rows: usize,
     place_bytes: u64,
     unsynced_max: u64,
+    /// Bytes held in the log, for the status, which takes no lock of the log. Relaxed: a figure.
+    used: AtomicU64,
 }
 
 impl Journal {
@@ -78,6 +80,7 @@ impl Journal {
             batch_rows: geometry.batch_rows().min(batch_records_max).max(1),
             place_bytes: geometry.place_bytes(),
             unsynced_max: geometry.unsynced_bytes_max(),
+            used: AtomicU64::new(0),
         }
     }
 
@@ -163,9 +166,15 @@ impl Journal {
 
     /// Lets the queue's tail rise as far as the log has room when every position above
     /// `collected`, which the log does not have yet, may need a batch of its own: never lower
-    /// than before.
+    /// than before. Called after every change of the ring, and tells the status of it.
     fn refresh_limit(&self, tail: &Tail, collected: Position) {
+        self.used.store(tail.ring.used_bytes(), Relaxed);
         self.queue.raise_limit(collected + tail.ring.free_bytes() / self.place_bytes);
+    }
+
+    /// Bytes of the log that are held.
+    pub fn used_bytes(&self) -> u64 {
+        self.used.load(Relaxed)
     }
 
     /// Gives up every position below `freed`; the superblock says so already (R9).

@@ -355,11 +355,6 @@ impl OwnLog {
         self.journal.free(&mut w.tail, freed);
         self.refresh_limit(&w);
     }
-
-    /// Bytes of the log that are held.
-    pub fn used_bytes(&self) -> u64 {
-        lock(&self.writer).tail.ring.used_bytes()
-    }
 }
 
 /// Ends a commit however it ends: whoever sleeps is woken.

@@ -142,9 +142,4 @@ impl RecvLog {
         self.journal.free(&mut tail, freed);
         self.refresh_limit(&tail);
     }
-
-    /// Bytes of the log that are held.
-    pub fn used_bytes(&self) -> u64 {
-        lock(&self.tail).ring.used_bytes()
-    }
 }

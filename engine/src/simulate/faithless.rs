@@ -50,8 +50,8 @@ impl World {
         self.tape.set_faithless(side, true);
         let lied = &self.machines[side].lied;
         let tenure = device.map(|device| {
-            let superblock = lock(&device.superblock);
-            (superblock.get().epoch, superblock.get().fenced)
+            let superblock = device.superblock.get();
+            (superblock.epoch, superblock.fenced)
         });
         // A device that was only starting has not changed it.
         lied.set(Some(lied.get().or(tenure).unwrap_or_default()));
@@ -164,7 +164,7 @@ impl World {
             return self.ended.set(true);
         }
         let Some(device) = self.device(side) else { return };
-        let superblock = lock(&device.superblock).get().clone();
+        let superblock = device.superblock.get();
         // With a fence forgotten it may still come to an alarm.
         let same = lied.is_none_or(|tenure| tenure == (superblock.epoch, superblock.fenced));
         self.tape.set_faithless(side, !same);

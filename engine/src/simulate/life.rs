@@ -199,7 +199,7 @@ impl World {
         let (machine, name) = (&self.machines[side], NAMES[side]);
         let (hi, acked, fl, kept_upto) = {
             let tables = lock(&device.tables);
-            let superblock = lock(&device.superblock).get().clone();
+            let superblock = device.superblock.get();
             (tables.hi, tables.acked, tables.reflected, superblock.fl.min(superblock.acked))
         };
         self.check_lost(side, &device, kept_upto);

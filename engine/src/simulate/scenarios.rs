@@ -411,7 +411,7 @@ fn s28_crossing_requests() {
     while scene.0.control(A) {}
     [A, B].into_iter().for_each(|at| scene.kill(at));
     scene.meet();
-    let fenced = || [A, B].map(|at| lock(&scene.device(at).superblock).get().fenced);
+    let fenced = || [A, B].map(|at| scene.device(at).superblock.get().fenced);
     assert_eq!((fenced(), scene.0.serving()), ([true, true], None));
     [A, B].into_iter().for_each(|at| scene.0.ask_for_host(at));
     scene.talk();

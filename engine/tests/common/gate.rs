@@ -1,6 +1,6 @@
 //! A line that does what a line in memory does not: delay frames of one kind in the control lane,
 //! where the order of frames in a lane would otherwise leave no room for a race, refuse to send while
-//! what has arrived is still handed over, and send data twice.
+//! what has arrived is still handed over, send data twice, and keep the receiver waiting.
 
 use afterimage::error::{Error, Kind, Result};
 use afterimage::format::frame::Frame;
@@ -19,17 +19,24 @@ pub struct Gate {
     pub broken: AtomicBool,
     /// Whether every data frame is sent twice.
     pub twice: AtomicBool,
+    /// What happens when data is looked for next.
+    looked: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Gate {
     pub fn new(end: MemoryLink) -> Gate {
         let no = || AtomicBool::new(false);
-        Gate { end, kept: Mutex::default(), broken: no(), twice: no() }
+        Gate { end, kept: Mutex::default(), broken: no(), twice: no(), looked: Mutex::default() }
     }
 
     /// Keeps back the control frames that `kept` names, from now on.
     pub fn keep(&self, kept: Kept) {
         self.kept.lock().unwrap().0 = Some(kept);
+    }
+
+    /// Runs `hook` when data is looked for next.
+    pub fn when_looked(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.looked.lock().unwrap() = Some(Box::new(hook));
     }
 
     /// How many frames are kept back.
@@ -63,6 +70,8 @@ impl Link for Gate {
     }
 
     fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>> {
+        let hook = self.looked.lock().unwrap().take_if(|_| lane == Lane::Data);
+        hook.into_iter().for_each(|hook| hook());
         self.end.receive(lane)
     }
 
