@@ -214,6 +214,20 @@ fn impossible_geometries_are_refused() {
     Device::create(&storage, &geometry, true).unwrap();
 }
 
+/// What a caller computes from a geometry that nobody has checked is a number, not a panic.
+#[test]
+fn an_unchecked_geometry_has_numbers() {
+    for (block_size, journal_bytes) in
+        [(4096, 0), (4096, 8192), (0, 0), (0, 1 << 30), (u32::MAX, 0)]
+    {
+        let volumes = vec![VolumeSpec { id: 3, bytes: 4096 }];
+        let geometry = Geometry { block_size, journal_bytes, ..Geometry::new(7, 1, volumes) };
+        assert!(geometry.check().is_err());
+        assert!(geometry.request_blocks_max() > 0 && geometry.places() > 0);
+        assert!(geometry.unsynced_bytes_max() > 0);
+    }
+}
+
 /// R7: without an answer, and without a peer, a read ends with an error and never with old data;
 /// so does a write that needs the rest of its block. An answer that comes too late is nobody's.
 #[test]
