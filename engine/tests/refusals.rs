@@ -228,6 +228,29 @@ fn an_unchecked_geometry_has_numbers() {
     }
 }
 
+/// Two devices on one storage would write over each other's logs.
+#[test]
+fn a_storage_is_opened_once_at_a_time() {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 3, bytes: 4096 }]);
+    Device::create(&*storage, &geometry, true).unwrap();
+    let open = || {
+        let clock = Arc::new(ManualClock::default());
+        Device::open(storage.clone(), clock, Settings::default())
+    };
+    let first = open().unwrap();
+    let refused = open().unwrap_err();
+    assert_eq!(refused.kind(), Kind::Storage);
+    assert!(refused.to_string().contains("a device of this process has it open"), "{refused}");
+    first.resume_alone().unwrap();
+    assert!(first.status().serving, "it goes on");
+    first.close().unwrap();
+    let second = open().unwrap();
+    // A device that is dropped without a close gives its storage back, too.
+    drop(second);
+    open().unwrap();
+}
+
 /// R7: without an answer, and without a peer, a read ends with an error and never with old data;
 /// so does a write that needs the rest of its block. An answer that comes too late is nobody's.
 #[test]
