@@ -20,7 +20,7 @@ use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
 use crate::queue::Clk;
 use crate::request::{Completion, Pending, Session};
-use crate::storage::{Storage, Volumes};
+use crate::storage::{Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
 use crate::table::prototype::Debt;
@@ -79,6 +79,8 @@ pub struct Device {
     /// Rings when there is work for the background.
     pub(crate) work: Bell,
     hook: OnceLock<EventHook>,
+    /// Until it is closed, no other device is opened on its storage.
+    opened: Mutex<Option<Opened>>,
 }
 
 impl std::fmt::Debug for Device {
@@ -121,8 +123,9 @@ impl Device {
     /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at;
     /// [`Kind::Damaged`] if something durable is not what it was, by name, or the device went on
     /// alone or was being resynchronised, from which nothing leads back yet (R11, R12), with nothing
-    /// changed; [`Kind::Storage`] if the storage fails; [`Kind::Halted`] if the superblock's
-    /// generations have run out.
+    /// changed; [`Kind::Storage`] if the storage fails, or another device of this process has it open
+    /// and is neither closed nor dropped; [`Kind::Halted`] if the superblock's generations have run
+    /// out.
     pub fn open(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
@@ -143,6 +146,7 @@ impl Device {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<Device>> {
         settings.check()?;
+        let claimed = Opened::claim(&storage)?;
         let file = SuperblockFile::open(storage.clone())?;
         let superblock = file.get();
         let geometry = Geometry::of(&superblock);
@@ -202,6 +206,7 @@ impl Device {
             bell: Bell::default(),
             work: Bell::default(),
             hook: OnceLock::new(),
+            opened: Mutex::new(Some(claimed)),
             geometry,
             settings,
             clock,
@@ -421,6 +426,7 @@ impl Device {
         self.store(|s| s.clean = true)?;
         // Nothing may follow the mark.
         let _ = self.halted.set(Error::new(Kind::Halted, "the device is closed"));
+        *lock(&self.opened) = None;
         self.bell.ring();
         Ok(())
     }

@@ -120,7 +120,7 @@ impl Geometry {
     /// Rows of one batch: what a header page holds, and no more data than 1 MiB, so that a batch
     /// is one large write but never a long one.
     pub fn batch_rows(&self) -> usize {
-        ROWS_MAX.min((MIB / u64::from(self.block_size)) as usize)
+        ROWS_MAX.min((MIB / u64::from(self.block_size).max(1)) as usize)
     }
 
     /// Bytes of the largest batch.
@@ -148,14 +148,15 @@ impl Geometry {
     /// Places in a journal's queue: no record takes less of the log than a block, or a page's
     /// share of rows.
     pub fn places(&self) -> u64 {
-        (self.journal_bytes / u64::from(self.block_size)).max(64)
+        (self.journal_bytes / u64::from(self.block_size).max(1)).max(64)
     }
 
     /// Most blocks in one request: a quarter of what the journal surely holds, so that there is
     /// room for it as soon as most of the journal is free. Nothing is held back for a large request
-    /// while smaller ones take the room as it comes.
+    /// while smaller ones take the room as it comes. At least 1, whatever the geometry.
     pub fn request_blocks_max(&self) -> u64 {
-        ((self.journal_bytes - self.log_slack()) / self.place_bytes() / 4).max(1)
+        let promised = self.journal_bytes.saturating_sub(self.log_slack());
+        (promised / self.place_bytes() / 4).max(1)
     }
 
     /// Four batches: one being written, one being read, one wasted at the end, one free.

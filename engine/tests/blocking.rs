@@ -3,8 +3,12 @@
 
 mod common;
 
-use common::{A, B, Pair, Step::*, X};
+use afterimage::storage::{FileName, Memory, Storage};
+use common::hooked::{Call, Hooked};
+use common::{A, B, Pair, Spec, Step::*, X, Y};
 use std::io::{IoSlice, IoSliceMut};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 #[test]
 fn every_request_has_a_call_that_waits() {
@@ -53,4 +57,38 @@ fn requests_of_no_bytes_wait_for_nobody() {
     host.write_zeroes(0, 512, 0).unwrap();
     host.discard(0, 512, 0).unwrap();
     assert_eq!(pair.devices[B].status().owed_blocks, 1, "block X was not asked for");
+}
+
+/// A segment's creation syncs directories: on a slow disk a host's reads must not wait for it.
+#[test]
+fn a_read_waits_for_no_segment_that_is_being_created() {
+    let hooked = Arc::new(Hooked::default());
+    let storages: [Arc<dyn Storage>; 2] = [hooked.clone(), Arc::new(Memory::new())];
+    let mut pair = Pair::with(Spec { storages, ..Spec::default() });
+    pair.write(A, X, 1);
+    pair.steps(A, &[Commit, Sequence]);
+    let (go_on, hangs) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let reached = tell.clone();
+    hooked.when(Call::Create, FileName::Segment { volume: 0, index: 0 }, move || {
+        reached.send("creating").unwrap();
+        hangs.recv().unwrap();
+    });
+    let device = &pair.devices[A];
+    std::thread::scope(|scope| {
+        let reflecting = scope.spawn(|| device.step_reflect().unwrap());
+        let soon = Duration::from_secs(60);
+        assert_eq!(told.recv_timeout(soon), Ok("creating"));
+        let host = device.session().unwrap();
+        scope.spawn(move || {
+            let mut block = [9; 4096];
+            host.read(0, Y * 4096, &mut block).unwrap();
+            assert_eq!(block, [0; 4096]);
+            tell.send("read").unwrap();
+        });
+        let read = told.recv_timeout(Duration::from_secs(5));
+        go_on.send(()).unwrap();
+        assert_eq!(read, Ok("read"), "the read waits for the creation");
+        assert!(reflecting.join().unwrap() > 0);
+    });
 }

@@ -214,6 +214,43 @@ fn impossible_geometries_are_refused() {
     Device::create(&storage, &geometry, true).unwrap();
 }
 
+/// What a caller computes from a geometry that nobody has checked is a number, not a panic.
+#[test]
+fn an_unchecked_geometry_has_numbers() {
+    for (block_size, journal_bytes) in
+        [(4096, 0), (4096, 8192), (0, 0), (0, 1 << 30), (u32::MAX, 0)]
+    {
+        let volumes = vec![VolumeSpec { id: 3, bytes: 4096 }];
+        let geometry = Geometry { block_size, journal_bytes, ..Geometry::new(7, 1, volumes) };
+        assert!(geometry.check().is_err());
+        assert!(geometry.request_blocks_max() > 0 && geometry.places() > 0);
+        assert!(geometry.unsynced_bytes_max() > 0);
+    }
+}
+
+/// Two devices on one storage would write over each other's logs.
+#[test]
+fn a_storage_is_opened_once_at_a_time() {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 3, bytes: 4096 }]);
+    Device::create(&*storage, &geometry, true).unwrap();
+    let open = || {
+        let clock = Arc::new(ManualClock::default());
+        Device::open(storage.clone(), clock, Settings::default())
+    };
+    let first = open().unwrap();
+    let refused = open().unwrap_err();
+    assert_eq!(refused.kind(), Kind::Storage);
+    assert!(refused.to_string().contains("a device of this process has it open"), "{refused}");
+    first.resume_alone().unwrap();
+    assert!(first.status().serving, "it goes on");
+    first.close().unwrap();
+    let second = open().unwrap();
+    // A device that is dropped without a close gives its storage back, too.
+    drop(second);
+    open().unwrap();
+}
+
 /// R7: without an answer, and without a peer, a read ends with an error and never with old data;
 /// so does a write that needs the rest of its block. An answer that comes too late is nobody's.
 #[test]

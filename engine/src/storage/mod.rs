@@ -13,6 +13,8 @@
 //! - **Concurrency**: all methods may be called from several threads at once. A read that races
 //!   with a write of the same bytes returns any mixture of old and new; the engine checks and
 //!   repeats.
+//! - **One device**: the engine opens no second device on the same `Arc`. A storage that can be
+//!   reached in another way, as a directory can, refuses a second user by itself.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -111,9 +113,11 @@ mod directory;
 #[allow(unsafe_code)]
 mod mapped;
 mod memory;
+mod opened;
 pub mod segments;
 mod volumes;
 
 pub use directory::Directory;
 pub use memory::Memory;
+pub(crate) use opened::Opened;
 pub use volumes::Volumes;

@@ -5,6 +5,8 @@
 //!   `Segments::list` writes it down before the checkpoint that its first records are dropped
 //!   after. Whatever is listed must be there at the next opening ([`crate::format::segments`]).
 //! - **There, not listed** is a crash between the two: it is listed next time.
+//! - **Reads wait for no creation**: a segment is created outside the lock that reads take. Until it
+//!   is present it reads as zeros, which is what it holds.
 
 use super::{FileName, Fill, Storage};
 use crate::error::{Error, Kind, Result};
@@ -55,6 +57,8 @@ struct Lists {
 pub(super) struct Segments {
     storage: Arc<dyn Storage>,
     layout: Layout,
+    /// Held while a segment is created: by one writer at a time.
+    creating: Mutex<()>,
     present: RwLock<HashSet<FileName>>,
     lists: Mutex<Lists>,
 }
@@ -170,7 +174,7 @@ impl Segments {
             return Err(Error::new(Kind::Damaged, story));
         }
         let (present, lists) = (RwLock::new(present), Mutex::new(lists));
-        Ok(Segments { storage, layout, present, lists })
+        Ok(Segments { storage, layout, creating: Mutex::default(), present, lists })
     }
 
     /// Whether it was made.
@@ -187,13 +191,12 @@ impl Segments {
             let what = format!("{file} lies beyond the end of its volume");
             return Err(Error::new(Kind::Invalid, what));
         };
-        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
-        if !present.contains(&file) {
+        let _one = lock(&self.creating);
+        if !self.is_present(file) {
             let created = self.storage.create(file, bytes, Fill::Sparse);
             created.map_err(|e| Error::storage(format!("creating {file}"), e))?;
-            present.insert(file);
-            drop(present);
             lock(&self.lists).new.insert(number);
+            self.present.write().unwrap_or_else(PoisonError::into_inner).insert(file);
         }
         Ok(())
     }

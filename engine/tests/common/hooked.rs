@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 /// Which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
+    Create,
     Read,
     Sync,
 }
@@ -41,6 +42,7 @@ impl Hooked {
 
 impl Storage for Hooked {
     fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
+        self.called(Call::Create, file);
         self.memory.create(file, length, fill)
     }
 
