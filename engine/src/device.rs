@@ -12,7 +12,7 @@ use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, serves_at_opening};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
-use crate::flow::read::Replies;
+use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
 use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
@@ -60,10 +60,10 @@ pub struct Device {
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
-    pub(crate) replies: Mutex<Replies>,
+    pub(crate) questions: Mutex<Questions>,
     pub(crate) turns: Turns,
     /// One at a time in each of these steps; nobody else ever waits for them.
-    pub(crate) controlling: Mutex<()>,
+    pub(crate) controlling: Mutex<Answers>,
     pub(crate) shipping: Mutex<()>,
     pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
@@ -192,7 +192,7 @@ impl Device {
             recovery,
             // Not what an earlier life began with, even if the clock stands still.
             failover: Mutex::new(Failover::new(geometry.device, clock.wall() ^ opened << 32)),
-            replies: Mutex::default(),
+            questions: Mutex::default(),
             turns: Turns::default(),
             controlling: Mutex::default(),
             shipping: Mutex::default(),

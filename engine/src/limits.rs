@@ -159,6 +159,13 @@ impl Geometry {
         (promised / self.place_bytes() / 4).max(1)
     }
 
+    /// Most blocks that a device asks its peer for and has no answer to (R7): 1 MiB of data, which a
+    /// line of 1 Gbit/s carries in 8 ms, longer than most lines take to carry a question there. The
+    /// one that answers keeps a cursor for each question, 2,048 at most, of 32 bytes.
+    pub(crate) fn read_blocks_max(&self) -> u64 {
+        MIB / u64::from(self.block_size)
+    }
+
     /// Four batches: one being written, one being read, one wasted at the end, one free.
     fn journal_bytes_min(&self) -> u64 {
         4 * self.batch_bytes_max()
@@ -202,6 +209,11 @@ pub struct Settings {
     /// line stays in R, where it is counted as backlog. Any; with 0 one frame is under way at a
     /// time.
     pub link_queue_bytes_max: u64,
+    /// Most bytes waiting in the control lane when a question or an answer of a remote read is
+    /// added (R7), and most data bytes of one such answer; one block always goes. A takeover request
+    /// waits behind twice as much: a line of 100 Mbit/s carries the default twice in 21 ms. Any; with
+    /// 0 a lane has one answer of one block at a time.
+    pub control_queue_bytes_max: u64,
     /// Most records reflected in one step: they go to N sorted by address, newest only. At least 1.
     pub reflect_records_max: usize,
     /// Fewer records than [`Settings::reflect_records_max`] wait this long for more: what is
@@ -257,6 +269,7 @@ impl Default for Settings {
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,
+            control_queue_bytes_max: MIB / 8,
             reflect_records_max: 16_384,
             reflect_interval_ns: 200_000_000,
             checkpoint_records: 32_768,

@@ -73,6 +73,8 @@ clauses! {
     ShipChain = "ship-chain",
     /// R7: "not pending" makes the reader look again.
     LookAgain = "look-again",
+    /// R7: questions and answers of remote reads wait until the lane takes them.
+    ReadPacing = "read-pacing",
     /// R7: only the tenure granted last is answered.
     ReadTenure = "read-tenure",
     /// R8: own records wait for what the peer owes before them.

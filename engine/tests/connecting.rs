@@ -103,9 +103,9 @@ impl Link for Asked {
         self.end.receive(lane)
     }
 
-    fn queued(&self) -> u64 {
+    fn queued(&self, lane: Lane) -> u64 {
         self.once.lock().unwrap().take().into_iter().for_each(|once| once());
-        self.end.queued()
+        self.end.queued(lane)
     }
 
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {

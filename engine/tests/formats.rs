@@ -131,7 +131,8 @@ fn a_changed_frame_is_refused_or_its_data_known_bad() {
                 Ok((_, Frame::Ship { data, records, .. })) if at >= covered => {
                     assert_ne!(data_checksum(data), records[0].row.checksum, "{name}, byte {at}");
                 }
-                Ok((_, Frame::ReadReply { data, row: Some(row), .. })) if at >= covered => {
+                Ok((_, Frame::ReadReply { data, rows, .. })) if at >= covered => {
+                    let row = rows.iter().flatten().next().expect("it has data");
                     assert_ne!(data_checksum(data), row.checksum, "{name}, byte {at}");
                 }
                 Ok(_) => panic!("{name}: byte {at} was changed and nobody noticed"),

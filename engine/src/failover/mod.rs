@@ -25,6 +25,7 @@ pub use takeover::Takeover;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::flow::remote::Answers;
 use crate::format::frame::Frame;
 use crate::link::{Lane, Link};
 use crate::sync::lock;
@@ -171,32 +172,32 @@ impl Device {
 
     /// Takes one frame that has arrived in the control lane (R10): a hello, a takeover request
     /// (S804), a prototype (S806), a remote read (S1004) or its answer (S1007), an acknowledgement
-    /// (S1504). Returns whether there was one.
+    /// (S1504). Then questions (S1005) and answers (S1006) go as far as the lane takes them.
+    /// Returns whether a frame was taken, or an answer sent.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
-        let _one = self.begin_step(&self.controlling)?;
+        let mut answers = self.begin_step(&self.controlling)?;
         let Some(link) = self.peer_link() else { return Ok(false) };
-        let bytes = match link.receive(Lane::Control) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(false),
-            Err(error) => {
-                self.disconnected(&error, &link);
-                return Ok(false);
-            }
+        let (took, outcome) = match link.receive(Lane::Control) {
+            Ok(Some(bytes)) => (true, self.control(&bytes, &link, &mut answers)),
+            Ok(None) => (false, Ok(())),
+            Err(error) => (false, Err(link_down(error))),
         };
-        match self.control(&bytes, &link) {
+        match outcome {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
                 self.disconnected(&error, &link);
-                Ok(true)
             }
-            other => other.map(|()| true),
+            other => other?,
         }
+        self.send_questions();
+        let answered = self.send_answers(&mut answers)?;
+        Ok(took || answered)
     }
 
-    fn control(&self, bytes: &[u8], from: &Arc<dyn Link>) -> Result<()> {
+    fn control(&self, bytes: &[u8], from: &Arc<dyn Link>, answers: &mut Answers) -> Result<()> {
         let (session, frame) = Frame::decode(bytes)?;
         if let Frame::Hello(hello) = frame {
             return self.receive_hello(&hello, from);
@@ -210,8 +211,10 @@ impl Device {
                 self.receive_prototype(nonce, grant, total, first, entries)
             }
             Frame::Busy { nonce } => self.receive_busy(nonce),
-            Frame::ReadRequest { epoch, id, block } => self.serve_read(epoch, id, block),
-            Frame::ReadReply { id, row, data } => self.receive_reply(id, row, data),
+            Frame::ReadRequest { epoch, id, block, count } => {
+                self.receive_question(answers, session, (epoch, id), (block, count))
+            }
+            Frame::ReadReply { id, rows, data } => self.receive_replies(id, &rows, data),
             Frame::Ack { hi, credit, .. } => self.receive_ack(hi, credit),
             Frame::Hello(_) => unreachable!("handled above"),
             Frame::Ship { .. } => {

@@ -1,6 +1,7 @@
 //! The data path, one file an arrow:
 //! host → `write` → own log → `commit` → `ship` → `receive` → received log → `reflect` →
-//! normal volume → `checkpoint`; back: `acknowledge`; and `read`, by location.
+//! normal volume → `checkpoint`; back: `acknowledge`; and `read`, by location, which asks the peer by
+//! `remote`.
 //!
 //! The flow does not know who is primary: [`crate::failover`] opens and closes admission above it.
 
@@ -11,6 +12,7 @@ pub(crate) mod open;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;
+pub(crate) mod remote;
 pub(crate) mod ship;
 pub(crate) mod write;
 

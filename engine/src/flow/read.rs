@@ -1,33 +1,14 @@
 //! Host read: by location (S1000–S1010, R7), fetching from the peer what it still owes.
 
+use super::remote::{RemoteRead, Reply};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::format::frame::Frame;
-use crate::format::{Row, data_checksum};
-use crate::link::Lane;
 use crate::moment::{Moment, Wait, moment};
-use crate::queue::{Content, Token};
+use crate::queue::Token;
 use crate::request::Completion;
-use crate::sync::lock;
 use crate::table::location::{Location, locate};
 use crate::unit::Block;
 use crate::weaken::{Clause, holds};
-use std::collections::HashMap;
-
-/// Remote reads under way, by id.
-#[derive(Default)]
-pub(crate) struct Replies {
-    last: u64,
-    waiting: HashMap<u64, (Block, Option<Reply>)>,
-}
-
-/// What the peer said of a block.
-pub(crate) enum Reply {
-    /// Its newest data there.
-    Data(Vec<u8>),
-    /// Not pending there (any more): look again.
-    NotPending,
-}
 
 /// Where a block's newest data was found.
 pub(crate) enum Fetched {
@@ -35,17 +16,6 @@ pub(crate) enum Fetched {
     Here(Token),
     /// At the other device; this is what there is of the block in the own queue.
     Away(Token),
-}
-
-/// A question to the peer.
-#[derive(Debug)]
-pub(crate) struct RemoteRead {
-    id: u64,
-    /// When it was asked first, on the monotonic clock.
-    asked_at: u64,
-    block: Block,
-    /// What there was of the block in the own queue when it was asked.
-    pub base: Token,
 }
 
 impl Device {
@@ -130,122 +100,6 @@ impl Device {
             wait.go_on("a read finds its block moved");
         }
     }
-
-    /// Asks the peer for its newest data of `block` (S1005); `again`: the question to which there
-    /// was no answer, whose time goes on.
-    pub(crate) fn ask(
-        &self,
-        block: Block,
-        base: Token,
-        epoch: u64,
-        again: Option<&RemoteRead>,
-    ) -> RemoteRead {
-        let id = {
-            let mut replies = lock(&self.replies);
-            replies.last += 1;
-            let id = replies.last;
-            replies.waiting.insert(id, (block, None));
-            id
-        };
-        // If it cannot be sent, the question is asked again when the peer is back (hello).
-        let _ = self.send(Lane::Control, &Frame::ReadRequest { epoch, id, block });
-        let asked_at = again.map_or_else(|| self.clock.monotonic(), |first| first.asked_at);
-        RemoteRead { id, asked_at, block, base }
-    }
-
-    /// The peer's answer, if it is here.
-    pub(crate) fn answer(&self, read: &RemoteRead) -> Result<Option<Reply>> {
-        let mut replies = lock(&self.replies);
-        if let Some((_, slot)) = replies.waiting.get_mut(&read.id)
-            && let Some(reply) = slot.take()
-        {
-            replies.waiting.remove(&read.id);
-            return Ok(Some(reply));
-        }
-        let waited = self.clock.monotonic().saturating_sub(read.asked_at);
-        if waited > self.settings.remote_read_timeout_ns {
-            replies.waiting.remove(&read.id);
-            let block = read.block;
-            return Err(Error::new(
-                Kind::Timeout,
-                format!(
-                    "the newest data of block {block} is at the peer, which did not answer within {} ms",
-                    waited / 1_000_000
-                ),
-            ));
-        }
-        Ok(None)
-    }
-
-    /// Forgets a question whose asker has gone.
-    pub(crate) fn forget(&self, read: &RemoteRead) {
-        lock(&self.replies).waiting.remove(&read.id);
-    }
-
-    /// An answer has arrived.
-    pub(crate) fn receive_reply(&self, id: u64, row: Option<Row>, data: &[u8]) -> Result<()> {
-        let size = self.geometry.block_size as usize;
-        let mut replies = lock(&self.replies);
-        let Some((block, slot)) = replies.waiting.get_mut(&id) else {
-            return Ok(()); // whoever asked has gone
-        };
-        let reply = match row {
-            Some(row) if row.block != *block => {
-                let what = format!("the peer was asked for block {block} and sent {}", row.block);
-                return Err(Error::new(Kind::Protocol, what));
-            }
-            None => Reply::NotPending,
-            Some(row) if !row.has_data => Reply::Data(vec![0; size]),
-            Some(row) => {
-                if data.len() != size || data_checksum(data) != row.checksum {
-                    let what = format!("the peer's answer for block {} is damaged", row.block);
-                    return Err(Error::new(Kind::Protocol, what));
-                }
-                Reply::Data(data.to_vec())
-            }
-        };
-        *slot = Some(reply);
-        drop(replies);
-        self.bell.ring();
-        Ok(())
-    }
-
-    /// After a reconnect: whoever waits for an answer looks again.
-    pub(crate) fn ask_again(&self) {
-        for (_, slot) in lock(&self.replies).waiting.values_mut() {
-            slot.get_or_insert(Reply::NotPending);
-        }
-        self.bell.ring();
-    }
-
-    /// Answers the peer's question (S1005): only while fenced, for the tenure granted last, and
-    /// only from R, never from N, which is stale when both directions are pending.
-    pub(crate) fn serve_read(&self, epoch: u64, id: u64, block: Block) -> Result<()> {
-        let acked = {
-            let tables = lock(&self.tables);
-            if tables.granted != epoch && holds(Clause::ReadTenure) {
-                return Ok(());
-            }
-            tables.acked
-        };
-        let mut data = vec![0; self.geometry.block_size as usize];
-        let pending = loop {
-            match self.own.journal.queue.newest(block).0.filter(|r| r.stamp > acked) {
-                None => break None,
-                Some(record) => {
-                    let is_durable = self.own.journal.queue.is_durable(record.position);
-                    debug_assert!(is_durable || !holds(Clause::ReadTenure), "R10");
-                    if self.own.read(&record, &mut data).map_err(|e| self.unreadable(e))? {
-                        break Some(record);
-                    }
-                }
-            }
-        };
-        let row = pending.as_ref().map(Row::from);
-        let has_data = pending.is_some_and(|r| r.content == Content::Data);
-        let data: &[u8] = if has_data { &data } else { &[] };
-        self.send(Lane::Control, &Frame::ReadReply { id, row, data })
-    }
 }
 
 /// A host's read under way.
@@ -321,11 +175,12 @@ impl ReadState {
             }
         }
         self.remote.append(&mut waiting);
-        let done = self.remote.is_empty();
-        if done {
+        if self.remote.is_empty() {
             completion.buffer = Some(std::mem::take(&mut self.buffer));
+            return Ok(true);
         }
-        Ok(done)
+        device.send_questions();
+        Ok(false)
     }
 
     fn block(

@@ -31,7 +31,8 @@ impl Device {
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
         let _one = self.begin_step(&self.shipping)?;
-        let full = |link: Arc<dyn Link>| link.queued() > self.settings.link_queue_bytes_max;
+        let full =
+            |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;
         if self.peer_link().is_none_or(full) {
             return Ok(0);
         }

@@ -3,7 +3,8 @@
 //! A write is put together as whole blocks first, holding nothing; then it takes its places, is
 //! stamped and published in one step ([`crate::queue::Queue::insert`]).
 
-use super::read::{Fetched, RemoteRead, Reply};
+use super::read::Fetched;
+use super::remote::{RemoteRead, Reply};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::format::data_checksum;
@@ -298,6 +299,9 @@ impl WriteState {
             whole[..edge.given.start].copy_from_slice(&rest[..edge.given.start]);
             whole[edge.given.end..].copy_from_slice(&rest[edge.given.end..]);
             self.records[edge.index as usize].checksum = data_checksum(whole);
+        }
+        if !complete {
+            device.send_questions();
         }
         Ok(complete)
     }

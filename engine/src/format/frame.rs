@@ -112,22 +112,24 @@ pub enum Frame<'a> {
         /// The request refused.
         nonce: u64,
     },
-    /// S1005: asks for the newest data of a block.
+    /// S1005: asks for the newest data of neighbouring blocks.
     ReadRequest {
         /// The requester's tenure.
         epoch: u64,
-        /// Names the request.
+        /// Names the first block's request; those after it have the next numbers.
         id: u64,
-        /// The block.
+        /// The first block.
         block: Block,
+        /// How many blocks.
+        count: u32,
     },
-    /// Answers a read: nothing if the block is not pending here.
+    /// Answers some of the blocks of a read request, in its order.
     ReadReply {
-        /// The request answered.
+        /// The first request answered.
         id: u64,
-        /// The newest record's row.
-        row: Option<Row>,
-        /// Its data, if it has any.
+        /// The newest record's row of each block; none of one that is not pending here.
+        rows: Vec<Option<Row>>,
+        /// The data of those that have any, one after the other.
         data: &'a [u8],
     },
     /// Cumulative acknowledgement.
@@ -353,17 +355,19 @@ impl Frame<'_> {
                 put_u64(&mut b, *nonce);
                 BUSY
             }
-            Frame::ReadRequest { epoch, id, block } => {
+            Frame::ReadRequest { epoch, id, block, count } => {
                 put_u64(&mut b, *epoch);
                 put_u64(&mut b, *id);
                 put_block(&mut b, *block);
+                put_u32(&mut b, *count);
                 READ_REQUEST
             }
-            Frame::ReadReply { id, row, data } => {
+            Frame::ReadReply { id, rows, data } => {
                 put_u64(&mut b, *id);
-                put_u32(&mut b, u32::from(row.is_some()));
-                if let Some(row) = row {
-                    b.extend_from_slice(RowBytes::from(row).as_bytes());
+                put_u32(&mut b, rows.len() as u32);
+                for row in rows {
+                    put_u32(&mut b, u32::from(row.is_some()));
+                    row.iter().for_each(|row| b.extend_from_slice(RowBytes::from(row).as_bytes()));
                 }
                 blocks = data;
                 READ_REPLY
@@ -428,11 +432,15 @@ impl Frame<'_> {
                 },
             },
             BUSY => Frame::Busy { nonce: f.u64()? },
-            READ_REQUEST => Frame::ReadRequest { epoch: f.u64()?, id: f.u64()?, block: f.block()? },
+            READ_REQUEST => {
+                let (epoch, id) = (f.u64()?, f.u64()?);
+                Frame::ReadRequest { epoch, id, block: f.block()?, count: f.u32()? }
+            }
             READ_REPLY => {
-                let id = f.u64()?;
-                let row = if f.u32()? == 0 { None } else { Some(f.row()?) };
-                Frame::ReadReply { id, row, data }
+                let (id, count) = (f.u64()?, f.count(4)?);
+                let row = |_| if f.u32()? == 0 { Ok(None) } else { f.row().map(Some) };
+                let rows = (0..count).map(row).collect::<Result<_>>()?;
+                Frame::ReadReply { id, rows, data }
             }
             ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()?, clk: f.stamp()? },
             SHIP => Frame::Ship {

@@ -80,6 +80,10 @@ struct LaneState {
     held: VecDeque<Vec<u8>>,
     /// What has begun to leave, in the order and with the times of arrival.
     events: VecDeque<Event>,
+    /// Bytes of the frames that have not left.
+    queued: u64,
+    /// When each frame that has begun to leave will have left, and its bytes.
+    leaving: VecDeque<(u64, u64)>,
 }
 
 /// One direction of the line.
@@ -90,10 +94,6 @@ struct State {
     busy_until: u64,
     /// Data frames that have not begun to leave, and since when they wait.
     waiting: VecDeque<(u64, Vec<u8>)>,
-    /// Bytes of the data frames held or waiting.
-    unsent: u64,
-    /// When the data frame that began last will have left, and its bytes.
-    leaving: (u64, u64),
     lanes: [LaneState; 2],
     /// Threads asleep until the bell; without any, it is not rung.
     sleepers: usize,
@@ -104,32 +104,38 @@ impl State {
         &mut self.lanes[lane as usize]
     }
 
-    /// Puts `frame` on the line no earlier than `since`; the time when it will have left.
-    fn depart(&mut self, line: Line, since: u64, lane: Lane, frame: Vec<u8>) -> u64 {
+    /// Puts `frame` on the line no earlier than `since`.
+    fn depart(&mut self, line: Line, since: u64, lane: Lane, frame: Vec<u8>) {
         let left = self.busy_until.max(since).saturating_add(line.time(frame.len()));
         self.busy_until = left;
         let arrival = left.saturating_add(line.delay_ns);
-        self.lane(lane).events.push_back(Event::Frame(arrival, frame));
-        left
+        let lane = self.lane(lane);
+        lane.leaving.push_back((left, frame.len() as u64));
+        lane.events.push_back(Event::Frame(arrival, frame));
     }
 
     /// Lets every data frame depart whose turn has come by `now`.
     fn advance(&mut self, line: Line, now: u64) {
-        while self.busy_until <= now {
-            let Some((since, frame)) = self.waiting.pop_front() else { return };
-            let bytes = frame.len() as u64;
-            self.unsent -= bytes;
-            let left = self.depart(line, since, Lane::Data, frame);
-            self.leaving = (left, bytes);
+        while self.busy_until <= now
+            && let Some((since, frame)) = self.waiting.pop_front()
+        {
+            self.depart(line, since, Lane::Data, frame);
+        }
+        for lane in &mut self.lanes {
+            while let Some(&(left, bytes)) = lane.leaving.front()
+                && left <= now
+            {
+                lane.queued -= bytes;
+                lane.leaving.pop_front();
+            }
         }
     }
 
     /// Takes a frame that is not held for the line.
     fn submit(&mut self, line: Line, now: u64, lane: Lane, frame: Vec<u8>) {
         match lane {
-            Lane::Control => drop(self.depart(line, now, lane, frame)),
+            Lane::Control => self.depart(line, now, lane, frame),
             Lane::Data => {
-                self.unsent += frame.len() as u64;
                 self.waiting.push_back((now, frame));
                 self.advance(line, now);
             }
@@ -159,11 +165,11 @@ impl State {
     fn cut(&mut self, now: u64) {
         self.down = true;
         self.waiting.clear();
-        self.unsent = 0;
-        self.leaving = (0, 0);
         self.busy_until = 0;
         for lane in &mut self.lanes {
             lane.held.clear();
+            lane.queued = 0;
+            lane.leaving.clear();
             lane.events.retain(|event| match event {
                 Event::Frame(arrival, _) => *arrival <= now,
                 Event::Cut => true,
@@ -232,9 +238,6 @@ impl MemoryLink {
         state.lane(lane).hold = on;
         if !on {
             for frame in std::mem::take(&mut state.lane(lane).held) {
-                if lane == Lane::Data {
-                    state.unsent -= frame.len() as u64;
-                }
                 state.submit(self.wire.line, now, lane, frame);
             }
         }
@@ -285,10 +288,8 @@ impl Link for MemoryLink {
         if state.down {
             return Err(no_peer());
         }
+        state.lane(lane).queued += frame.len() as u64;
         if state.lane(lane).hold {
-            if lane == Lane::Data {
-                state.unsent += frame.len() as u64;
-            }
             state.lane(lane).held.push_back(frame);
             return Ok(());
         }
@@ -312,16 +313,15 @@ impl Link for MemoryLink {
         }
     }
 
-    fn queued(&self) -> u64 {
+    fn queued(&self, lane: Lane) -> u64 {
         let mut state = self.outward().state();
         let now = self.wire.now();
         state.advance(self.wire.line, now);
-        let (left, bytes) = state.leaving;
-        state.unsent + if left > now { bytes } else { 0 }
+        state.lane(lane).queued
     }
 
-    /// Waits as the trait says. The news of a cut counts as something that has arrived: the next
-    /// receipt gives it.
+    /// Waits as the trait says. The news of a cut, even if the line is up again, counts as
+    /// something that has arrived: the next receipt gives it.
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         let direction = self.inward();
         let mut state = direction.state();
@@ -331,7 +331,7 @@ impl Link for MemoryLink {
         loop {
             let now = self.wire.now();
             state.advance(self.wire.line, now);
-            if state.ready(lane, now) {
+            if state.ready(lane, now) || state.down {
                 return true;
             }
             if left == 0 {

@@ -21,9 +21,14 @@ pub enum Lane {
 pub trait Link: Send + Sync {
     /// Takes `frame` for delivery; it does not wait for the line.
     ///
-    /// The engine bounds what it hands to the data lane, by [`Link::queued`]. In the control lane it
-    /// answers what it is asked: against a peer that asks and does not read, a link bounds what it
-    /// holds there itself, and is down when that is exceeded.
+    /// The engine bounds what it hands to a lane, by [`Link::queued`] of that lane: the data lane by
+    /// [`Settings::link_queue_bytes_max`], questions and answers of remote reads in the control lane
+    /// by [`Settings::control_queue_bytes_max`]. It does not bound what else is in the control lane:
+    /// against a peer that asks and does not read, a link bounds what it holds there itself, and is
+    /// down when that is exceeded.
+    ///
+    /// [`Settings::link_queue_bytes_max`]: crate::limits::Settings::link_queue_bytes_max
+    /// [`Settings::control_queue_bytes_max`]: crate::limits::Settings::control_queue_bytes_max
     ///
     /// # Errors
     /// [`crate::error::Kind::NoPeer`] says that the link is down.
@@ -36,10 +41,14 @@ pub trait Link: Send + Sync {
     /// handed over.
     fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>>;
 
-    /// Bytes of data-lane frames taken for delivery that have not yet left this end, so that a
+    /// Bytes of `lane`'s frames taken for delivery that have not yet left this end, so that a
     /// sender need not put more on the line than it can carry.
-    fn queued(&self) -> u64;
+    fn queued(&self, lane: Lane) -> u64;
 
-    /// Waits until a frame has arrived in `lane` (`true`) or `timeout_ns` have passed.
+    /// Waits until a frame has arrived in `lane` or the link is down (`true`), or `timeout_ns` have
+    /// passed (`false`).
+    ///
+    /// On a link that is down it may return at once, each time: the next receipt then says so, and
+    /// the engine waits on it no more.
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool;
 }

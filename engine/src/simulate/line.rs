@@ -7,6 +7,7 @@
 
 use super::tape::{Sort, Tape};
 use crate::error::{Error, Kind, Result};
+use crate::format::frame::Frame;
 use crate::link::{Lane, Link};
 use crate::sync::{AtomicBool, Ordering::Relaxed, lock};
 use std::collections::VecDeque;
@@ -30,6 +31,13 @@ struct State {
     taken_in: [Vec<Vec<u8>>; 2],
 }
 
+impl State {
+    /// Bytes under way from `side` in `lane`.
+    fn queued(&self, side: usize, lane: Lane) -> u64 {
+        self.lanes[side][lane as usize].iter().map(|frame| frame.len() as u64).sum()
+    }
+}
+
 impl Wire {
     pub fn new(tape: Arc<Tape>) -> Arc<Wire> {
         let state = State {
@@ -48,9 +56,14 @@ impl Wire {
     }
 
     /// The end at `side`, once.
-    pub fn take_end(self: &Arc<Wire>, side: usize, dead: Arc<AtomicBool>) -> Option<Arc<End>> {
+    pub fn take_end(
+        self: &Arc<Wire>,
+        side: usize,
+        dead: Arc<AtomicBool>,
+        control_bytes_max: u64,
+    ) -> Option<Arc<End>> {
         let taken = std::mem::replace(&mut lock(&self.state).taken[side], true);
-        (!taken).then(|| Arc::new(End { wire: self.clone(), side, dead }))
+        (!taken).then(|| Arc::new(End { wire: self.clone(), side, dead, control_bytes_max }))
     }
 
     pub fn is_taken(&self, side: usize) -> bool {
@@ -111,6 +124,19 @@ pub(super) struct End {
     side: usize,
     /// Whether that process has died: it sends nothing more and hears nothing more.
     dead: Arc<AtomicBool>,
+    /// With more than this in the control lane, a question or an answer brings the line down.
+    control_bytes_max: u64,
+}
+
+impl End {
+    /// Whether the control lane is too full for `frame`.
+    fn overflows(&self, state: &State, lane: Lane, frame: &[u8]) -> bool {
+        let is_paced = |frame| matches!(frame, Frame::ReadRequest { .. } | Frame::ReadReply { .. });
+        let held = state.queued(self.side, lane);
+        lane == Lane::Control
+            && held > self.control_bytes_max
+            && Frame::decode(frame).is_ok_and(|(_, frame)| is_paced(frame))
+    }
 }
 
 fn no_peer() -> Error {
@@ -123,6 +149,15 @@ impl Link for End {
             return Err(no_peer());
         }
         let mut state = lock(&self.wire.state);
+        if state.up && self.overflows(&state, lane, &frame) {
+            drop(state);
+            self.wire.cut(|_| 0, false);
+            let (tape, name) = (&self.wire.tape, super::NAMES[self.side]);
+            let story = format!("{name} overflows its control lane, and the line is down");
+            tape.event(Sort::Fault, format_args!("{story}"));
+            tape.broken("questions and answers wait until the lane takes them", story);
+            return Err(no_peer());
+        }
         match (state.up, state.silent) {
             (true, _) => state.lanes[self.side][lane as usize].push_back(frame),
             (false, true) => {}
@@ -155,9 +190,8 @@ impl Link for End {
         }
     }
 
-    fn queued(&self) -> u64 {
-        let state = lock(&self.wire.state);
-        state.lanes[self.side][Lane::Data as usize].iter().map(|f| f.len() as u64).sum()
+    fn queued(&self, lane: Lane) -> u64 {
+        lock(&self.wire.state).queued(self.side, lane)
     }
 
     fn wait(&self, lane: Lane, _timeout_ns: u64) -> bool {

@@ -118,6 +118,7 @@ impl Plan {
             takeover_timeout_ns: timeout,
             ship_bytes_max: random.pick(&[1, 2048, 1 << 18]),
             link_queue_bytes_max: random.pick(&[0, 4096, 1 << 20]),
+            control_queue_bytes_max: random.pick(&[0, 2048, 1 << 17]),
             reflect_records_max: random.pick(&[1, 3, 16, 16_384]),
             reflect_interval_ns: random.pick(&[0, 10 * MS, 200 * MS]),
             checkpoint_records: random.pick(&[1, 8, 32_768]),

@@ -15,7 +15,6 @@ use crate::device::Device;
 use crate::failover::Policy;
 use crate::limits::Settings;
 use crate::moment::{Moment, at_every_moment};
-use crate::sync::lock;
 use crate::unit::Stamp;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -337,9 +337,11 @@ impl World {
         self.tape.count("frames shipped again");
     }
 
-    /// Lets a control frame arrive at `side`, and the device take it; whether there was one.
+    /// Lets a control frame arrive at `side`, and the device take it or send answers that it owes;
+    /// whether there were any.
     pub fn control(&self, side: Side) -> bool {
-        if !self.let_arrive(side, Lane::Control, 1) {
+        let owes = |device: Arc<Device>| device.owes_answers();
+        if !self.let_arrive(side, Lane::Control, 1) && !self.device(side).is_some_and(owes) {
             return false;
         }
         let served = self.serving();
@@ -436,7 +438,8 @@ impl World {
             newest.clone()
         };
         let Some(process) = machine.process.borrow().clone() else { return };
-        let Some(end) = wire.take_end(side, process.dead.clone()) else { return };
+        let most = self.plan.settings[side].control_queue_bytes_max;
+        let Some(end) = wire.take_end(side, process.dead.clone(), most) else { return };
         *machine.wire.borrow_mut() = Some(wire);
         self.tape.set_lossy(side, false);
         self.tape.event(Sort::Fault, format_args!("{} is connected", NAMES[side]));

@@ -5,7 +5,7 @@
 
 use super::Storage;
 use crate::error::{Error, Result};
-use crate::journal::lock;
+use crate::sync::lock;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};

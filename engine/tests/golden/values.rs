@@ -153,9 +153,9 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             entries: vec![(block, HI), (Block { volume: 0, number: 12 }, ACKED)],
         },
         "frame_busy" => Frame::Busy { nonce: 78 },
-        "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block },
-        "frame_read_reply" => Frame::ReadReply { id: 79, row: Some(rows()[0]), data },
-        "frame_read_reply_none" => Frame::ReadReply { id: 79, row: None, data: &[] },
+        "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block, count: 3 },
+        "frame_read_reply" => Frame::ReadReply { id: 79, rows: vec![None, Some(rows()[0])], data },
+        "frame_read_reply_none" => Frame::ReadReply { id: 79, rows: vec![None], data: &[] },
         "frame_ack" => Frame::Ack { hi: HI, credit: 1000, clk: NEED },
         "frame_ship" => {
             Frame::Ship { previous: FL, clk: NEED, fenced: true, records: shipped().to_vec(), data }

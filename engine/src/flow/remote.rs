@@ -1,0 +1,377 @@
+//! Remote read (S1004–S1007, R7): a question to the peer for each run of neighbouring blocks, and
+//! its answers, in pieces.
+//!
+//! Both wait until the control lane takes them ([`Settings::control_queue_bytes_max`]), and both
+//! ends bound what is asked and not answered ([`Geometry::read_blocks_max`]): the one that answers
+//! keeps no more than that on its peer's word, and the other asks for no more.
+//!
+//! [`Geometry::read_blocks_max`]: crate::limits::Geometry::read_blocks_max
+//! [`Settings::control_queue_bytes_max`]: crate::limits::Settings::control_queue_bytes_max
+
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::format::frame::Frame;
+use crate::format::{Row, data_checksum};
+use crate::link::{Lane, Link};
+use crate::queue::{Content, Token};
+use crate::sync::lock;
+use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What the peer said of a block.
+pub(crate) enum Reply {
+    /// Its newest data there.
+    Data(Vec<u8>),
+    /// Not pending there (any more): look again.
+    NotPending,
+}
+
+/// A block whose data the peer is asked for.
+#[derive(Debug)]
+pub(crate) struct RemoteRead {
+    id: u64,
+    /// When it was asked first, on the monotonic clock.
+    asked_at: u64,
+    pub block: Block,
+    /// What there was of the block in the own queue when it was asked.
+    pub base: Token,
+}
+
+/// The blocks asked for and not answered in one connection and under one tenure. Each end has its
+/// own; what belongs to an earlier connection or tenure is answered no more and counts no more.
+#[derive(Default)]
+struct Window {
+    session: u64,
+    epoch: u64,
+    blocks: u64,
+}
+
+/// Remote reads under way.
+#[derive(Default)]
+pub(crate) struct Questions {
+    /// The newest id; each block has one.
+    last: u64,
+    /// Ids up to this one are in a question that was sent, or need none.
+    asked: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    window: Window,
+    /// What is not answered of each question of the window: its first id, and how many.
+    open: BTreeMap<u64, u64>,
+}
+
+/// A block that a reader waits for.
+struct Waiting {
+    block: Block,
+    epoch: u64,
+    reply: Option<Reply>,
+}
+
+/// The peer's questions that are not answered, oldest first.
+#[derive(Default)]
+pub(crate) struct Answers {
+    window: Window,
+    cursors: VecDeque<Cursor>,
+}
+
+/// What is left of a question.
+struct Cursor {
+    id: u64,
+    block: Block,
+    left: u64,
+}
+
+/// A question on its way: the session and link that it goes by.
+type Question = (u64, Arc<dyn Link>, Frame<'static>);
+
+impl Block {
+    fn plus(self, count: u64) -> Block {
+        Block { number: self.number + count, ..self }
+    }
+}
+
+impl Questions {
+    /// The next run of blocks that no question names, at most `room`: its first id, tenure and
+    /// block, and how many.
+    fn next_run(&mut self, room: u64) -> Option<(u64, u64, Block, u64)> {
+        let mut rest = self.waiting.range(self.asked + 1..);
+        let Some((&id, first)) = rest.next() else {
+            self.asked = self.last; // their readers have gone
+            return None;
+        };
+        let (epoch, block) = (first.epoch, first.block);
+        let follows = |&(at, (&next, w)): &(u64, (&u64, &Waiting))| {
+            next == id + at && w.block == block.plus(at) && w.epoch == epoch
+        };
+        let count = 1 + (1..room).zip(rest).take_while(follows).count() as u64;
+        Some((id, epoch, block, count))
+    }
+}
+
+impl Device {
+    /// Wants the peer's newest data of `block` (S1005); [`Device::send_questions`] asks for it.
+    /// `again`: the question to which there was no answer, whose time goes on.
+    pub(crate) fn ask(
+        &self,
+        block: Block,
+        base: Token,
+        epoch: u64,
+        again: Option<&RemoteRead>,
+    ) -> RemoteRead {
+        let asked_at = again.map_or_else(|| self.clock.monotonic(), |first| first.asked_at);
+        let mut questions = lock(&self.questions);
+        questions.last += 1;
+        let id = questions.last;
+        questions.waiting.insert(id, Waiting { block, epoch, reply: None });
+        RemoteRead { id, asked_at, block, base }
+    }
+
+    /// Sends what questions the lane and the window have room for (S1005). The rest follows as
+    /// answers come, by [`Device::step_control`]; what is lost with its connection is asked again
+    /// in the next (hello).
+    pub(crate) fn send_questions(&self) {
+        while let Some((session, link, question)) = self.next_question() {
+            if let Err(error) = link.send(Lane::Control, question.encode(session)) {
+                return self.disconnected(&error, &link);
+            }
+        }
+    }
+
+    fn next_question(&self) -> Option<Question> {
+        let is_unasked = |q: &Questions| q.asked < q.last;
+        if !is_unasked(&lock(&self.questions)) || self.peer_link().is_none_or(|l| self.is_full(&l))
+        {
+            return None;
+        }
+        let mut questions = lock(&self.questions);
+        // Under this lock, so that the window follows the connections in their order.
+        let (session, link) = lock(&self.failover).connection()?;
+        loop {
+            let room = self.geometry.read_blocks_max();
+            let (id, epoch, block, most) = questions.next_run(room)?;
+            let window = &questions.window;
+            if window.session == session && epoch < window.epoch {
+                questions.asked = id; // of a tenure that is over: its reader finds that
+                continue;
+            }
+            if (window.session, window.epoch) != (session, epoch) {
+                questions.window = Window { session, epoch, blocks: 0 };
+                questions.open.clear();
+            }
+            let count = most.min(room - questions.window.blocks);
+            if count == 0 {
+                return None;
+            }
+            questions.asked = id + count - 1;
+            questions.window.blocks += count;
+            questions.open.insert(id, count);
+            let count = count as u32; // at most `read_blocks_max`
+            return Some((session, link, Frame::ReadRequest { epoch, id, block, count }));
+        }
+    }
+
+    /// Whether the control lane holds so much that neither questions nor answers are added.
+    fn is_full(&self, link: &Arc<dyn Link>) -> bool {
+        link.queued(Lane::Control) > self.settings.control_queue_bytes_max
+            && holds(Clause::ReadPacing)
+    }
+
+    /// The peer's answer, if it is here.
+    pub(crate) fn answer(&self, read: &RemoteRead) -> Result<Option<Reply>> {
+        let waiting = &mut lock(&self.questions).waiting;
+        if let Some(reply) = waiting.get_mut(&read.id).and_then(|w| w.reply.take()) {
+            waiting.remove(&read.id);
+            return Ok(Some(reply));
+        }
+        let waited = self.clock.monotonic().saturating_sub(read.asked_at);
+        if waited > self.settings.remote_read_timeout_ns {
+            waiting.remove(&read.id);
+            let block = read.block;
+            return Err(Error::new(
+                Kind::Timeout,
+                format!(
+                    "the newest data of block {block} is at the peer, which did not answer within {} ms",
+                    waited / 1_000_000
+                ),
+            ));
+        }
+        Ok(None)
+    }
+
+    /// Forgets a question whose asker has gone.
+    pub(crate) fn forget(&self, read: &RemoteRead) {
+        lock(&self.questions).waiting.remove(&read.id);
+    }
+
+    /// The answers for the blocks from `first` on have arrived.
+    pub(crate) fn receive_replies(
+        &self,
+        first: u64,
+        rows: &[Option<Row>],
+        mut data: &[u8],
+    ) -> Result<()> {
+        let broken = |what: String| Err(Error::new(Kind::Protocol, what));
+        let size = self.geometry.block_size as usize;
+        let mut questions = lock(&self.questions);
+        let Some(left) = questions.open.remove(&first) else {
+            return Ok(()); // of an earlier window
+        };
+        let count = rows.len() as u64;
+        if count == 0 || count > left {
+            return broken(format!("the peer answers {count} blocks where {left} were asked for"));
+        }
+        questions.window.blocks -= count;
+        if count < left {
+            questions.open.insert(first + count, left - count);
+        }
+        for (id, row) in (first..).zip(rows) {
+            let length = if row.is_some_and(|row| row.has_data) { size } else { 0 };
+            let Some((bytes, rest)) = data.split_at_checked(length) else {
+                return broken(format!("the peer's answer lacks data: {} bytes left", data.len()));
+            };
+            data = rest;
+            let Some(waiting) = questions.waiting.get_mut(&id) else {
+                continue; // the reader has gone
+            };
+            waiting.reply = Some(match row {
+                None => Reply::NotPending,
+                Some(row) if row.block != waiting.block => {
+                    let (asked, found) = (waiting.block, row.block);
+                    return broken(format!(
+                        "the peer was asked for block {asked} and sent {found}"
+                    ));
+                }
+                Some(row) if !row.has_data => Reply::Data(vec![0; size]),
+                Some(row) if data_checksum(bytes) != row.checksum => {
+                    return broken(format!("the peer's answer for block {} is damaged", row.block));
+                }
+                Some(_) => Reply::Data(bytes.to_vec()),
+            });
+        }
+        drop(questions);
+        self.bell.ring();
+        match data.len() {
+            0 => Ok(()),
+            left => broken(format!("the peer's answer has {left} bytes of data too many")),
+        }
+    }
+
+    /// After a reconnect: whoever waits for an answer looks again.
+    pub(crate) fn ask_again(&self) {
+        let mut questions = lock(&self.questions);
+        for waiting in questions.waiting.values_mut() {
+            waiting.reply.get_or_insert(Reply::NotPending);
+        }
+        questions.asked = questions.last;
+        drop(questions);
+        self.bell.ring();
+    }
+
+    /// Takes the peer's question (S1004): only while fenced, for the tenure granted last.
+    pub(crate) fn receive_question(
+        &self,
+        answers: &mut Answers,
+        session: u64,
+        (epoch, id): (u64, u64),
+        (block, count): (Block, u32),
+    ) -> Result<()> {
+        if !self.answers_tenure(epoch) {
+            return Ok(());
+        }
+        if (answers.window.session, answers.window.epoch) != (session, epoch) {
+            let window = Window { session, epoch, blocks: 0 };
+            *answers = Answers { window, cursors: VecDeque::new() };
+        }
+        let (left, open) = (u64::from(count), answers.window.blocks);
+        let most = self.geometry.read_blocks_max();
+        let ends = block.number.checked_add(left).and(id.checked_add(left));
+        if left == 0 || left > most - open || ends.is_none() {
+            let what = format!(
+                "the peer asks for {count} blocks from {block} on, with {open} of {most} open"
+            );
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        answers.window.blocks += left;
+        answers.cursors.push_back(Cursor { id, block, left });
+        Ok(())
+    }
+
+    /// Whether questions of the tenure `epoch` are answered (R7): never of 0, which a device that
+    /// serves has in the place of a grant.
+    fn answers_tenure(&self, epoch: u64) -> bool {
+        let granted = lock(&self.tables).granted;
+        granted != 0 && granted == epoch || !holds(Clause::ReadTenure)
+    }
+
+    /// Sends what answers the lane has room for (S1006); whether there were any.
+    pub(crate) fn send_answers(&self, answers: &mut Answers) -> Result<bool> {
+        let size = self.geometry.block_size as usize;
+        let piece = (self.settings.control_queue_bytes_max / size as u64).max(1);
+        let mut sent = false;
+        while let Some(cursor) = answers.cursors.front_mut() {
+            let connection = {
+                let failover = lock(&self.failover);
+                let asker = failover.peer().filter(|peer| peer.nonce == answers.window.session);
+                asker.and(failover.connection())
+            };
+            let Some((session, link)) =
+                connection.filter(|_| self.answers_tenure(answers.window.epoch))
+            else {
+                *answers = Answers::default();
+                break;
+            };
+            if self.is_full(&link) {
+                break;
+            }
+            let count = piece.min(cursor.left);
+            let acked = lock(&self.tables).acked;
+            let mut data = Vec::new();
+            let numbers = 0..count;
+            let rows = numbers.map(|at| self.pending(cursor.block.plus(at), acked, &mut data));
+            let rows = rows.collect::<Result<_>>()?;
+            let reply = Frame::ReadReply { id: cursor.id, rows, data: &data };
+            let reply = reply.encode(session);
+            cursor.id += count;
+            cursor.block = cursor.block.plus(count);
+            cursor.left -= count;
+            answers.window.blocks -= count;
+            if cursor.left == 0 {
+                answers.cursors.pop_front();
+            }
+            if let Err(error) = link.send(Lane::Control, reply) {
+                self.disconnected(&error, &link);
+                break;
+            }
+            sent = true;
+        }
+        Ok(sent)
+    }
+
+    /// Whether answers are owed: for the simulator, which steps only who has something to do.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn owes_answers(&self) -> bool {
+        !lock(&self.controlling).cursors.is_empty()
+    }
+
+    /// The newest record of `block` in R, its data put behind `data`: never from N, which is stale
+    /// when both directions are pending.
+    fn pending(&self, block: Block, acked: Stamp, data: &mut Vec<u8>) -> Result<Option<Row>> {
+        let at = data.len();
+        let queue = &self.own.journal.queue;
+        while let Some(record) = queue.newest(block).0.filter(|r| r.stamp > acked) {
+            let is_durable = queue.is_durable(record.position);
+            debug_assert!(is_durable || !holds(Clause::ReadTenure), "R10");
+            data.resize(at + self.geometry.block_size as usize, 0);
+            let is_there =
+                self.own.read(&record, &mut data[at..]).map_err(|e| self.unreadable(e))?;
+            if !is_there || record.content != Content::Data {
+                data.truncate(at);
+            }
+            if is_there {
+                return Ok(Some(Row::from(&record)));
+            }
+        }
+        Ok(None)
+    }
+}
