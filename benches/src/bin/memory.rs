@@ -123,7 +123,7 @@ fn main() {
     };
     let (quick, disk, peer) = (has("--quick"), has("--disk"), has("--peer"));
     let dir = arguments.iter().position(|a| a == "--dir");
-    let dir = dir.map(|at| arguments.drain(at..at + 2).last().expect("a directory"));
+    let dir = dir.map(|at| arguments.drain(at..at + 2).next_back().expect("a directory"));
     let dir = dir.map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = dir.join(format!("afterimage-memory-{}", std::process::id()));
     let usual = if quick { 300_000 } else { 10_000_000 };
