@@ -10,6 +10,13 @@ fn queue() {
 }
 
 #[test]
+fn memory() {
+    let out = Command::new(env!("CARGO_BIN_EXE_memory")).arg("--quick").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("resident"), "{text}{out:?}");
+}
+
+#[test]
 fn open() {
     let out = Command::new(env!("CARGO_BIN_EXE_open")).arg("--quick").output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
