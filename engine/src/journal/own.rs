@@ -295,7 +295,7 @@ impl OwnLog {
             // The data is in the log's pages: whoever reads from now on finds it there.
             let guard = epoch::pin();
             for &position in &fresh {
-                if journal.queue.index(position) == 0 {
+                if journal.queue.group(position).0 == 0 {
                     self.payloads.release(position, &guard);
                 }
             }
