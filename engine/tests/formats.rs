@@ -173,6 +173,7 @@ fn impossible_fields_are_refused() {
     assert!(batch(76, &1024u32.to_le_bytes()).contains("data_bytes is 1024"));
     assert!(batch(128, &[0]).contains("row 0: epoch is 0"));
     assert!(batch(176, &2u32.to_le_bytes()).contains("row 0: index 2"));
+    assert!(batch(180, &(1u32 << 31).to_le_bytes()).contains("row 0: count 2147483648"));
     assert!(batch(184, &[0]).contains("row 0: content is 0"));
     let frame = |name: &str, at: usize, new: &[u8]| {
         let mut bytes = golden(name);
@@ -203,8 +204,8 @@ fn any_row() -> impl Strategy<Value = Row> {
             stamp: Stamp { epoch: stamp.epoch.max(1), ..stamp },
             block,
             checksum,
-            index: index.min(u32::MAX - 1),
-            count: count.max(index.min(u32::MAX - 1) + 1),
+            index: index % Row::COUNT_MAX,
+            count: (count % Row::COUNT_MAX + 1).max(index % Row::COUNT_MAX + 1),
             has_data,
         },
     )

@@ -84,6 +84,33 @@ fn s17_dup_after_reconnect() {
     }
 }
 
+/// R16: a record that is shipped after a restart says which of its request's records it is, as its
+/// row in the log does; and so does the receiver's log.
+#[test]
+fn a_restart_leaves_a_record_in_its_request() {
+    for cut in [None, Some(Cut::Kill), Some(Cut::Synced)] {
+        let mut world = World::new();
+        world.hold_ships(true);
+        world.acts(&[Write(A, 5, 4), Write2(A, 0, 5), Flush(A)]);
+        match cut {
+            None => world.acts(&[Close(A)]),
+            Some(cut) => world.crash(A, cut),
+        }
+        world.rise().unwrap();
+        let disk = &world.disks[B];
+        let superblock = superblock::load(&**disk).unwrap();
+        let found = scan(&**disk, &superblock, Log::Recv, Verify::Live, &mut |_| {}).unwrap();
+        let rows = found.batches.iter().flat_map(|found| &found.header.rows);
+        let shapes: Vec<_> = rows.map(|row| (row.block.number, row.index, row.count)).collect();
+        assert_eq!(shapes, [(5, 0, 1), (0, 0, 2), (1, 1, 2)], "{cut:?}");
+        // What is freed is still freed by record.
+        world.acts(&[Reflect(A), Reflect(B), Carry, Checkpoint(A), Checkpoint(B)]);
+        let status = [A, B].map(|at| world.device(at).status());
+        assert!(status.iter().all(|s| s.own_used_bytes + s.recv_used_bytes == 0), "{status:?}");
+        world.finale().unwrap();
+    }
+}
+
 #[test]
 fn s20_restart_while_catching_up() {
     let mut world = World::new();

@@ -105,7 +105,7 @@ impl Device {
         let bound = self.own.settled().min(sequenced);
         let mut position = queue.freed();
         while position < bound {
-            let count = u64::from(queue.record(position).count);
+            let (_, count) = queue.group(position);
             let done = match queue.settled(position) {
                 Some(false) => true,
                 Some(true) => queue.record(position + count - 1).stamp <= upto,

@@ -104,6 +104,12 @@ pub struct Row {
     pub has_data: bool,
 }
 
+impl Row {
+    /// Most records of a request: the positions of a queue, of which one request has a part, are
+    /// told apart by 31 bits of a stamp's sequence.
+    pub const COUNT_MAX: u32 = u32::MAX >> 1;
+}
+
 impl From<&Row> for RowBytes {
     fn from(row: &Row) -> Self {
         RowBytes {
@@ -126,7 +132,7 @@ impl RowBytes {
     /// The row.
     ///
     /// # Errors
-    /// Which field is wrong and how: content, epoch, or index.
+    /// Which field is wrong and how: content, epoch, index, or count.
     pub fn decode(&self) -> Result<Row, String> {
         let has_data = match self.content {
             1 => true,
@@ -150,6 +156,9 @@ impl RowBytes {
         }
         if row.index >= row.count {
             return Err(format!("index {} is not below count {}", row.index, row.count));
+        }
+        if row.count > Row::COUNT_MAX {
+            return Err(format!("count {} is above {}", row.count, Row::COUNT_MAX));
         }
         Ok(row)
     }

@@ -297,7 +297,7 @@ impl OwnLog {
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
             // The data is in the log's pages: whoever reads from now on finds it there.
-            let firsts = fresh.iter().filter(|&&position| journal.queue.index(position) == 0);
+            let firsts = fresh.iter().filter(|&&position| journal.queue.group(position).0 == 0);
             w.logged.extend(firsts);
             // Nothing is freed under the writer's lock; a freed one's cell is a later request's.
             let freed = journal.queue.freed();

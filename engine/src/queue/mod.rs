@@ -64,6 +64,9 @@ const INSERTING: u64 = 1;
 const PUBLISHED: u64 = 2;
 const VOID: u64 = 3;
 
+/// In a shape: the record is published by itself, whatever its request was.
+const ALONE: u64 = 1 << 63;
+
 const REFLECTED: u64 = 1;
 const DURABLE: u64 = 2;
 
@@ -79,7 +82,8 @@ struct Slot {
     volume_sequence: AtomicU64,
     time: AtomicU64,
     epoch: AtomicU64,
-    /// `index << 32 | count << 1 | is data`
+    /// `index << 32 | count << 1 | is data`, with [`ALONE`] if the record's request is not published
+    /// as one here: index and count have 31 bits.
     shape: AtomicU64,
     checksum: AtomicU64,
     written_at: AtomicU64,
@@ -110,8 +114,12 @@ impl Slot {
         Block { volume, number: self.number.load(Acquire) }
     }
 
-    fn index(&self) -> u64 {
-        self.shape.load(Acquire) >> 32
+    /// Which of those that are published together, and how many they are.
+    fn group(&self) -> (u64, u64) {
+        match self.shape.load(Acquire) {
+            shape if shape & ALONE != 0 => (0, 1),
+            shape => (shape >> 32, (shape & 0xffff_ffff) >> 1),
+        }
     }
 }
 
@@ -255,8 +263,9 @@ impl Queue {
         }
     }
 
-    /// Publishes a received record, which is durable at `place` (R6; S1502). One caller at a
-    /// time, in stamp order. `None`: no place, the sender exceeded its credit.
+    /// Publishes a received record, or an own one at opening, which is durable at `place` (R6;
+    /// S1502), by itself: it keeps which record of its request it is (R16). One caller at a time,
+    /// in stamp order. `None`: no place, the sender exceeded its credit.
     pub fn receive(&self, record: &Record) -> Option<Position> {
         let position = self.reserve(1)?;
         let write = NewWrite {
@@ -268,6 +277,9 @@ impl Queue {
         };
         self.fill(position, record.stamp, &write);
         let slot = self.slot(position);
+        let data = u64::from(record.content == Content::Data);
+        let (index, count) = (u64::from(record.index), u64::from(record.count));
+        slot.shape.store(ALONE | index << 32 | count << 1 | data, Release);
         slot.place.store(record.place, Release);
         slot.marks.store(DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
@@ -472,7 +484,7 @@ impl Queue {
         let state = match state & 3 {
             // Wrapping, because the index is another request's if `position` was freed meanwhile.
             MEMBER if !holds(Clause::PublishAsOne) => PUBLISHED,
-            MEMBER => self.slot(position.wrapping_sub(slot.index())).state.load(Acquire),
+            MEMBER => self.slot(position.wrapping_sub(slot.group().0)).state.load(Acquire),
             _ => state,
         };
         match state & 3 {
@@ -489,9 +501,10 @@ impl Queue {
         self.newest_from(head, block, |p| self.settled(p) == Some(true)) == Some(position)
     }
 
-    /// Which record of its request the one at the settled `position` is, from 0.
-    pub fn index(&self, position: Position) -> u64 {
-        self.slot(position).index()
+    /// Which of the records that were published together the one at the settled `position` is, from
+    /// 0, and how many they are: a whole request, unless it was received.
+    pub fn group(&self, position: Position) -> (u64, u64) {
+        self.slot(position).group()
     }
 
     /// Whether the record at the settled `position` carries data, not zeros.
@@ -538,7 +551,7 @@ impl Queue {
             block: slot.block(),
             content: if shape & 1 == 1 { Content::Data } else { Content::Zero },
             checksum: slot.checksum.load(Acquire),
-            index: (shape >> 32) as u32,
+            index: ((shape & !ALONE) >> 32) as u32,
             count: (shape as u32) >> 1,
             written_at: slot.written_at.load(Acquire),
             place: slot.place.load(Acquire),

@@ -89,7 +89,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Position of the first record of its request.
+    /// Position of the first record of its request, if they were published together.
     pub fn first(&self) -> Position {
         self.position - u64::from(self.index)
     }

@@ -328,8 +328,9 @@ proptest! {
                 block: block(number),
                 content: if zero { Content::Zero } else { Content::Data },
                 checksum: stamp.time,
-                index: 0,
-                count: 1,
+                // Parts of requests are received apart.
+                index: stamp.sequence % 3,
+                count: 3,
                 written_at: 5,
                 place: 4096 * u64::from(stamp.sequence),
                 was_reflected: false,
