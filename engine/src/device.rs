@@ -257,7 +257,10 @@ impl Device {
             let superblock = lock(&self.superblock);
             (superblock.get().epoch, superblock.get().mode)
         };
-        let connected = lock(&self.failover).peer().is_some();
+        let (connected, taken, lost, untrue) = {
+            let failover = lock(&self.failover);
+            (failover.peer().is_some(), failover.taken, failover.lost.clone(), failover.untrue)
+        };
         let (own_used_bytes, recv_used_bytes) = (self.own.used_bytes(), self.recv.used_bytes());
         let tables = lock(&self.tables);
         let backlog_records = tables.own.end() - tables.acked_index;
@@ -267,6 +270,9 @@ impl Device {
             mode,
             serving: self.clk.epoch() != 0,
             connected,
+            awaits_taker: tables.granted != 0 && tables.granted != taken,
+            lost,
+            untrue,
             epoch,
             hi: tables.hi,
             need: tables.need,

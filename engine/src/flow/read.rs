@@ -228,6 +228,7 @@ impl Device {
             }
             tables.acked
         };
+        self.taken(epoch);
         let mut data = vec![0; self.geometry.block_size as usize];
         let pending = loop {
             match self.own.journal.queue.newest(block).0.filter(|r| r.stamp > acked) {
