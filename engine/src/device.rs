@@ -273,7 +273,10 @@ impl Device {
     /// does not keep this waiting.
     pub fn status(&self) -> Status {
         let superblock = self.superblock.get();
-        let connected = lock(&self.failover).peer().is_some();
+        let (connected, taken, lost, untrue) = {
+            let failover = lock(&self.failover);
+            (failover.peer().is_some(), failover.taken, failover.lost.clone(), failover.untrue)
+        };
         let tables = lock(&self.tables);
         let backlog_records = tables.own.end() - tables.acked_index;
         let oldest = tables.own.get(tables.acked_index);
@@ -282,6 +285,9 @@ impl Device {
             mode: superblock.mode,
             serving: self.clk.epoch() != 0,
             connected,
+            awaits_taker: tables.granted != 0 && tables.granted != taken,
+            lost,
+            untrue,
             epoch: superblock.epoch,
             hi: tables.hi,
             need: tables.need,

@@ -22,11 +22,17 @@ pub enum Event<'a> {
         /// Blocks whose newest data is still at the peer.
         owed_blocks: u64,
     },
-    /// The host has moved away: the device serves no more.
+    /// The host has been granted to the peer: the device serves no more.
     Fenced {
         /// The tenure granted to the peer.
         epoch: u64,
+        /// Whether it served until now. If not, the peer has asked again: it has not taken the host
+        /// under the grant before, see [`Status::awaits_taker`].
+        served: bool,
     },
+    /// The peer has shown that this device lost durable records: it serves nobody until a hello
+    /// agrees with its logs again, and must be resynchronised ([`Status::lost`]).
+    LostRecords(&'a Error),
     /// Everything the peer owed at the takeover has arrived.
     CaughtUp,
     /// The peer has made these own records durable (S1504).
@@ -80,6 +86,15 @@ pub struct Status {
     pub serving: bool,
     /// Whether a connection to the peer stands.
     pub connected: bool,
+    /// Whether it has granted the host and the peer has not been heard to hold that tenure since
+    /// this opening: the peer may ask again. If not, and it does not serve, the host has moved.
+    pub awaits_taker: bool,
+    /// What shows that it lost durable records, if a hello or a shipped record did: it serves
+    /// nobody and must be resynchronised.
+    pub lost: Option<Error>,
+    /// How often since its opening the connection was dropped because the peer said what this
+    /// device knows to be untrue.
+    pub untrue: u64,
     /// The highest tenure it granted or held.
     pub epoch: u64,
     /// Highest stamp received.

@@ -487,17 +487,44 @@ fn a_log_of_another_pair_or_place_is_not_taken_for_ours() {
     disk.rot(FileName::OwnLog, 40_960, &log[16_384..24_576]);
     let own = open(&disk).unwrap().recovery().own;
     assert_eq!((own.live_records, own.cut_records), (2, 0));
-    // Another group's log of the same shape.
+    // Another pair's log of the same shape, another device's, and this device's received log.
+    for (field, said) in [(80, "in group "), (24, "of device "), (10, "is of the recv log")] {
+        let disk = world.disks[A].copy();
+        for batch in 0..3 {
+            let mut header = log[batch * 8192..][..4096].to_vec();
+            header[field] ^= if field == 10 { 3 } else { 1 };
+            reseal(&mut header);
+            disk.rot(FileName::OwnLog, batch * 8192, &header);
+        }
+        damage(&disk, &["own.log", said, "the file is another device's log"]);
+    }
+    // What an earlier incarnation of this log has left is free space.
     let disk = world.disks[A].copy();
     for batch in 0..3 {
         let mut header = log[batch * 8192..][..4096].to_vec();
-        header[80] ^= 1;
+        header[32] ^= 1;
         reseal(&mut header);
         disk.rot(FileName::OwnLog, batch * 8192, &header);
     }
-    let device = open(&disk).unwrap();
-    let own = device.recovery().own;
+    let own = open(&disk).unwrap().recovery().own;
     assert_eq!((own.live_records, own.cut_records), (0, 0));
+}
+
+/// A host may keep copies of logs in its volumes: its data, left behind the end of the log by an
+/// earlier lap or by a cut, is not taken for another device's log.
+#[test]
+fn a_copy_of_another_log_in_a_hosts_data_is_free_space() {
+    let mut world = three_batches(A);
+    world.crash(A, Cut::Synced);
+    let log = world.disks[A].bytes(FileName::OwnLog);
+    let disk = world.disks[A].copy();
+    let mut header = log[16_384..][..4096].to_vec();
+    header[80] ^= 1;
+    header[96..104].copy_from_slice(&24_576u64.to_le_bytes());
+    reseal(&mut header);
+    disk.rot(FileName::OwnLog, 24_576, &header);
+    let own = open(&disk).unwrap().recovery().own;
+    assert_eq!((own.live_records, own.cut_records), (3, 0));
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! |---|---|---|---|
 //! | not paired, or its volumes not usable | refuses: `NotPaired` | (was not opened) | (was not opened) |
 //! | serving | goes on | goes on | goes on |
+//! | has lost durable records, as a hello has shown | (cannot be yet) | waits: `Lost` | waits: `Lost` |
 //! | asking for the host | waits: `Asking` | waits: `Asking` | waits: `Asking` |
 //! | fenced | waits: `Fenced` | waits: `Fenced` | waits: `Fenced` |
 //! | unfenced, `hi < need`: what is missing is at the peer | waits: `Behind` | waits: `Behind` | waits: `Behind` |
@@ -23,8 +24,10 @@
 //! | any | another lineage | refuses: stamps cannot be compared |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any | not paired, or its volumes not usable | refuses: it needs a resync |
-//! | any | its `hi` > `newest`: it received what this device no longer has | halts: it lost durable records |
-//! | fenced | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device must have granted | halts: it lost durable records |
+//! | any, has served since its opening | its `hi` > `newest`: it received what this device never wrote | refuses: untrue |
+//! | any | its `hi` > `newest`: it received what this device no longer has | refuses: this device lost durable records |
+//! | fenced, has served since its opening | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device never granted | refuses: untrue |
+//! | fenced | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device must have granted | refuses: this device lost durable records |
 //! | any | its `hi` < `acked`: it lacks what it acknowledged | refuses: the peer lost durable records |
 //! | any | its `newest` < `hi` or `need`: it lacks what it shipped or promised | refuses: the peer lost durable records |
 //! | unfenced | fenced, its `epoch` < `epoch`: it lacks what it granted | refuses: the peer lost durable records |
@@ -35,6 +38,10 @@
 //! | serving | any other | goes on; with a debt in hand it is still good |
 //! | `hi >= need` | any other | serves: nobody was forced meanwhile |
 //! | `hi < need` | any other | asks: a restart loses the prototype (S20) |
+//!
+//! A device that has served since its opening knows its newest stamp and the tenures it granted: no
+//! hello can prove otherwise, so it drops the connection, counts it, and goes on. A device that has
+//! not served is not believed against its peer: it serves nobody until a hello agrees with its logs.
 //!
 //! An unfenced device that hears of a higher epoch asks, whether it serves or not: it gets the
 //! tenure that its peer granted last, or a newer one, with a prototype that is right whatever was
@@ -58,6 +65,10 @@ pub struct Here {
     pub fenced: bool,
     /// It has shown that it may serve, and does.
     pub serving: bool,
+    /// It has served since its opening: it knows what it wrote and granted.
+    pub served: bool,
+    /// A hello has shown that it lost durable records, and none has agreed with it since.
+    pub lost: bool,
     /// It has a takeover request open; then it does not serve.
     pub asking: bool,
     /// The setting: with both fenced, this one asks.
@@ -130,6 +141,8 @@ pub enum Decision {
 /// Why a device serves nobody for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
+    /// It lost durable records and must be resynchronised.
+    Lost,
     /// A request of its own will decide.
     Asking,
     /// The host belongs at the other device.
@@ -149,6 +162,10 @@ pub enum Refusal {
     NotPaired,
     /// The peer lost durable records.
     LostThere,
+    /// This device lost durable records.
+    LostHere,
+    /// The peer says it has what this device surely never wrote or granted.
+    Untrue,
 }
 
 /// Why a device stops.
@@ -156,18 +173,17 @@ pub enum Refusal {
 pub enum Alarm {
     /// Both devices are unfenced.
     BothUnfenced,
-    /// This device lost durable records.
-    LostHere,
 }
 
 /// What to do on `occasion`: the tables of this module.
 pub fn decide(here: Here, occasion: Occasion) -> Decision {
     use Decision::{Ask, GoOn, Halt, Refuse, Serve};
     use Occasion::{Hello, Opening, Operator, Request};
-    let Here { fenced, serving, asking, prefer, epoch, newest, acked, hi, need, .. } = here;
+    let Here { fenced, serving, served, asking, prefer, epoch, acked, hi, need, .. } = here;
     match occasion {
         Opening if !is_paired(here.mode, here.usable) => Refuse(Refusal::NotPaired),
         Opening | Operator | Request if serving => GoOn,
+        Opening | Operator | Request if here.lost => Decision::Wait(Wait::Lost),
         Opening | Operator | Request if asking => Decision::Wait(Wait::Asking),
         Opening | Operator | Request if fenced => Decision::Wait(Wait::Fenced),
         Opening | Operator | Request if hi < need => Decision::Wait(Wait::Behind),
@@ -178,9 +194,9 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Hello(peer) if peer.lineage != here.lineage => Refuse(Refusal::Lineage),
         Hello(peer) if !fenced && !peer.fenced => Halt(Alarm::BothUnfenced),
         Hello(peer) if !is_paired(peer.mode, peer.usable) => Refuse(Refusal::NotPaired),
-        Hello(peer) if peer.hi > newest && holds(Clause::LostHere) => Halt(Alarm::LostHere),
-        Hello(peer) if !peer.fenced && peer.epoch > epoch && holds(Clause::LostHere) => {
-            Halt(Alarm::LostHere)
+        Hello(peer) if knows_of_loss(here, peer) && served => Refuse(Refusal::Untrue),
+        Hello(peer) if knows_of_loss(here, peer) && holds(Clause::LostHere) => {
+            Refuse(Refusal::LostHere)
         }
         Hello(peer) if peer.hi < acked && holds(Clause::LostThere) => Refuse(Refusal::LostThere),
         Hello(peer) if peer.newest < hi.max(need) && holds(Clause::LostThere) => {
@@ -197,6 +213,11 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Hello(_) if hi >= need => Serve,
         Hello(_) => Ask,
     }
+}
+
+/// Whether the peer has of this device's what this device has not: records, or a tenure.
+fn knows_of_loss(here: Here, peer: Heard) -> bool {
+    peer.hi > here.newest || here.fenced && !peer.fenced && peer.epoch > here.epoch
 }
 
 /// Whether a device that stands so ships, receives and may serve.
@@ -237,14 +258,17 @@ mod tests {
         }
     }
 
-    /// Every state a device can be in: who is fenced, or asks, does not serve.
+    /// Every state a device can be in: a device that is fenced, asks, or has lost records does not
+    /// serve; one that serves has served.
     fn heres() -> impl Iterator<Item = Here> {
-        let all = (0..3 << 10).map(Digits).map(|mut n| Here {
+        let all = (0..3 << 12).map(Digits).map(|mut n| Here {
             mode: n.mode(),
             usable: n.bit(),
             lineage: (2, 2),
             fenced: n.bit(),
             serving: n.bit(),
+            served: n.bit(),
+            lost: n.bit(),
             asking: n.bit(),
             prefer: n.bit(),
             resume_alone: n.bit(),
@@ -254,7 +278,8 @@ mod tests {
             hi: n.stamp(),
             need: n.stamp(),
         });
-        all.filter(|here| !(here.serving && (here.fenced || here.asking)))
+        all.filter(|here| !(here.serving && (here.fenced || here.asking || !here.served)))
+            .filter(|here| !(here.served && here.lost))
     }
 
     fn hellos() -> impl Iterator<Item = Heard> {
@@ -286,11 +311,12 @@ mod tests {
     #[test]
     fn without_the_peer_the_first_row_that_holds() {
         use Occasion::{Opening, Operator, Request};
-        let rows: [Row<Occasion>; 11] = [
+        let rows: [Row<Occasion>; 12] = [
             (|h, o| *o == Opening && h.mode == Detached, Refuse(NotPaired)),
             (|h, o| *o == Opening && h.mode == Copying, Refuse(NotPaired)),
             (|h, o| *o == Opening && !h.usable, Refuse(NotPaired)),
             (|h, _| h.serving, GoOn),
+            (|h, _| h.lost, Wait(Lost)),
             (|h, _| h.asking, Wait(Asking)),
             (|h, _| h.fenced, Wait(Fenced)),
             (|h, _| h.need > h.hi, Wait(Behind)),
@@ -299,7 +325,7 @@ mod tests {
             (|h, _| h.resume_alone, Serve),
             (|h, _| !h.resume_alone, Wait(Unproven)),
         ];
-        let mut hits = [0; 11];
+        let mut hits = [0; 12];
         for here in heres().step_by(if cfg!(miri) { 7 } else { 1 }) {
             for occasion in [Opening, Operator, Request] {
                 let expected = first(&rows, &mut hits, &here, &occasion);
@@ -311,14 +337,16 @@ mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 18] = [
+        let rows: [Row<Heard>; 20] = [
             (|h, p| p.lineage != h.lineage, Refuse(Lineage)),
             (|h, p| !h.fenced && !p.fenced, Halt(BothUnfenced)),
             (|_, p| p.mode == Detached, Refuse(NotPaired)),
             (|_, p| p.mode == Copying, Refuse(NotPaired)),
             (|_, p| !p.usable, Refuse(NotPaired)),
-            (|h, p| h.newest < p.hi, Halt(LostHere)),
-            (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch, Halt(LostHere)),
+            (|h, p| h.newest < p.hi && h.served, Refuse(Untrue)),
+            (|h, p| h.newest < p.hi, Refuse(LostHere)),
+            (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch && h.served, Refuse(Untrue)),
+            (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch, Refuse(LostHere)),
             (|h, p| h.acked > p.hi, Refuse(LostThere)),
             (|h, p| h.hi > p.newest, Refuse(LostThere)),
             (|h, p| h.need > p.newest, Refuse(LostThere)),
@@ -331,7 +359,7 @@ mod tests {
             (|h, _| h.hi >= h.need, Serve),
             (|h, _| h.hi < h.need, Ask),
         ];
-        let mut hits = [0; 18];
+        let mut hits = [0; 20];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);

@@ -33,8 +33,9 @@ impl Device {
         }
         let grant = if holds(Clause::GrantRises) { epoch.max(next) } else { epoch };
         let clk = self.clk_stamp();
+        let served = self.clk.epoch() != 0;
         let r = self.fence(grant)?;
-        self.tell(&Event::Fenced { epoch: grant });
+        self.tell(&Event::Fenced { epoch: grant, served });
         self.send_prototype(nonce, grant, clk, &r)
     }
 

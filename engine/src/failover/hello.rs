@@ -99,10 +99,15 @@ impl Device {
             }
             _ => {}
         }
+        if !hello.fenced {
+            self.taken(hello.epoch);
+        }
         let stands = {
             let mut failover = lock(&self.failover);
             let stands = failover.session == Some(session);
             failover.peer = if stands { Some(Peer { nonce: hello.nonce }) } else { failover.peer };
+            // This hello agrees with the logs.
+            failover.lost = None;
             stands
         };
         if stands {
@@ -192,15 +197,17 @@ impl Device {
                 Kind::Protocol,
                 "both devices of the pair are unfenced: stop both and ask the operator",
             ))),
-            Decision::Halt(Alarm::LostHere) => Err(self.halt(Error::new(
-                Kind::Damaged,
-                format!(
-                    "the peer has received up to {} and holds tenure {}, but the newest own record \
-                     here is {newest}, and the tenure is {epoch}: this device has lost durable \
-                     records and must be resynchronised",
+            Decision::Refuse(why @ (Refusal::LostHere | Refusal::Untrue)) => {
+                let story = format!(
+                    "the peer says it has received up to {} and holds tenure {}, but the newest own \
+                     record here is {newest}, and the tenure is {epoch}",
                     hello.hi, hello.epoch
-                ),
-            ))),
+                );
+                Err(match why {
+                    Refusal::Untrue => self.untrue(&story),
+                    _ => self.lost_here(&story),
+                })
+            }
             other => Ok(other),
         }
     }

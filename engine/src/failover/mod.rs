@@ -61,6 +61,14 @@ pub(crate) struct Failover {
     peer: Option<Peer>,
     request: Option<OpenRequest>,
     outcome: Option<Result<Takeover>>,
+    /// It has served since its opening.
+    pub served: bool,
+    /// What the peer has shown: this device lost durable records. No hello has agreed with it since.
+    pub lost: Option<Error>,
+    /// How often the peer has said what this device knows to be untrue.
+    pub untrue: u64,
+    /// The highest tenure granted here that the peer has been heard to hold.
+    pub taken: u64,
 }
 
 impl Failover {
@@ -73,6 +81,10 @@ impl Failover {
             peer: None,
             request: None,
             outcome: None,
+            served: false,
+            lost: None,
+            untrue: 0,
+            taken: 0,
         }
     }
 
@@ -160,6 +172,34 @@ impl Device {
             self.tell(&Event::Disconnected(why));
         }
         self.bell.ring();
+    }
+
+    /// The peer has shown that this device has not what it must have written or granted. Returns the
+    /// error that ends the connection; `story` says what was found.
+    pub(crate) fn lost_here(&self, story: &str) -> Error {
+        let lost = "this device has lost durable records and must be resynchronised";
+        let error = Error::new(Kind::Damaged, format!("{story}: {lost}"));
+        let first = lock(&self.failover).lost.replace(error.clone()).is_none();
+        if first {
+            self.tell(&Event::LostRecords(&error));
+        }
+        self.bell.ring();
+        Error::new(Kind::Protocol, error.to_string())
+    }
+
+    /// The peer says what this device, which has served since its opening, knows to be untrue.
+    /// Returns the error that ends the connection; `story` says what was found.
+    pub(crate) fn untrue(&self, story: &str) -> Error {
+        lock(&self.failover).untrue += 1;
+        let why = "this device has served since its opening and knows that this is untrue";
+        Error::new(Kind::Protocol, format!("{story}: {why}"))
+    }
+
+    /// The peer is heard to hold the tenure `epoch`: if this device granted it, the host has moved.
+    pub(crate) fn taken(&self, epoch: u64) {
+        if lock(&self.tables).granted == epoch {
+            lock(&self.failover).taken = epoch;
+        }
     }
 
     /// `clk` as the peer may know it.

@@ -31,8 +31,9 @@ impl Device {
     ///
     /// # Errors
     /// [`Kind::Fenced`] if the host had moved away, [`Kind::NotProven`] if records are missing that
-    /// only the other device has, [`Kind::NotReady`] while a takeover is open here,
-    /// [`Kind::Halted`]. Serving already is none.
+    /// only the other device has, [`Kind::Damaged`] if the peer has shown that this device lost
+    /// durable records, [`Kind::NotReady`] while a takeover is open here, [`Kind::Halted`]. Serving
+    /// already is none.
     pub fn resume_alone(&self) -> Result<()> {
         let _one = self.begin_step(&self.role)?;
         match decide(self.here(), Occasion::Operator) {
@@ -68,8 +69,11 @@ impl Device {
     pub(super) fn here(&self) -> Here {
         let marks = marks(&lock(&self.tables));
         let serving = self.clk.epoch() != 0;
-        let asking = self.in_time().is_asking();
-        Here { serving, asking, ..Here::opened(&self.superblock.get(), marks) }
+        let (asking, served, lost) = {
+            let failover = self.in_time();
+            (failover.is_asking(), failover.served, failover.lost.is_some())
+        };
+        Here { serving, served, lost, asking, ..Here::opened(&self.superblock.get(), marks) }
     }
 
     /// Opens the tenure that is held, with every stamp of it that anybody may have seen sealed;
@@ -97,6 +101,7 @@ impl Device {
     /// Lets hosts in.
     pub(super) fn open_admission(&self, open: impl FnOnce(&Clk)) {
         self.has_served.store(true, Ordering::Release);
+        lock(&self.failover).served = true;
         open(&self.clk);
         // Whoever halts the device closes the gate after having said so.
         if self.check_halted().is_err() {
@@ -128,6 +133,8 @@ impl Here {
             lineage: superblock.lineage,
             fenced: superblock.fenced,
             serving: false,
+            served: false,
+            lost: false,
             asking: false,
             prefer: superblock.prefer,
             resume_alone: superblock.resume_alone,
@@ -165,8 +172,13 @@ pub(crate) fn serves_at_opening(superblock: &Superblock, tables: &Tables) -> Res
     }
 }
 
-fn waiting(why: Wait) -> Error {
+pub(super) fn waiting(why: Wait) -> Error {
     let (kind, what) = match why {
+        Wait::Lost => (
+            Kind::Damaged,
+            "the other device has shown that this device lost durable records: it serves nobody and \
+             must be resynchronised",
+        ),
         Wait::Asking => (Kind::NotReady, "a takeover is under way here: try again soon"),
         Wait::Fenced => {
             (Kind::Fenced, "this device is fenced: the host belongs at the other device")

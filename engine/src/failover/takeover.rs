@@ -1,5 +1,7 @@
 //! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
 
+use super::decide::Wait;
+use super::resume::waiting;
 use super::{Failover, OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -38,11 +40,14 @@ impl Device {
     ///
     /// # Errors
     /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
-    /// [`Kind::Halted`].
+    /// [`Kind::Damaged`] if the peer has shown that it lost durable records, [`Kind::Halted`].
     pub fn begin_takeover(&self) -> Result<()> {
         let _one = self.begin_step(&self.role)?;
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
+        }
+        if lock(&self.failover).lost.is_some() {
+            return Err(waiting(Wait::Lost));
         }
         let sent = self.ask_for_host(self.clock.monotonic());
         if sent.is_err() {

@@ -75,6 +75,9 @@ impl Device {
             let Frame::Ship { previous: mut last, clk, fenced, records, mut data } = frame else {
                 return Err(Error::new(Kind::Protocol, "a control frame in the data lane"));
             };
+            if !fenced {
+                self.taken(clk.epoch);
+            }
             // A frame from before an earlier takeover speaks of an earlier prototype.
             let promised = self.debt().filter(|debt| fenced && debt.tenure() == clk.epoch);
             for shipped in records {
@@ -149,7 +152,8 @@ impl Device {
         Ok(count)
     }
 
-    /// Every tenure of the peer's was granted here.
+    /// Every tenure of the peer's was granted here; which of the two has it wrong is told as at a
+    /// hello (`failover/decide.rs`).
     fn check_tenure_known(&self, newest: Stamp) -> Result<()> {
         let held = self.superblock.get().epoch;
         if newest.epoch <= held {
@@ -159,8 +163,8 @@ impl Device {
         if newest.epoch - held > EPOCH_JUMP_MAX {
             return Err(Error::new(Kind::Protocol, what));
         }
-        let lost = "this device has lost durable records and must be resynchronised";
-        Err(self.halt(Error::new(Kind::Damaged, format!("{what}: {lost}"))))
+        let served = lock(&self.failover).served;
+        Err(if served { self.untrue(&what) } else { self.lost_here(&what) })
     }
 
     /// Checks one shipped record and takes it if it is new; `promised`: this tenure's prototype

@@ -279,6 +279,7 @@ impl Device {
         if !self.answers_tenure(epoch) {
             return Ok(());
         }
+        self.taken(epoch);
         if (answers.window.session, answers.window.epoch) != (session, epoch) {
             let window = Window { session, epoch, blocks: 0 };
             *answers = Answers { window, cursors: VecDeque::new() };

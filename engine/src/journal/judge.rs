@@ -19,10 +19,16 @@
 //! | a length beyond the log's end | torn |
 //! | any other | the next batch |
 //!
+//! A host's data may be a copy of any log, so another log's header says nothing where data may have
+//! stood before. The log's first page is the one place where none ever stands: every lap begins
+//! there with a batch ([`Expected::is_anothers`]).
+//!
 //! What becomes of it? The first row that holds ([`judge`]); `synced` is the highest seen anywhere:
 //!
 //! | place | verdict |
 //! |---|---|
+//! | the first page, with a header of another group, log or device | damage: `Foreign`: this is another device's log |
+//! | the first page, with anything else | keep |
 //! | a next batch whose data has its checksums | keep |
 //! | a next batch with wrong data, its last record at or below `synced` | damage: `Data` |
 //! | a next batch with wrong data | cut from here on |
@@ -40,6 +46,11 @@ use std::collections::HashMap;
 /// A place of a log, by what was found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
+    /// The log's first page.
+    First {
+        /// A header of another log stands there, whatever its incarnation.
+        anothers: bool,
+    },
     /// The next batch.
     Batch {
         /// Log sequence number of its last row.
@@ -81,6 +92,8 @@ pub(super) enum Verdict {
 /// What has rotted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rot {
+    /// All of it: the file is another device's log.
+    Foreign,
     /// Data of records that were durable.
     Data,
     /// Records that were durable.
@@ -93,6 +106,8 @@ pub(super) enum Rot {
 pub(super) fn judge(place: Place, marks: Marks) -> Verdict {
     let Marks { log, synced, hi, fl } = marks;
     match place {
+        Place::First { anothers: true } => Verdict::Damaged(Rot::Foreign),
+        Place::First { .. } => Verdict::Keep,
         Place::Batch { whole: true, .. } => Verdict::Keep,
         Place::Batch { last, .. } if last <= synced && holds(Clause::Rot) => {
             Verdict::Damaged(Rot::Data)
@@ -151,6 +166,12 @@ impl Expected {
         header.identity == self.identity
             && header.offset == offset
             && header.opened <= self.newest_opening
+    }
+
+    /// Whether `header` is one of another device, of another pair, or of this device's other log.
+    /// An earlier incarnation of this log is none of these.
+    pub fn is_anothers(&self, header: &Header) -> bool {
+        Identity { incarnation: self.identity.incarnation, ..header.identity } != self.identity
     }
 
     /// The batch whose header was `found` at `offset`, with `room` bytes from there to the log's end,
@@ -233,8 +254,10 @@ mod tests {
     #[test]
     fn the_first_row_that_holds_is_the_verdict() {
         type Row = (fn(Place, Marks) -> bool, Verdict);
-        use Place::{Batch, End};
-        let rows: [Row; 6] = [
+        use Place::{Batch, End, First};
+        let rows: [Row; 8] = [
+            (|p, _| p == First { anothers: true }, Verdict::Damaged(Rot::Foreign)),
+            (|p, _| p == First { anothers: false }, Verdict::Keep),
             (|p, _| matches!(p, Batch { whole: true, .. }), Verdict::Keep),
             (
                 |p, m| matches!(p, Batch { last, .. } if m.synced >= last),
@@ -251,7 +274,7 @@ mod tests {
             ),
             (|p, _| matches!(p, End { .. }), Verdict::Cut),
         ];
-        let mut hits = [0; 6];
+        let mut hits = [0; 8];
         for n in 0..2 * 3 * 3 * 3 * 3u64 {
             let digit = |unit: u64, base: u64| n / unit % base;
             let log = [Log::Own, Log::Recv][digit(1, 2) as usize];
@@ -260,7 +283,8 @@ mod tests {
             let number = digit(54, 3);
             let batches = [true, false].map(|whole| Batch { last: number, whole });
             let ends = [0, 1, 2].map(|time| End { next: number, newest: stamp(time) });
-            for place in batches.into_iter().chain(ends) {
+            let firsts = [true, false].map(|anothers| First { anothers });
+            for place in batches.into_iter().chain(ends).chain(firsts) {
                 let row = rows.iter().position(|(holds, _)| holds(place, marks)).expect("a row");
                 hits[row] += 1;
                 assert_eq!(judge(place, marks), rows[row].1, "row {row}: {place:?}, {marks:?}");
@@ -355,8 +379,8 @@ mod tests {
             }))
         }
 
-        fn judged(&self) -> Result<Found, Option<String>> {
-            let expected = Expected {
+        fn expected(&self) -> Expected {
+            Expected {
                 identity: Identity { group: 1, log: self.log, device: 2, incarnation: 3 },
                 sequence: 7,
                 opened: 2,
@@ -367,8 +391,11 @@ mod tests {
                 hi: stamp(1),
                 block_size: BLOCK_SIZE,
                 blocks: [(5, 4)].into(),
-            };
-            expected.judge(self.found(), OFFSET, self.room)
+            }
+        }
+
+        fn judged(&self) -> Result<Found, Option<String>> {
+            self.expected().judge(self.found(), OFFSET, self.room)
         }
 
         fn is_recv(&self) -> bool {
@@ -412,6 +439,10 @@ mod tests {
         for case in same.flat_map(others) {
             let row = rows.iter().position(|(holds, _)| holds(&case)).expect("a row");
             hits[row] += 1;
+            if let Ok(Some(header)) = case.found() {
+                // An earlier incarnation's is not another device's.
+                assert_eq!(case.expected().is_anothers(&header), case.foreign < 3, "{case:?}");
+            }
             let said = match case.judged() {
                 Ok(found) => {
                     assert_eq!((found.offset, found.bytes), (OFFSET, 2 * PAGE));

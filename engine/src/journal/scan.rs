@@ -1,6 +1,8 @@
 //! Reads a log as it stands in its file: for opening, and for `inspect`.
 //!
 //! # Rules (R13)
+//! - **Whose log it is**: a header of another log on the first page makes the file another device's
+//!   log. It is refused, or its records would count as free space. `judge.rs` says why only there.
 //! - **The run**: from the tail that the superblock names, batch by batch, as long as each is a
 //!   batch of this log in its place. What that takes, and what is cut or damage where it ends,
 //!   `judge.rs` says.
@@ -136,6 +138,22 @@ pub fn scan(
     };
     let mut expected = Expected::new(superblock, log);
     let tail = state.tail_offset;
+    let marks = Marks { log, synced: scan.synced, hi: superblock.hi, fl: superblock.fl };
+    let anothers = reader.header_at(0)?.ok().flatten().filter(|it| expected.is_anothers(it));
+    let first = judge(Place::First { anothers: anothers.is_some() }, marks);
+    if let (Verdict::Damaged(_), Some(Header { identity, .. })) = (first, anothers) {
+        let what = format!(
+            "the batch at 0 is of the {} log of device {} in group {:x}; this is the {} log of \
+             device {} in group {:x}: the file is another device's log",
+            log_name(identity.log),
+            identity.device,
+            identity.group,
+            log_name(log),
+            superblock.device,
+            superblock.group
+        );
+        scan.damages.push(Damage { sequence: scan.next_sequence, offset: 0, what });
+    }
     let clause = match log {
         Log::Own => Clause::SequenceCut,
         Log::Recv => Clause::Chain,
@@ -206,7 +224,7 @@ pub fn scan(
                 "the log ends with stamp {newest}, but {hi} was received, and {fl} only is in the \
                  volumes (at {offset}: {why})"
             ),
-            Rot::Data | Rot::Gone => {
+            Rot::Data | Rot::Gone | Rot::Foreign => {
                 format!("records {next} to {synced} were durable and are gone (at {offset}: {why})")
             }
         };
@@ -335,13 +353,22 @@ impl Reader<'_> {
         offset: u64,
         expected: &Expected,
     ) -> io::Result<Result<Found, Option<String>>> {
-        if offset.checked_add(PAGE).is_none_or(|end| end > self.length) {
+        if offset > self.length {
             return Ok(Err(None));
         }
-        let mut page = [0; PAGE as usize];
-        self.storage.read(self.file, offset, &mut page)?;
-        let found = Header::decode(&page, self.block_size);
+        let found = self.header_at(offset)?;
         Ok(expected.judge(found, offset, self.length - offset))
+    }
+
+    /// The header that the page at `offset` holds, as [`Header::decode`] reads it; none behind the
+    /// log's end.
+    fn header_at(&self, offset: u64) -> io::Result<Result<Option<Header>, String>> {
+        let mut page = [0; PAGE as usize];
+        if offset.checked_add(PAGE).is_none_or(|end| end > self.length) {
+            return Ok(Ok(None));
+        }
+        self.storage.read(self.file, offset, &mut page)?;
+        Ok(Header::decode(&page, self.block_size))
     }
 
     /// Looks for headers of this log page by page in what the run leaves of the file, until `reach`

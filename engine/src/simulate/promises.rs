@@ -409,7 +409,8 @@ impl World {
         let excused = self.machines[side].may_halt()
             || self.is_over_loss(error)
             || self.is_over_rot(side, error);
-        if !(error.kind().is_retryable() || excused && error.kind() == Kind::Halted) {
+        let is_lost = self.is_over_loss(error) && error.kind() == Kind::Damaged;
+        if !(error.kind().is_retryable() || is_lost || excused && error.kind() == Kind::Halted) {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("hosts are refused for reasons that they know", story);
         }

@@ -401,6 +401,7 @@ impl World {
                 self.tape.event(Sort::Takeover, format_args!("{} asks for the host", NAMES[side]));
             }
             Err(e) if matches!(e.kind(), ErrorKind::Invalid | ErrorKind::NoPeer) => {}
+            Err(e) if e.kind() == ErrorKind::Damaged => self.check_refusal(side, &e),
             Err(error) => self.check_halt(side, &error),
         }
     }
