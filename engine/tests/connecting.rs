@@ -189,7 +189,7 @@ fn with_stranger(active: bool) -> (Arc<Device>, MemoryLink, Hello, Arc<Mutex<Vec
     let why = Arc::new(Mutex::new(Vec::new()));
     let tell = why.clone();
     device.on_event(Box::new(move |event| {
-        if let Event::Disconnected(error) = event {
+        if let Event::Disconnected { why: error, .. } = event {
             tell.lock().unwrap().push(error.to_string());
         }
     }));
