@@ -85,7 +85,8 @@ impl Wide {
     fn new() -> Wide {
         let settings = Settings { control_queue_bytes_max: 1 << 14, ..Settings::default() };
         let volumes = vec![OWED * 8];
-        let mut pair = Pair::with(Spec { volumes, journals: [36.0; 2], settings, ..Spec::default() });
+        let mut pair =
+            Pair::with(Spec { volumes, journals: [36.0; 2], settings, ..Spec::default() });
         let lost = Arc::new(AtomicUsize::new(0));
         for device in &pair.devices {
             let lost = lost.clone();

@@ -205,12 +205,7 @@ impl Device {
         Ok(took || answered)
     }
 
-    fn control(
-        &self,
-        bytes: &[u8],
-        from: &Arc<dyn Link>,
-        answers: &mut Answers,
-    ) -> Result<()> {
+    fn control(&self, bytes: &[u8], from: &Arc<dyn Link>, answers: &mut Answers) -> Result<()> {
         let (session, frame) = Frame::decode(bytes)?;
         if let Frame::Hello(hello) = frame {
             return self.receive_hello(&hello, from);

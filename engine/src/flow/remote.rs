@@ -238,7 +238,9 @@ impl Device {
                 None => Reply::NotPending,
                 Some(row) if row.block != waiting.block => {
                     let (asked, found) = (waiting.block, row.block);
-                    return broken(format!("the peer was asked for block {asked} and sent {found}"));
+                    return broken(format!(
+                        "the peer was asked for block {asked} and sent {found}"
+                    ));
                 }
                 Some(row) if !row.has_data => Reply::Data(vec![0; size]),
                 Some(row) if data_checksum(bytes) != row.checksum => {
