@@ -109,7 +109,7 @@ pub fn bring_together(
     for (device, end) in devices.into_iter().zip([first, second]) {
         let lost = lost.clone();
         device.on_event(Box::new(move |event| {
-            if let Event::Disconnected(why) | Event::Halted(why) = event {
+            if let Event::Disconnected { why, .. } | Event::Halted(why) = event {
                 let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
                 lost.get_or_insert_with(|| (*why).clone());
             }

@@ -2,8 +2,10 @@
 
 use crate::error::Error;
 use crate::format::superblock::Mode;
+use crate::link::Link;
 use crate::queue::Record;
 use crate::unit::Stamp;
+use std::sync::Arc;
 
 /// Something that happened. Handlers run on the engine's threads and must be quick; they must not
 /// call the device that reports.
@@ -11,9 +13,17 @@ use crate::unit::Stamp;
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A connection to the peer stands.
-    Connected,
-    /// The connection is gone, or was given up; why.
-    Disconnected(&'a Error),
+    Connected {
+        /// What [`crate::Device::connect`] was given, so that `Arc::ptr_eq` tells connections apart.
+        link: &'a Arc<dyn Link>,
+    },
+    /// A connection, or one that was begun, is gone or was given up.
+    Disconnected {
+        /// What [`crate::Device::connect`] was given.
+        link: &'a Arc<dyn Link>,
+        /// Why.
+        why: &'a Error,
+    },
     /// The device serves: a takeover ended here, or it was opened again and has now shown that
     /// it may (R13).
     Ready {

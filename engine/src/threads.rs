@@ -123,11 +123,10 @@ impl Drop for Threads {
 }
 
 fn wait_for_frame(device: &Device, lane: Lane) {
-    // Data that comes before the hello is left where it is, and is nothing to wake up for.
-    let early = lane == Lane::Data && lock(&device.failover).awaits_hello();
-    match device.peer_link() {
-        Some(link) if !early => drop(link.wait(lane, NAP.as_nanos() as u64)),
-        _ => std::thread::sleep(NAP),
+    let awaited = lock(&device.failover).awaited(lane);
+    match awaited {
+        Some(link) => drop(link.wait(lane, NAP.as_nanos() as u64)),
+        None => std::thread::sleep(NAP),
     }
 }
 

@@ -189,7 +189,7 @@ fn with_stranger(active: bool) -> (Arc<Device>, MemoryLink, Hello, Arc<Mutex<Vec
     let why = Arc::new(Mutex::new(Vec::new()));
     let tell = why.clone();
     device.on_event(Box::new(move |event| {
-        if let Event::Disconnected(error) = event {
+        if let Event::Disconnected { why: error, .. } = event {
             tell.lock().unwrap().push(error.to_string());
         }
     }));
@@ -237,4 +237,98 @@ fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
     let why = why.lock().unwrap();
     assert!(why.len() == 1 && why[0].contains("block 0:256, which no volume has"), "{why:?}");
     assert!(!device.status().serving);
+}
+
+/// REVIEW 5.7: a device that serves has 0 where a fenced one has the tenure that it granted, and
+/// answered a question of tenure 0, perhaps from a record that was not durable (R7, R10).
+#[test]
+fn a_device_that_serves_answers_no_question() {
+    let (device, stranger, hello, why) = with_stranger(true);
+    stranger
+        .send(
+            Lane::Control,
+            Frame::Hello(Hello { fenced: true, clk: Stamp::ZERO, ..hello }).encode(9),
+        )
+        .unwrap();
+    assert!(device.step_control().unwrap());
+    device.resume_alone().unwrap();
+    device.session().unwrap().write(0, 0, &[7; 4096]).unwrap();
+    while stranger.receive(Lane::Control).unwrap().is_some() {}
+    let block = Block { volume: 0, number: 0 };
+    for epoch in [0, 1, 2] {
+        let question = Frame::ReadRequest { epoch, id: 1, block, count: 1 };
+        stranger.send(Lane::Control, question.encode(9)).unwrap();
+        assert!(device.step_control().unwrap());
+        let said = stranger.receive(Lane::Control).unwrap();
+        assert_eq!(said, None, "tenure {epoch} is answered");
+    }
+    let status = device.status();
+    assert!(status.connected && status.serving && status.halted.is_none(), "{status:?}");
+    assert!(why.lock().unwrap().is_empty());
+}
+
+/// A fenced device keeps no more on its peer's word than a window of blocks.
+#[test]
+fn more_questions_than_the_window_has_room_for_end_the_connection() {
+    let block = Block { volume: 0, number: 0 };
+    let last = Block { number: u64::MAX, ..block };
+    for (block, count) in [(block, 0), (block, 257), (block, u32::MAX), (last, 1)] {
+        let (device, stranger, hello, why) = with_stranger(true);
+        let hello = Frame::Hello(Hello { fenced: true, clk: Stamp::ZERO, ..hello });
+        stranger.send(Lane::Control, hello.encode(9)).unwrap();
+        let takeover = Frame::Takeover { epoch: 2, device: 2, nonce: 5 };
+        stranger.send(Lane::Control, takeover.encode(9)).unwrap();
+        let question = Frame::ReadRequest { epoch: 2, id: 1, block, count };
+        stranger.send(Lane::Control, question.encode(9)).unwrap();
+        while device.step_control().unwrap() {}
+        let why = why.lock().unwrap();
+        assert!(why.len() == 1 && why[0].contains("the peer asks for"), "{why:?}");
+        assert!(device.status().halted.is_none());
+    }
+}
+
+/// An owner that reconnects is told which of its links ended: the end of the old one, noticed
+/// late, was not told apart from the end of the new one.
+#[test]
+fn an_event_names_the_link_it_is_about() {
+    type Told = (&'static str, Arc<dyn Link>);
+    let pair = Pair::new();
+    let told = Arc::new(Mutex::new(Vec::<Told>::new()));
+    let tell = told.clone();
+    pair.devices[A].on_event(Box::new(move |event| match event {
+        Event::Connected { link } => tell.lock().unwrap().push(("stands", (*link).clone())),
+        Event::Disconnected { link, .. } => tell.lock().unwrap().push(("ended", (*link).clone())),
+        _ => {}
+    }));
+    let is = |told: Vec<Told>, expected: &[(&str, &Arc<dyn Link>)]| {
+        let same = |((what, link), (wanted, of)): (&Told, &(&str, &Arc<dyn Link>))| {
+            what == wanted && Arc::ptr_eq(link, of)
+        };
+        assert!(told.len() == expected.len() && told.iter().zip(expected).all(same), "{told:?}");
+    };
+    let told = || std::mem::take(&mut *told.lock().unwrap());
+    let line = || memory_link(Line::default(), pair.clocks[A].clone());
+    let steps = || (0..4).for_each(|_| pair.devices.iter().for_each(|d| drop(d.step_control())));
+    let old: Arc<dyn Link> = pair.gates[A].clone();
+    // The old line is cut, and replaced before the device has noticed.
+    pair.ends[A].cut();
+    let (end, other) = line();
+    let new: Arc<dyn Link> = Arc::new(end);
+    pair.devices[A].connect(new.clone()).unwrap();
+    pair.devices[B].connect(Arc::new(other.clone())).unwrap();
+    is(told(), &[("ended", &old)]);
+    steps();
+    is(told(), &[("stands", &new)]);
+    // The new one ends, noticed by a step: once, in whichever lane.
+    other.cut();
+    steps();
+    assert_eq!(pair.devices[A].step_receive().unwrap(), 0);
+    is(told(), &[("ended", &new)]);
+    // One that never stood.
+    let (end, _) = line();
+    let last: Arc<dyn Link> = Arc::new(end.clone());
+    pair.devices[A].connect(last.clone()).unwrap();
+    end.cut();
+    steps();
+    is(told(), &[("ended", &last)]);
 }

@@ -66,7 +66,7 @@ impl Pair {
         for (device, end) in pair.devices.iter().zip(&pair.ends) {
             let lost = pair.lost.clone();
             device.on_event(Box::new(move |event| {
-                if let Event::Disconnected(why) | Event::Halted(why) = event {
+                if let Event::Disconnected { why, .. } | Event::Halted(why) = event {
                     lost.lock().unwrap().get_or_insert_with(|| (*why).clone());
                 }
             }));

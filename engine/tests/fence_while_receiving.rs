@@ -28,7 +28,7 @@ fn a_takeover_while_catching_up_keeps_the_connection() {
         let device = Device::open(storage, clock.clone(), settings).unwrap();
         let broken = broken.clone();
         device.on_event(Box::new(move |event| {
-            if let Event::Disconnected(why) = event {
+            if let Event::Disconnected { why, .. } = event {
                 *broken.lock().unwrap() = Some(why.to_string());
             }
         }));

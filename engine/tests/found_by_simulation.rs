@@ -50,7 +50,9 @@ fn a_refused_hello_is_told_of() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
     pair.devices[A].on_event(Box::new(move |event| {
-        if let Event::Disconnected(why) = event {
+        if let Event::Disconnected { why, .. } = event
+            && why.kind() == Kind::Protocol
+        {
             tell.lock().unwrap().push(why.to_string());
         }
     }));

@@ -122,7 +122,7 @@ fn a_peer_that_lost_what_it_promised_is_refused() {
     let told = Arc::new(Mutex::new(String::new()));
     let tell = told.clone();
     world.device(B).on_event(Box::new(move |event| {
-        if let Event::Disconnected(why) = event {
+        if let Event::Disconnected { why, .. } = event {
             *tell.lock().unwrap() += &why.to_string();
         }
     }));

@@ -241,7 +241,7 @@ impl Watch {
                     }
                 }
             }
-            Event::Disconnected(why) => {
+            Event::Disconnected { why, .. } => {
                 lock(&self.disconnected).get_or_insert_with(|| why.to_string());
             }
             _ => (),

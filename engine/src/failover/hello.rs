@@ -16,20 +16,25 @@ use std::sync::Arc;
 
 impl Device {
     /// Uses `link` from now on and says hello over it. The connection stands when the peer has
-    /// said hello too ([`Event::Connected`]).
+    /// said hello too ([`Event::Connected`]). An earlier connection ends here
+    /// ([`Event::Disconnected`]).
     ///
     /// # Errors
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
         self.check_halted()?;
-        let nonce = {
+        let (nonce, old) = {
             let mut failover = lock(&self.failover);
             let nonce = failover.nonce();
-            failover.link = Some(link.clone());
-            failover.session = Some(nonce);
             failover.peer = None;
-            nonce
+            let ended = failover.session.replace(nonce);
+            let old = failover.link.replace(link.clone()).filter(|_| ended.is_some());
+            (nonce, old)
         };
+        if let Some(old) = old {
+            let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
+            self.tell(&Event::Disconnected { link: &old, why: &why });
+        }
         let hello = Frame::Hello(self.hello(nonce)).encode(nonce);
         link.send(Lane::Control, hello).map_err(link_down)
     }
@@ -111,7 +116,7 @@ impl Device {
             stands
         };
         if stands {
-            self.tell(&Event::Connected);
+            self.tell(&Event::Connected { link: from });
         }
         if decision == Decision::Serve {
             self.tell_resumed();

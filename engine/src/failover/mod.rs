@@ -113,6 +113,13 @@ impl Failover {
         self.session.is_some() && self.peer.is_none()
     }
 
+    /// The link on which something may arrive in `lane`: of a connection that has ended there is
+    /// nothing to wait for, and data that comes before the hello is left where it is.
+    pub fn awaited(&self, lane: Lane) -> Option<Arc<dyn Link>> {
+        let early = lane == Lane::Data && self.awaits_hello();
+        self.session.filter(|_| !early).and(self.link.clone())
+    }
+
     /// A number not used before by this device, nor likely by another life of it.
     fn nonce(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -169,7 +176,7 @@ impl Device {
         };
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was.is_some() {
-            self.tell(&Event::Disconnected(why));
+            self.tell(&Event::Disconnected { link, why });
         }
         self.bell.ring();
     }

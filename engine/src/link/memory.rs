@@ -320,8 +320,8 @@ impl Link for MemoryLink {
         state.lane(lane).queued
     }
 
-    /// Waits as the trait says. The news of a cut, even if the line is up again, counts as
-    /// something that has arrived: the next receipt gives it.
+    /// Waits as the trait says. The news of a cut counts as something that has arrived: the next
+    /// receipt gives it. After that the time-out is waited for.
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         let direction = self.inward();
         let mut state = direction.state();
@@ -331,7 +331,7 @@ impl Link for MemoryLink {
         loop {
             let now = self.wire.now();
             state.advance(self.wire.line, now);
-            if state.ready(lane, now) || state.down {
+            if state.ready(lane, now) {
                 return true;
             }
             if left == 0 {

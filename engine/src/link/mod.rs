@@ -45,10 +45,16 @@ pub trait Link: Send + Sync {
     /// sender need not put more on the line than it can carry.
     fn queued(&self, lane: Lane) -> u64;
 
-    /// Waits until a frame has arrived in `lane` or the link is down (`true`), or `timeout_ns` have
-    /// passed (`false`).
+    /// Waits until the next receipt of `lane` has something to say, a frame or that the link is
+    /// down (`true`), or until `timeout_ns` have passed (`false`).
     ///
-    /// On a link that is down it may return at once, each time: the next receipt then says so, and
-    /// the engine waits on it no more.
+    /// Once a receipt has said that the link is down, it may return at once, each time: the engine
+    /// waits on such a link no more.
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool;
+}
+
+impl std::fmt::Debug for dyn Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Link")
+    }
 }

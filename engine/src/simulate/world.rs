@@ -517,7 +517,7 @@ impl World {
     pub(super) fn hook(&self, side: Side, device: &Arc<Device>) {
         let tape = self.tape.clone();
         device.on_event(Box::new(move |event| {
-            if let Event::Disconnected(error) = event
+            if let Event::Disconnected { why: error, .. } = event
                 && error.kind() == ErrorKind::Protocol
             {
                 let story = format!("{}: {error}", NAMES[side]);
