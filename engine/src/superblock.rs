@@ -60,6 +60,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         hi: Stamp::ZERO,
         acked: Stamp::ZERO,
         need: Stamp::ZERO,
+        whole: Stamp::ZERO,
         fl: Stamp::ZERO,
         consat: Stamp::ZERO,
         own: log,
@@ -215,11 +216,9 @@ impl SuperblockFile {
         let mut next = self.current.clone();
         change(&mut next);
         next.generation = self.next_generation()?;
-        let Superblock { epoch, fl, hi, acked, .. } = self.current;
-        assert!(
-            next.epoch >= epoch && next.fl >= fl && next.hi >= hi && next.acked >= acked,
-            "I12: fl, hi, acked and epoch never decrease"
-        );
+        let Superblock { epoch, fl, hi, acked, whole, .. } = self.current;
+        let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;
+        assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
         if let Err(e) = write_copies(&*self.storage, &next) {
             let error = Error::storage(format!("writing {FILE}"), e);
             self.failed = Some(error.clone());

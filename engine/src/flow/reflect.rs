@@ -6,6 +6,7 @@
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::format::batch::Log;
 use crate::journal::lock;
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
@@ -13,12 +14,6 @@ use crate::sync::Ordering;
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::io::IoSlice;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Log {
-    Own,
-    Recv,
-}
 
 /// Most bytes of one write to a volume.
 const RUN_BYTES_MAX: usize = 256 << 10;
@@ -85,13 +80,12 @@ impl Device {
         Ok(taken.len())
     }
 
-    /// The oldest unreflected records that R8 lets go: those up to `hi` always, all of them once
-    /// everything owed at the last takeover is here.
-    fn oldest_reflectable(&self, most: usize) -> (Vec<(Log, Record)>, Stamp, u64, u64) {
+    /// The oldest unreflected records that R8 lets go: those up to `hi` or `whole` always, all of
+    /// them once everything owed at the last takeover is here.
+    pub(crate) fn oldest_reflectable(&self, most: usize) -> (Vec<(Log, Record)>, Stamp, u64, u64) {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
-        let owed = tables.hi < tables.need && holds(Clause::OnePathInOrder);
-        let limit = if owed { tables.hi } else { Stamp::MAX };
+        let limit = tables.reflectable();
         let (mut own, mut recv) = (tables.own_reflected, tables.recv_reflected);
         let mut taken = Vec::new();
         let mut upto = Stamp::ZERO;
