@@ -63,6 +63,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         hi: Stamp::ZERO,
         acked: Stamp::ZERO,
         need: Stamp::ZERO,
+        whole: Stamp::ZERO,
         fl: Stamp::ZERO,
         consat: Stamp::ZERO,
         own: log,
@@ -222,11 +223,9 @@ impl SuperblockFile {
         let mut next = Superblock::clone(&current);
         change(&mut next);
         next.generation = self.next_generation()?;
-        let Superblock { epoch, fl, hi, acked, .. } = *current;
-        assert!(
-            next.epoch >= epoch && next.fl >= fl && next.hi >= hi && next.acked >= acked,
-            "I12: fl, hi, acked and epoch never decrease"
-        );
+        let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
+        let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;
+        assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
         if let Err(e) = write_copies(&*self.storage, &next) {
             let error = Error::storage(format!("writing {FILE}"), e);
             *failed = Some(error.clone());

@@ -79,6 +79,10 @@ clauses! {
     ReadTenure = "read-tenure",
     /// R8: own records wait for what the peer owes before them.
     OnePathInOrder = "one-path-in-order",
+    /// R5, R8: what N could hold when the last debt began may go there again.
+    Whole = "whole",
+    /// R5: that is every record here, however far the reflector has come.
+    WholeOfRecords = "whole-of-records",
     /// R9: places are taken before anything is reserved.
     PlacesBeforeReservation = "places-before-reservation",
     /// R9: an own record is held until the peer has it.

@@ -230,15 +230,15 @@ prop_compose! {
         mode in prop::sample::select(vec![Mode::Paired, Mode::Detached, Mode::Copying]),
         [fenced, clean, prefer, resume_alone, usable] in any::<[bool; 5]>(),
         (block_size, segment_bytes) in any::<(u32, u64)>(),
-        [hi, acked, need, fl, consat] in prop::array::uniform5(any_stamp()),
+        [hi, acked, need, whole, fl, consat] in prop::array::uniform6(any_stamp()),
         (own, recv) in (any_log(), any_log()),
         volumes in prop::collection::vec(any::<(u32, u64)>(), 0..9),
     ) -> Superblock {
         let volumes = volumes.into_iter().map(|(id, bytes)| VolumeSpec { id, bytes }).collect();
         Superblock {
             generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
-            block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, own, recv,
-            volumes,
+            block_size, segment_bytes, epoch, lineage, hi, acked, need, whole, fl, consat, own,
+            recv, volumes,
         }
     }
 }

@@ -91,7 +91,7 @@ fn superblocks(copies: &Copies, rows_max: usize, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 33] = [
     "SUPERBLOCK",
     "generation",
     "group",
@@ -109,6 +109,7 @@ const NAMES: [&str; 32] = [
     "hi",
     "acked",
     "need",
+    "whole",
     "fl",
     "consat",
     "own_log.bytes",
@@ -144,6 +145,7 @@ fn values(s: &SuperblockReport) -> Vec<String> {
         &s.hi,
         &s.acked,
         &s.need,
+        &s.whole,
         &s.fl,
         &s.consat,
     ]

@@ -206,18 +206,26 @@ impl Device {
         let debt = debt.merge(if filter { hi } else { Stamp::ZERO }, grant);
         // Also what has been received: should a disk lose it, this device must not serve again.
         let need = debt.need().max(hi);
+        // Before it is durable: from the look at the records on, others wait for the new `need`.
+        let whole = {
+            let mut tables = lock(&self.tables);
+            tables.raise_need(need);
+            // One that an older tenure left is not of this `need` (I5).
+            self.drop_debt();
+            tables.whole
+        };
         // Durable before the first command is served under it.
         if holds(Clause::TenureDurable) {
             self.store(|s| {
                 s.epoch = grant;
                 s.need = need;
+                s.whole = whole;
                 s.fenced = false;
             })?;
         }
         let debt = Arc::new(debt);
         let owed_blocks = {
             let mut tables = lock(&self.tables);
-            tables.need = need;
             tables.granted = 0;
             // What has arrived since `hi` was read is owed no more.
             if filter {

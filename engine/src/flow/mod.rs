@@ -19,6 +19,7 @@ pub(crate) mod write;
 use crate::queue::{Queue, Sequencer};
 use crate::table::unreflected::{Index, Unreflected};
 use crate::unit::{Position, Stamp};
+use crate::weaken::{Clause, holds};
 
 /// The unreflected tables and how far each arrow has come along them. One lock, held for moments;
 /// no host request that is served takes it.
@@ -59,6 +60,8 @@ pub(crate) struct Tables {
     pub last_session: u64,
     /// Newest stamp owed or received when this device last became active.
     pub need: Stamp,
+    /// Newest record that could be in N when `need` was last raised: N was a prefix up to it.
+    pub whole: Stamp,
     /// The tenure granted at the last fence, since when R has had no new records; 0 otherwise.
     pub granted: u64,
 }
@@ -79,6 +82,32 @@ impl Tables {
     pub fn newest_own(&self) -> Stamp {
         let newest = self.own.newest_first(self.own.begin()).next();
         newest.map_or(self.acked, |(stamp, _)| stamp.max(self.acked))
+    }
+
+    /// The device takes the host over, and the peer owes what is up to `need` (R5). N was a prefix
+    /// of history as long as nothing was owed, however far reflection had come: every record here
+    /// could go there, so all of them are `whole`.
+    pub fn raise_need(&mut self, need: Stamp) {
+        if self.hi >= self.need {
+            // Of fl, or of a record: never above the newest.
+            self.whole = self.whole.max(self.reflected);
+            if holds(Clause::WholeOfRecords) {
+                self.whole = self.whole.max(self.newest_own()).max(self.hi);
+            }
+        }
+        self.need = need;
+    }
+
+    /// The newest record that may go to N now (R8).
+    pub fn reflectable(&self) -> Stamp {
+        if self.hi >= self.need || !holds(Clause::OnePathInOrder) {
+            return Stamp::MAX;
+        }
+        let mut newest = self.hi;
+        if holds(Clause::Whole) {
+            newest = newest.max(self.whole);
+        }
+        newest
     }
 
     /// Drops what neither R nor L needs any more.

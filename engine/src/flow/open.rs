@@ -210,7 +210,7 @@ fn records(
 impl Tables {
     /// Of a device whose logs hold nothing live; own records will begin at `first`.
     fn empty(superblock: &Superblock, first: crate::unit::Position) -> Tables {
-        let Superblock { hi, acked, need, fl, .. } = *superblock;
+        let Superblock { hi, acked, need, whole, fl, .. } = *superblock;
         Tables {
             sequencer: Sequencer::new(first),
             recv_next: first,
@@ -229,6 +229,7 @@ impl Tables {
             hi,
             last_session: 0,
             need,
+            whole,
             granted: if superblock.fenced { superblock.epoch } else { 0 },
         }
     }

@@ -78,13 +78,12 @@ impl Device {
         Ok(taken.len())
     }
 
-    /// The oldest unreflected records that R8 lets go: those up to `hi` always, all of them once
-    /// everything owed at the last takeover is here.
-    fn oldest_reflectable(&self, most: usize) -> (Vec<(Log, Record)>, Stamp, u64, u64) {
+    /// The oldest unreflected records that R8 lets go: those up to `hi` or `whole` always, all of
+    /// them once everything owed at the last takeover is here.
+    pub(crate) fn oldest_reflectable(&self, most: usize) -> (Vec<(Log, Record)>, Stamp, u64, u64) {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
-        let owed = tables.hi < tables.need && holds(Clause::OnePathInOrder);
-        let limit = if owed { tables.hi } else { Stamp::MAX };
+        let limit = tables.reflectable();
         let (mut own, mut recv) = (tables.own_reflected, tables.recv_reflected);
         let mut taken = Vec::new();
         let mut upto = Stamp::ZERO;

@@ -54,7 +54,8 @@ struct SuperblockBytes {
     unused2: U32,
     own: LogBytes,
     recv: LogBytes,
-    rest: [u8; 200],
+    whole: StampBytes,
+    rest: [u8; 180],
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -146,6 +147,9 @@ pub struct Superblock {
     pub acked: Stamp,
     /// Newest stamp owed or received when this device last became active.
     pub need: Stamp,
+    /// Newest record that could be in N when `need` was last raised: up to it N was a prefix (R8).
+    /// [`Stamp::ZERO`] in a directory of an earlier program.
+    pub whole: Stamp,
     /// Checkpoint: every record up to this is durable in N.
     pub fl: Stamp,
     /// COPYING target: consistent from this stamp on.
@@ -219,6 +223,7 @@ impl Superblock {
         bytes.hi = self.hi.into();
         bytes.acked = self.acked.into();
         bytes.need = self.need.into();
+        bytes.whole = self.whole.into();
         bytes.fl = self.fl.into();
         bytes.consat = self.consat.into();
         bytes.own = self.own.encode();
@@ -239,7 +244,8 @@ impl Superblock {
         if self.epoch == 0 {
             return Err("epoch is 0; tenures are counted from 1".into());
         }
-        let stamps = [("hi", self.hi), ("acked", self.acked), ("need", self.need), ("fl", self.fl)];
+        let Superblock { hi, acked, need, whole, fl, .. } = *self;
+        let stamps = [("hi", hi), ("acked", acked), ("need", need), ("whole", whole), ("fl", fl)];
         if let Some((name, stamp)) = stamps.into_iter().find(|(_, s)| s.epoch > self.epoch) {
             let epoch = self.epoch;
             return Err(format!("{name} is {stamp}, but no tenure above {epoch} was ever known"));
@@ -325,6 +331,7 @@ impl Superblock {
             hi: bytes.hi.into(),
             acked: bytes.acked.into(),
             need: bytes.need.into(),
+            whole: bytes.whole.into(),
             fl: bytes.fl.into(),
             consat: bytes.consat.into(),
             own: LogState::decode(&bytes.own),

@@ -103,7 +103,8 @@ impl World {
         {
             let tables = lock(&device.tables);
             let all = tables.newest_own().max(tables.hi);
-            let upto = if tables.hi >= tables.need { all } else { tables.hi };
+            let owed = tables.hi < tables.need;
+            let upto = if owed { tables.hi.max(tables.whole) } else { all };
             let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO).max(upto);
             machine.replays_upto.set(Some(bound.max(tables.reflected)));
         }
@@ -253,6 +254,7 @@ impl World {
         if machine.replays_upto.get().is_none() && !self.ended.get() {
             self.check_volume(side, true);
         }
+        self.check_silent(side);
         if !self.ended.get() {
             self.check_faith(side);
         }

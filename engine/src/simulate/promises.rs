@@ -343,6 +343,43 @@ impl World {
         }
     }
 
+    /// After an opening N, with everything that may go there while the peer is silent, is a prefix
+    /// of the history: the peer may be silent for ever.
+    pub(super) fn check_silent(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        if self.tape.is_faithless() {
+            return;
+        }
+        let (records, ..) = device.oldest_reflectable(usize::MAX);
+        let history = self.history.borrow();
+        let mut blocks: Vec<_> = (0..history.blocks()).map(|b| self.normal(side, b)).collect();
+        let mut upto = lock(&device.tables).reflected;
+        for (_, record) in records {
+            let block = self.plan.index(record.block);
+            blocks[block] = Ok(history.content(block, record.stamp));
+            upto = record.stamp;
+        }
+        let torn = |at| {
+            let is_torn = |(block, held): &(usize, &Result<Content, String>)| {
+                held.as_ref() != Ok(&history.content(*block, at)) && !self.is_rotten(side, *block)
+            };
+            blocks.iter().enumerate().find(is_torn)
+        };
+        // N may be ahead of what the tables say, as long as it is whole.
+        let later = history.after(upto).iter().map(|o| o.0);
+        if let Some((block, held)) = torn(upto)
+            && later.into_iter().all(|at| torn(at).is_some())
+        {
+            let (name, expected) = (NAMES[side], history.content(block, upto));
+            let at = self.plan.block(block);
+            let story = format!(
+                "N of {name} at {upto}: block {at} holds {held:?}, not {expected:?}, and no later \
+                 state of the history fits"
+            );
+            self.tape.broken("N is a prefix after an opening, though the peer is silent", story);
+        }
+    }
+
     /// What N holds of a block, read past the device.
     pub(super) fn normal(&self, side: Side, block: usize) -> Result<Content, String> {
         self.content_of(&self.normal_bytes(side, block), block)

@@ -2,6 +2,8 @@
 //! checks at every step. At the end of each everything comes to rest, and both copies are equal and
 //! hold all that was written.
 
+mod torn_below_need;
+
 use super::clock::SimClock;
 use super::disk::{Leaves, Trouble};
 use super::host::{Order, What};
@@ -493,8 +495,9 @@ fn a_part_of_a_block_gets_its_turn() {
 #[test]
 fn every_scenario_misses_its_clauses() {
     use crate::weaken::{Clause, Clause::*, without};
+    use torn_below_need::{s34_after_an_opening, s34_amid_a_reflect_step, s34_torn_below_need};
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 11] = [
+    let table: [Row; 14] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -516,6 +519,9 @@ fn every_scenario_misses_its_clauses() {
         (s28_crossing_requests, &[CrossingRequests]),
         (s32_restart_low_clock, &[ClockRecovery]),
         (s33_volatile_tail, &[SequenceCut]),
+        (s34_torn_below_need, &[Whole]),
+        (s34_amid_a_reflect_step, &[Whole, WholeOfRecords]),
+        (s34_after_an_opening, &[Whole, WholeOfRecords]),
         (a_part_of_a_block_gets_its_turn, &[Turn]),
     ];
     for (row, (scenario, clauses)) in table.into_iter().enumerate() {

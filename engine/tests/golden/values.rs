@@ -12,6 +12,7 @@ pub const LINEAGE: (u64, u64) = (3, 0xa1a2_a3a4_a5a6_a7a8);
 pub const HI: Stamp = Stamp { epoch: 7, time: 1_700_000_000_000_000_001, sequence: 2 };
 pub const ACKED: Stamp = Stamp { epoch: 6, time: 1_700_000_000_000_000_003, sequence: 4 };
 pub const NEED: Stamp = Stamp { epoch: 8, time: 1_700_000_000_000_000_005, sequence: 6 };
+pub const WHOLE: Stamp = Stamp { epoch: 7, time: 1_700_000_000_000_000_011, sequence: 12 };
 pub const FL: Stamp = Stamp { epoch: 5, time: 1_700_000_000_000_000_007, sequence: 8 };
 pub const CONSAT: Stamp = Stamp { epoch: 9, time: 1_700_000_000_000_000_009, sequence: 10 };
 /// The golden structures of a page.
@@ -48,6 +49,7 @@ pub fn superblock() -> Superblock {
         hi: HI,
         acked: ACKED,
         need: NEED,
+        whole: WHOLE,
         fl: FL,
         consat: CONSAT,
         own: LogState {
