@@ -2,13 +2,14 @@
 //! producers take a place, are stamped and remembered as their block's newest; one consumer takes
 //! in stamp order and gives the places back.
 //!
-//! `queue [--quick] [--rounds N] [--pairs N]`: the contestants run in turns, round by round.
+//! `queue [--quick] [--rounds N] [--pairs N] [--json FILE]`: the contestants run in turns, round by round.
 //! Figures are nanoseconds per pair of one insertion and one take; ratios are medians over rounds.
 //! `SkipMap` gives newest records up by a look and a removal that are not one step, and emits
 //! records that arrive late after younger ones (inversions): it does a little less than the job.
 
 use afterimage::queue::{Clk, Content, Insert, NewRecord, NewWrite, Queue, Sequencer};
 use afterimage::unit::{Block, Position, Stamp};
+use afterimage_benches::figures::{Better, Figures};
 use afterimage_benches::{Column, Random};
 use crossbeam_skiplist::SkipMap;
 use parking_lot::Mutex;
@@ -315,14 +316,15 @@ const BARE: [(&str, Round); 4] = [
     }),
 ];
 
-/// Runs the contestants in turns and prints their figures; the ratios to the first, and whether
-/// that came out in order.
+/// Runs the contestants in turns and prints their figures, and keeps that of the first; the ratios
+/// to it, and whether that came out in order.
 fn table(
     title: &str,
     contestants: &[(&'static str, Round)],
     rounds: usize,
     writes: &[Write],
     one: bool,
+    figures: &mut Figures,
 ) -> (Vec<f64>, bool) {
     let mut columns: Vec<_> = contestants.iter().map(|(name, _)| Column::new(name)).collect();
     let mut inversions = vec![0; contestants.len()];
@@ -350,6 +352,7 @@ fn table(
             1e3 / median
         );
     }
+    figures.add(title, columns[0].median(), "ns", Better::Less);
     (ratios, inversions[0] == 0)
 }
 
@@ -362,8 +365,9 @@ fn main() -> ExitCode {
             "--quick" => (rounds, pairs, quick) = (1, 20_000, true),
             "--rounds" => rounds = number().unwrap_or(rounds),
             "--pairs" => pairs = number().unwrap_or(pairs),
+            "--json" => drop(arguments.next()),
             _ => {
-                eprintln!("usage: queue [--quick] [--rounds N] [--pairs N]");
+                eprintln!("usage: queue [--quick] [--rounds N] [--pairs N] [--json FILE]");
                 return ExitCode::from(2);
             }
         }
@@ -373,13 +377,14 @@ fn main() -> ExitCode {
     );
     let ordered = workload(pairs, None);
     let disordered = workload(pairs, Some(10));
-    let (ratios, mut sound) = table("in batches", &WHOLE, rounds, &ordered, false);
+    let mut figures = Figures::default();
+    let (ratios, mut sound) = table("in batches", &WHOLE, rounds, &ordered, false, &mut figures);
     for (title, contestants, writes, one) in [
         ("in batches, one in ten out of order", &WHOLE[..], &disordered, false),
         ("one at a time", &WHOLE, &ordered, true),
         ("in batches, beside rivals that do less", &BARE, &ordered, false),
     ] {
-        sound &= table(title, contestants, rounds, writes, one).1;
+        sound &= table(title, contestants, rounds, writes, one, &mut figures).1;
     }
     println!();
     for (rival, bound) in BOUNDS {
@@ -390,5 +395,6 @@ fn main() -> ExitCode {
         // A quick run shows that the bench works, not how fast the queue is.
         sound &= met || quick;
     }
+    figures.write();
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

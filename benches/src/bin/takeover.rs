@@ -4,7 +4,7 @@
 //! nowhere, for it does not touch them. The link is unlimited, its data lane held, so that exactly the
 //! backlog is pending. Sizes take turns in one run.
 //!
-//!     cargo run --release -p afterimage-benches --bin takeover [-- --dir DIR] [--quick]
+//!     cargo run --release -p afterimage-benches --bin takeover [-- --dir DIR] [--quick] [--json FILE]
 
 use afterimage::Device;
 use afterimage::clock::{Clock, SystemClock};
@@ -13,6 +13,7 @@ use afterimage::limits::{Geometry, Settings};
 use afterimage::link::{Lane, Line, memory_link};
 use afterimage::storage::FileName;
 use afterimage::threads::Threads;
+use afterimage_benches::figures::{Better, Figures};
 use afterimage_benches::split::Split;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,7 +90,7 @@ fn main() {
     }
     std::fs::remove_dir_all(&dir).expect("removed");
     println!("{pending} pending blocks, {rounds} rounds; milliseconds: median (min-max)");
-    let mut medians = Vec::new();
+    let (mut medians, mut figures) = (Vec::new(), Figures::default());
     for (k, (_, name)) in sizes.iter().enumerate() {
         let show = |all: &mut Vec<f64>| {
             all.sort_by(f64::total_cmp);
@@ -97,10 +98,13 @@ fn main() {
         };
         let (m, lo, hi) = show(&mut ready[k]);
         medians.push(m);
+        figures.add(&format!("ready, {name}"), m, "ms", Better::Less);
         println!("{name:>7} volume: ready after {m:6.2} ({lo:.2}-{hi:.2})   bound < 25");
         let (m, lo, hi) = show(&mut reads[k]);
+        figures.add(&format!("first remote read, {name}"), m, "ms", Better::Less);
         println!("{name:>7} volume: first remote read {m:6.3} ({lo:.3}-{hi:.3})");
     }
     let (ratio, apart) = (medians[1] / medians[0], medians[1] - medians[0]);
     println!("64 TiB / 16 GiB: {ratio:.2}, {apart:+.2} ms   bound < 1.2 or 1 ms");
+    figures.write();
 }
