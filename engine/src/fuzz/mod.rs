@@ -3,10 +3,12 @@
 
 mod directory;
 mod formats;
+mod peer;
 mod prototype;
 
 pub use directory::{damaged_directory, examine_directory};
 pub use formats::{frame, headers};
+pub use peer::peer;
 pub use prototype::prototype;
 
 /// Bytes as a list of choices; all further ones are 0 when they are used up.
