@@ -151,6 +151,9 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
                 .into(),
         );
     }
+    if let Err(unknown) = superblock.features.check_open() {
+        report.notes.push(unknown);
+    }
     let possible = superblock.check();
     let possible =
         possible.and_then(|()| Geometry::of(&superblock).check().map_err(|e| e.to_string()));

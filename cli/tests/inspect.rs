@@ -6,15 +6,17 @@ mod pair;
 
 use afterimage::Device;
 use afterimage::error::Kind;
+use afterimage::format::superblock::{COPY_OFFSETS, Lost};
 use afterimage::limits::Geometry;
 use afterimage::link::Lane;
 use afterimage::request::{Op, Request};
-use afterimage::storage::Directory;
+use afterimage::storage::{Directory, FileName, Storage};
 use afterimage_cli::{inspect, verify};
 use pair::{BLOCK, BLOCKS, Pair, VOLUMES};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
 fn inspect_json(dir: &Path) -> Value {
@@ -91,6 +93,44 @@ fn a_new_device_is_sound_and_empty() {
     assert_eq!(copies[counts]["state"], "valid");
     assert_eq!(copies[counts]["volumes"][1]["bytes"], VOLUMES[1].bytes);
     assert_ne!(copies[1 - counts]["state"], "unusable");
+    // What has no logic yet, or nothing to say.
+    for none in ["lost", "cache_identity", "weakest_durability"] {
+        assert_eq!(copies[counts][none], Value::Null, "{none}");
+    }
+    for zero in ["round_lineage", "round", "last_active", "peer", "annex_bytes"] {
+        assert_eq!(copies[counts][zero], 0, "{zero}");
+    }
+    assert_eq!((&copies[counts]["compat"], &copies[counts]["owed"]), (&"0".into(), &false.into()));
+    assert_eq!(copies[counts]["whole"]["epoch"], 0);
+}
+
+/// A feature that only a later version knows, and a mark: both are shown, and neither is damage.
+#[test]
+fn a_device_of_a_later_version_is_looked_at() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let storage = Directory::create(dir.path()).expect("created");
+    Device::create(&storage, &Geometry::new(1, 1, VOLUMES.to_vec()), true).expect("created");
+    let mut superblock = afterimage::superblock::load(&storage).expect("a superblock");
+    superblock.features.ro_compat = 0x100;
+    superblock.lost = Some(Lost { found: 7, ..Lost::default() });
+    superblock.cache_identity = [0xab; 32];
+    let bytes = superblock.encode();
+    for offset in COPY_OFFSETS {
+        storage.write(FileName::Superblock, offset, &[IoSlice::new(&bytes)]).expect("written");
+    }
+    drop(storage);
+    let report = inspect_json(dir.path());
+    assert_eq!(report["verdict"], "sound");
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("ro_compat features 0x100 are of a later version"), "{notes}");
+    let copy = &report["superblock"]["copies"][1];
+    assert_eq!((&copy["ro_compat"], &copy["lost"]["found"]), (&"100".into(), &7.into()));
+    assert_eq!(copy["cache_identity"], "ab".repeat(32));
+    let text = inspect_text(dir.path(), None);
+    assert!(
+        text.contains("0.0.0, since 0, found 7") && text.contains("abababababababab "),
+        "{text}"
+    );
 }
 
 #[test]

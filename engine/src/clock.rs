@@ -1,6 +1,7 @@
-//! Time comes from outside: the engine never reads a clock by itself.
+//! Time and chance come from outside: the engine never reads a clock by itself.
 
-/// A source of time. Only differences and order matter; it may be a simulator's.
+/// A source of time, of which only differences and order matter, and of random numbers. It may be
+/// a simulator's.
 pub trait Clock: Send + Sync {
     /// Nanoseconds since 1970, as the time of receipt of a write without a time of its own (R1).
     /// It may step back.
@@ -8,6 +9,15 @@ pub trait Clock: Send + Sync {
 
     /// Nanoseconds since some fixed moment; it never steps back. For time-outs and latencies.
     fn monotonic(&self) -> u64;
+
+    /// A number that nobody can guess, to name a connection or a request with: the operating
+    /// system's, unless runs are to be repeated.
+    ///
+    /// # Errors
+    /// The operating system gives none.
+    fn entropy(&self) -> std::io::Result<u64> {
+        Ok(getrandom::u64()?)
+    }
 }
 
 /// The operating system's clocks.

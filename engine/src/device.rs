@@ -190,8 +190,7 @@ impl Device {
             superblock: file,
             role: Mutex::default(),
             recovery,
-            // Not what an earlier life began with, even if the clock stands still.
-            failover: Mutex::new(Failover::new(geometry.device, clock.wall() ^ opened << 32)),
+            failover: Mutex::new(Failover::new(geometry.device)),
             questions: Mutex::default(),
             turns: Turns::default(),
             controlling: Mutex::default(),

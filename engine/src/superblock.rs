@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::superblock::{
-    COPY_BYTES, COPY_OFFSETS, LogState, Mode, Superblock, VOLUMES_OFFSET,
+    Annex, COPY_BYTES, COPY_OFFSETS, Features, LogState, Mode, Superblock, VOLUMES_OFFSET,
 };
 use crate::format::{PAGE, segments};
 use crate::limits::Geometry;
@@ -66,6 +66,17 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         whole: Stamp::ZERO,
         fl: Stamp::ZERO,
         consat: Stamp::ZERO,
+        features: Features::default(),
+        lost: None,
+        round: (0, 0),
+        last_active: 0,
+        peer: 0,
+        cut: Stamp::ZERO,
+        owed: false,
+        cache_identity: [0; 32],
+        weakest: 0,
+        annex: Annex::default(),
+        rest: [0; 22],
         own: log,
         recv: log,
         volumes: geometry.volumes.clone(),
@@ -115,45 +126,62 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
     if !volumes.is_empty() {
         storage.read(FILE, VOLUMES_OFFSET, &mut volumes).map_err(failed)?;
     }
-    let mut bytes = [0; COPY_BYTES as usize];
-    let mut copy = |offset| -> Result<Result<Superblock, String>> {
-        if length < offset + COPY_BYTES {
-            return Ok(Err(format!("the file ends before it does, at byte {length}")));
-        }
-        storage.read(FILE, offset, &mut bytes).map_err(failed)?;
-        Ok(Superblock::decode(&bytes, &volumes))
+    let copy = |k: usize| -> Result<Result<Superblock, String>> {
+        Ok(match copy_bytes(storage, k)? {
+            Some(bytes) => Superblock::decode(&bytes, &volumes),
+            None => Err(format!("the file ends before it does, at byte {length}")),
+        })
     };
-    Ok([copy(COPY_OFFSETS[0])?, copy(COPY_OFFSETS[1])?])
+    Ok([copy(0)?, copy(1)?])
+}
+
+/// The bytes of a copy; `None` if the file ends before it does.
+fn copy_bytes(storage: &dyn Storage, k: usize) -> Result<Option<[u8; COPY_BYTES as usize]>> {
+    let failed = |e| Error::storage(format!("reading {FILE}"), e);
+    let length = storage.length(FILE).map_err(failed)?.unwrap_or(0);
+    if length < COPY_OFFSETS[k] + COPY_BYTES {
+        return Ok(None);
+    }
+    let mut bytes = [0; COPY_BYTES as usize];
+    storage.read(FILE, COPY_OFFSETS[k], &mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+/// Refuses what a later version of this program has written, even if the other copy could be read:
+/// to go on from that one would undo what the later version has promised.
+fn refuse_later(storage: &dyn Storage) -> Result<()> {
+    for k in [0, 1] {
+        let later = copy_bytes(storage, k)?.and_then(|b| Superblock::is_of_later_version(&b));
+        if let Some(what) = later {
+            let what = format!(
+                "{FILE}: copy {k}: {what}; nothing was changed: use the program that wrote it"
+            );
+            return Err(Error::new(Kind::Config, what));
+        }
+    }
+    Ok(())
 }
 
 /// Whether neither copy was ever written, in a file that reaches beyond both.
 fn are_blank(storage: &dyn Storage) -> Result<bool> {
     let length = storage.length(FILE).map_err(|e| Error::storage(format!("reading {FILE}"), e))?;
-    if length.is_none_or(|length| length < VOLUMES_OFFSET) {
-        return Ok(false);
-    }
-    let mut bytes = [0; COPY_BYTES as usize];
-    for offset in COPY_OFFSETS {
-        let read = storage.read(FILE, offset, &mut bytes);
-        read.map_err(|e| Error::storage(format!("reading {FILE}"), e))?;
-        if bytes.iter().any(|&byte| byte != 0) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let blank = |copy: Option<[u8; COPY_BYTES as usize]>| copy.is_some_and(|b| b == [0; 512]);
+    let is_long = length.is_some_and(|length| length >= VOLUMES_OFFSET);
+    Ok(is_long && blank(copy_bytes(storage, 0)?) && blank(copy_bytes(storage, 1)?))
 }
 
 /// The superblock that counts: of two valid copies the one of the higher generation.
 ///
 /// # Errors
 /// [`Kind::Damaged`] if neither copy is valid, or the one that counts says what no device's can;
-/// as [`read_copies`].
+/// [`Kind::Config`] if a later version of this program wrote one; as [`read_copies`].
 pub fn load(storage: &dyn Storage) -> Result<Superblock> {
     load_with_bad_copy(storage).map(|(superblock, _)| superblock)
 }
 
 /// Also says what is wrong with the other copy, if anything is.
 fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<String>)> {
+    refuse_later(storage)?;
     let damaged = |what: String| {
         Error::new(Kind::Damaged, format!("{FILE}: {what}; see `afterimage inspect`"))
     };
@@ -190,6 +218,8 @@ fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<Strin
 impl SuperblockFile {
     pub fn open(storage: Arc<dyn Storage>) -> Result<SuperblockFile> {
         let (current, bad_copy) = load_with_bad_copy(&*storage)?;
+        let open = current.features.check_open();
+        open.map_err(|e| Error::new(Kind::Config, format!("{FILE}: {e}")))?;
         let current = Mutex::new(Arc::new(current));
         Ok(SuperblockFile { storage, current, bad_copy, updating: Mutex::default() })
     }

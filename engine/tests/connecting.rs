@@ -8,14 +8,15 @@ use afterimage::Device;
 use afterimage::clock::{Clock, SystemClock};
 use afterimage::error::Result;
 use afterimage::event::Event;
-use afterimage::format::frame::{Frame, Hello};
+use afterimage::format::Row;
+use afterimage::format::frame::{Frame, Hello, Shipped};
 use afterimage::format::superblock::VolumeSpec;
 use afterimage::limits::{Geometry, Settings};
 use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::storage::{FileName, Memory, Storage};
 use afterimage::unit::{Block, Stamp};
 use common::hooked::{Call, Hooked};
-use common::{A, B, Pair, Spec, Step::*, X, Y};
+use common::{A, B, ManualClock, Pair, Spec, Step::*, X, Y};
 use std::sync::{Arc, Mutex, mpsc};
 
 #[test]
@@ -200,18 +201,103 @@ fn with_stranger(active: bool) -> (Arc<Device>, MemoryLink, Hello, Arc<Mutex<Vec
     (device, stranger, Hello { device: 2, nonce: 9, ..hello }, why)
 }
 
-/// A clock at its end, taken from a peer that has none, would have let no write in any more.
+/// A clock at its end, taken from a peer that cannot know of one, would have let no write in any
+/// more.
 #[test]
-fn a_fenced_peer_with_a_clock_is_refused() {
+fn a_fenced_peer_with_a_clock_of_this_tenure_is_refused() {
     let (device, stranger, hello, why) = with_stranger(true);
     let clk = Stamp { epoch: 1, time: u64::MAX, sequence: 0 };
     let hello = Frame::Hello(Hello { fenced: true, clk, ..hello });
     stranger.send(Lane::Control, hello.encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     let why = why.lock().unwrap();
-    assert!(why.len() == 1 && why[0].contains("is fenced and has a clock"), "{why:?}");
+    assert!(
+        why.len() == 1 && why[0].contains("is fenced and its clock is at 1.18446744073709551615.0"),
+        "{why:?}"
+    );
     device.resume_alone().unwrap();
     device.session().unwrap().write(0, 0, &[7; 4096]).unwrap();
+}
+
+#[test]
+fn a_peer_whose_clock_is_behind_what_it_knows_is_refused() {
+    let (device, stranger, hello, why) = with_stranger(false);
+    let newest = Stamp { epoch: 1, time: 5, sequence: 0 };
+    let clk = Stamp { time: 4, ..newest };
+    let hello = Frame::Hello(Hello { fenced: false, newest, clk, ..hello });
+    stranger.send(Lane::Control, hello.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    let why = why.lock().unwrap();
+    let story = "the peer's clock is at 1.4.0, but it knows 1.5.0";
+    assert!(why.len() == 1 && why[0].contains(story), "{why:?}");
+}
+
+/// Neither a clock that stands still nor an earlier life's state gives a name away.
+#[test]
+fn no_two_openings_name_their_connections_alike() {
+    let clock = Arc::new(ManualClock::default());
+    let nonce = || {
+        let storage = Arc::new(Memory::new());
+        let geometry = Geometry::new(1, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+        Device::create(&*storage, &geometry, true).unwrap();
+        let device = Device::open(storage, clock.clone(), Settings::default()).unwrap();
+        let (end, other) = memory_link(Line::default(), clock.clone());
+        device.connect(Arc::new(end)).unwrap();
+        let frame = other.receive(Lane::Control).unwrap().unwrap();
+        Frame::decode(&frame).unwrap().0
+    };
+    assert_ne!(nonce(), nonce());
+}
+
+/// What a fenced peer ships is what its prototype named: nothing newer of the block, and nothing
+/// newer at all, behind what the prototype ends with.
+#[test]
+fn a_ship_that_contradicts_its_prototype_is_refused() {
+    let block = Block { volume: 0, number: 3 };
+    let [first, last] = [1, 2].map(|time| Stamp { epoch: 1, time, sequence: 0 });
+    let zeros = |stamp, remaining, total_remaining| Shipped {
+        row: Row { stamp, block, checksum: 0, index: 0, count: 1, has_data: false },
+        remaining,
+        total_remaining,
+    };
+    let cases = [
+        (zeros(first, Some(last), true), None),
+        (zeros(first, Some(last), false), Some("says false of whether anything newer is left")),
+        (zeros(last, None, true), Some("says true of whether anything newer is left")),
+        (zeros(first, None, true), Some("says 1.1.0 is its newest")),
+    ];
+    for (shipped, story) in cases {
+        let (device, stranger, hello, why) = with_stranger(false);
+        let hello = Frame::Hello(Hello { fenced: false, newest: last, clk: last, ..hello });
+        stranger.send(Lane::Control, hello.encode(9)).unwrap();
+        assert!(device.step_control().unwrap());
+        device.begin_takeover().unwrap();
+        let nonce = nonce_of_takeover(&stranger);
+        let entries = vec![(block, last)];
+        let prototype = Frame::Prototype { nonce, grant: 2, total: 1, first: 0, entries };
+        stranger.send(Lane::Control, prototype.encode(9)).unwrap();
+        assert!(device.step_control().unwrap());
+        assert!(device.status().serving);
+        let records = vec![shipped];
+        let ship = Frame::Ship { previous: Stamp::ZERO, granted: 2, records, data: &[] };
+        stranger.send(Lane::Data, ship.encode(9)).unwrap();
+        assert_eq!(device.step_receive().unwrap(), usize::from(story.is_none()));
+        let why = why.lock().unwrap();
+        match story {
+            None => assert!(why.is_empty(), "{why:?}"),
+            Some(story) => assert!(why.len() == 1 && why[0].contains(story), "{why:?}"),
+        }
+    }
+}
+
+/// The nonce of the takeover request that the device has sent.
+fn nonce_of_takeover(stranger: &MemoryLink) -> u64 {
+    std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
+        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
+            Frame::Takeover { nonce, .. } => Some(nonce),
+            _ => None,
+        })
+        .unwrap()
 }
 
 /// What a prototype names must be able to arrive.
@@ -222,16 +308,10 @@ fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
     stranger.send(Lane::Control, hello.encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     device.begin_takeover().unwrap();
-    let nonce = std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
-        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
-            Frame::Takeover { nonce, .. } => Some(nonce),
-            _ => None,
-        })
-        .unwrap();
+    let nonce = nonce_of_takeover(&stranger);
     let block = Block { volume: 0, number: 256 };
     let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
-    let prototype =
-        Frame::Prototype { nonce, grant: 2, clk: Stamp::ZERO, total: 1, first: 0, entries };
+    let prototype = Frame::Prototype { nonce, grant: 2, total: 1, first: 0, entries };
     stranger.send(Lane::Control, prototype.encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     let why = why.lock().unwrap();

@@ -10,9 +10,11 @@ mod golden;
 mod reseal;
 
 use afterimage::format::batch::{Header, Identity, Log, ROWS_MAX};
-use afterimage::format::frame::{Frame, ShipBuilder, Shipped};
-use afterimage::format::superblock::{LogState, Mode, SEQUENCE_MAX, Superblock, VolumeSpec};
-use afterimage::format::{Row, VERSION, data_checksum, segments};
+use afterimage::format::frame::{Frame, ShipBuilder, Shipped, WIRE};
+use afterimage::format::superblock::{
+    Annex, Features, LogState, Lost, Mode, SEQUENCE_MAX, Superblock, VolumeSpec,
+};
+use afterimage::format::{Row, data_checksum, segments, superblock};
 use afterimage::unit::{Block, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
@@ -34,13 +36,77 @@ fn single_changes(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
 #[test]
 fn golden_superblock() {
     let (bytes, volumes) = (golden("superblock"), golden("volumes"));
-    assert_eq!(Superblock::decode(&bytes, &volumes), Ok(superblock()));
-    assert_eq!(superblock().encode()[..], bytes);
+    assert_eq!(Superblock::decode(&bytes, &volumes), Ok(golden::values::superblock()));
+    assert_eq!(golden::values::superblock().encode()[..], bytes);
+}
+
+/// What version 2 wrote is read, and the next update writes version 3.
+#[test]
+fn golden_superblock_of_version_2() {
+    let (bytes, volumes) = (golden("superblock_2"), golden("volumes"));
+    assert_eq!(Superblock::decode(&bytes, &volumes), Ok(superblock_2()));
+    let rewritten = superblock_2().encode();
+    assert_eq!(rewritten[8..10], superblock::VERSION.to_le_bytes());
+    assert_eq!(Superblock::decode(&rewritten, &volumes), Ok(superblock_2()));
+    // The flags of version 3 mean nothing there.
+    let mut flagged = bytes.clone();
+    flagged[56] |= 32;
+    reseal(&mut flagged);
+    let refused = Superblock::decode(&flagged, &volumes).expect_err("version 2 has no such flag");
+    assert!(refused.contains("0x20 mean nothing"), "{refused}");
+}
+
+/// Whatever a later version puts behind what this one knows of a hello is passed over; what an
+/// earlier one left out reads as zero.
+#[test]
+fn a_hello_may_be_longer_or_shorter() {
+    let bytes = golden("frame_hello");
+    let (fixed_at, volumes_at) = (32 + 16, 32 + 16 + 220);
+    let resized = |fixed: usize, behind: usize| {
+        let mut frame = bytes[..fixed_at].to_vec();
+        frame[36..40].copy_from_slice(&(fixed as u32).to_le_bytes());
+        frame.extend(bytes[fixed_at..volumes_at].iter().chain(&[0xee; 99]).take(fixed));
+        frame.extend(&bytes[volumes_at..]);
+        frame.extend(vec![0xdd; behind]);
+        let body = (frame.len() - 32) as u64;
+        frame[8..16].copy_from_slice(&body.to_le_bytes());
+        reseal_frame(&mut frame);
+        match Frame::decode(&frame).expect("a hello") {
+            (SESSION, Frame::Hello(hello)) => hello,
+            other => panic!("{other:?}"),
+        }
+    };
+    let Frame::Hello(whole) = frame("frame_hello", &[]) else { panic!("not a hello") };
+    assert_eq!(resized(220, 0), whole);
+    assert_eq!(resized(220 + 99, 1000), whole);
+    let shorter = resized(220 - 28, 0);
+    assert_eq!((shorter.told, shorter.told_max, shorter.lost), (Stamp::ZERO, 0, whole.lost));
+    assert_eq!(shorter.volumes, whole.volumes);
+}
+
+/// The frozen prefix: of a hello in wire versions that this program does not speak, everything
+/// behind it may mean anything, and the refusal names both ranges.
+#[test]
+fn a_hello_of_other_wire_versions_names_both_ranges() {
+    for (min, max) in [(WIRE.max + 1, WIRE.max + 4), (1, WIRE.min - 1)] {
+        let mut bytes = golden("frame_hello");
+        bytes[32..34].copy_from_slice(&u16::to_le_bytes(min));
+        bytes[34..36].copy_from_slice(&u16::to_le_bytes(max));
+        bytes.truncate(32 + 16 + 3);
+        bytes[8..16].copy_from_slice(&19u64.to_le_bytes());
+        reseal_frame(&mut bytes);
+        let refused = Frame::decode(&bytes).expect_err("no version in common").to_string();
+        let story = format!("the peer speaks wire versions {min} to {max}, this device {WIRE}");
+        assert!(refused.contains(&story), "{refused}");
+    }
 }
 
 #[test]
 fn golden_volumes() {
-    assert_eq!(Superblock::encode_volumes(&superblock().volumes), golden("volumes"));
+    assert_eq!(
+        Superblock::encode_volumes(&golden::values::superblock().volumes),
+        golden("volumes")
+    );
 }
 
 #[test]
@@ -79,7 +145,7 @@ fn golden_frames() {
 
 #[test]
 fn golden_ship_from_its_builder() {
-    let mut ship = ShipBuilder::new(SESSION, FL, NEED, true, &shipped(), 512);
+    let mut ship = ShipBuilder::new(WIRE.max, SESSION, FL, 10, &shipped(), 512);
     ship.block(512).copy_from_slice(&data());
     assert_eq!(ship.finish(), golden("frame_ship"));
 }
@@ -148,14 +214,16 @@ fn a_changed_frame_is_refused_or_its_data_known_bad() {
 #[test]
 fn impossible_fields_are_refused() {
     let volumes = golden("volumes");
-    let next = VERSION + 1;
     let superblock = |at: usize, new: &[u8]| {
         let mut bytes = golden("superblock");
         bytes[at..at + new.len()].copy_from_slice(new);
         reseal(&mut bytes);
         Superblock::decode(&bytes, &volumes).expect_err("impossible")
     };
-    assert!(superblock(8, &next.to_le_bytes()).contains("version is 3"));
+    assert!(superblock(8, &[4]).contains("version is 4, this program reads 2 and 3"));
+    assert!(superblock(0, b"AFTSUPES").contains("expected magic \"AFTSUPER\", found \"AFTSUPES\""));
+    assert!(superblock(76, &[3]).contains("table of volumes has version 3"));
+    assert!(superblock(328, &[0b101]).contains("incompat features 0x5"));
     assert!(superblock(10, &[3]).contains("mode is 3"));
     assert!(superblock(72, &4u32.to_le_bytes()).contains("table of volumes"));
     assert!(superblock(72, &u32::MAX.to_le_bytes()).contains("table of volumes"));
@@ -165,7 +233,8 @@ fn impossible_fields_are_refused() {
         reseal(&mut bytes);
         Header::decode(&bytes, 512).expect_err("impossible")
     };
-    assert!(batch(8, &next.to_le_bytes()).contains("version is 3"));
+    assert!(batch(8, &[3]).contains("version is 3, this program reads 2"));
+    assert!(batch(0, b"\0").contains("expected magic \"AFTBATCH\", found \"\\x00FTBATCH\""));
     assert!(batch(10, &[3]).contains("log is 3"));
     assert!(batch(12, &[0]).contains("rows is 0"));
     assert!(batch(12, &[ROWS_MAX as u8 + 1]).contains("rows is 63"));
@@ -181,13 +250,16 @@ fn impossible_fields_are_refused() {
         reseal_frame(&mut bytes);
         Frame::decode(&bytes).expect_err("impossible").to_string()
     };
-    assert!(frame("frame_busy", 4, &next.to_le_bytes()).contains("version 3"));
+    assert!(
+        frame("frame_busy", 4, &[9]).contains("speaks wire version 9, this device wire version 3")
+    );
+    assert!(frame("frame_busy", 0, b"X").contains("expected magic \"AFTF\", found \"XFTF\""));
     assert!(frame("frame_busy", 6, &[9]).contains("kind 9"));
     assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
     assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
-    assert!(frame("frame_hello", 80, &[3]).contains("mode is 3"));
-    assert!(frame("frame_prototype", 84, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
-    assert!(frame("frame_ship", 76, &3u32.to_le_bytes()).contains("claims 3"));
+    assert!(frame("frame_hello", 96, &[3]).contains("mode is 3"));
+    assert!(frame("frame_prototype", 64, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
+    assert!(frame("frame_ship", 60, &3u32.to_le_bytes()).contains("claims 3"));
 }
 
 fn any_stamp() -> impl Strategy<Value = Stamp> {
@@ -224,20 +296,43 @@ fn any_log() -> impl Strategy<Value = LogState> {
     )
 }
 
+/// An unknown incompat feature is refused.
+fn any_features() -> impl Strategy<Value = Features> {
+    any::<(u64, u64)>().prop_map(|(compat, ro_compat)| Features { compat, ro_compat, incompat: 0 })
+}
+
+fn any_lost() -> impl Strategy<Value = Lost> {
+    (any_stamp(), any::<(u64, u64)>()).prop_map(|(first, (since, found))| Lost {
+        first,
+        since,
+        found,
+    })
+}
+
+fn any_annex() -> impl Strategy<Value = Annex> {
+    any::<(u8, u32, u64)>().prop_map(|(slot, bytes, checksum)| Annex { slot, bytes, checksum })
+}
+
 prop_compose! {
     fn any_superblock()(
         (generation, group, device, epoch, lineage) in any::<(u64, u128, u64, u64, (u64, u64))>(),
         mode in prop::sample::select(vec![Mode::Paired, Mode::Detached, Mode::Copying]),
         [fenced, clean, prefer, resume_alone, usable] in any::<[bool; 5]>(),
         (block_size, segment_bytes) in any::<(u32, u64)>(),
-        [hi, acked, need, whole, fl, consat] in prop::array::uniform6(any_stamp()),
+        [hi, acked, need, fl, consat] in prop::array::uniform5(any_stamp()),
         (own, recv) in (any_log(), any_log()),
+        (features, annex) in (any_features(), any_annex()),
+        [whole, cut] in prop::array::uniform2(any_stamp()),
+        lost in prop::option::of(any_lost()),
+        (round, last_active, peer) in any::<((u64, u64), u64, u64)>(),
+        (owed, cache_identity, weakest, rest) in any::<(bool, [u8; 32], u8, [u8; 22])>(),
         volumes in prop::collection::vec(any::<(u32, u64)>(), 0..9),
     ) -> Superblock {
         let volumes = volumes.into_iter().map(|(id, bytes)| VolumeSpec { id, bytes }).collect();
         Superblock {
             generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
-            block_size, segment_bytes, epoch, lineage, hi, acked, need, whole, fl, consat, own,
+            block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, features, whole,
+            lost, round, last_active, peer, cut, owed, cache_identity, weakest, annex, rest, own,
             recv, volumes,
         }
     }
@@ -289,14 +384,14 @@ proptest! {
     #[test]
     fn any_ship_survives_its_bytes(
         records in prop::collection::vec((any_row(), any_stamp(), any::<bool>()), 0..70),
-        (previous, clk) in (any_stamp(), any_stamp()),
-        (session, fenced) in any::<(u64, bool)>(),
+        previous in any_stamp(),
+        [session, granted] in any::<[u64; 2]>(),
         data in prop::collection::vec(any::<u8>(), 0..2000),
     ) {
         let records = records.into_iter().map(|(row, left, total_remaining)| {
             Shipped { row, remaining: (left != Stamp::ZERO).then_some(left), total_remaining }
         });
-        let ship = Frame::Ship { previous, clk, fenced, records: records.collect(), data: &data };
+        let ship = Frame::Ship { previous, granted, records: records.collect(), data: &data };
         let bytes = ship.encode(session);
         prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, ship));
     }
@@ -305,9 +400,8 @@ proptest! {
     fn any_prototype_survives_its_bytes(
         entries in prop::collection::vec((any_block(), any_stamp()), 0..100),
         [nonce, grant, total, first, session] in any::<[u64; 5]>(),
-        clk in any_stamp(),
     ) {
-        let piece = Frame::Prototype { nonce, grant, clk, total, first, entries };
+        let piece = Frame::Prototype { nonce, grant, total, first, entries };
         let bytes = piece.encode(session);
         prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, piece));
     }

@@ -8,8 +8,7 @@ mod common;
 use afterimage::Device;
 use afterimage::error::{Error, Kind, Result};
 use afterimage::event::Event;
-use afterimage::format::VERSION;
-use afterimage::format::frame::{Frame, Hello};
+use afterimage::format::frame::{Frame, Hello, WIRE, WireRange};
 use afterimage::format::superblock::{Mode, VolumeSpec};
 use afterimage::limits::{Geometry, Settings};
 use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
@@ -406,15 +405,14 @@ fn a_hello_of_another_pair_is_refused_saying_both_values() {
 fn a_hello_of_another_version_is_refused_saying_both() {
     let mut pair = Pair::new();
     let told = [A, B].map(|at| Told::by(&pair.devices[at]));
-    for version in [VERSION - 1, VERSION + 1, u16::MAX] {
+    for version in [WIRE.min - 1, WIRE.max + 1, u16::MAX] {
         for at in [A, B] {
-            let refused = refuses(&mut pair, at, &told[at], |_, hello| {
+            let refused = refuses(&mut pair, at, &told[at], |_, mut hello| {
                 let nonce = hello.nonce;
-                let mut bytes = Frame::Hello(hello).encode(nonce);
-                bytes[4..6].copy_from_slice(&version.to_le_bytes());
-                bytes
+                hello.wire = WireRange { min: version, max: version };
+                Frame::Hello(hello).encode(nonce)
             });
-            let story = format!("speaks version {version}, this device {VERSION}");
+            let story = format!("the peer speaks wire version {version}, this device {WIRE}");
             assert!(refused.contains(&story), "{refused}");
         }
     }

@@ -9,11 +9,13 @@ use afterimage::error::Kind;
 use afterimage::format::superblock::{COPY_OFFSETS, VolumeSpec};
 use afterimage::limits::{Geometry, SEGMENTS_MAX};
 use afterimage::storage::{FileName, Memory};
-use common::crash::{Cut, damage, open};
+use afterimage::superblock;
+use common::crash::{CrashDisk, Cut, damage, open};
 use common::world::Act::*;
 use common::world::World;
 use common::{A, B};
 use reseal::reseal;
+use std::sync::Arc;
 
 #[test]
 fn either_copy_of_the_superblock_will_do() {
@@ -118,6 +120,93 @@ fn an_impossible_superblock_is_refused_by_name() {
     }
     let error = open(&disk).unwrap_err();
     assert!(error.to_string().contains("generations have run out"), "{error}");
+}
+
+/// The disk of a device that served, with `bytes` at `at` in both copies, and their checksums right.
+fn changed(at: usize, new: &[u8]) -> Arc<CrashDisk> {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A)]);
+    world.crash(A, Cut::Synced);
+    let disk = world.disks[A].copy();
+    COPY_OFFSETS.iter().for_each(|offset| change(&disk, *offset, at, new));
+    disk
+}
+
+fn change(disk: &CrashDisk, offset: u64, at: usize, new: &[u8]) {
+    let offset = offset as usize;
+    let mut bytes = disk.bytes(FileName::Superblock)[offset..offset + 512].to_vec();
+    bytes[at..at + new.len()].copy_from_slice(new);
+    reseal(&mut bytes);
+    disk.rot(FileName::Superblock, offset, &bytes);
+}
+
+/// Refuses to open `disk`, changes nothing, and says `words`.
+fn refused(disk: &Arc<CrashDisk>, words: &str) {
+    let before = disk.bytes(FileName::Superblock);
+    let error = open(disk).unwrap_err();
+    assert_eq!(error.kind(), Kind::Config, "{error}");
+    assert!(error.to_string().contains(words), "{error}");
+    assert!(error.to_string().contains("superblock"), "{error}");
+    assert!(disk.bytes(FileName::Superblock) == before, "changed");
+}
+
+const COMPAT: usize = 312;
+const RO_COMPAT: usize = 320;
+const INCOMPAT: usize = 328;
+
+#[test]
+fn an_unknown_incompat_feature_is_refused_by_its_bits() {
+    let disk = changed(INCOMPAT, &[0b1001]);
+    refused(&disk, "incompat features 0x9 are of a later version");
+    assert_eq!(superblock::load(&*disk).unwrap_err().kind(), Kind::Config);
+}
+
+#[test]
+fn an_unknown_ro_compat_feature_may_be_looked_at_and_not_served() {
+    let disk = changed(RO_COMPAT, &[0, 1]);
+    refused(&disk, "ro_compat features 0x100 are of a later version");
+    let superblock = superblock::load(&*disk).unwrap();
+    assert_eq!(superblock.features.ro_compat, 0x100);
+}
+
+/// Every update writes back what it does not know, and what has no logic yet.
+#[test]
+fn unknown_compat_features_and_reserved_fields_are_kept() {
+    let mut fields = [0; 512 - COMPAT];
+    fields.iter_mut().zip(1..).for_each(|(byte, k)| *byte = k);
+    fields[RO_COMPAT - COMPAT..][..16].fill(0);
+    // `whole` of a tenure that was known.
+    fields[24..32].copy_from_slice(&1u64.to_le_bytes());
+    let disk = changed(COMPAT, &fields);
+    COPY_OFFSETS.iter().for_each(|offset| change(&disk, *offset, 56, &[4 | 32 | 64]));
+    let before = superblock::load(&*disk).unwrap();
+    let device = open(&disk).unwrap();
+    device.checkpoint_now().unwrap();
+    device.close().unwrap();
+    let bytes = disk.bytes(FileName::Superblock);
+    for offset in COPY_OFFSETS.map(|offset| offset as usize) {
+        assert!(bytes[offset + COMPAT..offset + 512] == fields, "copy at {offset}");
+    }
+    let after = superblock::load(&*disk).unwrap();
+    assert!(after.generation > before.generation && after.clean);
+    assert!(after.lost.is_some() && after.owed && after.features.compat != 0, "{after:?}");
+}
+
+/// A later version wrote one copy and lost its power: only it knows what the other one is worth.
+#[test]
+fn a_copy_of_a_later_version_is_not_gone_on_from() {
+    for offset in COPY_OFFSETS {
+        let disk = changed(0, b"A");
+        change(&disk, offset, 8, &[4]);
+        refused(&disk, "version is 4, this program reads up to 3");
+        let disk = changed(0, b"A");
+        change(&disk, offset, INCOMPAT, &[1]);
+        refused(&disk, "incompat features 0x1");
+        // Rot is no version.
+        let disk = changed(0, b"A");
+        disk.rot(FileName::Superblock, offset as usize + 8, &[4]);
+        open(&disk).unwrap();
+    }
 }
 
 /// The index of a segment has 32 bits: one more segment would have been the first one again.

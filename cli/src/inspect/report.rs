@@ -130,11 +130,33 @@ pub(super) struct SuperblockReport {
     pub(super) whole: StampReport,
     pub(super) fl: StampReport,
     pub(super) consat: StampReport,
+    pub(super) compat: String,
+    pub(super) ro_compat: String,
+    pub(super) incompat: String,
+    pub(super) lost: Option<LostReport>,
+    pub(super) round_lineage: u64,
+    pub(super) round: u64,
+    pub(super) last_active: u64,
+    pub(super) peer: u64,
+    pub(super) cut: StampReport,
+    pub(super) owed: bool,
+    pub(super) cache_identity: Option<String>,
+    pub(super) weakest_durability: Option<&'static str>,
+    pub(super) annex_bytes: u32,
     pub(super) own_log: LogStateReport,
     pub(super) recv_log: LogStateReport,
     pub(super) volumes: Vec<VolumeReport>,
     #[serde(skip)]
     source: Superblock,
+}
+
+/// The mark that writes are lost of which hosts had been told.
+#[derive(Serialize)]
+pub(super) struct LostReport {
+    /// The first record dropped; all zero if it is not known.
+    pub(super) first: StampReport,
+    pub(super) since: u64,
+    pub(super) found: u64,
 }
 
 #[derive(Serialize)]
@@ -200,6 +222,31 @@ impl From<&Superblock> for SuperblockReport {
             whole: s.whole.into(),
             fl: s.fl.into(),
             consat: s.consat.into(),
+            compat: format!("{:x}", s.features.compat),
+            ro_compat: format!("{:x}", s.features.ro_compat),
+            incompat: format!("{:x}", s.features.incompat),
+            lost: s.lost.map(|lost| LostReport {
+                first: lost.first.into(),
+                since: lost.since,
+                found: lost.found,
+            }),
+            round_lineage: s.round.0,
+            round: s.round.1,
+            last_active: s.last_active,
+            peer: s.peer,
+            cut: s.cut.into(),
+            owed: s.owed,
+            cache_identity: (s.cache_identity != [0; 32])
+                .then(|| s.cache_identity.iter().map(|byte| format!("{byte:02x}")).collect()),
+            weakest_durability: match s.weakest {
+                0 => None,
+                1 => Some("strict"),
+                2 => Some("written"),
+                3 => Some("volatile"),
+                4 => Some("never"),
+                _ => Some("unknown"),
+            },
+            annex_bytes: s.annex.bytes,
             own_log: (&s.own).into(),
             recv_log: (&s.recv).into(),
             volumes: s.volumes.iter().map(|v| VolumeReport { id: v.id, bytes: v.bytes }).collect(),

@@ -91,7 +91,7 @@ fn superblocks(copies: &Copies, rows_max: usize, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 45] = [
     "SUPERBLOCK",
     "generation",
     "group",
@@ -112,6 +112,18 @@ const NAMES: [&str; 33] = [
     "whole",
     "fl",
     "consat",
+    "compat",
+    "ro_compat",
+    "incompat",
+    "lost",
+    "round",
+    "last_active",
+    "peer",
+    "cut",
+    "owed",
+    "cache_identity",
+    "weakest_durability",
+    "annex_bytes",
     "own_log.bytes",
     "own_log.incarnation",
     "own_log.tail_offset",
@@ -148,6 +160,21 @@ fn values(s: &SuperblockReport) -> Vec<String> {
         &s.whole,
         &s.fl,
         &s.consat,
+        &s.compat,
+        &s.ro_compat,
+        &s.incompat,
+        &s.lost.as_ref().map_or("none".into(), |lost| {
+            format!("{}, since {}, found {}", lost.first, lost.since, lost.found)
+        }),
+        &format!("{}.{}", s.round_lineage, s.round),
+        &s.last_active,
+        &s.peer,
+        &s.cut,
+        &s.owed,
+        // Its beginning: the columns stay side by side.
+        &s.cache_identity.as_ref().map_or("none", |identity| &identity[..16]),
+        &s.weakest_durability.unwrap_or("none"),
+        &s.annex_bytes,
     ]
     .iter()
     .map(ToString::to_string)

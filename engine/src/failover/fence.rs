@@ -11,7 +11,7 @@ use crate::link::Lane;
 use crate::moment::Wait;
 use crate::sync::lock;
 use crate::table::prototype::newest_per_block;
-use crate::unit::{Position, Stamp};
+use crate::unit::Position;
 use crate::weaken::{Clause, holds};
 
 impl Device {
@@ -32,11 +32,10 @@ impl Device {
             return Err(Error::new(Kind::Protocol, what));
         }
         let grant = if holds(Clause::GrantRises) { epoch.max(next) } else { epoch };
-        let clk = self.clk_stamp();
         let served = self.clk.epoch() != 0;
         let r = self.fence(grant)?;
         self.tell(&Event::Fenced { epoch: grant, served });
-        self.send_prototype(nonce, grant, clk, &r)
+        self.send_prototype(nonce, grant, &r)
     }
 
     /// Fences this device under `grant` (R3): admission closed, admitted writes published and
@@ -105,7 +104,7 @@ impl Device {
 
     /// Makes the prototype from `r`, newest first, and sends it piece by piece: the peer takes one
     /// in while the next is made.
-    fn send_prototype(&self, nonce: u64, grant: u64, clk: Stamp, r: &[Position]) -> Result<()> {
+    fn send_prototype(&self, nonce: u64, grant: u64, r: &[Position]) -> Result<()> {
         let queue = &self.own.journal.queue;
         let total = r.len() as u64;
         let is_newest = |p| queue.is_newest(p) || !holds(Clause::NewestPerBlock);
@@ -116,7 +115,7 @@ impl Device {
         loop {
             let entries: Vec<_> = entries.by_ref().take(PROTOTYPE_ENTRIES_MAX).collect();
             let sent = entries.len();
-            let piece = Frame::Prototype { nonce, grant, clk, total, first, entries };
+            let piece = Frame::Prototype { nonce, grant, total, first, entries };
             self.send(Lane::Control, &piece)?;
             first += sent as u64;
             if sent < PROTOTYPE_ENTRIES_MAX {

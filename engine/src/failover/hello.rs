@@ -6,6 +6,7 @@ use super::{Peer, link_down};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::flow::Tables;
 use crate::format::frame::{Frame, Hello};
 use crate::format::superblock::VolumeSpec;
 use crate::link::{Lane, Link};
@@ -23,13 +24,12 @@ impl Device {
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
         self.check_halted()?;
-        let (nonce, old) = {
+        let nonce = self.nonce()?;
+        let old = {
             let mut failover = lock(&self.failover);
-            let nonce = failover.nonce();
             failover.peer = None;
             let ended = failover.session.replace(nonce);
-            let old = failover.link.replace(link.clone()).filter(|_| ended.is_some());
-            (nonce, old)
+            failover.link.replace(link.clone()).filter(|_| ended.is_some())
         };
         if let Some(old) = old {
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
@@ -41,9 +41,17 @@ impl Device {
 
     fn hello(&self, nonce: u64) -> Hello {
         let superblock = self.superblock.get();
-        let asking = self.in_time().is_asking();
+        let (asking, wire, features) = {
+            let failover = self.in_time();
+            (failover.is_asking(), failover.wire, failover.features)
+        };
+        let clk = self.clk_stamp();
         let tables = lock(&self.tables);
+        let Tables { hi, acked, need, reflected, .. } = *tables;
+        let newest = tables.newest_own();
         Hello {
+            wire,
+            features,
             group: superblock.group,
             device: superblock.device,
             nonce,
@@ -53,10 +61,14 @@ impl Device {
             fenced: superblock.fenced,
             asking,
             epoch: superblock.epoch,
-            hi: tables.hi,
-            // Who is fenced has none. Read one after the other, the two could disagree.
-            clk: if superblock.fenced { Stamp::ZERO } else { self.clk_stamp() },
-            newest: tables.newest_own(),
+            hi,
+            // Fenced or not: a stamp that this device knows of was sealed (R13).
+            clk: [clk, newest, acked, need, reflected].into_iter().fold(hi, Stamp::max),
+            newest,
+            round: superblock.round,
+            lost: superblock.lost,
+            told: Stamp::ZERO,
+            told_max: 0,
             credit: self.recv.journal.queue.free(),
             block_size: superblock.block_size,
             volumes: superblock.volumes.clone(),
@@ -76,6 +88,10 @@ impl Device {
             // Said once more: places that came free meanwhile have not been told of otherwise.
             return self.receive_ack(hello.hi, hello.credit);
         }
+        let (wire, features) = {
+            let failover = lock(&self.failover);
+            (failover.wire.common(hello.wire)?, failover.features & hello.features)
+        };
         self.check_hello(hello)?;
         let _one = lock(&self.role);
         let decision = self.decide_at(hello)?;
@@ -110,7 +126,9 @@ impl Device {
         let stands = {
             let mut failover = lock(&self.failover);
             let stands = failover.session == Some(session);
-            failover.peer = if stands { Some(Peer { nonce: hello.nonce }) } else { failover.peer };
+            if stands {
+                failover.peer = Some(Peer { nonce: hello.nonce, wire, features });
+            }
             // This hello agrees with the logs.
             failover.lost = None;
             stands
@@ -163,8 +181,19 @@ impl Device {
             let what = format!("entry {same} of the table of volumes");
             return differ(&what, show(here), show(there));
         }
-        if hello.fenced && hello.clk != Stamp::ZERO {
-            let what = format!("the peer is fenced and has a clock at {}", hello.clk);
+        let known = hello.hi.max(hello.newest);
+        if hello.clk < known {
+            let what = format!("the peer's clock is at {}, but it knows {known}", hello.clk);
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        // Of a tenure of this device's the peer knows what it was told, which is durable here.
+        let newest = lock(&self.tables).newest_own();
+        let told = if hello.fenced && !mine.fenced { hello.clk } else { Stamp::ZERO };
+        if told.epoch == mine.epoch && told > newest.max(hello.hi) {
+            let what = format!(
+                "the peer is fenced and its clock is at {told}, of this device's tenure, where the \
+                 newest record is {newest}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         Ok(())

@@ -17,6 +17,8 @@ mod fence;
 mod hello;
 mod resume;
 mod takeover;
+#[cfg(all(test, not(loom)))]
+mod wire;
 
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
@@ -26,7 +28,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::Frame;
+use crate::format::frame::{FEATURES, Frame, WIRE, WireRange, version_of};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::table::prototype::Debt;
@@ -38,6 +40,28 @@ use std::sync::Arc;
 pub(crate) struct Peer {
     /// Names the peer's end of the connection: every frame of its carries it.
     pub nonce: u64,
+    /// The wire version of the connection.
+    pub wire: u16,
+    /// The wire features of the connection: those that both know. There is none yet.
+    #[cfg_attr(not(test), expect(dead_code))]
+    pub features: u64,
+}
+
+impl Peer {
+    /// Whether a frame of this connection is in the wire version that its hellos led to.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`], naming both versions.
+    pub fn check_version(&self, frame: &[u8]) -> Result<()> {
+        let (found, agreed) = (version_of(frame), self.wire);
+        match found == agreed {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::Protocol,
+                format!("a frame of wire version {found} in a connection of wire version {agreed}"),
+            )),
+        }
+    }
 }
 
 /// This device's open takeover request.
@@ -52,7 +76,9 @@ pub(crate) struct OpenRequest {
 /// Where takeovers and connections stand.
 pub(crate) struct Failover {
     device: u64,
-    seed: u64,
+    /// The wire versions and features of this device.
+    wire: WireRange,
+    features: u64,
     /// Set together with `session`. It stays when the connection has ended, so that what has
     /// arrived is taken from both lanes, the news of the end included, before it is used again.
     link: Option<Arc<dyn Link>>,
@@ -72,10 +98,11 @@ pub(crate) struct Failover {
 }
 
 impl Failover {
-    pub fn new(device: u64, seed: u64) -> Failover {
+    pub fn new(device: u64) -> Failover {
         Failover {
             device,
-            seed,
+            wire: WIRE,
+            features: FEATURES,
             link: None,
             session: None,
             peer: None,
@@ -108,6 +135,12 @@ impl Failover {
         self.peer.and(self.session).zip(self.link.clone())
     }
 
+    /// The wire version of what this device sends; before the peer's hello that is a hello only,
+    /// which is the same in all.
+    pub fn wire(&self) -> u16 {
+        self.peer.map_or(self.wire.max, |peer| peer.wire)
+    }
+
     /// Whether hello has been said and not been heard.
     pub fn awaits_hello(&self) -> bool {
         self.session.is_some() && self.peer.is_none()
@@ -118,13 +151,6 @@ impl Failover {
     pub fn awaited(&self, lane: Lane) -> Option<Arc<dyn Link>> {
         let early = lane == Lane::Data && self.awaits_hello();
         self.session.filter(|_| !early).and(self.link.clone())
-    }
-
-    /// A number not used before by this device, nor likely by another life of it.
-    fn nonce(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.seed ^ self.seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (mixed ^ mixed >> 27 ^ self.device << 48) | 1
     }
 }
 
@@ -142,6 +168,18 @@ fn link_down(error: Error) -> Error {
 }
 
 impl Device {
+    /// A number that nobody can guess: it names a connection or a request.
+    ///
+    /// # Errors
+    /// [`Kind::NoPeer`] if the machine gives no random numbers: there is no connection then.
+    fn nonce(&self) -> Result<u64> {
+        let drawn = self.clock.entropy();
+        // 0 is no session's.
+        drawn.map(|nonce| nonce.max(1)).map_err(|e| {
+            Error::storage("drawing a random number", e).because(Kind::NoPeer, "no connection")
+        })
+    }
+
     /// The link of the present connection, or of the last.
     pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
         lock(&self.failover).link.clone()
@@ -152,12 +190,13 @@ impl Device {
     /// # Errors
     /// [`Kind::NoPeer`], whatever the link says: its contract knows no other.
     pub(crate) fn send(&self, lane: Lane, frame: &Frame<'_>) -> Result<()> {
-        let (session, link) = {
+        let (wire, (session, link)) = {
             let failover = lock(&self.failover);
             let no_peer = || Error::new(Kind::NoPeer, "there is no connection to the other device");
-            failover.session.zip(failover.link.clone()).ok_or_else(no_peer)?
+            let connection = failover.session.zip(failover.link.clone()).ok_or_else(no_peer)?;
+            (failover.wire(), connection)
         };
-        link.send(lane, frame.encode(session)).map_err(|error| {
+        link.send(lane, frame.encode_in(wire, session)).map_err(|error| {
             let error = link_down(error);
             self.disconnected(&error, &link);
             error
@@ -249,12 +288,13 @@ impl Device {
         if let Frame::Hello(hello) = frame {
             return self.receive_hello(&hello, from);
         }
-        if lock(&self.failover).peer.map(|p| p.nonce) != Some(session) {
-            return Ok(()); // of an earlier connection
+        match lock(&self.failover).peer {
+            Some(peer) if peer.nonce == session => peer.check_version(bytes)?,
+            _ => return Ok(()), // of an earlier connection
         }
         match frame {
             Frame::Takeover { epoch, device, nonce } => self.receive_takeover(epoch, device, nonce),
-            Frame::Prototype { nonce, grant, total, first, entries, .. } => {
+            Frame::Prototype { nonce, grant, total, first, entries } => {
                 self.receive_prototype(nonce, grant, total, first, entries)
             }
             Frame::Busy { nonce } => self.receive_busy(nonce),
@@ -262,7 +302,7 @@ impl Device {
                 self.receive_question(answers, session, (epoch, id), (block, count))
             }
             Frame::ReadReply { id, rows, data } => self.receive_replies(id, &rows, data),
-            Frame::Ack { hi, credit, .. } => self.receive_ack(hi, credit),
+            Frame::Ack { hi, credit } => self.receive_ack(hi, credit),
             Frame::Hello(_) => unreachable!("handled above"),
             Frame::Ship { .. } => {
                 Err(Error::new(Kind::Protocol, "shipped records in the control lane"))

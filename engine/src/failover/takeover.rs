@@ -61,12 +61,12 @@ impl Device {
     pub(super) fn ask_for_host(&self, requested_at: u64) -> Result<()> {
         let held = self.superblock.get().epoch;
         let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
-        let (device, nonce) = {
+        let nonce = self.nonce()?;
+        let device = {
             let mut failover = lock(&self.failover);
-            let nonce = failover.nonce();
             failover.request = Some(OpenRequest { nonce, requested_at, debt: Debt::default() });
             failover.outcome = None;
-            (failover.device, nonce)
+            failover.device
         };
         self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce })
     }

@@ -28,7 +28,7 @@ impl Device {
         // `hi` first: a record that arrives in between then counts against the credit twice.
         let hi = lock(&self.tables).hi;
         let credit = self.recv.journal.queue.free();
-        match self.send(Lane::Control, &Frame::Ack { hi, credit, clk: self.clk_stamp() }) {
+        match self.send(Lane::Control, &Frame::Ack { hi, credit }) {
             // The next hello says the same.
             Err(error) if error.kind() == Kind::NoPeer => Ok(()),
             other => other,

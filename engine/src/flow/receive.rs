@@ -68,18 +68,19 @@ impl Device {
         let mut newest = hi;
         let mut arrivals = Vec::new();
         for frame in frames {
-            let (session, frame) = Frame::decode(frame)?;
-            if Some(session) != lock(&self.failover).peer().map(|p| p.nonce) {
-                continue; // of an earlier connection
+            let (session, decoded) = Frame::decode(frame)?;
+            match lock(&self.failover).peer() {
+                Some(peer) if peer.nonce == session => peer.check_version(frame)?,
+                _ => continue, // of an earlier connection
             }
-            let Frame::Ship { previous: mut last, clk, fenced, records, mut data } = frame else {
+            let Frame::Ship { previous: mut last, granted, records, mut data } = decoded else {
                 return Err(Error::new(Kind::Protocol, "a control frame in the data lane"));
             };
-            if !fenced {
-                self.taken(clk.epoch);
+            if granted == 0 {
+                self.taken(records.last().map_or(0, |shipped| shipped.row.stamp.epoch));
             }
             // A frame from before an earlier takeover speaks of an earlier prototype.
-            let promised = self.debt().filter(|debt| fenced && debt.tenure() == clk.epoch);
+            let promised = self.debt().filter(|debt| granted != 0 && debt.tenure() == granted);
             for shipped in records {
                 let stamp = shipped.row.stamp;
                 // What is new follows what came last; first after a hello, the peer may begin
@@ -212,6 +213,16 @@ impl Device {
                     row.stamp, row.block
                 ));
             }
+        }
+        // So is what it says of anything newer.
+        if let Some(debt) = promised
+            && shipped.total_remaining != (row.stamp < debt.need())
+        {
+            let (said, need) = (shipped.total_remaining, debt.need());
+            let stamp = row.stamp;
+            return broken(format!(
+                "record {stamp} says {said} of whether anything newer is left, the prototype ends with {need}"
+            ));
         }
         arrivals.push(Arrival { row, data: block_data });
         Ok(row.stamp)

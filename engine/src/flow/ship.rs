@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 /// Records on their way into a frame.
 struct Batch {
+    wire: u16,
     session: u64,
     link: Arc<dyn Link>,
     records: Vec<Record>,
@@ -37,16 +38,11 @@ impl Device {
             return Ok(0);
         }
         let Some(batch) = self.next_batch() else { return Ok(0) };
-        let Batch { session, link, records, shipped, previous, granted } = batch;
+        let Batch { wire, session, link, records, shipped, previous, granted } = batch;
         let size = self.geometry.block_size as usize;
         let has_data = |r: &&Record| r.content == Content::Data;
         let data_bytes = records.iter().filter(has_data).count() * size;
-        let fenced = granted != 0;
-        let clk = match fenced {
-            true => Stamp { epoch: granted, ..Stamp::ZERO },
-            false => self.clk_stamp(),
-        };
-        let mut frame = ShipBuilder::new(session, previous, clk, fenced, &shipped, data_bytes);
+        let mut frame = ShipBuilder::new(wire, session, previous, granted, &shipped, data_bytes);
         for record in records.iter().filter(has_data) {
             if !self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))? {
                 // Freed, so acknowledged meanwhile: the peer was still taking it in from the last
@@ -86,7 +82,10 @@ impl Device {
         let mut tables = lock(&self.tables);
         // Under this lock, as a hello resets the window under it before its session stands: what
         // is taken from a window goes out in the window's session, or is taken again.
-        let (session, link) = lock(&self.failover).connection()?;
+        let (wire, (session, link)) = {
+            let failover = lock(&self.failover);
+            (failover.wire(), failover.connection()?)
+        };
         self.sequence(&mut tables);
         let most = self.batch_records_max();
         let allowed = if holds(Clause::Credit) { tables.allowed } else { u64::MAX };
@@ -113,6 +112,6 @@ impl Device {
         tables.sent = records.last()?.stamp;
         tables.shipped = end;
         debug_assert!(tables.shipped <= allowed, "I9: within the receiver's credit");
-        Some(Batch { session, link, records, shipped, previous, granted: tables.granted })
+        Some(Batch { wire, session, link, records, shipped, previous, granted: tables.granted })
     }
 }

@@ -5,12 +5,15 @@
 //! page. A batch never wraps around the end of its log.
 
 use super::superblock::SEQUENCE_MAX;
-use super::{PAGE, Row, RowBytes, StampBytes, VERSION, check_page, checksum};
+use super::{PAGE, Row, RowBytes, StampBytes, check_page, checksum, is_magic};
 use crate::unit::Stamp;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 8] = *b"AFTBATCH";
+
+/// Version of a batch's header.
+pub const VERSION: u16 = 2;
 
 /// Most rows in one batch.
 pub const ROWS_MAX: usize = 62;
@@ -137,12 +140,12 @@ impl Header {
         if bytes.magic != MAGIC {
             return match page.iter().all(|&b| b == 0) {
                 true => Ok(None),
-                false => Err(format!("magic is {:02x?}, not {MAGIC:02x?}", bytes.magic)),
+                false => Err(is_magic(&bytes.magic, &MAGIC).expect_err("just looked at")),
             };
         }
         let mut unsigned = bytes.clone();
         unsigned.checksum = 0.into();
-        check_page(unsigned.as_bytes(), bytes.checksum.get(), bytes.version.get())?;
+        check_page(unsigned.as_bytes(), bytes.checksum.get(), bytes.version.get(), &[VERSION])?;
         let log = match bytes.log {
             1 => Log::Own,
             2 => Log::Recv,

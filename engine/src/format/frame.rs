@@ -3,15 +3,60 @@
 //! A frame is a 32-byte header and a body; a shipped frame's body has the same rows as a log's
 //! batch, each with its remaining data information (S1500), and then the blocks. The checksum
 //! covers header and body but no block: blocks have their rows' checksums.
+//!
+//! Every later version can read a hello's header and the first 16 bytes of its body, which never
+//! change: the wire versions and the features that the sender speaks. All else is in the version
+//! that both speak ([`WireRange::common`]).
 
-use super::superblock::{Mode, VolumeSpec};
-use super::{Row, RowBytes, StampBytes, VERSION, checksum};
+use super::superblock::{Lost, Mode, VolumeSpec};
+use super::{Row, RowBytes, StampBytes, checksum, is_magic};
 use crate::error::{Error, Kind, Result};
 use crate::unit::{Block, Stamp};
-use zerocopy::little_endian::{U16, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 4] = *b"AFTF";
+
+/// The wire versions that this program speaks.
+pub const WIRE: WireRange = WireRange { min: 3, max: 3 };
+
+/// The wire features that this program knows, a bit each.
+pub const FEATURES: u64 = 0;
+
+/// A range of wire versions, both ends in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireRange {
+    /// The lowest.
+    pub min: u16,
+    /// The highest.
+    pub max: u16,
+}
+
+impl std::fmt::Display for WireRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.min == self.max {
+            true => write!(f, "wire version {}", self.min),
+            false => write!(f, "wire versions {} to {}", self.min, self.max),
+        }
+    }
+}
+
+impl WireRange {
+    /// The version that a device with this range speaks with one of `theirs`: the highest of both.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`], naming both ranges, if no version is in both.
+    pub fn common(self, theirs: WireRange) -> Result<u16> {
+        let highest = self.max.min(theirs.max);
+        match highest >= self.min.max(theirs.min) {
+            true => Ok(highest),
+            false => Err(broken(format!(
+                "the peer speaks {theirs}, this device {self}: they have none in common; upgrade \
+                 the older of the two first"
+            ))),
+        }
+    }
+}
 
 /// Most prototype entries in one frame, so that a large prototype is streamed.
 pub const PROTOTYPE_ENTRIES_MAX: usize = 4096;
@@ -31,9 +76,29 @@ struct HeaderBytes {
 const HEADER: usize = size_of::<HeaderBytes>();
 const _: () = assert!(HEADER == 32);
 
+/// The part of a hello that never changes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct HelloPrefix {
+    min: U16,
+    max: U16,
+    /// Bytes of the fixed part that follows; it only grows, at its end.
+    fixed: U32,
+    features: U64,
+}
+
+const HELLO_PREFIX: usize = size_of::<HelloPrefix>();
+const _: () = assert!(HELLO_PREFIX == 16);
+/// Bytes of a hello's fixed part as this version writes it.
+const HELLO_FIXED: usize = 220;
+
 /// What a device says when it connects (R10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
+    /// The wire versions that it speaks.
+    pub wire: WireRange,
+    /// The wire features that it knows, a bit each.
+    pub features: u64,
     /// The consistency group.
     pub group: u128,
     /// The sender.
@@ -54,10 +119,18 @@ pub struct Hello {
     pub epoch: u64,
     /// Highest stamp it received.
     pub hi: Stamp,
-    /// Its highest sealed stamp.
+    /// The highest stamp that it knows of as sealed (R2): at least `hi` and `newest`.
     pub clk: Stamp,
     /// The newest own stamp it ever recorded.
     pub newest: Stamp,
+    /// The round of the ladder, lineage number and counter; zero so far.
+    pub round: (u64, u64),
+    /// What it lost of what hosts were told (R20); none so far.
+    pub lost: Option<Lost>,
+    /// The last stamp told to it (R18); zero so far.
+    pub told: Stamp,
+    /// How many announcements it keeps (R18); zero so far.
+    pub told_max: u64,
     /// Free places of its received log.
     pub credit: u64,
     /// Bytes of a block.
@@ -98,8 +171,6 @@ pub enum Frame<'a> {
         nonce: u64,
         /// The tenure granted.
         grant: u64,
-        /// The sender's `clk`.
-        clk: Stamp,
         /// All pieces together have at most so many entries.
         total: u64,
         /// Number of this piece's first entry.
@@ -138,17 +209,14 @@ pub enum Frame<'a> {
         hi: Stamp,
         /// Free places of its received log.
         credit: u64,
-        /// The sender's `clk`.
-        clk: Stamp,
     },
     /// Records, in stamp order, with their data one after the other.
     Ship {
         /// The stamp shipped before the first of these.
         previous: Stamp,
-        /// The sender's `clk`.
-        clk: Stamp,
-        /// Whether the sender is fenced.
-        fenced: bool,
+        /// The tenure that the sender granted when it was fenced, whose prototype names what
+        /// remains; 0 from a sender that is not fenced.
+        granted: u64,
         /// The records.
         records: Vec<Shipped>,
         /// The data of those that have any.
@@ -165,20 +233,19 @@ pub struct ShipBuilder {
 }
 
 impl ShipBuilder {
-    /// Begins a frame with all its rows; `data_bytes` will be appended.
+    /// Begins a frame of wire version `version` with all its rows; `data_bytes` will be appended.
     pub fn new(
+        version: u16,
         session: u64,
         previous: Stamp,
-        clk: Stamp,
-        fenced: bool,
+        granted: u64,
         records: &[Shipped],
         data_bytes: usize,
     ) -> ShipBuilder {
         let mut bytes = Vec::with_capacity(HEADER + 64 + records.len() * 88 + data_bytes);
         bytes.resize(HEADER, 0);
         put_stamp(&mut bytes, previous);
-        put_stamp(&mut bytes, clk);
-        put_u32(&mut bytes, u32::from(fenced));
+        put_u64(&mut bytes, granted);
         put_u32(&mut bytes, records.len() as u32);
         for record in records {
             bytes.extend_from_slice(RowBytes::from(&record.row).as_bytes());
@@ -186,7 +253,7 @@ impl ShipBuilder {
             put_u32(&mut bytes, u32::from(record.total_remaining));
         }
         let body = bytes.len() - HEADER;
-        seal(&mut bytes, SHIP, session, body);
+        seal(&mut bytes, version, SHIP, session, body);
         ShipBuilder { bytes, body }
     }
 
@@ -230,10 +297,10 @@ fn put_block(to: &mut Vec<u8>, block: Block) {
     put_u64(to, block.number);
 }
 
-fn seal(bytes: &mut [u8], kind: u16, session: u64, body: usize) {
+fn seal(bytes: &mut [u8], version: u16, kind: u16, session: u64, body: usize) {
     let mut header = HeaderBytes {
         magic: MAGIC,
-        version: VERSION.into(),
+        version: version.into(),
         kind: kind.into(),
         body: (body as u64).into(),
         session: session.into(),
@@ -302,23 +369,35 @@ fn broken(what: String) -> Error {
     Error::new(Kind::Protocol, what)
 }
 
+/// The wire version of a frame that was decoded.
+pub(crate) fn version_of(frame: &[u8]) -> u16 {
+    HeaderBytes::read_from_prefix(frame).map_or(0, |(header, _)| header.version.get())
+}
+
 impl Frame<'_> {
-    /// The frame as it travels in `session`.
+    /// The frame as it travels in `session`, in the newest wire version.
     pub fn encode(&self, session: u64) -> Vec<u8> {
+        self.encode_in(WIRE.max, session)
+    }
+
+    /// The frame as it travels in `session`, in the wire version that both devices speak. A hello
+    /// is the same in all.
+    pub fn encode_in(&self, version: u16, session: u64) -> Vec<u8> {
         let mut b = vec![0; HEADER];
         let mut blocks: &[u8] = &[];
         let kind = match self {
             Frame::Hello(h) => {
+                let (min, max) = (h.wire.min.into(), h.wire.max.into());
+                let (fixed, features) = ((HELLO_FIXED as u32).into(), h.features.into());
+                b.extend_from_slice(HelloPrefix { min, max, fixed, features }.as_bytes());
                 b.extend_from_slice(&h.group.to_le_bytes());
                 put_u64(&mut b, h.device);
                 put_u64(&mut b, h.nonce);
                 put_u64(&mut b, h.lineage.0);
                 put_u64(&mut b, h.lineage.1);
                 put_u32(&mut b, h.mode as u32);
-                put_u32(
-                    &mut b,
-                    u32::from(h.usable) | u32::from(h.fenced) << 1 | u32::from(h.asking) << 2,
-                );
+                let flags = [h.usable, h.fenced, h.asking, h.lost.is_some()];
+                put_u32(&mut b, (0..).zip(flags).map(|(k, on)| u32::from(on) << k).sum());
                 put_u64(&mut b, h.epoch);
                 put_stamp(&mut b, h.hi);
                 put_stamp(&mut b, h.clk);
@@ -326,6 +405,15 @@ impl Frame<'_> {
                 put_u64(&mut b, h.credit);
                 put_u32(&mut b, h.block_size);
                 put_u32(&mut b, h.volumes.len() as u32);
+                put_u64(&mut b, h.round.0);
+                put_u64(&mut b, h.round.1);
+                let lost = h.lost.unwrap_or_default();
+                put_stamp(&mut b, lost.first);
+                put_u64(&mut b, lost.since);
+                put_u64(&mut b, lost.found);
+                put_stamp(&mut b, h.told);
+                put_u64(&mut b, h.told_max);
+                debug_assert_eq!(b.len(), HEADER + HELLO_PREFIX + HELLO_FIXED);
                 for volume in &h.volumes {
                     put_u32(&mut b, volume.id);
                     put_u64(&mut b, volume.bytes);
@@ -338,10 +426,9 @@ impl Frame<'_> {
                 put_u64(&mut b, *nonce);
                 TAKEOVER
             }
-            Frame::Prototype { nonce, grant, clk, total, first, entries } => {
+            Frame::Prototype { nonce, grant, total, first, entries } => {
                 put_u64(&mut b, *nonce);
                 put_u64(&mut b, *grant);
-                put_stamp(&mut b, *clk);
                 put_u64(&mut b, *total);
                 put_u64(&mut b, *first);
                 put_u32(&mut b, entries.len() as u32);
@@ -372,21 +459,20 @@ impl Frame<'_> {
                 blocks = data;
                 READ_REPLY
             }
-            Frame::Ack { hi, credit, clk } => {
+            Frame::Ack { hi, credit } => {
                 put_stamp(&mut b, *hi);
                 put_u64(&mut b, *credit);
-                put_stamp(&mut b, *clk);
                 ACK
             }
-            Frame::Ship { previous, clk, fenced, records, data } => {
+            Frame::Ship { previous, granted, records, data } => {
                 let mut ship =
-                    ShipBuilder::new(session, *previous, *clk, *fenced, records, data.len());
+                    ShipBuilder::new(version, session, *previous, *granted, records, data.len());
                 ship.block(data.len()).copy_from_slice(data);
                 return ship.finish();
             }
         };
         let body = b.len() - HEADER;
-        seal(&mut b, kind, session, body);
+        seal(&mut b, version, kind, session, body);
         b.extend_from_slice(blocks);
         b
     }
@@ -399,12 +485,11 @@ impl Frame<'_> {
         let Ok((header, rest)) = HeaderBytes::read_from_prefix(bytes) else {
             return Err(broken(format!("a frame of {} bytes is no frame", bytes.len())));
         };
-        if header.magic != MAGIC {
-            return Err(broken(format!("a frame's magic is {:02x?}", header.magic)));
-        }
-        if header.version.get() != VERSION {
-            let found = header.version.get();
-            return Err(broken(format!("the peer speaks version {found}, this device {VERSION}")));
+        is_magic(&header.magic, &MAGIC).map_err(|e| broken(format!("a frame: {e}")))?;
+        let version = header.version.get();
+        // A hello says in its body which versions its sender speaks; before version 3 it did not.
+        if header.kind.get() != HELLO || version < 3 {
+            WIRE.common(WireRange { min: version, max: version })?;
         }
         let body = usize::try_from(header.body.get()).unwrap_or(usize::MAX);
         let Some((body, data)) = rest.split_at_checked(body) else {
@@ -423,7 +508,6 @@ impl Frame<'_> {
             PROTOTYPE => Frame::Prototype {
                 nonce: f.u64()?,
                 grant: f.u64()?,
-                clk: f.stamp()?,
                 total: f.u64()?,
                 first: f.u64()?,
                 entries: {
@@ -442,11 +526,10 @@ impl Frame<'_> {
                 let rows = (0..count).map(row).collect::<Result<_>>()?;
                 Frame::ReadReply { id, rows, data }
             }
-            ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()?, clk: f.stamp()? },
+            ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()? },
             SHIP => Frame::Ship {
                 previous: f.stamp()?,
-                clk: f.stamp()?,
-                fenced: f.u32()? != 0,
+                granted: f.u64()?,
                 records: {
                     let count = f.count(88)?;
                     (0..count).map(|_| Self::decode_shipped(&mut f)).collect::<Result<_>>()?
@@ -473,24 +556,45 @@ impl Frame<'_> {
         Ok(Shipped { row, remaining, total_remaining: f.u32()? != 0 })
     }
 
+    /// Reads the fixed part as far as this version knows it and the sender wrote it; what a later
+    /// version puts behind it, or behind the volumes, is passed over.
     fn decode_hello(f: &mut Fields<'_>) -> Result<Hello> {
-        let group = u128::from_le_bytes(f.take(16)?.try_into().expect("16 bytes"));
-        let (device, nonce) = (f.u64()?, f.u64()?);
-        let lineage = (f.u64()?, f.u64()?);
-        let mode = match f.u32()? {
-            0 => Mode::Paired,
-            1 => Mode::Detached,
-            2 => Mode::Copying,
-            other => return Err(broken(format!("the peer's mode is {other}, not 0 to 2"))),
-        };
-        let flags = f.u32()?;
-        let epoch = f.u64()?;
-        let (hi, clk, newest) = (f.stamp()?, f.stamp()?, f.stamp()?);
-        let (credit, block_size) = (f.u64()?, f.u32()?);
-        let count = f.count(12)?;
-        let volume = |f: &mut Fields<'_>| Ok(VolumeSpec { id: f.u32()?, bytes: f.u64()? });
-        let volumes = (0..count).map(|_| volume(f)).collect::<Result<_>>()?;
+        let prefix = f.take(HELLO_PREFIX)?;
+        let prefix = HelloPrefix::read_from_bytes(prefix).expect("16 bytes");
+        let wire = WireRange { min: prefix.min.get(), max: prefix.max.get() };
+        if wire.min > wire.max {
+            return Err(broken(format!(
+                "the peer speaks wire versions {} to {}",
+                wire.min, wire.max
+            )));
+        }
+        // What else a hello of other versions says may stand anywhere.
+        WIRE.common(wire)?;
+        let sent = f.take(prefix.fixed.get() as usize)?;
+        let mut fixed = [0; HELLO_FIXED];
+        let known = sent.len().min(HELLO_FIXED);
+        fixed[..known].copy_from_slice(&sent[..known]);
+        let p = &mut Fields(&fixed);
+        let group = u128::from_le_bytes(p.take(16)?.try_into().expect("16 bytes"));
+        let (device, nonce) = (p.u64()?, p.u64()?);
+        let lineage = (p.u64()?, p.u64()?);
+        let mode = p.u32()?;
+        let mode = Mode::from_number(mode).map_err(|e| broken(format!("the peer's {e}")))?;
+        let flags = p.u32()?;
+        let epoch = p.u64()?;
+        let (hi, clk, newest) = (p.stamp()?, p.stamp()?, p.stamp()?);
+        let (credit, block_size, count) = (p.u64()?, p.u32()?, p.u32()?);
+        let round = (p.u64()?, p.u64()?);
+        let lost = Lost { first: p.stamp()?, since: p.u64()?, found: p.u64()? };
+        let (told, told_max) = (p.stamp()?, p.u64()?);
+        let volumes = f.take((count as usize).saturating_mul(12))?;
+        let volume = |mut row: Fields<'_>| Ok(VolumeSpec { id: row.u32()?, bytes: row.u64()? });
+        let volumes = volumes.chunks_exact(12).map(|row| volume(Fields(row)));
+        let volumes = volumes.collect::<Result<_>>()?;
+        f.0 = &[];
         Ok(Hello {
+            wire,
+            features: prefix.features.get(),
             group,
             device,
             nonce,
@@ -503,6 +607,10 @@ impl Frame<'_> {
             hi,
             clk,
             newest,
+            round,
+            lost: (flags & 8 != 0).then_some(lost),
+            told,
+            told_max,
             credit,
             block_size,
             volumes,

@@ -1,7 +1,7 @@
 //! Bytes only: what stands on disk and what travels on the wire. No I/O, no state.
 //!
 //! Every layout is little-endian, made of [`zerocopy`] types without padding, and carries a magic
-//! number, a version at a fixed place and a checksum (XXH3-64). Decoders check lengths and
+//! number, a version of its own at a fixed place and a checksum (XXH3-64). Decoders check lengths and
 //! checksums before they believe a field, and never panic on any input. `docs/format.md` has the
 //! byte tables; the golden tests hold both to them.
 
@@ -15,9 +15,6 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Version of every layout in this module. A reader refuses any other.
-pub const VERSION: u16 = 2;
-
 /// The unit in which logs are laid out, in bytes.
 pub const PAGE: u64 = 4096;
 
@@ -30,16 +27,30 @@ fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 
-/// Checks a page whose own checksum field is zeroed against what that field said, and its version.
-fn check_page(unsigned: &[u8], stored: u64, version: u16) -> Result<(), String> {
+/// Checks a page whose own checksum field is zeroed against what that field said, and that its
+/// version is one of those that this program reads.
+fn check_page(unsigned: &[u8], stored: u64, version: u16, reads: &[u16]) -> Result<(), String> {
     let computed = checksum(0, unsigned);
     if stored != computed {
         return Err(format!("checksum is {stored:016x}, the bytes give {computed:016x}"));
     }
-    if version != VERSION {
-        return Err(format!("version is {version}, this program reads {VERSION}"));
+    if !reads.contains(&version) {
+        let reads: Vec<String> = reads.iter().map(u16::to_string).collect();
+        return Err(format!("version is {version}, this program reads {}", reads.join(" and ")));
     }
     Ok(())
+}
+
+/// Whether a structure begins as it should.
+fn is_magic(found: &[u8], expected: &[u8]) -> Result<(), String> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(format!(
+            "expected magic \"{}\", found \"{}\"",
+            expected.escape_ascii(),
+            found.escape_ascii()
+        )),
+    }
 }
 
 /// A [`Stamp`] as bytes.
@@ -73,7 +84,7 @@ pub struct RowBytes {
     time: U64,
     number: U64,
     checksum: U64,
-    /// Room for a running digest over applied records; zero in version 2.
+    /// Room for a running digest over applied records; zero so far.
     digest: U64,
     sequence: U32,
     volume: U32,

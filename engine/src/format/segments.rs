@@ -6,10 +6,13 @@
 //! segment is durable, and durable before a checkpoint counts on what the segment holds.
 
 use super::superblock::{VOLUMES_OFFSET, VolumeSpec};
-use super::{PAGE, VERSION, check_page, checksum};
+use super::{PAGE, check_page, checksum};
 use crate::unit::SECTOR;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Version of a sector of the table.
+pub const VERSION: u16 = 2;
 
 const MADE_BYTES: usize = 496;
 
@@ -65,7 +68,7 @@ pub fn decode(number: u32, sector: &[u8; SECTOR as usize]) -> Result<Vec<u64>, S
     let bytes: SectorBytes = zerocopy::transmute!(*sector);
     let mut unsigned = bytes.clone();
     unsigned.checksum = 0.into();
-    check_page(unsigned.as_bytes(), bytes.checksum.get(), bytes.version.get())?;
+    check_page(unsigned.as_bytes(), bytes.checksum.get(), bytes.version.get(), &[VERSION])?;
     if bytes.number.get() != number {
         return Err(format!("is sector {} of its table, not {number}", bytes.number));
     }

@@ -4,13 +4,23 @@
 //! is rot, never half an update. Every update writes both copies and syncs once, so whichever
 //! survives is the newest that anybody was told of, or newer. The table of volumes stands behind
 //! them, is written once, and is named by its checksum in both.
+//!
+//! Version 2 had the same fields at the same places and zeros where version 3 has more. It is read,
+//! and the first update, which every opening makes, writes version 3.
 
-use super::{PAGE, StampBytes, VERSION, check_page, checksum};
+use super::{PAGE, StampBytes, check_page, checksum, is_magic};
 use crate::unit::{SECTOR, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 8] = *b"AFTSUPER";
+
+/// Version of the superblock.
+pub const VERSION: u16 = 3;
+/// The versions that are read.
+const READS: [u16; 2] = [2, VERSION];
+/// Version of the table of volumes.
+pub const VOLUMES_VERSION: u16 = 2;
 
 /// Bytes of one copy: a sector.
 pub const COPY_BYTES: u64 = SECTOR;
@@ -24,7 +34,13 @@ const CLEAN: u32 = 2;
 const PREFER: u32 = 4;
 const RESUME_ALONE: u32 = 8;
 const UNUSABLE: u32 = 16;
-const FLAGS: u32 = FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE;
+const LOST: u32 = 32;
+const OWED: u32 = 64;
+/// The flags of each version that is read.
+const FLAGS: [u32; 2] = [
+    FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE,
+    FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE | LOST | OWED,
+];
 
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -41,7 +57,8 @@ struct SuperblockBytes {
     block_size: U32,
     segment_bytes: U64,
     volumes: U32,
-    unused: U32,
+    volumes_version: U16,
+    unused: U16,
     volumes_checksum: U64,
     epoch: U64,
     lineage: U64,
@@ -54,9 +71,27 @@ struct SuperblockBytes {
     unused2: U32,
     own: LogBytes,
     recv: LogBytes,
+    compat: U64,
+    ro_compat: U64,
+    incompat: U64,
     whole: StampBytes,
-    rest: [u8; 180],
+    lost_first: StampBytes,
+    lost_since: U64,
+    lost_found: U64,
+    round: [U64; 2],
+    last_active: U64,
+    peer: U64,
+    cut: StampBytes,
+    annex_bytes: U32,
+    annex_checksum: U64,
+    cache_identity: [u8; 32],
+    weakest: u8,
+    annex_slot: u8,
+    rest: [u8; REST],
 }
+
+/// Bytes of the sector that no field has yet.
+const REST: usize = 22;
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -84,6 +119,79 @@ pub enum Mode {
     /// Being brought together again (R11).
     Copying,
 }
+
+impl Mode {
+    /// The mode that a number on disk or on the wire stands for.
+    pub(super) fn from_number(number: u32) -> Result<Mode, String> {
+        match number {
+            0 => Ok(Mode::Paired),
+            1 => Ok(Mode::Detached),
+            2 => Ok(Mode::Copying),
+            other => Err(format!("mode is {other}, not 0 to 2")),
+        }
+    }
+}
+
+/// What a structure has beyond its version, a bit each, as ext4 has them. A program that does not
+/// know a bit: of `compat`, ignores it and keeps it; of `ro_compat`, looks at the device and does
+/// not open it; of `incompat`, reads nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Ignored where it is not known.
+    pub compat: u64,
+    /// Not opened where it is not known.
+    pub ro_compat: u64,
+    /// Not read where it is not known.
+    pub incompat: u64,
+}
+
+impl Features {
+    /// What this program knows: there is none yet.
+    pub const KNOWN: Features = Features { compat: 0, ro_compat: 0, incompat: 0 };
+
+    /// Whether a device with these may be opened to serve.
+    ///
+    /// # Errors
+    /// The `ro_compat` bits that this program does not know.
+    pub fn check_open(&self) -> Result<(), String> {
+        unknown("ro_compat", self.ro_compat & !Features::KNOWN.ro_compat)
+            .map_err(|e| format!("{e}: it may be inspected and verified, not opened"))
+    }
+}
+
+fn unknown(word: &str, bits: u64) -> Result<(), String> {
+    match bits {
+        0 => Ok(()),
+        _ => Err(format!("{word} features {bits:#x} are of a later version of this program")),
+    }
+}
+
+/// The mark that writes of which hosts had been told are lost (R20). Times are in nanoseconds since
+/// 1970, by the device's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The first record dropped; zero if it is not known.
+    pub first: Stamp,
+    /// Nothing older than this is lost; 0 if that is not known.
+    pub since: u64,
+    /// When the loss was found.
+    pub found: u64,
+}
+
+/// Where the annex is: what of the superblock does not fit into its sector, in bytes 512 to 4095 of
+/// one of its two pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Annex {
+    /// Which page: 0 or 1.
+    pub slot: u8,
+    /// How long it is, in bytes; 0 if there is none.
+    pub bytes: u32,
+    /// Its checksum.
+    pub checksum: u64,
+}
+
+/// Most bytes of an annex.
+pub const ANNEX_BYTES_MAX: u64 = PAGE - COPY_BYTES;
 
 /// What the superblock says of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +262,29 @@ pub struct Superblock {
     pub fl: Stamp,
     /// COPYING target: consistent from this stamp on.
     pub consat: Stamp,
+    /// What it has beyond its version.
+    pub features: Features,
+    /// Writes of which hosts had been told are lost (R20). Reserved, as all that follows.
+    pub lost: Option<Lost>,
+    /// The round of the ladder: lineage number and counter.
+    pub round: (u64, u64),
+    /// The last epoch in which this device was active; 0: not known.
+    pub last_active: u64,
+    /// The peer's device id, which `hi` and `acked` are about; 0: any.
+    pub peer: u64,
+    /// The newest own stamp when R was last turned into bits.
+    pub cut: Stamp,
+    /// The peer owes blocks that only bits tell of.
+    pub owed: bool,
+    /// Under which un-synced writes survive a process (R20); zero: under none.
+    pub cache_identity: [u8; 32],
+    /// The weakest durability of a write completed since the last clean close (R20): 1 strict, 2
+    /// written, 3 volatile, 4 never; 0: not known.
+    pub weakest: u8,
+    /// Ancestors of the lineage, a record for each peer, a table of files.
+    pub annex: Annex,
+    /// Bytes that a compat feature may use, kept as they are.
+    pub rest: [u8; 22],
     /// The own log.
     pub own: LogState,
     /// The received log.
@@ -204,7 +335,9 @@ impl Superblock {
             | flag(self.clean, CLEAN)
             | flag(self.prefer, PREFER)
             | flag(self.resume_alone, RESUME_ALONE)
-            | flag(!self.usable, UNUSABLE);
+            | flag(!self.usable, UNUSABLE)
+            | flag(self.lost.is_some(), LOST)
+            | flag(self.owed, OWED);
         let mut bytes = SuperblockBytes::new_zeroed();
         bytes.magic = MAGIC;
         bytes.version = VERSION.into();
@@ -216,6 +349,7 @@ impl Superblock {
         bytes.block_size = self.block_size.into();
         bytes.segment_bytes = self.segment_bytes.into();
         bytes.volumes = (self.volumes.len() as u32).into();
+        bytes.volumes_version = VOLUMES_VERSION.into();
         bytes.volumes_checksum = checksum(0, &Self::encode_volumes(&self.volumes)).into();
         bytes.epoch = self.epoch.into();
         bytes.lineage = self.lineage.0.into();
@@ -228,6 +362,23 @@ impl Superblock {
         bytes.consat = self.consat.into();
         bytes.own = self.own.encode();
         bytes.recv = self.recv.encode();
+        bytes.compat = self.features.compat.into();
+        bytes.ro_compat = self.features.ro_compat.into();
+        bytes.incompat = self.features.incompat.into();
+        let lost = self.lost.unwrap_or_default();
+        bytes.lost_first = lost.first.into();
+        bytes.lost_since = lost.since.into();
+        bytes.lost_found = lost.found.into();
+        bytes.round = [self.round.0.into(), self.round.1.into()];
+        bytes.last_active = self.last_active.into();
+        bytes.peer = self.peer.into();
+        bytes.cut = self.cut.into();
+        bytes.annex_bytes = self.annex.bytes.into();
+        bytes.annex_checksum = self.annex.checksum.into();
+        bytes.annex_slot = self.annex.slot;
+        bytes.cache_identity = self.cache_identity;
+        bytes.weakest = self.weakest;
+        bytes.rest = self.rest;
         bytes.checksum = checksum(0, bytes.as_bytes()).into();
         zerocopy::transmute!(bytes)
     }
@@ -244,8 +395,8 @@ impl Superblock {
         if self.epoch == 0 {
             return Err("epoch is 0; tenures are counted from 1".into());
         }
-        let Superblock { hi, acked, need, whole, fl, .. } = *self;
-        let stamps = [("hi", hi), ("acked", acked), ("need", need), ("whole", whole), ("fl", fl)];
+        let Superblock { hi, acked, need, fl, whole, .. } = *self;
+        let stamps = [("hi", hi), ("acked", acked), ("need", need), ("fl", fl), ("whole", whole)];
         if let Some((name, stamp)) = stamps.into_iter().find(|(_, s)| s.epoch > self.epoch) {
             let epoch = self.epoch;
             return Err(format!("{name} is {stamp}, but no tenure above {epoch} was ever known"));
@@ -274,6 +425,33 @@ impl Superblock {
         Ok(())
     }
 
+    /// The version of a copy that is whole, if this program reads it.
+    fn check_version(bytes: &SuperblockBytes) -> Result<u16, String> {
+        is_magic(&bytes.magic, &MAGIC)?;
+        let mut unsigned = bytes.clone();
+        unsigned.checksum = 0.into();
+        let version = bytes.version.get();
+        check_page(unsigned.as_bytes(), bytes.checksum.get(), version, &READS)?;
+        Ok(version)
+    }
+
+    /// Why a copy that is whole must be left to a later version of this program, if it must: magic,
+    /// version, checksum and features stand at the same places in every version.
+    pub(crate) fn is_of_later_version(page: &[u8]) -> Option<String> {
+        let bytes = SuperblockBytes::read_from_bytes(page).ok()?;
+        let mut unsigned = bytes.clone();
+        unsigned.checksum = 0.into();
+        let whole = bytes.checksum.get() == checksum(0, unsigned.as_bytes());
+        if bytes.magic != MAGIC || !whole {
+            return None;
+        }
+        let version = bytes.version.get();
+        if version > VERSION {
+            return Some(format!("version is {version}, this program reads up to {VERSION}"));
+        }
+        unknown("incompat", bytes.incompat.get() & !Features::KNOWN.incompat).err()
+    }
+
     /// Reads one copy; `volumes` is all that stands behind [`VOLUMES_OFFSET`].
     ///
     /// # Errors
@@ -282,18 +460,21 @@ impl Superblock {
         let Ok(bytes) = SuperblockBytes::read_from_bytes(page) else {
             return Err(format!("a superblock is {COPY_BYTES} bytes, found {}", page.len()));
         };
-        if bytes.magic != MAGIC {
-            return Err(format!("magic is {:02x?}, not {MAGIC:02x?}", bytes.magic));
-        }
-        let mut unsigned = bytes.clone();
-        unsigned.checksum = 0.into();
-        check_page(unsigned.as_bytes(), bytes.checksum.get(), bytes.version.get())?;
-        let mode = match bytes.mode {
-            0 => Mode::Paired,
-            1 => Mode::Detached,
-            2 => Mode::Copying,
-            other => return Err(format!("mode is {other}, not 0 to 2")),
+        let version = Self::check_version(&bytes)?;
+        let features = Features {
+            compat: bytes.compat.get(),
+            ro_compat: bytes.ro_compat.get(),
+            incompat: bytes.incompat.get(),
         };
+        unknown("incompat", features.incompat & !Features::KNOWN.incompat)?;
+        let mode = Mode::from_number(bytes.mode.into())?;
+        let expected = if version == 2 { 0 } else { VOLUMES_VERSION };
+        if bytes.volumes_version.get() != expected {
+            let found = bytes.volumes_version.get();
+            return Err(format!(
+                "the table of volumes has version {found}, this program reads {VOLUMES_VERSION}"
+            ));
+        }
         let table = bytes.volumes.get() as usize * 16;
         let Some(table) = volumes.get(..table) else {
             let found = volumes.len();
@@ -308,12 +489,16 @@ impl Superblock {
         }
         let u64_at = |row: &[u8], at| u64::from_le_bytes(row[at..at + 8].try_into().expect("8"));
         let flags = bytes.flags.get();
-        if flags & !FLAGS != 0 {
-            return Err(format!(
-                "flags are {flags:#x}, of which {:#x} mean nothing",
-                flags & !FLAGS
-            ));
+        let known = FLAGS[usize::from(version != 2)];
+        if flags & !known != 0 {
+            let unknown = flags & !known;
+            return Err(format!("flags are {flags:#x}, of which {unknown:#x} mean nothing"));
         }
+        let lost = Lost {
+            first: bytes.lost_first.into(),
+            since: bytes.lost_since.get(),
+            found: bytes.lost_found.get(),
+        };
         Ok(Superblock {
             generation: bytes.generation.get(),
             group: u128::from_le_bytes(bytes.group),
@@ -334,6 +519,21 @@ impl Superblock {
             whole: bytes.whole.into(),
             fl: bytes.fl.into(),
             consat: bytes.consat.into(),
+            features,
+            lost: (flags & LOST != 0).then_some(lost),
+            round: (bytes.round[0].get(), bytes.round[1].get()),
+            last_active: bytes.last_active.get(),
+            peer: bytes.peer.get(),
+            cut: bytes.cut.into(),
+            owed: flags & OWED != 0,
+            cache_identity: bytes.cache_identity,
+            weakest: bytes.weakest,
+            annex: Annex {
+                slot: bytes.annex_slot,
+                bytes: bytes.annex_bytes.get(),
+                checksum: bytes.annex_checksum.get(),
+            },
+            rest: bytes.rest,
             own: LogState::decode(&bytes.own),
             recv: LogState::decode(&bytes.recv),
             volumes: table

@@ -5,7 +5,9 @@ use crate::Device;
 use crate::clock::Clock;
 use crate::format::PAGE;
 use crate::format::batch::Header;
-use crate::format::superblock::{COPY_BYTES, Mode, Superblock, VOLUMES_OFFSET, VolumeSpec};
+use crate::format::superblock::{
+    COPY_BYTES, COPY_OFFSETS, Mode, Superblock, VOLUMES_OFFSET, VolumeSpec,
+};
 use crate::limits::{Durability, Geometry, Settings};
 use crate::link::{Lane, Line, memory_link};
 use crate::storage::{FileName, Fill, Memory, Storage};
@@ -155,11 +157,11 @@ fn damage(input: &mut Input<'_>, files: &mut Vec<File>) {
 /// Changes fields of a superblock and makes its checksums right.
 fn lie(input: &mut Input<'_>, bytes: &mut [u8]) {
     let (copies, rest) = bytes.split_at_mut(bytes.len().min(VOLUMES_OFFSET as usize));
-    let which = usize::from(input.byte() % 2) * COPY_BYTES as usize;
+    let which = COPY_OFFSETS[usize::from(input.byte() % 2)] as usize;
     let Some(copy) = copies.get_mut(which..which + COPY_BYTES as usize) else { return };
     let Ok(mut s) = Superblock::decode(copy, rest) else { return };
     let log = if input.byte().is_multiple_of(2) { &mut s.own } else { &mut s.recv };
-    match input.byte() % 16 {
+    match input.byte() % 20 {
         0 => log.tail_offset = input.number(),
         1 => log.tail_sequence = input.number(),
         2 => log.durable = input.number(),
@@ -175,6 +177,10 @@ fn lie(input: &mut Input<'_>, bytes: &mut [u8]) {
         12 => s.clean = !s.clean,
         13 => s.fenced = !s.fenced,
         14 => s.mode = Mode::Detached,
+        15 => s.features.compat = input.number(),
+        16 => s.features.ro_compat = input.number(),
+        17 => s.features.incompat = input.number(),
+        18 => s.whole.time = input.number(),
         _ => s.device = input.number(),
     }
     copy.copy_from_slice(&s.encode()[..]);

@@ -114,8 +114,8 @@ fn act(
             let nonce = if input.byte().is_multiple_of(8) { input.number() } else { liar.asked };
             let total = if input.byte().is_multiple_of(8) { input.number() } else { count };
             let first = if input.byte().is_multiple_of(8) { input.number() } else { 0 };
-            let (grant, clk) = (liar.epoch(input), liar.stamp(input));
-            let piece = Frame::Prototype { nonce, grant, clk, total, first, entries };
+            let grant = liar.epoch(input);
+            let piece = Frame::Prototype { nonce, grant, total, first, entries };
             liar.say(Lane::Control, &piece);
         }
         4 => {
@@ -129,8 +129,8 @@ fn act(
         }
         7 | 8 => liar.answer(input),
         9 => {
-            let (hi, credit, clk) = (liar.stamp(input), input.number(), liar.stamp(input));
-            liar.say(Lane::Control, &Frame::Ack { hi, credit, clk });
+            let (hi, credit) = (liar.stamp(input), input.number());
+            liar.say(Lane::Control, &Frame::Ack { hi, credit });
         }
         10..13 => liar.ship(input),
         13 => {
@@ -138,9 +138,9 @@ fn act(
             let entries = (0..PROTOTYPE_ENTRIES_MAX as u64)
                 .map(|n| (Block { volume: 0, number: n % BLOCKS }, liar.stamp(input)))
                 .collect();
-            let (nonce, grant, clk) = (liar.asked, liar.epoch(input), Stamp::ZERO);
+            let (nonce, grant) = (liar.asked, liar.epoch(input));
             let total = input.number();
-            let piece = Frame::Prototype { nonce, grant, clk, total, first: 0, entries };
+            let piece = Frame::Prototype { nonce, grant, total, first: 0, entries };
             liar.say(Lane::Control, &piece);
         }
         14 => drop(device.begin_takeover()),
@@ -298,10 +298,10 @@ impl Liar {
             Shipped { row, remaining, total_remaining: input.byte().is_multiple_of(2) }
         });
         let records = records.collect();
-        let (previous, clk) = (self.stamp(input), self.stamp(input));
-        let fenced = input.byte().is_multiple_of(2);
+        let previous = self.stamp(input);
+        let granted = if input.byte().is_multiple_of(2) { 0 } else { self.epoch(input) };
         let lane = if input.byte() == 0 { Lane::Control } else { Lane::Data };
-        self.say(lane, &Frame::Ship { previous, clk, fenced, records, data: &data });
+        self.say(lane, &Frame::Ship { previous, granted, records, data: &data });
     }
 }
 

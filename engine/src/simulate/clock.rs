@@ -1,5 +1,6 @@
 //! Clocks: skewed, coarse, equal, stepping back. Time moves when the run moves it.
 
+use super::random::Random;
 use crate::clock::Clock;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -13,11 +14,19 @@ pub(super) struct SimClock {
     offset: AtomicU64,
     /// Wall time comes in steps of this.
     grain: u64,
+    /// Where the next random number comes from, so that a run can be repeated.
+    entropy: AtomicU64,
 }
 
 impl SimClock {
-    pub fn new(offset: i64, grain: u64) -> SimClock {
-        SimClock { monotonic: AtomicU64::new(0), offset: AtomicU64::new(offset as u64), grain }
+    /// The clock of the machine `side`.
+    pub fn new(side: usize, offset: i64, grain: u64) -> SimClock {
+        SimClock {
+            monotonic: AtomicU64::new(0),
+            offset: AtomicU64::new(offset as u64),
+            grain,
+            entropy: AtomicU64::new((side as u64) << 63),
+        }
     }
 
     pub fn pass(&self, ns: u64) {
@@ -38,5 +47,9 @@ impl Clock for SimClock {
 
     fn monotonic(&self) -> u64 {
         self.monotonic.load(Relaxed)
+    }
+
+    fn entropy(&self) -> std::io::Result<u64> {
+        Ok(Random::new(self.entropy.fetch_add(1, Relaxed)).next())
     }
 }

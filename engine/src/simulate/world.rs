@@ -77,7 +77,7 @@ impl Machine {
         let (offset, grain) = plan.clocks[side];
         Machine {
             disk: Arc::new(Disk::new(side, tape.clone())),
-            clock: Arc::new(SimClock::new(offset, grain)),
+            clock: Arc::new(SimClock::new(side, offset, grain)),
             process: RefCell::default(),
             device: RefCell::default(),
             wire: RefCell::default(),

@@ -1,8 +1,10 @@
 //! What the golden bytes say, as values.
 
 use afterimage::format::batch::{Header, Identity, Log};
-use afterimage::format::frame::{Frame, Hello, Shipped};
-use afterimage::format::superblock::{LogState, Mode, Superblock, VolumeSpec};
+use afterimage::format::frame::{Frame, Hello, Shipped, WireRange};
+use afterimage::format::superblock::{
+    Annex, Features, LogState, Lost, Mode, Superblock, VolumeSpec,
+};
 use afterimage::format::{Row, data_checksum};
 use afterimage::unit::{Block, Stamp};
 
@@ -15,8 +17,16 @@ pub const NEED: Stamp = Stamp { epoch: 8, time: 1_700_000_000_000_000_005, seque
 pub const WHOLE: Stamp = Stamp { epoch: 7, time: 1_700_000_000_000_000_011, sequence: 12 };
 pub const FL: Stamp = Stamp { epoch: 5, time: 1_700_000_000_000_000_007, sequence: 8 };
 pub const CONSAT: Stamp = Stamp { epoch: 9, time: 1_700_000_000_000_000_009, sequence: 10 };
+pub const CUT: Stamp = Stamp { epoch: 6, time: 1_700_000_000_000_000_013, sequence: 14 };
+pub const LOST: Lost = Lost {
+    first: Stamp { epoch: 8, time: 1_700_000_000_000_000_015, sequence: 16 },
+    since: 1_700_000_000_000_000_017,
+    found: 1_700_000_000_000_000_018,
+};
+/// A bit at either end.
+pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
-pub const PAGES: [&str; 3] = ["superblock", "batch_own", "batch_recv"];
+pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
 pub const FRAMES: [&str; 9] = [
     "frame_hello",
@@ -52,6 +62,17 @@ pub fn superblock() -> Superblock {
         whole: WHOLE,
         fl: FL,
         consat: CONSAT,
+        features: Features { compat: FEATURES, ro_compat: 1 << 40, incompat: 0 },
+        lost: Some(LOST),
+        round: (3, 19),
+        last_active: 8,
+        peer: 1,
+        cut: CUT,
+        owed: true,
+        cache_identity: std::array::from_fn(|k| 0x20 + k as u8),
+        weakest: 2,
+        annex: Annex { slot: 1, bytes: 48, checksum: 0xb1b2_b3b4_b5b6_b7b8 },
+        rest: std::array::from_fn(|k| 0x40 + k as u8),
         own: LogState {
             bytes: 64 << 20,
             incarnation: 3,
@@ -73,6 +94,25 @@ pub fn superblock() -> Superblock {
             VolumeSpec { id: 7, bytes: 512 },
             VolumeSpec { id: 0xffff_fffe, bytes: (1 << 62) - 512 },
         ],
+    }
+}
+
+/// `superblock_2`: the same without what version 3 added.
+pub fn superblock_2() -> Superblock {
+    Superblock {
+        features: Features::default(),
+        whole: Stamp::ZERO,
+        lost: None,
+        round: (0, 0),
+        last_active: 0,
+        peer: 0,
+        cut: Stamp::ZERO,
+        owed: false,
+        cache_identity: [0; 32],
+        weakest: 0,
+        annex: Annex::default(),
+        rest: [0; 22],
+        ..superblock()
     }
 }
 
@@ -129,6 +169,8 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
     let block = Block { volume: 7, number: 1 << 40 };
     match name {
         "frame_hello" => Frame::Hello(Hello {
+            wire: WireRange { min: 2, max: 5 },
+            features: FEATURES,
             group: GROUP,
             device: 2,
             nonce: 77,
@@ -141,6 +183,10 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             hi: HI,
             clk: NEED,
             newest: ACKED,
+            round: (3, 19),
+            lost: Some(LOST),
+            told: CUT,
+            told_max: 4096,
             credit: 1000,
             block_size: 4096,
             volumes: superblock().volumes[..2].to_vec(),
@@ -149,7 +195,6 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         "frame_prototype" => Frame::Prototype {
             nonce: 78,
             grant: 10,
-            clk: NEED,
             total: 5000,
             first: 4096,
             entries: vec![(block, HI), (Block { volume: 0, number: 12 }, ACKED)],
@@ -158,9 +203,9 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block, count: 3 },
         "frame_read_reply" => Frame::ReadReply { id: 79, rows: vec![None, Some(rows()[0])], data },
         "frame_read_reply_none" => Frame::ReadReply { id: 79, rows: vec![None], data: &[] },
-        "frame_ack" => Frame::Ack { hi: HI, credit: 1000, clk: NEED },
+        "frame_ack" => Frame::Ack { hi: HI, credit: 1000 },
         "frame_ship" => {
-            Frame::Ship { previous: FL, clk: NEED, fenced: true, records: shipped().to_vec(), data }
+            Frame::Ship { previous: FL, granted: 10, records: shipped().to_vec(), data }
         }
         other => panic!("no frame is called {other}"),
     }

@@ -1,0 +1,162 @@
+//! Two devices of different versions: which wire version and features a connection has (R10).
+
+use crate::device::Device;
+use crate::format::frame::WireRange;
+use crate::sync::lock;
+
+impl Device {
+    /// Makes this device speak as another version of the program would.
+    fn speak(&self, wire: WireRange, features: u64) {
+        let mut failover = lock(&self.failover);
+        (failover.wire, failover.features) = (wire, features);
+    }
+}
+
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::event::Event;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::link::{Line, memory_link};
+    use crate::storage::Memory;
+    use std::sync::{Arc, Mutex};
+
+    const BLOCK: usize = 4096;
+
+    struct Pair {
+        devices: [Arc<Device>; 2],
+        /// Why each gave its connection up.
+        why: [Arc<Mutex<Vec<String>>>; 2],
+    }
+
+    /// A connected pair, if the two can talk.
+    fn pair(wires: [WireRange; 2], features: [u64; 2]) -> Pair {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let open = |at: usize| {
+            let storage = Arc::new(Memory::new());
+            let volumes = vec![VolumeSpec { id: 0, bytes: 16 * BLOCK as u64 }];
+            let mut geometry = Geometry::new(7, at as u64 + 1, volumes);
+            geometry.journal_bytes = (4 * geometry.batch_bytes_max()).next_multiple_of(4096);
+            Device::create(&*storage, &geometry, at == 0).expect("created");
+            let device = Device::open(storage, clock.clone(), Settings::default()).expect("opened");
+            device.speak(wires[at], features[at]);
+            device
+        };
+        let devices = [open(0), open(1)];
+        let why = [Arc::default(), Arc::default()];
+        for (device, why) in devices.iter().zip(&why) {
+            let why: Arc<Mutex<Vec<String>>> = Arc::clone(why);
+            device.on_event(Box::new(move |event| {
+                if let Event::Disconnected { why: error, .. } = event {
+                    lock(&why).push(error.to_string());
+                }
+            }));
+        }
+        let (a, b) = memory_link(Line::default(), clock);
+        devices[0].connect(Arc::new(a)).expect("connected");
+        devices[1].connect(Arc::new(b)).expect("connected");
+        let pair = Pair { devices, why };
+        pair.go();
+        pair
+    }
+
+    impl Pair {
+        fn go(&self) {
+            for device in self.devices.iter().cycle().take(8) {
+                while device.step_control().expect("control") {}
+                device.step_commit().expect("committed");
+                device.step_ship().expect("shipped");
+                device.step_receive().expect("received");
+            }
+        }
+
+        /// The wire version and features of each end of the connection.
+        fn agreed(&self) -> [Option<(u16, u64)>; 2] {
+            let of = |device: &Arc<Device>| {
+                lock(&device.failover).peer().map(|peer| (peer.wire, peer.features))
+            };
+            self.devices.each_ref().map(of)
+        }
+
+        fn write(&self, at: usize, block: usize, value: u8) {
+            let host = self.devices[at].session().expect("serves");
+            host.write(0, (block * BLOCK) as u64, &[value; BLOCK]).expect("written");
+        }
+
+        fn read(&self, at: usize, block: usize) -> u8 {
+            let mut buffer = vec![0; BLOCK];
+            let host = self.devices[at].session().expect("serves");
+            host.read(0, (block * BLOCK) as u64, &mut buffer).expect("read");
+            buffer[0]
+        }
+    }
+
+    fn range(min: u16, max: u16) -> WireRange {
+        WireRange { min, max }
+    }
+
+    #[test]
+    fn the_highest_version_of_both_ranges_is_spoken() {
+        for (a, b, both) in [
+            (range(3, 3), range(3, 3), Some(3)),
+            (range(1, 3), range(3, 9), Some(3)),
+            (range(2, 7), range(3, 5), Some(5)),
+            (range(2, 7), range(4, 7), Some(7)),
+            (range(1, 2), range(3, 9), None),
+            (range(10, 12), range(3, 9), None),
+        ] {
+            assert_eq!(a.common(b).ok(), both, "{a}, {b}");
+            assert_eq!(b.common(a).ok(), both, "{b}, {a}");
+        }
+    }
+
+    /// One of the two is upgraded before the other: they have one version in common.
+    #[test]
+    fn a_pair_with_one_version_in_common_replicates_and_takes_over() {
+        for wires in [[range(1, 3), range(3, 9)], [range(3, 4), range(2, 3)]] {
+            let pair = pair(wires, [0b110, 0b011]);
+            assert_eq!(pair.agreed(), [Some((3, 0b010)); 2], "features that one knows are ignored");
+            pair.write(0, 1, 7);
+            pair.go();
+            assert_eq!(pair.devices[0].status().backlog_records, 0);
+            pair.devices[1].begin_takeover().expect("asked");
+            pair.go();
+            pair.devices[1].poll_takeover().expect("answered").expect("serves");
+            assert_eq!(pair.read(1, 1), 7);
+            pair.write(1, 2, 8);
+            pair.go();
+            assert_eq!(pair.devices[1].status().backlog_records, 0);
+            let why = pair.why.each_ref().map(|why| lock(why).clone());
+            assert_eq!(why, [const { Vec::<String>::new() }; 2]);
+        }
+    }
+
+    #[test]
+    fn ranges_without_a_version_in_common_are_refused_on_both_sides() {
+        let [a, b] = [range(3, 3), range(4, 5)];
+        let pair = pair([a, b], [0; 2]);
+        assert_eq!(pair.agreed(), [None; 2]);
+        for (at, [mine, theirs]) in [[a, b], [b, a]].into_iter().enumerate() {
+            let why = lock(&pair.why[at]).join("; ");
+            assert!(
+                why.contains(&format!("the peer speaks {theirs}, this device {mine}")),
+                "{why}"
+            );
+        }
+    }
+
+    /// The sender speaks as was agreed; what does not is not believed.
+    #[test]
+    fn a_frame_of_another_version_than_agreed_ends_the_connection() {
+        let pair = pair([range(3, 3); 2], [0; 2]);
+        {
+            let mut failover = lock(&pair.devices[1].failover);
+            failover.peer.as_mut().expect("connected").wire = 2;
+        }
+        pair.write(0, 1, 7);
+        pair.go();
+        let why = lock(&pair.why[1]).join("; ");
+        assert!(why.contains("wire version 3 in a connection of wire version 2"), "{why}");
+    }
+}
