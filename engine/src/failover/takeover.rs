@@ -206,11 +206,11 @@ impl Device {
         let debt = debt.merge(if filter { hi } else { Stamp::ZERO }, grant);
         // Also what has been received: should a disk lose it, this device must not serve again.
         let need = debt.need().max(hi);
-        // Before it is durable: from the look at the records on, others wait for the new `need`.
+        // In force before it is durable: no record that `whole` leaves out may go to N meanwhile.
         let whole = {
             let mut tables = lock(&self.tables);
             tables.raise_need(need);
-            // One that an older tenure left is not of this `need` (I5).
+            // A debt that an older tenure left does not belong to this `need` (I5).
             self.drop_debt();
             tables.whole
         };

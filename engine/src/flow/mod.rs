@@ -89,7 +89,7 @@ impl Tables {
     /// could go there, so all of them are `whole`.
     pub fn raise_need(&mut self, need: Stamp) {
         if self.hi >= self.need {
-            // Of fl, or of a record: never above the newest.
+            // It is fl, or the stamp of a record, and so never above the newest record.
             self.whole = self.whole.max(self.reflected);
             if holds(Clause::WholeOfRecords) {
                 self.whole = self.whole.max(self.newest_own()).max(self.hi);
