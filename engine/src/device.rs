@@ -20,7 +20,7 @@ use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
 use crate::queue::Clk;
 use crate::request::{Completion, Pending, Session};
-use crate::storage::{Opened, Storage, Volumes};
+use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
 use crate::table::prototype::Debt;
@@ -42,6 +42,8 @@ pub struct Device {
     pub(crate) geometry: Geometry,
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Under everything below: after one failure it takes no change.
+    storage: Arc<Checked>,
     pub(crate) own: OwnLog,
     pub(crate) recv: RecvLog,
     pub(crate) volumes: Volumes,
@@ -147,6 +149,8 @@ impl Device {
     ) -> Result<Arc<Device>> {
         settings.check()?;
         let claimed = Opened::claim(&storage)?;
+        let checked = Arc::new(Checked::new(storage));
+        let storage: Arc<dyn Storage> = checked.clone();
         let file = SuperblockFile::open(storage.clone())?;
         let superblock = file.get();
         let geometry = Geometry::of(&superblock);
@@ -179,6 +183,7 @@ impl Device {
         recv.free(first[1]);
         let now = clock.monotonic();
         let device = Device {
+            storage: checked,
             own,
             recv,
             volumes,
@@ -355,8 +360,13 @@ impl Device {
         Ok(guard)
     }
 
+    /// Whether the device goes on. A storage that has failed halts it, whoever was told first.
     pub(crate) fn check_halted(&self) -> Result<()> {
-        self.halted.get().map_or(Ok(()), |error| Err(error.clone()))
+        match (self.halted.get(), self.storage.failure()) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(first)) => Err(self.halt(first.clone())),
+            (None, None) => Ok(()),
+        }
     }
 
     /// Waits until something may have moved for a waiting request, at most `timeout`. Read
@@ -438,5 +448,47 @@ impl Device {
 
     pub(crate) fn is_catching_up(&self) -> bool {
         self.catching_up.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::format::superblock::VolumeSpec;
+    use crate::storage::{FileName, Memory};
+
+    /// Some path of the engine forgets that the storage failed: the device halts all the same, writes
+    /// nothing more, and says why, once.
+    #[test]
+    fn a_failure_that_is_forgotten_halts_the_device() {
+        let disk = Arc::new(Memory::new());
+        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+        geometry.journal_bytes = 16 << 20;
+        Device::create(&*disk, &geometry, true).unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let device = Device::open(disk, clock, Settings::default()).unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        device.on_event(Box::new(move |event| {
+            if let Event::Halted(why) = event {
+                lock(&tell).push(why.to_string());
+            }
+        }));
+        device.resume_alone().unwrap();
+        let session = device.session().unwrap();
+        session.write(0, 0, &[1; 4096]).unwrap();
+        let nowhere = FileName::Segment { volume: 3, index: 0 };
+        let _ = device.storage.sync(nowhere);
+        for _ in 0..2 {
+            assert_eq!(device.step_commit().unwrap_err().kind(), Kind::Halted);
+            let refused = session.write(0, 0, &[2; 4096]).expect_err("the device has halted");
+            assert_eq!(refused.kind(), Kind::Halted);
+        }
+        device.own.sync().expect_err("nothing is synced any more");
+        let story =
+            "the device has stopped for good and serves nothing more: syncing volumes/3.0: ";
+        let told = lock(&told);
+        assert!(told.len() == 1 && told[0].starts_with(story), "{told:?}");
     }
 }

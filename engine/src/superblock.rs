@@ -25,9 +25,8 @@ pub(crate) struct SuperblockFile {
     current: Mutex<Arc<Superblock>>,
     /// What was wrong with the copy that was not read, at opening.
     bad_copy: Option<String>,
-    /// Locked by an update, for as long as that takes. Why one failed: what is on disk is unknown
-    /// then, and a later sync would prove nothing.
-    updating: Mutex<Option<Error>>,
+    /// Locked by an update, for as long as that takes.
+    updating: Mutex<()>,
 }
 
 /// Writes the files of a new device: logs, then the superblock that makes it one. The active one
@@ -216,6 +215,7 @@ fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<Strin
 }
 
 impl SuperblockFile {
+    /// `storage` takes no change after one has failed.
     pub fn open(storage: Arc<dyn Storage>) -> Result<SuperblockFile> {
         let (current, bad_copy) = load_with_bad_copy(&*storage)?;
         let open = current.features.check_open();
@@ -245,10 +245,7 @@ impl SuperblockFile {
 
     /// Makes a change durable; it counts only once it is.
     pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        let mut failed = lock(&self.updating);
-        if let Some(error) = &*failed {
-            return Err(error.clone());
-        }
+        let _one = lock(&self.updating);
         let current = self.get();
         let mut next = Superblock::clone(&current);
         change(&mut next);
@@ -256,11 +253,9 @@ impl SuperblockFile {
         let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
         let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;
         assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
-        if let Err(e) = write_copies(&*self.storage, &next) {
-            let error = Error::storage(format!("writing {FILE}"), e);
-            *failed = Some(error.clone());
-            return Err(error);
-        }
+        // After a failure nobody knows what is on disk: the storage refuses every later update.
+        let written = write_copies(&*self.storage, &next);
+        written.map_err(|e| Error::storage(format!("writing {FILE}"), e))?;
         *lock(&self.current) = Arc::new(next);
         Ok(())
     }

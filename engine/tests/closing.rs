@@ -14,6 +14,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+type Step = fn(&Device) -> Result<()>;
+
 /// Opens B again and connects it: it is refused if it has lost what it acknowledged.
 fn reopen(pair: &mut Pair) {
     let (storage, clock) = (pair.spec.storages[B].clone(), pair.clocks[B].clone());
@@ -72,7 +74,7 @@ fn a_step_that_waited_for_the_close_does_nothing() {
     let hooked = storage.clone();
     // The first sync of the superblock is the checkpoint's, the second the mark's.
     storage.when(Call::Sync, FileName::Superblock, move || {
-        let steps: [(&str, fn(&Device) -> Result<()>); 5] = [
+        let steps: [(&str, Step); 5] = [
             ("receive", |b| b.step_receive().map(drop)),
             ("control", |b| b.step_control().map(drop)),
             ("ship", |b| b.step_ship().map(drop)),

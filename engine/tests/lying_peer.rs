@@ -49,9 +49,9 @@ fn is_shipped_an_unknown_tenure(pair: &Pair, at: usize) {
     let (index, count, has_data) = (0, 1, false);
     let row = Row { stamp: NEVER, block, checksum: 0, index, count, has_data };
     let record = Shipped { row, remaining: None, total_remaining: false };
-    let (previous, clk) = (device.status().hi, NEVER);
-    let fenced = at == A;
-    let ship = Frame::Ship { previous, clk, fenced, records: vec![record], data: &[] };
+    let previous = device.status().hi;
+    let granted = if at == A { NEVER.epoch } else { 0 };
+    let ship = Frame::Ship { previous, granted, records: vec![record], data: &[] };
     line.send(Lane::Data, ship.encode(nonce)).unwrap();
     assert_eq!(device.step_receive().unwrap(), 0);
 }

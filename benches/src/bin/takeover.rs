@@ -4,19 +4,25 @@
 //! nowhere, for it does not touch them. The link is unlimited, its data lane held, so that exactly the
 //! backlog is pending. Sizes take turns in one run.
 //!
-//!     cargo run --release -p afterimage-benches --bin takeover [-- --dir DIR] [--quick] [--json FILE]
+//! With `--busy N` it measures something else: the takeover of a small backlog while N threads keep
+//! the processors busy and a host writes, with the threads that reflect at the niceness they gave
+//! themselves and at that of the others, in turns (raising it takes a privilege).
+//!
+//!     cargo run --release -p afterimage-benches --bin takeover [-- --dir DIR] [--quick] [--json FILE] [--busy N]
 
 use afterimage::Device;
 use afterimage::clock::{Clock, SystemClock};
 use afterimage::format::superblock::VolumeSpec;
 use afterimage::limits::{Geometry, Settings};
 use afterimage::link::{Lane, Line, memory_link};
-use afterimage::storage::FileName;
+use afterimage::storage::{Directory, FileName};
 use afterimage::threads::Threads;
 use afterimage_benches::figures::{Better, Figures};
 use afterimage_benches::split::Split;
+use rustix::process::{Pid, setpriority_process};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const BLOCK: u64 = 4096;
@@ -70,6 +76,88 @@ fn once(dir: &Path, volume_bytes: u64, pending: u64) -> (f64, f64) {
     (ready, first_read)
 }
 
+/// Gives the threads of this process that reflect the niceness 0.
+fn as_urgent_as_others() {
+    for task in std::fs::read_dir("/proc/self/task").expect("tasks").flatten() {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        if name.trim_end().ends_with("-reflect") {
+            let id = task.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
+            setpriority_process(id, 0).expect("the right to raise a priority");
+        }
+    }
+}
+
+/// Milliseconds of `rounds` takeovers, there and back, while the device that serves is written to.
+fn under_load(dir: &Path, urgent: bool, rounds: u64) -> Vec<f64> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let open = |id: u64| {
+        let storage = Arc::new(Directory::create(dir.join(id.to_string())).expect("a directory"));
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 30 }];
+        let geometry = Geometry { journal_bytes: 256 << 20, ..Geometry::new(1, id, volumes) };
+        Device::create(&*storage, &geometry, id == 1).expect("a device");
+        Device::open(storage, clock.clone(), Settings::default()).expect("a device")
+    };
+    let devices = [open(1), open(2)];
+    let (end_a, end_b) = memory_link(Line::default(), clock.clone());
+    let threads = devices.each_ref().map(|device| Threads::start(device).expect("threads"));
+    // The threads set their own niceness as they begin.
+    std::thread::sleep(Duration::from_millis(50));
+    if urgent {
+        as_urgent_as_others();
+    }
+    devices[0].connect(Arc::new(end_a)).expect("connected");
+    devices[1].connect(Arc::new(end_b)).expect("connected");
+    devices[0].resume_alone().expect("the first serves");
+    let data = vec![5; BLOCK as usize];
+    let mut took = Vec::new();
+    for round in 0..rounds {
+        let (old, new) = (&devices[(round % 2) as usize], &devices[(1 - round % 2) as usize]);
+        let host = old.session().expect("it serves");
+        // Enough that reflection is under way when the host moves.
+        let writes = 8_192 + round * 397 % 4_096;
+        for n in 0..writes {
+            host.write(0, (n * 61 % (1 << 18)) * BLOCK, &data).expect("written");
+        }
+        let t = Instant::now();
+        new.takeover().expect("it serves");
+        took.push(t.elapsed().as_secs_f64() * 1e3);
+    }
+    drop(threads);
+    drop(devices);
+    for id in ["1", "2"] {
+        std::fs::remove_dir_all(dir.join(id)).expect("removed");
+    }
+    took
+}
+
+/// See `--busy`.
+fn compare_niceness(dir: &Path, busy: usize, turns: usize) {
+    let stop = AtomicBool::new(false);
+    let mut took = [Vec::new(), Vec::new()];
+    std::thread::scope(|scope| {
+        for _ in 0..busy {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        for _ in 0..turns {
+            for (k, urgent) in [false, true].into_iter().enumerate() {
+                took[k].extend(under_load(dir, urgent, 20));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("takeovers beside {busy} busy threads; milliseconds");
+    for (name, all) in ["nice 10", "nice 0"].iter().zip(&mut took) {
+        all.sort_by(f64::total_cmp);
+        let at = |part: f64| all[((all.len() - 1) as f64 * part) as usize];
+        let (median, late, most) = (at(0.5), at(0.9), at(1.0));
+        println!("{name:>8}: median {median:.2}, 90 % within {late:.2}, all within {most:.2}");
+    }
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let quick = args.iter().any(|a| a == "--quick");
@@ -77,6 +165,12 @@ fn main() {
     let dir =
         dir.unwrap_or_else(std::env::temp_dir).join(format!("takeover-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a directory");
+    if let Some(at) = args.iter().position(|a| a == "--busy") {
+        let busy = args.get(at + 1).and_then(|n| n.parse().ok()).expect("--busy needs a number");
+        compare_niceness(&dir, busy, if quick { 1 } else { 5 });
+        std::fs::remove_dir_all(&dir).expect("removed");
+        return;
+    }
     let (rounds, pending) = if quick { (1, 1_000) } else { (20, 100_000) };
     let sizes = [(16u64 << 30, "16 GiB"), (64 << 40, "64 TiB")];
     let mut ready = [Vec::new(), Vec::new()];

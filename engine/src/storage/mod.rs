@@ -8,8 +8,8 @@
 //!   called is durable, and so are the file's existence and length. Nothing is durable before.
 //! - **Short writes** do not exist: a write is complete or an error. After an error any part of it
 //!   may have happened.
-//! - **Failure is final**: after a failed write or sync the engine stops using the storage for
-//!   writing; a storage must never report a lost write as durable later.
+//! - **Failure is final**: after a failed write, sync or creation the engine stops using the storage
+//!   for writing (`storage/checked.rs`); a storage must never report a lost write as durable later.
 //! - **Concurrency**: all methods may be called from several threads at once. A read that races
 //!   with a write of the same bytes returns any mixture of old and new; the engine checks and
 //!   repeats.
@@ -109,6 +109,7 @@ pub trait Storage: Send + Sync {
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>>;
 }
 
+mod checked;
 mod directory;
 #[allow(unsafe_code)]
 mod mapped;
@@ -117,6 +118,7 @@ mod opened;
 pub mod segments;
 mod volumes;
 
+pub(crate) use checked::Checked;
 pub use directory::Directory;
 pub use memory::Memory;
 pub(crate) use opened::Opened;
