@@ -5,7 +5,7 @@
 //! page. A batch never wraps around the end of its log.
 
 use super::superblock::SEQUENCE_MAX;
-use super::{PAGE, Row, RowBytes, StampBytes, VERSION, check_page, checksum};
+use super::{PAGE, Row, RowBytes, StampBytes, VERSION, check_page, checksum, wrong_magic};
 use crate::unit::Stamp;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -137,7 +137,7 @@ impl Header {
         if bytes.magic != MAGIC {
             return match page.iter().all(|&b| b == 0) {
                 true => Ok(None),
-                false => Err(format!("magic is {:02x?}, not {MAGIC:02x?}", bytes.magic)),
+                false => Err(wrong_magic(&bytes.magic, &MAGIC)),
             };
         }
         let mut unsigned = bytes.clone();

@@ -5,7 +5,7 @@
 //! covers header and body but no block: blocks have their rows' checksums.
 
 use super::superblock::{Mode, VolumeSpec};
-use super::{Row, RowBytes, StampBytes, VERSION, checksum};
+use super::{Row, RowBytes, StampBytes, VERSION, checksum, wrong_magic};
 use crate::error::{Error, Kind, Result};
 use crate::unit::{Block, Stamp};
 use zerocopy::little_endian::{U16, U64};
@@ -396,7 +396,7 @@ impl Frame<'_> {
             return Err(broken(format!("a frame of {} bytes is no frame", bytes.len())));
         };
         if header.magic != MAGIC {
-            return Err(broken(format!("a frame's magic is {:02x?}", header.magic)));
+            return Err(broken(format!("a frame's {}", wrong_magic(&header.magic, &MAGIC))));
         }
         if header.version.get() != VERSION {
             let found = header.version.get();

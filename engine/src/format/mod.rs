@@ -30,6 +30,11 @@ fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 
+/// Says which magic was found, as text, in place of which.
+fn wrong_magic(found: &[u8], expected: &[u8]) -> String {
+    format!("magic is \"{}\", not \"{}\"", found.escape_ascii(), expected.escape_ascii())
+}
+
 /// Checks a page whose own checksum field is zeroed against what that field said, and its version.
 fn check_page(unsigned: &[u8], stored: u64, version: u16) -> Result<(), String> {
     let computed = checksum(0, unsigned);

@@ -5,7 +5,7 @@
 //! survives is the newest that anybody was told of, or newer. The table of volumes stands behind
 //! them, is written once, and is named by its checksum in both.
 
-use super::{PAGE, StampBytes, VERSION, check_page, checksum};
+use super::{PAGE, StampBytes, VERSION, check_page, checksum, wrong_magic};
 use crate::unit::{SECTOR, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -277,7 +277,7 @@ impl Superblock {
             return Err(format!("a superblock is {COPY_BYTES} bytes, found {}", page.len()));
         };
         if bytes.magic != MAGIC {
-            return Err(format!("magic is {:02x?}, not {MAGIC:02x?}", bytes.magic));
+            return Err(wrong_magic(&bytes.magic, &MAGIC));
         }
         let mut unsigned = bytes.clone();
         unsigned.checksum = 0.into();
