@@ -4,8 +4,12 @@
 //! # Rules
 //! - **The engine recovers** (`Device::open_with`); here is only what a person is told of it.
 //! - **Nothing is guessed**: what the engine refuses is left as it is, with the story of why.
+//! - **Both are looked at before either is changed**: two devices are first opened and connected on
+//!   storages whose changes stay in memory (`recover/rehearsal.rs`).
 //! - **Nobody is served**: hosts stay where they are, and a device that was active stays it, to
 //!   serve when it is next opened and may.
+
+mod rehearsal;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +23,7 @@ use afterimage::limits::Settings;
 use afterimage::link::{Line, memory_link};
 use afterimage::storage::{Directory, FileName, Storage};
 
+use self::rehearsal::Rehearsal;
 use crate::exit::{Exit, Failure};
 use crate::output::{bar, shown};
 use crate::words::plural;
@@ -41,15 +46,27 @@ pub struct Args {
 /// opened, brought together or closed, [`Exit::Output`] if `out` fails.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let mut devices = Vec::new();
-    for path in [Some(&args.first), args.second.as_ref()].into_iter().flatten() {
-        let device = open(path, &clock)?;
-        shown(write!(out, "{}", Story(path, &device)))?;
-        devices.push((path.as_path(), device));
+    let paths = || [Some(&args.first), args.second.as_ref()].into_iter().flatten();
+    let mut directories = Vec::new();
+    for path in paths() {
+        look(path)?;
     }
-    if let [(_, first), (_, second)] = &devices[..] {
+    for path in paths() {
+        let opened = Directory::open(path).map_err(|e| Failure::storage(opening(path), &e))?;
+        directories.push((path.as_path(), Arc::new(opened)));
+    }
+    if let [first, second] = &directories[..] {
+        rehearse([first, second], &clock)?;
+    }
+    let mut devices = Vec::new();
+    for (path, directory) in directories {
+        let device = open(path, directory, &clock)?;
+        shown(write!(out, "{}", Story(path, &device)))?;
+        devices.push((path, device));
+    }
+    if let [(a, first), (b, second)] = &devices[..] {
         let bar = bar(0, "records on their way");
-        let together = bring_together([first, second], clock, &mut |left| {
+        let together = bring_together([(a, first), (b, second)], clock, &mut |left| {
             bar.set_length(bar.length().unwrap_or(0).max(left));
             bar.set_position(bar.length().unwrap_or(0) - left);
         });
@@ -65,10 +82,14 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     Ok(Exit::Held)
 }
 
-fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
-    let opening = format_args!("opening {}", path.display()).to_string();
+fn opening(path: &Path) -> String {
+    format!("opening {}", path.display())
+}
+
+/// Looks whether a device is at `path`: a directory that is none is not even given a lock.
+fn look(path: &Path) -> Result<(), Failure> {
+    let opening = opening(path);
     crate::inspect::refuse_parent(path).map_err(|e| Failure::device(&opening, &e))?;
-    // Looked at first, so that a directory that is none is not given a lock.
     let looked = Directory::open_read_only(path)
         .and_then(|d| Ok((d.length(FileName::Superblock)?, d.files()?)));
     let (superblock, files) = looked.map_err(|e| Failure::storage(&opening, &e))?;
@@ -79,57 +100,116 @@ fn open(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Device>, Failure> {
         );
         return Err(Failure::new(Exit::Device, story));
     }
-    let directory = Directory::open(path).map_err(|e| Failure::storage(&opening, &e))?;
-    let bar = bar(0, "bytes of the logs");
-    let opened = Device::open_with(
-        Arc::new(directory),
-        clock.clone(),
-        Settings::default(),
-        &mut |done, of| {
-            bar.set_length(of);
-            bar.set_position(done);
-        },
-    );
-    bar.finish_and_clear();
-    opened.map_err(|e| Failure::device(&opening, &e))
+    Ok(())
 }
 
-/// Connects two devices of a pair in this thread and moves everything that either owes the other,
+fn open(
+    path: &Path,
+    storage: Arc<dyn Storage>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Device>, Failure> {
+    let bar = bar(0, "bytes of the logs");
+    let opened = Device::open_with(storage, clock.clone(), Settings::default(), &mut |done, of| {
+        bar.set_length(of);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    opened.map_err(|e| Failure::device(opening(path), &e))
+}
+
+/// Opens both and lets them say hello, and changes neither: whatever is refused is refused here.
+fn rehearse(
+    directories: [&(&Path, Arc<Directory>); 2],
+    clock: &Arc<dyn Clock>,
+) -> Result<(), Failure> {
+    let open = |(path, directory): &(&Path, Arc<Directory>)| {
+        open(path, Arc::new(Rehearsal::over(directory.clone())), clock)
+    };
+    let [(a, _), (b, _)] = directories;
+    let (first, second) = (open(directories[0])?, open(directories[1])?);
+    let met = Meeting::of([(a, &first), (b, &second)], clock.clone());
+    let met = met.and_then(|meeting| {
+        while meeting.control()? {}
+        meeting.given_up()
+    });
+    met.map_err(|e| Failure::device("bringing the two together", &e))
+}
+
+/// Two devices that are connected in this thread, each with its directory's name.
+struct Meeting<'a> {
+    devices: [(&'a Path, &'a Arc<Device>); 2],
+    /// The first reason for which either gave up, with its name.
+    lost: Arc<Mutex<Option<Error>>>,
+}
+
+impl<'a> Meeting<'a> {
+    fn of(
+        devices: [(&'a Path, &'a Arc<Device>); 2],
+        clock: Arc<dyn Clock>,
+    ) -> Result<Meeting<'a>, Error> {
+        let lost: Arc<Mutex<Option<Error>>> = Arc::default();
+        let (first, second) = memory_link(Line::default(), clock);
+        for ((path, device), end) in devices.into_iter().zip([first, second]) {
+            let (lost, name) = (lost.clone(), path.to_owned());
+            device.on_event(Box::new(move |event| {
+                if let Event::Disconnected { why, .. } | Event::Halted(why) = event {
+                    let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+                    lost.get_or_insert_with(|| named(&name, (*why).clone()));
+                }
+            }));
+            device.connect(Arc::new(end)).map_err(|e| named(path, e))?;
+        }
+        Ok(Meeting { devices, lost })
+    }
+
+    /// Calls `step` with both; whether either has moved.
+    fn both(&self, step: impl Fn(&Device) -> Result<bool, Error>) -> Result<bool, Error> {
+        let mut moved = false;
+        for (path, device) in self.devices {
+            moved |= step(device).map_err(|e| named(path, e))?;
+        }
+        Ok(moved)
+    }
+
+    fn control(&self) -> Result<bool, Error> {
+        self.both(|device| device.step_control())
+    }
+
+    /// An error if either has given the other up.
+    fn given_up(&self) -> Result<(), Error> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+/// An error with the directory that it speaks of.
+fn named(path: &Path, error: Error) -> Error {
+    let kind = error.kind();
+    error.because(kind, path.display())
+}
+
+/// Connects two devices of a pair, each with its directory's name, in this thread and moves everything that either owes the other,
 /// until both are at rest. `progress` is told how many records are left.
 ///
 /// # Errors
 /// [`Kind::Protocol`] if they do not belong together or one has lost records; those of the steps.
 pub fn bring_together(
-    devices: [&Arc<Device>; 2],
+    devices: [(&Path, &Arc<Device>); 2],
     clock: Arc<dyn Clock>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Error> {
-    let lost: Arc<Mutex<Option<Error>>> = Arc::default();
-    let (first, second) = memory_link(Line::default(), clock);
-    for (device, end) in devices.into_iter().zip([first, second]) {
-        let lost = lost.clone();
-        device.on_event(Box::new(move |event| {
-            if let Event::Disconnected { why, .. } | Event::Halted(why) = event {
-                let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
-                lost.get_or_insert_with(|| (*why).clone());
-            }
-        }));
-        device.connect(Arc::new(end))?;
-    }
+    let meeting = Meeting::of(devices, clock)?;
     let mut idle = 0;
     loop {
-        let mut moved = false;
-        for device in devices {
-            moved |= device.step_control()?;
+        let moved = meeting.both(|device| {
+            let mut moved = device.step_control()?;
             device.step_commit_due()?;
             moved |= device.step_ship()? > 0;
             moved |= device.step_receive()? > 0;
             moved |= device.step_reflect()? > 0;
-        }
-        if let Some(why) = lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(why);
-        }
-        let status = devices.map(|device| device.status());
+            Ok(moved)
+        })?;
+        meeting.given_up()?;
+        let status = devices.map(|(_, device)| device.status());
         progress(status.iter().map(|s| s.backlog_records + s.unreflected_records).sum());
         let at_rest = |s: &Status| {
             s.connected && s.backlog_records + s.unreflected_records + s.owed_blocks == 0
@@ -139,7 +219,7 @@ pub fn bring_together(
             0 => {}
             _ if status.iter().all(at_rest) => return Ok(()),
             // What has not moved may wait for places, and those come with a checkpoint.
-            1 | 2 => devices.iter().try_for_each(|device| device.checkpoint_now())?,
+            1 | 2 => drop(meeting.both(|device| device.checkpoint_now().map(|()| true))?),
             _ => {
                 let story = format!("the two devices do not come to rest: {status:?}");
                 return Err(Error::new(Kind::Protocol, story));

@@ -110,7 +110,9 @@ impl Cut<'_> {
             self.judge(&*disks[at], Claim::Closed);
         }
         let [a, b] = &devices;
-        bring_together([a, b], clock, &mut |_| {}).unwrap_or_else(|e| panic!("{story}: {e}"));
+        let [first, second] = ["a", "b"].map(std::path::Path::new);
+        bring_together([(first, a), (second, b)], clock, &mut |_| {})
+            .unwrap_or_else(|e| panic!("{story}: {e}"));
         devices.iter().for_each(|device| device.close().unwrap());
         assert!(disks[0].contents().same_volumes(&disks[1].contents()), "{story}: they differ");
         self.judge(&*disks[0], Claim::Promised);

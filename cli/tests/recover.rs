@@ -166,15 +166,58 @@ fn one_that_is_open_elsewhere_is_refused() {
     assert!(stderr(&output).contains("open elsewhere"), "{}", stderr(&output));
 }
 
+/// Both directories are looked at before either is changed: what was closed cleanly and is refused
+/// is closed cleanly.
+#[test]
+fn a_refusal_leaves_both_devices_as_they_were() {
+    let (copies, [a, b]) = killed();
+    let [missing, damaged, another, lost] =
+        ["missing", "damaged", "another", "lost"].map(|name| copies.path().join(name));
+    // B without what it wrote last, which A is about to receive.
+    copy(&b, &lost);
+    let bytes = fs::metadata(lost.join("own.log")).unwrap().len();
+    fs::write(lost.join("own.log"), vec![0; bytes as usize]).unwrap();
+    assert_eq!(afterimage("recover", &[&a, &b]).status.code(), Some(0));
+    copy(&b, &damaged);
+    let superblock = fs::read(damaged.join("superblock")).unwrap();
+    let nonsense: Vec<u8> = b"NONSENSE".iter().copied().cycle().take(superblock.len()).collect();
+    fs::write(damaged.join("superblock"), nonsense).unwrap();
+    device_of_another_pair(&another);
+    for (refused, status, said) in [
+        (&missing, 4, "missing: "),
+        (&damaged, 4, "damaged: "),
+        (&damaged, 4, "magic is \"NONSENSE\", not \"AFTSUPER\""),
+        (&another, 4, "another pair"),
+        (&lost, 4, "lost durable records"),
+        (&a, 5, "a is open elsewhere"),
+    ] {
+        for paths in [[a.as_path(), refused], [refused, a.as_path()]] {
+            let before = paths.map(|path| fs::read(path.join("superblock")).ok());
+            let output = afterimage("recover", &paths);
+            let story = stderr(&output);
+            assert_eq!(output.status.code(), Some(status), "{story}");
+            assert!(story.contains(said), "no '{said}' in {story}");
+            assert!(paths.iter().any(|path| story.contains(path.to_str().unwrap())), "{story}");
+            assert_eq!(stdout(&output), "", "nothing was opened");
+            let after = paths.map(|path| fs::read(path.join("superblock")).ok());
+            assert!(after == before, "something was changed: {story}");
+        }
+    }
+    assert_eq!(afterimage("recover", &[&a, &b]).status.code(), Some(0));
+}
+
+fn device_of_another_pair(path: &Path) {
+    let storage = afterimage::storage::Directory::create(path).unwrap();
+    let geometry = afterimage::limits::Geometry::new(9, 2, pair::VOLUMES.to_vec());
+    afterimage::Device::create(&storage, &geometry, false).unwrap();
+}
+
 #[test]
 fn two_of_different_pairs_are_refused() {
     let (_first, [a, _]) = killed();
     let other = tempfile::tempdir().unwrap();
     let path = other.path().join("x");
-    let storage = afterimage::storage::Directory::create(&path).unwrap();
-    let geometry = afterimage::limits::Geometry::new(9, 2, pair::VOLUMES.to_vec());
-    afterimage::Device::create(&storage, &geometry, false).unwrap();
-    drop(storage);
+    device_of_another_pair(&path);
     let output = afterimage("recover", &[&a, &path]);
     assert_eq!(output.status.code(), Some(4), "{}", stdout(&output));
     assert!(stderr(&output).contains("another pair"), "{}", stderr(&output));

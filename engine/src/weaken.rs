@@ -99,7 +99,7 @@ clauses! {
     OldestFirst = "oldest-first",
     /// R10: at the hello the sender goes on after what the peer has.
     Hello = "hello",
-    /// R10, R13: a device that hears that its peer has more of it than it has itself stops.
+    /// R10, R13: a device that hears that its peer has more of it than it has itself serves nobody.
     LostHere = "lost-here",
     /// R10, R13: a peer that has less than was acknowledged, shipped, promised or granted is refused.
     LostThere = "lost-there",
