@@ -323,6 +323,6 @@ mod tests {
 
     #[test]
     fn seeded() {
-        super::super::over_seeded_bytes(3000, 400, super::peer);
+        super::super::over_seeded_bytes(1000, 400, super::peer);
     }
 }
