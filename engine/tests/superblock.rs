@@ -94,7 +94,7 @@ fn an_impossible_superblock_is_refused_by_name() {
     change(24, 0, "generation is 0");
     change(88, 0, "epoch is 0");
     change(112, 1 << 40, "hi is");
-    change(312, 1 << 40, "whole is");
+    change(336, 1 << 40, "whole is");
     change(64, 1, "segment size");
     change(216, 1 << 62, "logs have");
     change(232, 1 << 62, "tail offset");
