@@ -186,7 +186,7 @@ fn a_refusal_leaves_both_devices_as_they_were() {
     for (refused, status, said) in [
         (&missing, 4, "missing: "),
         (&damaged, 4, "damaged: "),
-        (&damaged, 4, "magic is \"NONSENSE\", not \"AFTSUPER\""),
+        (&damaged, 4, "expected magic \"AFTSUPER\", found \"NONSENSE\""),
         (&another, 4, "another pair"),
         (&lost, 4, "lost durable records"),
         (&a, 5, "a is open elsewhere"),

@@ -5,10 +5,9 @@
 
 use super::Storage;
 use crate::error::{Error, Result};
-use crate::sync::lock;
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The addresses of the storages that devices of this process have open.
 static OPEN: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
@@ -26,7 +25,7 @@ impl Opened {
     /// [`Kind::Storage`](crate::error::Kind::Storage), from [`io::ErrorKind::WouldBlock`], if a
     /// device has it open.
     pub fn claim(storage: &Arc<dyn Storage>) -> Result<Opened> {
-        if !lock(&OPEN).insert(address(storage)) {
+        if !open().insert(address(storage)) {
             let what = "a device of this process has it open: close or drop that one first";
             let source = io::Error::new(io::ErrorKind::WouldBlock, what);
             return Err(Error::storage("opening a storage", source));
@@ -37,8 +36,14 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        lock(&OPEN).remove(&address(&self.storage));
+        open().remove(&address(&self.storage));
     }
+}
+
+/// Locked directly: simulations in other threads hold it for moments, which
+/// [`crate::sync::lock`] would take for a thread that waits for itself.
+fn open() -> MutexGuard<'static, BTreeSet<usize>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn address(storage: &Arc<dyn Storage>) -> usize {
