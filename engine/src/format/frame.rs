@@ -151,6 +151,8 @@ pub struct Shipped {
 }
 
 /// Everything that travels.
+// A frame is a value of moments, and none is kept: a box for the hello would gain nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// On connecting.
