@@ -132,7 +132,8 @@ impl Device {
     /// in the next (hello).
     pub(crate) fn send_questions(&self) {
         while let Some((session, link, question)) = self.next_question() {
-            if let Err(error) = link.send(Lane::Control, question.encode(session)) {
+            let question = question.encode_in(lock(&self.failover).wire(), session);
+            if let Err(error) = link.send(Lane::Control, question) {
                 return self.disconnected(&error, &link);
             }
         }
@@ -332,7 +333,7 @@ impl Device {
             let rows = numbers.map(|at| self.pending(cursor.block.plus(at), acked, &mut data));
             let rows = rows.collect::<Result<_>>()?;
             let reply = Frame::ReadReply { id: cursor.id, rows, data: &data };
-            let reply = reply.encode(session);
+            let reply = reply.encode_in(lock(&self.failover).wire(), session);
             cursor.id += count;
             cursor.block = cursor.block.plus(count);
             cursor.left -= count;
