@@ -16,7 +16,7 @@ pub enum Better {
     More,
 }
 
-/// What a run measured.
+/// The figures that a run measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The median over the run's rounds.
@@ -64,16 +64,16 @@ impl Figures {
         }
     }
 
-    /// What a run with `--json -` printed.
+    /// The figures that a run with `--json -` printed.
     ///
     /// # Errors
-    /// What stands in the last line instead.
+    /// A last line that is no JSON of figures is an error that shows it.
     pub fn of_json(output: &str) -> Result<Figures, String> {
         let last = output.lines().next_back().unwrap_or_default();
         serde_json::from_str(last).map_err(|e| format!("the last line is no figures ({e}): {last}"))
     }
 
-    /// What a run of the program `bench` printed for a person: for commits before `--json`.
+    /// The figures that a run of the program `bench` printed for a person, before `--json`.
     ///
     /// # Errors
     /// The line that is missing, or the programs that can be read so.

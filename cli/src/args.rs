@@ -50,7 +50,7 @@ pub enum Command {
     #[cfg(not(feature = "simulate"))]
     #[command(hide = true, disable_help_flag = true)]
     Simulate {
-        /// What it was asked.
+        /// The arguments of the command.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<std::ffi::OsString>,
     },

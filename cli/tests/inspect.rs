@@ -93,7 +93,7 @@ fn a_new_device_is_sound_and_empty() {
     assert_eq!(copies[counts]["state"], "valid");
     assert_eq!(copies[counts]["volumes"][1]["bytes"], VOLUMES[1].bytes);
     assert_ne!(copies[1 - counts]["state"], "unusable");
-    // What has no logic yet, or nothing to say.
+    // These fields have no logic yet, or nothing to say.
     for none in ["lost", "cache_identity", "weakest_durability"] {
         assert_eq!(copies[counts][none], Value::Null, "{none}");
     }

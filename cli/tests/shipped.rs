@@ -1,4 +1,4 @@
-//! What ships has no simulator, and says how to get one.
+//! The program that ships has no simulator, and says how to get one.
 #![cfg(not(feature = "simulate"))]
 
 use std::process::Command;

@@ -14,12 +14,12 @@ use std::sync::Arc;
 pub enum Event<'a> {
     /// A connection to the peer stands.
     Connected {
-        /// What [`crate::Device::connect`] was given, so that `Arc::ptr_eq` tells connections apart.
+        /// The link given to [`crate::Device::connect`]: `Arc::ptr_eq` tells connections apart.
         link: &'a Arc<dyn Link>,
     },
     /// A connection, or one that was begun, is gone or was given up.
     Disconnected {
-        /// What [`crate::Device::connect`] was given.
+        /// The link that [`crate::Device::connect`] was given.
         link: &'a Arc<dyn Link>,
         /// Why.
         why: &'a Error,
@@ -99,7 +99,7 @@ pub struct Status {
     /// Whether it has granted the host and the peer has not been heard to hold that tenure since
     /// this opening: the peer may ask again. If not, and it does not serve, the host has moved.
     pub awaits_taker: bool,
-    /// What shows that it lost durable records, if a hello or a shipped record did: it serves
+    /// The proof that it lost durable records, from a hello or a shipped record, if any: it serves
     /// nobody and must be resynchronised.
     pub lost: Option<Error>,
     /// How often since its opening the connection was dropped because the peer said what this

@@ -398,7 +398,7 @@ impl Pending {
     pub fn poll(&mut self, device: &Device) -> Option<Result<Completion>> {
         self.advance(device);
         if let State::Round(round) = self.state {
-            // Whoever polls does not lead: the background does.
+            // A poll leads no commit: the background does.
             device.own.want(round);
             device.work.ring();
         }

@@ -238,7 +238,7 @@ impl SuperblockFile {
         self.get().generation.checked_add(1).ok_or_else(exhausted)
     }
 
-    /// What was last made durable.
+    /// The superblock that was last made durable.
     pub fn get(&self) -> Arc<Superblock> {
         lock(&self.current).clone()
     }

@@ -249,7 +249,7 @@ fn no_two_openings_name_their_connections_alike() {
     assert_ne!(nonce(), nonce());
 }
 
-/// What a fenced peer ships is what its prototype named: nothing newer of the block, and nothing
+/// A fenced peer ships records that its prototype named: nothing newer of the block, and nothing
 /// newer at all, behind what the prototype ends with.
 #[test]
 fn a_ship_that_contradicts_its_prototype_is_refused() {
@@ -300,7 +300,7 @@ fn nonce_of_takeover(stranger: &MemoryLink) -> u64 {
         .unwrap()
 }
 
-/// What a prototype names must be able to arrive.
+/// A record that a prototype names must be able to arrive.
 #[test]
 fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
     let (device, stranger, hello, why) = with_stranger(false);

@@ -1,4 +1,4 @@
-//! What the documents and the CI script say of the code is so.
+//! The documents and the CI script say of the code what is so.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -40,7 +40,7 @@ fn golden_superblock() {
     assert_eq!(golden::values::superblock().encode()[..], bytes);
 }
 
-/// What version 2 wrote is read, and the next update writes version 3.
+/// A superblock of version 2 is read, and the next update writes version 3.
 #[test]
 fn golden_superblock_of_version_2() {
     let (bytes, volumes) = (golden("superblock_2"), golden("volumes"));
@@ -56,7 +56,7 @@ fn golden_superblock_of_version_2() {
     assert!(refused.contains("0x20 mean nothing"), "{refused}");
 }
 
-/// Whatever a later version puts behind what this one knows of a hello is passed over; what an
+/// Fields that a later version puts behind those of this one are passed over in a hello; what an
 /// earlier one left out reads as zero.
 #[test]
 fn a_hello_may_be_longer_or_shorter() {

@@ -14,7 +14,7 @@ use afterimage::unit::{Block, Stamp};
 use common::{A, B, ManualClock, Pair, Step::*, X, Y};
 use std::sync::{Arc, Mutex};
 
-/// What a peer never had.
+/// A stamp that the peer never had.
 const NEVER: Stamp = Stamp { epoch: 9, time: 1, sequence: 0 };
 
 /// Connects `device` to a line that nobody serves; what it says of itself, and the other end.

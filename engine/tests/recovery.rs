@@ -103,7 +103,7 @@ fn a_restart_leaves_a_record_in_its_request() {
         let rows = found.batches.iter().flat_map(|found| &found.header.rows);
         let shapes: Vec<_> = rows.map(|row| (row.block.number, row.index, row.count)).collect();
         assert_eq!(shapes, [(5, 0, 1), (0, 0, 2), (1, 1, 2)], "{cut:?}");
-        // What is freed is still freed by record.
+        // Places are still freed by record.
         world.acts(&[Reflect(A), Reflect(B), Carry, Checkpoint(A), Checkpoint(B)]);
         let status = [A, B].map(|at| world.device(at).status());
         assert!(status.iter().all(|s| s.own_used_bytes + s.recv_used_bytes == 0), "{status:?}");
@@ -498,7 +498,7 @@ fn a_log_of_another_pair_or_place_is_not_taken_for_ours() {
         }
         damage(&disk, &["own.log", said, "the file is another device's log"]);
     }
-    // What an earlier incarnation of this log has left is free space.
+    // A batch of an earlier incarnation of this log is free space.
     let disk = world.disks[A].copy();
     for batch in 0..3 {
         let mut header = log[batch * 8192..][..4096].to_vec();

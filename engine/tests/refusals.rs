@@ -213,7 +213,7 @@ fn impossible_geometries_are_refused() {
     Device::create(&storage, &geometry, true).unwrap();
 }
 
-/// What a caller computes from a geometry that nobody has checked is a number, not a panic.
+/// A geometry that nobody has checked gives numbers, not a panic.
 #[test]
 fn an_unchecked_geometry_has_numbers() {
     for (block_size, journal_bytes) in

@@ -24,7 +24,7 @@ struct Bounded {
     /// Bytes in the control lane, of this direction and of the other.
     held: [Arc<AtomicU64>; 2],
     overflows: Arc<AtomicUsize>,
-    /// What this end sent in the control lane: the blocks of each question, the bytes of each answer.
+    /// Sent by this end in the control lane: the blocks of each question, the bytes of each answer.
     questions: Mutex<Vec<u32>>,
     answers: Mutex<Vec<usize>>,
 }

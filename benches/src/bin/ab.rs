@@ -39,7 +39,7 @@ struct Args {
     /// The program that is compared with it
     b: PathBuf,
 
-    /// What both are started with
+    /// The arguments that both are started with
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What a device keeps in memory while a host writes and never flushes, and how fast it takes that.
+//! Resident memory and speed of a device while a host writes and never flushes.
 //!
 //!     cargo run --release -p afterimage-benches --bin memory [-- --quick] [--dir DIR] [--disk]
 //!     [--peer] [WRITES]

@@ -1,4 +1,4 @@
-//! What is wrong with a device directory, and in which of its files.
+//! A finding: the damage in a device directory, and the file that it is in.
 
 use afterimage::storage::FileName;
 use serde::{Serialize, Serializer};

@@ -396,7 +396,7 @@ mod tests {
     /// Both sides decide on each other's hello: every pair of states.
     #[test]
     fn of_two_that_meet_one_serves_or_none() {
-        // What is not paired does not come to serve; no hello is judged by what an earlier one said.
+        // A device that is not paired does not come to serve; a hello is judged by itself alone.
         let open = |h: &Here| h.mode == Paired || h.mode == Detached && !h.serving;
         let states: Vec<Here> =
             heres().filter(|h| h.usable && !h.resume_alone && !h.lost && open(h)).collect();

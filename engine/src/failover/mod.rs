@@ -89,7 +89,7 @@ pub(crate) struct Failover {
     outcome: Option<Result<Takeover>>,
     /// It has served since its opening.
     pub served: bool,
-    /// What the peer has shown: this device lost durable records. No hello has agreed with it since.
+    /// The peer's proof that this device lost durable records; no hello has agreed with it since.
     pub lost: Option<Error>,
     /// How often the peer has said what this device knows to be untrue.
     pub untrue: u64,

@@ -20,11 +20,11 @@ use crate::weaken::{Clause, holds};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// What the peer said of a block.
+/// The peer's answer for a block.
 pub(crate) enum Reply {
     /// Its newest data there.
     Data(Vec<u8>),
-    /// Not pending there (any more): look again.
+    /// The block is not pending there, or no longer: the reader looks again.
     NotPending,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct RemoteRead {
     /// When it was asked first, on the monotonic clock.
     asked_at: u64,
     pub block: Block,
-    /// What there was of the block in the own queue when it was asked.
+    /// The block's newest record in the own queue when the question was made.
     pub base: Token,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Questions {
     asked: u64,
     waiting: BTreeMap<u64, Waiting>,
     window: Window,
-    /// What is not answered of each question of the window: its first id, and how many.
+    /// The unanswered blocks of each question of the window: first id, and how many.
     open: BTreeMap<u64, u64>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Answers {
     cursors: VecDeque<Cursor>,
 }
 
-/// What is left of a question.
+/// The part of a question that is not answered yet.
 struct Cursor {
     id: u64,
     block: Block,

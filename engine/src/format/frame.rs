@@ -125,7 +125,7 @@ pub struct Hello {
     pub newest: Stamp,
     /// The round of the ladder, lineage number and counter; zero so far.
     pub round: (u64, u64),
-    /// What it lost of what hosts were told (R20); none so far.
+    /// The mark of lost writes that hosts were told of (R20); none so far.
     pub lost: Option<Lost>,
     /// The last stamp told to it (R18); zero so far.
     pub told: Stamp,
@@ -570,7 +570,7 @@ impl Frame<'_> {
                 wire.min, wire.max
             )));
         }
-        // What else a hello of other versions says may stand anywhere.
+        // The rest of a hello of other versions may stand anywhere.
         WIRE.common(wire)?;
         let sent = f.take(prefix.fixed.get() as usize)?;
         let mut fixed = [0; HELLO_FIXED];

@@ -132,21 +132,21 @@ impl Mode {
     }
 }
 
-/// What a structure has beyond its version, a bit each, as ext4 has them. A program that does not
+/// The features of a structure beyond its version, as ext4 has them. A program that does not
 /// know a bit: of `compat`, ignores it and keeps it; of `ro_compat`, looks at the device and does
 /// not open it; of `incompat`, reads nothing of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// Ignored where it is not known.
     pub compat: u64,
-    /// Not opened where it is not known.
+    /// A program that does not know such a bit does not open the device.
     pub ro_compat: u64,
-    /// Not read where it is not known.
+    /// A program that does not know such a bit does not read the device.
     pub incompat: u64,
 }
 
 impl Features {
-    /// What this program knows: there is none yet.
+    /// The features that this program knows: there is none yet.
     pub const KNOWN: Features = Features { compat: 0, ro_compat: 0, incompat: 0 };
 
     /// Whether a device with these may be opened to serve.
@@ -262,7 +262,7 @@ pub struct Superblock {
     pub fl: Stamp,
     /// COPYING target: consistent from this stamp on.
     pub consat: Stamp,
-    /// What it has beyond its version.
+    /// Its features beyond its version.
     pub features: Features,
     /// Writes of which hosts had been told are lost (R20). Reserved, as all that follows.
     pub lost: Option<Lost>,

@@ -37,7 +37,7 @@ impl Clock for Told {
 struct Liar {
     end: MemoryLink,
     nonce: u64,
-    /// What the device said last of itself.
+    /// The device's last hello.
     hello: Option<Hello>,
     /// Names the device's open takeover request.
     asked: u64,
@@ -159,7 +159,7 @@ fn act(
     drop(device.poll_takeover());
 }
 
-/// Whoever may ask does: a read, or a write of a part of a block.
+/// A read, or a write of a part of a block, by a device that may ask.
 fn host(device: &Arc<Device>, input: &mut Input<'_>, tickets: &mut Vec<Ticket>) {
     let Ok(host) = device.session() else { return };
     let at = input.below(BLOCKS - 4) * BLOCK as u64;

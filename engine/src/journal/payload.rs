@@ -111,7 +111,7 @@ impl Payloads {
     }
 }
 
-/// What a lock guards, unless somebody else holds it. Nothing in a cell is ever half changed, so a
+/// The value that a lock guards, unless it is held. Nothing in a cell is ever half changed, so a
 /// panic of who held it makes no difference.
 fn free<T>(tried: Result<T, TryLockError<T>>) -> Option<T> {
     match tried {

@@ -57,7 +57,7 @@ struct Lists {
 pub(super) struct Segments {
     storage: Arc<dyn Storage>,
     layout: Layout,
-    /// Held while a segment is created: by one writer at a time.
+    /// One writer at a time holds it, while it creates a segment.
     creating: Mutex<()>,
     present: RwLock<HashSet<FileName>>,
     lists: Mutex<Lists>,

@@ -19,7 +19,7 @@ pub struct Gate {
     pub broken: AtomicBool,
     /// Whether every data frame is sent twice.
     pub twice: AtomicBool,
-    /// What happens when data is looked for next.
+    /// The call made when data is looked for next.
     looked: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
