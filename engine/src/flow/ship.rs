@@ -91,7 +91,8 @@ impl Device {
         let allowed = if holds(Clause::Credit) { tables.allowed } else { u64::MAX };
         let end = tables.own.end().min(allowed).min(tables.shipped + most);
         let last = tables.own.end();
-        let more = !tables.sequencer.is_empty();
+        // Behind a fence R is complete: a late reservation only finds the gate closed and is given up.
+        let more = tables.granted == 0 && !tables.sequencer.is_empty();
         let mut records = Vec::new();
         let mut shipped = Vec::new();
         for index in tables.shipped..end {
