@@ -185,6 +185,11 @@ impl Device {
             waiting.remove(&read.id);
             return Ok(Some(reply));
         }
+        // The block's data has arrived by itself: the reader looks again, answered or not.
+        if self.debt().is_none_or(|debt| debt.owed(read.block).is_none()) {
+            waiting.remove(&read.id);
+            return Ok(Some(Reply::NotPending));
+        }
         let waited = self.clock.monotonic().saturating_sub(read.asked_at);
         if waited > self.settings.remote_read_timeout_ns {
             waiting.remove(&read.id);
