@@ -85,6 +85,12 @@ impl Geometry {
                 "journal size is {found} bytes; with blocks of {size} it must be at least {least} and a multiple of 4096"
             ));
         }
+        if self.places() > PLACES_MAX {
+            let (found, most) = (self.journal_bytes, PLACES_MAX * u64::from(size));
+            return wrong(format!(
+                "journal size is {found} bytes; with blocks of {size} it must be at most {most}"
+            ));
+        }
         if self.segment_bytes == 0 || !self.segment_bytes.is_multiple_of(65_536) {
             let found = self.segment_bytes;
             return wrong(format!("segment size is {found} bytes, not a multiple of 65536"));
@@ -158,6 +164,13 @@ impl Geometry {
         ((self.journal_bytes - self.log_slack()) / self.place_bytes() / 4).max(1)
     }
 
+    /// Most entries of a prototype that a peer's word is taken for: one a block of the volumes, and
+    /// no more than a journal has places.
+    pub fn prototype_entries_max(&self) -> u64 {
+        let blocks = |volume: &VolumeSpec| volume.bytes.div_ceil(self.block_size.into());
+        self.volumes.iter().map(blocks).fold(0, u64::saturating_add).min(PLACES_MAX)
+    }
+
     /// Four batches: one being written, one being read, one wasted at the end, one free.
     fn journal_bytes_min(&self) -> u64 {
         4 * self.batch_bytes_max()
@@ -166,6 +179,18 @@ impl Geometry {
 
 /// Most volumes in a group: their table is read whole at every opening (1 MiB).
 pub const VOLUMES_MAX: usize = 65_536;
+
+/// Most places in a journal's queue: at about 100 bytes each they take 7 GiB of memory, and what a
+/// peer owes 4 GiB.
+pub const PLACES_MAX: u64 = 1 << 26;
+
+/// Entries of a prototype that room is made for on the peer's word alone (60 MiB), before they come.
+pub(crate) const PROTOTYPE_ROOM_MAX: u64 = 1 << 20;
+
+/// The next piece of a prototype is sent when the control lane holds no more bytes than this: a
+/// quarter of the least bound of a link, so that there is room for a piece and for answers, and
+/// what a line of 250 MB/s carries within a background thread's nap.
+pub(crate) const HAND_OVER_BYTES_MAX: u64 = MIB / 4;
 
 /// How far a tenure that the peer names may lie ahead of the next one here: further than any number
 /// of unanswered requests, not so far that one garbled frame uses up all numbers.
@@ -188,8 +213,11 @@ pub struct Settings {
     /// R9: how long a write waits for a place before it fails with [`Kind::JournalFull`], or for
     /// another write of a block of its (R15) before it fails with [`Kind::Timeout`].
     pub admit_timeout_ns: u64,
-    /// How long a takeover waits for the peer before it fails with [`Kind::Timeout`].
+    /// How long a takeover waits for the peer's next sign, the first or the next piece of the
+    /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
+    /// Most entries in one piece of a prototype: 512 make a frame of 16 KiB. At least 1.
+    pub piece_entries_max: usize,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
     /// the largest request counts as that ([`crate::Device::limits`]).
     pub zero_bytes_max: u64,
@@ -232,6 +260,7 @@ impl Settings {
             return wrong("zero_bytes_max", zero_bytes_max, "a multiple of 512, and not 0");
         }
         let counts = [
+            ("piece_entries_max", self.piece_entries_max as u64),
             ("ship_bytes_max", self.ship_bytes_max),
             ("reflect_records_max", self.reflect_records_max as u64),
             ("checkpoint_records", self.checkpoint_records),
@@ -253,6 +282,7 @@ impl Default for Settings {
             remote_read_timeout_ns: 30_000_000_000,
             admit_timeout_ns: 30_000_000_000,
             takeover_timeout_ns: 30_000_000_000,
+            piece_entries_max: 512,
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,

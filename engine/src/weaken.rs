@@ -5,11 +5,6 @@
 //! holds, as a constant, and nothing of this is in the program. Switches are the thread's own:
 //! a simulation runs in one thread.
 
-#[cfg(feature = "weaken")]
-use crate::{queue::Queue, unit::Position};
-#[cfg(feature = "weaken")]
-use std::{cmp::Reverse, collections::HashMap};
-
 macro_rules! clauses {
     ($($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
         /// A clause of the specification (`docs/conformance.md`).
@@ -62,6 +57,8 @@ clauses! {
     NewestPerBlock = "newest-per-block",
     /// R4: a grant is above every tenure held or granted.
     GrantRises = "grant-rises",
+    /// R4: a request that asks for no more than was granted is granted the same again.
+    RepeatedGrant = "repeated-grant",
     /// R5: prototype stamps that have arrived are ignored.
     PrototypeFilter = "prototype-filter",
     /// R5: of two crossing requests one wins.
@@ -131,6 +128,10 @@ clauses! {
     Turn = "turn",
     /// R16: the records of a request have stamps of their own.
     RequestStamps = "request-stamps",
+    /// R18: a prototype is handed over as the control lane takes it.
+    HandOverPaced = "hand-over-paced",
+    /// R18: what is told follows what was told last, or what has arrived.
+    ToldChain = "told-chain",
     /// Section 4 step 1: a flush completes after the log's sync.
     FlushSync = "flush-sync",
     /// Section 4 step 2: a received record is durable before it is acknowledged.
@@ -168,16 +169,4 @@ pub use switch::without;
 #[inline(always)]
 pub(crate) const fn holds(_: Clause) -> bool {
     true
-}
-
-/// The prototype's mistake of the seed (H5): the oldest entry of each block, in falling order.
-#[cfg(feature = "weaken")]
-pub(crate) fn oldest_per_block(
-    queue: &Queue,
-    newest_first: impl Iterator<Item = Position>,
-) -> Vec<Position> {
-    let oldest: HashMap<_, _> = newest_first.map(|p| (queue.record(p).block, p)).collect();
-    let mut oldest: Vec<_> = oldest.into_values().collect();
-    oldest.sort_by_key(|&position| Reverse(queue.record(position).stamp));
-    oldest
 }

@@ -103,9 +103,9 @@ impl Link for Asked {
         self.end.receive(lane)
     }
 
-    fn queued(&self) -> u64 {
+    fn queued(&self, lane: Lane) -> u64 {
         self.once.lock().unwrap().take().into_iter().for_each(|once| once());
-        self.end.queued()
+        self.end.queued(lane)
     }
 
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
@@ -230,8 +230,15 @@ fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
         .unwrap();
     let block = Block { volume: 0, number: 256 };
     let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
-    let prototype =
-        Frame::Prototype { nonce, grant: 2, clk: Stamp::ZERO, total: 1, first: 0, entries };
+    let prototype = Frame::Prototype {
+        nonce,
+        grant: 2,
+        clk: Stamp::ZERO,
+        left: 1,
+        is_last: true,
+        previous: Stamp::ZERO,
+        entries,
+    };
     stranger.send(Lane::Control, prototype.encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     let why = why.lock().unwrap();

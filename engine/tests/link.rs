@@ -65,7 +65,7 @@ fn without_rate_and_delay_frames_arrive_at_once_and_no_clock_is_asked() {
         left.send(Lane::Data, vec![n]).unwrap();
         right.send(Lane::Control, vec![n, n]).unwrap();
     }
-    assert_eq!((left.queued(), left.in_flight(Lane::Data)), (0, 100));
+    assert_eq!((left.queued(Lane::Data), left.in_flight(Lane::Data)), (0, 100));
     for n in 0..100 {
         assert!(right.wait(Lane::Data, u64::MAX));
         assert_eq!(got(&right, Lane::Data), Some(vec![n]));
@@ -81,13 +81,13 @@ fn rate_and_delay() {
     let (clock, left, right) = manual(SLOW);
     left.send(Lane::Data, vec![1; 1000]).unwrap();
     left.send(Lane::Data, vec![2; 2000]).unwrap();
-    assert_eq!(left.queued(), 3000);
+    assert_eq!(left.queued(Lane::Data), 3000);
     clock.set(MS - 1);
-    assert_eq!(left.queued(), 3000);
+    assert_eq!(left.queued(Lane::Data), 3000);
     clock.set(MS);
-    assert_eq!(left.queued(), 2000);
+    assert_eq!(left.queued(Lane::Data), 2000);
     clock.set(6 * MS - 1);
-    assert_eq!(left.queued(), 0);
+    assert_eq!(left.queued(Lane::Data), 0);
     assert_eq!(got(&right, Lane::Data), None);
     clock.set(6 * MS);
     assert_eq!(got(&right, Lane::Data).unwrap()[0], 1);
@@ -151,7 +151,7 @@ fn a_cut_loses_what_is_in_flight_and_says_so() {
     right.cut();
     assert_eq!(left.send(Lane::Data, vec![4]).unwrap_err().kind(), Kind::NoPeer);
     assert_eq!(left.receive(Lane::Data).unwrap_err().kind(), Kind::NoPeer);
-    assert_eq!((left.queued(), left.in_flight(Lane::Control)), (0, 0));
+    assert_eq!((left.queued(Lane::Data), left.in_flight(Lane::Control)), (0, 0));
     // What had arrived is handed over first.
     assert_eq!(got(&right, Lane::Data).unwrap()[0], 1);
     for _ in 0..3 {
@@ -190,13 +190,13 @@ fn held_frames_wait_and_keep_their_order() {
     left.send(Lane::Data, vec![2; 10]).unwrap();
     left.send(Lane::Data, vec![3; 20]).unwrap();
     left.send(Lane::Control, vec![9]).unwrap();
-    assert_eq!((left.queued(), left.in_flight(Lane::Data)), (30, 3));
+    assert_eq!((left.queued(Lane::Data), left.in_flight(Lane::Data)), (30, 3));
     assert_eq!(got(&right, Lane::Data), Some(vec![1]));
     assert_eq!(got(&right, Lane::Data), None);
     assert_eq!(got(&right, Lane::Control), Some(vec![9]));
     left.hold(Lane::Data, false);
     left.send(Lane::Data, vec![4]).unwrap();
-    assert_eq!(left.queued(), 0);
+    assert_eq!(left.queued(Lane::Data), 0);
     for n in 2..5 {
         assert_eq!(got(&right, Lane::Data).unwrap()[0], n);
     }
@@ -313,6 +313,6 @@ proptest! {
             receive(Lane::Control, &mut received);
         }
         prop_assert_eq!(received, sent);
-        prop_assert_eq!(left.queued(), 0);
+        prop_assert_eq!(left.queued(Lane::Data), 0);
     }
 }

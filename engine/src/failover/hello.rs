@@ -29,6 +29,7 @@ impl Device {
             failover.link = Some(link.clone());
             failover.session = Some(nonce);
             failover.peer = None;
+            failover.grant = None;
             nonce
         };
         let hello = Frame::Hello(self.hello(nonce)).encode(nonce);

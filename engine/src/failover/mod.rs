@@ -4,11 +4,13 @@
 //!
 //! | this device | peer's request arrives | does |
 //! |---|---|---|
-//! | serving | takeover | fences itself, grants, sends the prototype |
-//! | fenced, nothing asked | takeover | grants anew, sends the prototype afresh |
+//! | serving | takeover | fences itself, grants, hands the prototype over piece by piece |
+//! | fenced, nothing asked | takeover for more than was granted | grants anew, hands over |
+//! | fenced, nothing asked | takeover for no more than was granted | grants the same again, hands over |
 //! | asking, lower device id | takeover | answers busy: its own request wins (R5) |
 //! | asking, higher device id | takeover | closes its own request, then as fenced |
-//! | asking | prototype for its nonce, new tenure | merges it and serves |
+//! | asking | last piece of a prototype for its nonce, new tenure | merges it and serves |
+//! | any | a piece for another nonce | takes note of what it tells (R18) |
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
@@ -28,7 +30,7 @@ use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::journal::lock;
 use crate::link::{Lane, Link};
-use crate::table::prototype::Debt;
+use crate::table::unreflected::Index;
 use crate::unit::Stamp;
 use std::sync::Arc;
 
@@ -44,8 +46,19 @@ pub(crate) struct Peer {
 pub(crate) struct OpenRequest {
     nonce: u64,
     requested_at: u64,
-    /// What has arrived of the prototype.
-    debt: Debt,
+    /// When the peer last gave a sign: a piece of the prototype, or else the request's time.
+    progress_at: u64,
+}
+
+/// What is being handed over to the peer.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    /// The request answered.
+    nonce: u64,
+    tenure: u64,
+    clk: Stamp,
+    /// The end of R.
+    end: Index,
 }
 
 /// Where takeovers and connections stand.
@@ -59,6 +72,7 @@ pub(crate) struct Failover {
     session: Option<u64>,
     peer: Option<Peer>,
     request: Option<OpenRequest>,
+    grant: Option<Grant>,
     outcome: Option<Result<Takeover>>,
 }
 
@@ -71,6 +85,7 @@ impl Failover {
             session: None,
             peer: None,
             request: None,
+            grant: None,
             outcome: None,
         }
     }
@@ -152,6 +167,7 @@ impl Device {
                 return; // an earlier one
             }
             failover.peer = None;
+            failover.grant = None;
             failover.session.take()
         };
         // Also of one that a hello ended before it stood: else nobody learns why.
@@ -171,7 +187,8 @@ impl Device {
 
     /// Takes one frame that has arrived in the control lane (R10): a hello, a takeover request
     /// (S804), a prototype (S806), a remote read (S1004) or its answer (S1007), an acknowledgement
-    /// (S1504). Returns whether there was one.
+    /// (S1504). Then sends the next piece of a prototype if the lane takes it. Returns whether there
+    /// was anything to do.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
@@ -180,20 +197,20 @@ impl Device {
         self.check_halted()?;
         let _one = lock(&self.controlling);
         let Some(link) = self.peer_link() else { return Ok(false) };
-        let bytes = match link.receive(Lane::Control) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(false),
+        let received = match link.receive(Lane::Control) {
+            Ok(Some(bytes)) => self.control(&bytes, &link).map(|()| true),
+            Ok(None) => Ok(false),
             Err(error) => {
                 self.disconnected(&error, &link);
                 return Ok(false);
             }
         };
-        match self.control(&bytes, &link) {
+        match received.and_then(|received| Ok(self.hand_over(&link)? || received)) {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
                 self.disconnected(&error, &link);
                 Ok(true)
             }
-            other => other.map(|()| true),
+            other => other,
         }
     }
 
@@ -206,9 +223,11 @@ impl Device {
             return Ok(()); // of an earlier connection
         }
         match frame {
-            Frame::Takeover { epoch, device, nonce } => self.receive_takeover(epoch, device, nonce),
-            Frame::Prototype { nonce, grant, total, first, entries, .. } => {
-                self.receive_prototype(nonce, grant, total, first, entries)
+            Frame::Takeover { epoch, device, nonce, told } => {
+                self.receive_takeover(epoch, device, nonce, told)
+            }
+            Frame::Prototype { nonce, grant, left, is_last, previous, entries, .. } => {
+                self.receive_prototype(nonce, grant, left, is_last, previous, &entries)
             }
             Frame::Busy { nonce } => self.receive_busy(nonce),
             Frame::ReadRequest { epoch, id, block } => self.serve_read(epoch, id, block),

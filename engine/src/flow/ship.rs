@@ -32,7 +32,8 @@ impl Device {
     pub fn step_ship(&self) -> Result<usize> {
         self.check_halted()?;
         let _one = lock(&self.shipping);
-        let full = |link: Arc<dyn Link>| link.queued() > self.settings.link_queue_bytes_max;
+        let full =
+            |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;
         if self.peer_link().is_none_or(full) {
             return Ok(0);
         }

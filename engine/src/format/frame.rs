@@ -13,9 +13,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 4] = *b"AFTF";
 
-/// Most prototype entries in one frame, so that a large prototype is streamed.
-pub const PROTOTYPE_ENTRIES_MAX: usize = 4096;
-
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct HeaderBytes {
@@ -90,9 +87,10 @@ pub enum Frame<'a> {
         device: u64,
         /// Names the request.
         nonce: u64,
+        /// The last stamp told (R18): the answer names what is newer.
+        told: Stamp,
     },
-    /// S805: grants a tenure; a piece of the prototype, in falling stamp order. A piece of less
-    /// than [`PROTOTYPE_ENTRIES_MAX`] entries is the last.
+    /// S805: grants a tenure; a piece of the prototype, in rising stamp order.
     Prototype {
         /// The request answered.
         nonce: u64,
@@ -100,10 +98,12 @@ pub enum Frame<'a> {
         grant: u64,
         /// The sender's `clk`.
         clk: Stamp,
-        /// All pieces together have at most so many entries.
-        total: u64,
-        /// Number of this piece's first entry.
-        first: u64,
+        /// This piece and those behind it have at most so many entries.
+        left: u64,
+        /// Whether it is the last.
+        is_last: bool,
+        /// The stamp told before the first of these, or one that the receiver has received.
+        previous: Stamp,
         /// Block and newest stamp.
         entries: Vec<(Block, Stamp)>,
     },
@@ -228,6 +228,14 @@ fn put_block(to: &mut Vec<u8>, block: Block) {
     put_u64(to, block.number);
 }
 
+fn put_told(to: &mut Vec<u8>, entries: &[(Block, Stamp)]) {
+    put_u32(to, entries.len() as u32);
+    for (block, stamp) in entries {
+        put_block(to, *block);
+        put_stamp(to, *stamp);
+    }
+}
+
 fn seal(bytes: &mut [u8], kind: u16, session: u64, body: usize) {
     let mut header = HeaderBytes {
         magic: MAGIC,
@@ -286,6 +294,11 @@ impl<'a> Fields<'a> {
         bytes.decode().map_err(|e| broken(format!("a shipped row: {e}")))
     }
 
+    fn told(&mut self) -> Result<Vec<(Block, Stamp)>> {
+        let count = self.count(32)?;
+        (0..count).map(|_| Ok((self.block()?, self.stamp()?))).collect()
+    }
+
     /// How many items of `size` bytes are said to follow, checked against what is there.
     fn count(&mut self, size: usize) -> Result<usize> {
         let count = self.u32()? as usize;
@@ -330,23 +343,22 @@ impl Frame<'_> {
                 }
                 HELLO
             }
-            Frame::Takeover { epoch, device, nonce } => {
+            Frame::Takeover { epoch, device, nonce, told } => {
                 put_u64(&mut b, *epoch);
                 put_u64(&mut b, *device);
                 put_u64(&mut b, *nonce);
+                put_stamp(&mut b, *told);
                 TAKEOVER
             }
-            Frame::Prototype { nonce, grant, clk, total, first, entries } => {
+            Frame::Prototype { nonce, grant, clk, left, is_last, previous, entries } => {
+                b.reserve(96 + entries.len() * 32);
                 put_u64(&mut b, *nonce);
                 put_u64(&mut b, *grant);
                 put_stamp(&mut b, *clk);
-                put_u64(&mut b, *total);
-                put_u64(&mut b, *first);
-                put_u32(&mut b, entries.len() as u32);
-                for (block, stamp) in entries {
-                    put_block(&mut b, *block);
-                    put_stamp(&mut b, *stamp);
-                }
+                put_u64(&mut b, *left);
+                put_u32(&mut b, u32::from(*is_last));
+                put_stamp(&mut b, *previous);
+                put_told(&mut b, entries);
                 PROTOTYPE
             }
             Frame::Busy { nonce } => {
@@ -415,17 +427,18 @@ impl Frame<'_> {
         let mut f = Fields(body);
         let frame = match header.kind.get() {
             HELLO => Frame::Hello(Self::decode_hello(&mut f)?),
-            TAKEOVER => Frame::Takeover { epoch: f.u64()?, device: f.u64()?, nonce: f.u64()? },
+            TAKEOVER => {
+                let (epoch, device, nonce) = (f.u64()?, f.u64()?, f.u64()?);
+                Frame::Takeover { epoch, device, nonce, told: f.stamp()? }
+            }
             PROTOTYPE => Frame::Prototype {
                 nonce: f.u64()?,
                 grant: f.u64()?,
                 clk: f.stamp()?,
-                total: f.u64()?,
-                first: f.u64()?,
-                entries: {
-                    let count = f.count(32)?;
-                    (0..count).map(|_| Ok((f.block()?, f.stamp()?))).collect::<Result<_>>()?
-                },
+                left: f.u64()?,
+                is_last: f.u32()? != 0,
+                previous: f.stamp()?,
+                entries: f.told()?,
             },
             BUSY => Frame::Busy { nonce: f.u64()? },
             READ_REQUEST => Frame::ReadRequest { epoch: f.u64()?, id: f.u64()?, block: f.block()? },

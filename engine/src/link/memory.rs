@@ -94,6 +94,8 @@ struct State {
     unsent: u64,
     /// When the data frame that began last will have left, and its bytes.
     leaving: (u64, u64),
+    /// When each control frame that has not left will have, and its bytes.
+    overtaking: VecDeque<(u64, u64)>,
     lanes: [LaneState; 2],
     /// Threads asleep until the bell; without any, it is not rung.
     sleepers: usize,
@@ -127,7 +129,16 @@ impl State {
     /// Takes a frame that is not held for the line.
     fn submit(&mut self, line: Line, now: u64, lane: Lane, frame: Vec<u8>) {
         match lane {
-            Lane::Control => drop(self.depart(line, now, lane, frame)),
+            Lane::Control => {
+                while self.overtaking.front().is_some_and(|&(left, _)| left <= now) {
+                    self.overtaking.pop_front();
+                }
+                let bytes = frame.len() as u64;
+                let left = self.depart(line, now, lane, frame);
+                if left > now {
+                    self.overtaking.push_back((left, bytes));
+                }
+            }
             Lane::Data => {
                 self.unsent += frame.len() as u64;
                 self.waiting.push_back((now, frame));
@@ -161,6 +172,7 @@ impl State {
         self.waiting.clear();
         self.unsent = 0;
         self.leaving = (0, 0);
+        self.overtaking.clear();
         self.busy_until = 0;
         for lane in &mut self.lanes {
             lane.held.clear();
@@ -312,10 +324,16 @@ impl Link for MemoryLink {
         }
     }
 
-    fn queued(&self) -> u64 {
+    fn queued(&self, lane: Lane) -> u64 {
         let mut state = self.outward().state();
         let now = self.wire.now();
         state.advance(self.wire.line, now);
+        if lane == Lane::Control {
+            let gone = state.overtaking.partition_point(|&(left, _)| left <= now);
+            state.overtaking.drain(..gone);
+            let held: usize = state.lane(lane).held.iter().map(Vec::len).sum();
+            return held as u64 + state.overtaking.iter().map(|&(_, bytes)| bytes).sum::<u64>();
+        }
         let (left, bytes) = state.leaving;
         state.unsent + if left > now { bytes } else { 0 }
     }

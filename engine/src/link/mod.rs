@@ -21,9 +21,10 @@ pub enum Lane {
 pub trait Link: Send + Sync {
     /// Takes `frame` for delivery; it does not wait for the line.
     ///
-    /// The engine bounds what it hands to the data lane, by [`Link::queued`]. In the control lane it
-    /// answers what it is asked: against a peer that asks and does not read, a link bounds what it
-    /// holds there itself, and is down when that is exceeded.
+    /// The engine bounds what it hands to the data lane, and the prototype in the control lane, by
+    /// [`Link::queued`]. Else it answers what it is asked in the control lane: against a peer that
+    /// asks and does not read, a link bounds what it holds there itself, at 1 MiB or more, and is
+    /// down when that is exceeded.
     ///
     /// # Errors
     /// [`crate::error::Kind::NoPeer`] says that the link is down.
@@ -36,9 +37,9 @@ pub trait Link: Send + Sync {
     /// handed over.
     fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>>;
 
-    /// Bytes of data-lane frames taken for delivery that have not yet left this end, so that a
+    /// Bytes of frames of `lane` taken for delivery that have not yet left this end, so that a
     /// sender need not put more on the line than it can carry.
-    fn queued(&self) -> u64;
+    fn queued(&self, lane: Lane) -> u64;
 
     /// Waits until a frame has arrived in `lane` (`true`) or `timeout_ns` have passed.
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool;

@@ -156,9 +156,9 @@ impl Link for End {
         }
     }
 
-    fn queued(&self) -> u64 {
+    fn queued(&self, lane: Lane) -> u64 {
         let state = lock(&self.wire.state);
-        state.lanes[self.side][Lane::Data as usize].iter().map(|f| f.len() as u64).sum()
+        state.lanes[self.side][lane as usize].iter().map(|f| f.len() as u64).sum()
     }
 
     fn wait(&self, lane: Lane, _timeout_ns: u64) -> bool {

@@ -66,8 +66,8 @@ impl Link for Gate {
         self.end.receive(lane)
     }
 
-    fn queued(&self) -> u64 {
-        self.end.queued()
+    fn queued(&self, lane: Lane) -> u64 {
+        self.end.queued(lane)
     }
 
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
