@@ -34,6 +34,8 @@ mod promises;
 mod random;
 #[cfg(all(test, not(loom)))]
 mod scenarios;
+#[cfg(test)]
+mod told;
 mod settle;
 mod shrink;
 mod stall;

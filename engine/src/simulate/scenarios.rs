@@ -493,9 +493,10 @@ fn a_part_of_a_block_gets_its_turn() {
 #[cfg(feature = "weaken")]
 #[test]
 fn every_scenario_misses_its_clauses() {
+    use super::told::{a_lost_piece_is_missed, s35_slow_hand_over};
     use crate::weaken::{Clause, Clause::*, without};
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 11] = [
+    let table: [Row; 13] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -518,6 +519,8 @@ fn every_scenario_misses_its_clauses() {
         (s32_restart_low_clock, &[ClockRecovery]),
         (s33_volatile_tail, &[SequenceCut]),
         (a_part_of_a_block_gets_its_turn, &[Turn]),
+        (s35_slow_hand_over, &[HandOverPaced, RepeatedGrant]),
+        (a_lost_piece_is_missed, &[ToldChain]),
     ];
     for (row, (scenario, clauses)) in table.into_iter().enumerate() {
         for &clause in clauses {
