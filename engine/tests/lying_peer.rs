@@ -34,6 +34,8 @@ fn hears(pair: &Pair, at: usize, change: impl Fn(&mut Hello)) -> (MemoryLink, u6
     let (mut hello, _) = hello_of(&pair.devices[1 - at]);
     let (_, line) = hello_of(&pair.devices[at]);
     change(&mut hello);
+    // A hello whose clock is below what it has is refused as such.
+    hello.clk = hello.clk.max(hello.hi);
     let nonce = hello.nonce;
     line.send(Lane::Control, Frame::Hello(hello).encode(nonce)).unwrap();
     assert!(pair.devices[at].step_control().unwrap());
