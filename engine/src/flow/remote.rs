@@ -132,7 +132,8 @@ impl Device {
     /// in the next (hello).
     pub(crate) fn send_questions(&self) {
         while let Some((session, link, question)) = self.next_question() {
-            if let Err(error) = link.send(Lane::Control, question.encode(session)) {
+            let question = question.encode_in(lock(&self.failover).wire(), session);
+            if let Err(error) = link.send(Lane::Control, question) {
                 return self.disconnected(&error, &link);
             }
         }
@@ -171,8 +172,9 @@ impl Device {
         }
     }
 
-    /// Whether the control lane holds so much that neither questions nor answers are added.
-    fn is_full(&self, link: &Arc<dyn Link>) -> bool {
+    /// Whether the control lane holds so much that no question, answer or piece of a prototype is
+    /// added.
+    pub(crate) fn is_full(&self, link: &Arc<dyn Link>) -> bool {
         link.queued(Lane::Control) > self.settings.control_queue_bytes_max
             && holds(Clause::ReadPacing)
     }
@@ -332,7 +334,7 @@ impl Device {
             let rows = numbers.map(|at| self.pending(cursor.block.plus(at), acked, &mut data));
             let rows = rows.collect::<Result<_>>()?;
             let reply = Frame::ReadReply { id: cursor.id, rows, data: &data };
-            let reply = reply.encode(session);
+            let reply = reply.encode_in(lock(&self.failover).wire(), session);
             cursor.id += count;
             cursor.block = cursor.block.plus(count);
             cursor.left -= count;
