@@ -71,7 +71,8 @@ impl Debt {
             let has_arrived = stamp <= hi && holds(Clause::PrototypeFilter);
             if stamp > self.last && !has_arrived {
                 let last = self.last;
-                if before != last && before > hi && holds(Clause::ToldChain) {
+                // The piece names everything behind `before`: a gap begins above what is known.
+                if before > last.max(hi) && holds(Clause::ToldChain) {
                     return Err(format!(
                         "the peer tells of {stamp} behind {before}, {last} was told last"
                     ));
