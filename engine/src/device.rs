@@ -24,11 +24,13 @@ use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
 use crate::table::prototype::Debt;
-use crate::unit::Stamp;
+use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::Duration;
 
 /// Called with every [`Event`].
@@ -49,8 +51,10 @@ pub struct Device {
     pub(crate) volumes: Volumes,
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
-    /// What the peer owes, while this device is active and catching up (`pend`, R5).
-    pub(crate) debt: RwLock<Option<Arc<Debt>>>,
+    /// What the peer owes, as far as it has told (R18); complete while this device is active
+    /// (`pend`, R5). Taken after `tables` by who changes it, and changed while fenced only, but for
+    /// payments.
+    debt: RwLock<Debt>,
     /// Whether `debt` needs to be asked at all: `hi < need`, while active. Set after `debt` by a
     /// takeover, before its tenure opens; cleared once all that was owed is published, or by a
     /// fence. Release/Acquire: who finds it cleared finds those records, or a tenure that is over.
@@ -282,6 +286,10 @@ impl Device {
             (failover.peer().is_some(), failover.taken, failover.lost.clone(), failover.untrue)
         };
         let tables = lock(&self.tables);
+        let (told_blocks, told) = {
+            let debt = self.debt();
+            (debt.len(), debt.last())
+        };
         let backlog_records = tables.own.end() - tables.acked_index;
         let oldest = tables.own.get(tables.acked_index);
         Status {
@@ -300,7 +308,9 @@ impl Device {
             backlog_records,
             backlog_bytes: tables.backlog_data * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: self.debt().map_or(0, |debt| debt.len()),
+            owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
+            told_blocks,
+            told,
             unreflected_records: tables.unreflected(),
             own_free_places: self.own.journal.queue.free(),
             own_used_bytes: self.own.journal.used_bytes(),
@@ -310,8 +320,17 @@ impl Device {
         }
     }
 
-    pub(crate) fn debt(&self) -> Option<Arc<Debt>> {
-        self.debt.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn debt(&self) -> RwLockReadGuard<'_, Debt> {
+        self.debt.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn debt_mut(&self) -> RwLockWriteGuard<'_, Debt> {
+        self.debt.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest stamp that the peer owes for `block`, while this device serves.
+    pub(crate) fn owed(&self, block: Block) -> Option<Stamp> {
+        if self.is_catching_up() { self.debt().owed(block) } else { None }
     }
 
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.

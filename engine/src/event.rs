@@ -124,6 +124,11 @@ pub struct Status {
     pub oldest_written_at: Option<u64>,
     /// Blocks that the peer owes.
     pub owed_blocks: u64,
+    /// Blocks whose newest data is still at the peer, as far as the peer has told (R18): all of
+    /// them while this device serves.
+    pub told_blocks: u64,
+    /// The last stamp that the peer has told of.
+    pub told: Stamp,
     /// Records waiting for their turn to the normal volume.
     pub unreflected_records: u64,
     /// Places left in the own log's queue.

@@ -85,6 +85,12 @@ impl Geometry {
                 "journal size is {found} bytes; with blocks of {size} it must be at least {least} and a multiple of 4096"
             ));
         }
+        if self.places() > PLACES_MAX {
+            let (found, most) = (self.journal_bytes, PLACES_MAX * u64::from(size));
+            return wrong(format!(
+                "journal size is {found} bytes; with blocks of {size} it must be at most {most}"
+            ));
+        }
         if self.segment_bytes == 0 || !self.segment_bytes.is_multiple_of(65_536) {
             let found = self.segment_bytes;
             return wrong(format!("segment size is {found} bytes, not a multiple of 65536"));
@@ -166,6 +172,13 @@ impl Geometry {
         MIB / u64::from(self.block_size)
     }
 
+    /// Most entries of a prototype that a peer's word is taken for: one a block of the volumes, and
+    /// no more than a journal has places.
+    pub fn prototype_entries_max(&self) -> u64 {
+        let blocks = |volume: &VolumeSpec| volume.bytes.div_ceil(self.block_size.into());
+        self.volumes.iter().map(blocks).fold(0, u64::saturating_add).min(PLACES_MAX)
+    }
+
     /// Four batches: one being written, one being read, one wasted at the end, one free.
     fn journal_bytes_min(&self) -> u64 {
         4 * self.batch_bytes_max()
@@ -174,6 +187,13 @@ impl Geometry {
 
 /// Most volumes in a group: their table is read whole at every opening (1 MiB).
 pub const VOLUMES_MAX: usize = 65_536;
+
+/// Most places in a journal's queue: at about 100 bytes each they take 7 GiB of memory, and what a
+/// peer owes 4 GiB.
+pub const PLACES_MAX: u64 = 1 << 26;
+
+/// Entries of a prototype that room is made for on the peer's word alone (60 MiB), before they come.
+pub(crate) const PROTOTYPE_ROOM_MAX: u64 = 1 << 20;
 
 /// How far a tenure that the peer names may lie ahead of the next one here: further than any number
 /// of unanswered requests, not so far that one garbled frame uses up all numbers.
@@ -196,8 +216,11 @@ pub struct Settings {
     /// R9: how long a write waits for a place before it fails with [`Kind::JournalFull`], or for
     /// another write of a block of its (R15) before it fails with [`Kind::Timeout`].
     pub admit_timeout_ns: u64,
-    /// How long a takeover waits for the peer before it fails with [`Kind::Timeout`].
+    /// How long a takeover waits for the peer's next sign, the first or the next piece of the
+    /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
+    /// Most entries in one piece of a prototype: 512 make a frame of 16 KiB. At least 1.
+    pub piece_entries_max: usize,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
     /// the largest request counts as that ([`crate::Device::limits`]).
     pub zero_bytes_max: u64,
@@ -209,9 +232,9 @@ pub struct Settings {
     /// line stays in R, where it is counted as backlog. Any; with 0 one frame is under way at a
     /// time.
     pub link_queue_bytes_max: u64,
-    /// Most bytes waiting in the control lane when a question or an answer of a remote read is
-    /// added (R7), and most data bytes of one such answer; one block always goes. A takeover request
-    /// waits behind twice as much: a line of 100 Mbit/s carries the default twice in 21 ms. Any; with
+    /// Most bytes waiting in the control lane when a piece of a prototype (S805), or a question or an
+    /// answer of a remote read (R7), is added, and most data bytes of one such answer; one block
+    /// always goes. A takeover request waits behind twice as much: a line of 100 Mbit/s carries the default twice in 21 ms. Any; with
     /// 0 a lane has one answer of one block at a time.
     pub control_queue_bytes_max: u64,
     /// Most records reflected in one step: they go to N sorted by address, newest only. At least 1.
@@ -245,6 +268,7 @@ impl Settings {
             return wrong("zero_bytes_max", zero_bytes_max, "a multiple of 512, and not 0");
         }
         let counts = [
+            ("piece_entries_max", self.piece_entries_max as u64),
             ("ship_bytes_max", self.ship_bytes_max),
             ("reflect_records_max", self.reflect_records_max as u64),
             ("checkpoint_records", self.checkpoint_records),
@@ -266,6 +290,7 @@ impl Default for Settings {
             remote_read_timeout_ns: 30_000_000_000,
             admit_timeout_ns: 30_000_000_000,
             takeover_timeout_ns: 30_000_000_000,
+            piece_entries_max: 512,
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,

@@ -57,6 +57,8 @@ clauses! {
     NewestPerBlock = "newest-per-block",
     /// R4: a grant is above every tenure held or granted.
     GrantRises = "grant-rises",
+    /// R4: a request that asks for no more than was granted is granted the same again.
+    RepeatedGrant = "repeated-grant",
     /// R5: prototype stamps that have arrived are ignored.
     PrototypeFilter = "prototype-filter",
     /// R5: of two crossing requests one wins.
@@ -132,6 +134,10 @@ clauses! {
     Turn = "turn",
     /// R16: the records of a request have stamps of their own.
     RequestStamps = "request-stamps",
+    /// R18: a prototype is handed over as the control lane takes it.
+    HandOverPaced = "hand-over-paced",
+    /// R18: what is told follows what was told last, or what has arrived.
+    ToldChain = "told-chain",
     /// Section 4 step 1: a flush completes after the log's sync.
     FlushSync = "flush-sync",
     /// Section 4 step 2: a received record is durable before it is acknowledged.

@@ -274,7 +274,14 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
         device.begin_takeover().unwrap();
         let nonce = nonce_of_takeover(&stranger);
         let entries = vec![(block, last)];
-        let prototype = Frame::Prototype { nonce, grant: 2, total: 1, first: 0, entries };
+        let prototype = Frame::Prototype {
+            nonce,
+            grant: 2,
+            left: 1,
+            is_last: true,
+            previous: Stamp::ZERO,
+            entries,
+        };
         stranger.send(Lane::Control, prototype.encode(9)).unwrap();
         assert!(device.step_control().unwrap());
         assert!(device.status().serving);
@@ -311,7 +318,14 @@ fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
     let nonce = nonce_of_takeover(&stranger);
     let block = Block { volume: 0, number: 256 };
     let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
-    let prototype = Frame::Prototype { nonce, grant: 2, total: 1, first: 0, entries };
+    let prototype = Frame::Prototype {
+        nonce,
+        grant: 2,
+        left: 1,
+        is_last: true,
+        previous: Stamp::ZERO,
+        entries,
+    };
     stranger.send(Lane::Control, prototype.encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     let why = why.lock().unwrap();
@@ -356,7 +370,7 @@ fn more_questions_than_the_window_has_room_for_end_the_connection() {
         let (device, stranger, hello, why) = with_stranger(true);
         let hello = Frame::Hello(Hello { fenced: true, clk: Stamp::ZERO, ..hello });
         stranger.send(Lane::Control, hello.encode(9)).unwrap();
-        let takeover = Frame::Takeover { epoch: 2, device: 2, nonce: 5 };
+        let takeover = Frame::Takeover { epoch: 2, device: 2, nonce: 5, told: Stamp::ZERO };
         stranger.send(Lane::Control, takeover.encode(9)).unwrap();
         let question = Frame::ReadRequest { epoch: 2, id: 1, block, count };
         stranger.send(Lane::Control, question.encode(9)).unwrap();

@@ -258,7 +258,7 @@ fn impossible_fields_are_refused() {
     assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
     assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
     assert!(frame("frame_hello", 96, &[3]).contains("mode is 3"));
-    assert!(frame("frame_prototype", 64, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
+    assert!(frame("frame_prototype", 80, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
     assert!(frame("frame_ship", 60, &3u32.to_le_bytes()).contains("claims 3"));
 }
 
@@ -399,9 +399,10 @@ proptest! {
     #[test]
     fn any_prototype_survives_its_bytes(
         entries in prop::collection::vec((any_block(), any_stamp()), 0..100),
-        [nonce, grant, total, first, session] in any::<[u64; 5]>(),
+        ([nonce, grant, left, session], is_last) in any::<([u64; 4], bool)>(),
+        previous in any_stamp(),
     ) {
-        let piece = Frame::Prototype { nonce, grant, total, first, entries };
+        let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
         let bytes = piece.encode(session);
         prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, piece));
     }

@@ -154,7 +154,7 @@ fn a_grant_that_is_not_taken_can_be_told_from_a_host_that_moved() {
         assert!(a.status().awaits_taker);
     }
     let fences = told.lock().unwrap().clone();
-    assert_eq!(fences.iter().map(|fence| fence.1).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(fences.iter().map(|fence| fence.1).collect::<Vec<_>>(), [true], "one fence a grant");
     pair.hold(A, Lane::Control, false);
     pair.takeover(B).unwrap();
     pair.write(B, X, 1);

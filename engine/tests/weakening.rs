@@ -12,7 +12,13 @@ const SEEDS_MAX: u64 = 10_000;
 
 /// What random runs cannot miss, as `docs/testing.md` says why; scenarios on the simulated world do
 /// (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`).
-const BY_SCENARIO: [Clause; 2] = [Clause::AskAtHello, Clause::Turn];
+const BY_SCENARIO: [Clause; 5] = [
+    Clause::AskAtHello,
+    Clause::Turn,
+    Clause::RepeatedGrant,
+    Clause::HandOverPaced,
+    Clause::ToldChain,
+];
 
 struct Found {
     seeds: u64,

@@ -1,4 +1,4 @@
-//! A prototype taken in, merged and paid, against a plain map.
+//! What a peer tells, taken in and paid, against a plain map.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| afterimage::fuzz::prototype(bytes));

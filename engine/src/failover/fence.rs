@@ -1,22 +1,28 @@
 //! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
 
 use super::takeover::epochs_exhausted;
-use super::{Failover, lost};
+use super::{Failover, Grant, link_down, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
+use crate::format::frame::Frame;
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
-use crate::link::Lane;
+use crate::link::{Lane, Link};
 use crate::moment::Wait;
-use crate::sync::lock;
-use crate::table::prototype::newest_per_block;
-use crate::unit::Position;
+use crate::sync::{Ordering, lock};
+use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
+use std::sync::Arc;
 
 impl Device {
-    /// The peer asks for the tenure `epoch`.
-    pub(super) fn receive_takeover(&self, epoch: u64, device: u64, nonce: u64) -> Result<()> {
+    /// The peer, which was told of records up to `told`, asks for the tenure `epoch`.
+    pub(super) fn receive_takeover(
+        &self,
+        epoch: u64,
+        device: u64,
+        nonce: u64,
+        told: Stamp,
+    ) -> Result<()> {
         let _one = lock(&self.role);
         {
             let mut failover = self.in_time();
@@ -31,17 +37,37 @@ impl Device {
             let what = format!("the peer asks for tenure {epoch} where {next} would be the next");
             return Err(Error::new(Kind::Protocol, what));
         }
-        let grant = if holds(Clause::GrantRises) { epoch.max(next) } else { epoch };
-        let served = self.clk.epoch() != 0;
-        let r = self.fence(grant)?;
-        self.tell(&Event::Fenced { epoch: grant, served });
-        self.send_prototype(nonce, grant, &r)
+        let (granted, newest) = {
+            let tables = lock(&self.tables);
+            (tables.granted, tables.newest_own())
+        };
+        if told > newest {
+            let what = format!("the peer was told of {told}, {newest} is the newest record here");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        // The peer never held it, or it would ask for more: it is as good as new (R4).
+        let repeats = epoch <= granted && holds(Clause::GrantRises);
+        let tenure = match (repeats, holds(Clause::GrantRises)) {
+            (true, _) => granted,
+            (_, true) => epoch.max(next),
+            (_, false) => epoch,
+        };
+        if !repeats || !holds(Clause::RepeatedGrant) {
+            let served = self.clk.epoch() != 0;
+            self.fence(tenure)?;
+            self.tell(&Event::Fenced { epoch: tenure, served });
+        }
+        let mut tables = lock(&self.tables);
+        tables.announced = tables.own.after(told);
+        tables.told = told;
+        let end = tables.own.end();
+        lock(&self.failover).grant = Some(Grant { nonce, tenure, end });
+        Ok(())
     }
 
     /// Fences this device under `grant` (R3): admission closed, admitted writes published and
-    /// durable, `fenced` durable. Returns R, newest first, from which now, and not before, the
-    /// prototype may be made (R4).
-    fn fence(&self, grant: u64) -> Result<Vec<Position>> {
+    /// durable, `fenced` durable. R is complete now, and not before: the prototype may be made (R4).
+    fn fence(&self, grant: u64) -> Result<()> {
         let horizon = if holds(Clause::Fence) { self.close_admission() } else { 0 };
         match holds(Clause::LogSyncBeforePrototype) {
             true => self.lead_round(self.own.round_wanted(), false)?,
@@ -57,7 +83,7 @@ impl Device {
                 s.own.durable = s.own.durable.max(synced);
             })?;
         }
-        self.drop_debt();
+        self.catching_up.store(false, Ordering::Release);
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
         self.bell.ring();
@@ -69,15 +95,8 @@ impl Device {
             wait.go_on("a fence waits for a reservation to be given up");
             self.sequence(&mut tables);
         }
-        debug_assert!(self.debt().is_none(), "I3: a fenced device is owed nothing");
         tables.granted = grant;
-        let r = tables.own.newest_first(tables.acked_index);
-        let r = r.map(|(_, position)| position);
-        #[cfg(feature = "weaken")]
-        if !holds(Clause::NewestPerBlock) {
-            return Ok(crate::table::prototype::oldest_per_block(&self.own.journal.queue, r));
-        }
-        Ok(r.collect())
+        Ok(())
     }
 
     /// Closes admission and waits for what was being admitted; everything below the position
@@ -96,32 +115,48 @@ impl Device {
         horizon
     }
 
-    /// The location table is dropped with the tenure (R3).
-    pub(crate) fn drop_debt(&self) {
-        self.catching_up.store(false, crate::sync::Ordering::Release);
-        *self.debt.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-    }
-
-    /// Makes the prototype from `r`, newest first, and sends it piece by piece: the peer takes one
-    /// in while the next is made.
-    fn send_prototype(&self, nonce: u64, grant: u64, r: &[Position]) -> Result<()> {
-        let queue = &self.own.journal.queue;
-        let total = r.len() as u64;
-        let is_newest = |p| queue.is_newest(p) || !holds(Clause::NewestPerBlock);
-        let newest = newest_per_block(r.iter().copied(), is_newest);
-        // Held: what frees records is acknowledgements, and they wait in this lane behind us.
-        let mut entries = newest.map(|position| queue.record(position)).map(|r| (r.block, r.stamp));
-        let mut first = 0;
-        loop {
-            let entries: Vec<_> = entries.by_ref().take(PROTOTYPE_ENTRIES_MAX).collect();
-            let sent = entries.len();
-            let piece = Frame::Prototype { nonce, grant, total, first, entries };
-            self.send(Lane::Control, &piece)?;
-            first += sent as u64;
-            if sent < PROTOTYPE_ENTRIES_MAX {
-                return Ok(());
-            }
+    /// Sends the next piece of the prototype (S805), if there is one and the control lane of `link`
+    /// holds little. What is acknowledged before its piece is made need not be named. Returns
+    /// whether anything was done.
+    pub(super) fn hand_over(&self, link: &Arc<dyn Link>) -> Result<bool> {
+        let is_full = || holds(Clause::HandOverPaced) && self.is_full(link);
+        if lock(&self.failover).grant.is_none() || is_full() {
+            return Ok(false);
         }
+        let queue = &self.own.journal.queue;
+        let (link, piece) = {
+            let mut tables = lock(&self.tables);
+            let mut failover = lock(&self.failover);
+            let open = failover.grant.zip(failover.connection());
+            let Some((grant, (session, link))) = open else { return Ok(false) };
+            let Grant { nonce, tenure, end } = grant;
+            let mut index = tables.announced;
+            let mut previous = tables.told;
+            if index < tables.acked_index {
+                (index, previous) = (tables.acked_index, previous.max(tables.acked));
+            }
+            let left = end.saturating_sub(index);
+            let most = self.settings.piece_entries_max;
+            let mut entries = Vec::with_capacity(most.min(left as usize));
+            // Of many writes of one block few are named: a piece is done after some of them, too.
+            let stop = end.min(index + 8 * most as u64);
+            while index < stop && entries.len() < most {
+                let (stamp, position) = tables.own.get(index).expect("R is kept");
+                if queue.is_newest(position) || !holds(Clause::NewestPerBlock) {
+                    entries.push((queue.record(position).block, stamp));
+                }
+                index += 1;
+            }
+            tables.announced = index;
+            tables.told = entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1);
+            let is_last = index >= end;
+            failover.grant.take_if(|_| is_last);
+            let grant = tenure;
+            let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
+            (link, piece.encode_in(failover.wire(), session))
+        };
+        link.send(Lane::Control, piece).map_err(link_down)?;
+        Ok(true)
     }
 }
 

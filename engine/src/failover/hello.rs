@@ -28,6 +28,7 @@ impl Device {
         let old = {
             let mut failover = lock(&self.failover);
             failover.peer = None;
+            failover.grant = None;
             let ended = failover.session.replace(nonce);
             failover.link.replace(link.clone()).filter(|_| ended.is_some())
         };

@@ -4,11 +4,13 @@
 //!
 //! | this device | peer's request arrives | does |
 //! |---|---|---|
-//! | serving | takeover | fences itself, grants, sends the prototype |
-//! | fenced, nothing asked | takeover | grants anew, sends the prototype afresh |
+//! | serving | takeover | fences itself, grants, hands the prototype over piece by piece |
+//! | fenced, nothing asked | takeover for more than was granted | grants anew, hands over |
+//! | fenced, nothing asked | takeover for no more than was granted | grants the same again, hands over |
 //! | asking, lower device id | takeover | answers busy: its own request wins (R5) |
 //! | asking, higher device id | takeover | closes its own request, then as fenced |
-//! | asking | prototype for its nonce, new tenure | merges it and serves |
+//! | asking | last piece of a prototype for its nonce, new tenure | merges it and serves |
+//! | any | a piece for another nonce | takes note of what it tells (R18) |
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
@@ -31,7 +33,7 @@ use crate::flow::remote::Answers;
 use crate::format::frame::{FEATURES, Frame, WIRE, WireRange, version_of};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
-use crate::table::prototype::Debt;
+use crate::table::unreflected::Index;
 use crate::unit::Stamp;
 use std::sync::Arc;
 
@@ -69,8 +71,18 @@ impl Peer {
 pub(crate) struct OpenRequest {
     nonce: u64,
     requested_at: u64,
-    /// What has arrived of the prototype.
-    debt: Debt,
+    /// When the peer last gave a sign: a piece of the prototype, or else the request's time.
+    progress_at: u64,
+}
+
+/// What is being handed over to the peer.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    /// The request answered.
+    nonce: u64,
+    tenure: u64,
+    /// The end of R.
+    end: Index,
 }
 
 /// Where takeovers and connections stand.
@@ -86,6 +98,7 @@ pub(crate) struct Failover {
     session: Option<u64>,
     peer: Option<Peer>,
     request: Option<OpenRequest>,
+    grant: Option<Grant>,
     outcome: Option<Result<Takeover>>,
     /// It has served since its opening.
     pub served: bool,
@@ -107,6 +120,7 @@ impl Failover {
             session: None,
             peer: None,
             request: None,
+            grant: None,
             outcome: None,
             served: false,
             lost: None,
@@ -117,6 +131,12 @@ impl Failover {
 
     pub fn is_asking(&self) -> bool {
         self.request.is_some()
+    }
+
+    /// Whether pieces of a prototype are still to be sent.
+    #[cfg(feature = "simulate")]
+    pub fn is_handing_over(&self) -> bool {
+        self.grant.is_some()
     }
 
     /// Whether there is a connection, or one that was begun.
@@ -211,6 +231,7 @@ impl Device {
                 return; // an earlier one
             }
             failover.peer = None;
+            failover.grant = None;
             failover.session.take()
         };
         // Also of one that a hello ended before it stood: else nobody learns why.
@@ -258,8 +279,8 @@ impl Device {
 
     /// Takes one frame that has arrived in the control lane (R10): a hello, a takeover request
     /// (S804), a prototype (S806), a remote read (S1004) or its answer (S1007), an acknowledgement
-    /// (S1504). Then questions (S1005) and answers (S1006) go as far as the lane takes them.
-    /// Returns whether a frame was taken, or an answer sent.
+    /// (S1504). Then the next piece of a prototype, questions (S1005) and answers (S1006) go as far
+    /// as the lane takes them. Returns whether a frame was taken, or a piece or an answer sent.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
@@ -272,15 +293,16 @@ impl Device {
             Ok(None) => (false, Ok(())),
             Err(error) => (false, Err(link_down(error))),
         };
-        match outcome {
+        let handed = match outcome.and_then(|()| self.hand_over(&link)) {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
                 self.disconnected(&error, &link);
+                false
             }
             other => other?,
-        }
+        };
         self.send_questions();
         let answered = self.send_answers(&mut answers)?;
-        Ok(took || answered)
+        Ok(took || handed || answered)
     }
 
     fn control(&self, bytes: &[u8], from: &Arc<dyn Link>, answers: &mut Answers) -> Result<()> {
@@ -293,9 +315,11 @@ impl Device {
             _ => return Ok(()), // of an earlier connection
         }
         match frame {
-            Frame::Takeover { epoch, device, nonce } => self.receive_takeover(epoch, device, nonce),
-            Frame::Prototype { nonce, grant, total, first, entries } => {
-                self.receive_prototype(nonce, grant, total, first, entries)
+            Frame::Takeover { epoch, device, nonce, told } => {
+                self.receive_takeover(epoch, device, nonce, told)
+            }
+            Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
+                self.receive_prototype(nonce, grant, left, is_last, previous, &entries)
             }
             Frame::Busy { nonce } => self.receive_busy(nonce),
             Frame::ReadRequest { epoch, id, block, count } => {

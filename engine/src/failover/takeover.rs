@@ -6,14 +6,13 @@ use super::{Failover, OpenRequest, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::frame::{Frame, PROTOTYPE_ENTRIES_MAX};
-use crate::limits::EPOCH_JUMP_MAX;
+use crate::format::frame::Frame;
+use crate::limits::{EPOCH_JUMP_MAX, PROTOTYPE_ROOM_MAX};
 use crate::link::Lane;
 use crate::sync::{Ordering, lock};
-use crate::table::prototype::Debt;
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 /// A takeover that has ended well: the device serves.
@@ -49,7 +48,8 @@ impl Device {
         if lock(&self.failover).lost.is_some() {
             return Err(waiting(Wait::Lost));
         }
-        let sent = self.ask_for_host(self.clock.monotonic());
+        let now = self.clock.monotonic();
+        let sent = self.ask_for_host(now, now);
         if sent.is_err() {
             // Nobody has heard it: it must not stand in the way of the peer's.
             lock(&self.failover).request = None;
@@ -58,26 +58,30 @@ impl Device {
     }
 
     /// Sends a takeover request, which replaces the open one if there is one.
-    pub(super) fn ask_for_host(&self, requested_at: u64) -> Result<()> {
+    fn ask_for_host(&self, requested_at: u64, progress_at: u64) -> Result<()> {
         let held = self.superblock.get().epoch;
         let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         let nonce = self.nonce()?;
         let device = {
             let mut failover = lock(&self.failover);
-            failover.request = Some(OpenRequest { nonce, requested_at, debt: Debt::default() });
+            failover.request = Some(OpenRequest { nonce, requested_at, progress_at });
             failover.outcome = None;
             failover.device
         };
-        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce })
+        let told = self.debt().last();
+        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told })
     }
 
     /// After a hello: an open request was lost with the old connection, or its answer was. With
     /// `anew` it asks even if there is none.
     pub(super) fn ask_at_hello(&self, anew: bool) -> Result<()> {
-        let open = lock(&self.failover).request.as_ref().map(|r| r.requested_at);
+        let open = lock(&self.failover).request.as_ref().map(|r| (r.requested_at, r.progress_at));
+        let now = self.clock.monotonic();
         match open {
-            Some(requested_at) if holds(Clause::AskAtHello) => self.ask_for_host(requested_at),
-            None if anew => self.ask_for_host(self.clock.monotonic()),
+            Some((requested_at, progress_at)) if holds(Clause::AskAtHello) => {
+                self.ask_for_host(requested_at, progress_at)
+            }
+            None if anew => self.ask_for_host(now, now),
             _ => Ok(()),
         }
     }
@@ -85,7 +89,7 @@ impl Device {
     /// The outcome of the takeover asked for (S808), once, when there is one. Never waits.
     ///
     /// # Errors
-    /// [`Kind::Timeout`] if the peer has not answered within
+    /// [`Kind::Timeout`] if the peer has given no sign for
     /// [`crate::limits::Settings::takeover_timeout_ns`], which closes the request;
     /// [`Kind::NotReady`] if the peer's own request won (R5); [`Kind::Halted`], every time.
     pub fn poll_takeover(&self) -> Option<Result<Takeover>> {
@@ -100,7 +104,7 @@ impl Device {
     pub(super) fn in_time(&self) -> MutexGuard<'_, Failover> {
         let mut failover = lock(&self.failover);
         if let Some(request) = &failover.request {
-            let waited = self.clock.monotonic().saturating_sub(request.requested_at);
+            let waited = self.clock.monotonic().saturating_sub(request.progress_at);
             if waited > self.settings.takeover_timeout_ns {
                 let ms = waited / 1_000_000;
                 let what = format!("the peer has not answered the takeover request for {ms} ms");
@@ -148,13 +152,16 @@ impl Device {
         Ok(())
     }
 
+    /// A piece of a prototype (S806). It is noted down whichever request it answers: what it tells
+    /// of is durable at the peer, and stays so until it arrives (R18).
     pub(super) fn receive_prototype(
         &self,
         nonce: u64,
         grant: u64,
-        total: u64,
-        first: u64,
-        entries: Vec<(Block, Stamp)>,
+        left: u64,
+        is_last: bool,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
     ) -> Result<()> {
         // Until it serves: nobody may ask anew between the end of the request and the tenure.
         let _one = lock(&self.role);
@@ -163,56 +170,70 @@ impl Device {
             let what = format!("the peer grants tenure {grant} where {epoch} is held");
             return Err(Error::new(Kind::Protocol, what));
         }
-        if let Some((block, stamp)) = entries.iter().find(|(_, stamp)| stamp.epoch >= grant) {
-            let what = format!("the prototype of tenure {grant} names {stamp} for block {block}");
-            return Err(Error::new(Kind::Protocol, what));
-        }
-        if let Some((block, _)) = entries.iter().find(|entry| !self.volumes.contains(entry.0)) {
-            let what = format!("the prototype names block {block}, which no volume has");
-            return Err(Error::new(Kind::Protocol, what));
-        }
-        let (debt, requested_at) = {
-            let mut failover = lock(&self.failover);
-            let asked = |r: &&mut OpenRequest| r.nonce == nonce || !holds(Clause::RequestNonce);
-            let Some(request) = failover.request.as_mut().filter(asked) else {
-                return Ok(());
-            };
-            let have = request.debt.entries();
-            if grant <= epoch && holds(Clause::GrantRises) || first != have {
-                return Err(Error::new(
-                    Kind::Protocol,
-                    format!(
-                        "a prototype for tenure {grant} (held: {epoch}) goes on at entry {first} of {total}, {have} are here"
-                    ),
-                ));
+        let is_asked = match &mut lock(&self.failover).request {
+            Some(request) if request.nonce == nonce || !holds(Clause::RequestNonce) => {
+                request.progress_at = self.clock.monotonic();
+                true
             }
-            let last = entries.len() < PROTOTYPE_ENTRIES_MAX;
-            let extended = request.debt.extend(&entries, total);
-            extended.map_err(|e| Error::new(Kind::Protocol, e))?;
-            if !last {
-                return Ok(());
-            }
-            let request = failover.request.take().expect("just looked at");
-            (request.debt, request.requested_at)
+            _ => false,
         };
-        self.serve_under(grant, debt, requested_at)
+        if is_asked && grant <= epoch && holds(Clause::GrantRises) {
+            let what = format!("a prototype for tenure {grant}, {epoch} is held");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        let most = self.geometry.prototype_entries_max();
+        self.take_told(previous, entries, left.min(PROTOTYPE_ROOM_MAX), most, grant)?;
+        let answered = lock(&self.failover).request.take_if(|_| is_asked && is_last);
+        match answered {
+            None => Ok(()),
+            Some(request) => self.serve_under(grant, request.requested_at),
+        }
     }
 
-    /// Merges the prototype and opens the tenure (R5): it does not wait for data, and costs as
-    /// much as there are pending blocks. The caller holds `role`.
-    fn serve_under(&self, grant: u64, debt: Debt, requested_at: u64) -> Result<()> {
-        let hi = lock(&self.tables).hi;
-        let filter = holds(Clause::PrototypeFilter);
-        let debt = debt.merge(if filter { hi } else { Stamp::ZERO }, grant);
+    /// Notes down what the peer tells of (R18): records of tenures before `tenure`, which follow
+    /// `previous`. `left` such are still to come, and `most` may be held.
+    fn take_told(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+        left: u64,
+        most: u64,
+        tenure: u64,
+    ) -> Result<()> {
+        let broken = |what: String| Err(Error::new(Kind::Protocol, what));
+        for &(block, stamp) in entries {
+            if stamp.epoch >= tenure {
+                return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
+            }
+            if !self.volumes.contains(block) {
+                return broken(format!("the peer tells of block {block}, which no volume has"));
+            }
+        }
+        let tables = lock(&self.tables);
+        let mut debt = self.debt_mut();
+        if entries.last().is_some_and(|(_, stamp)| *stamp > debt.last().max(tables.hi))
+            && self.clk.epoch() != 0
+        {
+            return broken("the peer tells of a record, but this device serves".into());
+        }
+        debt.reserve(left.min(most));
+        debt.extend(previous, entries, tables.hi, most)
+            .map_err(|what| Error::new(Kind::Protocol, what))
+    }
+
+    /// Merges what was told and opens the tenure (R5): it does not wait for data, and the prototype
+    /// is told by now. The caller holds `role`.
+    fn serve_under(&self, grant: u64, requested_at: u64) -> Result<()> {
+        lock(&self.failover).grant = None;
         // Also what has been received: should a disk lose it, this device must not serve again.
-        let need = debt.need().max(hi);
         // In force before it is durable: no record that `whole` leaves out may go to N meanwhile.
-        let whole = {
+        let (need, whole) = {
             let mut tables = lock(&self.tables);
+            let need = self.debt().last().max(tables.hi);
             tables.raise_need(need);
-            // A debt that an older tenure left does not belong to this `need` (I5).
-            self.drop_debt();
-            tables.whole
+            // An older tenure's catching up does not belong to this `need` (I5).
+            self.catching_up.store(false, Ordering::Release);
+            (need, tables.whole)
         };
         // Durable before the first command is served under it.
         if holds(Clause::TenureDurable) {
@@ -223,21 +244,15 @@ impl Device {
                 s.fenced = false;
             })?;
         }
-        let debt = Arc::new(debt);
         let owed_blocks = {
             let mut tables = lock(&self.tables);
             tables.granted = 0;
-            // What has arrived since `hi` was read is owed no more.
-            if filter {
-                debt.pay(tables.hi);
-            }
+            let owed_blocks = self.debt().len();
             let catching_up = tables.hi < need;
-            let is_paid = catching_up != debt.is_empty() || !filter;
+            let filter = holds(Clause::PrototypeFilter);
+            let is_paid = catching_up != (owed_blocks == 0) || !filter;
             assert!(is_paid, "I5: hi >= need exactly if nothing is owed");
-            let owed_blocks = debt.len();
-            *self.debt.write().unwrap_or_else(PoisonError::into_inner) =
-                catching_up.then_some(debt);
-            self.catching_up.store(catching_up, Ordering::Release);
+            self.catching_up.store(catching_up || !filter, Ordering::Release);
             owed_blocks
         };
         // Own stamps of this tenure are above every other by their epoch alone.

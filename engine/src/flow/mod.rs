@@ -37,6 +37,10 @@ pub(crate) struct Tables {
     pub shipped: Index,
     /// The stamp shipped last, or where the peer said it stands.
     pub sent: Stamp,
+    /// The next own record to tell of (R18).
+    pub announced: Index,
+    /// The stamp told of last, or where the peer said it stands.
+    pub told: Stamp,
     /// The first own record that the peer has not acknowledged.
     pub acked_index: Index,
     /// How many from there on carry data, not zeros.

@@ -218,6 +218,8 @@ impl Tables {
             recv: Unreflected::default(),
             shipped: 0,
             sent: acked,
+            announced: 0,
+            told: acked,
             acked_index: 0,
             backlog_data: 0,
             acked,

@@ -37,7 +37,7 @@ impl Device {
     /// against the table kept by the seed's rules (I6).
     #[doc(hidden)]
     pub fn location(&self, block: Block) -> Location {
-        let owed = self.debt().and_then(|debt| debt.owed(block));
+        let owed = self.owed(block);
         let newest_own = self.own.journal.queue.newest(block).0;
         locate(newest_own, self.recv.journal.queue.newest(block).0, owed)
     }
@@ -52,12 +52,8 @@ impl Device {
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
         let mut wait = Wait::default();
-        let owed_now = || match self.is_catching_up() {
-            true => self.debt().and_then(|debt| debt.owed(block)),
-            false => None,
-        };
         loop {
-            let owed = owed_now();
+            let owed = self.owed(block);
             moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
             moment(Moment::Looking);
@@ -67,7 +63,7 @@ impl Device {
             // this one is reflected too, and what was owed has come.
             let missed = match &location {
                 Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
-                Location::Remote => owed_now() != owed,
+                Location::Remote => self.owed(block) != owed,
                 Location::Received(_) | Location::Normal => false,
             };
             if missed {

@@ -10,8 +10,7 @@ use crate::journal::recv::Arrival;
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
 use crate::moment::{Moment, moment};
-use crate::sync::lock;
-use crate::table::prototype::Debt;
+use crate::sync::{Ordering, lock};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
@@ -80,7 +79,7 @@ impl Device {
                 self.taken(records.last().map_or(0, |shipped| shipped.row.stamp.epoch));
             }
             // A frame from before an earlier takeover speaks of an earlier prototype.
-            let promised = self.debt().filter(|debt| granted != 0 && debt.tenure() == granted);
+            let is_promised = granted != 0 && granted == self.clk.epoch() && self.is_catching_up();
             for shipped in records {
                 let stamp = shipped.row.stamp;
                 // What is new follows what came last; first after a hello, the peer may begin
@@ -97,13 +96,8 @@ impl Device {
                     let what = format!("I2: record {stamp} claims this device's own last tenure");
                     return Err(Error::new(Kind::Protocol, what));
                 }
-                newest = self.take_shipped(
-                    &shipped,
-                    promised.as_deref(),
-                    newest,
-                    &mut data,
-                    &mut arrivals,
-                )?;
+                newest =
+                    self.take_shipped(&shipped, is_promised, newest, &mut data, &mut arrivals)?;
             }
             if !data.is_empty() {
                 let what = format!("a shipped frame has {} bytes of data too many", data.len());
@@ -132,15 +126,13 @@ impl Device {
                 }
                 tables.hi = newest;
                 // Published first, then no longer owed: a reader asks in the other order.
-                if let Some(debt) = self.debt() {
-                    debug_assert!(debt.need() == tables.need, "I5");
-                    debt.pay(newest);
-                    debug_assert!(debt.is_empty() == (newest >= tables.need), "I5");
-                }
+                self.debt().pay(newest);
                 let caught_up = newest >= tables.need && self.is_catching_up();
+                debug_assert!(!self.is_catching_up() || caught_up == self.debt().is_empty(), "I5");
                 if caught_up {
-                    // Under this lock, as a takeover sets it: never the debt of the next one.
-                    self.drop_debt();
+                    // Under this lock, as a takeover sets it: never of the next one.
+                    self.catching_up.store(false, Ordering::Release);
+                    self.debt_mut().sweep();
                 }
                 caught_up
             };
@@ -168,12 +160,12 @@ impl Device {
         Err(if served { self.untrue(&what) } else { self.lost_here(&what) })
     }
 
-    /// Checks one shipped record and takes it if it is new; `promised`: this tenure's prototype
-    /// speaks of it. Returns the newest stamp received.
+    /// Checks one shipped record and takes it if it is new; `is_promised`: this tenure's
+    /// prototype speaks of it. Returns the newest stamp received.
     fn take_shipped<'a>(
         &self,
         shipped: &Shipped,
-        promised: Option<&Debt>,
+        is_promised: bool,
         newest: Stamp,
         data: &mut &'a [u8],
         arrivals: &mut Vec<Arrival<'a>>,
@@ -204,8 +196,11 @@ impl Device {
             return broken(format!("I2: record {} claims this device's own tenure", row.stamp));
         }
         // What a fenced sender says remains is what its prototype named.
-        if let Some(debt) = promised {
-            let promised = debt.owed(row.block);
+        if is_promised {
+            let (promised, last) = {
+                let debt = self.debt();
+                (debt.owed(row.block), debt.last())
+            };
             let said = shipped.remaining.unwrap_or(row.stamp);
             if promised != Some(said) && promised.is_none_or(|p| p > newest) {
                 return broken(format!(
@@ -213,16 +208,13 @@ impl Device {
                     row.stamp, row.block
                 ));
             }
-        }
-        // So is what it says of anything newer.
-        if let Some(debt) = promised
-            && shipped.total_remaining != (row.stamp < debt.need())
-        {
-            let (said, need) = (shipped.total_remaining, debt.need());
-            let stamp = row.stamp;
-            return broken(format!(
-                "record {stamp} says {said} of whether anything newer is left, the prototype ends with {need}"
-            ));
+            // So is what it says of anything newer.
+            if shipped.total_remaining != (row.stamp < last) {
+                let (said, stamp) = (shipped.total_remaining, row.stamp);
+                return broken(format!(
+                    "record {stamp} says {said} of whether anything newer is left, the prototype ends with {last}"
+                ));
+            }
         }
         arrivals.push(Arrival { row, data: block_data });
         Ok(row.stamp)

@@ -172,8 +172,9 @@ impl Device {
         }
     }
 
-    /// Whether the control lane holds so much that neither questions nor answers are added.
-    fn is_full(&self, link: &Arc<dyn Link>) -> bool {
+    /// Whether the control lane holds so much that no question, answer or piece of a prototype is
+    /// added.
+    pub(crate) fn is_full(&self, link: &Arc<dyn Link>) -> bool {
         link.queued(Lane::Control) > self.settings.control_queue_bytes_max
             && holds(Clause::ReadPacing)
     }

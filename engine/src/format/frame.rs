@@ -58,9 +58,6 @@ impl WireRange {
     }
 }
 
-/// Most prototype entries in one frame, so that a large prototype is streamed.
-pub const PROTOTYPE_ENTRIES_MAX: usize = 4096;
-
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct HeaderBytes {
@@ -151,9 +148,8 @@ pub struct Shipped {
 }
 
 /// Everything that travels.
-// A frame is a value of moments, and none is kept: a box for the hello would gain nothing.
-#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a connection has one hello of each end")]
 pub enum Frame<'a> {
     /// On connecting.
     Hello(Hello),
@@ -165,18 +161,21 @@ pub enum Frame<'a> {
         device: u64,
         /// Names the request.
         nonce: u64,
+        /// The last stamp told (R18): the answer names what is newer.
+        told: Stamp,
     },
-    /// S805: grants a tenure; a piece of the prototype, in falling stamp order. A piece of less
-    /// than [`PROTOTYPE_ENTRIES_MAX`] entries is the last.
+    /// S805: grants a tenure; a piece of the prototype, in rising stamp order.
     Prototype {
         /// The request answered.
         nonce: u64,
         /// The tenure granted.
         grant: u64,
-        /// All pieces together have at most so many entries.
-        total: u64,
-        /// Number of this piece's first entry.
-        first: u64,
+        /// This piece and those behind it have at most so many entries.
+        left: u64,
+        /// Whether it is the last.
+        is_last: bool,
+        /// The stamp told before the first of these, or one that the receiver has received.
+        previous: Stamp,
         /// Block and newest stamp.
         entries: Vec<(Block, Stamp)>,
     },
@@ -299,6 +298,14 @@ fn put_block(to: &mut Vec<u8>, block: Block) {
     put_u64(to, block.number);
 }
 
+fn put_told(to: &mut Vec<u8>, entries: &[(Block, Stamp)]) {
+    put_u32(to, entries.len() as u32);
+    for (block, stamp) in entries {
+        put_block(to, *block);
+        put_stamp(to, *stamp);
+    }
+}
+
 fn seal(bytes: &mut [u8], version: u16, kind: u16, session: u64, body: usize) {
     let mut header = HeaderBytes {
         magic: MAGIC,
@@ -355,6 +362,11 @@ impl<'a> Fields<'a> {
     fn row(&mut self) -> Result<Row> {
         let bytes = RowBytes::read_from_bytes(self.take(64)?).expect("64 bytes");
         bytes.decode().map_err(|e| broken(format!("a shipped row: {e}")))
+    }
+
+    fn told(&mut self) -> Result<Vec<(Block, Stamp)>> {
+        let count = self.count(32)?;
+        (0..count).map(|_| Ok((self.block()?, self.stamp()?))).collect()
     }
 
     /// How many items of `size` bytes are said to follow, checked against what is there.
@@ -422,22 +434,21 @@ impl Frame<'_> {
                 }
                 HELLO
             }
-            Frame::Takeover { epoch, device, nonce } => {
+            Frame::Takeover { epoch, device, nonce, told } => {
                 put_u64(&mut b, *epoch);
                 put_u64(&mut b, *device);
                 put_u64(&mut b, *nonce);
+                put_stamp(&mut b, *told);
                 TAKEOVER
             }
-            Frame::Prototype { nonce, grant, total, first, entries } => {
+            Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
+                b.reserve(76 + entries.len() * 32);
                 put_u64(&mut b, *nonce);
                 put_u64(&mut b, *grant);
-                put_u64(&mut b, *total);
-                put_u64(&mut b, *first);
-                put_u32(&mut b, entries.len() as u32);
-                for (block, stamp) in entries {
-                    put_block(&mut b, *block);
-                    put_stamp(&mut b, *stamp);
-                }
+                put_u64(&mut b, *left);
+                put_u32(&mut b, u32::from(*is_last));
+                put_stamp(&mut b, *previous);
+                put_told(&mut b, entries);
                 PROTOTYPE
             }
             Frame::Busy { nonce } => {
@@ -506,16 +517,17 @@ impl Frame<'_> {
         let mut f = Fields(body);
         let frame = match header.kind.get() {
             HELLO => Frame::Hello(Self::decode_hello(&mut f)?),
-            TAKEOVER => Frame::Takeover { epoch: f.u64()?, device: f.u64()?, nonce: f.u64()? },
+            TAKEOVER => {
+                let (epoch, device, nonce) = (f.u64()?, f.u64()?, f.u64()?);
+                Frame::Takeover { epoch, device, nonce, told: f.stamp()? }
+            }
             PROTOTYPE => Frame::Prototype {
                 nonce: f.u64()?,
                 grant: f.u64()?,
-                total: f.u64()?,
-                first: f.u64()?,
-                entries: {
-                    let count = f.count(32)?;
-                    (0..count).map(|_| Ok((f.block()?, f.stamp()?))).collect::<Result<_>>()?
-                },
+                left: f.u64()?,
+                is_last: f.u32()? != 0,
+                previous: f.stamp()?,
+                entries: f.told()?,
             },
             BUSY => Frame::Busy { nonce: f.u64()? },
             READ_REQUEST => {

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::event::Status;
 use crate::format::Row;
 use crate::format::data_checksum;
-use crate::format::frame::{Frame, Hello, PROTOTYPE_ENTRIES_MAX, Shipped};
+use crate::format::frame::{Frame, Hello, Shipped};
 use crate::format::superblock::{Mode, VolumeSpec};
 use crate::limits::{Durability, Geometry, Settings};
 use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
@@ -106,16 +106,17 @@ fn act(
         1 => liar.say_hello(input),
         2 => {
             let (epoch, nonce) = (liar.epoch(input), input.number());
-            liar.say(Lane::Control, &Frame::Takeover { epoch, device: 2, nonce });
+            let told = liar.stamp(input);
+            liar.say(Lane::Control, &Frame::Takeover { epoch, device: 2, nonce, told });
         }
         3 => {
             let count = input.below(6);
             let entries = (0..count).map(|_| (block(input), liar.stamp(input))).collect();
             let nonce = if input.byte().is_multiple_of(8) { input.number() } else { liar.asked };
-            let total = if input.byte().is_multiple_of(8) { input.number() } else { count };
-            let first = if input.byte().is_multiple_of(8) { input.number() } else { 0 };
-            let grant = liar.epoch(input);
-            let piece = Frame::Prototype { nonce, grant, total, first, entries };
+            let left = if input.byte().is_multiple_of(8) { input.number() } else { count };
+            let is_last = !input.byte().is_multiple_of(8);
+            let (grant, previous) = (liar.epoch(input), liar.stamp(input));
+            let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
             liar.say(Lane::Control, &piece);
         }
         4 => {
@@ -134,13 +135,15 @@ fn act(
         }
         10..13 => liar.ship(input),
         13 => {
-            // A whole frame of entries: more are said to follow.
-            let entries = (0..PROTOTYPE_ENTRIES_MAX as u64)
-                .map(|n| (Block { volume: 0, number: n % BLOCKS }, liar.stamp(input)))
-                .collect();
+            // Many entries in rising order: more are said to follow, as many as it likes.
             let (nonce, grant) = (liar.asked, liar.epoch(input));
-            let total = input.number();
-            let piece = Frame::Prototype { nonce, grant, total, first: 0, entries };
+            let (previous, epoch) = (liar.stamp(input), liar.epoch(input));
+            let entry = |n| {
+                let stamp = Stamp { epoch, time: 1 + n, sequence: 0 };
+                (Block { volume: 0, number: n % BLOCKS }, stamp)
+            };
+            let (entries, left) = ((0..4096).map(entry).collect(), input.number());
+            let piece = Frame::Prototype { nonce, grant, left, is_last: false, previous, entries };
             liar.say(Lane::Control, &piece);
         }
         14 => drop(device.begin_takeover()),

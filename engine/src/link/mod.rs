@@ -22,10 +22,10 @@ pub trait Link: Send + Sync {
     /// Takes `frame` for delivery; it does not wait for the line.
     ///
     /// The engine bounds what it hands to a lane, by [`Link::queued`] of that lane: the data lane by
-    /// [`Settings::link_queue_bytes_max`], questions and answers of remote reads in the control lane
-    /// by [`Settings::control_queue_bytes_max`]. It does not bound what else is in the control lane:
-    /// against a peer that asks and does not read, a link bounds what it holds there itself, and is
-    /// down when that is exceeded.
+    /// [`Settings::link_queue_bytes_max`]; pieces of a prototype, and questions and answers of remote
+    /// reads, in the control lane by [`Settings::control_queue_bytes_max`]. It does not bound what
+    /// else is in the control lane: against a peer that asks and does not read, a link bounds what it
+    /// holds there itself, at 1 MiB or more, and is down when that is exceeded.
     ///
     /// [`Settings::link_queue_bytes_max`]: crate::limits::Settings::link_queue_bytes_max
     /// [`Settings::control_queue_bytes_max`]: crate::limits::Settings::control_queue_bytes_max

@@ -38,6 +38,8 @@ mod settle;
 mod shrink;
 mod stall;
 mod tape;
+#[cfg(test)]
+mod told;
 mod world;
 
 pub use action::Selection;

@@ -418,7 +418,6 @@ impl World {
             let tables = lock(&device.tables);
             (tables.reflected, tables.hi)
         };
-        let debt = device.debt();
         let history = self.history.borrow();
         for index in 0..history.blocks() {
             let block = self.plan.block(index);
@@ -426,7 +425,7 @@ impl World {
             let location = device.location(block);
             let holds = match &location {
                 Location::Remote => {
-                    let owed = debt.as_ref().and_then(|debt| debt.owed(block));
+                    let owed = device.owed(block);
                     owed == Some(newest.stamp) && newest.stamp > hi
                 }
                 Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,

@@ -494,10 +494,11 @@ fn a_part_of_a_block_gets_its_turn() {
 #[cfg(feature = "weaken")]
 #[test]
 fn every_scenario_misses_its_clauses() {
+    use super::told::{a_lost_piece_is_missed, s35_slow_hand_over};
     use crate::weaken::{Clause, Clause::*, without};
     use torn_below_need::{s34_after_an_opening, s34_amid_a_reflect_step, s34_torn_below_need};
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 14] = [
+    let table: [Row; 16] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -523,6 +524,8 @@ fn every_scenario_misses_its_clauses() {
         (s34_amid_a_reflect_step, &[Whole, WholeOfRecords]),
         (s34_after_an_opening, &[Whole, WholeOfRecords]),
         (a_part_of_a_block_gets_its_turn, &[Turn]),
+        (s35_slow_hand_over, &[HandOverPaced, RepeatedGrant]),
+        (a_lost_piece_is_missed, &[ToldChain]),
     ];
     for (row, (scenario, clauses)) in table.into_iter().enumerate() {
         for &clause in clauses {

@@ -337,10 +337,12 @@ impl World {
         self.tape.count("frames shipped again");
     }
 
-    /// Lets a control frame arrive at `side`, and the device take it or send answers that it owes;
+    /// Lets a control frame arrive at `side`, and the device take it or send what it owes;
     /// whether there were any.
     pub fn control(&self, side: Side) -> bool {
-        let owes = |device: Arc<Device>| device.owes_answers();
+        let owes = |device: Arc<Device>| {
+            device.owes_answers() || crate::sync::lock(&device.failover).is_handing_over()
+        };
         if !self.let_arrive(side, Lane::Control, 1) && !self.device(side).is_some_and(owes) {
             return false;
         }

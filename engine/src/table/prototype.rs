@@ -1,150 +1,187 @@
 //! The prototype (S805, R4) and what becomes of it here: the peer's debt, `pend` (R5).
 //!
-//! A prototype names, for every block in the sender's R, its newest stamp there, in falling stamp
-//! order: so it is made in one walk over R from its newest end, and the debt that is paid in
-//! stamp order is a single number, not a table to be cleaned up.
+//! A prototype names, for every block in the sender's R, its newest stamp there, in rising stamp
+//! order. What it names is told and stays told (R18): the debt grows at one end and is paid from
+//! the other, through takeovers, fences and connections, and only what came after the last stamp
+//! told is ever sent.
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::unit::{Block, Position, Stamp};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
+use hashbrown::HashTable;
+use std::collections::VecDeque;
 
-/// A hasher for [`Block`]s from a peer of this group: mixes well and costs little.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BlockHasher(u64);
+/// So few entries are not worth a look at how many of them were replaced.
+const ENTRIES_MIN: usize = 256;
 
-impl Hasher for BlockHasher {
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 32
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(byte.into());
-        }
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(value.into());
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        let mixed = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 29;
-    }
+/// Mixes well and costs little: blocks come from a peer of this group.
+fn hash(block: Block) -> u64 {
+    let mixed = (u64::from(block.volume).rotate_left(40) ^ block.number)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-type Build = BuildHasherDefault<BlockHasher>;
-
-/// The newest entry of each block, from a table walked newest first; `is_newest` tells whether
-/// nothing newer of its block is in the table.
-pub fn newest_per_block(
-    newest_first: impl Iterator<Item = Position>,
-    is_newest: impl Fn(Position) -> bool,
-) -> impl Iterator<Item = Position> {
-    newest_first.filter(move |&position| is_newest(position))
-}
-
-/// The prototype's mistake of the seed (H5): the oldest entry of each block, in falling order.
-#[cfg(feature = "weaken")]
-pub(crate) fn oldest_per_block(
-    queue: &crate::queue::Queue,
-    newest_first: impl Iterator<Item = Position>,
-) -> Vec<Position> {
-    let oldest: HashMap<_, _> = newest_first.map(|p| (queue.record(p).block, p)).collect();
-    let mut oldest: Vec<_> = oldest.into_values().collect();
-    oldest.sort_by_key(|&position| std::cmp::Reverse(queue.record(position).stamp));
-    oldest
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    block: Block,
+    stamp: Stamp,
+    /// Whether a newer entry names the block.
+    is_replaced: bool,
 }
 
 /// What the peer owes: block → newest stamp, those above `hi`.
 #[derive(Debug, Default)]
 pub struct Debt {
-    /// Block → index in `stamps`.
-    indices: HashMap<Block, u32, Build>,
-    /// Falling.
-    stamps: Vec<Stamp>,
-    /// How many of `stamps`, from the front, have not been received. Written by the receiver,
-    /// after the record that pays is published; read before the queues are (R7). Release/Acquire:
-    /// who finds a block paid for finds its record.
-    owed: AtomicU64,
-    need: Stamp,
-    tenure: u64,
+    /// Rising.
+    entries: VecDeque<Entry>,
+    /// Number of the front entry, counted from the first there ever was.
+    begin: u64,
+    /// Number of each block's newest entry, its low 32 bits.
+    newest: HashTable<u32>,
+    /// Number of the first entry that has not been received. Written by the receiver, after the
+    /// record that pays is published; read before the queues are (R7). Release/Acquire: who finds a
+    /// block paid for finds its record.
+    paid: AtomicU64,
+    /// How many blocks the entries from there on name.
+    blocks: AtomicU64,
+    /// The last stamp told.
+    last: Stamp,
 }
 
 impl Debt {
-    /// Takes the next piece of a prototype of at most `total` entries (S807), itself at most
-    /// [`u32::MAX`].
+    /// Takes the next piece of what the peer tells (S807, R18), which follows `previous` in the
+    /// peer's order. What was told before or is at or below `hi`, which has arrived, is ignored.
     ///
     /// # Errors
-    /// More entries than that; the entry that names a block twice or is not in falling order. What
-    /// came before it has been taken: the prototype is of no use any more.
-    pub fn extend(&mut self, piece: &[(Block, Stamp)], total: u64) -> Result<(), String> {
-        let most = u32::try_from(total).unwrap_or(u32::MAX) as usize;
-        if self.stamps.len() + piece.len() > most {
-            let sent = self.stamps.len() + piece.len();
-            return Err(format!("the prototype of {total} entries has {sent}, at most {most}"));
-        }
-        if self.stamps.is_empty() {
-            // Grown in one go, but not on the word of a peer that has sent little of it.
-            self.indices.reserve(most.min(piece.len() * 64));
-            self.stamps.reserve(most.min(piece.len() * 64));
-        }
+    /// The entry that is not in rising order, that follows neither the last one told nor what has
+    /// arrived, or whose block would be one of more than `most`. What came before it has been taken.
+    pub fn extend(
+        &mut self,
+        previous: Stamp,
+        piece: &[(Block, Stamp)],
+        hi: Stamp,
+        most: u64,
+    ) -> Result<(), String> {
+        self.sweep();
+        let mut before = previous;
         for &(block, stamp) in piece {
-            if let Some(last) = self.stamps.last().filter(|last| **last <= stamp) {
-                return Err(format!("the prototype names {last} before {stamp}"));
+            if stamp <= before {
+                return Err(format!("the peer tells of {stamp} behind {before}"));
             }
-            if self.indices.insert(block, self.stamps.len() as u32).is_some() {
-                return Err(format!("the prototype names block {block} twice"));
+            let has_arrived = stamp <= hi && holds(Clause::PrototypeFilter);
+            if stamp > self.last && !has_arrived {
+                let last = self.last;
+                // The piece names everything behind `before`: a gap begins above what is known.
+                if before > last.max(hi) && holds(Clause::ToldChain) {
+                    return Err(format!(
+                        "the peer tells of {stamp} behind {before}, {last} was told last"
+                    ));
+                }
+                if !self.push(block, stamp, most) {
+                    return Err(format!("the peer tells of more than {most} blocks that it owes"));
+                }
             }
-            self.stamps.push(stamp);
+            before = stamp;
         }
         Ok(())
     }
 
-    /// How many entries have come.
-    pub fn entries(&self) -> u64 {
-        self.stamps.len() as u64
+    /// Makes room for so many entries more, in one go.
+    pub fn reserve(&mut self, entries: u64) {
+        self.entries.reserve(entries as usize);
+        let told = &self.entries;
+        let begin = self.begin as u32;
+        let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block);
+        self.newest.reserve(entries as usize, rehash);
     }
 
-    /// Completes the merge (R5) under the granted `tenure`: stamps at or below `hi` have arrived
-    /// already and are ignored.
-    pub fn merge(mut self, hi: Stamp, tenure: u64) -> Debt {
-        self.tenure = tenure;
-        self.owed = AtomicU64::new(self.stamps.partition_point(|stamp| *stamp > hi) as u64);
-        self.need = if self.is_empty() { Stamp::ZERO } else { self.stamps[0] };
-        self
+    fn push(&mut self, block: Block, stamp: Stamp, most: u64) -> bool {
+        let number = (self.begin + self.entries.len() as u64) as u32;
+        let begin = self.begin as u32;
+        let hash_of_block = hash(block);
+        let entries = &self.entries;
+        let is_same = |n: &u32| entries[n.wrapping_sub(begin) as usize].block == block;
+        let blocks = self.newest.len() as u64;
+        match self.newest.find_mut(hash_of_block, is_same) {
+            Some(newest) => {
+                let earlier = newest.wrapping_sub(begin) as usize;
+                if holds(Clause::NewestPerBlock) {
+                    *newest = number;
+                }
+                self.entries[earlier].is_replaced = true;
+            }
+            None if blocks >= most => return false,
+            None => {
+                let rehash = |n: &u32| hash(entries[n.wrapping_sub(begin) as usize].block);
+                self.newest.insert_unique(hash_of_block, number, rehash);
+                // Nobody reads beside the one who may push.
+                self.blocks.store(self.blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+        }
+        self.entries.push_back(Entry { block, stamp, is_replaced: false });
+        self.last = stamp;
+        true
+    }
+
+    /// Forgets what has been received, and what newer entries have replaced when that is most: there
+    /// are never many more entries than blocks.
+    pub fn sweep(&mut self) {
+        let paid = self.paid.load(Ordering::Relaxed);
+        while self.begin < paid {
+            let Entry { block, is_replaced, .. } = self.entries[0];
+            if !is_replaced {
+                let number = self.begin as u32;
+                if let Ok(found) = self.newest.find_entry(hash(block), |&n| n == number) {
+                    found.remove();
+                }
+            }
+            self.entries.pop_front();
+            self.begin += 1;
+        }
+        if self.entries.len() > 2 * self.newest.len() + ENTRIES_MIN {
+            // Numbers are never used twice.
+            self.begin += self.entries.len() as u64;
+            self.paid.store(self.begin, Ordering::Relaxed);
+            self.entries.retain(|entry| !entry.is_replaced);
+            self.newest.clear();
+            let (begin, told) = (self.begin as u32, &self.entries);
+            let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block);
+            for (entry, number) in told.iter().zip(0u32..) {
+                self.newest.insert_unique(hash(entry.block), begin.wrapping_add(number), rehash);
+            }
+        }
     }
 
     /// The newest stamp owed for `block`, if it has not arrived.
     pub fn owed(&self, block: Block) -> Option<Stamp> {
-        let index = *self.indices.get(&block)?;
-        let owed = u64::from(index) < self.owed.load(Ordering::Acquire);
-        owed.then(|| self.stamps[index as usize])
+        let at = |n: u32| n.wrapping_sub(self.begin as u32) as usize;
+        let &newest = self.newest.find(hash(block), |&n| self.entries[at(n)].block == block)?;
+        let is_owed = self.begin + at(newest) as u64 >= self.paid.load(Ordering::Acquire);
+        is_owed.then(|| self.entries[at(newest)].stamp)
     }
 
     /// Everything up to `hi` has arrived and is published.
     pub fn pay(&self, hi: Stamp) {
-        let mut owed = self.owed.load(Ordering::Relaxed);
-        while owed > 0 && self.stamps[owed as usize - 1] <= hi {
-            owed -= 1;
+        let mut paid = self.paid.load(Ordering::Relaxed);
+        let mut blocks = self.blocks.load(Ordering::Relaxed);
+        while let Some(entry) = self.entries.get((paid - self.begin) as usize)
+            && entry.stamp <= hi
+        {
+            blocks -= u64::from(!entry.is_replaced);
+            paid += 1;
         }
-        self.owed.store(owed, Ordering::Release);
+        self.blocks.store(blocks, Ordering::Relaxed);
+        self.paid.store(paid, Ordering::Release);
     }
 
-    /// The tenure whose prototype this is.
-    pub fn tenure(&self) -> u64 {
-        self.tenure
-    }
-
-    /// `need`: the newest stamp owed when it was merged, zero if nothing was.
-    pub fn need(&self) -> Stamp {
-        self.need
+    /// The last stamp told, whether it has arrived or not; zero before the first.
+    pub fn last(&self) -> Stamp {
+        self.last
     }
 
     /// How many blocks are still owed.
     pub fn len(&self) -> u64 {
-        self.owed.load(Ordering::Acquire)
+        self.blocks.load(Ordering::Relaxed)
     }
 
     /// Whether nothing is owed.
@@ -152,11 +189,11 @@ impl Debt {
         self.len() == 0
     }
 
-    /// The blocks owed, with their stamps.
+    /// The blocks owed, with their newest stamps, in rising order.
     pub fn iter(&self) -> impl Iterator<Item = (Block, Stamp)> + '_ {
-        let owed = self.owed.load(Ordering::Acquire);
-        let left = self.indices.iter().filter(move |entry| u64::from(*entry.1) < owed);
-        left.map(|(&block, &index)| (block, self.stamps[index as usize]))
+        let arrived = self.paid.load(Ordering::Acquire) - self.begin;
+        let left = self.entries.iter().skip(arrived as usize).filter(|e| !e.is_replaced);
+        left.map(|entry| (entry.block, entry.stamp))
     }
 }
 
@@ -170,52 +207,70 @@ mod tests {
         Stamp { epoch: 1, time, sequence: 0 }
     }
 
+    fn block(number: u64) -> Block {
+        Block { volume: 3, number }
+    }
+
     proptest! {
-        /// Prototype and debt together, against a map of the newest stamp per block.
+        /// What is told and what arrives, in any order, against a map of the newest stamp per
+        /// block.
         #[test]
         fn debt_is_the_newest_stamp_per_block_above_hi(
-            r in prop::collection::vec(0..20u64, 0..100),
-            hi in 0..120u64,
-            paid in 0..120u64,
+            told in prop::collection::vec((0..20u64, 0..4u64), 0..900),
         ) {
-            let block = |number| Block { volume: 3, number };
-            // Positions are indices in `r`, and stamps rise with them.
-            let at = |position: Position| stamp(position + 1);
-            let mut oracle = BTreeMap::new();
-            r.iter().zip(0..).for_each(|(&b, position)| { oracle.insert(b, at(position)); });
-            let is_newest = |p: Position| !r[p as usize + 1..].contains(&r[p as usize]);
-            let newest = newest_per_block((0..r.len() as u64).rev(), is_newest);
-            let entry = |p: Position| (block(r[p as usize]), at(p));
-            let prototype: Vec<_> = newest.map(entry).collect();
-            prop_assert_eq!(prototype.len(), oracle.len());
             let mut debt = Debt::default();
-            for piece in prototype.chunks(7) {
-                debt.extend(piece, prototype.len() as u64).unwrap();
+            let mut oracle = BTreeMap::new();
+            let mut hi = Stamp::ZERO;
+            let mut last = Stamp::ZERO;
+            for (time, (b, arrived)) in (1..).zip(told) {
+                // Little arrives before much has been told.
+                let arrived = if time % 500 < 450 { 0 } else { arrived };
+                debt.extend(last, &[(block(b), stamp(time))], hi, 20).unwrap();
+                last = stamp(time);
+                oracle.insert(b, last);
+                prop_assert_eq!(debt.last(), last);
+                hi = hi.max(stamp(time * arrived / 4));
+                debt.pay(hi);
+                oracle.retain(|_, stamp| *stamp > hi);
+                for b in 0..20 {
+                    prop_assert_eq!(debt.owed(block(b)), oracle.get(&b).copied());
+                }
+                prop_assert_eq!(debt.len(), oracle.len() as u64);
+                prop_assert_eq!(debt.is_empty(), oracle.is_empty());
+                let listed: Vec<_> = debt.iter().collect();
+                prop_assert!(listed.is_sorted_by_key(|entry| entry.1));
+                let listed: BTreeMap<_, _> = listed.iter().map(|(b, s)| (b.number, *s)).collect();
+                prop_assert_eq!(listed, oracle.clone());
             }
-            let debt = debt.merge(stamp(hi), 2);
-            oracle.retain(|_, s| *s > stamp(hi));
-            prop_assert_eq!(debt.need(), oracle.values().max().copied().unwrap_or(Stamp::ZERO));
-            debt.pay(stamp(paid));
-            oracle.retain(|_, s| *s > stamp(paid));
-            for b in 0..20 {
-                prop_assert_eq!(debt.owed(block(b)), oracle.get(&b).copied());
-            }
-            prop_assert_eq!(debt.len(), oracle.len() as u64);
-            let listed: BTreeMap<u64, Stamp> = debt.iter().map(|(b, s)| (b.number, s)).collect();
-            prop_assert_eq!(listed, oracle);
         }
 
         #[test]
-        fn a_broken_prototype_is_refused(swap in 0..9usize) {
-            let block = |number| Block { volume: 0, number };
-            let good: Vec<_> = (0..10u64).map(|n| (block(n), stamp(20 - n))).collect();
-            let mut twice = good.clone();
-            twice[swap + 1].0 = twice[swap].0;
-            prop_assert!(Debt::default().extend(&twice, 10).unwrap_err().contains("twice"));
-            prop_assert!(Debt::default().extend(&good, 9).unwrap_err().contains("at most 9"));
-            let mut rising = good;
-            rising.swap(swap, swap + 1);
-            prop_assert!(Debt::default().extend(&rising, 10).unwrap_err().contains("before"));
+        fn what_breaks_the_order_is_refused(swap in 0..9usize) {
+            let good: Vec<_> = (0..10u64).map(|n| (block(n), stamp(n + 1))).collect();
+            let extend = |previous, piece: &[_], hi, most| {
+                let mut debt = Debt::default();
+                debt.extend(previous, piece, hi, most)
+            };
+            prop_assert!(extend(Stamp::ZERO, &good, Stamp::ZERO, 10).is_ok());
+            prop_assert!(extend(Stamp::ZERO, &good, Stamp::ZERO, 9).unwrap_err().contains("than 9"));
+            let gap = &good[swap + 1..];
+            let before = good[swap].1;
+            prop_assert!(extend(before, gap, Stamp::ZERO, 11).unwrap_err().contains("told last"));
+            prop_assert!(extend(before, gap, before, 11).is_ok());
+            let mut falling = good.clone();
+            falling.swap(swap, swap + 1);
+            let refused = extend(Stamp::ZERO, &falling, Stamp::ZERO, 11);
+            prop_assert!(refused.unwrap_err().contains("behind"));
+        }
+
+        #[test]
+        fn what_was_told_or_has_arrived_is_ignored(from in 0..9u64, hi in 0..12u64) {
+            let good: Vec<_> = (0..10u64).map(|n| (block(n), stamp(n + 1))).collect();
+            let mut debt = Debt::default();
+            debt.extend(Stamp::ZERO, &good[..5], Stamp::ZERO, 10).unwrap();
+            debt.pay(stamp(hi));
+            debt.extend(stamp(from.min(5)), &good[from.min(5) as usize..], stamp(hi), 10).unwrap();
+            prop_assert_eq!(debt.len(), 10u64.saturating_sub(hi));
         }
     }
 }

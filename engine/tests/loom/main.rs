@@ -19,7 +19,7 @@ use afterimage::queue::{
     Clk, Content, Gather, Insert, NewRecord, NewWrite, Queue, Record, Sequencer, Token,
 };
 use afterimage::table::location::{Location, locate};
-use afterimage::table::prototype::{Debt, newest_per_block};
+use afterimage::table::prototype::Debt;
 use afterimage::unit::{Block, Position, Stamp};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool as Flag, AtomicU64 as Word, Ordering, fence as ordered};
@@ -397,9 +397,8 @@ fn takeover_and_admission() {
             thread::yield_now();
             device.take(&mut taker, &mut out);
         }
-        let newest_first = out.iter().rev().map(|taken| taken.1);
-        let prototype: Vec<_> =
-            newest_per_block(newest_first, |position| device.queue.is_newest(position)).collect();
+        let r = out.iter().map(|taken| taken.1);
+        let prototype: Vec<_> = r.filter(|&position| device.queue.is_newest(position)).collect();
         // The host comes back, with nothing sealed that it could run into.
         device.clk.open(2, 0);
         let admitted: Vec<_> = writers

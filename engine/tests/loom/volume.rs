@@ -117,8 +117,8 @@ fn receiving_and_read() {
         let record = received(1, 7);
         let stamp = record.stamp;
         let mut debt = Debt::default();
-        debt.extend(&[(block(1), stamp)], 1).unwrap();
-        let debt = Arc::new(debt.merge(Stamp::ZERO, 2));
+        debt.extend(Stamp::ZERO, &[(block(1), stamp)], Stamp::ZERO, 1).unwrap();
+        let debt = Arc::new(debt);
         let volume = Arc::new(Volume::new(0));
         let reader = {
             let (device, volume, debt) = (device.clone(), volume.clone(), debt.clone());

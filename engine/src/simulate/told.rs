@@ -1,0 +1,132 @@
+//! Scenarios about what a device is told (R18), over a line in memory whose control lane is bounded.
+
+use crate::clock::{Clock, SystemClock};
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::format::superblock::VolumeSpec;
+use crate::limits::{Geometry, Settings};
+use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
+use crate::storage::Memory;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+/// More than a control lane of 1 MiB holds.
+const BLOCKS: u64 = 35_000;
+
+/// A link that is down once its control lane holds more than 1 MiB.
+struct Bounded {
+    end: MemoryLink,
+    /// Whether the next large control frame is lost without a word.
+    loses: AtomicBool,
+}
+
+impl Link for Bounded {
+    fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
+        if lane == Lane::Control && self.end.queued(lane) + frame.len() as u64 > 1 << 20 {
+            self.end.cut();
+            return Err(Error::new(Kind::NoPeer, "the control lane is full"));
+        }
+        if lane == Lane::Control && frame.len() > 4096 && self.loses.swap(false, SeqCst) {
+            return Ok(());
+        }
+        self.end.send(lane, frame)
+    }
+
+    fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>> {
+        self.end.receive(lane)
+    }
+
+    fn queued(&self, lane: Lane) -> u64 {
+        self.end.queued(lane)
+    }
+
+    fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
+        self.end.wait(lane, timeout_ns)
+    }
+}
+
+struct Pair {
+    devices: [Arc<Device>; 2],
+    end: Arc<Bounded>,
+    fences: Arc<AtomicU64>,
+}
+
+impl Pair {
+    /// A serves and owes every block of the volume; its data lane is held.
+    fn new() -> Pair {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let devices = [1, 2].map(|id| {
+            let storage = Arc::new(Memory::default());
+            let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * 512 }];
+            let journal_bytes = 256 << 20;
+            let geometry =
+                Geometry { block_size: 512, journal_bytes, ..Geometry::new(1, id, volumes) };
+            Device::create(&*storage, &geometry, id == 1).unwrap();
+            Device::open(storage, clock.clone(), Settings::default()).unwrap()
+        });
+        let fences = Arc::new(AtomicU64::new(0));
+        let count = fences.clone();
+        devices[0].on_event(Box::new(move |event| {
+            count.fetch_add(u64::from(matches!(event, Event::Fenced { .. })), SeqCst);
+        }));
+        devices[0].resume_alone().unwrap();
+        let host = devices[0].session().unwrap();
+        for n in 0..BLOCKS / 100 {
+            host.write(0, n * 100 * 512, &[5; 100 * 512]).unwrap();
+            host.flush().unwrap();
+        }
+        let (end, other) = memory_link(Line::default(), clock);
+        end.hold(Lane::Data, true);
+        let end = Arc::new(Bounded { end, loses: AtomicBool::new(false) });
+        devices[0].connect(end.clone()).unwrap();
+        devices[1].connect(Arc::new(other)).unwrap();
+        let pair = Pair { devices, end, fences };
+        pair.settle();
+        pair
+    }
+
+    fn settle(&self) {
+        while self.devices.iter().any(|device| device.step_control().unwrap()) {}
+    }
+
+    fn is_connected(&self) -> bool {
+        self.devices.iter().all(|device| device.status().connected)
+    }
+
+    /// Blocks owed at the takeover that has ended.
+    fn owed_blocks(&self) -> u64 {
+        let outcome = self.devices[1].poll_takeover().expect("it has ended");
+        outcome.expect("B serves").owed_blocks
+    }
+}
+
+/// Nothing leaves for a while, and the host is asked for three times.
+pub fn s35_slow_hand_over() {
+    let pair = Pair::new();
+    pair.end.end.hold(Lane::Control, true);
+    for _ in 0..3 {
+        pair.devices[1].begin_takeover().unwrap();
+        pair.settle();
+        assert!(pair.is_connected(), "the control lane takes what it is given");
+    }
+    pair.end.end.hold(Lane::Control, false);
+    pair.settle();
+    assert_eq!(pair.owed_blocks(), BLOCKS);
+    assert_eq!(pair.fences.load(SeqCst), 1, "one request that changes something, one fence");
+}
+
+/// A line loses a piece without a word, which no line may do: nobody serves on what is left.
+pub fn a_lost_piece_is_missed() {
+    let pair = Pair::new();
+    pair.end.loses.store(true, SeqCst);
+    pair.devices[1].begin_takeover().unwrap();
+    pair.settle();
+    assert!(!pair.devices[1].status().serving && !pair.is_connected());
+}
+
+#[test]
+fn hold() {
+    s35_slow_hand_over();
+    a_lost_piece_is_missed();
+}

@@ -1,0 +1,112 @@
+//! A takeover that owes much over a slow line whose control lane is bounded (S35).
+
+use afterimage::clock::{Clock, SystemClock};
+use afterimage::device::Device;
+use afterimage::error::{Error, Kind, Result};
+use afterimage::event::Event;
+use afterimage::format::superblock::VolumeSpec;
+use afterimage::limits::{Geometry, Settings};
+use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
+use afterimage::storage::Memory;
+use afterimage::threads::Threads;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+/// A link that is down once its control lane holds more than 1 MiB.
+struct Bounded(MemoryLink);
+
+impl Link for Bounded {
+    fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
+        if lane == Lane::Control && self.0.queued(lane) + frame.len() as u64 > MIB {
+            self.0.cut();
+            return Err(Error::new(Kind::NoPeer, "the control lane is full"));
+        }
+        self.0.send(lane, frame)
+    }
+
+    fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>> {
+        self.0.receive(lane)
+    }
+
+    fn queued(&self, lane: Lane) -> u64 {
+        self.0.queued(lane)
+    }
+
+    fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
+        self.0.wait(lane, timeout_ns)
+    }
+}
+
+/// What is owed takes seconds to be handed over, several times as long as a takeover waits for a
+/// sign of its peer. It is asked for twice, and once more over a new connection; one fence is all
+/// that takes.
+#[test]
+fn s35_slow_hand_over() {
+    let blocks = 100_000;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let open = |id: u64| {
+        let storage = Arc::new(Memory::default());
+        let volumes = vec![VolumeSpec { id: 0, bytes: blocks * 512 }];
+        let journal_bytes = 512 * MIB;
+        let geometry = Geometry { block_size: 512, journal_bytes, ..Geometry::new(1, id, volumes) };
+        Device::create(&*storage, &geometry, id == 1).unwrap();
+        let settings = Settings { takeover_timeout_ns: 500_000_000, ..Settings::default() };
+        Device::open(storage, clock.clone(), settings).unwrap()
+    };
+    let (a, b) = (open(1), open(2));
+    let fences = Arc::new(AtomicU64::new(0));
+    let count = fences.clone();
+    a.on_event(Box::new(move |event| {
+        if matches!(event, Event::Fenced { .. }) {
+            count.fetch_add(1, SeqCst);
+        }
+    }));
+    let line = Line { rate: Some(MIB), delay_ns: 20_000_000 };
+    let connect = || {
+        let ends = memory_link(line, clock.clone());
+        ends.0.hold(Lane::Data, true);
+        a.connect(Arc::new(Bounded(ends.0))).unwrap();
+        b.connect(Arc::new(Bounded(ends.1.clone()))).unwrap();
+        ends.1
+    };
+    let _threads = [Threads::start(&a).unwrap(), Threads::start(&b).unwrap()];
+    a.resume_alone().unwrap();
+    let host = a.session().unwrap();
+    for n in 0..blocks / 200 {
+        host.write(0, n * 200 * 512, &[5; 200 * 512]).unwrap();
+    }
+    host.flush().unwrap();
+    let end = connect();
+    let told = |least: u64| {
+        while b.status().told_blocks < least {
+            assert!(b.poll_takeover().is_none(), "it is not over before all has been told");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    while !b.status().connected {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    b.begin_takeover().unwrap();
+    told(5_000);
+    b.begin_takeover().unwrap();
+    told(20_000);
+    end.cut();
+    connect();
+    told(blocks);
+    let takeover = loop {
+        match b.poll_takeover() {
+            Some(outcome) => break outcome.unwrap(),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    assert_eq!((takeover.owed_blocks, takeover.epoch), (blocks, 2));
+    assert!(takeover.ready_at - takeover.requested_at > 1_000_000_000, "four times the time-out");
+    assert_eq!(fences.load(SeqCst), 1);
+    let host = b.session().unwrap();
+    let mut read = [0; 512];
+    host.read(0, (blocks - 1) * 512, &mut read).unwrap();
+    assert_eq!(read, [5; 512]);
+}
