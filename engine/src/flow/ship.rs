@@ -1,5 +1,6 @@
 //! R → link: the oldest unsent first, in batches, within the peer's credit (S1500, R10).
 
+use super::Tables;
 use crate::device::Device;
 use crate::error::Result;
 use crate::format::Row;
@@ -48,10 +49,10 @@ impl Device {
                 // Freed, so acknowledged meanwhile: the peer was still taking it in from the last
                 // connection when it said hello. What it lacks begins there.
                 let mut tables = lock(&self.tables);
-                let held = tables.acked >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
+                let held =
+                    tables.out.floor() >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
                 assert!(held, "I8: an unacknowledged record was freed");
-                tables.shipped = tables.acked_index;
-                tables.sent = tables.acked;
+                tables.out.ship_on();
                 return Ok(0);
             }
         }
@@ -87,16 +88,16 @@ impl Device {
             (failover.wire(), failover.connection()?)
         };
         self.sequence(&mut tables);
-        let most = self.batch_records_max();
-        let allowed = if holds(Clause::Credit) { tables.allowed } else { u64::MAX };
-        let end = tables.own.end().min(allowed).min(tables.shipped + most);
-        let last = tables.own.end();
+        let Tables { own, out, .. } = &mut *tables;
+        let window = out.next(own, self.batch_records_max());
+        let (end, last) = (window.end, own.records().end());
+        let granted = out.granted();
         // Behind a fence R is complete: a late reservation only finds the gate closed and is given up.
-        let more = tables.granted == 0 && !tables.sequencer.is_empty();
+        let more = granted == 0 && !own.is_complete();
         let mut records = Vec::new();
         let mut shipped = Vec::new();
-        for index in tables.shipped..end {
-            let (stamp, position) = tables.own.get(index).expect("unsent entries are kept");
+        for index in window {
+            let (stamp, position) = own.records().get(index).expect("unsent entries are kept");
             let record = queue.record(position);
             debug_assert!(record.stamp == stamp || !holds(Clause::HeldUntilAcknowledged), "I8");
             debug_assert!(queue.is_durable(position) || !holds(Clause::ShipBound), "I8");
@@ -109,10 +110,7 @@ impl Device {
             });
             records.push(record);
         }
-        let previous = tables.sent;
-        tables.sent = records.last()?.stamp;
-        tables.shipped = end;
-        debug_assert!(tables.shipped <= allowed, "I9: within the receiver's credit");
-        Some(Batch { wire, session, link, records, shipped, previous, granted: tables.granted })
+        let previous = out.ship(end, records.last()?.stamp);
+        Some(Batch { wire, session, link, records, shipped, previous, granted })
     }
 }
