@@ -187,7 +187,7 @@ impl Device {
             return Ok(Some(reply));
         }
         // The block's data has arrived by itself: the reader looks again, answered or not.
-        if self.debt().is_none_or(|debt| debt.owed(read.block).is_none()) {
+        if self.owed(read.block).is_none() {
             waiting.remove(&read.id);
             return Ok(Some(Reply::NotPending));
         }
