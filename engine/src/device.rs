@@ -178,7 +178,7 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
-            s.hi = tables.hi;
+            s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
         })?;
@@ -290,23 +290,23 @@ impl Device {
             let debt = self.debt();
             (debt.len(), debt.last())
         };
-        let backlog_records = tables.own.end() - tables.acked_index;
-        let oldest = tables.own.get(tables.acked_index);
+        let Tables { own, out, incoming, normal } = &*tables;
+        let oldest = out.oldest(own);
         Status {
             device: self.geometry.device,
             mode: superblock.mode,
             serving: self.clk.epoch() != 0,
             connected,
-            awaits_taker: tables.granted != 0 && tables.granted != taken,
+            awaits_taker: out.granted() != 0 && out.granted() != taken,
             lost,
             untrue,
             epoch: superblock.epoch,
-            hi: tables.hi,
-            need: tables.need,
-            acked: tables.acked,
-            reflected: tables.reflected,
-            backlog_records,
-            backlog_bytes: tables.backlog_data * u64::from(self.geometry.block_size),
+            hi: incoming.hi(),
+            need: normal.need(),
+            acked: out.acked(),
+            reflected: normal.reflected(),
+            backlog_records: tables.backlog(),
+            backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
             owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
             told_blocks,

@@ -265,7 +265,7 @@ impl Device {
 
     /// The peer is heard to hold the tenure `epoch`: if this device granted it, the host has moved.
     pub(crate) fn taken(&self, epoch: u64) {
-        if lock(&self.tables).granted == epoch {
+        if lock(&self.tables).out.granted() == epoch {
             lock(&self.failover).taken = epoch;
         }
     }

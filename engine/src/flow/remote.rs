@@ -313,7 +313,7 @@ impl Device {
     /// Whether questions of the tenure `epoch` are answered (R7): never of 0, which a device that
     /// serves has in the place of a grant.
     fn answers_tenure(&self, epoch: u64) -> bool {
-        let granted = lock(&self.tables).granted;
+        let granted = lock(&self.tables).out.granted();
         granted != 0 && granted == epoch || !holds(Clause::ReadTenure)
     }
 
@@ -338,10 +338,10 @@ impl Device {
                 break;
             }
             let count = piece.min(cursor.left);
-            let acked = lock(&self.tables).acked;
+            let floor = lock(&self.tables).out.floor();
             let mut data = Vec::new();
             let numbers = 0..count;
-            let rows = numbers.map(|at| self.pending(cursor.block.plus(at), acked, &mut data));
+            let rows = numbers.map(|at| self.pending(cursor.block.plus(at), floor, &mut data));
             let rows = rows.collect::<Result<_>>()?;
             let reply = Frame::ReadReply { id: cursor.id, rows, data: &data };
             let reply = reply.encode_in(lock(&self.failover).wire(), session);
@@ -369,10 +369,10 @@ impl Device {
 
     /// The newest record of `block` in R, its data put behind `data`: never from N, which is stale
     /// when both directions are pending.
-    fn pending(&self, block: Block, acked: Stamp, data: &mut Vec<u8>) -> Result<Option<Row>> {
+    fn pending(&self, block: Block, floor: Stamp, data: &mut Vec<u8>) -> Result<Option<Row>> {
         let at = data.len();
         let queue = &self.own.journal.queue;
-        while let Some(record) = queue.newest(block).0.filter(|r| r.stamp > acked) {
+        while let Some(record) = queue.newest(block).0.filter(|r| r.stamp > floor) {
             let is_durable = queue.is_durable(record.position);
             debug_assert!(is_durable || !holds(Clause::ReadTenure), "R10");
             data.resize(at + self.geometry.block_size as usize, 0);
