@@ -318,9 +318,17 @@ impl Device {
         self.clk.close();
         if first {
             self.tell(&Event::Halted(&error));
+            self.hang_up(&error);
         }
         self.bell.ring();
         error
+    }
+
+    /// Ends the connection, if there is one: the peer learns it at once.
+    fn hang_up(&self, why: &Error) {
+        if let Some(link) = self.peer_link() {
+            self.disconnected(why, &link);
+        }
     }
 
     /// Changes the superblock durably (order of persistence), or stops the device.
@@ -436,7 +444,9 @@ impl Device {
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;
         // Nothing may follow the mark.
-        let _ = self.halted.set(Error::new(Kind::Halted, "the device is closed"));
+        let closed = Error::new(Kind::Halted, "the device is closed");
+        self.hang_up(&closed);
+        let _ = self.halted.set(closed);
         *lock(&self.opened) = None;
         self.bell.ring();
         Ok(())

@@ -65,6 +65,10 @@ impl Link for Bounded {
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         self.end.wait(lane, timeout_ns)
     }
+
+    fn close(&self) {
+        self.end.close();
+    }
 }
 
 /// A pair with B serving, [`OWED`] blocks owed, and lanes that hold three times what the engine may
@@ -105,6 +109,9 @@ impl Wide {
         let (there, back) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let held = [[there.clone(), back.clone()], [back, there]];
         let overflows = Arc::new(AtomicUsize::new(0));
+        // The prototype is not what is looked at here: it goes before the lanes are bounded.
+        pair.takeover(B).unwrap();
+        pair.lay_line();
         let ends = [A, B].map(|at| {
             Arc::new(Bounded {
                 end: pair.ends[at].clone(),
@@ -115,8 +122,6 @@ impl Wide {
                 answers: Mutex::default(),
             })
         });
-        // The prototype is not what is looked at here: it goes before the lanes are bounded.
-        pair.takeover(B).unwrap();
         [A, B].into_iter().for_each(|at| pair.devices[at].connect(ends[at].clone()).unwrap());
         (0..4).for_each(|_| [A, B].into_iter().for_each(|at| pair.steps(at, &[Control])));
         let host = pair.session(B).unwrap();

@@ -32,6 +32,9 @@ impl Device {
             failover.link.replace(link.clone()).filter(|_| ended.is_some())
         };
         if let Some(old) = old {
+            if !Arc::ptr_eq(&old, &link) {
+                old.close();
+            }
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
             self.tell(&Event::Disconnected { link: &old, why: &why });
         }

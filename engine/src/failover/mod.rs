@@ -223,7 +223,7 @@ impl Device {
         })
     }
 
-    /// The connection over `link` is gone, or must be given up.
+    /// The connection over `link` is gone, or must be given up: the peer is told by its end of it.
     pub(crate) fn disconnected(&self, why: &Error, link: &Arc<dyn Link>) {
         let was = {
             let mut failover = lock(&self.failover);
@@ -234,6 +234,7 @@ impl Device {
             failover.grant = None;
             failover.session.take()
         };
+        link.close();
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was.is_some() {
             self.tell(&Event::Disconnected { link, why });

@@ -114,3 +114,54 @@ impl Device {
         Some(Batch { wire, session, link, records, shipped, previous, granted })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::link::{Line, memory_link};
+    use crate::queue::{Clk, Insert, NewRecord, NewWrite};
+    use crate::storage::Memory;
+    use crate::unit::Block;
+
+    /// A host of the tenure that is over has places in the queue and has not looked at the gate
+    /// while the last of R is shipped: the record says that nothing newer is left, as the prototype
+    /// did, and the connection goes on.
+    #[test]
+    fn a_late_reservation_is_nothing_that_remains() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let [a, b] = [1, 2].map(|id| {
+            let storage = Arc::new(Memory::new());
+            let mut geometry = Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+            geometry.journal_bytes = 16 << 20;
+            Device::create(&*storage, &geometry, id == 1).unwrap();
+            Device::open(storage, clock.clone(), Settings::default()).unwrap()
+        });
+        let (end_a, end_b) = memory_link(Line::default(), clock.clone());
+        a.connect(Arc::new(end_a)).unwrap();
+        b.connect(Arc::new(end_b)).unwrap();
+        let control = || [&a, &b, &a, &b].map(|device| while device.step_control().unwrap() {});
+        control();
+        a.session().unwrap().write(0, 0, &[1; 4096]).unwrap();
+        b.begin_takeover().unwrap();
+        control();
+        assert_eq!(b.poll_takeover().unwrap().unwrap().owed_blocks, 1);
+        // What the late host finds closed when it looks is held open while it stands there.
+        let late = Clk::new();
+        late.open(1, 0);
+        let records = [NewRecord { checksum: 0, content: Content::Zero }];
+        let block = Block { volume: 0, number: 9 };
+        let bases = [None; 2];
+        let write = NewWrite { block, records: &records, time: 1, written_at: 0, bases };
+        let outcome = a.own.journal.queue.insert_with(&late, 1, &write, |_| {
+            assert_eq!(a.step_ship().unwrap(), 1);
+            assert_eq!(b.step_receive().unwrap(), 1, "the record is as it was promised");
+            late.close();
+            false
+        });
+        assert!(matches!(outcome, Insert::Closed));
+        assert!(b.status().connected && b.status().owed_blocks == 0);
+    }
+}
