@@ -237,7 +237,7 @@ impl Device {
         link.close();
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was.is_some() {
-            self.tell(&Event::Disconnected { link, why });
+            self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
         }
         self.bell.ring();
     }
@@ -249,7 +249,7 @@ impl Device {
         let error = Error::new(Kind::Damaged, format!("{story}: {lost}"));
         let first = lock(&self.failover).lost.replace(error.clone()).is_none();
         if first {
-            self.tell(&Event::LostRecords(&error));
+            self.tell(Event::LostRecords(error.clone()));
         }
         self.bell.ring();
         Error::new(Kind::Protocol, error.to_string())
@@ -287,6 +287,7 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         let mut answers = self.begin_step(&self.controlling)?;
         let Some(link) = self.peer_link() else { return Ok(false) };
         let (took, outcome) = match link.receive(Lane::Control) {

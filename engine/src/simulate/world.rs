@@ -518,13 +518,13 @@ impl World {
     /// Told of by the device as it happens.
     pub(super) fn hook(&self, side: Side, device: &Arc<Device>) {
         let tape = self.tape.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::Disconnected { why: error, .. } = event
                 && error.kind() == ErrorKind::Protocol
             {
                 let story = format!("{}: {error}", NAMES[side]);
                 tape.refused(side, "devices that keep the rules understand each other", story);
             }
-        }));
+        });
     }
 }
