@@ -41,6 +41,18 @@ pub enum Event {
         /// under the grant before, see [`Status::awaits_taker`].
         served: bool,
     },
+    /// The peer is heard to serve under the tenure that this device granted it: the host has moved.
+    /// Once for each tenure since the opening.
+    PeerServes {
+        /// The tenure.
+        epoch: u64,
+    },
+    /// The peer says that hosts reach it ([`crate::Device::reachable`]); after
+    /// [`Event::PeerServes`] of that tenure, and once.
+    PeerReachable {
+        /// The tenure.
+        epoch: u64,
+    },
     /// The peer has shown that this device lost durable records: it serves nobody until a hello
     /// agrees with its logs again, and must be resynchronised ([`Status::lost`]).
     LostRecords(Error),

@@ -144,6 +144,7 @@ impl Device {
         // Said once more, in case the first was sent before the peer listened; it answers a hello
         // that it knows with nothing.
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
+        self.say_reachable_again();
         self.ask_again();
         self.work.ring();
         self.ask_at_hello(decision == Decision::Ask)

@@ -267,6 +267,7 @@ impl Device {
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
         lock(&self.failover).outcome = Some(Ok(takeover));
         self.tell(Event::Ready { epoch: grant, owed_blocks });
+        self.say_serving();
         if owed_blocks == 0 {
             self.tell(Event::CaughtUp);
         }
