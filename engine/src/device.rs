@@ -19,6 +19,7 @@ use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
+use crate::listeners::Listeners;
 use crate::queue::Clk;
 use crate::request::{Completion, Pending, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
@@ -30,9 +31,6 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
-
-/// Called with every [`Event`].
-pub type EventHook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// What happens to a ticket that nobody polls.
 pub(crate) type Callback = Box<dyn FnOnce(Result<Completion>) + Send>;
@@ -73,7 +71,7 @@ pub struct Device {
     pub(crate) bell: Bell,
     /// Rings when there is work for the background.
     pub(crate) work: Bell,
-    hook: OnceLock<EventHook>,
+    pub(crate) events: Listeners,
     /// Until it is closed, no other device is opened on its storage.
     opened: Mutex<Option<Opened>>,
 }
@@ -98,6 +96,7 @@ impl Drop for Device {
         for (_, callback) in std::mem::take(&mut *lock(&self.callbacks)) {
             call(callback, Err(error.clone()));
         }
+        self.events.tell_waiting();
     }
 }
 
@@ -200,7 +199,7 @@ impl Device {
             halted: OnceLock::new(),
             bell: Bell::default(),
             work: Bell::default(),
-            hook: OnceLock::new(),
+            events: Listeners::default(),
             opened: Mutex::new(Some(claimed)),
             geometry,
             settings,
@@ -212,15 +211,15 @@ impl Device {
         Ok(Arc::new(device))
     }
 
-    /// Sets the handler of events; the first one stays.
-    pub fn on_event(&self, hook: EventHook) {
-        let _ = self.hook.set(hook);
+    /// Tells `listener` of every event from now on, beside those that are told already. What it
+    /// holds lives as long as the device: it should hold no [`Arc`] of it.
+    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.events.add(Arc::new(listener));
     }
 
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        if let Some(hook) = self.hook.get() {
-            hook(event);
-        }
+    /// Notes down what is told as soon as no lock is held.
+    pub(crate) fn tell(&self, event: Event) {
+        self.events.note(event);
     }
 
     /// A host's way in (S810), bound to the present tenure (R14).
@@ -229,6 +228,7 @@ impl Device {
     /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
     /// opening until it may serve (R13), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         match self.clk.epoch() {
             0 => Err(self.not_serving()),
@@ -319,7 +319,7 @@ impl Device {
         let error = self.halted.get().expect("just set").clone();
         self.clk.close();
         if first {
-            self.tell(&Event::Halted(&error));
+            self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
         }
         self.bell.ring();
@@ -400,6 +400,7 @@ impl Device {
     /// how many. A callback that panics ends there: the process's panic hook reports it, and the
     /// device goes on.
     pub fn step_callbacks(&self) -> usize {
+        let _telling = self.events.enter();
         let mut called = 0;
         let waiting = lock(&self.callbacks).len();
         for _ in 0..waiting {
@@ -424,6 +425,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let closed = self.come_to_rest();
         self.step_callbacks();
         closed
@@ -474,11 +476,11 @@ mod tests {
         let device = Device::open(disk, clock, Settings::default()).unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::Halted(why) = event {
                 lock(&tell).push(why.to_string());
             }
-        }));
+        });
         device.resume_alone().unwrap();
         let session = device.session().unwrap();
         session.write(0, 0, &[1; 4096]).unwrap();

@@ -13,8 +13,7 @@ pub(crate) struct Peer {
     pub nonce: u64,
     /// The wire version of the connection.
     pub wire: u16,
-    /// The wire features of the connection: those that both know. There is none yet.
-    #[cfg_attr(not(test), expect(dead_code))]
+    /// The wire features of the connection: those that both know.
     pub features: u64,
 }
 

@@ -53,7 +53,7 @@ impl Device {
         if !repeats || !holds(Clause::RepeatedGrant) {
             let served = self.clk.epoch() != 0;
             self.fence(tenure)?;
-            self.tell(&Event::Fenced { epoch: tenure, served });
+            self.tell(Event::Fenced { epoch: tenure, served });
         }
         let mut tables = lock(&self.tables);
         let what = HandOver::after(&mut tables, told);

@@ -22,6 +22,7 @@ impl Device {
     /// # Errors
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         let nonce = self.nonce()?;
         let old = {
@@ -34,7 +35,7 @@ impl Device {
                 old.close();
             }
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
-            self.tell(&Event::Disconnected { link: &old, why: &why });
+            self.tell(Event::Disconnected { link: old, why });
         }
         let hello = Frame::Hello(self.hello(nonce)).encode(nonce);
         link.send(Lane::Control, hello).map_err(link_down)
@@ -123,18 +124,19 @@ impl Device {
             failover.connection.establish(session, peer)
         };
         if stands {
-            self.tell(&Event::Connected { link: from });
+            self.tell(Event::Connected { link: from.clone() });
         }
         if decision == Decision::Serve {
             self.tell_resumed();
         }
-        self.tell_acknowledged(&records);
+        self.tell_acknowledged(records);
         if !stands {
             return Ok(()); // given up just now: the next one has a hello of its own
         }
         // Said once more, in case the first was sent before the peer listened; it answers a hello
         // that it knows with nothing.
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
+        self.say_reachable_again();
         self.ask_again();
         self.work.ring();
         self.ask_at_hello(decision == Decision::Ask)

@@ -33,7 +33,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::Frame;
+use crate::format::frame::{Frame, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::unit::Stamp;
@@ -116,7 +116,7 @@ impl Device {
         link.close();
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was {
-            self.tell(&Event::Disconnected { link, why });
+            self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
         }
         self.bell.ring();
     }
@@ -128,7 +128,7 @@ impl Device {
         let error = Error::new(Kind::Damaged, format!("{story}: {lost}"));
         let first = lock(&self.failover).role.lose_records(error.clone());
         if first {
-            self.tell(&Event::LostRecords(&error));
+            self.tell(Event::LostRecords(error.clone()));
         }
         self.bell.ring();
         Error::new(Kind::Protocol, error.to_string())
@@ -144,8 +144,62 @@ impl Device {
 
     /// The peer is heard to hold the tenure `epoch`: if this device granted it, the host has moved.
     pub(crate) fn taken(&self, epoch: u64) {
-        if lock(&self.tables).out.granted() == epoch {
-            lock(&self.failover).role.take(epoch);
+        if epoch == 0 || lock(&self.tables).out.granted() != epoch {
+            return;
+        }
+        let is_news = lock(&self.failover).role.take(epoch);
+        if is_news {
+            self.tell(Event::PeerServes { epoch });
+        }
+    }
+
+    /// The driver's word that hosts reach this device, which serves: an address has moved, a name is
+    /// resolved anew. The peer is told, now and at every later hello of this tenure
+    /// ([`Event::PeerReachable`]); one whose version does not know of it is not.
+    ///
+    /// # Errors
+    /// As [`Device::session`], if this device does not serve.
+    pub fn reachable(&self) -> Result<()> {
+        let _telling = self.events.enter();
+        self.check_halted()?;
+        let epoch = self.clk.epoch();
+        if epoch == 0 {
+            return Err(self.not_serving());
+        }
+        lock(&self.failover).role.reach(epoch);
+        self.say_serving();
+        Ok(())
+    }
+
+    /// Tells the peer that this device serves, if it does, and whether hosts reach it.
+    pub(crate) fn say_serving(&self) {
+        let epoch = self.clk.epoch();
+        let reachable = {
+            let failover = lock(&self.failover);
+            let knows =
+                failover.connection.peer().is_some_and(|p| p.features & SERVING_FEATURE != 0);
+            if epoch == 0 || !knows {
+                return;
+            }
+            failover.role.reachable() == epoch
+        };
+        // What a connection loses that ends now is said at the next hello.
+        let _ = self.send(Lane::Control, &Frame::Serving { epoch, reachable });
+    }
+
+    /// At a hello, which itself says who serves: what the last connection may have lost.
+    fn say_reachable_again(&self) {
+        let reachable = lock(&self.failover).role.reachable();
+        if reachable != 0 && reachable == self.clk.epoch() {
+            self.say_serving();
+        }
+    }
+
+    fn receive_serving(&self, epoch: u64, reachable: bool) {
+        self.taken(epoch);
+        let is_news = reachable && lock(&self.failover).role.peer_reached(epoch);
+        if is_news {
+            self.tell(Event::PeerReachable { epoch });
         }
     }
 
@@ -166,6 +220,7 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         let mut answers = self.begin_step(&self.controlling)?;
         let Some(link) = self.peer_link() else { return Ok(false) };
         let (took, outcome) = match link.receive(Lane::Control) {
@@ -206,6 +261,10 @@ impl Device {
                 self.receive_question(answers, session, (epoch, id), (block, count))
             }
             Frame::ReadReply { id, rows, data } => self.receive_replies(id, &rows, data),
+            Frame::Serving { epoch, reachable } => {
+                self.receive_serving(epoch, reachable);
+                Ok(())
+            }
             Frame::Ack { hi, credit } => self.receive_ack(hi, credit),
             Frame::Hello(_) => unreachable!("handled above"),
             Frame::Ship { .. } => {

@@ -35,6 +35,7 @@ impl Device {
     /// durable records, [`Kind::NotReady`] while a takeover is open here, [`Kind::Halted`]. Serving
     /// already is none.
     pub fn resume_alone(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         match decide(self.here(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
@@ -58,6 +59,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Halted`] if the superblock cannot be written.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         self.store(|s| {
             s.prefer = policy.prefer;
@@ -103,7 +105,7 @@ impl Device {
 
     /// Tells that it serves what it held before.
     pub(super) fn tell_resumed(&self) {
-        self.tell(&Event::Ready { epoch: self.clk.epoch(), owed_blocks: 0 });
+        self.tell(Event::Ready { epoch: self.clk.epoch(), owed_blocks: 0 });
         self.bell.ring();
     }
 

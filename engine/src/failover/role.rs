@@ -43,6 +43,10 @@ pub(crate) struct Role {
     untrue: u64,
     /// The highest tenure granted here that the peer has been heard to hold.
     taken: u64,
+    /// The tenure that the peer was heard to be reachable under.
+    reached: u64,
+    /// The tenure of this device's own in which its driver said that hosts reach it.
+    reachable: u64,
 }
 
 /// What the loser of two crossing requests is told.
@@ -63,6 +67,8 @@ impl Role {
             lost: None,
             untrue: 0,
             taken: 0,
+            reached: 0,
+            reachable: 0,
         }
     }
 
@@ -218,9 +224,28 @@ impl Role {
         self.untrue
     }
 
-    /// The peer holds `tenure`, which was granted here last.
-    pub fn take(&mut self, tenure: u64) {
-        self.taken = tenure;
+    /// The peer holds `tenure`, which was granted here last; whether that is news.
+    pub fn take(&mut self, tenure: u64) -> bool {
+        std::mem::replace(&mut self.taken, tenure) != tenure
+    }
+
+    /// Hosts reach the peer under `tenure`; whether it is the one that it took, and that is news.
+    pub fn peer_reached(&mut self, tenure: u64) -> bool {
+        let is_news = self.taken == tenure && self.reached != tenure;
+        if is_news {
+            self.reached = tenure;
+        }
+        is_news
+    }
+
+    /// Hosts reach this device under its own `tenure`.
+    pub fn reach(&mut self, tenure: u64) {
+        self.reachable = tenure;
+    }
+
+    /// The tenure of this device's own in which its driver said that hosts reach it.
+    pub fn reachable(&self) -> u64 {
+        self.reachable
     }
 
     /// The highest tenure granted here that the peer has been heard to hold.

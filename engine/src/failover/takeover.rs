@@ -42,6 +42,7 @@ impl Device {
     /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
     /// [`Kind::Damaged`] if the peer has shown that it lost durable records, [`Kind::Halted`].
     pub fn begin_takeover(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
@@ -90,6 +91,7 @@ impl Device {
     /// [`crate::limits::Settings::takeover_timeout_ns`], which closes the request;
     /// [`Kind::NotReady`] if the peer's own request won (R5); [`Kind::Halted`], every time.
     pub fn poll_takeover(&self) -> Option<Result<Takeover>> {
+        let _telling = self.events.enter();
         if let Err(halted) = self.check_halted() {
             return Some(Err(halted));
         }
@@ -112,6 +114,7 @@ impl Device {
     /// [`Kind::NotReady`] if its own request won, or if another caller has withdrawn this one or
     /// was told its outcome.
     pub fn takeover(&self) -> Result<Takeover> {
+        let _telling = self.events.enter();
         self.begin_takeover()?;
         loop {
             let heard = self.heard();
@@ -189,9 +192,10 @@ impl Device {
         let ready_at = self.clock.monotonic();
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
         lock(&self.failover).role.took_over(takeover);
-        self.tell(&Event::Ready { epoch: grant, owed_blocks });
+        self.tell(Event::Ready { epoch: grant, owed_blocks });
+        self.say_serving();
         if owed_blocks == 0 {
-            self.tell(&Event::CaughtUp);
+            self.tell(Event::CaughtUp);
         }
         self.bell.ring();
         Ok(())

@@ -52,16 +52,16 @@ impl Device {
             held_back = tables.out.is_held_back();
             tables.acknowledge(&self.own.journal.queue, hi, credit)
         };
-        self.tell_acknowledged(&records);
+        self.tell_acknowledged(records);
         if held_back {
             self.work.ring();
         }
         Ok(())
     }
 
-    pub(crate) fn tell_acknowledged(&self, records: &[Record]) {
+    pub(crate) fn tell_acknowledged(&self, records: Vec<Record>) {
         if !records.is_empty() {
-            self.tell(&Event::Acknowledged { records, at: self.clock.monotonic() });
+            self.tell(Event::Acknowledged { records, at: self.clock.monotonic() });
         }
     }
 }

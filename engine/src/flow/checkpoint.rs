@@ -16,6 +16,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn step_checkpoint(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         let since = lock(&self.tables).normal.since_checkpoint();
         let idle = self.clock.monotonic().saturating_sub(*lock(&self.checkpointing));
         let enough = since >= self.settings.checkpoint_records;
@@ -34,6 +35,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn checkpoint_now(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let mut made_at = self.begin_step(&self.checkpointing)?;
         let (fl, hi, acked, floor) = {
             let mut tables = lock(&self.tables);
@@ -60,7 +62,7 @@ impl Device {
         let more_credit = self.free([own_freed, recv_freed]);
         *made_at = self.clock.monotonic();
         drop(made_at);
-        self.tell(&Event::Checkpoint { fl });
+        self.tell(Event::Checkpoint { fl });
         self.bell.ring();
         if more_credit {
             self.acknowledge(Ack::Freed)?;

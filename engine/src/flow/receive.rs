@@ -25,6 +25,7 @@ impl Device {
     /// [`Kind::Halted`] if the log fails. What the peer must not send ends the connection, not
     /// the device.
     pub fn step_receive(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.receiving)?;
         let Some(link) = self.peer_link() else { return Ok(0) };
         if lock(&self.failover).connection.awaits_hello() {
@@ -125,7 +126,7 @@ impl Device {
                 self.owed.pay(newest, tables.is_behind())
             };
             if caught_up {
-                self.tell(&Event::CaughtUp);
+                self.tell(Event::CaughtUp);
                 self.bell.ring();
             }
         }
