@@ -12,6 +12,7 @@ use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, serves_at_opening};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
+use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
 use crate::format::superblock::Superblock;
@@ -23,15 +24,12 @@ use crate::queue::Clk;
 use crate::request::{Completion, Pending, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
-use crate::table::prototype::Debt;
-use crate::unit::{Block, Stamp};
+use crate::sync::{AtomicBool, AtomicU64, lock};
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 /// What happens to a ticket that nobody polls.
@@ -49,14 +47,7 @@ pub struct Device {
     pub(crate) volumes: Volumes,
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
-    /// What the peer owes, as far as it has told (R18); complete while this device is active
-    /// (`pend`, R5). Taken after `tables` by who changes it, and changed while fenced only, but for
-    /// payments.
-    debt: RwLock<Debt>,
-    /// Whether `debt` needs to be asked at all: `hi < need`, while active. Set after `debt` by a
-    /// takeover, before its tenure opens; cleared once all that was owed is published, or by a
-    /// fence. Release/Acquire: who finds it cleared finds those records, or a tenure that is over.
-    pub(crate) catching_up: AtomicBool,
+    pub(crate) owed: Owed,
     /// Whether it has served since it was opened: whoever is refused after that was fenced off.
     pub(crate) has_served: AtomicBool,
     pub(crate) superblock: SuperblockFile,
@@ -192,8 +183,7 @@ impl Device {
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
-            debt: RwLock::default(),
-            catching_up: AtomicBool::new(false),
+            owed: Owed::default(),
             has_served: AtomicBool::new(false),
             superblock: file,
             role: Mutex::default(),
@@ -287,7 +277,7 @@ impl Device {
         };
         let tables = lock(&self.tables);
         let (told_blocks, told) = {
-            let debt = self.debt();
+            let debt = self.owed.told();
             (debt.len(), debt.last())
         };
         let Tables { own, out, incoming, normal } = &*tables;
@@ -308,7 +298,7 @@ impl Device {
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
+            owed_blocks: if self.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
             told,
             unreflected_records: tables.unreflected(),
@@ -318,19 +308,6 @@ impl Device {
             recv_used_bytes: self.recv.journal.used_bytes(),
             halted: self.halted.get().cloned(),
         }
-    }
-
-    pub(crate) fn debt(&self) -> RwLockReadGuard<'_, Debt> {
-        self.debt.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn debt_mut(&self) -> RwLockWriteGuard<'_, Debt> {
-        self.debt.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest stamp that the peer owes for `block`, while this device serves.
-    pub(crate) fn owed(&self, block: Block) -> Option<Stamp> {
-        if self.is_catching_up() { self.debt().owed(block) } else { None }
     }
 
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
@@ -475,10 +452,6 @@ impl Device {
         *lock(&self.opened) = None;
         self.bell.ring();
         Ok(())
-    }
-
-    pub(crate) fn is_catching_up(&self) -> bool {
-        self.catching_up.load(Ordering::Acquire)
     }
 }
 

@@ -73,7 +73,7 @@ impl Device {
             lost: superblock.lost,
             told: Stamp::ZERO,
             told_max: 0,
-            credit: self.recv.journal.queue.free(),
+            credit: self.credit(),
             block_size: superblock.block_size,
             volumes: superblock.volumes.clone(),
         }

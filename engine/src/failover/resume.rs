@@ -94,9 +94,11 @@ impl Device {
                 heard,
             ]
         };
-        let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
-        let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
-        let newest = if holds(Clause::ClockRecovery) { newest } else { 0 };
+        let mut newest = 0;
+        if holds(Clause::ClockRecovery) {
+            let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
+            newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
+        }
         // It may have served before, and the tables not have what it took last.
         self.open_admission(|clk| clk.reopen(epoch, newest));
     }
@@ -158,9 +160,7 @@ impl Here {
 
 /// `newest`, `acked`, `hi` and `need` of a [`Here`].
 fn marks(tables: &Tables) -> [Stamp; 4] {
-    let (hi, need) = (tables.incoming.hi(), tables.normal.need());
-    let hi = if holds(Clause::AskAgain) { hi } else { hi.max(need) };
-    [tables.newest_own(), tables.out.acked(), hi, need]
+    [tables.newest_own(), tables.out.acked(), tables.incoming.hi(), tables.normal.need()]
 }
 
 /// Whether a device that is opened with this superblock and these tables serves at once.

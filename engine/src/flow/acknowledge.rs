@@ -26,7 +26,7 @@ impl Device {
         }
         // `hi` first: a record that arrives in between then counts against the credit twice.
         let hi = lock(&self.tables).incoming.hi();
-        let credit = self.recv.journal.queue.free();
+        let credit = self.credit();
         match self.send(Lane::Control, &Frame::Ack { hi, credit }) {
             // The next hello says the same.
             Err(error) if error.kind() == Kind::NoPeer => Ok(()),
