@@ -4,6 +4,10 @@
 //! records; commit and shipping; reflection and checkpoints. They sleep when there is nothing to
 //! do; a host's thread wakes none of them on its way.
 
+mod connect;
+
+pub use connect::Connector;
+
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::link::Lane;
@@ -117,6 +121,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         for handle in lock(&self.running).drain(..) {
+            handle.thread().unpark();
             // A panic there has been reported by the panic hook; there is nothing to add.
             let _ = handle.join();
         }
