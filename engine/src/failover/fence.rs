@@ -11,6 +11,7 @@ use crate::link::{Lane, Link};
 use crate::moment::Wait;
 use crate::sync::{Ordering, lock};
 use crate::unit::{Position, Stamp};
+use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ impl Device {
                 return self.send(Lane::Control, &Frame::Busy { nonce });
             }
         }
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         let held = self.superblock.get().epoch;
         let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         if epoch > next.saturating_add(EPOCH_JUMP_MAX) {
@@ -86,7 +88,7 @@ impl Device {
         self.catching_up.store(false, Ordering::Release);
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
-        self.bell.ring();
+        self.wakes.waiters.wake_all();
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let mut wait = Wait::default();
@@ -96,6 +98,9 @@ impl Device {
             self.sequence(&mut tables);
         }
         tables.granted = grant;
+        drop(tables);
+        // What stood behind the last reservations, and whose fate is known now.
+        self.wakes.ship.ring();
         Ok(())
     }
 

@@ -30,8 +30,10 @@ impl Device {
             failover.peer = None;
             failover.grant = None;
             let ended = failover.session.replace(nonce);
+            failover.is_down = [false; 2];
             failover.link.replace(link.clone()).filter(|_| ended.is_some())
         };
+        self.wakes.line.ring();
         if let Some(old) = old {
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
             self.tell(&Event::Disconnected { link: &old, why: &why });
@@ -117,7 +119,7 @@ impl Device {
             Decision::Ask => {
                 self.has_served.store(false, Ordering::Release);
                 self.close_admission();
-                self.bell.ring();
+                self.wakes.waiters.wake_all();
             }
             _ => {}
         }
@@ -134,6 +136,8 @@ impl Device {
             failover.lost = None;
             stands
         };
+        // What the peer ships is looked at from now on.
+        self.wakes.line.ring();
         if stands {
             self.tell(&Event::Connected { link: from });
         }
@@ -148,7 +152,7 @@ impl Device {
         // that it knows with nothing.
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
         self.ask_again();
-        self.work.ring();
+        self.wakes.ship.ring();
         self.ask_at_hello(decision == Decision::Ask)
     }
 

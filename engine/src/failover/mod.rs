@@ -96,6 +96,8 @@ pub(crate) struct Failover {
     link: Option<Arc<dyn Link>>,
     /// Names this end of the present connection.
     session: Option<u64>,
+    /// In which lane a receipt has said that `link` is down: nothing is waited for there.
+    is_down: [bool; 2],
     peer: Option<Peer>,
     request: Option<OpenRequest>,
     grant: Option<Grant>,
@@ -118,6 +120,7 @@ impl Failover {
             features: FEATURES,
             link: None,
             session: None,
+            is_down: [false; 2],
             peer: None,
             request: None,
             grant: None,
@@ -166,11 +169,27 @@ impl Failover {
         self.session.is_some() && self.peer.is_none()
     }
 
-    /// The link on which something may arrive in `lane`: of a connection that has ended there is
-    /// nothing to wait for, and data that comes before the hello is left where it is.
+    /// The link on which something may arrive in `lane`, if only the news of its end. Data that
+    /// comes before the hello is left where it is.
     pub fn awaited(&self, lane: Lane) -> Option<Arc<dyn Link>> {
         let early = lane == Lane::Data && self.awaits_hello();
-        self.session.filter(|_| !early).and(self.link.clone())
+        self.link.clone().filter(|_| !early && !self.is_down[lane as usize])
+    }
+
+    /// A receipt in `lane` has said that `link` is down.
+    pub fn is_over(&mut self, link: &Arc<dyn Link>, lane: Lane) {
+        let is_present = self.link.as_ref().is_some_and(|now| Arc::ptr_eq(now, link));
+        self.is_down[lane as usize] |= is_present;
+    }
+
+    /// Whether the rest of a prototype is to be sent.
+    pub fn is_handing_over(&self) -> bool {
+        self.grant.is_some() && self.connection().is_some()
+    }
+
+    /// Since when the open takeover request waits for a sign of the peer.
+    pub fn asked_since(&self) -> Option<u64> {
+        self.request.as_ref().map(|request| request.progress_at)
     }
 }
 
@@ -198,6 +217,11 @@ impl Device {
         drawn.map(|nonce| nonce.max(1)).map_err(|e| {
             Error::storage("drawing a random number", e).because(Kind::NoPeer, "no connection")
         })
+    }
+
+    /// The link of the present connection.
+    pub(crate) fn connected_link(&self) -> Option<Arc<dyn Link>> {
+        lock(&self.failover).connection().map(|(_, link)| link)
     }
 
     /// The link of the present connection, or of the last.
@@ -237,8 +261,8 @@ impl Device {
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was.is_some() {
             self.tell(&Event::Disconnected { link, why });
+            self.wakes.line.ring();
         }
-        self.bell.ring();
     }
 
     /// The peer has shown that this device has not what it must have written or granted. Returns the
@@ -250,7 +274,6 @@ impl Device {
         if first {
             self.tell(&Event::LostRecords(&error));
         }
-        self.bell.ring();
         Error::new(Kind::Protocol, error.to_string())
     }
 
@@ -291,7 +314,10 @@ impl Device {
         let (took, outcome) = match link.receive(Lane::Control) {
             Ok(Some(bytes)) => (true, self.control(&bytes, &link, &mut answers)),
             Ok(None) => (false, Ok(())),
-            Err(error) => (false, Err(link_down(error))),
+            Err(error) => {
+                lock(&self.failover).is_over(&link, Lane::Control);
+                (false, Err(link_down(error)))
+            }
         };
         let handed = match outcome.and_then(|()| self.hand_over(&link)) {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {

@@ -11,9 +11,10 @@ use crate::limits::{EPOCH_JUMP_MAX, PROTOTYPE_ROOM_MAX};
 use crate::link::Lane;
 use crate::sync::{Ordering, lock};
 use crate::unit::{Block, Stamp};
+use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
+use std::ops::ControlFlow;
 use std::sync::MutexGuard;
-use std::time::Duration;
 
 /// A takeover that has ended well: the device serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ impl Device {
         if sent.is_err() {
             // Nobody has heard it: it must not stand in the way of the peer's.
             lock(&self.failover).request = None;
+            self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         }
         sent
     }
@@ -124,21 +126,30 @@ impl Device {
     /// was told its outcome.
     pub fn takeover(&self) -> Result<Takeover> {
         self.begin_takeover()?;
-        loop {
-            let heard = self.heard();
-            {
-                // Under this lock a request that has been answered has its outcome.
-                let _one = lock(&self.role);
-                if let Some(outcome) = self.poll_takeover() {
-                    return outcome;
-                }
-                if !lock(&self.failover).is_asking() {
-                    let what = "the takeover request has ended for another caller: see the status";
-                    return Err(Error::new(Kind::NotReady, what));
+        let waiters = &self.wakes.waiters;
+        let number = waiters.number();
+        let outcome = block_on(|waker| {
+            loop {
+                let until = {
+                    // Under this lock a request that has been answered has its outcome.
+                    let _one = lock(&self.role);
+                    if let Some(outcome) = self.poll_takeover() {
+                        return ControlFlow::Break(outcome);
+                    }
+                    let Some(since) = lock(&self.failover).asked_since() else {
+                        let what =
+                            "the takeover request has ended for another caller: see the status";
+                        return ControlFlow::Break(Err(Error::new(Kind::NotReady, what)));
+                    };
+                    since.saturating_add(self.settings.takeover_timeout_ns).saturating_add(1)
+                };
+                if !waiters.enter(Key::Takeover, number, 0, waker) {
+                    return ControlFlow::Continue(Some(until.saturating_sub(self.clock.monotonic())));
                 }
             }
-            self.wait(heard, Duration::from_millis(20));
-        }
+        });
+        waiters.leave(Key::Takeover, number);
+        outcome
     }
 
     pub(super) fn receive_busy(&self, nonce: u64) -> Result<()> {
@@ -147,7 +158,7 @@ impl Device {
             failover.request = None;
             failover.outcome = Some(Err(lost()));
             drop(failover);
-            self.bell.ring();
+            self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         }
         Ok(())
     }
@@ -267,7 +278,7 @@ impl Device {
         if owed_blocks == 0 {
             self.tell(&Event::CaughtUp);
         }
-        self.bell.ring();
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         Ok(())
     }
 }

@@ -60,7 +60,11 @@ impl Device {
         };
         self.tell_acknowledged(&records);
         if held_back {
-            self.work.ring();
+            self.wakes.ship.ring();
+        }
+        if self.own.journal.queue.free() < self.geometry.request_blocks_max() {
+            // What was acknowledged now may be what a checkpoint frees.
+            self.wakes.reflect.ring();
         }
         Ok(())
     }

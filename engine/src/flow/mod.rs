@@ -13,6 +13,7 @@ pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;
 pub(crate) mod remote;
+pub(crate) mod rest;
 pub(crate) mod ship;
 pub(crate) mod write;
 
@@ -74,6 +75,13 @@ impl Tables {
     /// Records waiting for their turn to the normal volume.
     pub fn unreflected(&self) -> u64 {
         self.own.end() - self.own_reflected + self.recv.end() - self.recv_reflected
+    }
+
+    /// Whether the next unreflected record of either log may go to N now.
+    pub fn is_reflectable(&self) -> bool {
+        let newest = self.reflectable();
+        let next = [self.own.get(self.own_reflected), self.recv.get(self.recv_reflected)];
+        next.iter().flatten().any(|entry| entry.0 <= newest)
     }
 
     /// Appends an own record.

@@ -12,6 +12,7 @@ use crate::link::Lane;
 use crate::moment::{Moment, moment};
 use crate::sync::{Ordering, lock};
 use crate::unit::Stamp;
+use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 
 /// Most bytes taken from the link in one step: one sync for all of them.
@@ -42,6 +43,7 @@ impl Device {
                 }
                 Ok(None) => break,
                 Err(error) => {
+                    lock(&self.failover).is_over(&link, Lane::Data);
                     self.disconnected(&error, &link);
                     break;
                 }
@@ -136,9 +138,13 @@ impl Device {
                 }
                 caught_up
             };
+            if self.wakes.reflect_at[1].pass(self.recv.journal.queue.tail()) {
+                self.wakes.reflect.ring();
+            }
             if caught_up {
                 self.tell(&Event::CaughtUp);
-                self.bell.ring();
+                // Nothing is owed any more: who waits for an answer looks again.
+                self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
         self.acknowledge(Ack::Received)?;

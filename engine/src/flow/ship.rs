@@ -52,6 +52,7 @@ impl Device {
                 assert!(held, "I8: an unacknowledged record was freed");
                 tables.shipped = tables.acked_index;
                 tables.sent = tables.acked;
+                self.wakes.ship.ring();
                 return Ok(0);
             }
         }

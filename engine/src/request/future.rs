@@ -1,0 +1,238 @@
+//! How a ticket waits: as a [`Future`], in a parked thread, or with a callback. All three enter a
+//! waker where the thing that they wait for happens ([`crate::wake`]).
+
+use super::{Completion, Pending, State, Ticket};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::limits::Durability;
+use crate::sync::{AtomicBool, Ordering, lock};
+use crate::wake::{Key, Wakes, block_on};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// What happens to the outcome of a request that has a callback.
+pub(crate) type Callback = Box<dyn FnOnce(Result<Completion>) + Send>;
+
+/// What a request that cannot go on waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaited {
+    /// `None`: it goes on by itself, once others have had their turn.
+    pub key: Option<Key>,
+    /// When it looks again anyway, on the monotonic clock.
+    pub until: Option<u64>,
+    /// How many places, for [`Key::Places`].
+    pub places: u64,
+}
+
+/// Where a request stands among those who wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stand {
+    /// The same as long as it waits: who waits for places longer comes first.
+    number: u64,
+    key: Key,
+    until: Option<u64>,
+}
+
+impl Pending {
+    /// What it waits for now; `None` if it is done.
+    fn awaited(&self, device: &Device) -> Option<Awaited> {
+        match &self.state {
+            State::Write { parts, .. } => parts.front().map(|part| part.awaited),
+            State::Read(read) => Some(read.awaited(device)),
+            State::Round(round) => {
+                Some(Awaited { key: Some(Key::Round(*round)), until: None, places: 0 })
+            }
+            State::Done(_) | State::Taken => None,
+        }
+    }
+
+    /// Goes as far as it can; if there is no outcome, `waker` is woken when it can go further. With
+    /// `is_timed` that includes the end of its time, of which [`Device::step_calls`] takes care.
+    fn poll_with(
+        &mut self,
+        device: &Device,
+        waker: &Waker,
+        is_timed: bool,
+    ) -> Poll<Result<Completion>> {
+        loop {
+            self.advance(device);
+            if let Some(outcome) = self.take() {
+                self.leave(device);
+                return Poll::Ready(outcome);
+            }
+            match self.awaited(device) {
+                Some(Awaited { key: Some(key), until, places }) => {
+                    if !self.enter(device, key, places, until.filter(|_| is_timed), waker) {
+                        return Poll::Pending;
+                    }
+                }
+                Some(Awaited { key: None, .. }) => {
+                    self.leave(device);
+                    waker.wake_by_ref();
+                    return Poll::Pending;
+                }
+                None => return Poll::Pending, // the outcome was taken before
+            }
+        }
+    }
+
+    /// Stands where `key` is waited for, and nowhere else. Whether it has come there just now, and
+    /// must look again.
+    fn enter(
+        &mut self,
+        device: &Device,
+        key: Key,
+        places: u64,
+        until: Option<u64>,
+        waker: &Waker,
+    ) -> bool {
+        let Wakes { waiters, calls, .. } = &*device.wakes;
+        let before = self.stand;
+        let number = before.map_or_else(|| waiters.number(), |stand| stand.number);
+        if let Some(stand) = before {
+            if stand.key != key {
+                waiters.leave(stand.key, number);
+            }
+            if let Some(time) = stand.until.filter(|_| stand.until != until) {
+                waiters.leave(Key::Time(time), number);
+            }
+        }
+        self.stand = Some(Stand { number, key, until });
+        let mut is_new = waiters.enter(key, number, places, waker);
+        if let Key::Round(round) = key {
+            device.own.want(round);
+        }
+        if let Some(time) = until {
+            is_new |= waiters.enter(Key::Time(time), number, 0, waker);
+            if waiters.next_time() == Some(time) {
+                calls.ring();
+            }
+        }
+        if is_new && before.is_some_and(|stand| stand.key == Key::Places) {
+            // It was woken for places and did not get them: they are for the next in line.
+            device.give_up_places(number);
+        }
+        is_new
+    }
+
+    /// Waits for nothing any more.
+    pub(super) fn leave(&mut self, device: &Device) {
+        let Some(Stand { number, key, until }) = self.stand.take() else { return };
+        device.wakes.waiters.leave(key, number);
+        if let Some(time) = until {
+            device.wakes.waiters.leave(Key::Time(time), number);
+        }
+        if key == Key::Places {
+            device.give_up_places(number);
+        }
+    }
+
+    /// As [`Ticket::wait`].
+    pub(super) fn wait(&mut self, device: &Device) -> Result<Completion> {
+        loop {
+            self.advance(device);
+            if let Some(outcome) = self.take() {
+                self.leave(device);
+                return outcome;
+            }
+            if let State::Round(round) = self.state {
+                let strict = device.settings.durability == Durability::Strict;
+                let done = device.lead_round(round, strict);
+                self.state = State::Done(done.err());
+                continue;
+            }
+            let outcome = block_on(|waker| {
+                if let Poll::Ready(outcome) = self.poll_with(device, waker, false) {
+                    return ControlFlow::Break(Some(outcome));
+                }
+                match self.awaited(device) {
+                    Some(Awaited { key: Some(Key::Round(_)), .. }) => ControlFlow::Break(None),
+                    Some(Awaited { key: None, .. }) => {
+                        std::thread::yield_now();
+                        ControlFlow::Continue(Some(0))
+                    }
+                    Some(Awaited { until: Some(until), .. }) => {
+                        let left = until.saturating_sub(device.clock.monotonic());
+                        ControlFlow::Continue(Some(left))
+                    }
+                    _ => ControlFlow::Continue(None),
+                }
+            });
+            match outcome {
+                Some(outcome) => return outcome,
+                None => self.leave(device),
+            }
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Completion>;
+
+    /// The outcome (S1010, S1607), once. It leads no commit, the background does. Its time-outs are
+    /// kept by [`Device::step_calls`]. The waker may be called under locks of the engine: it
+    /// arranges for the next poll and does no more.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Completion>> {
+        let Ticket { device, pending } = self.get_mut();
+        pending.poll_with(device, context.waker(), true)
+    }
+}
+
+/// A request with a callback. It belongs to whatever will wake it.
+pub(crate) struct Call {
+    wakes: Arc<Wakes>,
+    /// Whether it is in `Wakes::called`.
+    is_called: AtomicBool,
+    waits: Mutex<Option<(Pending, Callback)>>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Call")
+    }
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        if !self.is_called.swap(true, Ordering::AcqRel) {
+            let wakes = self.wakes.clone();
+            lock(&wakes.called).push_back(self);
+            wakes.calls.ring();
+        }
+    }
+}
+
+impl Call {
+    /// Calls `callback` once the request has an outcome, at once if it has.
+    pub fn begin(device: &Device, pending: Pending, callback: Callback) {
+        let waits = Mutex::new(Some((pending, callback)));
+        let wakes = device.wakes.clone();
+        Arc::new(Call { wakes, is_called: AtomicBool::new(false), waits }).go_on(device);
+    }
+
+    /// Whether the callback was called. A panic there is the caller's own and has been reported by
+    /// the panic hook: nothing of the device's state is in doubt.
+    pub fn go_on(self: &Arc<Self>, device: &Device) -> bool {
+        let mut waits = lock(&self.waits);
+        // Behind the lock: who is woken from here on is looked at again.
+        self.is_called.swap(false, Ordering::AcqRel);
+        let Some((pending, _)) = &mut *waits else { return false };
+        let waker = Waker::from(self.clone());
+        let Poll::Ready(outcome) = pending.poll_with(device, &waker, true) else { return false };
+        let (_, callback) = waits.take().expect("just seen");
+        drop(waits);
+        let _ = catch_unwind(AssertUnwindSafe(|| callback(outcome)));
+        true
+    }
+
+    /// The device is gone.
+    pub fn end(&self, error: &Error) {
+        let waits = lock(&self.waits).take();
+        if let Some((_, callback)) = waits {
+            let _ = catch_unwind(AssertUnwindSafe(|| callback(Err(error.clone()))));
+        }
+    }
+}
