@@ -18,7 +18,7 @@ use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
 use crate::queue::Clk;
-use crate::request::Session;
+use crate::request::{Calls, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
@@ -74,6 +74,7 @@ pub struct Device {
     pub(crate) reflected_at: AtomicU64,
     pub(crate) halted: OnceLock<Error>,
     pub(crate) wakes: Arc<Wakes>,
+    pub(crate) calls: Arc<Calls>,
     hook: OnceLock<EventHook>,
     /// Until it is closed, no other device is opened on its storage.
     opened: Mutex<Option<Opened>>,
@@ -91,8 +92,7 @@ impl Drop for Device {
         let dropped = || Error::new(Kind::Halted, "the device was dropped without being closed");
         let error = self.check_halted().err().unwrap_or_else(dropped);
         self.wakes.waiters.wake_all();
-        let called = std::mem::take(&mut *lock(&self.wakes.called));
-        called.iter().for_each(|call| call.end(&error));
+        self.calls.take().iter().for_each(|call| call.end(&error));
     }
 }
 
@@ -147,8 +147,7 @@ impl Device {
         let logs = Logs::read(&*storage, &superblock, progress)?;
         let most = settings.batch_records_max;
         let wakes = Arc::new(Wakes::default());
-        let own =
-            OwnLog::new(&superblock, &geometry, opened, most, storage.clone(), wakes.clone());
+        let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone(), wakes.clone());
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
@@ -197,6 +196,7 @@ impl Device {
             reflected_at: AtomicU64::new(now),
             halted: OnceLock::new(),
             wakes,
+            calls: Arc::default(),
             hook: OnceLock::new(),
             opened: Mutex::new(Some(claimed)),
             geometry,
@@ -327,7 +327,7 @@ impl Device {
             self.tell(&Event::Halted(&error));
         }
         self.wakes.waiters.wake_all();
-        self.wakes.ring_all();
+        self.ring_all();
         error
     }
 
@@ -383,8 +383,13 @@ impl Device {
             waiters.wake(Key::Time(0)..=Key::Time(self.clock.monotonic()));
         }
         // Those that are woken meanwhile have the next turn.
-        let called = std::mem::take(&mut *lock(&self.wakes.called));
-        called.iter().filter(|call| call.go_on(self)).count()
+        self.calls.take().iter().filter(|call| call.go_on(self)).count()
+    }
+
+    /// Every background thread looks again.
+    pub(crate) fn ring_all(&self) {
+        self.wakes.ring_all();
+        self.calls.bell.ring();
     }
 
     /// Requests that found no place may go on, as many as there are places.
@@ -434,7 +439,7 @@ impl Device {
         let _ = self.halted.set(Error::new(Kind::Halted, "the device is closed"));
         *lock(&self.opened) = None;
         self.wakes.waiters.wake_all();
-        self.wakes.ring_all();
+        self.ring_all();
         Ok(())
     }
 

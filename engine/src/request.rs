@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 mod future;
 
-pub(crate) use future::{Awaited, Call};
 use future::Stand;
+pub(crate) use future::{Awaited, Call, Calls};
 
 /// What to do. Offsets and lengths are in bytes and multiples of 512.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::flow::rest::GATHER_NS;
 use crate::link::Lane;
 use crate::sync::{AtomicBool, Ordering, lock};
-use crate::wake::{Bell, Wakes};
+use crate::wake::Bell;
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What comes within this time is taken, or shipped, together.
+/// Records that come within this time are received, or shipped, together.
 const GATHER: Duration = Duration::from_nanos(GATHER_NS);
 
 /// How long a thread waits for a frame at most: nobody can interrupt it, and who stops the threads
@@ -45,60 +45,90 @@ impl Threads {
         let threads =
             Threads { device: device.clone(), stop: Arc::default(), running: Mutex::default() };
         let mut patience = FRAME_NS.start;
-        threads.spawn(device, "control", |w| &w.line, move |device, heard| {
-            if device.step_control()? {
-                patience = FRAME_NS.start;
-            } else if device.owes_control() {
-                wait_for_frame(device, Lane::Control, heard, &mut FRAME_NS.start.clone());
-            } else {
-                wait_for_frame(device, Lane::Control, heard, &mut patience);
-            }
-            Ok(())
-        })?;
+        threads.spawn(
+            device,
+            "control",
+            |d| &d.wakes.line,
+            move |device, heard| {
+                if device.step_control()? {
+                    patience = FRAME_NS.start;
+                } else if device.owes_control() {
+                    wait_for_frame(device, Lane::Control, heard, &mut FRAME_NS.start.clone());
+                } else {
+                    wait_for_frame(device, Lane::Control, heard, &mut patience);
+                }
+                Ok(())
+            },
+        )?;
         let mut patience = FRAME_NS.start;
-        threads.spawn(device, "receive", |w| &w.line, move |device, heard| {
-            match device.step_receive()? {
-                0 => wait_for_frame(device, Lane::Data, heard, &mut patience),
-                // One sync and one acknowledgement for what comes soon after.
-                few if !device.is_full_batch(few / 4) => std::thread::sleep(GATHER / 2),
-                _ => {}
-            }
-            Ok(())
-        })?;
+        threads.spawn(
+            device,
+            "receive",
+            |d| &d.wakes.line,
+            move |device, heard| {
+                match device.step_receive()? {
+                    0 => wait_for_frame(device, Lane::Data, heard, &mut patience),
+                    // One sync and one acknowledgement for what comes soon after.
+                    few if !device.is_full_batch(few / 4) => std::thread::sleep(GATHER / 2),
+                    _ => {}
+                }
+                Ok(())
+            },
+        )?;
         let mut is_new = false;
-        threads.spawn(device, "commit", |w| &w.commit, move |device, heard| {
-            if std::mem::take(&mut is_new) {
-                device.gather_for_commit(heard);
-            } else if !device.step_commit_due()? {
-                is_new = device.rest_from_commits(heard);
-            }
-            Ok(())
-        })?;
-        threads.spawn(device, "ship", |w| &w.ship, |device, heard| {
-            let committed = device.own.committed();
-            device.send_questions();
-            match device.step_ship()? {
-                0 => device.rest_from_shipping(heard, committed),
-                few if !device.is_full_batch(few) => std::thread::sleep(GATHER),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        threads.spawn(device, "reflect", |w| &w.reflect, |device, heard| {
-            let seen = device.logged();
-            let reflected = device.step_reflect_due()?;
-            let checkpointed = device.step_checkpoint()?;
-            if reflected == 0 && !checkpointed {
-                device.rest_from_reflecting(heard, seen);
-            }
-            Ok(())
-        })?;
-        threads.spawn(device, "calls", |w| &w.calls, |device, heard| {
-            if device.step_calls() == 0 {
-                device.rest_from_calls(heard);
-            }
-            Ok(())
-        })?;
+        threads.spawn(
+            device,
+            "commit",
+            |d| &d.wakes.commit,
+            move |device, heard| {
+                if std::mem::take(&mut is_new) {
+                    device.gather_for_commit(heard);
+                } else if !device.step_commit_due()? {
+                    is_new = device.rest_from_commits(heard);
+                }
+                Ok(())
+            },
+        )?;
+        threads.spawn(
+            device,
+            "ship",
+            |d| &d.wakes.ship,
+            |device, heard| {
+                let committed = device.own.committed();
+                device.send_questions();
+                match device.step_ship()? {
+                    0 => device.rest_from_shipping(heard, committed),
+                    few if !device.is_full_batch(few) => std::thread::sleep(GATHER),
+                    _ => {}
+                }
+                Ok(())
+            },
+        )?;
+        threads.spawn(
+            device,
+            "reflect",
+            |d| &d.wakes.reflect,
+            |device, heard| {
+                let seen = device.logged();
+                let reflected = device.step_reflect_due()?;
+                let checkpointed = device.step_checkpoint()?;
+                if reflected == 0 && !checkpointed {
+                    device.rest_from_reflecting(heard, seen);
+                }
+                Ok(())
+            },
+        )?;
+        threads.spawn(
+            device,
+            "calls",
+            |d| &d.calls.bell,
+            |device, heard| {
+                if device.step_calls() == 0 {
+                    device.rest_from_calls(heard);
+                }
+                Ok(())
+            },
+        )?;
         Ok(threads)
     }
 
@@ -106,7 +136,7 @@ impl Threads {
         &self,
         device: &Arc<Device>,
         name: &str,
-        bell: fn(&Wakes) -> &Bell,
+        bell: fn(&Device) -> &Bell,
         mut step: impl FnMut(&Device, u64) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let (device, stop) = (device.clone(), self.stop.clone());
@@ -119,9 +149,9 @@ impl Threads {
                 let _ = setpriority_process(Some(gettid()), PATIENT);
             }
             loop {
-                // Before anything is looked at, whether to stop included: what happens from here on
-                // rings the bell, and the step does not sleep through it.
-                let heard = bell(&device.wakes).heard();
+                // Before anything is looked at, whether to stop included: the step does not sleep
+                // through a ring from here on.
+                let heard = bell(&device).heard();
                 if stop.load(Ordering::Acquire) {
                     break;
                 }
@@ -150,7 +180,7 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.device.wakes.ring_all();
+        self.device.ring_all();
         for handle in lock(&self.running).drain(..) {
             // A panic there has been reported by the panic hook; there is nothing to add.
             let _ = handle.join();
@@ -185,9 +215,10 @@ mod tests {
         Device::create(&*storage, &geometry, true).unwrap();
         let clock = Arc::new(SystemClock::default());
         let device = Device::open(storage, clock, Settings::default()).unwrap();
-        let threads = Threads { device: device.clone(), stop: Arc::default(), running: Mutex::default() };
+        let threads =
+            Threads { device: device.clone(), stop: Arc::default(), running: Mutex::default() };
         let refused = |_: &Device, _| Err(Error::new(Kind::Timeout, "nobody foresaw this"));
-        threads.spawn(&device, "odd", |w| &w.calls, refused).unwrap();
+        threads.spawn(&device, "odd", |d| &d.calls.bell, refused).unwrap();
         let handle = lock(&threads.running).pop().unwrap();
         handle.join().unwrap();
         let halted = device.status().halted.expect("halted");

@@ -12,17 +12,17 @@
 //! | `Bell::waiting` | the sleeper; an owner (by adding 0) | an owner | AcqRel read-modify-write: as `count` |
 //! | `Mark` | the sleeper (swap); an owner (by adding 0, or swap) | an owner | AcqRel read-modify-write: as `count`; a host's write only loads it, see [`Mark::is_passed`] |
 
-use crate::request::Call;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::unit::{Block, Position};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::weaken::{Clause, holds};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-/// What a request waits for.
+/// The things that requests wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// The end of this commit, or of a later one.
@@ -153,7 +153,9 @@ impl Waiters {
     fn call(&self, woken: Vec<Waiting>) {
         if !woken.is_empty() {
             self.count.fetch_sub(woken.len() as u64, Ordering::AcqRel);
-            woken.into_iter().for_each(|waiting| waiting.waker.wake());
+            if holds(Clause::Wake) {
+                woken.into_iter().for_each(|waiting| waiting.waker.wake());
+            }
         }
     }
 
@@ -197,6 +199,7 @@ impl Bell {
         self.rung.load(Ordering::Acquire)
     }
 
+    /// The state that it is about has changed.
     pub fn ring(&self) {
         self.rung.fetch_add(1, Ordering::AcqRel);
         // A read-modify-write, so that it is ordered against the sleeper's.
@@ -242,7 +245,8 @@ impl Mark {
     /// Whether positions have come `upto` a place behind the mark, which is taken away then; the
     /// caller has changed the state before.
     pub fn pass(&self, upto: Position) -> bool {
-        upto > self.0.fetch_add(0, Ordering::AcqRel) && self.0.swap(Mark::NONE, Ordering::AcqRel) < upto
+        upto > self.0.fetch_add(0, Ordering::AcqRel)
+            && self.0.swap(Mark::NONE, Ordering::AcqRel) < upto
     }
 
     /// As [`Mark::pass`], for a caller that has just taken positions by a read-modify-write of the
@@ -253,15 +257,11 @@ impl Mark {
     }
 }
 
-/// Everything that wakes somebody of one device.
+/// The wakers of the requests and the background of one device.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
     /// Requests that wait.
     pub waiters: Waiters,
-    /// Callbacks that were woken.
-    pub called: Mutex<VecDeque<Arc<Call>>>,
-    /// A callback was woken, or waits for an earlier moment than all others.
-    pub calls: Bell,
     /// A commit is wanted, or due.
     pub commit: Bell,
     /// Of the own queue's tail.
@@ -281,7 +281,7 @@ pub(crate) struct Wakes {
 impl Wakes {
     /// The background looks at everything.
     pub fn ring_all(&self) {
-        for bell in [&self.calls, &self.commit, &self.ship, &self.reflect, &self.line] {
+        for bell in [&self.commit, &self.ship, &self.reflect, &self.line] {
             bell.ring();
         }
     }
@@ -313,4 +313,71 @@ pub(crate) fn block_on<T>(mut poll: impl FnMut(&Waker) -> ControlFlow<T, Option<
             }
         }
     })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn stand<const N: usize>(waiters: &Waiters, places: [u64; N]) -> [Arc<Count>; N] {
+        let mut number = 0;
+        places.map(|places| {
+            let count = Arc::new(Count::default());
+            number += 1;
+            assert!(waiters.enter(Key::Places, number, places, &Waker::from(count.clone())));
+            count
+        })
+    }
+
+    fn woken<const N: usize>(counts: &[Arc<Count>; N]) -> [u64; N] {
+        counts.each_ref().map(|count| count.0.load(Ordering::Acquire))
+    }
+
+    /// A woken waiter keeps its places from the others until it has looked; what it leaves is for the
+    /// next.
+    #[test]
+    fn places_wake_as_many_as_they_are_enough_for() {
+        let waiters = Waiters::default();
+        let all = stand(&waiters, [2, 1, 4, 1]);
+        waiters.wake_places(1);
+        assert_eq!(woken(&all), [0; 4], "the first needs two");
+        waiters.wake_places(3);
+        assert_eq!(woken(&all), [1, 1, 0, 0]);
+        waiters.wake_places(3);
+        assert_eq!(woken(&all), [1, 1, 0, 0], "the three are claimed");
+        // The first is dropped with its places, the second takes its one, and two come free.
+        waiters.unclaim(1);
+        waiters.unclaim(2);
+        waiters.wake_places(4);
+        assert_eq!(woken(&all), [1, 1, 1, 0]);
+        waiters.leave(Key::Places, 4);
+        assert!(!waiters.are_there());
+    }
+
+    #[test]
+    fn a_round_wakes_those_that_it_served() {
+        let waiters = Waiters::default();
+        let counts: [_; 4] = std::array::from_fn(|_| Arc::new(Count::default()));
+        for (number, count) in (0..).zip(&counts) {
+            waiters.enter(Key::Round(number), number, 0, &Waker::from(count.clone()));
+        }
+        assert!(!waiters.enter(Key::Round(3), 3, 0, &Waker::from(counts[3].clone())));
+        waiters.wake(Key::Round(0)..=Key::Round(2));
+        waiters.wake(Key::Round(0)..=Key::Round(2));
+        assert_eq!(woken(&counts), [1, 1, 1, 0]);
+        waiters.enter(Key::Time(9), 7, 0, &Waker::from(counts[0].clone()));
+        assert_eq!(waiters.next_time(), Some(9));
+        waiters.wake_all();
+        assert_eq!(woken(&counts), [2, 1, 1, 1]);
+        assert!(!waiters.are_there() && waiters.next_time().is_none());
+    }
 }

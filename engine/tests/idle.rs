@@ -19,7 +19,7 @@ fn device(number: u64, peer: u64, clock: &Arc<dyn Clock>) -> (Arc<Device>, Threa
     let mut geometry = Geometry::new(7, number, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
     geometry.journal_bytes = 16 << 20;
     Device::create(&*storage, &geometry, number < peer).unwrap();
-    // What is due is soon done.
+    // Everything that is due is soon done.
     let settings = Settings {
         reflect_interval_ns: 10_000_000,
         checkpoint_interval_ns: 20_000_000,

@@ -99,7 +99,7 @@ impl Device {
         }
         tables.granted = grant;
         drop(tables);
-        // What stood behind the last reservations, and whose fate is known now.
+        // Records that stood behind the last reservations may be shipped.
         self.wakes.ship.ring();
         Ok(())
     }

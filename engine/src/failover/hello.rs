@@ -136,7 +136,7 @@ impl Device {
             failover.lost = None;
             stands
         };
-        // What the peer ships is looked at from now on.
+        // The data lane is looked at from now on.
         self.wakes.line.ring();
         if stands {
             self.tell(&Event::Connected { link: from });

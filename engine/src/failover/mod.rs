@@ -137,7 +137,6 @@ impl Failover {
     }
 
     /// Whether pieces of a prototype are still to be sent.
-    #[cfg(feature = "simulate")]
     pub fn is_handing_over(&self) -> bool {
         self.grant.is_some()
     }
@@ -180,11 +179,6 @@ impl Failover {
     pub fn is_over(&mut self, link: &Arc<dyn Link>, lane: Lane) {
         let is_present = self.link.as_ref().is_some_and(|now| Arc::ptr_eq(now, link));
         self.is_down[lane as usize] |= is_present;
-    }
-
-    /// Whether the rest of a prototype is to be sent.
-    pub fn is_handing_over(&self) -> bool {
-        self.grant.is_some() && self.connection().is_some()
     }
 
     /// Since when the open takeover request waits for a sign of the peer.

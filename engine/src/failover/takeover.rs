@@ -144,7 +144,9 @@ impl Device {
                     since.saturating_add(self.settings.takeover_timeout_ns).saturating_add(1)
                 };
                 if !waiters.enter(Key::Takeover, number, 0, waker) {
-                    return ControlFlow::Continue(Some(until.saturating_sub(self.clock.monotonic())));
+                    return ControlFlow::Continue(Some(
+                        until.saturating_sub(self.clock.monotonic()),
+                    ));
                 }
             }
         });

@@ -63,7 +63,7 @@ impl Device {
             self.wakes.ship.ring();
         }
         if self.own.journal.queue.free() < self.geometry.request_blocks_max() {
-            // What was acknowledged now may be what a checkpoint frees.
+            // A checkpoint may free the records that were acknowledged now.
             self.wakes.reflect.ring();
         }
         Ok(())

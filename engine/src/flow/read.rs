@@ -139,7 +139,7 @@ impl ReadState {
         outcome
     }
 
-    /// What it waits for: the last answer, since they come in the order of the questions, and the
+    /// It waits for the last answer, since they come in the order of the questions, and the
     /// time of the question asked first.
     pub fn awaited(&self, device: &Device) -> Awaited {
         let last = self.remote.iter().max_by_key(|read| read.number());

@@ -402,6 +402,12 @@ impl Device {
         Ok(sent)
     }
 
+    /// Whether the answer for the block of this number is here.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn is_answered(&self, number: u64) -> bool {
+        lock(&self.questions).waiting.get(&number).is_some_and(|waiting| waiting.reply.is_some())
+    }
+
     /// Whether answers are owed: for the simulator, which steps only who has something to do.
     #[cfg(feature = "simulate")]
     pub(crate) fn owes_answers(&self) -> bool {

@@ -10,7 +10,7 @@ use crate::unit::Position;
 use crate::wake::Mark;
 use std::time::Duration;
 
-/// What comes within this time, in nanoseconds, is committed, shipped and acknowledged together.
+/// Records that come within this time, in nanoseconds, are committed, shipped and acknowledged together.
 pub(crate) const GATHER_NS: u64 = 1_000_000;
 
 impl Device {
@@ -102,16 +102,20 @@ impl Device {
     /// Whether the peer is owed answers, or the rest of a prototype, for which the control lane may
     /// have no room now: a link does not tell when it has.
     pub(crate) fn owes_control(&self) -> bool {
-        lock(&self.failover).is_handing_over() || lock(&self.controlling).is_owed()
+        let is_handing_over = {
+            let failover = lock(&self.failover);
+            failover.is_handing_over() && failover.peer().is_some()
+        };
+        is_handing_over || lock(&self.controlling).is_owed()
     }
 
     /// Until a callback was woken, or a ticket's time is over; `heard` is from before the last look.
     pub(crate) fn rest_from_calls(&self, heard: u64) {
         let timeout = self.wakes.waiters.next_time().map(|time| self.left(time));
-        self.wakes.calls.wait(heard, timeout);
+        self.calls.bell.wait(heard, timeout);
     }
 
-    /// What a reflecting thread has seen of the logs.
+    /// How far a reflecting thread sees the logs.
     pub(crate) fn logged(&self) -> [Position; 2] {
         [self.own.committed(), self.recv.journal.queue.tail()]
     }
@@ -127,7 +131,7 @@ impl Device {
         let enough = if is_reflectable { self.reflect_enough().saturating_sub(waiting) } else { 0 };
         let reserve = self.geometry.request_blocks_max();
         let queues = [&self.own.journal.queue, &self.recv.journal.queue];
-        // Nor longer than there is room.
+        // It sleeps no longer than there is room.
         let room = queues.map(|queue| queue.free().saturating_sub(reserve));
         let marks = [0, 1].map(|at| seen[at].saturating_add(enough.min(room[at])));
         self.wakes.reflect_at.iter().zip(marks).for_each(|(mark, at)| mark.set(at));

@@ -34,7 +34,7 @@ pub(crate) struct WriteState {
     waiting_since: Option<u64>,
     /// The blocks whose turn it has, with the tenure.
     turn: Vec<(u64, Block)>,
-    /// What it waits for, after an attempt.
+    /// Why an attempt did not succeed.
     pub awaited: Awaited,
 }
 

@@ -415,7 +415,11 @@ impl EndOfRound<'_> {
     /// the background, if it waits for as much.
     fn wake_others(&self) {
         let OwnLog { wakes, journal, .. } = self.own;
-        wakes.waiters.wake(Key::Round(0)..=Key::Round(self.own.done.load(Ordering::Acquire)));
+        let last = match self.own.failed.get() {
+            None => self.own.done.load(Ordering::Acquire),
+            Some(_) => u64::MAX,
+        };
+        wakes.waiters.wake(Key::Round(0)..=Key::Round(last));
         if wakes.waiters.are_there() {
             wakes.waiters.wake_places(journal.queue.free());
         }

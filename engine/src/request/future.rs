@@ -6,17 +6,18 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::limits::Durability;
 use crate::sync::{AtomicBool, Ordering, lock};
-use crate::wake::{Key, Wakes, block_on};
+use crate::wake::{Bell, Key, block_on};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// What happens to the outcome of a request that has a callback.
+/// Takes the outcome of a request.
 pub(crate) type Callback = Box<dyn FnOnce(Result<Completion>) + Send>;
 
-/// What a request that cannot go on waits for.
+/// The thing that a request waits for when it cannot go on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Awaited {
     /// `None`: it goes on by itself, once others have had their turn.
@@ -37,7 +38,7 @@ pub(super) struct Stand {
 }
 
 impl Pending {
-    /// What it waits for now; `None` if it is done.
+    /// The thing that it waits for now; `None` if it is done.
     fn awaited(&self, device: &Device) -> Option<Awaited> {
         match &self.state {
             State::Write { parts, .. } => parts.front().map(|part| part.awaited),
@@ -89,7 +90,7 @@ impl Pending {
         until: Option<u64>,
         waker: &Waker,
     ) -> bool {
-        let Wakes { waiters, calls, .. } = &*device.wakes;
+        let waiters = &device.wakes.waiters;
         let before = self.stand;
         let number = before.map_or_else(|| waiters.number(), |stand| stand.number);
         if let Some(stand) = before {
@@ -108,7 +109,7 @@ impl Pending {
         if let Some(time) = until {
             is_new |= waiters.enter(Key::Time(time), number, 0, waker);
             if waiters.next_time() == Some(time) {
-                calls.ring();
+                device.calls.bell.ring();
             }
         }
         if is_new && before.is_some_and(|stand| stand.key == Key::Places) {
@@ -169,6 +170,23 @@ impl Pending {
     }
 }
 
+#[cfg(feature = "simulate")]
+impl Ticket {
+    pub(crate) fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Whether it may be done without having been woken: others come first for the places that are
+    /// free, or the block has come by itself, and the answer is still to come.
+    pub(crate) fn may_sleep(&self) -> bool {
+        match self.pending.stand.map(|stand| stand.key) {
+            Some(Key::Places) => self.device.wakes.waiters.in_line() > 1,
+            Some(Key::Reply(number)) => !self.device.is_answered(number),
+            _ => false,
+        }
+    }
+}
+
 impl Future for Ticket {
     type Output = Result<Completion>;
 
@@ -181,26 +199,35 @@ impl Future for Ticket {
     }
 }
 
-/// A request with a callback. It belongs to whatever will wake it.
-pub(crate) struct Call {
-    wakes: Arc<Wakes>,
-    /// Whether it is in `Wakes::called`.
-    is_called: AtomicBool,
-    waits: Mutex<Option<(Pending, Callback)>>,
+/// The callbacks that were woken.
+#[derive(Default)]
+pub(crate) struct Calls {
+    woken: Mutex<VecDeque<Arc<Call>>>,
+    /// One was woken, or a ticket waits for an earlier moment than all others.
+    pub bell: Bell,
 }
 
-impl std::fmt::Debug for Call {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Call")
+impl Calls {
+    /// Those that have been woken up to now; they are woken again if they wait for more.
+    pub fn take(&self) -> VecDeque<Arc<Call>> {
+        std::mem::take(&mut *lock(&self.woken))
     }
+}
+
+/// A request with a callback. It belongs to whatever will wake it.
+pub(crate) struct Call {
+    calls: Arc<Calls>,
+    /// Whether it is in `calls`.
+    is_woken: AtomicBool,
+    waits: Mutex<Option<(Pending, Callback)>>,
 }
 
 impl Wake for Call {
     fn wake(self: Arc<Self>) {
-        if !self.is_called.swap(true, Ordering::AcqRel) {
-            let wakes = self.wakes.clone();
-            lock(&wakes.called).push_back(self);
-            wakes.calls.ring();
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
+            let calls = self.calls.clone();
+            lock(&calls.woken).push_back(self);
+            calls.bell.ring();
         }
     }
 }
@@ -209,8 +236,8 @@ impl Call {
     /// Calls `callback` once the request has an outcome, at once if it has.
     pub fn begin(device: &Device, pending: Pending, callback: Callback) {
         let waits = Mutex::new(Some((pending, callback)));
-        let wakes = device.wakes.clone();
-        Arc::new(Call { wakes, is_called: AtomicBool::new(false), waits }).go_on(device);
+        let calls = device.calls.clone();
+        Arc::new(Call { calls, is_woken: AtomicBool::new(false), waits }).go_on(device);
     }
 
     /// Whether the callback was called. A panic there is the caller's own and has been reported by
@@ -218,7 +245,7 @@ impl Call {
     pub fn go_on(self: &Arc<Self>, device: &Device) -> bool {
         let mut waits = lock(&self.waits);
         // Behind the lock: who is woken from here on is looked at again.
-        self.is_called.swap(false, Ordering::AcqRel);
+        self.is_woken.swap(false, Ordering::AcqRel);
         let Some((pending, _)) = &mut *waits else { return false };
         let waker = Waker::from(self.clone());
         let Poll::Ready(outcome) = pending.poll_with(device, &waker, true) else { return false };

@@ -357,7 +357,9 @@ impl<'a> Host<'a> {
     fn poll(&mut self) -> Result<usize, Failure> {
         let (mut at, mut ended) = (0, 0);
         while at < self.in_flight.len() {
-            match Pin::new(&mut self.in_flight[at].ticket).poll(&mut Context::from_waker(&self.waker)) {
+            match Pin::new(&mut self.in_flight[at].ticket)
+                .poll(&mut Context::from_waker(&self.waker))
+            {
                 Poll::Pending => at += 1,
                 Poll::Ready(outcome) => {
                     let Flight { piece, asked, read, .. } = self.in_flight.remove(at);
