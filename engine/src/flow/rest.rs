@@ -32,7 +32,7 @@ impl Device {
     fn reflect_deadline(&self) -> Option<u64> {
         let (is_reflectable, since) = {
             let tables = lock(&self.tables);
-            (tables.is_reflectable(), tables.since_checkpoint)
+            (tables.is_reflectable(), tables.normal.since_checkpoint())
         };
         let reflected = self.reflected_at.load(Ordering::Relaxed);
         let reflect = reflected.saturating_add(self.settings.reflect_interval_ns);
@@ -85,10 +85,7 @@ impl Device {
     /// Until something may be shipped; `heard` and `committed` are from before the last look.
     pub(crate) fn rest_from_shipping(&self, heard: u64, committed: Position) {
         let timeout = self.is_held_up().then_some(Duration::from_nanos(GATHER_NS));
-        let has_credit = {
-            let tables = lock(&self.tables);
-            tables.shipped < tables.allowed
-        };
+        let has_credit = !lock(&self.tables).out.is_held_back();
         // Otherwise nothing is shipped, however much is committed.
         let ships = has_credit && timeout.is_none() && self.connected_link().is_some();
         let mark = if ships { committed } else { Mark::NONE };
