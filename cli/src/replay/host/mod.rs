@@ -23,7 +23,6 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use afterimage::Device;
 use afterimage::error::{Error, Kind};
 use afterimage::limits::Limits;
 use afterimage::request::{Completion, Op, Request, Session, Ticket};
@@ -197,10 +196,6 @@ impl<'a> Host<'a> {
 
     fn now(&self) -> u64 {
         self.pair.clock.monotonic()
-    }
-
-    fn device(&self) -> &'a Device {
-        &self.pair.devices[self.active]
     }
 
     fn failed(&self, doing: &str, error: &Error) -> Failure {
