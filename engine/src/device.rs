@@ -11,27 +11,23 @@ use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, serves_at_opening};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
+use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
 use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
+use crate::listeners::Listeners;
 use crate::queue::Clk;
 use crate::request::{Calls, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
-use crate::table::prototype::Debt;
-use crate::unit::{Block, Stamp};
+use crate::sync::{AtomicBool, AtomicU64, lock};
+use crate::unit::Stamp;
 use crate::wake::{Key, Wakes};
 use crate::weaken::{Clause, holds};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
-
-/// Called with every [`Event`].
-pub type EventHook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// One storage device. See the module.
 pub struct Device {
@@ -45,14 +41,7 @@ pub struct Device {
     pub(crate) volumes: Volumes,
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
-    /// What the peer owes, as far as it has told (R18); complete while this device is active
-    /// (`pend`, R5). Taken after `tables` by who changes it, and changed while fenced only, but for
-    /// payments.
-    debt: RwLock<Debt>,
-    /// Whether `debt` needs to be asked at all: `hi < need`, while active. Set after `debt` by a
-    /// takeover, before its tenure opens; cleared once all that was owed is published, or by a
-    /// fence. Release/Acquire: who finds it cleared finds those records, or a tenure that is over.
-    pub(crate) catching_up: AtomicBool,
+    pub(crate) owed: Owed,
     /// Whether it has served since it was opened: whoever is refused after that was fenced off.
     pub(crate) has_served: AtomicBool,
     pub(crate) superblock: SuperblockFile,
@@ -75,7 +64,7 @@ pub struct Device {
     pub(crate) halted: OnceLock<Error>,
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) calls: Arc<Calls>,
-    hook: OnceLock<EventHook>,
+    pub(crate) events: Listeners,
     /// Until it is closed, no other device is opened on its storage.
     opened: Mutex<Option<Opened>>,
 }
@@ -93,6 +82,7 @@ impl Drop for Device {
         let error = self.check_halted().err().unwrap_or_else(dropped);
         self.wakes.waiters.wake_all();
         self.calls.take().iter().for_each(|call| call.end(&error));
+        self.events.tell_waiting();
     }
 }
 
@@ -178,8 +168,7 @@ impl Device {
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
-            debt: RwLock::default(),
-            catching_up: AtomicBool::new(false),
+            owed: Owed::default(),
             has_served: AtomicBool::new(false),
             superblock: file,
             role: Mutex::default(),
@@ -197,7 +186,7 @@ impl Device {
             halted: OnceLock::new(),
             wakes,
             calls: Arc::default(),
-            hook: OnceLock::new(),
+            events: Listeners::default(),
             opened: Mutex::new(Some(claimed)),
             geometry,
             settings,
@@ -209,15 +198,15 @@ impl Device {
         Ok(Arc::new(device))
     }
 
-    /// Sets the handler of events; the first one stays.
-    pub fn on_event(&self, hook: EventHook) {
-        let _ = self.hook.set(hook);
+    /// Tells `listener` of every event from now on, beside those that are told already. What it
+    /// holds lives as long as the device: it should hold no [`Arc`] of it.
+    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.events.add(Arc::new(listener));
     }
 
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        if let Some(hook) = self.hook.get() {
-            hook(event);
-        }
+    /// Notes down what is told as soon as no lock is held.
+    pub(crate) fn tell(&self, event: Event) {
+        self.events.note(event);
     }
 
     /// A host's way in (S810), bound to the present tenure (R14).
@@ -226,6 +215,7 @@ impl Device {
     /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
     /// opening until it may serve (R13), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         match self.clk.epoch() {
             0 => Err(self.not_serving()),
@@ -271,7 +261,7 @@ impl Device {
         };
         let tables = lock(&self.tables);
         let (told_blocks, told) = {
-            let debt = self.debt();
+            let debt = self.owed.told();
             (debt.len(), debt.last())
         };
         let Tables { own, out, incoming, normal } = &*tables;
@@ -292,7 +282,7 @@ impl Device {
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
+            owed_blocks: if self.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
             told,
             unreflected_records: tables.unreflected(),
@@ -304,19 +294,6 @@ impl Device {
         }
     }
 
-    pub(crate) fn debt(&self) -> RwLockReadGuard<'_, Debt> {
-        self.debt.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn debt_mut(&self) -> RwLockWriteGuard<'_, Debt> {
-        self.debt.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest stamp that the peer owes for `block`, while this device serves.
-    pub(crate) fn owed(&self, block: Block) -> Option<Stamp> {
-        if self.is_catching_up() { self.debt().owed(block) } else { None }
-    }
-
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
     pub(crate) fn halt(&self, cause: Error) -> Error {
         let story = "the device has stopped for good and serves nothing more";
@@ -324,7 +301,7 @@ impl Device {
         let error = self.halted.get().expect("just set").clone();
         self.clk.close();
         if first {
-            self.tell(&Event::Halted(&error));
+            self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
         }
         self.wakes.waiters.wake_all();
@@ -386,6 +363,7 @@ impl Device {
     /// the engine. One that panics ends there: the process's panic hook reports it, and the device
     /// goes on.
     pub fn step_calls(&self) -> usize {
+        let _telling = self.events.enter();
         let waiters = &self.wakes.waiters;
         if waiters.are_there() {
             waiters.wake(Key::Time(0)..=Key::Time(self.clock.monotonic()));
@@ -422,6 +400,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let closed = self.come_to_rest();
         self.step_calls();
         closed
@@ -452,10 +431,6 @@ impl Device {
         self.ring_all();
         Ok(())
     }
-
-    pub(crate) fn is_catching_up(&self) -> bool {
-        self.catching_up.load(Ordering::Acquire)
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -477,11 +452,11 @@ mod tests {
         let device = Device::open(disk, clock, Settings::default()).unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::Halted(why) = event {
                 lock(&tell).push(why.to_string());
             }
-        }));
+        });
         device.resume_alone().unwrap();
         let session = device.session().unwrap();
         session.write(0, 0, &[1; 4096]).unwrap();

@@ -161,6 +161,7 @@ impl Session {
     /// [`Kind::Storage`].
     pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
         let device = &self.device;
+        let _passing = device.events.pass();
         let limits = device.limits();
         let length = match &request.op {
             Op::Read(buffer) => buffer.len() as u64,
@@ -234,6 +235,7 @@ impl Session {
         request: Request<'_>,
         done: impl FnOnce(Result<Completion>) + Send + 'static,
     ) -> Result<()> {
+        let _passing = self.device.events.pass();
         let mut ticket = self.submit(request)?;
         ticket.pending.advance(&self.device);
         match ticket.pending.take() {
@@ -368,6 +370,7 @@ impl Ticket {
     /// # Errors
     /// As [`Session::submit`] says of tickets.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
+        let _passing = self.device.events.pass();
         self.pending.poll(&self.device)
     }
 
@@ -377,6 +380,7 @@ impl Ticket {
     /// As [`Session::submit`] says of tickets.
     pub fn wait(mut self) -> Result<Completion> {
         let Ticket { device, pending } = &mut self;
+        let _passing = device.events.pass();
         pending.wait(device)
     }
 }

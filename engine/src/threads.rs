@@ -160,6 +160,7 @@ impl Threads {
                 let stepped = stepped.unwrap_or_else(|_| Err(Error::new(Kind::Halted, what)));
                 if let Err(error) = stepped {
                     // Nothing goes on without this thread. A device that has halted says no more.
+                    let _telling = device.events.enter();
                     device.halt(error);
                     // Those who wait for a call are told.
                     device.step_calls();

@@ -9,7 +9,7 @@ use crate::format::frame::Frame;
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
 use crate::link::{Lane, Link};
 use crate::moment::Wait;
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::unit::{Position, Stamp};
 use crate::wake::Key;
 use crate::weaken::{Clause, holds};
@@ -49,15 +49,14 @@ impl Device {
         }
         // The peer never held it, or it would ask for more: it is as good as new (R4).
         let repeats = epoch <= granted && holds(Clause::GrantRises);
-        let tenure = match (repeats, holds(Clause::GrantRises)) {
-            (true, _) => granted,
-            (_, true) => epoch.max(next),
-            (_, false) => epoch,
-        };
+        let mut tenure = if repeats { granted } else { epoch };
+        if !repeats && holds(Clause::GrantRises) {
+            tenure = tenure.max(next);
+        }
         if !repeats || !holds(Clause::RepeatedGrant) {
             let served = self.clk.epoch() != 0;
             self.fence(tenure)?;
-            self.tell(&Event::Fenced { epoch: tenure, served });
+            self.tell(Event::Fenced { epoch: tenure, served });
         }
         let mut tables = lock(&self.tables);
         tables.tell_after(told);
@@ -69,11 +68,16 @@ impl Device {
     /// Fences this device under `grant` (R3): admission closed, admitted writes published and
     /// durable, `fenced` durable. R is complete now, and not before: the prototype may be made (R4).
     fn fence(&self, grant: u64) -> Result<()> {
-        let horizon = if holds(Clause::Fence) { self.close_admission() } else { 0 };
-        match holds(Clause::LogSyncBeforePrototype) {
-            true => self.lead_round(self.own.round_wanted(), false)?,
-            false => drop(self.own.try_round(Durability::Never)?),
+        let mut horizon = 0;
+        if holds(Clause::Fence) {
+            horizon = self.close_admission();
         }
+        let mut durability = Durability::Never;
+        if holds(Clause::LogSyncBeforePrototype) {
+            durability = self.settings.durability;
+        }
+        let synced = self.own.wait_round(self.own.round_wanted(), durability, None);
+        synced.map_err(|e| self.halt(e))?;
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
         let synced = self.own.synced();
         if holds(Clause::FencedDurable) {
@@ -84,7 +88,7 @@ impl Device {
                 s.own.durable = s.own.durable.max(synced);
             })?;
         }
-        self.catching_up.store(false, Ordering::Release);
+        self.owed.end();
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
         self.wakes.waiters.wake_all();
@@ -162,14 +166,11 @@ impl Device {
 impl Failover {
     /// Crossing requests: the lower device id wins (R5), and whoever asked here is told.
     fn yields_to(&mut self, device: u64) -> bool {
-        let crossing = self.request.is_some() && holds(Clause::CrossingRequests);
-        if crossing && self.device < device {
-            return false;
-        }
-        if !holds(Clause::CrossingRequests) {
-            return true;
-        }
-        if self.request.take().is_some() {
+        if self.request.is_some() && holds(Clause::CrossingRequests) {
+            if self.device < device {
+                return false;
+            }
+            self.request = None;
             self.outcome = Some(Err(lost()));
         }
         true

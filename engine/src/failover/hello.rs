@@ -22,6 +22,7 @@ impl Device {
     /// # Errors
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         let nonce = self.nonce()?;
         let old = {
@@ -38,7 +39,7 @@ impl Device {
                 old.close();
             }
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
-            self.tell(&Event::Disconnected { link: &old, why: &why });
+            self.tell(Event::Disconnected { link: old, why });
         }
         let hello = Frame::Hello(self.hello(nonce)).encode(nonce);
         link.send(Lane::Control, hello).map_err(link_down)
@@ -74,7 +75,7 @@ impl Device {
             lost: superblock.lost,
             told: Stamp::ZERO,
             told_max: 0,
-            credit: self.recv.journal.queue.free(),
+            credit: self.credit(),
             block_size: superblock.block_size,
             volumes: superblock.volumes.clone(),
         }
@@ -135,18 +136,19 @@ impl Device {
         // The data lane is looked at from now on.
         self.wakes.line.ring();
         if stands {
-            self.tell(&Event::Connected { link: from });
+            self.tell(Event::Connected { link: from.clone() });
         }
         if decision == Decision::Serve {
             self.tell_resumed();
         }
-        self.tell_acknowledged(&records);
+        self.tell_acknowledged(records);
         if !stands {
             return Ok(()); // given up just now: the next one has a hello of its own
         }
         // Said once more, in case the first was sent before the peer listened; it answers a hello
         // that it knows with nothing.
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
+        self.say_reachable_again();
         self.ask_again();
         self.wakes.ship.ring();
         self.ask_at_hello(decision == Decision::Ask)

@@ -30,7 +30,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::{FEATURES, Frame, WIRE, WireRange, version_of};
+use crate::format::frame::{FEATURES, Frame, SERVING_FEATURE, WIRE, WireRange, version_of};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::table::unreflected::Index;
@@ -44,8 +44,7 @@ pub(crate) struct Peer {
     pub nonce: u64,
     /// The wire version of the connection.
     pub wire: u16,
-    /// The wire features of the connection: those that both know. There is none yet.
-    #[cfg_attr(not(test), expect(dead_code))]
+    /// The wire features of the connection: those that both know.
     pub features: u64,
 }
 
@@ -110,6 +109,10 @@ pub(crate) struct Failover {
     pub untrue: u64,
     /// The highest tenure granted here that the peer has been heard to hold.
     pub taken: u64,
+    /// The tenure that the peer was heard to be reachable under.
+    reached: u64,
+    /// The tenure of this device's own in which its driver said that hosts reach it.
+    reachable: u64,
 }
 
 impl Failover {
@@ -129,6 +132,8 @@ impl Failover {
             lost: None,
             untrue: 0,
             taken: 0,
+            reached: 0,
+            reachable: 0,
         }
     }
 
@@ -255,7 +260,7 @@ impl Device {
         link.close();
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was.is_some() {
-            self.tell(&Event::Disconnected { link, why });
+            self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
             self.wakes.line.ring();
         }
     }
@@ -267,7 +272,7 @@ impl Device {
         let error = Error::new(Kind::Damaged, format!("{story}: {lost}"));
         let first = lock(&self.failover).lost.replace(error.clone()).is_none();
         if first {
-            self.tell(&Event::LostRecords(&error));
+            self.tell(Event::LostRecords(error.clone()));
         }
         Error::new(Kind::Protocol, error.to_string())
     }
@@ -282,8 +287,63 @@ impl Device {
 
     /// The peer is heard to hold the tenure `epoch`: if this device granted it, the host has moved.
     pub(crate) fn taken(&self, epoch: u64) {
-        if lock(&self.tables).out.granted() == epoch {
-            lock(&self.failover).taken = epoch;
+        if epoch == 0 || lock(&self.tables).out.granted() != epoch {
+            return;
+        }
+        if std::mem::replace(&mut lock(&self.failover).taken, epoch) != epoch {
+            self.tell(Event::PeerServes { epoch });
+        }
+    }
+
+    /// The driver's word that hosts reach this device, which serves: an address has moved, a name is
+    /// resolved anew. The peer is told, now and at every later hello of this tenure
+    /// ([`Event::PeerReachable`]); one whose version does not know of it is not.
+    ///
+    /// # Errors
+    /// As [`Device::session`], if this device does not serve.
+    pub fn reachable(&self) -> Result<()> {
+        let _telling = self.events.enter();
+        self.check_halted()?;
+        let epoch = self.clk.epoch();
+        if epoch == 0 {
+            return Err(self.not_serving());
+        }
+        lock(&self.failover).reachable = epoch;
+        self.say_serving();
+        Ok(())
+    }
+
+    /// Tells the peer that this device serves, if it does, and whether hosts reach it.
+    pub(crate) fn say_serving(&self) {
+        let epoch = self.clk.epoch();
+        let reachable = {
+            let failover = lock(&self.failover);
+            let knows = failover.peer.is_some_and(|p| p.features & SERVING_FEATURE != 0);
+            if epoch == 0 || !knows {
+                return;
+            }
+            failover.reachable == epoch
+        };
+        // What a connection loses that ends now is said at the next hello.
+        let _ = self.send(Lane::Control, &Frame::Serving { epoch, reachable });
+    }
+
+    /// At a hello, which itself says who serves: what the last connection may have lost.
+    fn say_reachable_again(&self) {
+        let reachable = lock(&self.failover).reachable;
+        if reachable != 0 && reachable == self.clk.epoch() {
+            self.say_serving();
+        }
+    }
+
+    fn receive_serving(&self, epoch: u64, reachable: bool) {
+        self.taken(epoch);
+        let mut failover = lock(&self.failover);
+        let is_news = reachable && failover.taken == epoch && failover.reached != epoch;
+        if is_news {
+            failover.reached = epoch;
+            drop(failover);
+            self.tell(Event::PeerReachable { epoch });
         }
     }
 
@@ -304,6 +364,7 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         let mut answers = self.begin_step(&self.controlling)?;
         let Some(link) = self.peer_link() else { return Ok(false) };
         let (took, outcome) = match link.receive(Lane::Control) {
@@ -347,6 +408,10 @@ impl Device {
                 self.receive_question(answers, session, (epoch, id), (block, count))
             }
             Frame::ReadReply { id, rows, data } => self.receive_replies(id, &rows, data),
+            Frame::Serving { epoch, reachable } => {
+                self.receive_serving(epoch, reachable);
+                Ok(())
+            }
             Frame::Ack { hi, credit } => self.receive_ack(hi, credit),
             Frame::Hello(_) => unreachable!("handled above"),
             Frame::Ship { .. } => {

@@ -35,6 +35,7 @@ impl Device {
     /// durable records, [`Kind::NotReady`] while a takeover is open here, [`Kind::Halted`]. Serving
     /// already is none.
     pub fn resume_alone(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         match decide(self.here(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
@@ -58,6 +59,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Halted`] if the superblock cannot be written.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         self.store(|s| {
             s.prefer = policy.prefer;
@@ -92,16 +94,18 @@ impl Device {
                 heard,
             ]
         };
-        let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
-        let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
-        let newest = if holds(Clause::ClockRecovery) { newest } else { 0 };
+        let mut newest = 0;
+        if holds(Clause::ClockRecovery) {
+            let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
+            newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
+        }
         // It may have served before, and the tables not have what it took last.
         self.open_admission(|clk| clk.reopen(epoch, newest));
     }
 
     /// Tells that it serves what it held before.
     pub(super) fn tell_resumed(&self) {
-        self.tell(&Event::Ready { epoch: self.clk.epoch(), owed_blocks: 0 });
+        self.tell(Event::Ready { epoch: self.clk.epoch(), owed_blocks: 0 });
     }
 
     /// Lets hosts in.
@@ -155,9 +159,7 @@ impl Here {
 
 /// `newest`, `acked`, `hi` and `need` of a [`Here`].
 fn marks(tables: &Tables) -> [Stamp; 4] {
-    let (hi, need) = (tables.incoming.hi(), tables.normal.need());
-    let hi = if holds(Clause::AskAgain) { hi } else { hi.max(need) };
-    [tables.newest_own(), tables.out.acked(), hi, need]
+    [tables.newest_own(), tables.out.acked(), tables.incoming.hi(), tables.normal.need()]
 }
 
 /// Whether a device that is opened with this superblock and these tables serves at once.

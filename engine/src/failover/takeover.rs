@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::limits::{EPOCH_JUMP_MAX, PROTOTYPE_ROOM_MAX};
 use crate::link::Lane;
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::unit::{Block, Stamp};
 use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
@@ -42,6 +42,7 @@ impl Device {
     /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
     /// [`Kind::Damaged`] if the peer has shown that it lost durable records, [`Kind::Halted`].
     pub fn begin_takeover(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
@@ -70,7 +71,7 @@ impl Device {
             failover.outcome = None;
             failover.device
         };
-        let told = self.debt().last();
+        let told = self.owed.told().last();
         self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told })
     }
 
@@ -95,6 +96,7 @@ impl Device {
     /// [`crate::limits::Settings::takeover_timeout_ns`], which closes the request;
     /// [`Kind::NotReady`] if the peer's own request won (R5); [`Kind::Halted`], every time.
     pub fn poll_takeover(&self) -> Option<Result<Takeover>> {
+        let _telling = self.events.enter();
         if let Err(halted) = self.check_halted() {
             return Some(Err(halted));
         }
@@ -125,6 +127,7 @@ impl Device {
     /// [`Kind::NotReady`] if its own request won, or if another caller has withdrawn this one or
     /// was told its outcome.
     pub fn takeover(&self) -> Result<Takeover> {
+        let _telling = self.events.enter();
         self.begin_takeover()?;
         let waiters = &self.wakes.waiters;
         let number = waiters.number();
@@ -223,15 +226,12 @@ impl Device {
             }
         }
         let tables = lock(&self.tables);
-        let mut debt = self.debt_mut();
-        if entries.last().is_some_and(|(_, stamp)| *stamp > debt.last().max(tables.incoming.hi()))
-            && self.clk.epoch() != 0
-        {
+        let hi = tables.incoming.hi();
+        let known = self.owed.told().last().max(hi);
+        if self.clk.epoch() != 0 && entries.last().is_some_and(|(_, stamp)| *stamp > known) {
             return broken("the peer tells of a record, but this device serves".into());
         }
-        debt.reserve(left.min(most));
-        debt.extend(previous, entries, tables.incoming.hi(), most)
-            .map_err(|what| Error::new(Kind::Protocol, what))
+        self.owed.tell(previous, entries, left, hi, most).or_else(broken)
     }
 
     /// Merges what was told and opens the tenure (R5): it does not wait for data, and the prototype
@@ -242,10 +242,10 @@ impl Device {
         // In force before it is durable: no record that `whole` leaves out may go to N meanwhile.
         let (need, whole) = {
             let mut tables = lock(&self.tables);
-            let need = self.debt().last().max(tables.incoming.hi());
+            let need = self.owed.told().last().max(tables.incoming.hi());
             tables.raise_need(need);
             // An older tenure's catching up does not belong to this `need` (I5).
-            self.catching_up.store(false, Ordering::Release);
+            self.owed.end();
             (need, tables.normal.whole())
         };
         // Durable before the first command is served under it.
@@ -260,25 +260,22 @@ impl Device {
         let owed_blocks = {
             let mut tables = lock(&self.tables);
             tables.out.serve();
-            let owed_blocks = self.debt().len();
+            let owed_blocks = self.owed.told().len();
             let catching_up = tables.is_behind();
-            let filter = holds(Clause::PrototypeFilter);
-            let is_paid = catching_up != (owed_blocks == 0) || !filter;
+            let is_paid = catching_up != (owed_blocks == 0);
             assert!(is_paid, "I5: hi >= need exactly if nothing is owed");
-            self.catching_up.store(catching_up || !filter, Ordering::Release);
+            self.owed.begin(catching_up);
             owed_blocks
         };
         // Own stamps of this tenure are above every other by their epoch alone.
-        if !holds(Clause::Fence) {
-            self.clk.close();
-        }
         self.open_admission(|clk| clk.open(grant, 0));
         let ready_at = self.clock.monotonic();
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
         lock(&self.failover).outcome = Some(Ok(takeover));
-        self.tell(&Event::Ready { epoch: grant, owed_blocks });
+        self.tell(Event::Ready { epoch: grant, owed_blocks });
+        self.say_serving();
         if owed_blocks == 0 {
-            self.tell(&Event::CaughtUp);
+            self.tell(Event::CaughtUp);
         }
         self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         Ok(())

@@ -47,11 +47,11 @@ mod tests {
         let why = [Arc::default(), Arc::default()];
         for (device, why) in devices.iter().zip(&why) {
             let why: Arc<Mutex<Vec<String>>> = Arc::clone(why);
-            device.on_event(Box::new(move |event| {
+            device.on_event(move |event| {
                 if let Event::Disconnected { why: error, .. } = event {
                     lock(&why).push(error.to_string());
                 }
-            }));
+            });
         }
         let (a, b) = memory_link(Line::default(), clock);
         devices[0].connect(Arc::new(a)).expect("connected");

@@ -26,7 +26,7 @@ impl Device {
         }
         // `hi` first: a record that arrives in between then counts against the credit twice.
         let hi = lock(&self.tables).incoming.hi();
-        let credit = self.recv.journal.queue.free();
+        let credit = self.credit();
         match self.send(Lane::Control, &Frame::Ack { hi, credit }) {
             // The next hello says the same.
             Err(error) if error.kind() == Kind::NoPeer => Ok(()),
@@ -52,7 +52,7 @@ impl Device {
             held_back = tables.out.is_held_back();
             tables.acknowledge(&self.own.journal.queue, hi, credit)
         };
-        self.tell_acknowledged(&records);
+        self.tell_acknowledged(records);
         if held_back {
             self.wakes.ship.ring();
         }
@@ -63,9 +63,9 @@ impl Device {
         Ok(())
     }
 
-    pub(crate) fn tell_acknowledged(&self, records: &[Record]) {
+    pub(crate) fn tell_acknowledged(&self, records: Vec<Record>) {
         if !records.is_empty() {
-            self.tell(&Event::Acknowledged { records, at: self.clock.monotonic() });
+            self.tell(Event::Acknowledged { records, at: self.clock.monotonic() });
         }
     }
 }

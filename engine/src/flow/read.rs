@@ -25,12 +25,12 @@ impl Device {
         match self.clk.epoch() {
             now if now == epoch => Ok(()),
             0 => Err(self.not_serving()),
-            _ if !holds(Clause::Tenure) => Ok(()),
-            now => {
+            now if holds(Clause::Tenure) => {
                 let what =
                     format!("a command of tenure {epoch}, which is over: tenure {now} is open");
                 Err(Error::new(Kind::Fenced, what))
             }
+            _ => Ok(()),
         }
     }
 
@@ -38,7 +38,7 @@ impl Device {
     /// against the table kept by the seed's rules (I6).
     #[doc(hidden)]
     pub fn location(&self, block: Block) -> Location {
-        let owed = self.owed(block);
+        let owed = self.owed.of(block);
         let newest_own = self.own.journal.queue.newest(block).0;
         locate(newest_own, self.recv.journal.queue.newest(block).0, owed)
     }
@@ -54,7 +54,7 @@ impl Device {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
         let mut wait = Wait::default();
         loop {
-            let owed = self.owed(block);
+            let owed = self.owed.of(block);
             moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
             moment(Moment::Looking);
@@ -64,7 +64,7 @@ impl Device {
             // this one is reflected too, and what was owed has come.
             let missed = match &location {
                 Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
-                Location::Remote => self.owed(block) != owed,
+                Location::Remote => self.owed.of(block) != owed,
                 Location::Received(_) | Location::Normal => false,
             };
             if missed {
@@ -169,12 +169,11 @@ impl ReadState {
             let Some(read) = self.remote.pop_front() else { break };
             match device.answer(&read)? {
                 None => self.remote.push_back(read),
-                Some(Reply::NotPending) if !holds(Clause::LookAgain) => {
-                    let mut stale = vec![0; device.geometry.block_size as usize];
-                    device.volumes.read(read.block, &mut stale)?;
-                    self.copy(device, read.block, &stale);
+                Some(Reply::NotPending) => {
+                    if holds(Clause::LookAgain) {
+                        self.block(device, epoch, read.block, Some(&read))?;
+                    }
                 }
-                Some(Reply::NotPending) => self.block(device, epoch, read.block, Some(&read))?,
                 Some(Reply::Data(data)) => {
                     completion.remote_blocks += 1;
                     self.copy(device, read.block, &data);

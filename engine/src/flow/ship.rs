@@ -32,6 +32,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.shipping)?;
         let full =
             |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;

@@ -14,7 +14,7 @@ use crate::request::{Awaited, Completion, Request};
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::unit::{Block, Stamp};
 use crate::wake::{Key, Waiters};
-use crate::weaken::{Clause, holds};
+use crate::weaken::{Clause, holds, instead};
 use std::collections::{HashSet, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
@@ -231,8 +231,7 @@ impl WriteState {
     }
 
     fn insert(&mut self, device: &Device, epoch: u64) -> Insert {
-        // Without the clause under whatever tenure is open; under none the gate is closed to all.
-        let epoch = if holds(Clause::Tenure) { epoch } else { device.clk.epoch().max(1) };
+        let epoch = instead::tenure(epoch, || device.clk.epoch());
         let base = |e: &Edge| (e.index, e.base.expect("the edges are complete"));
         let given = self
             .host_time
