@@ -5,6 +5,10 @@
 //! sleep when there is nothing to do, until something is or its time comes (`flow/rest.rs`); a
 //! host's write wakes one of them only if the log was clean before it, or has much to commit.
 
+mod connect;
+
+pub use connect::Connector;
+
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::flow::rest::GATHER_NS;
@@ -183,6 +187,7 @@ impl Drop for Threads {
         self.stop.store(true, Ordering::Release);
         self.device.ring_all();
         for handle in lock(&self.running).drain(..) {
+            handle.thread().unpark();
             // A panic there has been reported by the panic hook; there is nothing to add.
             let _ = handle.join();
         }

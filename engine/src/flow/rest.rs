@@ -101,7 +101,7 @@ impl Device {
     pub(crate) fn owes_control(&self) -> bool {
         let is_handing_over = {
             let failover = lock(&self.failover);
-            failover.is_handing_over() && failover.peer().is_some()
+            failover.role.is_handing_over() && failover.connection.peer().is_some()
         };
         is_handing_over || lock(&self.controlling).is_owed()
     }
