@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, serves_at_opening};
 use crate::flow::Tables;
+use crate::flow::admission::Writers;
 use crate::flow::open::Logs;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
@@ -68,6 +69,7 @@ pub struct Device {
     pub(crate) failover: Mutex<Failover>,
     pub(crate) questions: Mutex<Questions>,
     pub(crate) turns: Turns,
+    pub(crate) writers: Writers,
     /// One at a time in each of these steps; nobody else ever waits for them.
     pub(crate) controlling: Mutex<Answers>,
     pub(crate) shipping: Mutex<()>,
@@ -185,6 +187,8 @@ impl Device {
         // Batches without a live record.
         own.free(first[0]);
         recv.free(first[1]);
+        let ids = geometry.volumes.iter().map(|volume| volume.id);
+        let writers = Writers::new(ids, settings.shared_sessions);
         let now = clock.monotonic();
         let device = Device {
             storage: checked,
@@ -202,6 +206,7 @@ impl Device {
             failover: Mutex::new(Failover::new(geometry.device)),
             questions: Mutex::default(),
             turns: Turns::default(),
+            writers,
             controlling: Mutex::default(),
             shipping: Mutex::default(),
             receiving: Mutex::default(),
@@ -316,6 +321,7 @@ impl Device {
             own_used_bytes: self.own.journal.used_bytes(),
             recv_free_places: self.recv.journal.queue.free(),
             recv_used_bytes: self.recv.journal.used_bytes(),
+            shared_sessions: self.settings.shared_sessions,
             halted: self.halted.get().cloned(),
         }
     }

@@ -139,6 +139,8 @@ pub struct Status {
     pub recv_free_places: u64,
     /// Bytes of the received log that are held.
     pub recv_used_bytes: u64,
+    /// Several sessions may write to a volume at once ([`crate::limits::Settings::shared_sessions`]).
+    pub shared_sessions: bool,
     /// Why it stopped, if it did.
     pub halted: Option<Error>,
 }

@@ -221,6 +221,11 @@ pub struct Settings {
     pub takeover_timeout_ns: u64,
     /// Most entries in one piece of a prototype: 512 make a frame of 16 KiB. At least 1.
     pub piece_entries_max: usize,
+    /// R20: several sessions may write to a volume at once, as the connections of one host do that
+    /// shares its requests out among them. Nobody is superseded then, and a host that gives up one
+    /// connection with requests under way and repeats them on another is not protected: the first
+    /// may be admitted after the second, and after what was written later.
+    pub shared_sessions: bool,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
     /// the largest request counts as that ([`crate::Device::limits`]).
     pub zero_bytes_max: u64,
@@ -291,6 +296,7 @@ impl Default for Settings {
             admit_timeout_ns: 30_000_000_000,
             takeover_timeout_ns: 30_000_000_000,
             piece_entries_max: 512,
+            shared_sessions: false,
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,

@@ -128,6 +128,10 @@ clauses! {
     AskAgain = "ask-again",
     /// R14: commands of an older tenure are refused.
     Tenure = "tenure",
+    /// R20: once a higher session has written to a volume, a lower one does not.
+    Writer = "writer",
+    /// R20: nothing is admitted through a session that was revoked.
+    Revoked = "revoked",
     /// R15: a partial write is inserted over the very record it was read from.
     TwoHalves = "two-halves",
     /// R15: after bounded retries a partial write takes the block's turn.

@@ -1,5 +1,6 @@
 //! Host read: by location (S1000–S1010, R7), fetching from the peer what it still owes.
 
+use super::admission::Pass;
 use super::remote::{RemoteRead, Reply};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -129,10 +130,10 @@ impl ReadState {
     pub fn advance(
         &mut self,
         device: &Device,
-        epoch: u64,
+        pass: &Pass,
         completion: &mut Completion,
     ) -> Result<bool> {
-        let outcome = self.go(device, epoch, completion);
+        let outcome = self.go(device, pass, completion);
         if !matches!(outcome, Ok(false)) {
             self.abandon(device);
         }
@@ -144,7 +145,8 @@ impl ReadState {
         self.remote.drain(..).for_each(|read| device.forget(&read));
     }
 
-    fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
+    fn go(&mut self, device: &Device, pass: &Pass, completion: &mut Completion) -> Result<bool> {
+        let epoch = pass.epoch;
         while self.next < self.end {
             let block = Block { volume: self.volume, number: self.next };
             self.block(device, epoch, block, None)?;
@@ -152,9 +154,9 @@ impl ReadState {
         }
         let mut waiting = Vec::new();
         for read in std::mem::take(&mut self.remote) {
-            // A read waiting for the peer ends with its tenure (R3).
+            // A read waiting for the peer ends with its tenure (R3) and its session (R20).
             if holds(Clause::ReadTenure) {
-                device.check_tenure(epoch)?;
+                device.check_pass(pass)?;
             }
             match device.answer(&read)? {
                 None => waiting.push(read),

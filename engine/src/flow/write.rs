@@ -3,6 +3,7 @@
 //! A write is put together as whole blocks first, holding nothing; then it takes its places, is
 //! stamped and published in one step ([`crate::queue::Queue::insert`]).
 
+use super::admission::{Pass, Writer};
 use super::read::Fetched;
 use super::remote::{RemoteRead, Reply};
 use crate::device::Device;
@@ -14,10 +15,10 @@ use crate::request::{Completion, Request};
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// A host's write on its way to admission.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct WriteState {
     waiting_since: Option<u64>,
     /// The blocks whose turn it has, with the tenure.
     turn: Vec<(u64, Block)>,
+    /// The session that has it.
+    session: u64,
 }
 
 /// A block given in part (R15).
@@ -91,6 +94,7 @@ impl WriteState {
             host_time: request.host_time,
             waiting_since: None,
             turn: Vec::new(),
+            session: 0,
         }
     }
 
@@ -130,6 +134,7 @@ impl WriteState {
                 host_time: request.host_time,
                 waiting_since: None,
                 turn: Vec::new(),
+                session: 0,
             });
         }
         if parts && first <= last && last < end {
@@ -142,10 +147,10 @@ impl WriteState {
     pub fn advance(
         &mut self,
         device: &Device,
-        epoch: u64,
+        pass: &Arc<Pass>,
         completion: &mut Completion,
     ) -> Result<bool> {
-        let outcome = self.go(device, epoch, completion);
+        let outcome = self.go(device, pass, completion);
         if !matches!(outcome, Ok(false)) {
             self.abandon(device);
         }
@@ -157,16 +162,23 @@ impl WriteState {
         let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
         asked.for_each(|read| device.forget(&read));
         if !self.turn.is_empty() {
-            device.turns.end(&self.turn);
+            device.turns.end(&self.turn, self.session);
             self.turn.clear();
             device.bell.ring();
         }
     }
 
-    fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
+    fn go(
+        &mut self,
+        device: &Device,
+        pass: &Arc<Pass>,
+        completion: &mut Completion,
+    ) -> Result<bool> {
+        let epoch = pass.epoch;
         // After this many attempts the caller's other requests get their turn.
         for _ in 0..ATTEMPTS {
-            device.check_tenure(epoch)?;
+            device.check_pass(pass)?;
+            let writer = device.claim(self.first.volume, pass)?;
             if device.turns.are_taken()
                 && device.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
             {
@@ -175,7 +187,7 @@ impl WriteState {
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
             }
-            match self.insert(device, epoch) {
+            match self.insert(device, pass, writer) {
                 Insert::Published { stamp, .. } => {
                     moment(Moment::Published);
                     // Completion seals: the clock rises before anyone can know (R2).
@@ -192,9 +204,8 @@ impl WriteState {
                     self.edges.iter_mut().flatten().for_each(|edge| edge.base = None);
                 }
                 Insert::Full => return self.wait(device, Kind::JournalFull),
-                Insert::Closed => {
-                    device.check_tenure(epoch)?;
-                }
+                // The next look says why.
+                Insert::Closed => {}
                 Insert::Exhausted => {
                     let what = "time has run out of numbers: no later stamp exists";
                     return Err(device.halt(Error::new(Kind::Halted, what)));
@@ -205,8 +216,8 @@ impl WriteState {
         if self.turn.is_empty() && holds(Clause::Turn) {
             let edges = self.edges.iter().flatten();
             let turn: Vec<_> = edges.map(|edge| (epoch, self.block(edge))).collect();
-            if device.turns.begin(&turn) {
-                self.turn = turn;
+            if device.turns.begin(&turn, pass) {
+                (self.turn, self.session) = (turn, pass.number);
             }
         }
         Ok(false)
@@ -216,9 +227,9 @@ impl WriteState {
         Block { number: self.first.number + u64::from(edge.index), ..self.first }
     }
 
-    fn insert(&mut self, device: &Device, epoch: u64) -> Insert {
+    fn insert(&mut self, device: &Device, pass: &Pass, writer: &Writer) -> Insert {
         // Without the clause under whatever tenure is open; under none the gate is closed to all.
-        let epoch = if holds(Clause::Tenure) { epoch } else { device.clk.epoch().max(1) };
+        let epoch = if holds(Clause::Tenure) { pass.epoch } else { device.clk.epoch().max(1) };
         let base = |e: &Edge| (e.index, e.base.expect("the edges are complete"));
         let given = self
             .host_time
@@ -230,10 +241,7 @@ impl WriteState {
             written_at: device.clock.monotonic(),
             bases: self.edges.each_ref().map(|edge| edge.as_ref().map(base)),
         };
-        if self.data.is_empty() {
-            return device.own.journal.queue.insert(&device.clk, epoch, &write);
-        }
-        device.own.insert(&device.clk, epoch, &write, &mut self.data)
+        device.own.insert(&device.clk, epoch, &write, || writer.admits(pass), &mut self.data)
     }
 
     /// Not admitted (R9), or not its turn (R15); the host waits, within bounds, and then gets an
@@ -332,8 +340,8 @@ impl Edge {
 #[derive(Debug)]
 pub(crate) struct Turns {
     count: AtomicU64,
-    /// Each with its tenure: what belongs to another one holds nobody up.
-    blocks: Mutex<HashSet<(u64, Block)>>,
+    /// Each with its tenure, as what belongs to another one holds nobody up, and its session.
+    blocks: Mutex<HashMap<(u64, Block), u64>>,
 }
 
 impl Default for Turns {
@@ -344,7 +352,7 @@ impl Default for Turns {
 
 impl Turns {
     /// Whether there are any, which is rare.
-    fn are_taken(&self) -> bool {
+    pub fn are_taken(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
@@ -354,23 +362,34 @@ impl Turns {
         let within = |&(tenure, block): &(u64, Block)| {
             tenure == epoch && block.volume == first.volume && numbers.contains(&block.number)
         };
-        lock(&self.blocks).iter().any(|turn| within(turn) && !own.contains(turn))
+        lock(&self.blocks).keys().any(|turn| within(turn) && !own.contains(turn))
     }
 
-    /// All of `turns` or none, so that two writes never wait for each other.
-    fn begin(&self, turns: &[(u64, Block)]) -> bool {
+    /// All of `turns` or none, so that two writes never wait for each other; none for a session
+    /// that is over.
+    fn begin(&self, turns: &[(u64, Block)], pass: &Pass) -> bool {
         let mut taken = lock(&self.blocks);
-        if turns.is_empty() || turns.iter().any(|turn| taken.contains(turn)) {
+        let free = |turn| !taken.contains_key(turn);
+        if turns.is_empty() || !turns.iter().all(free) || !pass.is_open() {
             return false;
         }
-        taken.extend(turns);
+        taken.extend(turns.iter().map(|&turn| (turn, pass.number)));
         self.count.store(taken.len() as u64, Ordering::Release);
         true
     }
 
-    fn end(&self, turns: &[(u64, Block)]) {
+    fn end(&self, turns: &[(u64, Block)], session: u64) {
+        self.keep(|turn, of| of != session || !turns.contains(turn));
+    }
+
+    /// A session that is over holds nobody up.
+    pub fn leave(&self, session: u64) {
+        self.keep(|_, of| of != session);
+    }
+
+    fn keep(&self, keeps: impl Fn(&(u64, Block), u64) -> bool) {
         let mut taken = lock(&self.blocks);
-        taken.retain(|turn| !turns.contains(turn));
+        taken.retain(|turn, session| keeps(turn, *session));
         self.count.store(taken.len() as u64, Ordering::Release);
     }
 }

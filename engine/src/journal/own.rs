@@ -121,16 +121,21 @@ impl OwnLog {
         self.payloads.buffer(length)
     }
 
-    /// Admits a write with its data; leaves the data where it is if it was not admitted.
+    /// Admits a write with its data, if `may` says so once its places are taken; leaves the data
+    /// where it is if it was not admitted. Zeros have none.
     pub fn insert(
         &self,
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
+        may: impl Fn() -> bool,
         data: &mut Vec<u8>,
     ) -> Insert {
+        if data.is_empty() {
+            return self.journal.queue.insert_with(clk, epoch, write, may, |_| true);
+        }
         let board = |first| self.payloads.board(first, data);
-        let outcome = self.journal.queue.insert_with(clk, epoch, write, board);
+        let outcome = self.journal.queue.insert_with(clk, epoch, write, may, board);
         if matches!(outcome, Insert::Published { .. }) {
             self.payloads.give(std::mem::take(data));
         }

@@ -12,8 +12,10 @@ pub(super) enum Kind {
     Zeroes,
     Discard,
     Flush,
-    /// A command of a tenure that is over.
+    /// A command of a tenure that is over, or of a connection that its host has given up.
     Late,
+    /// A host's connection dies, or seems to live on, and the host comes back on a new one.
+    Return,
     Poll,
     Commit,
     CommitDue,
@@ -70,13 +72,14 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 37] = [
+const WEIGHTS: [(Kind, u32); 38] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
     (Discard, 8),
     (Flush, 12),
-    (Late, 3),
+    (Late, 6),
+    (Return, 4),
     (Poll, 60),
     (Commit, 25),
     (CommitDue, 25),

@@ -139,6 +139,7 @@ impl World {
         machine.disk.disarm();
         machine.asked.borrow_mut().clear();
         machine.sessions.borrow_mut().clear();
+        machine.returns.take();
         machine.unsettled_positions.borrow_mut().clear();
         let wire = machine.wire.borrow_mut().take();
         if let Some(wire) = wire {

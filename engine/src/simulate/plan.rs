@@ -68,6 +68,7 @@ impl Plan {
             Kind::Repeat,
             Kind::Trouble,
             Kind::Late,
+            Kind::Return,
             Kind::Zeroes,
             Kind::Discard,
             Kind::Checkpoint,
@@ -126,6 +127,7 @@ impl Plan {
             commit_bytes: random.pick(&[1, 4096, 4 << 20]),
             batch_records_max: random.pick(&[1, 2, 3, 62]),
             piece_entries_max: random.pick(&[1, 2, 3, 512]),
+            shared_sessions: random.once_in(6),
             ..Settings::default()
         }
     }

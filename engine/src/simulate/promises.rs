@@ -107,6 +107,7 @@ impl World {
         if history.of(block).last().is_some_and(|r| r.stamp > stamp) && expected != content {
             broken("parts of blocks are ordered", format!("{stamp} is below a newer record"));
         }
+        self.check_session(side, asked, record.position);
         asked.records.push((stamp, block));
         let machine = &self.machines[side];
         let number = machine.count.replace(machine.count.get() + 1);

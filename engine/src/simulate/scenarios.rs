@@ -2,6 +2,7 @@
 //! checks at every step. At the end of each everything comes to rest, and both copies are equal and
 //! hold all that was written.
 
+mod late_write;
 mod torn_below_need;
 
 use super::clock::SimClock;
@@ -84,6 +85,13 @@ impl Scene {
         self.commit(at);
         self.0.poll_all(at);
         value
+    }
+
+    /// Whether the request has written anything.
+    fn was_admitted(&self, request: Value) -> bool {
+        let history = self.0.history.borrow();
+        let mut records = (0..history.blocks()).flat_map(|block| history.of(block));
+        records.any(|record| record.request == request)
     }
 
     fn read(&self, at: Side, block: u64) {
@@ -496,9 +504,10 @@ fn a_part_of_a_block_gets_its_turn() {
 fn every_scenario_misses_its_clauses() {
     use super::told::{a_lost_piece_is_missed, s35_slow_hand_over};
     use crate::weaken::{Clause, Clause::*, without};
+    use late_write::*;
     use torn_below_need::{s34_after_an_opening, s34_amid_a_reflect_step, s34_torn_below_need};
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 16] = [
+    let table: [Row; 18] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -524,6 +533,8 @@ fn every_scenario_misses_its_clauses() {
         (s34_amid_a_reflect_step, &[Whole, WholeOfRecords]),
         (s34_after_an_opening, &[Whole, WholeOfRecords]),
         (a_part_of_a_block_gets_its_turn, &[Turn]),
+        (s37_late_write, &[Revoked]),
+        (s37_seems_to_live, &[Writer]),
         (s35_slow_hand_over, &[HandOverPaced, RepeatedGrant]),
         (a_lost_piece_is_missed, &[ToldChain]),
     ];

@@ -13,6 +13,7 @@ use super::host::{Asked, What};
 use super::line::Wire;
 use super::plan::Plan;
 use super::random::Random;
+use super::returns::Returns;
 use super::stall::Stall;
 use super::tape::{Sort, Tape};
 use super::{NAMES, Side};
@@ -38,6 +39,7 @@ pub(super) struct Machine {
     pub wire: RefCell<Option<Arc<Wire>>>,
     /// Newest last.
     pub sessions: RefCell<Vec<Session>>,
+    pub returns: RefCell<Returns>,
     /// Requests under way.
     pub asked: RefCell<Vec<Asked>>,
     /// The next position of the own queue to look at, and those looked at too early.
@@ -82,6 +84,7 @@ impl Machine {
             device: RefCell::default(),
             wire: RefCell::default(),
             sessions: RefCell::default(),
+            returns: RefCell::default(),
             asked: RefCell::default(),
             published: Cell::new(1),
             unsettled_positions: RefCell::default(),
@@ -212,6 +215,7 @@ impl World {
             Kind::Discard => self.ask(What::Discard, side, false, random),
             Kind::Flush => self.ask(What::Flush, side, false, random),
             Kind::Late => self.ask(What::Write, side, true, random),
+            Kind::Return => self.come_back(side, random.once_in(2)),
             Kind::Poll => self.poll(side, random),
             Kind::Receive => self.receive(side, 1 + random.below(4)),
             Kind::Control => drop(self.control(side)),
