@@ -9,13 +9,13 @@ use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
-use crate::failover::{Failover, serves_at_opening};
+use crate::failover::{Failover, may_have_lost, serves_at_opening};
 use crate::flow::Tables;
 use crate::flow::admission::Writers;
 use crate::flow::open::Logs;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{Lost, Superblock};
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
@@ -168,7 +168,9 @@ impl Device {
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
-        let recovery = logs.recovery(&file, &own, &recv);
+        let cache_identity = storage.cache_identity().unwrap_or_default();
+        let lost_writes = may_have_lost(&superblock, cache_identity);
+        let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
         }
@@ -180,6 +182,12 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
+            if lost_writes {
+                s.lost.get_or_insert(Lost { found: clock.wall(), ..Lost::default() });
+            }
+            // All that was found is synced: only what completes from now on is in question.
+            s.cache_identity = cache_identity;
+            s.weakest = settings.durability.number();
             s.hi = tables.hi;
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
@@ -245,12 +253,13 @@ impl Device {
     ///
     /// # Errors
     /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
-    /// opening until it may serve (R13), [`Kind::Halted`].
+    /// opening until it may serve (R13), [`Kind::LostWrites`] until somebody has accepted a loss
+    /// (R20), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
         self.check_halted()?;
         match self.clk.epoch() {
             0 => Err(self.not_serving()),
-            epoch => Ok(Session::new(self.clone(), epoch)),
+            epoch => self.check_loss().map(|()| Session::new(self.clone(), epoch)),
         }
     }
 
@@ -304,6 +313,7 @@ impl Device {
             connected,
             awaits_taker: tables.granted != 0 && tables.granted != taken,
             lost,
+            lost_writes: superblock.lost,
             untrue,
             epoch: superblock.epoch,
             hi: tables.hi,

@@ -15,13 +15,37 @@ const MIB: u64 = 1 << 20;
 pub enum Durability {
     /// Once its record is durable.
     Strict,
-    /// Once its record is published, as with a disk's cache; flush and FUA make durable.
+    /// Once its record and every record before it in the log have been given to the log file, synced
+    /// or not (R20): the death of the process loses nothing that was completed, where the storage
+    /// vouches for that ([`crate::storage::Storage::cache_identity`]). A power cut may lose it, and the
+    /// next opening says so ([`Kind::LostWrites`]). Flush and FUA make durable.
+    Written,
+    /// Once its record is published, as with a disk's cache; flush and FUA make durable. What was
+    /// completed and not flushed is lost with the process, and the next opening says that it may be.
     #[default]
     VolatileCache,
     /// Like [`Durability::VolatileCache`], and flushes do not reach the disk either: for tests and
     /// measurements of everything but the disk. Logs are synced only as often as
     /// [`Geometry::unsynced_bytes_max`] asks.
     Never,
+}
+
+impl Durability {
+    /// The number that stands for it in the superblock.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Durability::Strict => 1,
+            Durability::Written => 2,
+            Durability::VolatileCache => 3,
+            Durability::Never => 4,
+        }
+    }
+
+    /// What such a number stands for.
+    pub(crate) fn from_number(number: u8) -> Option<Durability> {
+        use Durability::{Never, Strict, VolatileCache, Written};
+        [Strict, Written, VolatileCache, Never].into_iter().find(|d| d.number() == number)
+    }
 }
 
 /// What is fixed when a device is created.

@@ -17,6 +17,7 @@ use crate::flow::write::WriteState;
 use crate::limits::Durability;
 use crate::sync::lock;
 use crate::unit::{SECTOR, Stamp};
+use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
@@ -127,6 +128,8 @@ enum State {
         fua: bool,
     },
     Read(ReadState),
+    /// Waits until the log file has it, while a commit is under way.
+    Written,
     /// Waits for a commit.
     Round(u64),
     Done(Option<Error>),
@@ -410,6 +413,11 @@ impl Ticket {
                 pending.state = State::Done(done.err());
                 continue;
             }
+            if let State::Written = pending.state {
+                let done = device.own.write_out(true).map_err(|e| device.halt(e));
+                pending.state = State::Done(done.err());
+                continue;
+            }
             device.wait(heard, Duration::from_millis(20));
         }
     }
@@ -450,13 +458,13 @@ impl Pending {
         loop {
             let next = match &mut self.state {
                 State::Write { parts, fua } => match parts.front_mut() {
-                    None => {
-                        let strict = device.settings.durability == Durability::Strict || *fua;
-                        match strict {
-                            true => State::Round(device.own.round_wanted()),
-                            false => State::Done(None),
+                    None => match device.settings.durability {
+                        durability if durability == Durability::Strict || *fua => {
+                            State::Round(device.own.round_wanted())
                         }
-                    }
+                        Durability::Written if holds(Clause::WrittenLog) => State::Written,
+                        _ => State::Done(None),
+                    },
                     Some(part) => match part.advance(device, &self.pass, &mut self.completion) {
                         Ok(false) => return,
                         Ok(true) => {
@@ -470,6 +478,11 @@ impl Pending {
                     Ok(false) => return,
                     Ok(true) => State::Done(None),
                     Err(error) => State::Done(Some(error)),
+                },
+                State::Written => match device.own.write_out(false) {
+                    Ok(false) => return,
+                    Ok(true) => State::Done(None),
+                    Err(error) => State::Done(Some(device.halt(error))),
                 },
                 State::Round(round) => match device.own.round_done(*round) {
                     Ok(false) => match device.check_halted() {

@@ -132,6 +132,16 @@ clauses! {
     Writer = "writer",
     /// R20: nothing is admitted through a session that was revoked.
     Revoked = "revoked",
+    /// R20: a `Written` write completes once it is in the log file.
+    WrittenLog = "written-log",
+    /// R20: what was not synced survives only under the same cache identity.
+    CacheIdentity = "cache-identity",
+    /// R20: an opening that may lack completed writes sets the mark.
+    LostMark = "lost-mark",
+    /// R20: hosts are refused while the mark stands.
+    LostRefused = "lost-refused",
+    /// R20: a fenced device takes the mark over from its peer.
+    LostTravels = "lost-travels",
     /// R15: a partial write is inserted over the very record it was read from.
     TwoHalves = "two-halves",
     /// R15: after bounded retries a partial write takes the block's turn.

@@ -17,11 +17,13 @@
 pub mod decide;
 mod fence;
 mod hello;
+mod loss;
 mod resume;
 mod takeover;
 #[cfg(all(test, not(loom)))]
 mod wire;
 
+pub(crate) use loss::may_have_lost;
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;

@@ -54,6 +54,8 @@ pub(super) enum Kind {
     Repeat,
     /// The power of both machines fails at once.
     Blackout,
+    /// An operator accepts that completed writes are lost.
+    Accept,
     /// An operator changes what a device does by itself after a restart.
     Policy,
     /// Other actions come in the middle of one of the next steps.
@@ -72,7 +74,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 38] = [
+const WEIGHTS: [(Kind, u32); 39] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -109,6 +111,7 @@ const WEIGHTS: [(Kind, u32); 38] = [
     (Lose, 3),
     (Repeat, 6),
     (Blackout, 1),
+    (Accept, 8),
     (Policy, 2),
     (Stall, 30),
 ];
@@ -154,7 +157,8 @@ impl Moods {
         for (at, (kind, weight)) in WEIGHTS.into_iter().enumerate() {
             let factor = random.pick(&[0, 4, 16, 16, 16, 64]);
             // What ends a standstill is never away for long.
-            let factor = if matches!(kind, Start | Plug | Tick) { factor.max(4) } else { factor };
+            let factor =
+                if matches!(kind, Start | Plug | Tick | Accept) { factor.max(4) } else { factor };
             sum += if self.never.contains(&kind) { 0 } else { weight * factor };
             self.sums[at] = sum;
         }

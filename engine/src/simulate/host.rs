@@ -322,6 +322,7 @@ impl World {
     }
 
     fn done(&self, side: Side, asked: &Asked, done: Completion) {
+        self.check_accepted(side, asked.number);
         self.served.set(self.served.get() + 1);
         let (name, number) = (NAMES[side], asked.number);
         self.tape.event(Sort::Host, format_args!("{name} #{number} done {:?}", done.stamp));

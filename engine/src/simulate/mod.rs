@@ -9,6 +9,7 @@
 //! | `disk`, `line`, `clock` | the simulated hardware |
 //! | `host`, `payload` | requests, and what they write |
 //! | `life` | starts, closings, kills, power cuts |
+//! | `lost` | completed writes that a crash takes |
 //! | `returns` | hosts that come back on new connections |
 //! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
@@ -29,6 +30,7 @@ mod history;
 mod host;
 mod life;
 mod line;
+mod lost;
 mod payload;
 mod plan;
 mod promises;

@@ -108,6 +108,9 @@ impl Plan {
             Durability::VolatileCache,
             Durability::Strict,
             Durability::Strict,
+            Durability::Written,
+            Durability::Written,
+            Durability::Written,
             Durability::Never,
         ]);
         let timeout = random.pick(&[50 * MS, SECOND, 30 * SECOND]);

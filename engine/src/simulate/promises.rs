@@ -120,6 +120,7 @@ impl World {
             block,
             content,
             visible_at: None,
+            completed: false,
             promised: false,
         });
     }
@@ -246,7 +247,10 @@ impl World {
     }
 
     pub(super) fn completed(&self, records: &[(Stamp, usize)]) {
-        records.iter().for_each(|&(stamp, block)| self.saw(block, stamp));
+        for &(stamp, block) in records {
+            self.saw(block, stamp);
+            self.history.borrow_mut().complete(block, stamp);
+        }
     }
 
     pub(super) fn is_strict(&self, side: Side) -> bool {
@@ -446,7 +450,8 @@ impl World {
         let excused = self.machines[side].may_halt()
             || self.is_over_loss(error)
             || self.is_over_rot(side, error);
-        let is_lost = self.is_over_loss(error) && error.kind() == Kind::Damaged;
+        let is_lost = self.is_over_loss(error) && error.kind() == Kind::Damaged
+            || error.kind() == Kind::LostWrites;
         if !(error.kind().is_retryable() || is_lost || excused && error.kind() == Kind::Halted) {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("hosts are refused for reasons that they know", story);

@@ -66,6 +66,8 @@ pub(super) struct Machine {
     /// Its disk took back what it had called durable, and the peer may know better: then the next
     /// hello must show it.
     pub must_notice: Cell<bool>,
+    /// Its power has failed since its last start.
+    pub power_failed: Cell<bool>,
     /// Own records that it took back.
     pub taken_back: RefCell<Vec<(Stamp, usize)>>,
     /// Its disk has lied, and that came out: what its superblock said of its tenure before.
@@ -100,6 +102,7 @@ impl Machine {
             must_notice: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
+            power_failed: Cell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -130,6 +133,8 @@ pub(super) struct World {
     pub seen: Cell<Stamp>,
     /// How many requests were answered.
     pub served: Cell<u64>,
+    /// Completed writes are lost, and nobody has accepted it.
+    pub unaccepted: Cell<bool>,
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
@@ -162,6 +167,7 @@ impl World {
             floors: RefCell::new(vec![Stamp::ZERO; blocks]),
             seen: Cell::default(),
             served: Cell::default(),
+            unaccepted: Cell::default(),
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
             ended: Cell::default(),
@@ -248,6 +254,7 @@ impl World {
             Kind::Lose => self.lose_frame(side),
             Kind::Repeat => self.repeat_frame(side, random),
             Kind::Blackout => [0, 1].into_iter().for_each(|at| self.power_cut(at, random)),
+            Kind::Accept => self.accept_loss(side),
             Kind::Policy => self.set_policy(side, random),
             Kind::Stall => self.arm_stall(random),
         }

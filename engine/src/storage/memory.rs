@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::mapped::past_end;
 use super::{FileName, Fill, Storage};
@@ -190,6 +190,19 @@ pub struct Memory {
     /// Superblock, own log, received log: found without a lock.
     fixed: [OnceLock<File>; 3],
     segments: [Shard; SHARDS],
+    number: Number,
+}
+
+/// Tells one storage in memory from every other of this process.
+struct Number(u64);
+
+impl Default for Number {
+    fn default() -> Number {
+        static LAST: Mutex<u64> = Mutex::new(0);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        Number(*last)
+    }
 }
 
 impl Memory {
@@ -285,6 +298,14 @@ impl Storage for Memory {
 
     fn sync(&self, file: FileName) -> io::Result<()> {
         self.with(file, |_| Ok(()))
+    }
+
+    /// It lives as long as this value.
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        let mut identity = [0; 32];
+        identity[..6].copy_from_slice(b"memory");
+        identity[24..].copy_from_slice(&self.number.0.to_le_bytes());
+        Some(identity)
     }
 
     fn files(&self) -> io::Result<Vec<FileName>> {
