@@ -39,7 +39,7 @@ impl Device {
         }
         let (granted, newest) = {
             let tables = lock(&self.tables);
-            (tables.granted, tables.newest_own())
+            (tables.out.granted(), tables.newest_own())
         };
         if told > newest {
             let what = format!("the peer was told of {told}, {newest} is the newest record here");
@@ -58,9 +58,8 @@ impl Device {
             self.tell(&Event::Fenced { epoch: tenure, served });
         }
         let mut tables = lock(&self.tables);
-        tables.announced = tables.own.after(told);
-        tables.told = told;
-        let end = tables.own.end();
+        tables.tell_after(told);
+        let end = tables.own.records().end();
         lock(&self.failover).grant = Some(Grant { nonce, tenure, end });
         Ok(())
     }
@@ -90,12 +89,12 @@ impl Device {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let mut wait = Wait::default();
-        while !tables.sequencer.is_empty() {
+        while !tables.own.is_complete() {
             // Somebody is giving up a reservation that found the gate closed.
             wait.go_on("a fence waits for a reservation to be given up");
             self.sequence(&mut tables);
         }
-        tables.granted = grant;
+        tables.out.fence(grant);
         Ok(())
     }
 
@@ -130,25 +129,20 @@ impl Device {
             let open = failover.grant.zip(failover.connection());
             let Some((grant, (session, link))) = open else { return Ok(false) };
             let Grant { nonce, tenure, end } = grant;
-            let mut index = tables.announced;
-            let mut previous = tables.told;
-            if index < tables.acked_index {
-                (index, previous) = (tables.acked_index, previous.max(tables.acked));
-            }
+            let (mut index, previous) = tables.out.next_to_tell();
             let left = end.saturating_sub(index);
             let most = self.settings.piece_entries_max;
             let mut entries = Vec::with_capacity(most.min(left as usize));
             // Of many writes of one block few are named: a piece is done after some of them, too.
             let stop = end.min(index + 8 * most as u64);
             while index < stop && entries.len() < most {
-                let (stamp, position) = tables.own.get(index).expect("R is kept");
+                let (stamp, position) = tables.own.records().get(index).expect("R is kept");
                 if queue.is_newest(position) || !holds(Clause::NewestPerBlock) {
                     entries.push((queue.record(position).block, stamp));
                 }
                 index += 1;
             }
-            tables.announced = index;
-            tables.told = entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1);
+            tables.out.tell(index, entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1));
             let is_last = index >= end;
             failover.grant.take_if(|_| is_last);
             let grant = tenure;
