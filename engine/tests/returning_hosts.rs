@@ -6,11 +6,14 @@
 mod common;
 
 use afterimage::error::Kind;
-use afterimage::limits::Settings;
 use afterimage::request::{Request, Session};
 use common::{A, Pair, Spec};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, mpsc};
+
+fn pair(shared_sessions: bool) -> Pair {
+    Pair::with(Spec { exclusive: !shared_sessions, ..Spec::default() })
+}
 
 fn session(pair: &Pair) -> Session {
     pair.devices[A].session().unwrap()
@@ -26,7 +29,7 @@ fn told(session: &Session) -> Arc<Mutex<Vec<Kind>>> {
 
 #[test]
 fn a_later_session_that_writes_supersedes() {
-    let pair = Pair::new();
+    let pair = pair(false);
     let (old, new, idle) = (session(&pair), session(&pair), session(&pair));
     let (of_old, of_idle) = (told(&old), told(&idle));
     old.write(0, 0, &[1; 4096]).unwrap();
@@ -58,7 +61,7 @@ fn a_later_session_that_writes_supersedes() {
 /// It had not written yet, and the later one has: its owner learns of it by its first write.
 #[test]
 fn a_lower_session_that_writes_late_is_over() {
-    let pair = Pair::new();
+    let pair = pair(false);
     let (old, new) = (session(&pair), session(&pair));
     let of_old = told(&old);
     new.write(0, 0, &[1; 4096]).unwrap();
@@ -87,7 +90,7 @@ fn fill(pair: &mut Pair, host: &Session) -> u8 {
 
 #[test]
 fn revoking_drops_what_waits() {
-    let mut pair = Pair::new();
+    let mut pair = pair(false);
     let host = session(&pair);
     let of_host = told(&host);
     fill(&mut pair, &host);
@@ -117,8 +120,7 @@ fn revoking_drops_what_waits() {
 
 #[test]
 fn shared_sessions_write_side_by_side() {
-    let settings = Settings { shared_sessions: true, ..Settings::default() };
-    let pair = Pair::with(Spec { settings, ..Spec::default() });
+    let pair = pair(true);
     assert!(pair.devices[A].status().shared_sessions);
     let (one, other) = (session(&pair), session(&pair));
     for host in [&one, &other, &one] {
