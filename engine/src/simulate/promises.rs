@@ -69,7 +69,13 @@ impl World {
         };
         let disk = &self.machines[side].disk;
         let content = match self.read_record(record.content == Shape::Data, block, |buf| {
-            disk.if_sound(|| device.own.read(&record, buf).is_ok_and(|read| read))
+            disk.if_sound(|| {
+                // It may have died while it wrote the next batch.
+                let place = record.place as usize;
+                device.own.read(&record, buf).is_ok_and(|read| read)
+                    || self.machines[side].is_dead()
+                        && disk.peek(FileName::OwnLog, place, buf).is_some()
+            })
         }) {
             Ok(content) => content,
             Err(story) => {
