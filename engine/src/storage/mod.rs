@@ -21,6 +21,7 @@ use std::ops::Range;
 
 /// The name of a file of a device directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum FileName {
     /// Both copies of the superblock.
     Superblock,
@@ -35,6 +36,47 @@ pub enum FileName {
         /// Which piece of it, from 0.
         index: u32,
     },
+    /// A side file: an auxiliary area, what was salvaged, a table. A storage knows neither what is in
+    /// it nor which kinds there are. Only side files grow, and only they are removed.
+    Side {
+        /// What it is for.
+        kind: SideKind,
+        /// Which of its kind.
+        number: u32,
+    },
+}
+
+/// What a side file is for: a word of 1 to 8 lower-case letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SideKind([u8; 8]);
+
+impl SideKind {
+    /// The kind of that name; `None` if it is no word of 1 to 8 letters from `a` to `z`.
+    pub const fn new(name: &str) -> Option<SideKind> {
+        let name = name.as_bytes();
+        if name.is_empty() || name.len() > 8 {
+            return None;
+        }
+        let mut word = [0; 8];
+        let mut at = 0;
+        while at < name.len() {
+            if !name[at].is_ascii_lowercase() {
+                return None;
+            }
+            word[at] = name[at];
+            at += 1;
+        }
+        Some(SideKind(word))
+    }
+}
+
+impl std::fmt::Display for SideKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0
+            .iter()
+            .take_while(|&&letter| letter != 0)
+            .try_for_each(|&l| write!(f, "{}", l as char))
+    }
 }
 
 impl std::fmt::Display for FileName {
@@ -44,6 +86,7 @@ impl std::fmt::Display for FileName {
             FileName::OwnLog => f.write_str("own.log"),
             FileName::RecvLog => f.write_str("recv.log"),
             FileName::Segment { volume, index } => write!(f, "volumes/{volume}.{index}"),
+            FileName::Side { kind, number } => write!(f, "side/{kind}.{number}"),
         }
     }
 }
@@ -78,7 +121,8 @@ pub trait Storage: Send + Sync {
     /// not exist; the medium's.
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// Writes all of `bufs`, one after the other, at `offset`. Never extends a file.
+    /// Writes all of `bufs`, one after the other, at `offset`. Never extends a file: see
+    /// [`Storage::grow`].
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] past the end, [`io::ErrorKind::NotFound`]; the medium's.
@@ -98,11 +142,27 @@ pub trait Storage: Send + Sync {
 
     /// Names the life of the cache that holds what was written and not synced: as long as it is the
     /// same, a write that returned is there for whoever opens the storage next, though its process
-    /// has died ([`crate::limits::Durability::Written`]). After a power cut it is another. `None`, and all zeros: nobody
-    /// vouches for that.
+    /// has died ([`crate::limits::Durability::Written`]). After a power cut it is another. `None`, and
+    /// all zeros: nobody vouches for that.
     fn cache_identity(&self) -> Option<[u8; 32]> {
         None
     }
+
+    /// Makes the side file `file` `length` bytes long, which it may be already; what is added reads
+    /// as zeros. The new length is durable with the next [`Storage::sync`] of it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if it is longer, or no side file, [`io::ErrorKind::NotFound`];
+    /// the medium's, after which it has the old length or the new one.
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()>;
+
+    /// Removes the side file `file`, durably when this returns. Who is reading it gets what it held,
+    /// or an error.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if it is no side file, [`io::ErrorKind::NotFound`]; the
+    /// medium's, after which it may be there or not.
+    fn remove(&self, file: FileName) -> io::Result<()>;
 
     /// Every file there is, in no order.
     ///
@@ -115,6 +175,24 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the file does not exist; the medium's.
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>>;
+}
+
+/// Refuses to change the length of anything but a side file, or to remove it: mappings and the
+/// engine rest on that.
+pub(crate) fn must_be_side(file: FileName) -> io::Result<()> {
+    match file {
+        FileName::Side { .. } => Ok(()),
+        _ => {
+            let story = format!("{file} is no side file: its length is fixed, and it stays");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, story))
+        }
+    }
+}
+
+/// The error for a file that would become shorter.
+pub(crate) fn would_shrink(file: FileName, length: u64, found: u64) -> io::Error {
+    let story = format!("{file} has {found} bytes, and is never cut to {length}");
+    io::Error::new(io::ErrorKind::InvalidInput, story)
 }
 
 mod checked;
