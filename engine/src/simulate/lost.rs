@@ -15,10 +15,11 @@ impl World {
         if superblock.lost.is_none() || superblock.fenced {
             return;
         }
+        // The word counts, also if the device dies while it notes it down.
+        self.unaccepted.set(false);
         if self.step(side, Device::accept_loss).is_some() {
             self.tape.event(Sort::Host, format_args!("a loss is accepted at {}", NAMES[side]));
             self.tape.count("accepted losses");
-            self.unaccepted.set(false);
         }
     }
 
