@@ -13,29 +13,25 @@ use crate::failover::{Failover, may_have_lost, serves_at_opening};
 use crate::flow::Tables;
 use crate::flow::admission::Writers;
 use crate::flow::open::Logs;
+use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
 use crate::format::superblock::{Lost, Superblock};
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
+use crate::listeners::Listeners;
 use crate::queue::Clk;
 use crate::request::{Completion, Pending, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
-use crate::table::prototype::Debt;
-use crate::unit::{Block, Stamp};
+use crate::sync::{AtomicU64, lock};
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
-
-/// Called with every [`Event`].
-pub type EventHook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// What happens to a ticket that nobody polls.
 pub(crate) type Callback = Box<dyn FnOnce(Result<Completion>) + Send>;
@@ -52,16 +48,7 @@ pub struct Device {
     pub(crate) volumes: Volumes,
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
-    /// What the peer owes, as far as it has told (R18); complete while this device is active
-    /// (`pend`, R5). Taken after `tables` by who changes it, and changed while fenced only, but for
-    /// payments.
-    debt: RwLock<Debt>,
-    /// Whether `debt` needs to be asked at all: `hi < need`, while active. Set after `debt` by a
-    /// takeover, before its tenure opens; cleared once all that was owed is published, or by a
-    /// fence. Release/Acquire: who finds it cleared finds those records, or a tenure that is over.
-    pub(crate) catching_up: AtomicBool,
-    /// Whether it has served since it was opened: whoever is refused after that was fenced off.
-    pub(crate) has_served: AtomicBool,
+    pub(crate) owed: Owed,
     pub(crate) superblock: SuperblockFile,
     /// Held by whoever changes who serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
@@ -86,7 +73,7 @@ pub struct Device {
     pub(crate) bell: Bell,
     /// Rings when there is work for the background.
     pub(crate) work: Bell,
-    hook: OnceLock<EventHook>,
+    pub(crate) events: Listeners,
     /// Until it is closed, no other device is opened on its storage.
     opened: Mutex<Option<Opened>>,
 }
@@ -111,6 +98,7 @@ impl Drop for Device {
         for (_, callback) in std::mem::take(&mut *lock(&self.callbacks)) {
             call(callback, Err(error.clone()));
         }
+        self.events.tell_waiting();
     }
 }
 
@@ -205,9 +193,7 @@ impl Device {
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
-            debt: RwLock::default(),
-            catching_up: AtomicBool::new(false),
-            has_served: AtomicBool::new(false),
+            owed: Owed::default(),
             superblock: file,
             role: Mutex::default(),
             recovery,
@@ -226,7 +212,7 @@ impl Device {
             halted: OnceLock::new(),
             bell: Bell::default(),
             work: Bell::default(),
-            hook: OnceLock::new(),
+            events: Listeners::default(),
             opened: Mutex::new(Some(claimed)),
             geometry,
             settings,
@@ -238,15 +224,15 @@ impl Device {
         Ok(Arc::new(device))
     }
 
-    /// Sets the handler of events; the first one stays.
-    pub fn on_event(&self, hook: EventHook) {
-        let _ = self.hook.set(hook);
+    /// Tells `listener` of every event from now on, beside those that are told already. What it
+    /// holds lives as long as the device: it should hold no [`Arc`] of it.
+    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.events.add(Arc::new(listener));
     }
 
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        if let Some(hook) = self.hook.get() {
-            hook(event);
-        }
+    /// Notes down what is told as soon as no lock is held.
+    pub(crate) fn tell(&self, event: Event) {
+        self.events.note(event);
     }
 
     /// A host's way in (S810), bound to the present tenure (R14).
@@ -256,6 +242,7 @@ impl Device {
     /// opening until it may serve (R13), [`Kind::LostWrites`] until somebody has accepted a loss
     /// (R20), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         match self.clk.epoch() {
             0 => Err(self.not_serving()),
@@ -297,11 +284,16 @@ impl Device {
         let superblock = self.superblock.get();
         let (connected, taken, lost, untrue) = {
             let failover = lock(&self.failover);
-            (failover.peer().is_some(), failover.taken, failover.lost.clone(), failover.untrue)
+            (
+                failover.connection.peer().is_some(),
+                failover.role.taken(),
+                failover.role.lost().cloned(),
+                failover.role.untrue(),
+            )
         };
         let tables = lock(&self.tables);
         let (told_blocks, told) = {
-            let debt = self.debt();
+            let debt = self.owed.told();
             (debt.len(), debt.last())
         };
         let Tables { own, out, incoming, normal } = &*tables;
@@ -323,7 +315,7 @@ impl Device {
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
+            owed_blocks: if self.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
             told,
             unreflected_records: tables.unreflected(),
@@ -336,19 +328,6 @@ impl Device {
         }
     }
 
-    pub(crate) fn debt(&self) -> RwLockReadGuard<'_, Debt> {
-        self.debt.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn debt_mut(&self) -> RwLockWriteGuard<'_, Debt> {
-        self.debt.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest stamp that the peer owes for `block`, while this device serves.
-    pub(crate) fn owed(&self, block: Block) -> Option<Stamp> {
-        if self.is_catching_up() { self.debt().owed(block) } else { None }
-    }
-
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
     pub(crate) fn halt(&self, cause: Error) -> Error {
         let story = "the device has stopped for good and serves nothing more";
@@ -356,7 +335,7 @@ impl Device {
         let error = self.halted.get().expect("just set").clone();
         self.clk.close();
         if first {
-            self.tell(&Event::Halted(&error));
+            self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
         }
         self.bell.ring();
@@ -437,6 +416,7 @@ impl Device {
     /// how many. A callback that panics ends there: the process's panic hook reports it, and the
     /// device goes on.
     pub fn step_callbacks(&self) -> usize {
+        let _telling = self.events.enter();
         let mut called = 0;
         let waiting = lock(&self.callbacks).len();
         for _ in 0..waiting {
@@ -461,6 +441,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let closed = self.come_to_rest();
         self.step_callbacks();
         closed
@@ -490,10 +471,6 @@ impl Device {
         self.bell.ring();
         Ok(())
     }
-
-    pub(crate) fn is_catching_up(&self) -> bool {
-        self.catching_up.load(Ordering::Acquire)
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -515,11 +492,11 @@ mod tests {
         let device = Device::open(disk, clock, Settings::default()).unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::Halted(why) = event {
                 lock(&tell).push(why.to_string());
             }
-        }));
+        });
         device.resume_alone().unwrap();
         let session = device.session().unwrap();
         session.write(0, 0, &[1; 4096]).unwrap();

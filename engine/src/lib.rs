@@ -42,6 +42,7 @@ pub mod fuzz;
 pub mod journal;
 pub mod limits;
 pub mod link;
+mod listeners;
 mod moment;
 pub mod queue;
 pub mod request;

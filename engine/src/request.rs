@@ -186,6 +186,7 @@ impl Session {
     /// [`Kind::Storage`].
     pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
         let device = &self.device;
+        let _passing = device.events.pass();
         let limits = device.limits();
         let length = match &request.op {
             Op::Read(buffer) => buffer.len() as u64,
@@ -392,6 +393,7 @@ impl Ticket {
     /// # Errors
     /// As [`Session::submit`] says of tickets.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
+        let _passing = self.device.events.pass();
         self.pending.poll(&self.device)
     }
 
@@ -401,6 +403,7 @@ impl Ticket {
     /// As [`Session::submit`] says of tickets.
     pub fn wait(mut self) -> Result<Completion> {
         let Ticket { device, pending } = &mut self;
+        let _passing = device.events.pass();
         loop {
             let heard = device.heard();
             pending.advance(device);

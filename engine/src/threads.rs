@@ -4,6 +4,10 @@
 //! records; commit and shipping; reflection and checkpoints. They sleep when there is nothing to
 //! do; a host's thread wakes none of them on its way.
 
+mod connect;
+
+pub use connect::Connector;
+
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::link::Lane;
@@ -95,6 +99,7 @@ impl Threads {
                 let stepped = stepped.unwrap_or_else(|_| Err(Error::new(Kind::Halted, what)));
                 if let Err(error) = stepped {
                     // Nothing goes on without this thread. A device that has halted says no more.
+                    let _telling = device.events.enter();
                     device.halt(error);
                     // Those who wait for a call are told.
                     device.step_callbacks();
@@ -116,6 +121,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         for handle in lock(&self.running).drain(..) {
+            handle.thread().unpark();
             // A panic there has been reported by the panic hook; there is nothing to add.
             let _ = handle.join();
         }

@@ -63,11 +63,11 @@ fn s35_slow_hand_over() {
     let (a, b) = (open(1), open(2));
     let fences = Arc::new(AtomicU64::new(0));
     let count = fences.clone();
-    a.on_event(Box::new(move |event| {
+    a.on_event(move |event| {
         if matches!(event, Event::Fenced { .. }) {
             count.fetch_add(1, SeqCst);
         }
-    }));
+    });
     let line = Line { rate: Some(MIB), delay_ns: 20_000_000 };
     let connect = || {
         let ends = memory_link(line, clock.clone());

@@ -56,7 +56,7 @@ impl Device {
             return Err(waiting(Wait::Fenced));
         }
         self.store(|s| s.lost = None)?;
-        let session = lock(&self.failover).connection().map(|(session, _)| session);
+        let session = lock(&self.failover).connection.standing().map(|(session, _)| session);
         if let Some(session) = session {
             // If it does not arrive, the next connection's does.
             let _ = self.send(Lane::Control, &Frame::Hello(self.hello(session)));

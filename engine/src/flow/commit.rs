@@ -24,6 +24,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the log fails: the device has stopped.
     pub fn step_commit(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         self.committed_at.store(self.clock.monotonic(), Ordering::Relaxed);
         let committed = self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))?;
@@ -37,6 +38,7 @@ impl Device {
     /// # Errors
     /// As [`Device::step_commit`].
     pub fn step_commit_due(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         let since =
             self.clock.monotonic().saturating_sub(self.committed_at.load(Ordering::Relaxed));
         let over = since >= self.settings.commit_interval_ns && holds(Clause::CommitInterval);

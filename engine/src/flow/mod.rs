@@ -10,11 +10,13 @@ pub(crate) mod admission;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod open;
+pub(crate) mod owed;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;
 pub(crate) mod remote;
 pub(crate) mod ship;
+pub(crate) mod space;
 pub(crate) mod write;
 
 use crate::queue::{Clk, Queue, Record};

@@ -7,8 +7,9 @@ use crate::error::{Error, Kind, Result};
 use crate::moment::{Moment, Wait, moment};
 use crate::queue::Token;
 use crate::request::Completion;
+use crate::sync::lock;
 use crate::table::location::{Location, locate};
-use crate::unit::Block;
+use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 
@@ -26,12 +27,12 @@ impl Device {
         match self.clk.epoch() {
             now if now == epoch => Ok(()),
             0 => Err(self.not_serving()),
-            _ if !holds(Clause::Tenure) => Ok(()),
-            now => {
+            now if holds(Clause::Tenure) => {
                 let what =
                     format!("a command of tenure {epoch}, which is over: tenure {now} is open");
                 Err(Error::new(Kind::Fenced, what))
             }
+            _ => Ok(()),
         }
     }
 
@@ -39,7 +40,7 @@ impl Device {
     /// against the table kept by the seed's rules (I6).
     #[doc(hidden)]
     pub fn location(&self, block: Block) -> Location {
-        let owed = self.owed(block);
+        let owed = self.owed.of(block);
         let newest_own = self.own.journal.queue.newest(block).0;
         locate(newest_own, self.recv.journal.queue.newest(block).0, owed)
     }
@@ -55,7 +56,7 @@ impl Device {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
         let mut wait = Wait::default();
         loop {
-            let owed = self.owed(block);
+            let owed = self.owed.of(block);
             moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
             moment(Moment::Looking);
@@ -65,7 +66,7 @@ impl Device {
             // this one is reflected too, and what was owed has come.
             let missed = match &location {
                 Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
-                Location::Remote => self.owed(block) != owed,
+                Location::Remote => self.owed.of(block) != owed,
                 Location::Received(_) | Location::Normal => false,
             };
             if missed {
@@ -96,6 +97,41 @@ impl Device {
                 return Ok(Fetched::Here(own_token));
             }
             wait.go_on("a read finds its block moved");
+        }
+    }
+}
+
+impl Device {
+    /// Copies what `block` held here at the stamp `cut`: the newest record that is not above it, or
+    /// else N, which must not have gone beyond it; reflection stands still meanwhile. A fenced device's
+    /// history can be read so, but for what its peer has not shipped yet.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if N may hold records above `cut`; as [`Device::fetch`].
+    #[doc(hidden)]
+    pub fn read_as_of(&self, block: Block, cut: Stamp, buf: &mut [u8]) -> Result<()> {
+        let _still = self.begin_step(&self.reflecting)?;
+        let reach = lock(&self.tables).normal.reach();
+        if reach > cut {
+            let what = format!("block {block} as of {cut}: the volume has records up to {reach}");
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let mut wait = Wait::default();
+        loop {
+            let own = self.own.journal.queue.newest_upto(block, cut);
+            let received = self.recv.journal.queue.newest_upto(block, cut);
+            let copied = match locate(own, received, None) {
+                Location::Own(record) => self.own.read(&record, buf),
+                Location::Received(record) => self.recv.read(&record, buf),
+                Location::Normal | Location::Remote => {
+                    return self.volumes.read(block, buf);
+                }
+            };
+            if copied.map_err(|e| self.unreadable(e))? {
+                return Ok(());
+            }
+            // A checkpoint has freed it: it is in N.
+            wait.go_on("a read as of a stamp finds its block moved");
         }
     }
 }
@@ -162,12 +198,11 @@ impl ReadState {
             let Some(read) = self.remote.pop_front() else { break };
             match device.answer(&read)? {
                 None => self.remote.push_back(read),
-                Some(Reply::NotPending) if !holds(Clause::LookAgain) => {
-                    let mut stale = vec![0; device.geometry.block_size as usize];
-                    device.volumes.read(read.block, &mut stale)?;
-                    self.copy(device, read.block, &stale);
+                Some(Reply::NotPending) => {
+                    if holds(Clause::LookAgain) {
+                        self.block(device, epoch, read.block, Some(&read))?;
+                    }
                 }
-                Some(Reply::NotPending) => self.block(device, epoch, read.block, Some(&read))?,
                 Some(Reply::Data(data)) => {
                     completion.remote_blocks += 1;
                     self.copy(device, read.block, &data);

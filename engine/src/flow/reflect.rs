@@ -23,6 +23,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if a record cannot be read or a volume not be written.
     pub fn step_reflect(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         self.step_reflect_some(self.settings.reflect_records_max)
     }
 
@@ -32,6 +33,7 @@ impl Device {
     /// # Errors
     /// As [`Device::step_reflect`].
     pub fn step_reflect_due(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         let waiting = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);

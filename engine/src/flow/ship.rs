@@ -32,6 +32,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.shipping)?;
         let full =
             |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;
@@ -85,7 +86,7 @@ impl Device {
         // is taken from a window goes out in the window's session, or is taken again.
         let (wire, (session, link)) = {
             let failover = lock(&self.failover);
-            (failover.wire(), failover.connection()?)
+            (failover.connection.wire(), failover.connection.standing()?)
         };
         self.sequence(&mut tables);
         let Tables { own, out, .. } = &mut *tables;

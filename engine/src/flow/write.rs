@@ -14,7 +14,7 @@ use crate::queue::{Content, Insert, NewRecord, NewWrite, Token};
 use crate::request::{Completion, Request};
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::unit::{Block, Stamp};
-use crate::weaken::{Clause, holds};
+use crate::weaken::{Clause, holds, instead};
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
@@ -228,8 +228,7 @@ impl WriteState {
     }
 
     fn insert(&mut self, device: &Device, pass: &Pass, writer: &Writer) -> Insert {
-        // Without the clause under whatever tenure is open; under none the gate is closed to all.
-        let epoch = if holds(Clause::Tenure) { pass.epoch } else { device.clk.epoch().max(1) };
+        let epoch = instead::tenure(pass.epoch, || device.clk.epoch());
         let base = |e: &Edge| (e.index, e.base.expect("the edges are complete"));
         let given = self
             .host_time

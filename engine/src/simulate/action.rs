@@ -58,6 +58,8 @@ pub(super) enum Kind {
     Accept,
     /// An operator changes what a device does by itself after a restart.
     Policy,
+    /// A driver says that hosts reach the device that serves.
+    Reachable,
     /// Other actions come in the middle of one of the next steps.
     Stall,
 }
@@ -74,7 +76,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 39] = [
+const WEIGHTS: [(Kind, u32); 40] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -114,6 +116,7 @@ const WEIGHTS: [(Kind, u32); 39] = [
     (Accept, 8),
     (Policy, 2),
     (Stall, 30),
+    (Reachable, 3),
 ];
 
 /// How many actions a mood lasts.

@@ -347,7 +347,7 @@ impl World {
         let is_completed =
             |&(s, b): &(Stamp, usize)| history.find(b, s).is_some_and(|r| r.completed);
         let gone = lost.iter().filter(|l| !taken_back.contains(l)).any(is_completed);
-        self.check_mark(side, device, gone);
+        self.check_mark(side, device, gone, history.issued.len());
         // Until it is known what the peer has, what was taken back is history all the same.
         let lost: Vec<_> = lost.into_iter().filter(|l| !taken_back.contains(l)).collect();
         history.lose(&lost);

@@ -16,22 +16,22 @@ impl World {
             return;
         }
         // The word counts, also if the device dies while it notes it down.
-        self.unaccepted.set(false);
+        self.unaccepted.set(None);
         if self.step(side, Device::accept_loss).is_some() {
             self.tape.event(Sort::Host, format_args!("a loss is accepted at {}", NAMES[side]));
             self.tape.count("accepted losses");
         }
     }
 
-    /// After a start that found completed writes gone if `is_missing`: the device says so, and it
+    /// After a start that found completed writes gone if `is_missing`, before the request `next`: the device says so, and it
     /// says nothing of the kind if its durability outlived what happened to it.
-    pub(super) fn check_mark(&self, side: Side, device: &Device, is_missing: bool) {
+    pub(super) fn check_mark(&self, side: Side, device: &Device, is_missing: bool, next: usize) {
         let (machine, name) = (&self.machines[side], NAMES[side]);
         let power_failed = machine.power_failed.take();
         let is_marked = device.superblock.get().lost.is_some();
         if is_missing {
             self.tape.count("crashes that took completed writes");
-            self.unaccepted.set(true);
+            self.unaccepted.set(Some(next));
         }
         if is_missing && !is_marked {
             let story = format!("{name} lost completed writes, and does not say so");
@@ -53,9 +53,10 @@ impl World {
         }
     }
 
-    /// No host is served while completed writes are lost and nobody has accepted it.
+    /// No host is served while completed writes are lost and nobody has accepted it; what was asked for
+    /// before may come to its end, at a device that has lost nothing.
     pub(super) fn check_accepted(&self, side: Side, number: u32) {
-        if self.unaccepted.get() {
+        if self.unaccepted.get().is_some_and(|first| number as usize >= first) {
             let story = format!("{} #{number} is done", NAMES[side]);
             self.tape.broken("hosts are served once a loss is accepted", story);
         }

@@ -436,7 +436,7 @@ impl World {
             let location = device.location(block);
             let holds = match &location {
                 Location::Remote => {
-                    let owed = device.owed(block);
+                    let owed = device.owed.of(block);
                     owed == Some(newest.stamp) && newest.stamp > hi
                 }
                 Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,
