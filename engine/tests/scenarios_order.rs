@@ -4,8 +4,8 @@
 
 mod common;
 
-use afterimage::limits::{Durability, Settings};
-use afterimage::request::Request;
+use afterimage::internal::limits::{Durability, Settings};
+use afterimage::internal::request::Request;
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y};
 use std::io::IoSlice;
 use std::sync::Barrier;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 /// A takeover that has ended well: the device serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Takeover {
     /// The new tenure.
     pub epoch: u64,
