@@ -24,7 +24,7 @@ use crate::queue::Clk;
 use crate::request::{Completion, Pending, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
-use crate::sync::{AtomicBool, AtomicU64, lock};
+use crate::sync::{AtomicU64, lock};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
@@ -48,8 +48,6 @@ pub struct Device {
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
     pub(crate) owed: Owed,
-    /// Whether it has served since it was opened: whoever is refused after that was fenced off.
-    pub(crate) has_served: AtomicBool,
     pub(crate) superblock: SuperblockFile,
     /// Held by whoever changes who serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
@@ -184,7 +182,6 @@ impl Device {
             clk: Clk::new(),
             tables: Mutex::new(tables),
             owed: Owed::default(),
-            has_served: AtomicBool::new(false),
             superblock: file,
             role: Mutex::default(),
             recovery,
@@ -273,7 +270,12 @@ impl Device {
         let superblock = self.superblock.get();
         let (connected, taken, lost, untrue) = {
             let failover = lock(&self.failover);
-            (failover.peer().is_some(), failover.taken, failover.lost.clone(), failover.untrue)
+            (
+                failover.connection.peer().is_some(),
+                failover.role.taken(),
+                failover.role.lost().cloned(),
+                failover.role.untrue(),
+            )
         };
         let tables = lock(&self.tables);
         let (told_blocks, told) = {

@@ -212,6 +212,7 @@ mod tests {
             "Fenced",
             "Halted",
             "LostRecords",
+            "PeerServes",
             "Ready",
         ];
         assert_eq!(Vec::from_iter(kinds), all);

@@ -1,18 +1,18 @@
 //! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
 
+use super::handover::HandOver;
+use super::role::Grant;
 use super::takeover::epochs_exhausted;
-use super::{Failover, Grant, link_down, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
-use crate::link::{Lane, Link};
+use crate::link::Lane;
 use crate::moment::Wait;
 use crate::sync::lock;
 use crate::unit::{Position, Stamp};
 use crate::weaken::{Clause, holds};
-use std::sync::Arc;
 
 impl Device {
     /// The peer, which was told of records up to `told`, asks for the tenure `epoch`.
@@ -25,9 +25,8 @@ impl Device {
     ) -> Result<()> {
         let _one = lock(&self.role);
         {
-            let mut failover = self.in_time();
-            if !failover.yields_to(device) {
-                drop(failover);
+            let yields = self.in_time().role.yields_to(device);
+            if !yields {
                 return self.send(Lane::Control, &Frame::Busy { nonce });
             }
         }
@@ -57,9 +56,8 @@ impl Device {
             self.tell(Event::Fenced { epoch: tenure, served });
         }
         let mut tables = lock(&self.tables);
-        tables.tell_after(told);
-        let end = tables.own.records().end();
-        lock(&self.failover).grant = Some(Grant { nonce, tenure, end });
+        let what = HandOver::after(&mut tables, told);
+        lock(&self.failover).role.begin_grant(Grant { nonce, tenure, what });
         Ok(())
     }
 
@@ -116,58 +114,5 @@ impl Device {
             }
         }
         horizon
-    }
-
-    /// Sends the next piece of the prototype (S805), if there is one and the control lane of `link`
-    /// holds little. What is acknowledged before its piece is made need not be named. Returns
-    /// whether anything was done.
-    pub(super) fn hand_over(&self, link: &Arc<dyn Link>) -> Result<bool> {
-        let is_full = || holds(Clause::HandOverPaced) && self.is_full(link);
-        if lock(&self.failover).grant.is_none() || is_full() {
-            return Ok(false);
-        }
-        let queue = &self.own.journal.queue;
-        let (link, piece) = {
-            let mut tables = lock(&self.tables);
-            let mut failover = lock(&self.failover);
-            let open = failover.grant.zip(failover.connection());
-            let Some((grant, (session, link))) = open else { return Ok(false) };
-            let Grant { nonce, tenure, end } = grant;
-            let (mut index, previous) = tables.out.next_to_tell();
-            let left = end.saturating_sub(index);
-            let most = self.settings.piece_entries_max;
-            let mut entries = Vec::with_capacity(most.min(left as usize));
-            // Of many writes of one block few are named: a piece is done after some of them, too.
-            let stop = end.min(index + 8 * most as u64);
-            while index < stop && entries.len() < most {
-                let (stamp, position) = tables.own.records().get(index).expect("R is kept");
-                if queue.is_newest(position) || !holds(Clause::NewestPerBlock) {
-                    entries.push((queue.record(position).block, stamp));
-                }
-                index += 1;
-            }
-            tables.out.tell(index, entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1));
-            let is_last = index >= end;
-            failover.grant.take_if(|_| is_last);
-            let grant = tenure;
-            let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
-            (link, piece.encode_in(failover.wire(), session))
-        };
-        link.send(Lane::Control, piece).map_err(link_down)?;
-        Ok(true)
-    }
-}
-
-impl Failover {
-    /// Crossing requests: the lower device id wins (R5), and whoever asked here is told.
-    fn yields_to(&mut self, device: u64) -> bool {
-        if self.request.is_some() && holds(Clause::CrossingRequests) {
-            if self.device < device {
-                return false;
-            }
-            self.request = None;
-            self.outcome = Some(Err(lost()));
-        }
-        true
     }
 }

@@ -14,10 +14,13 @@
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
+pub(crate) mod connection;
 pub mod decide;
 mod fence;
+mod handover;
 mod hello;
 mod resume;
+pub(crate) mod role;
 mod takeover;
 #[cfg(all(test, not(loom)))]
 mod wire;
@@ -30,158 +33,30 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::{FEATURES, Frame, SERVING_FEATURE, WIRE, WireRange, version_of};
+use crate::format::frame::{Frame, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
-use crate::table::unreflected::Index;
 use crate::unit::Stamp;
+use connection::Connection;
+use role::Role;
 use std::sync::Arc;
 
-/// The peer, as its hello described it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer {
-    /// Names the peer's end of the connection: every frame of its carries it.
-    pub nonce: u64,
-    /// The wire version of the connection.
-    pub wire: u16,
-    /// The wire features of the connection: those that both know.
-    pub features: u64,
-}
-
-impl Peer {
-    /// Whether a frame of this connection is in the wire version that its hellos led to.
-    ///
-    /// # Errors
-    /// [`Kind::Protocol`], naming both versions.
-    pub fn check_version(&self, frame: &[u8]) -> Result<()> {
-        let (found, agreed) = (version_of(frame), self.wire);
-        match found == agreed {
-            true => Ok(()),
-            false => Err(Error::new(
-                Kind::Protocol,
-                format!("a frame of wire version {found} in a connection of wire version {agreed}"),
-            )),
-        }
-    }
-}
-
-/// This device's open takeover request.
-#[derive(Debug)]
-pub(crate) struct OpenRequest {
-    nonce: u64,
-    requested_at: u64,
-    /// When the peer last gave a sign: a piece of the prototype, or else the request's time.
-    progress_at: u64,
-}
-
-/// What is being handed over to the peer.
-#[derive(Clone, Copy, Debug)]
-struct Grant {
-    /// The request answered.
-    nonce: u64,
-    tenure: u64,
-    /// The end of R.
-    end: Index,
-}
-
-/// Where takeovers and connections stand.
+/// Where the connection and takeovers stand, a value for each owner; one lock, held for moments.
 pub(crate) struct Failover {
-    device: u64,
-    /// The wire versions and features of this device.
-    wire: WireRange,
-    features: u64,
-    /// Set together with `session`. It stays when the connection has ended, so that what has
-    /// arrived is taken from both lanes, the news of the end included, before it is used again.
-    link: Option<Arc<dyn Link>>,
-    /// Names this end of the present connection.
-    session: Option<u64>,
-    peer: Option<Peer>,
-    request: Option<OpenRequest>,
-    grant: Option<Grant>,
-    outcome: Option<Result<Takeover>>,
-    /// It has served since its opening.
-    pub served: bool,
-    /// The peer's proof that this device lost durable records; no hello has agreed with it since.
-    pub lost: Option<Error>,
-    /// How often the peer has said what this device knows to be untrue.
-    pub untrue: u64,
-    /// The highest tenure granted here that the peer has been heard to hold.
-    pub taken: u64,
-    /// The tenure that the peer was heard to be reachable under.
-    reached: u64,
-    /// The tenure of this device's own in which its driver said that hosts reach it.
-    reachable: u64,
+    pub connection: Connection,
+    pub role: Role,
 }
 
 impl Failover {
+    /// Of the device with this id, just opened.
     pub fn new(device: u64) -> Failover {
-        Failover {
-            device,
-            wire: WIRE,
-            features: FEATURES,
-            link: None,
-            session: None,
-            peer: None,
-            request: None,
-            grant: None,
-            outcome: None,
-            served: false,
-            lost: None,
-            untrue: 0,
-            taken: 0,
-            reached: 0,
-            reachable: 0,
-        }
+        Failover { connection: Connection::default(), role: Role::new(device) }
     }
 
-    pub fn is_asking(&self) -> bool {
-        self.request.is_some()
-    }
-
-    /// Whether pieces of a prototype are still to be sent.
-    #[cfg(feature = "simulate")]
-    pub fn is_handing_over(&self) -> bool {
-        self.grant.is_some()
-    }
-
-    /// Whether there is a connection, or one that was begun.
-    #[cfg(feature = "simulate")]
-    pub fn has_session(&self) -> bool {
-        self.session.is_some()
-    }
-
-    pub fn peer(&self) -> Option<Peer> {
-        self.peer
-    }
-
-    /// The connection's name for what this device sends, and its link; `None` until both said
-    /// hello.
-    pub fn connection(&self) -> Option<(u64, Arc<dyn Link>)> {
-        self.peer.and(self.session).zip(self.link.clone())
-    }
-
-    /// The wire version of what this device sends; before the peer's hello that is a hello only,
-    /// which is the same in all.
-    pub fn wire(&self) -> u16 {
-        self.peer.map_or(self.wire.max, |peer| peer.wire)
-    }
-
-    /// Whether hello has been said and not been heard.
-    pub fn awaits_hello(&self) -> bool {
-        self.session.is_some() && self.peer.is_none()
-    }
-
-    /// The link on which something may arrive in `lane`: of a connection that has ended there is
-    /// nothing to wait for, and data that comes before the hello is left where it is.
+    /// As [`Connection::awaited`].
     pub fn awaited(&self, lane: Lane) -> Option<Arc<dyn Link>> {
-        let early = lane == Lane::Data && self.awaits_hello();
-        self.session.filter(|_| !early).and(self.link.clone())
+        self.connection.awaited(lane)
     }
-}
-
-/// What the loser of two crossing requests is told.
-fn lost() -> Error {
-    Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
 }
 
 /// What a link says when it takes no frame: that it is down, in whatever words.
@@ -207,7 +82,7 @@ impl Device {
 
     /// The link of the present connection, or of the last.
     pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
-        lock(&self.failover).link.clone()
+        lock(&self.failover).connection.link()
     }
 
     /// Sends a frame in the present connection.
@@ -218,8 +93,8 @@ impl Device {
         let (wire, (session, link)) = {
             let failover = lock(&self.failover);
             let no_peer = || Error::new(Kind::NoPeer, "there is no connection to the other device");
-            let connection = failover.session.zip(failover.link.clone()).ok_or_else(no_peer)?;
-            (failover.wire(), connection)
+            let connection = &failover.connection;
+            (connection.wire(), connection.begun().ok_or_else(no_peer)?)
         };
         link.send(lane, frame.encode_in(wire, session)).map_err(|error| {
             let error = link_down(error);
@@ -232,16 +107,15 @@ impl Device {
     pub(crate) fn disconnected(&self, why: &Error, link: &Arc<dyn Link>) {
         let was = {
             let mut failover = lock(&self.failover);
-            if !failover.link.as_ref().is_some_and(|now| Arc::ptr_eq(now, link)) {
+            if !failover.connection.is_over(link) {
                 return; // an earlier one
             }
-            failover.peer = None;
-            failover.grant = None;
-            failover.session.take()
+            failover.role.end_grant();
+            failover.connection.end(link)
         };
         link.close();
         // Also of one that a hello ended before it stood: else nobody learns why.
-        if was.is_some() {
+        if was {
             self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
         }
         self.bell.ring();
@@ -252,7 +126,7 @@ impl Device {
     pub(crate) fn lost_here(&self, story: &str) -> Error {
         let lost = "this device has lost durable records and must be resynchronised";
         let error = Error::new(Kind::Damaged, format!("{story}: {lost}"));
-        let first = lock(&self.failover).lost.replace(error.clone()).is_none();
+        let first = lock(&self.failover).role.lose_records(error.clone());
         if first {
             self.tell(Event::LostRecords(error.clone()));
         }
@@ -263,7 +137,7 @@ impl Device {
     /// The peer says what this device, which has served since its opening, knows to be untrue.
     /// Returns the error that ends the connection; `story` says what was found.
     pub(crate) fn untrue(&self, story: &str) -> Error {
-        lock(&self.failover).untrue += 1;
+        lock(&self.failover).role.count_untrue();
         let why = "this device has served since its opening and knows that this is untrue";
         Error::new(Kind::Protocol, format!("{story}: {why}"))
     }
@@ -273,7 +147,8 @@ impl Device {
         if epoch == 0 || lock(&self.tables).out.granted() != epoch {
             return;
         }
-        if std::mem::replace(&mut lock(&self.failover).taken, epoch) != epoch {
+        let is_news = lock(&self.failover).role.take(epoch);
+        if is_news {
             self.tell(Event::PeerServes { epoch });
         }
     }
@@ -291,7 +166,7 @@ impl Device {
         if epoch == 0 {
             return Err(self.not_serving());
         }
-        lock(&self.failover).reachable = epoch;
+        lock(&self.failover).role.reach(epoch);
         self.say_serving();
         Ok(())
     }
@@ -301,11 +176,12 @@ impl Device {
         let epoch = self.clk.epoch();
         let reachable = {
             let failover = lock(&self.failover);
-            let knows = failover.peer.is_some_and(|p| p.features & SERVING_FEATURE != 0);
+            let knows =
+                failover.connection.peer().is_some_and(|p| p.features & SERVING_FEATURE != 0);
             if epoch == 0 || !knows {
                 return;
             }
-            failover.reachable == epoch
+            failover.role.reachable() == epoch
         };
         // What a connection loses that ends now is said at the next hello.
         let _ = self.send(Lane::Control, &Frame::Serving { epoch, reachable });
@@ -313,7 +189,7 @@ impl Device {
 
     /// At a hello, which itself says who serves: what the last connection may have lost.
     fn say_reachable_again(&self) {
-        let reachable = lock(&self.failover).reachable;
+        let reachable = lock(&self.failover).role.reachable();
         if reachable != 0 && reachable == self.clk.epoch() {
             self.say_serving();
         }
@@ -321,11 +197,8 @@ impl Device {
 
     fn receive_serving(&self, epoch: u64, reachable: bool) {
         self.taken(epoch);
-        let mut failover = lock(&self.failover);
-        let is_news = reachable && failover.taken == epoch && failover.reached != epoch;
+        let is_news = reachable && lock(&self.failover).role.peer_reached(epoch);
         if is_news {
-            failover.reached = epoch;
-            drop(failover);
             self.tell(Event::PeerReachable { epoch });
         }
     }
@@ -372,7 +245,7 @@ impl Device {
         if let Frame::Hello(hello) = frame {
             return self.receive_hello(&hello, from);
         }
-        match lock(&self.failover).peer {
+        match lock(&self.failover).connection.peer() {
             Some(peer) if peer.nonce == session => peer.check_version(bytes)?,
             _ => return Ok(()), // of an earlier connection
         }

@@ -10,7 +10,7 @@ use crate::flow::Tables;
 use crate::format::superblock::{Mode, Superblock};
 use crate::queue::Clk;
 use crate::storage::FileName;
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
@@ -72,8 +72,8 @@ impl Device {
         let marks = marks(&lock(&self.tables));
         let serving = self.clk.epoch() != 0;
         let (asking, served, lost) = {
-            let failover = self.in_time();
-            (failover.is_asking(), failover.served, failover.lost.is_some())
+            let role = &self.in_time().role;
+            (role.is_asking(), role.served(), role.lost().is_some())
         };
         Here { serving, served, lost, asking, ..Here::opened(&self.superblock.get(), marks) }
     }
@@ -111,8 +111,7 @@ impl Device {
 
     /// Lets hosts in.
     pub(super) fn open_admission(&self, open: impl FnOnce(&Clk)) {
-        self.has_served.store(true, Ordering::Release);
-        lock(&self.failover).served = true;
+        lock(&self.failover).role.serve();
         open(&self.clk);
         // Whoever halts the device closes the gate after having said so.
         if self.check_halted().is_err() {
@@ -127,7 +126,7 @@ impl Device {
         }
         let mut here = self.here();
         // Who has served and does not any more is just being fenced.
-        here.fenced |= self.has_served.load(Ordering::Acquire);
+        here.fenced |= lock(&self.failover).role.held();
         match decide(here, Occasion::Request) {
             Decision::Wait(why) => waiting(why),
             _ => Error::new(Kind::NotReady, "the device has begun to serve just now: try again"),

@@ -21,7 +21,7 @@ pub(crate) enum Ack {
 impl Device {
     /// Tells the peer how far this device has received, and how much more it can take.
     pub(crate) fn acknowledge(&self, why: Ack) -> Result<()> {
-        if why == Ack::Freed && lock(&self.failover).peer().is_none() {
+        if why == Ack::Freed && lock(&self.failover).connection.peer().is_none() {
             return Ok(());
         }
         // `hi` first: a record that arrives in between then counts against the credit twice.

@@ -6,8 +6,9 @@ use crate::error::{Error, Kind, Result};
 use crate::moment::{Moment, Wait, moment};
 use crate::queue::Token;
 use crate::request::Completion;
+use crate::sync::lock;
 use crate::table::location::{Location, locate};
-use crate::unit::Block;
+use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 
@@ -95,6 +96,41 @@ impl Device {
                 return Ok(Fetched::Here(own_token));
             }
             wait.go_on("a read finds its block moved");
+        }
+    }
+}
+
+impl Device {
+    /// Copies what `block` held here at the stamp `cut`: the newest record that is not above it, or
+    /// else N, which must not have gone beyond it; reflection stands still meanwhile. A fenced device's
+    /// history can be read so, but for what its peer has not shipped yet.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if N may hold records above `cut`; as [`Device::fetch`].
+    #[doc(hidden)]
+    pub fn read_as_of(&self, block: Block, cut: Stamp, buf: &mut [u8]) -> Result<()> {
+        let _still = self.begin_step(&self.reflecting)?;
+        let reach = lock(&self.tables).normal.reach();
+        if reach > cut {
+            let what = format!("block {block} as of {cut}: the volume has records up to {reach}");
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let mut wait = Wait::default();
+        loop {
+            let own = self.own.journal.queue.newest_upto(block, cut);
+            let received = self.recv.journal.queue.newest_upto(block, cut);
+            let copied = match locate(own, received, None) {
+                Location::Own(record) => self.own.read(&record, buf),
+                Location::Received(record) => self.recv.read(&record, buf),
+                Location::Normal | Location::Remote => {
+                    return self.volumes.read(block, buf);
+                }
+            };
+            if copied.map_err(|e| self.unreadable(e))? {
+                return Ok(());
+            }
+            // A checkpoint has freed it: it is in N.
+            wait.go_on("a read as of a stamp finds its block moved");
         }
     }
 }

@@ -28,7 +28,7 @@ impl Device {
         let _telling = self.events.enter();
         let _one = self.begin_step(&self.receiving)?;
         let Some(link) = self.peer_link() else { return Ok(0) };
-        if lock(&self.failover).awaits_hello() {
+        if lock(&self.failover).connection.awaits_hello() {
             // The peer may have begun to ship: what it ships is told from what is left of an
             // earlier connection by its hello, which comes in the other lane.
             return Ok(0);
@@ -69,7 +69,7 @@ impl Device {
         let mut arrivals = Vec::new();
         for frame in frames {
             let (session, decoded) = Frame::decode(frame)?;
-            match lock(&self.failover).peer() {
+            match lock(&self.failover).connection.peer() {
                 Some(peer) if peer.nonce == session => peer.check_version(frame)?,
                 _ => continue, // of an earlier connection
             }
@@ -145,7 +145,7 @@ impl Device {
         if newest.epoch - held > EPOCH_JUMP_MAX {
             return Err(Error::new(Kind::Protocol, what));
         }
-        let served = lock(&self.failover).served;
+        let served = lock(&self.failover).role.served();
         Err(if served { self.untrue(&what) } else { self.lost_here(&what) })
     }
 

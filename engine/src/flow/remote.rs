@@ -135,7 +135,7 @@ impl Device {
     /// in the next (hello).
     pub(crate) fn send_questions(&self) {
         while let Some((session, link, question)) = self.next_question() {
-            let question = question.encode_in(lock(&self.failover).wire(), session);
+            let question = question.encode_in(lock(&self.failover).connection.wire(), session);
             if let Err(error) = link.send(Lane::Control, question) {
                 return self.disconnected(&error, &link);
             }
@@ -150,7 +150,7 @@ impl Device {
         }
         let mut questions = lock(&self.questions);
         // Under this lock, so that the window follows the connections in their order.
-        let (session, link) = lock(&self.failover).connection()?;
+        let (session, link) = lock(&self.failover).connection.standing()?;
         loop {
             let room = self.geometry.read_blocks_max();
             let (id, epoch, block, most) = questions.next_run(room)?;
@@ -325,8 +325,9 @@ impl Device {
         while let Some(cursor) = answers.cursors.front_mut() {
             let connection = {
                 let failover = lock(&self.failover);
-                let asker = failover.peer().filter(|peer| peer.nonce == answers.window.session);
-                asker.and(failover.connection())
+                let asker =
+                    failover.connection.peer().filter(|peer| peer.nonce == answers.window.session);
+                asker.and(failover.connection.standing())
             };
             let Some((session, link)) =
                 connection.filter(|_| self.answers_tenure(answers.window.epoch))
@@ -344,7 +345,7 @@ impl Device {
             let rows = numbers.map(|at| self.pending(cursor.block.plus(at), floor, &mut data));
             let rows = rows.collect::<Result<_>>()?;
             let reply = Frame::ReadReply { id: cursor.id, rows, data: &data };
-            let reply = reply.encode_in(lock(&self.failover).wire(), session);
+            let reply = reply.encode_in(lock(&self.failover).connection.wire(), session);
             cursor.id += count;
             cursor.block = cursor.block.plus(count);
             cursor.left -= count;

@@ -86,7 +86,7 @@ impl Device {
         // is taken from a window goes out in the window's session, or is taken again.
         let (wire, (session, link)) = {
             let failover = lock(&self.failover);
-            (failover.wire(), failover.connection()?)
+            (failover.connection.wire(), failover.connection.standing()?)
         };
         self.sequence(&mut tables);
         let Tables { own, out, .. } = &mut *tables;

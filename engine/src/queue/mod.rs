@@ -524,6 +524,13 @@ impl Queue {
         (record, Token { head, freed, newest: record.map_or(0, |r| r.position) })
     }
 
+    /// The newest published record of `block` that is not above `cut`.
+    pub fn newest_upto(&self, block: Block, cut: Stamp) -> Option<Record> {
+        let head = self.bucket(block).load(Acquire);
+        let is_within = |p| self.settled(p) == Some(true) && self.record(p).stamp <= cut;
+        self.newest_from(head, block, is_within).and_then(|position| self.live(position))
+    }
+
     /// Whether nothing that a reader of `block` could see has moved since `token` was given.
     pub fn unchanged(&self, block: Block, token: Token) -> bool {
         // What the reader has read since stays before this look.

@@ -319,7 +319,7 @@ impl World {
             return;
         };
         let wire = machine.wire.borrow().clone().filter(|wire| wire.is_up());
-        let session = lock(&sender.failover).connection().map(|(session, _)| session);
+        let session = lock(&sender.failover).connection.standing().map(|(session, _)| session);
         let (Some(wire), Some(session)) = (wire, session) else { return };
         let past = machine.past.borrow();
         if past.is_empty() || self.tape.is_faithless() {
@@ -342,7 +342,7 @@ impl World {
     /// whether there were any.
     pub fn control(&self, side: Side) -> bool {
         let owes = |device: Arc<Device>| {
-            device.owes_answers() || crate::sync::lock(&device.failover).is_handing_over()
+            device.owes_answers() || crate::sync::lock(&device.failover).role.is_handing_over()
         };
         if !self.let_arrive(side, Lane::Control, 1) && !self.device(side).is_some_and(owes) {
             return false;
@@ -430,7 +430,7 @@ impl World {
             return;
         }
         let stands = machine.wire.borrow().as_ref().is_some_and(|wire| wire.is_up());
-        if stands && crate::sync::lock(&device.failover).has_session() {
+        if stands && crate::sync::lock(&device.failover).connection.session().is_some() {
             return;
         }
         let wire = {

@@ -55,7 +55,7 @@ impl Threads {
             let mut pause = PAUSE[0];
             let goes_on = || !stop.load(Ordering::Acquire) && device.check_halted().is_ok();
             while goes_on() {
-                let stands = lock(&device.failover).peer().is_some();
+                let stands = lock(&device.failover).connection.peer().is_some();
                 if stands {
                     pause = PAUSE[0];
                     if !connector.accepts() {
@@ -96,7 +96,7 @@ impl Device {
         while goes_on() {
             let (stands, awaits) = {
                 let failover = lock(&self.failover);
-                (failover.peer().is_some(), failover.awaits_hello())
+                (failover.connection.peer().is_some(), failover.connection.awaits_hello())
             };
             let left = until.saturating_duration_since(Instant::now());
             if stands || !awaits {

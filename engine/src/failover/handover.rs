@@ -1,0 +1,178 @@
+//! What one device hands over to the other with a grant, piece by piece (S805, S806; R4, R5, R18): a
+//! value that the fence chooses, and that the role above carries without looking into it. It is the
+//! prototype, as both devices keep order (`table/prototype.rs`).
+
+use super::link_down;
+use super::role::Grant;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::flow::Tables;
+use crate::format::frame::Frame;
+use crate::format::superblock::Superblock;
+use crate::limits::PROTOTYPE_ROOM_MAX;
+use crate::link::{Lane, Link};
+use crate::queue::Queue;
+use crate::sync::lock;
+use crate::table::unreflected::Index;
+use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
+use std::sync::Arc;
+
+/// What is still to be handed over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HandOver {
+    /// R as a prototype: the records before `end`, after those that the peer was told of.
+    Prototype {
+        /// The end of R.
+        end: Index,
+    },
+}
+
+/// A piece of it.
+pub(super) struct Piece {
+    /// Entries that are still to come, this piece's included; 0 if it cannot be known.
+    pub left: u64,
+    /// The stamp told before the first entry.
+    pub previous: Stamp,
+    pub entries: Vec<(Block, Stamp)>,
+    /// Nothing follows.
+    pub is_last: bool,
+}
+
+impl HandOver {
+    /// What a device that is fenced hands over to a peer that was told of records up to `told`.
+    pub fn after(tables: &mut Tables, told: Stamp) -> HandOver {
+        tables.tell_after(told);
+        HandOver::Prototype { end: tables.own.records().end() }
+    }
+
+    /// The next piece, of at most `most` entries. What is acknowledged before its piece is made need
+    /// not be named.
+    fn next(self, tables: &mut Tables, queue: &Queue, most: usize) -> Piece {
+        let HandOver::Prototype { end } = self;
+        let (mut index, previous) = tables.out.next_to_tell();
+        let left = end.saturating_sub(index);
+        let mut entries = Vec::with_capacity(most.min(left as usize));
+        // Of many writes of one block few are named: a piece is done after some of them, too.
+        let stop = end.min(index + 8 * most as u64);
+        while index < stop && entries.len() < most {
+            let (stamp, position) = tables.own.records().get(index).expect("R is kept");
+            if queue.is_newest(position) || !holds(Clause::NewestPerBlock) {
+                entries.push((queue.record(position).block, stamp));
+            }
+            index += 1;
+        }
+        tables.out.tell(index, entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1));
+        Piece { left, previous, entries, is_last: index >= end }
+    }
+}
+
+/// What a takeover has merged, for the superblock.
+pub(super) struct Merged {
+    need: Stamp,
+    whole: Stamp,
+}
+
+impl Merged {
+    /// Says it in the superblock.
+    pub fn note(&self, superblock: &mut Superblock) {
+        superblock.need = self.need;
+        superblock.whole = self.whole;
+    }
+}
+
+impl Device {
+    /// Sends the next piece of what is handed over, if there is one and the control lane of `link`
+    /// holds little. Returns whether anything was done.
+    pub(super) fn hand_over(&self, link: &Arc<dyn Link>) -> Result<bool> {
+        let is_full = || holds(Clause::HandOverPaced) && self.is_full(link);
+        if !lock(&self.failover).role.is_handing_over() || is_full() {
+            return Ok(false);
+        }
+        let (link, piece) = {
+            let mut tables = lock(&self.tables);
+            let mut failover = lock(&self.failover);
+            let wire = failover.connection.wire();
+            let connection = failover.connection.standing();
+            let open = failover.role.grant().zip(connection);
+            let Some((&mut Grant { nonce, tenure, what }, (session, link))) = open else {
+                return Ok(false);
+            };
+            let queue = &self.own.journal.queue;
+            let piece = what.next(&mut tables, queue, self.settings.piece_entries_max);
+            let Piece { left, previous, entries, is_last } = piece;
+            if is_last {
+                failover.role.end_grant();
+            }
+            let grant = tenure;
+            let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
+            (link, piece.encode_in(wire, session))
+        };
+        link.send(Lane::Control, piece).map_err(link_down)?;
+        Ok(true)
+    }
+
+    /// Notes down what the peer tells of (R18): records of tenures before `tenure`, which follow
+    /// `previous`. `left` such are still to come.
+    pub(super) fn take_piece(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+        left: u64,
+        tenure: u64,
+    ) -> Result<()> {
+        let most = self.geometry.prototype_entries_max();
+        self.take_told(previous, entries, left.min(PROTOTYPE_ROOM_MAX), most, tenure)
+    }
+
+    /// As [`Device::take_piece`]; `most` may be held.
+    fn take_told(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+        left: u64,
+        most: u64,
+        tenure: u64,
+    ) -> Result<()> {
+        let broken = |what: String| Err(Error::new(Kind::Protocol, what));
+        for &(block, stamp) in entries {
+            if stamp.epoch >= tenure {
+                return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
+            }
+            if !self.volumes.contains(block) {
+                return broken(format!("the peer tells of block {block}, which no volume has"));
+            }
+        }
+        let tables = lock(&self.tables);
+        let hi = tables.incoming.hi();
+        let known = self.owed.told().last().max(hi);
+        if self.clk.epoch() != 0 && entries.last().is_some_and(|(_, stamp)| *stamp > known) {
+            return broken("the peer tells of a record, but this device serves".into());
+        }
+        self.owed.tell(previous, entries, left, hi, most).or_else(broken)
+    }
+
+    /// Everything is here: merges it (S807, R5). In force before it is durable: no record that
+    /// `whole` leaves out may go to N meanwhile.
+    pub(super) fn merge(&self) -> Merged {
+        let mut tables = lock(&self.tables);
+        // Also what has been received: should a disk lose it, this device must not serve again.
+        let need = self.owed.told().last().max(tables.incoming.hi());
+        tables.raise_need(need);
+        // An older tenure's catching up does not belong to this `need` (I5).
+        self.owed.end();
+        Merged { need, whole: tables.normal.whole() }
+    }
+
+    /// What was merged is durable, and the tenure is about to open; returns how many blocks are
+    /// owed.
+    pub(super) fn begin_debt(&self) -> u64 {
+        let mut tables = lock(&self.tables);
+        tables.out.serve();
+        let owed_blocks = self.owed.told().len();
+        let is_behind = tables.is_behind();
+        assert!(is_behind != (owed_blocks == 0), "I5: hi >= need exactly if nothing is owed");
+        self.owed.begin(is_behind);
+        owed_blocks
+    }
+}
