@@ -5,7 +5,6 @@
 //! vendor's own loop call as they like. A step waits for storage, for a commit that is under way, and,
 //! if it fences, for reservations in flight.
 
-use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
@@ -21,19 +20,14 @@ use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
 use crate::listeners::Listeners;
 use crate::queue::Clk;
-use crate::request::{Completion, Pending, Session};
+use crate::request::{Calls, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicU64, lock};
 use crate::unit::Stamp;
+use crate::wake::{Key, Wakes};
 use crate::weaken::{Clause, holds};
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
-
-/// What happens to a ticket that nobody polls.
-pub(crate) type Callback = Box<dyn FnOnce(Result<Completion>) + Send>;
 
 /// One storage device. See the module.
 pub struct Device {
@@ -61,16 +55,13 @@ pub struct Device {
     pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
     pub(crate) checkpointing: Mutex<u64>,
-    pub(crate) callbacks: Mutex<VecDeque<(Pending, Callback)>>,
     /// Monotonic time of the last background commit.
     pub(crate) committed_at: AtomicU64,
     /// Monotonic time of the last background reflection.
     pub(crate) reflected_at: AtomicU64,
     pub(crate) halted: OnceLock<Error>,
-    /// Rings when a waiting request may go on.
-    pub(crate) bell: Bell,
-    /// Rings when there is work for the background.
-    pub(crate) work: Bell,
+    pub(crate) wakes: Arc<Wakes>,
+    pub(crate) calls: Arc<Calls>,
     pub(crate) events: Listeners,
     /// Until it is closed, no other device is opened on its storage.
     opened: Mutex<Option<Opened>>,
@@ -82,20 +73,13 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// Calls back. A panic there is the caller's own and has been reported by the panic hook: nothing
-/// of the device's state is in doubt.
-fn call(callback: Callback, outcome: Result<Completion>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| callback(outcome)));
-}
-
 impl Drop for Device {
     /// Requests that still wait end.
     fn drop(&mut self) {
         let dropped = || Error::new(Kind::Halted, "the device was dropped without being closed");
         let error = self.check_halted().err().unwrap_or_else(dropped);
-        for (_, callback) in std::mem::take(&mut *lock(&self.callbacks)) {
-            call(callback, Err(error.clone()));
-        }
+        self.wakes.waiters.wake_all();
+        self.calls.take().iter().for_each(|call| call.end(&error));
         self.events.tell_waiting();
     }
 }
@@ -150,7 +134,8 @@ impl Device {
         let volumes = Volumes::open(storage.clone(), &superblock)?;
         let logs = Logs::read(&*storage, &superblock, progress)?;
         let most = settings.batch_records_max;
-        let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());
+        let wakes = Arc::new(Wakes::default());
+        let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone(), wakes.clone());
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
@@ -193,12 +178,11 @@ impl Device {
             receiving: Mutex::default(),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
-            callbacks: Mutex::default(),
             committed_at: AtomicU64::new(now),
             reflected_at: AtomicU64::new(now),
             halted: OnceLock::new(),
-            bell: Bell::default(),
-            work: Bell::default(),
+            wakes,
+            calls: Arc::default(),
             events: Listeners::default(),
             opened: Mutex::new(Some(claimed)),
             geometry,
@@ -322,7 +306,8 @@ impl Device {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
         }
-        self.bell.ring();
+        self.wakes.waiters.wake_all();
+        self.ring_all();
         error
     }
 
@@ -375,45 +360,37 @@ impl Device {
         }
     }
 
-    /// Waits until something may have moved for a waiting request, at most `timeout`. Read
-    /// [`Device::heard`] before polling.
-    pub fn wait(&self, heard: u64, timeout: Duration) {
-        self.bell.wait(heard, timeout);
-    }
-
-    /// For [`Device::wait`].
-    pub fn heard(&self) -> u64 {
-        self.bell.heard()
-    }
-
-    /// For the background: waits until there may be work, at most `timeout`.
-    pub fn wait_for_work(&self, heard: u64, timeout: Duration) {
-        self.work.wait(heard, timeout);
-    }
-
-    /// For [`Device::wait_for_work`].
-    pub fn work_heard(&self) -> u64 {
-        self.work.heard()
-    }
-
-    /// Calls the callbacks of those submitted requests that have completed (S1010, S1607). Returns
-    /// how many. A callback that panics ends there: the process's panic hook reports it, and the
-    /// device goes on.
-    pub fn step_callbacks(&self) -> usize {
+    /// Calls the callbacks of requests that were woken and have an outcome (S1010, S1607), and wakes
+    /// the tickets whose time is over. Returns how many callbacks it called, each under no lock of
+    /// the engine. One that panics ends there: the process's panic hook reports it, and the device
+    /// goes on.
+    pub fn step_calls(&self) -> usize {
         let _telling = self.events.enter();
-        let mut called = 0;
-        let waiting = lock(&self.callbacks).len();
-        for _ in 0..waiting {
-            let Some((mut pending, callback)) = lock(&self.callbacks).pop_front() else { break };
-            match pending.poll(self) {
-                Some(outcome) => {
-                    called += 1;
-                    call(callback, outcome);
-                }
-                None => lock(&self.callbacks).push_back((pending, callback)),
-            }
+        let waiters = &self.wakes.waiters;
+        if waiters.are_there() {
+            waiters.wake(Key::Time(0)..=Key::Time(self.clock.monotonic()));
         }
-        called
+        // Those that are woken meanwhile have the next turn.
+        self.calls.take().iter().filter(|call| call.go_on(self)).count()
+    }
+
+    /// Every background thread looks again.
+    pub(crate) fn ring_all(&self) {
+        self.wakes.ring_all();
+        self.calls.bell.ring();
+    }
+
+    /// Requests that found no place may go on, as many as there are places.
+    pub(crate) fn wake_for_places(&self) {
+        if self.wakes.waiters.are_there() {
+            self.wakes.waiters.wake_places(self.own.journal.queue.free());
+        }
+    }
+
+    /// A waiter leaves the line for places, with or without the ones that it was woken for.
+    pub(crate) fn give_up_places(&self, number: u64) {
+        self.wakes.waiters.unclaim(number);
+        self.wake_for_places();
     }
 
     /// Closes the device: no new requests; everything published becomes durable, what may be
@@ -427,7 +404,7 @@ impl Device {
     pub fn close(&self) -> Result<()> {
         let _telling = self.events.enter();
         let closed = self.come_to_rest();
-        self.step_callbacks();
+        self.step_calls();
         closed
     }
 
@@ -452,7 +429,8 @@ impl Device {
         self.hang_up(&closed);
         let _ = self.halted.set(closed);
         *lock(&self.opened) = None;
-        self.bell.ring();
+        self.wakes.waiters.wake_all();
+        self.ring_all();
         Ok(())
     }
 }

@@ -35,7 +35,6 @@
 pub mod internal {
     //! The parts, for this project's own tools: no promise is made of anything in here.
 
-    pub(crate) mod bell;
     pub mod clock;
     pub mod compare;
     pub mod device;
@@ -61,6 +60,10 @@ pub mod internal {
     pub mod table;
     pub mod threads;
     pub mod unit;
+    #[cfg(not(loom))]
+    pub(crate) mod wake;
+    #[cfg(loom)]
+    pub mod wake; // for the models
     #[cfg(feature = "weaken")]
     pub mod weaken;
     #[cfg(not(feature = "weaken"))]
@@ -70,8 +73,8 @@ pub mod internal {
 // The parts name each other from the crate's root, as if they lay there.
 use internal::weaken;
 use internal::{
-    bell, clock, device, error, event, failover, flow, format, journal, limits, link, listeners,
-    moment, queue, request, storage, superblock, sync, table, threads, unit,
+    clock, device, error, event, failover, flow, format, journal, limits, link, listeners, moment,
+    queue, request, storage, superblock, sync, table, threads, unit, wake,
 };
 
 pub use clock::{Clock, SystemClock};

@@ -140,7 +140,6 @@ mod tests {
             ("receiving", device.receiving.try_lock().is_err()),
             ("reflecting", device.reflecting.try_lock().is_err()),
             ("checkpointing", device.checkpointing.try_lock().is_err()),
-            ("callbacks", device.callbacks.try_lock().is_err()),
             ("listeners", device.events.state.try_lock().is_err()),
         ]
         .into_iter()

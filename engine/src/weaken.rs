@@ -140,6 +140,8 @@ clauses! {
     HandOverPaced = "hand-over-paced",
     /// R18: what is told follows what was told last, or what has arrived.
     ToldChain = "told-chain",
+    /// A request that waits is woken once it can go on.
+    Wake = "wake",
     /// Section 4 step 1: a flush completes after the log's sync.
     FlushSync = "flush-sync",
     /// Section 4 step 2: a received record is durable before it is acknowledged.

@@ -86,7 +86,8 @@ fn s35_slow_hand_over() {
     let end = connect();
     let told = |least: u64| {
         while b.status().told_blocks < least {
-            assert!(b.poll_takeover().is_none(), "it is not over before all has been told");
+            let outcome = b.poll_takeover();
+            assert!(outcome.is_none(), "it is not over before all has been told: {outcome:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
     };

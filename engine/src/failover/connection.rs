@@ -44,12 +44,21 @@ pub(crate) struct Connection {
     link: Option<Arc<dyn Link>>,
     /// Names this end of the present connection.
     session: Option<u64>,
+    /// In which lane a receipt has said that `link` is down: nothing is waited for there.
+    is_down: [bool; 2],
     peer: Option<Peer>,
 }
 
 impl Default for Connection {
     fn default() -> Connection {
-        Connection { range: WIRE, features: FEATURES, link: None, session: None, peer: None }
+        Connection {
+            range: WIRE,
+            features: FEATURES,
+            link: None,
+            session: None,
+            is_down: [false; 2],
+            peer: None,
+        }
     }
 }
 
@@ -58,6 +67,7 @@ impl Connection {
     /// this ends.
     pub fn begin(&mut self, session: u64, link: Arc<dyn Link>) -> Option<Arc<dyn Link>> {
         self.peer = None;
+        self.is_down = [false; 2];
         let ended = self.session.replace(session);
         self.link.replace(link).filter(|_| ended.is_some())
     }
@@ -77,6 +87,11 @@ impl Connection {
             self.peer = None;
             self.session.take().is_some()
         }
+    }
+
+    /// A receipt in `lane` has said that `link` is down.
+    pub fn went_down(&mut self, link: &Arc<dyn Link>, lane: Lane) {
+        self.is_down[lane as usize] |= self.is_over(link);
     }
 
     /// Whether `link` is the one of the present connection, or of the last.
@@ -135,11 +150,11 @@ impl Connection {
         self.session.is_some() && self.peer.is_none()
     }
 
-    /// The link on which something may arrive in `lane`: of a connection that has ended there is
-    /// nothing to wait for, and data that comes before the hello is left where it is.
+    /// The link on which something may arrive in `lane`, if only the news of its end. Data that
+    /// comes before the hello is left where it is.
     pub fn awaited(&self, lane: Lane) -> Option<Arc<dyn Link>> {
         let early = lane == Lane::Data && self.awaits_hello();
-        self.session.filter(|_| !early).and(self.link.clone())
+        self.link.clone().filter(|_| !early && !self.is_down[lane as usize])
     }
 
     /// Speaks as another version of the program would.

@@ -12,6 +12,7 @@ use crate::link::Lane;
 use crate::moment::Wait;
 use crate::sync::lock;
 use crate::unit::{Position, Stamp};
+use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 
 impl Device {
@@ -30,6 +31,7 @@ impl Device {
                 return self.send(Lane::Control, &Frame::Busy { nonce });
             }
         }
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         let held = self.superblock.get().epoch;
         let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         if epoch > next.saturating_add(EPOCH_JUMP_MAX) {
@@ -87,7 +89,7 @@ impl Device {
         self.owed.end();
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
-        self.bell.ring();
+        self.wakes.waiters.wake_all();
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let mut wait = Wait::default();
@@ -97,6 +99,9 @@ impl Device {
             self.sequence(&mut tables);
         }
         tables.out.fence(grant);
+        drop(tables);
+        // Records that stood behind the last reservations may be shipped.
+        self.wakes.ship.ring();
         Ok(())
     }
 

@@ -30,6 +30,7 @@ impl Device {
             failover.role.end_grant();
             failover.connection.begin(nonce, link.clone())
         };
+        self.wakes.line.ring();
         if let Some(old) = old {
             if !Arc::ptr_eq(&old, &link) {
                 old.close();
@@ -110,7 +111,7 @@ impl Device {
             Decision::Ask => {
                 lock(&self.failover).role.doubt();
                 self.close_admission();
-                self.bell.ring();
+                self.wakes.waiters.wake_all();
             }
             _ => {}
         }
@@ -123,6 +124,8 @@ impl Device {
             failover.role.agree();
             failover.connection.establish(session, peer)
         };
+        // The data lane is looked at from now on.
+        self.wakes.line.ring();
         if stands {
             self.tell(Event::Connected { link: from.clone() });
         }
@@ -138,7 +141,7 @@ impl Device {
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
         self.say_reachable_again();
         self.ask_again();
-        self.work.ring();
+        self.wakes.ship.ring();
         self.ask_at_hello(decision == Decision::Ask)
     }
 

@@ -80,6 +80,11 @@ impl Device {
         })
     }
 
+    /// The link of the present connection.
+    pub(crate) fn connected_link(&self) -> Option<Arc<dyn Link>> {
+        lock(&self.failover).connection.standing().map(|(_, link)| link)
+    }
+
     /// The link of the present connection, or of the last.
     pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
         lock(&self.failover).connection.link()
@@ -117,8 +122,8 @@ impl Device {
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was {
             self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
+            self.wakes.line.ring();
         }
-        self.bell.ring();
     }
 
     /// The peer has shown that this device has not what it must have written or granted. Returns the
@@ -130,7 +135,6 @@ impl Device {
         if first {
             self.tell(Event::LostRecords(error.clone()));
         }
-        self.bell.ring();
         Error::new(Kind::Protocol, error.to_string())
     }
 
@@ -226,7 +230,10 @@ impl Device {
         let (took, outcome) = match link.receive(Lane::Control) {
             Ok(Some(bytes)) => (true, self.control(&bytes, &link, &mut answers)),
             Ok(None) => (false, Ok(())),
-            Err(error) => (false, Err(link_down(error))),
+            Err(error) => {
+                lock(&self.failover).connection.went_down(&link, Lane::Control);
+                (false, Err(link_down(error)))
+            }
         };
         let handed = match outcome.and_then(|()| self.hand_over(&link)) {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {

@@ -106,7 +106,6 @@ impl Device {
     /// Tells that it serves what it held before.
     pub(super) fn tell_resumed(&self) {
         self.tell(Event::Ready { epoch: self.clk.epoch(), owed_blocks: 0 });
-        self.bell.ring();
     }
 
     /// Lets hosts in.

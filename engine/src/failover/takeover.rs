@@ -12,9 +12,10 @@ use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
 use crate::sync::lock;
 use crate::unit::{Block, Stamp};
+use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
+use std::ops::ControlFlow;
 use std::sync::MutexGuard;
-use std::time::Duration;
 
 /// A takeover that has ended well: the device serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,7 @@ impl Device {
         if sent.is_err() {
             // Nobody has heard it: it must not stand in the way of the peer's.
             lock(&self.failover).role.withdraw();
+            self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         }
         sent
     }
@@ -117,27 +119,39 @@ impl Device {
     pub fn takeover(&self) -> Result<Takeover> {
         let _telling = self.events.enter();
         self.begin_takeover()?;
-        loop {
-            let heard = self.heard();
-            {
-                // Under this lock a request that has been answered has its outcome.
-                let _one = lock(&self.role);
-                if let Some(outcome) = self.poll_takeover() {
-                    return outcome;
-                }
-                if !lock(&self.failover).role.is_asking() {
-                    let what = "the takeover request has ended for another caller: see the status";
-                    return Err(Error::new(Kind::NotReady, what));
+        let waiters = &self.wakes.waiters;
+        let number = waiters.number();
+        let outcome = block_on(|waker| {
+            loop {
+                let until = {
+                    // Under this lock a request that has been answered has its outcome.
+                    let _one = lock(&self.role);
+                    if let Some(outcome) = self.poll_takeover() {
+                        return ControlFlow::Break(outcome);
+                    }
+                    let Some(request) = lock(&self.failover).role.request() else {
+                        let what =
+                            "the takeover request has ended for another caller: see the status";
+                        return ControlFlow::Break(Err(Error::new(Kind::NotReady, what)));
+                    };
+                    let most = self.settings.takeover_timeout_ns;
+                    request.progress_at.saturating_add(most).saturating_add(1)
+                };
+                if !waiters.enter(Key::Takeover, number, 0, waker) {
+                    return ControlFlow::Continue(Some(
+                        until.saturating_sub(self.clock.monotonic()),
+                    ));
                 }
             }
-            self.wait(heard, Duration::from_millis(20));
-        }
+        });
+        waiters.leave(Key::Takeover, number);
+        outcome
     }
 
     pub(super) fn receive_busy(&self, nonce: u64) -> Result<()> {
         let is_open = lock(&self.failover).role.refused(nonce);
         if is_open {
-            self.bell.ring();
+            self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         }
         Ok(())
     }
@@ -198,7 +212,7 @@ impl Device {
         if owed_blocks == 0 {
             self.tell(Event::CaughtUp);
         }
-        self.bell.ring();
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         Ok(())
     }
 }

@@ -54,7 +54,11 @@ impl Device {
         };
         self.tell_acknowledged(records);
         if held_back {
-            self.work.ring();
+            self.wakes.ship.ring();
+        }
+        if self.own.journal.queue.free() < self.geometry.request_blocks_max() {
+            // A checkpoint may free the records that were acknowledged now.
+            self.wakes.reflect.ring();
         }
         Ok(())
     }

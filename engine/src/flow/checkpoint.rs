@@ -62,8 +62,8 @@ impl Device {
         let more_credit = self.free([own_freed, recv_freed]);
         *made_at = self.clock.monotonic();
         drop(made_at);
+        self.wake_for_places();
         self.tell(Event::Checkpoint { fl });
-        self.bell.ring();
         if more_credit {
             self.acknowledge(Ack::Freed)?;
         }

@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::moment::{Moment, Wait, moment};
 use crate::queue::Token;
-use crate::request::Completion;
+use crate::request::{Awaited, Completion};
 use crate::sync::lock;
 use crate::table::location::{Location, locate};
 use crate::unit::{Block, Stamp};
@@ -176,6 +176,15 @@ impl ReadState {
         outcome
     }
 
+    /// It waits for the last answer, since they come in the order of the questions, and the
+    /// time of the question asked first.
+    pub fn awaited(&self, device: &Device) -> Awaited {
+        let last = self.remote.iter().max_by_key(|read| read.number());
+        let first = self.remote.iter().min_by_key(|read| read.asked_at());
+        let (last, first) = last.zip(first).expect("it waits for an answer");
+        Awaited { until: device.awaited(first).until, ..device.awaited(last) }
+    }
+
     /// Gives up what is still awaited.
     pub fn abandon(&mut self, device: &Device) {
         self.remote.drain(..).for_each(|read| device.forget(&read));
@@ -211,7 +220,7 @@ impl ReadState {
             completion.buffer = Some(std::mem::take(&mut self.buffer));
             return Ok(true);
         }
-        device.send_questions();
+        device.ask_now();
         Ok(false)
     }
 

@@ -12,6 +12,7 @@ use crate::link::Lane;
 use crate::moment::{Moment, moment};
 use crate::sync::lock;
 use crate::unit::Stamp;
+use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 
 /// Most bytes taken from the link in one step: one sync for all of them.
@@ -43,6 +44,7 @@ impl Device {
                 }
                 Ok(None) => break,
                 Err(error) => {
+                    lock(&self.failover).connection.went_down(&link, Lane::Data);
                     self.disconnected(&error, &link);
                     break;
                 }
@@ -125,9 +127,13 @@ impl Device {
                 // Published first, then no longer owed: a reader asks in the other order.
                 self.owed.pay(newest, tables.is_behind())
             };
+            if self.wakes.reflect_at[1].pass(self.recv.journal.queue.tail()) {
+                self.wakes.reflect.ring();
+            }
             if caught_up {
                 self.tell(Event::CaughtUp);
-                self.bell.ring();
+                // Nothing is owed any more: who waits for an answer looks again.
+                self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
         self.acknowledge(Ack::Received)?;

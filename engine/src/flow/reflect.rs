@@ -39,14 +39,18 @@ impl Device {
             self.sequence(&mut tables);
             tables.unreflected()
         };
-        let enough = (self.settings.reflect_records_max as u64).min(self.geometry.places() / 4);
         let now = self.clock.monotonic();
         let since = now.saturating_sub(self.reflected_at.load(Ordering::Relaxed));
-        if waiting < enough && since < self.settings.reflect_interval_ns {
+        if waiting < self.reflect_enough() && since < self.settings.reflect_interval_ns {
             return Ok(0);
         }
         self.reflected_at.store(now, Ordering::Relaxed);
         self.step_reflect()
+    }
+
+    /// So many records are reflected without waiting for more.
+    pub(crate) fn reflect_enough(&self) -> u64 {
+        (self.settings.reflect_records_max as u64).min(self.geometry.places() / 4)
     }
 
     /// As [`Device::step_reflect`] (S1502, R8), at most `most` records.

@@ -54,6 +54,7 @@ impl Device {
                     tables.out.floor() >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
                 assert!(held, "I8: an unacknowledged record was freed");
                 tables.out.ship_on();
+                self.wakes.ship.ring();
                 return Ok(0);
             }
         }

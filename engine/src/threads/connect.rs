@@ -95,8 +95,8 @@ impl Device {
         let until = Instant::now() + HELLO;
         while goes_on() {
             let (stands, awaits) = {
-                let failover = lock(&self.failover);
-                (failover.connection.peer().is_some(), failover.connection.awaits_hello())
+                let connection = &lock(&self.failover).connection;
+                (connection.peer().is_some(), connection.awaits_hello())
             };
             let left = until.saturating_duration_since(Instant::now());
             if stands || !awaits {
