@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use afterimage::limits::Durability;
+use afterimage::internal::limits::Durability;
 
 use crate::trace::{Format, Input};
 

@@ -3,7 +3,6 @@
 use crate::error::Error;
 use crate::format::superblock::{Lost, Mode};
 use crate::link::Link;
-use crate::queue::Record;
 use crate::unit::Stamp;
 use std::sync::Arc;
 
@@ -60,8 +59,9 @@ pub enum Event {
     CaughtUp,
     /// The peer has made these own records durable (S1504).
     Acknowledged {
-        /// The records, in stamp order.
-        records: Vec<Record>,
+        /// Of each record, in stamp order: its stamp, and when it was written, in nanoseconds on the
+        /// monotonic clock; for what was written before the opening, when that was.
+        records: Vec<(Stamp, u64)>,
         /// Now, in nanoseconds on the monotonic clock.
         at: u64,
     },
@@ -76,6 +76,7 @@ pub enum Event {
 
 /// What opening a device found and did (R13).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recovery {
     /// It had been closed: nothing was in doubt.
     pub clean: bool,
@@ -91,6 +92,7 @@ pub struct Recovery {
 
 /// What opening found in one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogRecovery {
     /// Records taken over: not surely in the normal volume, or not surely at the peer.
     pub live_records: u64,
@@ -102,6 +104,7 @@ pub struct LogRecovery {
 /// Where a device stands. Stamps are named by what happened to the records up to them; `acked` is
 /// never above the newest own one.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// This device's number.
     pub device: u64,

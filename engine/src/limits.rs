@@ -49,7 +49,7 @@ impl Durability {
     }
 }
 
-/// What is fixed when a device is created.
+/// What is fixed when a device is created. Later versions have more: begin with [`Geometry::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// The consistency group; the same on both devices.
@@ -230,7 +230,8 @@ pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
 /// Most segments in a group: the table of them is read whole at every opening (2 MiB).
 pub const SEGMENTS_MAX: u64 = 1 << 24;
 
-/// What can differ from one opening to the next. Times are in nanoseconds, and any will do;
+/// What can differ from one opening to the next. Later versions have more: make it with
+/// `..Settings::default()` at the end. Times are in nanoseconds, and any will do;
 /// [`Settings::check`] holds the others against the ranges given here.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -28,6 +28,7 @@ pub(crate) use future::{Awaited, Call, Calls};
 
 /// What to do. Offsets and lengths are in bytes and multiples of 512.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Op<'a> {
     /// Fills the buffer, which comes back with the completion.
     Read(Vec<u8>),
@@ -43,6 +44,7 @@ pub enum Op<'a> {
 
 /// A host's request.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Request<'a> {
     /// The volume; any for a flush.
     pub volume: u32,
@@ -60,17 +62,38 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A read of `buffer.len()` bytes.
     pub fn read(volume: u32, offset: u64, buffer: Vec<u8>) -> Request<'static> {
-        Request { volume, offset, op: Op::Read(buffer), fua: false, host_time: None }
+        Request::new(volume, offset, Op::Read(buffer))
     }
 
     /// A write of `data`.
     pub fn write(volume: u32, offset: u64, data: &'a [IoSlice<'a>]) -> Request<'a> {
-        Request { volume, offset, op: Op::Write(data), fua: false, host_time: None }
+        Request::new(volume, offset, Op::Write(data))
+    }
+
+    /// Makes `length` bytes read as zeros ([`Op::WriteZeroes`]).
+    pub fn write_zeroes(volume: u32, offset: u64, length: u64) -> Request<'static> {
+        Request::new(volume, offset, Op::WriteZeroes(length))
+    }
+
+    /// Gives `length` bytes up ([`Op::Discard`]).
+    pub fn discard(volume: u32, offset: u64, length: u64) -> Request<'static> {
+        Request::new(volume, offset, Op::Discard(length))
+    }
+
+    /// `op` at `offset` of `volume`.
+    pub fn new(volume: u32, offset: u64, op: Op<'a>) -> Request<'a> {
+        Request { volume, offset, op, fua: false, host_time: None }
+    }
+
+    /// The same with force unit access: complete only when it is durable itself.
+    pub fn fua(mut self) -> Self {
+        self.fua = true;
+        self
     }
 
     /// A flush of the group.
     pub fn flush() -> Request<'static> {
-        Request { volume: 0, offset: 0, op: Op::Flush, fua: false, host_time: None }
+        Request::new(0, 0, Op::Flush)
     }
 
     /// The same with the host's time, in nanoseconds since 1970; one above
@@ -83,6 +106,7 @@ impl<'a> Request<'a> {
 
 /// A request done.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Completion {
     /// The stamp of a write's first record; a write-zeroes or discard has the last of its parts'.
     /// `None` if nothing was written.
@@ -332,8 +356,11 @@ impl Session {
     /// As [`Session::submit`].
     pub fn write_fua(&self, volume: u32, offset: u64, data: &[u8]) -> Result<Stamp> {
         let slices = [IoSlice::new(data)];
-        let request = Request { fua: true, ..Request::write(volume, offset, &slices) };
-        Ok(self.submit(request)?.wait()?.stamp.unwrap_or_default())
+        Ok(self
+            .submit(Request::write(volume, offset, &slices).fua())?
+            .wait()?
+            .stamp
+            .unwrap_or_default())
     }
 
     /// Makes `length` bytes read as zeros, waiting for completion ([`Op::WriteZeroes`]).
@@ -341,8 +368,7 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn write_zeroes(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
-        let op = Op::WriteZeroes(length);
-        self.submit(Request { volume, offset, op, ..Request::flush() })?.wait().map(drop)
+        self.submit(Request::write_zeroes(volume, offset, length))?.wait().map(drop)
     }
 
     /// Gives `length` bytes up, waiting for completion ([`Op::Discard`]).
@@ -350,8 +376,7 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn discard(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
-        let op = Op::Discard(length);
-        self.submit(Request { volume, offset, op, ..Request::flush() })?.wait().map(drop)
+        self.submit(Request::discard(volume, offset, length))?.wait().map(drop)
     }
 
     /// Makes every completed write durable, waiting for it.

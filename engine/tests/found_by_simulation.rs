@@ -3,12 +3,12 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::event::Event;
-use afterimage::limits::Settings;
-use afterimage::link::{Line, memory_link};
-use afterimage::request::Request;
-use afterimage::storage::FileName;
+use afterimage::internal::error::Kind;
+use afterimage::internal::event::Event;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::request::Request;
+use afterimage::internal::storage::FileName;
 use common::crash::{Cut, damage};
 use common::world::Act::{Flush, Write};
 use common::world::World;

@@ -9,11 +9,11 @@
 mod make;
 
 use afterimage::Device;
-use afterimage::clock::Clock;
-use afterimage::format::superblock::{self, COPY_OFFSETS};
-use afterimage::limits::Settings;
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::Directory;
+use afterimage::internal::clock::Clock;
+use afterimage::internal::format::superblock::{self, COPY_OFFSETS};
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::storage::Directory;
 use flate2::read::GzDecoder;
 use make::{BLOCK, Still, go};
 use std::path::{Path, PathBuf};

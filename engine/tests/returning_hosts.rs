@@ -5,8 +5,8 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::request::{Request, Session};
+use afterimage::internal::error::Kind;
+use afterimage::internal::request::{Request, Session};
 use common::{A, Pair, Spec};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, mpsc};

@@ -2,7 +2,7 @@
 //!
 //! Long ones: the command in docs/testing.md.
 
-use afterimage::simulate::{Outcome, Selection, Sink, actions_of, run};
+use afterimage::internal::simulate::{Outcome, Selection, Sink, actions_of, run};
 use std::sync::{Arc, Mutex};
 
 /// Events of all seeds together: seconds in a debug build.

@@ -5,11 +5,11 @@ mod common;
 mod reseal;
 
 use afterimage::Device;
-use afterimage::error::Kind;
-use afterimage::format::superblock::{COPY_OFFSETS, VolumeSpec};
-use afterimage::limits::{Geometry, SEGMENTS_MAX};
-use afterimage::storage::{FileName, Memory};
-use afterimage::superblock;
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::superblock::{COPY_OFFSETS, VolumeSpec};
+use afterimage::internal::limits::{Geometry, SEGMENTS_MAX};
+use afterimage::internal::storage::{FileName, Memory};
+use afterimage::internal::superblock;
 use common::crash::{CrashDisk, Cut, damage, open};
 use common::world::Act::*;
 use common::world::World;

@@ -5,12 +5,12 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::error::{Error, Kind};
-use afterimage::event::Event;
-use afterimage::failover::Policy;
-use afterimage::limits::Settings;
-use afterimage::link::{Lane, Line, memory_link};
-use afterimage::storage::FileName;
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::event::Event;
+use afterimage::internal::failover::Policy;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Lane, Line, memory_link};
+use afterimage::internal::storage::FileName;
 use common::crash::{CrashDisk, Cut};
 use common::world::Act::*;
 use common::world::World;

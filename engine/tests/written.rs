@@ -3,12 +3,12 @@
 #![cfg(not(loom))]
 
 use afterimage::Device;
-use afterimage::clock::SystemClock;
-use afterimage::error::Kind;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Durability, Geometry, Settings};
-use afterimage::request::Request;
-use afterimage::storage::{Directory, Memory, Storage};
+use afterimage::internal::clock::SystemClock;
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Durability, Geometry, Settings};
+use afterimage::internal::request::Request;
+use afterimage::internal::storage::{Directory, Memory, Storage};
 use std::io::IoSlice;
 use std::sync::{Arc, mpsc};
 

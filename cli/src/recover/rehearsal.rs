@@ -1,7 +1,7 @@
 //! A storage whose changes stay in memory: what an opening would do to a device is found out without
 //! changing it.
 
-use afterimage::storage::{Directory, FileName, Fill, Storage};
+use afterimage::internal::storage::{Directory, FileName, Fill, Storage};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;

@@ -16,12 +16,12 @@ mod payload;
 mod volume;
 mod wake;
 
-use afterimage::queue::{
+use afterimage::internal::queue::{
     Clk, Content, Gather, Insert, NewRecord, NewWrite, Queue, Record, Sequencer, Token,
 };
-use afterimage::table::location::{Location, locate};
-use afterimage::table::prototype::Debt;
-use afterimage::unit::{Block, Position, Stamp};
+use afterimage::internal::table::location::{Location, locate};
+use afterimage::internal::table::prototype::Debt;
+use afterimage::internal::unit::{Block, Position, Stamp};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool as Flag, AtomicU64 as Word, Ordering, fence as ordered};
 use loom::thread;

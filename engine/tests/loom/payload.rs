@@ -2,8 +2,8 @@
 //! the host of a later lap meet in one cell, and none of them waits.
 
 use crate::{Device, block, check, checksum};
-use afterimage::journal::payload::Payloads;
-use afterimage::queue::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record};
+use afterimage::internal::journal::payload::Payloads;
+use afterimage::internal::queue::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record};
 use loom::sync::Arc;
 use loom::thread;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
