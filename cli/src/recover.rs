@@ -234,7 +234,7 @@ struct Story<'a>(&'a Path, &'a Arc<Device>);
 impl std::fmt::Display for Story<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Story(path, device) = self;
-        let Recovery { clean, superblock_repaired, own, recv, .. } = device.recovery();
+        let Recovery { clean, lost_writes, superblock_repaired, own, recv, .. } = device.recovery();
         let number = device.geometry().device;
         let state = if *clean { "was closed cleanly" } else { "was NOT closed cleanly" };
         writeln!(f, "{}: device {number}, {state}", path.display())?;
@@ -246,6 +246,9 @@ impl std::fmt::Display for Story<'_> {
                 0 => writeln!(f)?,
                 _ => writeln!(f, ", {cut_records} cut off that had not been made durable")?,
             }
+        }
+        if *lost_writes {
+            writeln!(f, "  completed writes that no flush covered may be lost")?;
         }
         if let Some(what) = superblock_repaired {
             writeln!(f, "  {}: {what}; written anew", FileName::Superblock)?;

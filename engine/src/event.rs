@@ -1,7 +1,7 @@
 //! What a device tells the outside: events as they happen, and a snapshot of where it stands.
 
 use crate::error::Error;
-use crate::format::superblock::Mode;
+use crate::format::superblock::{Lost, Mode};
 use crate::link::Link;
 use crate::unit::Stamp;
 use std::sync::Arc;
@@ -80,6 +80,8 @@ pub enum Event {
 pub struct Recovery {
     /// It had been closed: nothing was in doubt.
     pub clean: bool,
+    /// Writes that hosts were told had completed may be lost, and this opening found it out (R20).
+    pub lost_writes: bool,
     /// What was wrong with one copy of the superblock; it was written anew.
     pub superblock_repaired: Option<String>,
     /// The own log.
@@ -108,7 +110,7 @@ pub struct Status {
     pub device: u64,
     /// How it stands to its peer.
     pub mode: Mode,
-    /// Whether it serves a host.
+    /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,
     /// Whether a connection to the peer stands.
     pub connected: bool,
@@ -118,6 +120,9 @@ pub struct Status {
     /// The proof that it lost durable records, from a hello or a shipped record, if any: it serves
     /// nobody and must be resynchronised.
     pub lost: Option<Error>,
+    /// The mark that writes may be lost that hosts were told had completed (R20): until
+    /// [`crate::Device::accept_loss`] the device that holds the host serves nobody.
+    pub lost_writes: Option<Lost>,
     /// How often since its opening the connection was dropped because the peer said what this
     /// device knows to be untrue.
     pub untrue: u64,
@@ -155,6 +160,8 @@ pub struct Status {
     pub recv_free_places: u64,
     /// Bytes of the received log that are held.
     pub recv_used_bytes: u64,
+    /// Several sessions may write to a volume at once ([`crate::limits::Settings::shared_sessions`]).
+    pub shared_sessions: bool,
     /// Why it stopped, if it did.
     pub halted: Option<Error>,
 }

@@ -104,6 +104,8 @@ fn hosts_with_threads_see_one_history() {
             reflect_records_max: 16,
             reflect_interval_ns: 1_000_000,
             checkpoint_records: 32,
+            // Each thread asks by sessions of its own.
+            shared_sessions: true,
             ..Settings::default()
         };
         Device::open(storage, clock.clone(), settings).unwrap()

@@ -67,6 +67,10 @@ impl Storage for Rehearsal {
         Err(unsupported())
     }
 
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        self.below.cache_identity()
+    }
+
     fn sync(&self, _: FileName) -> io::Result<()> {
         Ok(())
     }

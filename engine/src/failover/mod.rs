@@ -19,12 +19,14 @@ pub mod decide;
 mod fence;
 mod handover;
 mod hello;
+mod loss;
 mod resume;
 pub(crate) mod role;
 mod takeover;
 #[cfg(all(test, not(loom)))]
 mod wire;
 
+pub(crate) use loss::may_have_lost;
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;

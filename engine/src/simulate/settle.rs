@@ -60,6 +60,7 @@ impl World {
             self.machines[side].clock.pass(10_000_000);
             self.start(side);
             self.plug(side);
+            self.accept_loss(side);
             if self.serving().is_none() && round % 50 == 10 + 20 * side as u64 {
                 self.ask_for_host(side);
             }

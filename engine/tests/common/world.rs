@@ -96,7 +96,10 @@ impl World {
 
     pub fn open(&mut self, at: usize) -> Result<()> {
         let (disk, clock) = (self.disks[at].clone(), self.clock.clone());
-        self.devices[at] = Some(Device::open(disk, clock, self.settings.clone())?);
+        let device = Device::open(disk, clock, self.settings.clone())?;
+        // What a crash may take of completed writes is known to the history here.
+        let _ = device.accept_loss();
+        self.devices[at] = Some(device);
         Ok(())
     }
 
