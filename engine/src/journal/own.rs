@@ -326,7 +326,16 @@ impl OwnLog {
             Err(_) if may_wait => lock(&self.writer),
             Err(_) => return Ok(false),
         };
-        self.with_log(w, |w| self.write_published(w)).map(|_| true)
+        self.with_log(w, |w| self.write_published(w))?;
+        self.wake_for_places();
+        Ok(true)
+    }
+
+    /// The log has been written, and so there may be room for more.
+    fn wake_for_places(&self) {
+        if self.wakes.waiters.are_there() {
+            self.wakes.waiters.wake_places(self.journal.queue.free());
+        }
     }
 
     /// Changes the log. After a failure nothing does again: what was being written then is lost to it.
@@ -452,15 +461,13 @@ impl EndOfRound<'_> {
     /// Wakes those who did not lead: requests that this round served, or that found no place, and
     /// the background, if it waits for as much.
     fn wake_others(&self) {
-        let OwnLog { wakes, journal, .. } = self.own;
+        let wakes = &self.own.wakes;
         let last = match self.own.failed.get() {
             None => self.own.done.load(Ordering::Acquire),
             Some(_) => u64::MAX,
         };
         wakes.waiters.wake(Key::Round(0)..=Key::Round(last));
-        if wakes.waiters.are_there() {
-            wakes.waiters.wake_places(journal.queue.free());
-        }
+        self.own.wake_for_places();
         if self.own.is_wanted() {
             wakes.commit.ring();
         }
