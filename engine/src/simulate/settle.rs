@@ -8,7 +8,7 @@ use super::payload::{self, SECTOR};
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
-use crate::compare;
+use crate::internal::compare;
 use crate::device::Device;
 use crate::superblock;
 use crate::sync::lock;
