@@ -85,7 +85,7 @@ pub use error::{Error, Kind, Result};
 pub use event::{Event, LogRecovery, Recovery, Status};
 pub use failover::{Policy, Takeover};
 pub use format::frame::FRAME_BYTES_MAX;
-pub use format::superblock::{Mode, VolumeSpec};
+pub use format::superblock::{Lost, Mode, VolumeSpec};
 pub use limits::{Durability, Geometry, Limits, Settings};
 pub use link::{Lane, Line, Link, MemoryLink, memory_link};
 pub use request::{Completion, Op, Request, Session, Ticket};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 39] = [
+const ITEMS: [&str; 40] = [
     "Clock",
     "Completion",
     "Connector",
@@ -22,6 +22,7 @@ const ITEMS: [&str; 39] = [
     "Line",
     "Link",
     "LogRecovery",
+    "Lost",
     "Memory",
     "MemoryLink",
     "Mode",

@@ -220,8 +220,10 @@ fn parked_hosts_are_woken() {
     let threads = devices.each_ref().map(|device| Threads::start(device).unwrap());
     line.hold(Lane::Data, true);
     std::thread::scope(|scope| {
+        // One session: a later one that writes would supersede the others (R20).
+        let session = devices[0].session().unwrap();
         for host in 0..4 {
-            let session = devices[0].session().unwrap();
+            let session = session.clone();
             scope.spawn(move || {
                 for number in 0..1_000 {
                     let offset = ((host * 16 + number % 13) * BLOCK) as u64;

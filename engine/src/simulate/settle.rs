@@ -10,6 +10,7 @@ use super::tape::Sort;
 use super::world::World;
 use crate::compare;
 use crate::device::Device;
+use crate::internal::compare;
 use crate::superblock;
 use crate::sync::lock;
 use std::fmt::Display;
