@@ -195,6 +195,10 @@ pub const PLACES_MAX: u64 = 1 << 26;
 /// Entries of a prototype that room is made for on the peer's word alone (60 MiB), before they come.
 pub(crate) const PROTOTYPE_ROOM_MAX: u64 = 1 << 20;
 
+/// The next announcement is sent when the control lane holds no more bytes than this, half of what
+/// a line of 1 MiB/s carries in 20 ms: a takeover's answer waits for no more than two of them.
+pub(crate) const ANNOUNCED_BYTES_MAX: u64 = 8 << 10;
+
 /// How far a tenure that the peer names may lie ahead of the next one here: further than any number
 /// of unanswered requests, not so far that one garbled frame uses up all numbers.
 pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
@@ -219,7 +223,11 @@ pub struct Settings {
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
-    /// Most entries in one piece of a prototype: 512 make a frame of 16 KiB. At least 1.
+    /// R18: most records that the peer may tell of before they arrive; about 60 bytes of memory
+    /// each. Any; with 0 a takeover is told everything when it is asked for.
+    pub told_records_max: u64,
+    /// Most entries in one announcement or piece of a prototype: 256 make a frame of 8 KiB. At
+    /// least 1.
     pub piece_entries_max: usize,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
     /// the largest request counts as that ([`crate::Device::limits`]).
@@ -290,7 +298,8 @@ impl Default for Settings {
             remote_read_timeout_ns: 30_000_000_000,
             admit_timeout_ns: 30_000_000_000,
             takeover_timeout_ns: 30_000_000_000,
-            piece_entries_max: 512,
+            told_records_max: 1 << 20,
+            piece_entries_max: 256,
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,

@@ -5,6 +5,7 @@ use super::{Failover, Grant, link_down, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::flow::announce::Told;
 use crate::format::frame::Frame;
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
 use crate::link::{Lane, Link};
@@ -39,10 +40,10 @@ impl Device {
         }
         let (granted, newest) = {
             let tables = lock(&self.tables);
-            (tables.granted, tables.newest_own())
+            (tables.granted, tables.told.max(tables.acked))
         };
         if told > newest {
-            let what = format!("the peer was told of {told}, {newest} is the newest record here");
+            let what = format!("the peer says that it was told of {told}, {newest} was told last");
             return Err(Error::new(Kind::Protocol, what));
         }
         // The peer never held it, or it would ask for more: it is as good as new (R4).
@@ -57,9 +58,8 @@ impl Device {
             self.fence(tenure)?;
             self.tell(&Event::Fenced { epoch: tenure, served });
         }
-        let mut tables = lock(&self.tables);
-        tables.announced = tables.own.after(told);
-        tables.told = told;
+        // What was told in this connection comes before the answer: it goes on from there.
+        let tables = lock(&self.tables);
         let end = tables.own.end();
         lock(&self.failover).grant = Some(Grant { nonce, tenure, end });
         Ok(())
@@ -123,33 +123,18 @@ impl Device {
         if lock(&self.failover).grant.is_none() || is_full() {
             return Ok(false);
         }
-        let queue = &self.own.journal.queue;
         let (link, piece) = {
             let mut tables = lock(&self.tables);
             let mut failover = lock(&self.failover);
             let open = failover.grant.zip(failover.connection());
             let Some((grant, (session, link))) = open else { return Ok(false) };
             let Grant { nonce, tenure, end } = grant;
-            let mut index = tables.announced;
-            let mut previous = tables.told;
-            if index < tables.acked_index {
-                (index, previous) = (tables.acked_index, previous.max(tables.acked));
-            }
-            let left = end.saturating_sub(index);
+            let left = end.saturating_sub(tables.announced.max(tables.acked_index));
             let most = self.settings.piece_entries_max;
-            let mut entries = Vec::with_capacity(most.min(left as usize));
-            // Of many writes of one block few are named: a piece is done after some of them, too.
-            let stop = end.min(index + 8 * most as u64);
-            while index < stop && entries.len() < most {
-                let (stamp, position) = tables.own.get(index).expect("R is kept");
-                if queue.is_newest(position) || !holds(Clause::NewestPerBlock) {
-                    entries.push((queue.record(position).block, stamp));
-                }
-                index += 1;
-            }
-            tables.announced = index;
-            tables.told = entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1);
-            let is_last = index >= end;
+            let newest_only = holds(Clause::NewestPerBlock);
+            let queue = &self.own.journal.queue;
+            let Told { previous, entries } = tables.next_told(queue, end, most, newest_only);
+            let is_last = tables.announced >= end;
             failover.grant.take_if(|_| is_last);
             let grant = tenure;
             let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };

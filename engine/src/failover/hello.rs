@@ -68,9 +68,9 @@ impl Device {
             newest,
             round: superblock.round,
             lost: superblock.lost,
-            told: Stamp::ZERO,
-            told_max: 0,
             credit: self.recv.journal.queue.free(),
+            told: self.debt().last(),
+            told_max: self.settings.told_records_max,
             block_size: superblock.block_size,
             volumes: superblock.volumes.clone(),
         }
@@ -98,6 +98,11 @@ impl Device {
         let decision = self.decide_at(hello)?;
         let records = {
             let mut tables = lock(&self.tables);
+            if holds(Clause::AnnounceAfterTold) {
+                tables.announced = tables.own.after(hello.told);
+                tables.told = hello.told;
+            }
+            tables.told_max = hello.told_max;
             // The sender forgets its window and goes on after what the peer has.
             if holds(Clause::Hello) {
                 let records = self.advance_acked(&mut tables, hello.hi);
@@ -234,9 +239,9 @@ impl Device {
             ))),
             Decision::Refuse(why @ (Refusal::LostHere | Refusal::Untrue)) => {
                 let story = format!(
-                    "the peer says it has received up to {} and holds tenure {}, but the newest own \
-                     record here is {newest}, and the tenure is {epoch}",
-                    hello.hi, hello.epoch
+                    "the peer says it has received up to {}, was told of {} and holds tenure {}, but \
+                     the newest own record here is {newest}, and the tenure is {epoch}",
+                    hello.hi, hello.told, hello.epoch
                 );
                 Err(match why {
                     Refusal::Untrue => self.untrue(&story),
@@ -250,7 +255,7 @@ impl Device {
 
 impl From<&Hello> for Heard {
     fn from(hello: &Hello) -> Heard {
-        let Hello { mode, usable, lineage, fenced, asking, epoch, newest, hi, .. } = *hello;
-        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi }
+        let Hello { mode, usable, lineage, fenced, asking, epoch, newest, hi, told, .. } = *hello;
+        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi, told }
     }
 }

@@ -190,6 +190,20 @@ impl Device {
         }
     }
 
+    /// The peer announces records (R18).
+    pub(super) fn receive_announced(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+    ) -> Result<()> {
+        let _one = lock(&self.role);
+        if let Some(&(_, newest)) = entries.last() {
+            self.check_tenure_known(newest)?;
+        }
+        let tenure = self.superblock.get().epoch.saturating_add(1);
+        self.take_told(previous, entries, 0, self.settings.told_records_max, tenure)
+    }
+
     /// Notes down what the peer tells of (R18): records of tenures before `tenure`, which follow
     /// `previous`. `left` such are still to come, and `most` may be held.
     fn take_told(

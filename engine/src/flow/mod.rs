@@ -1,11 +1,12 @@
 //! The data path, one file an arrow:
 //! host → `write` → own log → `commit` → `ship` → `receive` → received log → `reflect` →
-//! normal volume → `checkpoint`; back: `acknowledge`; and `read`, by location, which asks the peer by
-//! `remote`.
+//! normal volume → `checkpoint`; back: `acknowledge`; ahead: `announce`; and `read`, by location, which
+//! asks the peer by `remote`.
 //!
 //! The flow does not know who is primary: [`crate::failover`] opens and closes admission above it.
 
 pub(crate) mod acknowledge;
+pub(crate) mod announce;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod open;
@@ -41,6 +42,8 @@ pub(crate) struct Tables {
     pub announced: Index,
     /// The stamp told of last, or where the peer said it stands.
     pub told: Stamp,
+    /// How many records that it has not received the peer can be told of.
+    pub told_max: u64,
     /// The first own record that the peer has not acknowledged.
     pub acked_index: Index,
     /// How many from there on carry data, not zeros.

@@ -220,6 +220,7 @@ impl Tables {
             sent: acked,
             announced: 0,
             told: acked,
+            told_max: 0,
             acked_index: 0,
             backlog_data: 0,
             acked,

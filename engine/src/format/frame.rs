@@ -124,9 +124,9 @@ pub struct Hello {
     pub round: (u64, u64),
     /// The mark of lost writes that hosts were told of (R20); none so far.
     pub lost: Option<Lost>,
-    /// The last stamp told to it (R18); zero so far.
+    /// The last stamp told to it (R18).
     pub told: Stamp,
-    /// How many announcements it keeps (R18); zero so far.
+    /// How many records it can be told of before they arrive (R18).
     pub told_max: u64,
     /// Free places of its received log.
     pub credit: u64,
@@ -211,6 +211,13 @@ pub enum Frame<'a> {
         /// Free places of its received log.
         credit: u64,
     },
+    /// R18: durable records whose data comes later, in stamp order.
+    Announce {
+        /// The stamp told before the first of these, or one that the receiver has received.
+        previous: Stamp,
+        /// Block and stamp.
+        entries: Vec<(Block, Stamp)>,
+    },
     /// Records, in stamp order, with their data one after the other.
     Ship {
         /// The stamp shipped before the first of these.
@@ -280,6 +287,7 @@ const READ_REQUEST: u16 = 5;
 const READ_REPLY: u16 = 6;
 const ACK: u16 = 7;
 const SHIP: u16 = 8;
+const ANNOUNCE: u16 = 9;
 
 fn put_u32(to: &mut Vec<u8>, value: u32) {
     to.extend_from_slice(&value.to_le_bytes());
@@ -477,6 +485,12 @@ impl Frame<'_> {
                 put_u64(&mut b, *credit);
                 ACK
             }
+            Frame::Announce { previous, entries } => {
+                b.reserve(24 + entries.len() * 32);
+                put_stamp(&mut b, *previous);
+                put_told(&mut b, entries);
+                ANNOUNCE
+            }
             Frame::Ship { previous, granted, records, data } => {
                 let mut ship =
                     ShipBuilder::new(version, session, *previous, *granted, records, data.len());
@@ -541,6 +555,7 @@ impl Frame<'_> {
                 Frame::ReadReply { id, rows, data }
             }
             ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()? },
+            ANNOUNCE => Frame::Announce { previous: f.stamp()?, entries: f.told()? },
             SHIP => Frame::Ship {
                 previous: f.stamp()?,
                 granted: f.u64()?,

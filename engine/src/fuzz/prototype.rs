@@ -35,7 +35,7 @@ pub fn prototype(bytes: &[u8]) {
             is_right &= s > before;
             if is_right && s > last && s > hi {
                 let has_room = oracle.len() < most || oracle.contains_key(&b);
-                is_right = (before == last || before <= hi) && has_room;
+                is_right = before <= last.max(hi) && has_room;
                 if is_right {
                     oracle.insert(b, s);
                     last = s;

@@ -53,8 +53,9 @@ struct Pair {
 }
 
 impl Pair {
-    /// A serves and owes every block of the volume; its data lane is held.
-    fn new() -> Pair {
+    /// A serves and owes every block of the volume; its data lane is held. Of so many records it may
+    /// tell before they arrive.
+    fn new(told_records_max: u64) -> Pair {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let devices = [1, 2].map(|id| {
             let storage = Arc::new(Memory::default());
@@ -63,7 +64,8 @@ impl Pair {
             let geometry =
                 Geometry { block_size: 512, journal_bytes, ..Geometry::new(1, id, volumes) };
             Device::create(&*storage, &geometry, id == 1).unwrap();
-            Device::open(storage, clock.clone(), Settings::default()).unwrap()
+            let settings = Settings { told_records_max, ..Settings::default() };
+            Device::open(storage, clock.clone(), settings).unwrap()
         });
         let fences = Arc::new(AtomicU64::new(0));
         let count = fences.clone();
@@ -103,7 +105,7 @@ impl Pair {
 
 /// Nothing leaves for a while, and the host is asked for three times.
 pub fn s35_slow_hand_over() {
-    let pair = Pair::new();
+    let pair = Pair::new(0);
     pair.end.end.hold(Lane::Control, true);
     for _ in 0..3 {
         pair.devices[1].begin_takeover().unwrap();
@@ -118,11 +120,33 @@ pub fn s35_slow_hand_over() {
 
 /// A line loses a piece without a word, which no line may do: nobody serves on what is left.
 pub fn a_lost_piece_is_missed() {
-    let pair = Pair::new();
+    let pair = Pair::new(0);
     pair.end.loses.store(true, SeqCst);
     pair.devices[1].begin_takeover().unwrap();
     pair.settle();
     assert!(!pair.devices[1].status().serving && !pair.is_connected());
+}
+
+/// With everything told before, the host is there after one round trip, and the same is owed.
+#[test]
+fn what_is_told_need_not_be_handed_over() {
+    let pair = Pair::new(1 << 20);
+    assert_eq!(pair.devices[1].status().told_blocks, BLOCKS);
+    pair.devices[1].begin_takeover().unwrap();
+    assert!(pair.devices[0].step_control().unwrap());
+    assert!(pair.devices[1].step_control().unwrap());
+    assert_eq!(pair.owed_blocks(), BLOCKS);
+}
+
+/// A device keeps what it was told when the connection ends, and is told only the rest.
+#[test]
+fn what_is_told_is_kept() {
+    let pair = Pair::new(10_000);
+    let told = || pair.devices[1].status().told_blocks;
+    assert_eq!(told(), 10_000, "no more than it says it keeps");
+    pair.end.end.cut();
+    pair.settle();
+    assert!(!pair.is_connected() && told() == 10_000);
 }
 
 #[test]
