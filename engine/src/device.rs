@@ -178,7 +178,7 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
-            s.hi = tables.hi;
+            s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
         })?;
@@ -290,23 +290,23 @@ impl Device {
             let debt = self.debt();
             (debt.len(), debt.last())
         };
-        let backlog_records = tables.own.end() - tables.acked_index;
-        let oldest = tables.own.get(tables.acked_index);
+        let Tables { own, out, incoming, normal } = &*tables;
+        let oldest = out.oldest(own);
         Status {
             device: self.geometry.device,
             mode: superblock.mode,
             serving: self.clk.epoch() != 0,
             connected,
-            awaits_taker: tables.granted != 0 && tables.granted != taken,
+            awaits_taker: out.granted() != 0 && out.granted() != taken,
             lost,
             untrue,
             epoch: superblock.epoch,
-            hi: tables.hi,
-            need: tables.need,
-            acked: tables.acked,
-            reflected: tables.reflected,
-            backlog_records,
-            backlog_bytes: tables.backlog_data * u64::from(self.geometry.block_size),
+            hi: incoming.hi(),
+            need: normal.need(),
+            acked: out.acked(),
+            reflected: normal.reflected(),
+            backlog_records: tables.backlog(),
+            backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
             owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
             told_blocks,
@@ -341,9 +341,17 @@ impl Device {
         self.clk.close();
         if first {
             self.tell(&Event::Halted(&error));
+            self.hang_up(&error);
         }
         self.bell.ring();
         error
+    }
+
+    /// Ends the connection, if there is one: the peer learns it at once.
+    fn hang_up(&self, why: &Error) {
+        if let Some(link) = self.peer_link() {
+            self.disconnected(why, &link);
+        }
     }
 
     /// Changes the superblock durably (order of persistence), or stops the device.
@@ -459,7 +467,9 @@ impl Device {
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;
         // Nothing may follow the mark.
-        let _ = self.halted.set(Error::new(Kind::Halted, "the device is closed"));
+        let closed = Error::new(Kind::Halted, "the device is closed");
+        self.hang_up(&closed);
+        let _ = self.halted.set(closed);
         *lock(&self.opened) = None;
         self.bell.ring();
         Ok(())

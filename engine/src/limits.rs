@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::{ROWS_MAX, batch_bytes};
+use crate::format::frame::{FRAME_BYTES_MAX, FRAME_DATA_MAX, HEADER, TOLD_BYTES};
 use crate::format::segments;
 use crate::format::superblock::{Superblock, VolumeSpec};
 use crate::unit::SECTOR;
@@ -169,7 +170,7 @@ impl Geometry {
     /// line of 1 Gbit/s carries in 8 ms, longer than most lines take to carry a question there. The
     /// one that answers keeps a cursor for each question, 2,048 at most, of 32 bytes.
     pub(crate) fn read_blocks_max(&self) -> u64 {
-        MIB / u64::from(self.block_size)
+        FRAME_DATA_MAX / u64::from(self.block_size)
     }
 
     /// Most entries of a prototype that a peer's word is taken for: one a block of the volumes, and
@@ -187,6 +188,9 @@ impl Geometry {
 
 /// Most volumes in a group: their table is read whole at every opening (1 MiB).
 pub const VOLUMES_MAX: usize = 65_536;
+
+// A hello names every volume in 12 bytes.
+const _: () = assert!(HEADER + 1024 + 12 * VOLUMES_MAX <= FRAME_BYTES_MAX);
 
 /// Most places in a journal's queue: at about 100 bytes each they take 7 GiB of memory, and what a
 /// peer owes 4 GiB.
@@ -227,14 +231,14 @@ pub struct Settings {
     /// each. Any; with 0 a takeover is told everything when it is asked for.
     pub told_records_max: u64,
     /// Most entries in one announcement or piece of a prototype: 256 make a frame of 8 KiB. At
-    /// least 1.
+    /// least 1, at most 32,768.
     pub piece_entries_max: usize,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
     /// the largest request counts as that ([`crate::Device::limits`]).
     pub zero_bytes_max: u64,
     /// Most data bytes in one shipped frame: large enough to fill a line, small enough that a
-    /// control frame does not wait long behind one that has begun to leave. At least 1; one block
-    /// always goes.
+    /// control frame does not wait long behind one that has begun to leave. At least 1, at most 1 MiB
+    /// ([`FRAME_BYTES_MAX`](crate::format::frame::FRAME_BYTES_MAX)); one block always goes.
     pub ship_bytes_max: u64,
     /// Most bytes handed to the link and not yet gone when a frame is added: what is not on the
     /// line stays in R, where it is counted as backlog. Any; with 0 one frame is under way at a
@@ -267,7 +271,7 @@ impl Settings {
     /// # Errors
     /// [`Kind::Config`], naming the field, its value and its range.
     pub fn check(&self) -> Result<()> {
-        let wrong = |field, found: u64, range| {
+        let wrong = |field, found: u64, range: &str| {
             let what = format!("setting {field} is {found}; it must be {range}");
             Err(Error::new(Kind::Config, what))
         };
@@ -283,8 +287,18 @@ impl Settings {
             ("commit_bytes", self.commit_bytes),
             ("batch_records_max", self.batch_records_max as u64),
         ];
-        match counts.into_iter().find(|(_, count)| *count == 0) {
-            Some((field, _)) => wrong(field, 0, "at least 1"),
+        if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return wrong(field, 0, "at least 1");
+        }
+        let entries = FRAME_DATA_MAX / TOLD_BYTES as u64;
+        let framed = [
+            ("ship_bytes_max", self.ship_bytes_max, FRAME_DATA_MAX),
+            ("piece_entries_max", self.piece_entries_max as u64, entries),
+        ];
+        match framed.into_iter().find(|(_, found, most)| found > most) {
+            Some((field, found, most)) => {
+                wrong(field, found, &format!("at most {most}, which a frame holds"))
+            }
             None => Ok(()),
         }
     }

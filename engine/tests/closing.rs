@@ -6,7 +6,6 @@ mod common;
 
 use afterimage::Device;
 use afterimage::error::{Kind, Result};
-use afterimage::link::{Line, memory_link};
 use afterimage::storage::FileName;
 use common::hooked::{Call, Hooked};
 use common::{A, B, Pair, Spec, Step::*, X};
@@ -20,9 +19,7 @@ type Step = fn(&Device) -> Result<()>;
 fn reopen(pair: &mut Pair) {
     let (storage, clock) = (pair.spec.storages[B].clone(), pair.clocks[B].clone());
     pair.devices[B] = Device::open(storage, clock, pair.spec.settings.clone()).unwrap();
-    let (end_a, end_b) = memory_link(Line::default(), pair.clocks[A].clone());
-    pair.gates = [&end_a, &end_b].map(|end| Arc::new(common::gate::Gate::new(end.clone())));
-    pair.ends = [end_a, end_b];
+    pair.lay_line();
     pair.connect();
     pair.drain();
 }

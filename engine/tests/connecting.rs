@@ -113,6 +113,10 @@ impl Link for Asked {
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         self.end.wait(lane, timeout_ns)
     }
+
+    fn close(&self) {
+        self.end.close();
+    }
 }
 
 /// A new line is taken into use while a batch is on its way to the old one: it counted as shipped

@@ -43,6 +43,8 @@ impl Link for Hasty {
         }
         down
     }
+
+    fn close(&self) {}
 }
 
 #[test]

@@ -108,6 +108,7 @@ fn s08_remote_read_race() {
     pair.settle();
     pair.steps(A, &[ReflectAll, Checkpoint]);
     assert_eq!(pair.devices[A].status().backlog_records, 0);
+    assert!(pair.is_pending(read));
     pair.gates[B].release();
     pair.settle();
     let outcome = pair.outcome(read).unwrap().unwrap();

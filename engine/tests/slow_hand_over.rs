@@ -38,6 +38,10 @@ impl Link for Bounded {
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         self.0.wait(lane, timeout_ns)
     }
+
+    fn close(&self) {
+        self.0.close();
+    }
 }
 
 /// What is owed takes seconds to be handed over, several times as long as a takeover waits for a

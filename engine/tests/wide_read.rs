@@ -9,7 +9,7 @@ use afterimage::format::frame::Frame;
 use afterimage::limits::Settings;
 use afterimage::link::{Lane, Link, MemoryLink};
 use afterimage::request::{Request, Session};
-use common::{A, B, Pair, Spec, Step::*};
+use common::{A, Action, B, Pair, Spec, Step::*};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -65,6 +65,10 @@ impl Link for Bounded {
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         self.end.wait(lane, timeout_ns)
     }
+
+    fn close(&self) {
+        self.end.close();
+    }
 }
 
 /// A pair with B serving, [`OWED`] blocks owed, and lanes that hold three times what the engine may
@@ -105,6 +109,9 @@ impl Wide {
         let (there, back) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let held = [[there.clone(), back.clone()], [back, there]];
         let overflows = Arc::new(AtomicUsize::new(0));
+        // The prototype is not what is looked at here: it goes before the lanes are bounded.
+        pair.takeover(B).unwrap();
+        pair.lay_line();
         let ends = [A, B].map(|at| {
             Arc::new(Bounded {
                 end: pair.ends[at].clone(),
@@ -115,8 +122,6 @@ impl Wide {
                 answers: Mutex::default(),
             })
         });
-        // The prototype is not what is looked at here: it goes before the lanes are bounded.
-        pair.takeover(B).unwrap();
         [A, B].into_iter().for_each(|at| pair.devices[at].connect(ends[at].clone()).unwrap());
         (0..4).for_each(|_| [A, B].into_iter().for_each(|at| pair.steps(at, &[Control])));
         let host = pair.session(B).unwrap();
@@ -206,4 +211,31 @@ fn a_wide_read_survives_a_new_line() {
     assert!(done.expect("the read ends").unwrap().buffer.unwrap() == expected);
     assert_eq!(wide.ends[A].overflows.load(SeqCst), 0);
     wide.read_all();
+}
+
+/// The host moves away and comes back while a wide read has as many questions open as there may be:
+/// the peer answers them no more, and what is wanted of it in the new tenure does not wait for them.
+#[test]
+fn questions_of_an_earlier_tenure_hold_up_none() {
+    let (block_size, blocks) = (65_536, 32);
+    let sectors = blocks * u64::from(block_size) / 512;
+    let (volumes, journals) = (vec![sectors], [4.0; 2]);
+    let mut pair = Pair::with(Spec { block_size, volumes, journals, ..Spec::default() });
+    pair.hold_ships(true);
+    for block in 0..blocks {
+        pair.write(A, block, block + 1);
+    }
+    pair.takeover(B).unwrap();
+    // They reach A when it serves again.
+    pair.gates[B].keep(|frame| matches!(frame, Frame::ReadRequest { .. }));
+    let wide = pair.submit_as(B, 0, Action::Read(0..sectors), None, false, true);
+    assert_eq!(pair.gates[B].held(), 1, "16 blocks are asked for, and 16 wait");
+    pair.takeover(A).unwrap();
+    pair.gates[B].release();
+    pair.takeover(B).unwrap();
+    // The wide read's ticket is there still, and nobody has looked at it.
+    assert_eq!(pair.read(B, 20), (21, true));
+    assert!(pair.poll(wide));
+    assert_eq!(pair.outcome(wide).unwrap().unwrap_err().kind(), Kind::Fenced);
+    pair.drain();
 }

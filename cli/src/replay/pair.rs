@@ -149,6 +149,9 @@ impl Pair {
         let ready =
             |pair: &Pair| pair.devices[0].status().serving && pair.devices[1].status().connected;
         while !ready(self) {
+            if let Some(failure) = self.disconnected() {
+                return Err(failure);
+            }
             if self.clock.monotonic() > until {
                 return Err(Failure::new(Exit::Device, "the two devices do not find each other"));
             }
@@ -276,4 +279,32 @@ impl Watch {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::requests::Nobody;
+    use super::*;
+    use crate::args::{Cli, Command};
+    use crate::trace::{self, Options};
+    use clap::Parser;
+
+    /// Whatever follows from it, a replay ends with this in its place.
+    #[test]
+    fn a_lost_connection_is_told_with_its_cause() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("t.csv");
+        std::fs::write(&file, "128166372003061629,hm,0,Write,0,4096,100\n").unwrap();
+        let words = ["afterimage", "replay", "--memory", file.to_str().unwrap()];
+        let Command::Replay(args) = Cli::parse_from(words).command else { panic!("replay") };
+        let trace = trace::read(&args.traces, &Options::default()).unwrap();
+        let mut pair = Pair::new(&args, &trace, 7, Arc::new(Nobody)).unwrap();
+        assert!(pair.disconnected().is_none());
+        let (end, _) = memory_link(Line::default(), pair.clock.clone());
+        pair.devices[1].connect(Arc::new(end)).unwrap();
+        let story = pair.disconnected().expect("lost").to_string();
+        assert!(story.starts_with("device b gave the connection up: "), "{story}");
+        assert!(story.contains("for a new one"), "{story}");
+        pair.close().unwrap();
+    }
 }

@@ -40,7 +40,7 @@ impl Device {
         }
         let (granted, newest) = {
             let tables = lock(&self.tables);
-            (tables.granted, tables.told.max(tables.acked))
+            (tables.out.granted(), tables.out.told())
         };
         if told > newest {
             let what = format!("the peer says that it was told of {told}, {newest} was told last");
@@ -60,7 +60,7 @@ impl Device {
         }
         // What was told in this connection comes before the answer: it goes on from there.
         let tables = lock(&self.tables);
-        let end = tables.own.end();
+        let end = tables.own.records().end();
         lock(&self.failover).grant = Some(Grant { nonce, tenure, end });
         Ok(())
     }
@@ -90,12 +90,12 @@ impl Device {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let mut wait = Wait::default();
-        while !tables.sequencer.is_empty() {
+        while !tables.own.is_complete() {
             // Somebody is giving up a reservation that found the gate closed.
             wait.go_on("a fence waits for a reservation to be given up");
             self.sequence(&mut tables);
         }
-        tables.granted = grant;
+        tables.out.fence(grant);
         Ok(())
     }
 
@@ -129,12 +129,12 @@ impl Device {
             let open = failover.grant.zip(failover.connection());
             let Some((grant, (session, link))) = open else { return Ok(false) };
             let Grant { nonce, tenure, end } = grant;
-            let left = end.saturating_sub(tables.announced.max(tables.acked_index));
+            let left = end.saturating_sub(tables.out.next_to_tell().0);
             let most = self.settings.piece_entries_max;
             let newest_only = holds(Clause::NewestPerBlock);
             let queue = &self.own.journal.queue;
             let Told { previous, entries } = tables.next_told(queue, end, most, newest_only);
-            let is_last = tables.announced >= end;
+            let is_last = tables.out.next_to_tell().0 >= end;
             failover.grant.take_if(|_| is_last);
             let grant = tenure;
             let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };

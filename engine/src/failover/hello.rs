@@ -6,7 +6,6 @@ use super::{Peer, link_down};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::flow::Tables;
 use crate::format::frame::{Frame, Hello};
 use crate::format::superblock::VolumeSpec;
 use crate::link::{Lane, Link};
@@ -33,6 +32,9 @@ impl Device {
             failover.link.replace(link.clone()).filter(|_| ended.is_some())
         };
         if let Some(old) = old {
+            if !Arc::ptr_eq(&old, &link) {
+                old.close();
+            }
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
             self.tell(&Event::Disconnected { link: &old, why: &why });
         }
@@ -48,8 +50,8 @@ impl Device {
         };
         let clk = self.clk_stamp();
         let tables = lock(&self.tables);
-        let Tables { hi, acked, need, reflected, .. } = *tables;
-        let newest = tables.newest_own();
+        let (hi, acked, need) = (tables.incoming.hi(), tables.out.acked(), tables.normal.need());
+        let (reflected, newest) = (tables.normal.reflected(), tables.newest_own());
         Hello {
             wire,
             features,
@@ -99,22 +101,15 @@ impl Device {
         let records = {
             let mut tables = lock(&self.tables);
             if holds(Clause::AnnounceAfterTold) {
-                tables.announced = tables.own.after(hello.told);
-                tables.told = hello.told;
+                tables.tell_after(hello.told);
             }
-            tables.told_max = hello.told_max;
-            // The sender forgets its window and goes on after what the peer has.
+            tables.out.tell_at_most(hello.told_max);
+            let mut records = Vec::new();
             if holds(Clause::Hello) {
-                let records = self.advance_acked(&mut tables, hello.hi);
-                tables.sent = hello.hi;
-                tables.shipped = tables.acked_index;
-                tables.allowed = tables.acked_index.saturating_add(hello.credit);
-                tables.trim();
-                records
-            } else {
-                tables.allowed = tables.allowed.max(hello.credit);
-                Vec::new()
+                records = tables.rewind(&self.own.journal.queue, hello.hi);
             }
+            tables.out.credit(hello.credit);
+            records
         };
         match decision {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),

@@ -222,7 +222,7 @@ impl Device {
         })
     }
 
-    /// The connection over `link` is gone, or must be given up.
+    /// The connection over `link` is gone, or must be given up: the peer is told by its end of it.
     pub(crate) fn disconnected(&self, why: &Error, link: &Arc<dyn Link>) {
         let was = {
             let mut failover = lock(&self.failover);
@@ -233,6 +233,7 @@ impl Device {
             failover.grant = None;
             failover.session.take()
         };
+        link.close();
         // Also of one that a hello ended before it stood: else nobody learns why.
         if was.is_some() {
             self.tell(&Event::Disconnected { link, why });
@@ -263,7 +264,7 @@ impl Device {
 
     /// The peer is heard to hold the tenure `epoch`: if this device granted it, the host has moved.
     pub(crate) fn taken(&self, epoch: u64) {
-        if lock(&self.tables).granted == epoch {
+        if lock(&self.tables).out.granted() == epoch {
             lock(&self.failover).taken = epoch;
         }
     }

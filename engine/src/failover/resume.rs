@@ -83,7 +83,14 @@ impl Device {
         let seen = {
             let tables = lock(&self.tables);
             let own = tables.newest_own();
-            [own, tables.reflected, tables.acked, tables.hi, tables.need, heard]
+            [
+                own,
+                tables.normal.reflected(),
+                tables.out.acked(),
+                tables.incoming.hi(),
+                tables.normal.need(),
+                heard,
+            ]
         };
         let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
         let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
@@ -149,9 +156,9 @@ impl Here {
 
 /// `newest`, `acked`, `hi` and `need` of a [`Here`].
 fn marks(tables: &Tables) -> [Stamp; 4] {
-    let Tables { acked, hi, need, .. } = *tables;
+    let (hi, need) = (tables.incoming.hi(), tables.normal.need());
     let hi = if holds(Clause::AskAgain) { hi } else { hi.max(need) };
-    [tables.newest_own(), acked, hi, need]
+    [tables.newest_own(), tables.out.acked(), hi, need]
 }
 
 /// Whether a device that is opened with this superblock and these tables serves at once.

@@ -225,13 +225,13 @@ impl Device {
         }
         let tables = lock(&self.tables);
         let mut debt = self.debt_mut();
-        if entries.last().is_some_and(|(_, stamp)| *stamp > debt.last().max(tables.hi))
+        if entries.last().is_some_and(|(_, stamp)| *stamp > debt.last().max(tables.incoming.hi()))
             && self.clk.epoch() != 0
         {
             return broken("the peer tells of a record, but this device serves".into());
         }
         debt.reserve(left.min(most));
-        debt.extend(previous, entries, tables.hi, most)
+        debt.extend(previous, entries, tables.incoming.hi(), most)
             .map_err(|what| Error::new(Kind::Protocol, what))
     }
 
@@ -243,11 +243,11 @@ impl Device {
         // In force before it is durable: no record that `whole` leaves out may go to N meanwhile.
         let (need, whole) = {
             let mut tables = lock(&self.tables);
-            let need = self.debt().last().max(tables.hi);
+            let need = self.debt().last().max(tables.incoming.hi());
             tables.raise_need(need);
             // An older tenure's catching up does not belong to this `need` (I5).
             self.catching_up.store(false, Ordering::Release);
-            (need, tables.whole)
+            (need, tables.normal.whole())
         };
         // Durable before the first command is served under it.
         if holds(Clause::TenureDurable) {
@@ -260,9 +260,9 @@ impl Device {
         }
         let owed_blocks = {
             let mut tables = lock(&self.tables);
-            tables.granted = 0;
+            tables.out.serve();
             let owed_blocks = self.debt().len();
-            let catching_up = tables.hi < need;
+            let catching_up = tables.is_behind();
             let filter = holds(Clause::PrototypeFilter);
             let is_paid = catching_up != (owed_blocks == 0) || !filter;
             assert!(is_paid, "I5: hi >= need exactly if nothing is owed");

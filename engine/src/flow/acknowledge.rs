@@ -1,12 +1,11 @@
 //! Received log → link → R: cumulative acknowledgements, with credit (S1503–S1506, R9, R10).
 
-use super::Tables;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::Frame;
 use crate::link::Lane;
-use crate::queue::{Content, Record};
+use crate::queue::Record;
 use crate::sync::lock;
 use crate::unit::Stamp;
 
@@ -26,7 +25,7 @@ impl Device {
             return Ok(());
         }
         // `hi` first: a record that arrives in between then counts against the credit twice.
-        let hi = lock(&self.tables).hi;
+        let hi = lock(&self.tables).incoming.hi();
         let credit = self.recv.journal.queue.free();
         match self.send(Lane::Control, &Frame::Ack { hi, credit }) {
             // The next hello says the same.
@@ -47,36 +46,17 @@ impl Device {
                     format!("the peer acknowledges {hi}, but {newest} is the newest record here"),
                 ));
             }
-            if hi < tables.acked {
+            if hi < tables.out.acked() {
                 return Ok(()); // overtaken by a later one
             }
-            held_back = tables.shipped >= tables.allowed;
-            let records = self.advance_acked(&mut tables, hi);
-            tables.shipped = tables.shipped.max(tables.acked_index);
-            let allowed = tables.acked_index.saturating_add(credit);
-            tables.allowed = tables.allowed.max(allowed);
-            tables.trim();
-            records
+            held_back = tables.out.is_held_back();
+            tables.acknowledge(&self.own.journal.queue, hi, credit)
         };
         self.tell_acknowledged(&records);
         if held_back {
             self.work.ring();
         }
         Ok(())
-    }
-
-    /// The peer has everything up to `hi`; the records that it has only now.
-    pub(crate) fn advance_acked(&self, tables: &mut Tables, hi: Stamp) -> Vec<Record> {
-        let index = tables.own.after(hi).max(tables.acked_index);
-        let acked = tables.acked_index..index;
-        let position = |index| tables.own.get(index).expect("unacknowledged entries are kept").1;
-        let records: Vec<Record> =
-            acked.map(|index| self.own.journal.queue.record(position(index))).collect();
-        let with_data = records.iter().filter(|r| r.content == Content::Data).count();
-        tables.backlog_data -= with_data as u64;
-        tables.acked_index = index;
-        tables.acked = tables.acked.max(hi);
-        records
     }
 
     pub(crate) fn tell_acknowledged(&self, records: &[Record]) {

@@ -11,7 +11,6 @@ use crate::queue::Queue;
 use crate::sync::lock;
 use crate::table::unreflected::Index;
 use crate::unit::{Block, Stamp};
-use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
 /// What is told in one frame.
@@ -25,24 +24,20 @@ impl Tables {
     /// The next own records before `end` to tell of, at most `most`; with `newest_only` those that
     /// no newer record of their block follows. What has been acknowledged need not be told.
     pub fn next_told(&mut self, queue: &Queue, end: Index, most: usize, newest_only: bool) -> Told {
-        if self.announced < self.acked_index {
-            self.announced = self.acked_index;
-            self.told = self.told.max(self.acked);
-        }
-        let left = end.saturating_sub(self.announced);
-        let mut told =
-            Told { previous: self.told, entries: Vec::with_capacity(most.min(left as usize)) };
+        let (mut index, previous) = self.out.next_to_tell();
+        let left = end.saturating_sub(index);
+        let mut entries = Vec::with_capacity(most.min(left as usize));
         // Of many writes of one block few are named: a frame is done after some of them, too.
-        let stop = end.min(self.announced + 8 * most as u64);
-        while self.announced < stop && told.entries.len() < most {
-            let (stamp, position) = self.own.get(self.announced).expect("R is kept");
+        let stop = end.min(index + 8 * most as u64);
+        while index < stop && entries.len() < most {
+            let (stamp, position) = self.own.records().get(index).expect("R is kept");
             if !newest_only || queue.is_newest(position) {
-                told.entries.push((queue.record(position).block, stamp));
-                self.told = stamp;
+                entries.push((queue.record(position).block, stamp));
             }
-            self.announced += 1;
+            index += 1;
         }
-        told
+        self.out.tell(index, entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1));
+        Told { previous, entries }
     }
 }
 
@@ -63,9 +58,7 @@ impl Device {
             };
             let Some((wire, (session, link))) = announcing else { return Ok(false) };
             self.sequence(&mut tables);
-            let bound = tables.acked_index.saturating_add(tables.told_max);
-            let end = tables.own.end();
-            let end = if holds(Clause::AnnounceBound) { end.min(bound) } else { end };
+            let end = tables.out.tell_end(&tables.own);
             let most = self.settings.piece_entries_max;
             let queue = &self.own.journal.queue;
             let Told { previous, entries } = tables.next_told(queue, end, most, false);
@@ -86,7 +79,8 @@ impl Device {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let queue = &self.own.journal.queue;
-        let r = (tables.acked_index..tables.own.end()).filter_map(|index| tables.own.get(index));
+        let records = tables.own.records();
+        let r = (tables.out.first()..records.end()).filter_map(|index| records.get(index));
         let newest = r.filter(|&(_, position)| queue.is_newest(position));
         newest.map(|(stamp, position)| (queue.record(position).block, stamp)).collect()
     }

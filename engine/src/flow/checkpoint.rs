@@ -17,7 +17,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn step_checkpoint(&self) -> Result<bool> {
-        let since = lock(&self.tables).since_checkpoint;
+        let since = lock(&self.tables).normal.since_checkpoint();
         let idle = self.clock.monotonic().saturating_sub(*lock(&self.checkpointing));
         let enough = since >= self.settings.checkpoint_records;
         let old = since > 0 && idle >= self.settings.checkpoint_interval_ns;
@@ -36,9 +36,9 @@ impl Device {
         if recv.free() >= reserve && own.free() >= reserve {
             return false;
         }
-        let (reflected, acked) = {
+        let (reflected, floor) = {
             let tables = lock(&self.tables);
-            (tables.reflected, tables.acked)
+            (tables.normal.reflected(), tables.out.floor())
         };
         if recv.free() < reserve && recv.freed() < recv.tail() {
             let oldest = recv.freed();
@@ -48,7 +48,7 @@ impl Device {
         }
         own.free() < reserve && {
             // Another checkpoint may free meanwhile.
-            let freeable = self.own_freeable(reflected.min(acked)).saturating_sub(own.freed());
+            let freeable = self.own_freeable(reflected.min(floor)).saturating_sub(own.freed());
             freeable >= (own.tail() - own.freed()) / 4
         }
     }
@@ -60,17 +60,20 @@ impl Device {
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn checkpoint_now(&self) -> Result<()> {
         let mut made_at = self.begin_step(&self.checkpointing)?;
-        let (fl, hi, acked) = {
+        let (fl, hi, acked, floor) = {
             let mut tables = lock(&self.tables);
-            tables.since_checkpoint = 0;
-            (tables.reflected, tables.hi, tables.acked)
+            let fl = tables.normal.checkpoint();
+            (fl, tables.incoming.hi(), tables.out.acked(), tables.out.floor())
         };
         moment(Moment::Checkpointing);
         if holds(Clause::CheckpointSync) {
             self.volumes.sync().map_err(|e| self.halt(e))?;
         }
-        let held = holds(Clause::HeldUntilAcknowledged);
-        let own_freed = self.own_freeable(if held { fl.min(acked) } else { fl });
+        let mut held_above = fl;
+        if holds(Clause::HeldUntilAcknowledged) {
+            held_above = held_above.min(floor);
+        }
+        let own_freed = self.own_freeable(held_above);
         let recv_freed = self.recv_freeable(fl);
         let own = self.own.state_without(own_freed);
         let recv = self.recv.state_without(recv_freed);
@@ -101,7 +104,7 @@ impl Device {
     /// never what the log's writer or the sequencer has yet to look at.
     fn own_freeable(&self, upto: Stamp) -> Position {
         let queue = &self.own.journal.queue;
-        let sequenced = lock(&self.tables).sequencer.settled();
+        let sequenced = lock(&self.tables).own.settled();
         let bound = self.own.settled().min(sequenced);
         let mut position = queue.freed();
         while position < bound {
@@ -123,7 +126,7 @@ impl Device {
     /// the table may have dropped newer ones, which went to the volumes meanwhile.
     fn recv_freeable(&self, upto: Stamp) -> Position {
         let queue = &self.recv.journal.queue;
-        let end = lock(&self.tables).recv_next;
+        let end = lock(&self.tables).incoming.next();
         let kept = |&position: &Position| queue.record(position).stamp > upto;
         (queue.freed()..end).find(kept).unwrap_or(end)
     }

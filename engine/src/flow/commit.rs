@@ -51,12 +51,8 @@ impl Device {
     /// Moves what is durable and final from the queue into R (and its share of L).
     pub(crate) fn sequence(&self, tables: &mut super::Tables) {
         let queue = &self.own.journal.queue;
-        let mut out = Vec::new();
         let ready = |p| queue.is_durable(p) || !holds(Clause::ShipBound);
-        tables.sequencer.take(queue, &self.clk, ready, &mut out);
-        for (stamp, position) in out {
-            tables.push_own(queue, stamp, position);
-        }
+        tables.sequence(queue, &self.clk, ready);
     }
 
     /// Enters own records that are durable and final into L and R (S1604, S1606); returns how many
@@ -64,6 +60,6 @@ impl Device {
     pub fn step_sequence(&self) -> u64 {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
-        tables.own.end() - tables.acked_index
+        tables.backlog()
     }
 }

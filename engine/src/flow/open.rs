@@ -21,10 +21,13 @@ use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::journal::scan::{Found, Scan, Verify, dead_upto, log_of, scan, write_back};
-use crate::queue::{Clk, Content, NO_PLACE, Record, Sequencer};
+use crate::queue::{Clk, Content, NO_PLACE, Record};
 use crate::storage::Storage;
 use crate::superblock::SuperblockFile;
-use crate::table::unreflected::Unreflected;
+use crate::table::incoming::Incoming;
+use crate::table::normal::Normal;
+use crate::table::out::Out;
+use crate::table::own::Own;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
@@ -81,23 +84,24 @@ impl Logs {
         recv: &RecvLog,
         now: u64,
     ) -> Result<Tables> {
-        let mut tables = Tables::empty(superblock, own.journal.queue.tail());
+        let Superblock { hi, acked, need, whole, fl, .. } = *superblock;
+        let granted = if superblock.fenced { superblock.epoch } else { 0 };
+        let mut tables = Tables {
+            own: Own::new(own.journal.queue.tail()),
+            out: Out::new(acked, granted),
+            incoming: Incoming::new(hi, recv.journal.queue.tail()),
+            normal: Normal::new(fl, need, whole),
+        };
         self.adopt_own(superblock, own, now)?;
-        self.adopt_recv(superblock, recv, now, &mut tables)?;
-        let mut emitted = Vec::new();
+        self.adopt_recv(superblock, recv, now, &mut tables.incoming)?;
         let queue = &own.journal.queue;
-        tables.sequencer.take(queue, &Clk::new(), |_| true, &mut emitted);
-        let Superblock { acked, fl, .. } = *superblock;
-        let in_volumes = if holds(Clause::ReplayAboveCheckpoint) { fl } else { Stamp::ZERO };
-        for (stamp, position) in emitted {
-            tables.push_own(queue, stamp, position);
-            if stamp <= in_volumes {
-                queue.set_reflected(position);
-            }
+        let found = tables.sequence(queue, &Clk::new(), |_| true);
+        tables.out.begin(&tables.own);
+        if holds(Clause::ReplayAboveCheckpoint) {
+            let in_volumes = found.iter().filter(|(stamp, _)| *stamp <= fl);
+            in_volumes.for_each(|&(_, position)| queue.set_reflected(position));
+            tables.normal.begin(&tables.own);
         }
-        tables.acked_index = tables.own.after(acked);
-        tables.shipped = tables.acked_index;
-        tables.own_reflected = tables.own.after(in_volumes);
         Ok(tables)
     }
 
@@ -135,7 +139,7 @@ impl Logs {
         superblock: &Superblock,
         recv: &RecvLog,
         now: u64,
-        tables: &mut Tables,
+        incoming: &mut Incoming,
     ) -> Result<()> {
         let records = live_records(superblock, Log::Recv, &self.recv, now);
         let mut last = vec![0; self.recv.batches.len()];
@@ -144,11 +148,9 @@ impl Logs {
         for (record, batch) in &records {
             let overfull = || damaged(superblock, Log::Recv, OVERFULL);
             last[*batch] = recv.adopt(record).ok_or_else(overfull)?;
-            tables.recv.push(record.stamp, last[*batch]);
-            tables.hi = tables.hi.max(record.stamp);
+            incoming.adopt(record.stamp, last[*batch]);
         }
         recv.adopt_batches(&self.recv.batches, &last);
-        tables.recv_next = queue.tail();
         Ok(())
     }
 
@@ -205,35 +207,4 @@ fn records(
         place += if row.has_data { block_size } else { 0 };
         record
     })
-}
-
-impl Tables {
-    /// Of a device whose logs hold nothing live; own records will begin at `first`.
-    fn empty(superblock: &Superblock, first: crate::unit::Position) -> Tables {
-        let Superblock { hi, acked, need, whole, fl, .. } = *superblock;
-        Tables {
-            sequencer: Sequencer::new(first),
-            recv_next: first,
-            own: Unreflected::default(),
-            recv: Unreflected::default(),
-            shipped: 0,
-            sent: acked,
-            announced: 0,
-            told: acked,
-            told_max: 0,
-            acked_index: 0,
-            backlog_data: 0,
-            acked,
-            allowed: 0,
-            own_reflected: 0,
-            recv_reflected: 0,
-            reflected: fl,
-            since_checkpoint: 0,
-            hi,
-            last_session: 0,
-            need,
-            whole,
-            granted: if superblock.fenced { superblock.epoch } else { 0 },
-        }
-    }
 }

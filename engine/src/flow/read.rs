@@ -9,6 +9,7 @@ use crate::request::Completion;
 use crate::table::location::{Location, locate};
 use crate::unit::Block;
 use crate::weaken::{Clause, holds};
+use std::collections::VecDeque;
 
 /// Where a block's newest data was found.
 pub(crate) enum Fetched {
@@ -107,7 +108,7 @@ pub(crate) struct ReadState {
     /// The first block that has not been looked at.
     next: u64,
     end: u64,
-    remote: Vec<RemoteRead>,
+    remote: VecDeque<RemoteRead>,
     scratch: Vec<u8>,
 }
 
@@ -120,7 +121,7 @@ impl ReadState {
             next: offset / size,
             end: (offset + buffer.len() as u64).div_ceil(size),
             buffer,
-            remote: Vec::new(),
+            remote: VecDeque::new(),
             scratch: Vec::new(),
         }
     }
@@ -150,14 +151,15 @@ impl ReadState {
             self.block(device, epoch, block, None)?;
             self.next += 1;
         }
-        let mut waiting = Vec::new();
-        for read in std::mem::take(&mut self.remote) {
+        // Each by itself: those that an error leaves are given up ([`ReadState::abandon`]).
+        for _ in 0..self.remote.len() {
             // A read waiting for the peer ends with its tenure (R3).
             if holds(Clause::ReadTenure) {
                 device.check_tenure(epoch)?;
             }
+            let Some(read) = self.remote.pop_front() else { break };
             match device.answer(&read)? {
-                None => waiting.push(read),
+                None => self.remote.push_back(read),
                 Some(Reply::NotPending) if !holds(Clause::LookAgain) => {
                     let mut stale = vec![0; device.geometry.block_size as usize];
                     device.volumes.read(read.block, &mut stale)?;
@@ -170,7 +172,6 @@ impl ReadState {
                 }
             }
         }
-        self.remote.append(&mut waiting);
         if self.remote.is_empty() {
             completion.buffer = Some(std::mem::take(&mut self.buffer));
             return Ok(true);
@@ -200,7 +201,7 @@ impl ReadState {
         // A fence drops the debt: what was found without it may be old (R3).
         device.check_tenure(epoch)?;
         match fetched {
-            Fetched::Away(base) => self.remote.push(device.ask(block, base, epoch, again)),
+            Fetched::Away(base) => self.remote.push_back(device.ask(block, base, epoch, again)),
             Fetched::Here(_) if !whole => {
                 let scratch = std::mem::take(&mut self.scratch);
                 self.copy(device, block, &scratch);
@@ -219,5 +220,35 @@ impl ReadState {
         let (into, out) = ((from - self.offset) as usize, (from - begins) as usize);
         let length = (to - from) as usize;
         self.buffer[into..into + length].copy_from_slice(&data[out..out + length]);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::storage::Memory;
+    use std::sync::Arc;
+
+    /// Nobody would ever take their answers, and the device would keep them until its end.
+    #[test]
+    fn a_read_that_fails_gives_up_all_that_it_awaits() {
+        let storage = Arc::new(Memory::new());
+        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+        geometry.journal_bytes = 16 << 20;
+        Device::create(&*storage, &geometry, true).unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        let mut read = ReadState::new(&device, 0, 0, vec![0; 4 * 4096]);
+        read.next = read.end;
+        let token = device.own.journal.queue.newest(Block { volume: 0, number: 0 }).1;
+        for number in 0..4 {
+            read.remote.push_back(device.ask(Block { volume: 0, number }, token, 1, None));
+        }
+        assert_eq!(device.blocks_awaited(), 4);
+        read.advance(&device, 2, &mut Completion::default()).unwrap_err();
+        assert_eq!(device.blocks_awaited(), 0);
     }
 }

@@ -62,7 +62,7 @@ impl Device {
     fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
         let (hi, mut last_session, mine) = {
             let tables = lock(&self.tables);
-            (tables.hi, tables.last_session, tables.newest_own().epoch)
+            (tables.incoming.hi(), tables.incoming.last_session(), tables.newest_own().epoch)
         };
         let mut newest = hi;
         let mut arrivals = Vec::new();
@@ -104,11 +104,10 @@ impl Device {
                 return Err(Error::new(Kind::Protocol, what));
             }
         }
-        if newest.epoch > self.clk.epoch().max(lock(&self.tables).granted) {
+        if newest.epoch > self.clk.epoch().max(lock(&self.tables).out.granted()) {
             self.check_tenure_known(newest)?;
         }
         let count = arrivals.len();
-        lock(&self.tables).last_session = last_session;
         if count > 0 {
             let now = self.clock.monotonic();
             let appended = self.recv.append(hi, &arrivals, now, self.settings.durability);
@@ -120,14 +119,11 @@ impl Device {
             moment(Moment::Received);
             let caught_up = {
                 let mut tables = lock(&self.tables);
-                for record in &records {
-                    tables.recv.push(record.stamp, record.position);
-                    tables.recv_next = record.position + 1;
-                }
-                tables.hi = newest;
+                let arrived = records.iter().map(|record| (record.stamp, record.position));
+                tables.incoming.arrived(last_session, arrived);
                 // Published first, then no longer owed: a reader asks in the other order.
                 self.debt().pay(newest);
-                let caught_up = newest >= tables.need && self.is_catching_up();
+                let caught_up = !tables.is_behind() && self.is_catching_up();
                 debug_assert!(!self.is_catching_up() || caught_up == self.debt().is_empty(), "I5");
                 if caught_up {
                     // Under this lock, as a takeover sets it: never of the next one.

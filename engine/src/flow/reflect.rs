@@ -11,7 +11,6 @@ use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::sync::{Ordering, lock};
 use crate::unit::{Block, Stamp};
-use crate::weaken::{Clause, holds};
 use std::io::IoSlice;
 
 /// Most bytes of one write to a volume.
@@ -67,14 +66,7 @@ impl Device {
                 Log::Recv => self.recv.journal.queue.set_reflected(record.position),
             }
         }
-        let mut tables = lock(&self.tables);
-        let rises = upto > tables.reflected || !holds(Clause::ReplayAboveCheckpoint);
-        assert!(rises, "I7: {upto} reflected after {}", tables.reflected);
-        tables.reflected = upto.max(tables.reflected);
-        tables.own_reflected = own_end;
-        tables.recv_reflected = recv_end;
-        tables.since_checkpoint += taken.len() as u64;
-        tables.trim();
+        lock(&self.tables).reflect([own_end, recv_end], upto, taken.len() as u64);
         Ok(taken.len())
     }
 
@@ -84,12 +76,13 @@ impl Device {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let limit = tables.reflectable();
-        let (mut own, mut recv) = (tables.own_reflected, tables.recv_reflected);
+        let (own_records, received) = (tables.own.records(), tables.incoming.records());
+        let (mut own, mut recv) = (tables.normal.first_own(), received.begin());
         let mut taken = Vec::new();
         let mut upto = Stamp::ZERO;
         while taken.len() < most {
-            let next_own = tables.own.get(own).filter(|e| e.0 <= limit);
-            let next_recv = tables.recv.get(recv).filter(|e| e.0 <= limit);
+            let next_own = own_records.get(own).filter(|e| e.0 <= limit);
+            let next_recv = received.get(recv).filter(|e| e.0 <= limit);
             let (log, (stamp, position)) = match (next_own, next_recv) {
                 (None, None) => break,
                 (Some(o), Some(r)) if o.0 < r.0 => (Log::Own, o),
@@ -110,7 +103,7 @@ impl Device {
             upto = stamp;
         }
         if taken.len() < most && limit == Stamp::MAX {
-            let left = tables.own.end() - own + tables.recv.end() - recv;
+            let left = own_records.end() - own + received.end() - recv;
             debug_assert!(
                 left == 0,
                 "I4: nothing holds the rest back, and {left} records are left"

@@ -1,5 +1,6 @@
 //! R → link: the oldest unsent first, in batches, within the peer's credit (S1500, R10).
 
+use super::Tables;
 use crate::device::Device;
 use crate::error::Result;
 use crate::format::Row;
@@ -48,10 +49,10 @@ impl Device {
                 // Freed, so acknowledged meanwhile: the peer was still taking it in from the last
                 // connection when it said hello. What it lacks begins there.
                 let mut tables = lock(&self.tables);
-                let held = tables.acked >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
+                let held =
+                    tables.out.floor() >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
                 assert!(held, "I8: an unacknowledged record was freed");
-                tables.shipped = tables.acked_index;
-                tables.sent = tables.acked;
+                tables.out.ship_on();
                 return Ok(0);
             }
         }
@@ -87,16 +88,16 @@ impl Device {
             (failover.wire(), failover.connection()?)
         };
         self.sequence(&mut tables);
-        let most = self.batch_records_max();
-        let allowed = if holds(Clause::Credit) { tables.allowed } else { u64::MAX };
-        let end = tables.own.end().min(allowed).min(tables.shipped + most);
-        let last = tables.own.end();
+        let Tables { own, out, .. } = &mut *tables;
+        let window = out.next(own, self.batch_records_max());
+        let (end, last) = (window.end, own.records().end());
+        let granted = out.granted();
         // Behind a fence R is complete: a late reservation only finds the gate closed and is given up.
-        let more = tables.granted == 0 && !tables.sequencer.is_empty();
+        let more = granted == 0 && !own.is_complete();
         let mut records = Vec::new();
         let mut shipped = Vec::new();
-        for index in tables.shipped..end {
-            let (stamp, position) = tables.own.get(index).expect("unsent entries are kept");
+        for index in window {
+            let (stamp, position) = own.records().get(index).expect("unsent entries are kept");
             let record = queue.record(position);
             debug_assert!(record.stamp == stamp || !holds(Clause::HeldUntilAcknowledged), "I8");
             debug_assert!(queue.is_durable(position) || !holds(Clause::ShipBound), "I8");
@@ -109,10 +110,58 @@ impl Device {
             });
             records.push(record);
         }
-        let previous = tables.sent;
-        tables.sent = records.last()?.stamp;
-        tables.shipped = end;
-        debug_assert!(tables.shipped <= allowed, "I9: within the receiver's credit");
-        Some(Batch { wire, session, link, records, shipped, previous, granted: tables.granted })
+        let previous = out.ship(end, records.last()?.stamp);
+        Some(Batch { wire, session, link, records, shipped, previous, granted })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::link::{Line, memory_link};
+    use crate::queue::{Clk, Insert, NewRecord, NewWrite};
+    use crate::storage::Memory;
+    use crate::unit::Block;
+
+    /// A host of the tenure that is over has places in the queue and has not looked at the gate
+    /// while the last of R is shipped: the record says that nothing newer is left, as the prototype
+    /// did, and the connection goes on.
+    #[test]
+    fn a_late_reservation_is_nothing_that_remains() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let [a, b] = [1, 2].map(|id| {
+            let storage = Arc::new(Memory::new());
+            let mut geometry = Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+            geometry.journal_bytes = 16 << 20;
+            Device::create(&*storage, &geometry, id == 1).unwrap();
+            Device::open(storage, clock.clone(), Settings::default()).unwrap()
+        });
+        let (end_a, end_b) = memory_link(Line::default(), clock.clone());
+        a.connect(Arc::new(end_a)).unwrap();
+        b.connect(Arc::new(end_b)).unwrap();
+        let control = || [&a, &b, &a, &b].map(|device| while device.step_control().unwrap() {});
+        control();
+        a.session().unwrap().write(0, 0, &[1; 4096]).unwrap();
+        b.begin_takeover().unwrap();
+        control();
+        assert_eq!(b.poll_takeover().unwrap().unwrap().owed_blocks, 1);
+        // What the late host finds closed when it looks is held open while it stands there.
+        let late = Clk::new();
+        late.open(1, 0);
+        let records = [NewRecord { checksum: 0, content: Content::Zero }];
+        let block = Block { volume: 0, number: 9 };
+        let bases = [None; 2];
+        let write = NewWrite { block, records: &records, time: 1, written_at: 0, bases };
+        let outcome = a.own.journal.queue.insert_with(&late, 1, &write, |_| {
+            assert_eq!(a.step_ship().unwrap(), 1);
+            assert_eq!(b.step_receive().unwrap(), 1, "the record is as it was promised");
+            late.close();
+            false
+        });
+        assert!(matches!(outcome, Insert::Closed));
+        assert!(b.status().connected && b.status().owed_blocks == 0);
     }
 }

@@ -58,6 +58,18 @@ impl WireRange {
     }
 }
 
+/// Most bytes of a frame, in either lane: room for [`FRAME_DATA_MAX`] of data in blocks of 512 bytes
+/// with a row of 88 bytes each, 1.2 MiB, and for the hello of a group of 65,536 volumes, 0.8 MiB; and
+/// for rows to grow by half. A link makes no room for a longer one, and a device refuses it.
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+
+/// Most bytes of data, or of entries, in one frame: what the settings allow, and the window of remote
+/// reads.
+pub(crate) const FRAME_DATA_MAX: u64 = 1 << 20;
+
+const ROWS: usize = FRAME_DATA_MAX as usize / 512;
+const _: () = assert!(HEADER + 64 + ROWS * (SHIPPED + 512) <= FRAME_BYTES_MAX);
+
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct HeaderBytes {
@@ -70,7 +82,11 @@ struct HeaderBytes {
     checksum: U64,
 }
 
-const HEADER: usize = size_of::<HeaderBytes>();
+pub(crate) const HEADER: usize = size_of::<HeaderBytes>();
+/// Bytes of a shipped record without its data.
+const SHIPPED: usize = 88;
+/// Bytes of a record that is told of.
+pub(crate) const TOLD_BYTES: usize = 32;
 const _: () = assert!(HEADER == 32);
 
 /// The part of a hello that never changes.
@@ -250,7 +266,7 @@ impl ShipBuilder {
         records: &[Shipped],
         data_bytes: usize,
     ) -> ShipBuilder {
-        let mut bytes = Vec::with_capacity(HEADER + 64 + records.len() * 88 + data_bytes);
+        let mut bytes = Vec::with_capacity(HEADER + 64 + records.len() * SHIPPED + data_bytes);
         bytes.resize(HEADER, 0);
         put_stamp(&mut bytes, previous);
         put_u64(&mut bytes, granted);
@@ -373,7 +389,7 @@ impl<'a> Fields<'a> {
     }
 
     fn told(&mut self) -> Result<Vec<(Block, Stamp)>> {
-        let count = self.count(32)?;
+        let count = self.count(TOLD_BYTES)?;
         (0..count).map(|_| Ok((self.block()?, self.stamp()?))).collect()
     }
 
@@ -450,7 +466,7 @@ impl Frame<'_> {
                 TAKEOVER
             }
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
-                b.reserve(76 + entries.len() * 32);
+                b.reserve(76 + entries.len() * TOLD_BYTES);
                 put_u64(&mut b, *nonce);
                 put_u64(&mut b, *grant);
                 put_u64(&mut b, *left);
@@ -509,6 +525,10 @@ impl Frame<'_> {
     /// # Errors
     /// [`Kind::Protocol`] if the bytes are no frame of this version (R10), saying what was found.
     pub fn decode(bytes: &[u8]) -> Result<(u64, Frame<'_>)> {
+        if bytes.len() > FRAME_BYTES_MAX {
+            let found = bytes.len();
+            return Err(broken(format!("a frame of {found} bytes: at most {FRAME_BYTES_MAX} go")));
+        }
         let Ok((header, rest)) = HeaderBytes::read_from_prefix(bytes) else {
             return Err(broken(format!("a frame of {} bytes is no frame", bytes.len())));
         };
@@ -560,7 +580,7 @@ impl Frame<'_> {
                 previous: f.stamp()?,
                 granted: f.u64()?,
                 records: {
-                    let count = f.count(88)?;
+                    let count = f.count(SHIPPED)?;
                     (0..count).map(|_| Self::decode_shipped(&mut f)).collect::<Result<_>>()?
                 },
                 data,

@@ -90,6 +90,8 @@ struct LaneState {
 #[derive(Default)]
 struct State {
     down: bool,
+    /// Whether this direction's sender has sent anything since the last cut: it uses the line.
+    used: bool,
     /// When the last frame that has begun to leave will have left.
     busy_until: u64,
     /// Data frames that have not begun to leave, and since when they wait.
@@ -164,6 +166,7 @@ impl State {
     /// Loses what has not arrived by `now`, and notes it in both lanes.
     fn cut(&mut self, now: u64) {
         self.down = true;
+        self.used = false;
         self.waiting.clear();
         self.busy_until = 0;
         for lane in &mut self.lanes {
@@ -288,6 +291,7 @@ impl Link for MemoryLink {
         if state.down {
             return Err(no_peer());
         }
+        state.used = true;
         state.lane(lane).queued += frame.len() as u64;
         if state.lane(lane).hold {
             state.lane(lane).held.push_back(frame);
@@ -355,6 +359,15 @@ impl Link for MemoryLink {
             if timed_out.timed_out() {
                 left -= sleep;
             }
+        }
+    }
+
+    /// Cuts the line, unless it was cut and restored and this end has not sent anything since: then
+    /// the line that this end had is gone already.
+    fn close(&self) {
+        let uses = self.outward().state().used;
+        if uses {
+            self.cut();
         }
     }
 }

@@ -18,6 +18,12 @@ pub enum Lane {
 }
 
 /// One end of a link. Frames arrive whole, once and in order per lane, or the link is down.
+///
+/// The lanes are independent: a lane whose frames nobody takes holds up nothing in the other, on the
+/// line neither. No frame has more than [`FRAME_BYTES_MAX`] bytes: a link that is told of a longer one
+/// is down, before it makes room for it.
+///
+/// [`FRAME_BYTES_MAX`]: crate::format::frame::FRAME_BYTES_MAX
 pub trait Link: Send + Sync {
     /// Takes `frame` for delivery; it does not wait for the line.
     ///
@@ -51,6 +57,15 @@ pub trait Link: Send + Sync {
     /// Once a receipt has said that the link is down, it may return at once, each time: the engine
     /// waits on such a link no more.
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool;
+
+    /// Ends the link, both lanes and both directions: from now on this end sends and hears nothing,
+    /// and who waits here returns; the peer's next receipt, after whatever still arrives there, says
+    /// that the link is down. What is under way may be lost. Never waits, not even for the line: it
+    /// is called under locks of the engine's. Of a link that is down already it does nothing.
+    ///
+    /// The engine calls it when it ends a connection, whatever the reason, and when the device halts
+    /// or is closed.
+    fn close(&self);
 }
 
 impl std::fmt::Debug for dyn Link {

@@ -191,12 +191,13 @@ impl World {
         };
         let (known, acked, need) = {
             let tables = lock(&peer.tables);
-            (tables.hi, tables.acked, tables.need)
+            (tables.incoming.hi(), tables.out.acked(), tables.normal.need())
         };
         let gone: Vec<_> = taken.iter().copied().filter(|t| t.0 > known).collect();
         self.history.borrow_mut().lose(&gone);
         self.recount();
-        lock(&device.tables).hi < acked || taken.iter().any(|t| t.0 <= known || t.0 == need)
+        lock(&device.tables).incoming.hi() < acked
+            || taken.iter().any(|t| t.0 <= known || t.0 == need)
     }
 
     /// What a disk took back after it had called it durable, and the peer has, is noticed by the

@@ -102,11 +102,11 @@ impl World {
         // The step that was under way may have brought N up to anything that was in the tables.
         {
             let tables = lock(&device.tables);
-            let all = tables.newest_own().max(tables.hi);
-            let owed = tables.hi < tables.need;
-            let upto = if owed { tables.hi.max(tables.whole) } else { all };
+            let all = tables.newest_own().max(tables.incoming.hi());
+            let owed = tables.is_behind();
+            let upto = if owed { tables.incoming.hi().max(tables.normal.whole()) } else { all };
             let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO).max(upto);
-            machine.replays_upto.set(Some(bound.max(tables.reflected)));
+            machine.replays_upto.set(Some(bound.max(tables.normal.reflected())));
         }
         match leaves {
             None => {
@@ -201,7 +201,12 @@ impl World {
         let (hi, acked, fl, kept_upto) = {
             let tables = lock(&device.tables);
             let superblock = device.superblock.get();
-            (tables.hi, tables.acked, tables.reflected, superblock.fl.min(superblock.acked))
+            (
+                tables.incoming.hi(),
+                tables.out.acked(),
+                tables.normal.reflected(),
+                superblock.fl.min(superblock.acked),
+            )
         };
         self.check_lost(side, &device, kept_upto);
         self.recount();

@@ -315,7 +315,7 @@ impl World {
         if machine.is_dead() {
             return;
         }
-        let reflected = lock(&device.tables).reflected;
+        let reflected = lock(&device.tables).normal.reflected();
         machine.raise_final(reflected);
         let history = self.history.borrow();
         let mut image = machine.image.borrow_mut();
@@ -353,7 +353,7 @@ impl World {
         let (records, ..) = device.oldest_reflectable(usize::MAX);
         let history = self.history.borrow();
         let mut blocks: Vec<_> = (0..history.blocks()).map(|b| self.normal(side, b)).collect();
-        let mut upto = lock(&device.tables).reflected;
+        let mut upto = lock(&device.tables).normal.reflected();
         for (_, record) in records {
             let block = self.plan.index(record.block);
             blocks[block] = Ok(history.content(block, record.stamp));
@@ -416,7 +416,7 @@ impl World {
         let Some(device) = self.device(side) else { return };
         let (reflected, hi) = {
             let tables = lock(&device.tables);
-            (tables.reflected, tables.hi)
+            (tables.normal.reflected(), tables.incoming.hi())
         };
         if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
             let prototype: Vec<_> = peer.prototype().into_iter().filter(|e| e.1 > hi).collect();

@@ -44,6 +44,10 @@ impl Link for Bounded {
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         self.end.wait(lane, timeout_ns)
     }
+
+    fn close(&self) {
+        self.end.close();
+    }
 }
 
 struct Pair {

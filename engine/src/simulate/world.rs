@@ -298,7 +298,7 @@ impl World {
         let wire = self.machines[side].wire.borrow().clone();
         let (Some(wire), Some(device)) = (wire, self.device(side)) else { return };
         // What it has, durably, may be shipped again.
-        let hi = lock(&device.tables).hi;
+        let hi = lock(&device.tables).incoming.hi();
         let mut past = self.machines[side].past.borrow_mut();
         for frame in wire.taken_in(side) {
             if newest_shipped(&frame).is_some_and(|newest| newest <= hi) {
@@ -326,7 +326,7 @@ impl World {
         }
         let frame = &past[random.below(past.len())];
         // Its disk may have forgotten what it had.
-        let hi = lock(&device.tables).hi;
+        let hi = lock(&device.tables).incoming.hi();
         if newest_shipped(frame).is_none_or(|newest| newest > hi) {
             return;
         }
@@ -353,7 +353,7 @@ impl World {
         }
         self.look_at_takeover(side);
         if let Some(device) = self.device(side) {
-            self.machines[side].acked.set(lock(&device.tables).acked);
+            self.machines[side].acked.set(lock(&device.tables).out.acked());
         }
         took
     }

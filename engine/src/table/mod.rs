@@ -1,5 +1,22 @@
-//! The specification's tables: no I/O, no threads, only who stands where.
+//! The specification's tables, and how far each arrow has come along them: no I/O, no threads, only
+//! which record stands where.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `own.rs` | own records that are final: R and L share them |
+//! | `out.rs` | R towards one peer: what is shipped, told of, acknowledged, granted |
+//! | `incoming.rs` | what came from one peer: `hi`, and its records in L |
+//! | `normal.rs` | N: what is reflected, and what R8 lets go there |
+//! | `prototype.rs` | what one peer owes (`pend`) |
+//! | `location.rs` | where a block's newest data is |
+//!
+//! A cursor has one owner, whose fields are private: it moves by the owner's transitions only
+//! (`engine/tests/layers.rs`). What concerns one peer is a value of its own.
 
+pub(crate) mod incoming;
 pub mod location;
+pub(crate) mod normal;
+pub(crate) mod out;
+pub(crate) mod own;
 pub mod prototype;
 pub mod unreflected;

@@ -82,4 +82,8 @@ impl Link for Gate {
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
         self.end.wait(lane, timeout_ns)
     }
+
+    fn close(&self) {
+        self.end.close();
+    }
 }

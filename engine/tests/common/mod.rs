@@ -173,11 +173,20 @@ impl Pair {
         pair
     }
 
-    /// Both say hello, over the present line.
+    /// A new line in place of the present one, which nobody uses yet.
+    pub fn lay_line(&mut self) {
+        let (end_a, end_b) = memory_link(Line::default(), self.clocks[A].clone());
+        self.gates = [&end_a, &end_b].map(|end| Arc::new(Gate::new(end.clone())));
+        self.ends = [end_a, end_b];
+    }
+
+    /// Both say hello, over the present line, or a new one if a device has ended that.
     pub fn connect(&mut self) {
-        for at in [A, B] {
-            self.devices[at].connect(self.gates[at].clone()).unwrap();
+        if self.devices[A].connect(self.gates[A].clone()).is_err() {
+            self.lay_line();
+            self.devices[A].connect(self.gates[A].clone()).unwrap();
         }
+        self.devices[B].connect(self.gates[B].clone()).unwrap();
         for at in [A, B, A, B] {
             self.step(at, Step::Control);
         }
@@ -193,9 +202,7 @@ impl Pair {
             let settings = self.spec.settings.clone();
             self.devices[at] = Device::open(storage, clock, settings).unwrap();
         }
-        let (end_a, end_b) = memory_link(Line::default(), self.clocks[A].clone());
-        self.ends = [end_a, end_b];
-        self.gates = self.ends.each_ref().map(|end| Arc::new(Gate::new(end.clone())));
+        self.lay_line();
         self.connect();
     }
 
