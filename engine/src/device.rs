@@ -9,7 +9,7 @@ use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
-use crate::failover::{Failover, serves_at_opening};
+use crate::failover::{Failover, serves_at_opening, told_before};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
 use crate::flow::remote::{Answers, Questions};
@@ -20,7 +20,7 @@ use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
 use crate::queue::Clk;
 use crate::request::{Completion, Pending, Session};
-use crate::storage::{Checked, Opened, Storage, Volumes};
+use crate::storage::{Checked, FileName, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
 use crate::table::prototype::Debt;
@@ -166,6 +166,7 @@ impl Device {
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
+        let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let recovery = logs.recovery(&file, &own, &recv);
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
@@ -193,7 +194,7 @@ impl Device {
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
-            debt: RwLock::default(),
+            debt: RwLock::new(debt),
             catching_up: AtomicBool::new(false),
             has_served: AtomicBool::new(false),
             superblock: file,
@@ -310,6 +311,7 @@ impl Device {
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
             owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
             told_blocks,
+            told_bytes: told_blocks * u64::from(self.geometry.block_size),
             told,
             unreflected_records: tables.unreflected(),
             own_free_places: self.own.journal.queue.free(),
@@ -318,6 +320,10 @@ impl Device {
             recv_used_bytes: self.recv.journal.used_bytes(),
             halted: self.halted.get().cloned(),
         }
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
     }
 
     pub(crate) fn debt(&self) -> RwLockReadGuard<'_, Debt> {
@@ -342,6 +348,10 @@ impl Device {
         if first {
             self.tell(&Event::Halted(&error));
             self.hang_up(&error);
+            // Who halts it may be at work on what was told: then that is told once more.
+            if let Ok(debt) = self.debt.try_read() {
+                let _ = self.keep_told(&debt);
+            }
         }
         self.bell.ring();
         error
@@ -463,6 +473,8 @@ impl Device {
         // Also where commits did not: what follows says that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
+        let failed = |e| self.halt(Error::storage(format!("writing {}", FileName::Told), e));
+        self.keep_told(&self.debt()).map_err(failed)?;
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;
@@ -485,7 +497,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::format::superblock::VolumeSpec;
-    use crate::storage::{FileName, Memory};
+    use crate::storage::Memory;
 
     /// Some path of the engine forgets that the storage failed: the device halts all the same, writes
     /// nothing more, and says why, once.

@@ -3,9 +3,9 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::{ROWS_MAX, batch_bytes};
-use crate::format::frame::{FRAME_BYTES_MAX, FRAME_DATA_MAX, HEADER, TOLD_BYTES};
-use crate::format::segments;
+use crate::format::frame::{FRAME_BYTES_MAX, FRAME_DATA_MAX, HEADER, TOLD_MAX};
 use crate::format::superblock::{Superblock, VolumeSpec};
+use crate::format::{PAGE, segments};
 use crate::unit::SECTOR;
 use std::collections::HashSet;
 
@@ -180,6 +180,13 @@ impl Geometry {
         self.volumes.iter().map(blocks).fold(0, u64::saturating_add).min(PLACES_MAX)
     }
 
+    /// Bytes of the side file of what was told: 16 an entry, of which most take six; a hole where
+    /// nothing was written.
+    pub(crate) fn told_file_bytes(&self) -> u64 {
+        let entries = self.prototype_entries_max().saturating_mul(16).saturating_add(PAGE);
+        entries.min(TOLD_FILE_BYTES_MAX).next_multiple_of(PAGE)
+    }
+
     /// Four batches: one being written, one being read, one wasted at the end, one free.
     fn journal_bytes_min(&self) -> u64 {
         4 * self.batch_bytes_max()
@@ -199,9 +206,14 @@ pub const PLACES_MAX: u64 = 1 << 26;
 /// Entries of a prototype that room is made for on the peer's word alone (60 MiB), before they come.
 pub(crate) const PROTOTYPE_ROOM_MAX: u64 = 1 << 20;
 
-/// The next announcement is sent when the control lane holds no more bytes than this, half of what
-/// a line of 1 MiB/s carries in 20 ms: a takeover's answer waits for no more than two of them.
+/// The next announcement is sent when the control lane holds no more bytes than this, and has no more
+/// entries, which take 6 KiB as a rule: together what a line of 1 MiB/s carries in 14 ms, the longest
+/// that a takeover's answer waits for them.
 pub(crate) const ANNOUNCED_BYTES_MAX: u64 = 8 << 10;
+pub(crate) const ANNOUNCED_ENTRIES_MAX: usize = 1024;
+
+/// Most bytes of the side file of what was told: ten million entries as a rule.
+pub(crate) const TOLD_FILE_BYTES_MAX: u64 = 64 * MIB;
 
 /// How far a tenure that the peer names may lie ahead of the next one here: further than any number
 /// of unanswered requests, not so far that one garbled frame uses up all numbers.
@@ -230,8 +242,8 @@ pub struct Settings {
     /// R18: most records that the peer may tell of before they arrive; about 60 bytes of memory
     /// each. Any; with 0 a takeover is told everything when it is asked for.
     pub told_records_max: u64,
-    /// Most entries in one announcement or piece of a prototype: 256 make a frame of 8 KiB. At
-    /// least 1, at most 32,768.
+    /// Most entries in one piece of a prototype: 2,048 make a frame of 12 KiB as a rule, of 92 KiB
+    /// at most. At least 1, at most 32,768. An announcement has no more, and no more than 1,024.
     pub piece_entries_max: usize,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
     /// the largest request counts as that ([`crate::Device::limits`]).
@@ -290,10 +302,9 @@ impl Settings {
         if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return wrong(field, 0, "at least 1");
         }
-        let entries = FRAME_DATA_MAX / TOLD_BYTES as u64;
         let framed = [
             ("ship_bytes_max", self.ship_bytes_max, FRAME_DATA_MAX),
-            ("piece_entries_max", self.piece_entries_max as u64, entries),
+            ("piece_entries_max", self.piece_entries_max as u64, TOLD_MAX as u64),
         ];
         match framed.into_iter().find(|(_, found, most)| found > most) {
             Some((field, found, most)) => {
@@ -313,7 +324,7 @@ impl Default for Settings {
             admit_timeout_ns: 30_000_000_000,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
-            piece_entries_max: 256,
+            piece_entries_max: 2048,
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,

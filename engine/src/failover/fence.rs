@@ -107,7 +107,7 @@ impl Device {
         // Whoever reserves from here on finds the gate closed; wait for those before.
         let horizon = queue.horizon();
         let mut wait = Wait::default();
-        for position in queue.freed()..horizon {
+        for position in queue.freed().max(self.own.settled())..horizon {
             while queue.settled(position).is_none() && position >= queue.freed() {
                 wait.go_on("closing admission waits for a reservation");
             }
@@ -131,7 +131,9 @@ impl Device {
             let Grant { nonce, tenure, end } = grant;
             let left = end.saturating_sub(tables.out.next_to_tell().0);
             let most = self.settings.piece_entries_max;
-            let newest_only = holds(Clause::NewestPerBlock);
+            // Where the line is what takes time, only what the peer will keep of it; the look at each
+            // block takes longer than a line without limit.
+            let newest_only = holds(Clause::NewestPerBlock) && link.queued(Lane::Control) > 0;
             let queue = &self.own.journal.queue;
             let Told { previous, entries } = tables.next_told(queue, end, most, newest_only);
             let is_last = tables.out.next_to_tell().0 >= end;

@@ -19,12 +19,14 @@ mod fence;
 mod hello;
 mod resume;
 mod takeover;
+mod told;
 #[cfg(all(test, not(loom)))]
 mod wire;
 
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
+pub(crate) use told::told_before;
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};

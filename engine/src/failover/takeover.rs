@@ -10,6 +10,7 @@ use crate::format::frame::Frame;
 use crate::limits::{EPOCH_JUMP_MAX, PROTOTYPE_ROOM_MAX};
 use crate::link::Lane;
 use crate::sync::{Ordering, lock};
+use crate::table::prototype::Debt;
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::MutexGuard;
@@ -182,7 +183,7 @@ impl Device {
             return Err(Error::new(Kind::Protocol, what));
         }
         let most = self.geometry.prototype_entries_max();
-        self.take_told(previous, entries, left.min(PROTOTYPE_ROOM_MAX), most, grant)?;
+        self.take_told(previous, entries, left.min(PROTOTYPE_ROOM_MAX), is_last, most, grant)?;
         let answered = lock(&self.failover).request.take_if(|_| is_asked && is_last);
         match answered {
             None => Ok(()),
@@ -201,25 +202,31 @@ impl Device {
             self.check_tenure_known(newest)?;
         }
         let tenure = self.superblock.get().epoch.saturating_add(1);
-        self.take_told(previous, entries, 0, self.settings.told_records_max, tenure)
+        self.take_told(previous, entries, 0, true, self.settings.told_records_max, tenure)
     }
 
     /// Notes down what the peer tells of (R18): records of tenures before `tenure`, which follow
-    /// `previous`. `left` such are still to come, and `most` may be held.
+    /// `previous`. `left` such are still to come, behind these ones too unless they are the last, and
+    /// `most` may be held.
     fn take_told(
         &self,
         previous: Stamp,
         entries: &[(Block, Stamp)],
         left: u64,
+        is_last: bool,
         most: u64,
         tenure: u64,
     ) -> Result<()> {
         let broken = |what: String| Err(Error::new(Kind::Protocol, what));
+        let (mut volume, mut blocks) = (None, 0);
         for &(block, stamp) in entries {
             if stamp.epoch >= tenure {
                 return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
             }
-            if !self.volumes.contains(block) {
+            if volume != Some(block.volume) {
+                (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
+            }
+            if block.number >= blocks {
                 return broken(format!("the peer tells of block {block}, which no volume has"));
             }
         }
@@ -231,7 +238,9 @@ impl Device {
             return broken("the peer tells of a record, but this device serves".into());
         }
         debt.reserve(left.min(most));
-        debt.extend(previous, entries, tables.incoming.hi(), most)
+        // They are asked for only behind the last piece.
+        let take = if is_last { Debt::extend } else { Debt::append };
+        take(&mut debt, previous, entries, tables.incoming.hi(), most)
             .map_err(|what| Error::new(Kind::Protocol, what))
     }
 

@@ -5,7 +5,7 @@ use super::Tables;
 use crate::device::Device;
 use crate::error::Result;
 use crate::format::frame::Frame;
-use crate::limits::ANNOUNCED_BYTES_MAX;
+use crate::limits::{ANNOUNCED_BYTES_MAX, ANNOUNCED_ENTRIES_MAX};
 use crate::link::{Lane, Link};
 use crate::queue::Queue;
 use crate::sync::lock;
@@ -59,7 +59,7 @@ impl Device {
             let Some((wire, (session, link))) = announcing else { return Ok(false) };
             self.sequence(&mut tables);
             let end = tables.out.tell_end(&tables.own);
-            let most = self.settings.piece_entries_max;
+            let most = self.settings.piece_entries_max.min(ANNOUNCED_ENTRIES_MAX);
             let queue = &self.own.journal.queue;
             let Told { previous, entries } = tables.next_told(queue, end, most, false);
             if entries.is_empty() {

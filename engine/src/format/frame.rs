@@ -9,7 +9,7 @@
 //! that both speak ([`WireRange::common`]).
 
 use super::superblock::{Lost, Mode, VolumeSpec};
-use super::{Row, RowBytes, StampBytes, checksum, is_magic};
+use super::{Row, RowBytes, StampBytes, checksum, is_magic, told};
 use crate::error::{Error, Kind, Result};
 use crate::unit::{Block, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -85,8 +85,9 @@ struct HeaderBytes {
 pub(crate) const HEADER: usize = size_of::<HeaderBytes>();
 /// Bytes of a shipped record without its data.
 const SHIPPED: usize = 88;
-/// Bytes of a record that is told of.
-pub(crate) const TOLD_BYTES: usize = 32;
+/// Most records that are told of in one frame.
+pub(crate) const TOLD_MAX: usize = 1 << 15;
+const _: () = assert!(HEADER + 128 + TOLD_MAX * told::ENTRY_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(HEADER == 32);
 
 /// The part of a hello that never changes.
@@ -322,12 +323,10 @@ fn put_block(to: &mut Vec<u8>, block: Block) {
     put_u64(to, block.number);
 }
 
-fn put_told(to: &mut Vec<u8>, entries: &[(Block, Stamp)]) {
+fn put_told(to: &mut Vec<u8>, previous: Stamp, entries: &[(Block, Stamp)]) {
+    put_stamp(to, previous);
     put_u32(to, entries.len() as u32);
-    for (block, stamp) in entries {
-        put_block(to, *block);
-        put_stamp(to, *stamp);
-    }
+    told::put(to, previous, entries);
 }
 
 fn seal(bytes: &mut [u8], version: u16, kind: u16, session: u64, body: usize) {
@@ -388,9 +387,14 @@ impl<'a> Fields<'a> {
         bytes.decode().map_err(|e| broken(format!("a shipped row: {e}")))
     }
 
-    fn told(&mut self) -> Result<Vec<(Block, Stamp)>> {
-        let count = self.count(TOLD_BYTES)?;
-        (0..count).map(|_| Ok((self.block()?, self.stamp()?))).collect()
+    /// The stamp told before, and entries that follow it.
+    fn told(&mut self) -> Result<(Stamp, Vec<(Block, Stamp)>)> {
+        let (previous, count) = (self.stamp()?, self.u32()? as usize);
+        if count > TOLD_MAX {
+            return Err(broken(format!("a frame of {} bytes claims {count} items", self.0.len())));
+        }
+        let entries = told::take(&mut self.0, previous, count);
+        entries.map(|entries| (previous, entries)).map_err(|e| broken(format!("a frame: {e}")))
     }
 
     /// How many items of `size` bytes are said to follow, checked against what is there.
@@ -466,13 +470,12 @@ impl Frame<'_> {
                 TAKEOVER
             }
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
-                b.reserve(76 + entries.len() * TOLD_BYTES);
+                b.reserve(76 + entries.len() * 8);
                 put_u64(&mut b, *nonce);
                 put_u64(&mut b, *grant);
                 put_u64(&mut b, *left);
                 put_u32(&mut b, u32::from(*is_last));
-                put_stamp(&mut b, *previous);
-                put_told(&mut b, entries);
+                put_told(&mut b, *previous, entries);
                 PROTOTYPE
             }
             Frame::Busy { nonce } => {
@@ -502,9 +505,8 @@ impl Frame<'_> {
                 ACK
             }
             Frame::Announce { previous, entries } => {
-                b.reserve(24 + entries.len() * 32);
-                put_stamp(&mut b, *previous);
-                put_told(&mut b, entries);
+                b.reserve(24 + entries.len() * 8);
+                put_told(&mut b, *previous, entries);
                 ANNOUNCE
             }
             Frame::Ship { previous, granted, records, data } => {
@@ -555,14 +557,11 @@ impl Frame<'_> {
                 let (epoch, device, nonce) = (f.u64()?, f.u64()?, f.u64()?);
                 Frame::Takeover { epoch, device, nonce, told: f.stamp()? }
             }
-            PROTOTYPE => Frame::Prototype {
-                nonce: f.u64()?,
-                grant: f.u64()?,
-                left: f.u64()?,
-                is_last: f.u32()? != 0,
-                previous: f.stamp()?,
-                entries: f.told()?,
-            },
+            PROTOTYPE => {
+                let (nonce, grant, left, is_last) = (f.u64()?, f.u64()?, f.u64()?, f.u32()? != 0);
+                let (previous, entries) = f.told()?;
+                Frame::Prototype { nonce, grant, left, is_last, previous, entries }
+            }
             BUSY => Frame::Busy { nonce: f.u64()? },
             READ_REQUEST => {
                 let (epoch, id) = (f.u64()?, f.u64()?);
@@ -575,7 +574,10 @@ impl Frame<'_> {
                 Frame::ReadReply { id, rows, data }
             }
             ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()? },
-            ANNOUNCE => Frame::Announce { previous: f.stamp()?, entries: f.told()? },
+            ANNOUNCE => {
+                let (previous, entries) = f.told()?;
+                Frame::Announce { previous, entries }
+            }
             SHIP => Frame::Ship {
                 previous: f.stamp()?,
                 granted: f.u64()?,

@@ -381,7 +381,7 @@ impl Process {
         let device = NAMES[self.disk.side];
         let length = bytes.len();
         let astray = match name {
-            FileName::Superblock => None,
+            FileName::Superblock | FileName::Told => None,
             FileName::Segment { .. } => Some(Astray::Volume),
             FileName::OwnLog | FileName::RecvLog => Some(Astray::Log),
         };

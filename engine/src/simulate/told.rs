@@ -4,6 +4,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::format::frame::Frame;
 use crate::format::superblock::VolumeSpec;
 use crate::limits::{Geometry, Settings};
 use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
@@ -11,23 +12,24 @@ use crate::storage::Memory;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// More than a control lane of 1 MiB holds.
+/// More than a control lane holds.
 const BLOCKS: u64 = 35_000;
 
-/// A link that is down once its control lane holds more than 1 MiB.
+/// A link that is down once its control lane holds more than 64 KiB.
 struct Bounded {
     end: MemoryLink,
-    /// Whether the next large control frame is lost without a word.
+    /// Whether the next piece of a prototype is lost without a word.
     loses: AtomicBool,
 }
 
 impl Link for Bounded {
     fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
-        if lane == Lane::Control && self.end.queued(lane) + frame.len() as u64 > 1 << 20 {
+        if lane == Lane::Control && self.end.queued(lane) + frame.len() as u64 > 64 << 10 {
             self.end.cut();
             return Err(Error::new(Kind::NoPeer, "the control lane is full"));
         }
-        if lane == Lane::Control && frame.len() > 4096 && self.loses.swap(false, SeqCst) {
+        let is_piece = matches!(Frame::decode(&frame), Ok((_, Frame::Prototype { .. })));
+        if is_piece && self.loses.swap(false, SeqCst) {
             return Ok(());
         }
         self.end.send(lane, frame)
@@ -68,7 +70,9 @@ impl Pair {
             let geometry =
                 Geometry { block_size: 512, journal_bytes, ..Geometry::new(1, id, volumes) };
             Device::create(&*storage, &geometry, id == 1).unwrap();
-            let settings = Settings { told_records_max, ..Settings::default() };
+            let control_queue_bytes_max = 16 << 10;
+            let settings =
+                Settings { told_records_max, control_queue_bytes_max, ..Settings::default() };
             Device::open(storage, clock.clone(), settings).unwrap()
         });
         let fences = Arc::new(AtomicU64::new(0));
@@ -78,10 +82,14 @@ impl Pair {
         }));
         devices[0].resume_alone().unwrap();
         let host = devices[0].session().unwrap();
-        for n in 0..BLOCKS / 100 {
-            host.write(0, n * 100 * 512, &[5; 100 * 512]).unwrap();
-            host.flush().unwrap();
+        // No two neighbours together: each is told of by itself.
+        for n in 0..BLOCKS {
+            host.write(0, n * 101 % BLOCKS * 512, &[5; 512]).unwrap();
+            if n % 1000 == 0 {
+                host.flush().unwrap();
+            }
         }
+        host.flush().unwrap();
         let (end, other) = memory_link(Line::default(), clock);
         end.hold(Lane::Data, true);
         let end = Arc::new(Bounded { end, loses: AtomicBool::new(false) });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <path>/lock                      empty; whoever has it locked has the device open
-//! <path>/superblock own.log recv.log
+//! <path>/superblock own.log recv.log told
 //! <path>/volumes/<volume>.<index>
 //! <path>/….new                     a file being created; removed at the next opening
 //! ```
@@ -355,6 +355,7 @@ fn parse(name: &str) -> Option<FileName> {
         "superblock" => FileName::Superblock,
         "own.log" => FileName::OwnLog,
         "recv.log" => FileName::RecvLog,
+        "told" => FileName::Told,
         _ => {
             let (volume, index) = name.strip_prefix("volumes/")?.split_once('.')?;
             FileName::Segment { volume: volume.parse().ok()?, index: index.parse().ok()? }

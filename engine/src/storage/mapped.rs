@@ -239,8 +239,9 @@ impl Windows {
             FileName::Superblock => 0,
             FileName::OwnLog => 1,
             FileName::RecvLog => 2,
+            FileName::Told => 3,
             FileName::Segment { volume, index } => {
-                3 + u64::from(volume).wrapping_mul(31) + u64::from(index).wrapping_mul(7)
+                4 + u64::from(volume).wrapping_mul(31) + u64::from(index).wrapping_mul(7)
             }
         };
         &self.shards[(file.wrapping_add(index) % SHARDS as u64) as usize]

@@ -188,7 +188,7 @@ impl File {
 #[derive(Default)]
 pub struct Memory {
     /// Superblock, own log, received log: found without a lock.
-    fixed: [OnceLock<File>; 3],
+    fixed: [OnceLock<File>; 4],
     segments: [Shard; SHARDS],
 }
 
@@ -288,7 +288,7 @@ impl Storage for Memory {
     }
 
     fn files(&self) -> io::Result<Vec<FileName>> {
-        let fixed = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog];
+        let fixed = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog, FileName::Told];
         let there = |(file, slot): (FileName, &OnceLock<File>)| slot.get().map(|_| file);
         let mut files: Vec<_> = fixed.into_iter().zip(&self.fixed).filter_map(there).collect();
         for shard in &self.segments {
@@ -314,6 +314,7 @@ fn place(file: FileName) -> Place {
         FileName::Superblock => Place::Fixed(0),
         FileName::OwnLog => Place::Fixed(1),
         FileName::RecvLog => Place::Fixed(2),
+        FileName::Told => Place::Fixed(3),
         FileName::Segment { volume, index } => {
             let shard = volume.wrapping_mul(31).wrapping_add(index) as usize % SHARDS;
             Place::Segment(shard, (volume, index))

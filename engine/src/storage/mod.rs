@@ -28,6 +28,8 @@ pub enum FileName {
     OwnLog,
     /// The received log: the local unreflected volume (511/611).
     RecvLog,
+    /// What the peer has told of and not sent: a side file, made when it is first needed.
+    Told,
     /// A piece of a normal volume (510/610).
     Segment {
         /// The volume.
@@ -43,6 +45,7 @@ impl std::fmt::Display for FileName {
             FileName::Superblock => f.write_str("superblock"),
             FileName::OwnLog => f.write_str("own.log"),
             FileName::RecvLog => f.write_str("recv.log"),
+            FileName::Told => f.write_str("told"),
             FileName::Segment { volume, index } => write!(f, "volumes/{volume}.{index}"),
         }
     }
