@@ -57,7 +57,12 @@ fn s35_slow_hand_over() {
         let journal_bytes = 512 * MIB;
         let geometry = Geometry { block_size: 512, journal_bytes, ..Geometry::new(1, id, volumes) };
         Device::create(&*storage, &geometry, id == 1).unwrap();
-        let settings = Settings { takeover_timeout_ns: 500_000_000, ..Settings::default() };
+        let settings = Settings {
+            takeover_timeout_ns: 500_000_000,
+            // What the line carries in an eighth of a second.
+            control_queue_bytes_max: MIB / 64,
+            ..Settings::default()
+        };
         Device::open(storage, clock.clone(), settings).unwrap()
     };
     let (a, b) = (open(1), open(2));

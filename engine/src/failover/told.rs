@@ -39,7 +39,7 @@ pub(crate) fn told_before(
     if bytes.is_empty() || storage.read(FILE, 0, &mut bytes).is_err() {
         return Ok(debt);
     }
-    let told = owner(superblock).from_side_file(&bytes, most).unwrap_or_default();
+    let told = owner(superblock).read_side_file(&bytes, most).unwrap_or_default();
     let is_known = |&(block, stamp): &(Block, Stamp)| {
         volumes.contains(block) && stamp.epoch <= superblock.epoch
     };

@@ -147,7 +147,7 @@ impl Owner {
 
     /// What a side file says that this device was told, at most `most` entries; `None` if it is
     /// damaged, another's, or of another version.
-    pub fn from_side_file(&self, bytes: &[u8], most: u64) -> Option<Vec<(Block, Stamp)>> {
+    pub fn read_side_file(&self, bytes: &[u8], most: u64) -> Option<Vec<(Block, Stamp)>> {
         let (header, entries) = bytes.split_at_checked(SIDE_HEADER)?;
         let number =
             |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("8 bytes"));
@@ -247,21 +247,21 @@ mod tests {
             .map(|n| (Block { volume: 0, number: n * 3 }, Stamp { epoch: 1, time: n, sequence: 5 }))
             .collect();
         let bytes = owner.side_file(told.clone(), 4096);
-        assert_eq!(owner.from_side_file(&bytes, 99), Some(told.clone()));
-        assert_eq!(owner.from_side_file(&bytes, 98), None);
+        assert_eq!(owner.read_side_file(&bytes, 99), Some(told.clone()));
+        assert_eq!(owner.read_side_file(&bytes, 98), None);
         let padded = [&bytes[..], &[0; 512]].concat();
-        assert_eq!(owner.from_side_file(&padded, 99), Some(told.clone()));
+        assert_eq!(owner.read_side_file(&padded, 99), Some(told.clone()));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 4;
-            assert_eq!(owner.from_side_file(&damaged, 99), None, "byte {at}");
-            assert_eq!(owner.from_side_file(&bytes[..at], 99), None, "cut at {at}");
+            assert_eq!(owner.read_side_file(&damaged, 99), None, "byte {at}");
+            assert_eq!(owner.read_side_file(&bytes[..at], 99), None, "cut at {at}");
         }
         for other in [Owner { group: 8, ..owner }, Owner { lineage: (2, 4), ..owner }] {
-            assert_eq!(other.from_side_file(&bytes, 99), None);
+            assert_eq!(other.read_side_file(&bytes, 99), None);
         }
         let fits = owner.side_file(told.clone(), bytes.len() - 1);
-        assert_eq!(owner.from_side_file(&fits, 99), Some(told[..49].to_vec()));
+        assert_eq!(owner.read_side_file(&fits, 99), Some(told[..49].to_vec()));
     }
 
     #[test]

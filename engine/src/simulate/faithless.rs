@@ -209,8 +209,9 @@ impl World {
                 self.plug(at);
                 while self.control(at) && !self.ended.get() {}
             }
-            let halted = self.device(side).is_some_and(|d| d.halted.get().is_some());
-            if halted || self.tape.is_refused() {
+            // With a fence forgotten both are unfenced, and whoever hears it first ends the line.
+            let halts = |at| self.device(at).is_some_and(|d| d.halted.get().is_some());
+            if [0, 1].into_iter().any(halts) || self.tape.is_refused() {
                 self.tape.count("lost durable records noticed");
                 self.ended.set(true);
             }
