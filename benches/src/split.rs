@@ -73,6 +73,12 @@ impl Storage for Split {
         }
         self.of(file).sync(file)
     }
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        self.of(file).grow(file, length)
+    }
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        self.of(file).remove(file)
+    }
     fn files(&self) -> io::Result<Vec<FileName>> {
         let mut files = self.disk.files()?;
         files.extend(self.memory.files()?);

@@ -151,12 +151,12 @@ impl<'a> Meeting<'a> {
         let (first, second) = memory_link(Line::default(), clock);
         for ((path, device), end) in devices.into_iter().zip([first, second]) {
             let (lost, name) = (lost.clone(), path.to_owned());
-            device.on_event(Box::new(move |event| {
+            device.on_event(move |event| {
                 if let Event::Disconnected { why, .. } | Event::Halted(why) = event {
                     let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
                     lost.get_or_insert_with(|| named(&name, (*why).clone()));
                 }
-            }));
+            });
             device.connect(Arc::new(end)).map_err(|e| named(path, e))?;
         }
         Ok(Meeting { devices, lost })

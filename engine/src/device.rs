@@ -5,39 +5,29 @@
 //! vendor's own loop call as they like. A step waits for storage, for a commit that is under way, and,
 //! if it fences, for reservations in flight.
 
-use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, serves_at_opening, told_before};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
+use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
 use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
+use crate::listeners::Listeners;
 use crate::queue::Clk;
-use crate::request::{Completion, Pending, Session};
-use crate::storage::{Checked, FileName, Opened, Storage, Volumes};
+use crate::request::{Calls, Session};
+use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
-use crate::table::prototype::Debt;
-use crate::unit::{Block, Stamp};
+use crate::sync::{AtomicU64, lock};
+use crate::unit::Stamp;
+use crate::wake::{Key, Wakes};
 use crate::weaken::{Clause, holds};
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
-use std::time::Duration;
-
-/// Called with every [`Event`].
-pub type EventHook = Box<dyn Fn(&Event<'_>) + Send + Sync>;
-
-/// What happens to a ticket that nobody polls.
-pub(crate) type Callback = Box<dyn FnOnce(Result<Completion>) + Send>;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// One storage device. See the module.
 pub struct Device {
@@ -51,16 +41,7 @@ pub struct Device {
     pub(crate) volumes: Volumes,
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
-    /// What the peer owes, as far as it has told (R18); complete while this device is active
-    /// (`pend`, R5). Taken after `tables` by who changes it, and changed while fenced only, but for
-    /// payments.
-    debt: RwLock<Debt>,
-    /// Whether `debt` needs to be asked at all: `hi < need`, while active. Set after `debt` by a
-    /// takeover, before its tenure opens; cleared once all that was owed is published, or by a
-    /// fence. Release/Acquire: who finds it cleared finds those records, or a tenure that is over.
-    pub(crate) catching_up: AtomicBool,
-    /// Whether it has served since it was opened: whoever is refused after that was fenced off.
-    pub(crate) has_served: AtomicBool,
+    pub(crate) owed: Owed,
     pub(crate) superblock: SuperblockFile,
     /// Held by whoever changes who serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
@@ -74,17 +55,14 @@ pub struct Device {
     pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
     pub(crate) checkpointing: Mutex<u64>,
-    pub(crate) callbacks: Mutex<VecDeque<(Pending, Callback)>>,
     /// Monotonic time of the last background commit.
     pub(crate) committed_at: AtomicU64,
     /// Monotonic time of the last background reflection.
     pub(crate) reflected_at: AtomicU64,
     pub(crate) halted: OnceLock<Error>,
-    /// Rings when a waiting request may go on.
-    pub(crate) bell: Bell,
-    /// Rings when there is work for the background.
-    pub(crate) work: Bell,
-    hook: OnceLock<EventHook>,
+    pub(crate) wakes: Arc<Wakes>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) events: Listeners,
     /// Until it is closed, no other device is opened on its storage.
     opened: Mutex<Option<Opened>>,
 }
@@ -95,20 +73,14 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// Calls back. A panic there is the caller's own and has been reported by the panic hook: nothing
-/// of the device's state is in doubt.
-fn call(callback: Callback, outcome: Result<Completion>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| callback(outcome)));
-}
-
 impl Drop for Device {
     /// Requests that still wait end.
     fn drop(&mut self) {
         let dropped = || Error::new(Kind::Halted, "the device was dropped without being closed");
         let error = self.check_halted().err().unwrap_or_else(dropped);
-        for (_, callback) in std::mem::take(&mut *lock(&self.callbacks)) {
-            call(callback, Err(error.clone()));
-        }
+        self.wakes.waiters.wake_all();
+        self.calls.take().iter().for_each(|call| call.end(&error));
+        self.events.tell_waiting();
     }
 }
 
@@ -162,7 +134,8 @@ impl Device {
         let volumes = Volumes::open(storage.clone(), &superblock)?;
         let logs = Logs::read(&*storage, &superblock, progress)?;
         let most = settings.batch_records_max;
-        let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone());
+        let wakes = Arc::new(Wakes::default());
+        let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone(), wakes.clone());
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
@@ -194,9 +167,7 @@ impl Device {
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
-            debt: RwLock::new(debt),
-            catching_up: AtomicBool::new(false),
-            has_served: AtomicBool::new(false),
+            owed: Owed::new(debt),
             superblock: file,
             role: Mutex::default(),
             recovery,
@@ -208,13 +179,12 @@ impl Device {
             receiving: Mutex::default(),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
-            callbacks: Mutex::default(),
             committed_at: AtomicU64::new(now),
             reflected_at: AtomicU64::new(now),
             halted: OnceLock::new(),
-            bell: Bell::default(),
-            work: Bell::default(),
-            hook: OnceLock::new(),
+            wakes,
+            calls: Arc::default(),
+            events: Listeners::default(),
             opened: Mutex::new(Some(claimed)),
             geometry,
             settings,
@@ -226,15 +196,15 @@ impl Device {
         Ok(Arc::new(device))
     }
 
-    /// Sets the handler of events; the first one stays.
-    pub fn on_event(&self, hook: EventHook) {
-        let _ = self.hook.set(hook);
+    /// Tells `listener` of every event from now on, beside those that are told already. What it
+    /// holds lives as long as the device: it should hold no [`Arc`] of it.
+    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.events.add(Arc::new(listener));
     }
 
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        if let Some(hook) = self.hook.get() {
-            hook(event);
-        }
+    /// Notes down what is told as soon as no lock is held.
+    pub(crate) fn tell(&self, event: Event) {
+        self.events.note(event);
     }
 
     /// A host's way in (S810), bound to the present tenure (R14).
@@ -243,6 +213,7 @@ impl Device {
     /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
     /// opening until it may serve (R13), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         match self.clk.epoch() {
             0 => Err(self.not_serving()),
@@ -284,11 +255,16 @@ impl Device {
         let superblock = self.superblock.get();
         let (connected, taken, lost, untrue) = {
             let failover = lock(&self.failover);
-            (failover.peer().is_some(), failover.taken, failover.lost.clone(), failover.untrue)
+            (
+                failover.connection.peer().is_some(),
+                failover.role.taken(),
+                failover.role.lost().cloned(),
+                failover.role.untrue(),
+            )
         };
         let tables = lock(&self.tables);
         let (told_blocks, told) = {
-            let debt = self.debt();
+            let debt = self.owed.told();
             (debt.len(), debt.last())
         };
         let Tables { own, out, incoming, normal } = &*tables;
@@ -309,7 +285,7 @@ impl Device {
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: if self.is_catching_up() { told_blocks } else { 0 },
+            owed_blocks: if self.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
             told_bytes: told_blocks * u64::from(self.geometry.block_size),
             told,
@@ -326,19 +302,6 @@ impl Device {
         &*self.storage
     }
 
-    pub(crate) fn debt(&self) -> RwLockReadGuard<'_, Debt> {
-        self.debt.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn debt_mut(&self) -> RwLockWriteGuard<'_, Debt> {
-        self.debt.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest stamp that the peer owes for `block`, while this device serves.
-    pub(crate) fn owed(&self, block: Block) -> Option<Stamp> {
-        if self.is_catching_up() { self.debt().owed(block) } else { None }
-    }
-
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
     pub(crate) fn halt(&self, cause: Error) -> Error {
         let story = "the device has stopped for good and serves nothing more";
@@ -346,14 +309,15 @@ impl Device {
         let error = self.halted.get().expect("just set").clone();
         self.clk.close();
         if first {
-            self.tell(&Event::Halted(&error));
+            self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
             // Who halts it may be at work on what was told: then that is told once more.
-            if let Ok(debt) = self.debt.try_read() {
+            if let Some(debt) = self.owed.try_told() {
                 let _ = self.keep_told(&debt);
             }
         }
-        self.bell.ring();
+        self.wakes.waiters.wake_all();
+        self.ring_all();
         error
     }
 
@@ -406,44 +370,37 @@ impl Device {
         }
     }
 
-    /// Waits until something may have moved for a waiting request, at most `timeout`. Read
-    /// [`Device::heard`] before polling.
-    pub fn wait(&self, heard: u64, timeout: Duration) {
-        self.bell.wait(heard, timeout);
-    }
-
-    /// For [`Device::wait`].
-    pub fn heard(&self) -> u64 {
-        self.bell.heard()
-    }
-
-    /// For the background: waits until there may be work, at most `timeout`.
-    pub fn wait_for_work(&self, heard: u64, timeout: Duration) {
-        self.work.wait(heard, timeout);
-    }
-
-    /// For [`Device::wait_for_work`].
-    pub fn work_heard(&self) -> u64 {
-        self.work.heard()
-    }
-
-    /// Calls the callbacks of those submitted requests that have completed (S1010, S1607). Returns
-    /// how many. A callback that panics ends there: the process's panic hook reports it, and the
-    /// device goes on.
-    pub fn step_callbacks(&self) -> usize {
-        let mut called = 0;
-        let waiting = lock(&self.callbacks).len();
-        for _ in 0..waiting {
-            let Some((mut pending, callback)) = lock(&self.callbacks).pop_front() else { break };
-            match pending.poll(self) {
-                Some(outcome) => {
-                    called += 1;
-                    call(callback, outcome);
-                }
-                None => lock(&self.callbacks).push_back((pending, callback)),
-            }
+    /// Calls the callbacks of requests that were woken and have an outcome (S1010, S1607), and wakes
+    /// the tickets whose time is over. Returns how many callbacks it called, each under no lock of
+    /// the engine. One that panics ends there: the process's panic hook reports it, and the device
+    /// goes on.
+    pub fn step_calls(&self) -> usize {
+        let _telling = self.events.enter();
+        let waiters = &self.wakes.waiters;
+        if waiters.are_there() {
+            waiters.wake(Key::Time(0)..=Key::Time(self.clock.monotonic()));
         }
-        called
+        // Those that are woken meanwhile have the next turn.
+        self.calls.take().iter().filter(|call| call.go_on(self)).count()
+    }
+
+    /// Every background thread looks again.
+    pub(crate) fn ring_all(&self) {
+        self.wakes.ring_all();
+        self.calls.bell.ring();
+    }
+
+    /// Requests that found no place may go on, as many as there are places.
+    pub(crate) fn wake_for_places(&self) {
+        if self.wakes.waiters.are_there() {
+            self.wakes.waiters.wake_places(self.own.journal.queue.free());
+        }
+    }
+
+    /// A waiter leaves the line for places, with or without the ones that it was woken for.
+    pub(crate) fn give_up_places(&self, number: u64) {
+        self.wakes.waiters.unclaim(number);
+        self.wake_for_places();
     }
 
     /// Closes the device: no new requests; everything published becomes durable, what may be
@@ -455,8 +412,9 @@ impl Device {
     /// # Errors
     /// [`Kind::Halted`] if the storage fails: the mark is not set then.
     pub fn close(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let closed = self.come_to_rest();
-        self.step_callbacks();
+        self.step_calls();
         closed
     }
 
@@ -473,8 +431,8 @@ impl Device {
         // Also where commits did not: what follows says that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let failed = |e| self.halt(Error::storage(format!("writing {}", FileName::Told), e));
-        self.keep_told(&self.debt()).map_err(failed)?;
+        let failed = |e| self.halt(Error::storage("writing down what was told", e));
+        self.keep_told(&self.owed.told()).map_err(failed)?;
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;
@@ -483,12 +441,9 @@ impl Device {
         self.hang_up(&closed);
         let _ = self.halted.set(closed);
         *lock(&self.opened) = None;
-        self.bell.ring();
+        self.wakes.waiters.wake_all();
+        self.ring_all();
         Ok(())
-    }
-
-    pub(crate) fn is_catching_up(&self) -> bool {
-        self.catching_up.load(Ordering::Acquire)
     }
 }
 
@@ -497,7 +452,7 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::format::superblock::VolumeSpec;
-    use crate::storage::Memory;
+    use crate::storage::{FileName, Memory};
 
     /// Some path of the engine forgets that the storage failed: the device halts all the same, writes
     /// nothing more, and says why, once.
@@ -511,11 +466,11 @@ mod tests {
         let device = Device::open(disk, clock, Settings::default()).unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::Halted(why) = event {
                 lock(&tell).push(why.to_string());
             }
-        }));
+        });
         device.resume_alone().unwrap();
         let session = device.session().unwrap();
         session.write(0, 0, &[1; 4096]).unwrap();

@@ -82,6 +82,11 @@ impl Error {
         Error { kind, context: format!("{context}: {}", self.context), source: self.source }
     }
 
+    /// The storage's error, if it was one.
+    pub fn io(&self) -> Option<&std::io::Error> {
+        self.source.as_deref()
+    }
+
     /// What went wrong, for programs.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -98,7 +103,30 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {
+    /// What is behind the storage's error: that one itself is part of the message, and a report that
+    /// goes along the chain would print it twice. See [`Error::io`].
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|e| e as _)
+        self.io().and_then(std::error::Error::source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A report that goes along the chain, as most do, says each thing once.
+    #[test]
+    fn nothing_is_printed_twice() {
+        let cause = Error::new(Kind::Damaged, "the medium's own words");
+        let io = std::io::Error::new(std::io::ErrorKind::TimedOut, "the disk is slow");
+        let error = Error::storage("syncing own.log", io).because(Kind::Halted, "stopped");
+        assert_eq!(chain(&error), ["stopped: syncing own.log: the disk is slow"]);
+        assert_eq!(error.io().map(|e| e.kind()), Some(std::io::ErrorKind::TimedOut));
+        let wrapped = Error::storage("reading", std::io::Error::other(cause));
+        assert_eq!(chain(&wrapped).join("|").matches("the medium's own words").count(), 1);
+    }
+
+    fn chain(error: &dyn std::error::Error) -> Vec<String> {
+        std::iter::successors(Some(error), |e| e.source()).map(|e| e.to_string()).collect()
     }
 }

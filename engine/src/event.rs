@@ -7,22 +7,23 @@ use crate::queue::Record;
 use crate::unit::Stamp;
 use std::sync::Arc;
 
-/// Something that happened. Handlers run on the engine's threads and must be quick; they must not
-/// call the device that reports.
-#[derive(Debug)]
+/// Something that happened. Listeners are told in the order in which it happened, one event at a time,
+/// by a thread that is about to leave the device and holds no lock of its: they may call the device,
+/// and must be quick, as that thread may be one of the background's.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum Event {
     /// A connection to the peer stands.
     Connected {
         /// The link given to [`crate::Device::connect`]: `Arc::ptr_eq` tells connections apart.
-        link: &'a Arc<dyn Link>,
+        link: Arc<dyn Link>,
     },
     /// A connection, or one that was begun, is gone or was given up.
     Disconnected {
         /// The link that [`crate::Device::connect`] was given.
-        link: &'a Arc<dyn Link>,
+        link: Arc<dyn Link>,
         /// Why.
-        why: &'a Error,
+        why: Error,
     },
     /// The device serves: a takeover ended here, or it was opened again and has now shown that
     /// it may (R13).
@@ -40,15 +41,27 @@ pub enum Event<'a> {
         /// under the grant before, see [`Status::awaits_taker`].
         served: bool,
     },
+    /// The peer is heard to serve under the tenure that this device granted it: the host has moved.
+    /// Once for each tenure since the opening.
+    PeerServes {
+        /// The tenure.
+        epoch: u64,
+    },
+    /// The peer says that hosts reach it ([`crate::Device::reachable`]); after
+    /// [`Event::PeerServes`] of that tenure, and once.
+    PeerReachable {
+        /// The tenure.
+        epoch: u64,
+    },
     /// The peer has shown that this device lost durable records: it serves nobody until a hello
     /// agrees with its logs again, and must be resynchronised ([`Status::lost`]).
-    LostRecords(&'a Error),
+    LostRecords(Error),
     /// Everything the peer owed at the takeover has arrived.
     CaughtUp,
     /// The peer has made these own records durable (S1504).
     Acknowledged {
         /// The records, in stamp order.
-        records: &'a [Record],
+        records: Vec<Record>,
         /// Now, in nanoseconds on the monotonic clock.
         at: u64,
     },
@@ -58,7 +71,7 @@ pub enum Event<'a> {
         fl: Stamp,
     },
     /// The device stopped for good.
-    Halted(&'a Error),
+    Halted(Error),
 }
 
 /// What opening a device found and did (R13).

@@ -27,7 +27,6 @@
 //! comes through the traits, and [`threads`], [`storage::Directory`] and
 //! [`clock::SystemClock`] are the usual implementations of it.
 
-mod bell;
 pub mod clock;
 pub mod compare;
 pub mod device;
@@ -42,6 +41,7 @@ pub mod fuzz;
 pub mod journal;
 pub mod limits;
 pub mod link;
+mod listeners;
 mod moment;
 pub mod queue;
 pub mod request;
@@ -53,6 +53,10 @@ pub mod sync;
 pub mod table;
 pub mod threads;
 pub mod unit;
+#[cfg(not(loom))]
+mod wake;
+#[cfg(loom)]
+pub mod wake; // for the models
 #[cfg(feature = "weaken")]
 pub mod weaken;
 #[cfg(not(feature = "weaken"))]

@@ -4,8 +4,8 @@
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::{ROWS_MAX, batch_bytes};
 use crate::format::frame::{FRAME_BYTES_MAX, FRAME_DATA_MAX, HEADER, TOLD_MAX};
+use crate::format::segments;
 use crate::format::superblock::{Superblock, VolumeSpec};
-use crate::format::{PAGE, segments};
 use crate::unit::SECTOR;
 use std::collections::HashSet;
 
@@ -178,13 +178,6 @@ impl Geometry {
     pub fn prototype_entries_max(&self) -> u64 {
         let blocks = |volume: &VolumeSpec| volume.bytes.div_ceil(self.block_size.into());
         self.volumes.iter().map(blocks).fold(0, u64::saturating_add).min(PLACES_MAX)
-    }
-
-    /// Bytes of the side file of what was told: 16 an entry, of which most take six; a hole where
-    /// nothing was written.
-    pub(crate) fn told_file_bytes(&self) -> u64 {
-        let entries = self.prototype_entries_max().saturating_mul(16).saturating_add(PAGE);
-        entries.min(TOLD_FILE_BYTES_MAX).next_multiple_of(PAGE)
     }
 
     /// Four batches: one being written, one being read, one wasted at the end, one free.

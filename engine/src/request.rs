@@ -14,12 +14,15 @@ use crate::error::{Error, Kind, Result};
 use crate::flow::read::ReadState;
 use crate::flow::write::WriteState;
 use crate::limits::Durability;
-use crate::sync::lock;
 use crate::unit::{SECTOR, Stamp};
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
-use std::time::Duration;
+
+mod future;
+
+use future::Stand;
+pub(crate) use future::{Awaited, Call, Calls};
 
 /// What to do. Offsets and lengths are in bytes and multiples of 512.
 #[derive(Debug)]
@@ -113,6 +116,8 @@ pub(crate) struct Pending {
     epoch: u64,
     state: State,
     completion: Completion,
+    /// Where it stands among those who wait, once it has been polled with a waker.
+    stand: Option<Stand>,
 }
 
 #[derive(Debug)]
@@ -156,6 +161,7 @@ impl Session {
     /// [`Kind::Storage`].
     pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
         let device = &self.device;
+        let _passing = device.events.pass();
         let limits = device.limits();
         let length = match &request.op {
             Op::Read(buffer) => buffer.len() as u64,
@@ -178,6 +184,7 @@ impl Session {
             epoch: self.epoch,
             state: State::Done(None),
             completion: Completion::default(),
+            stand: None,
         };
         let mut ticket = Ticket { device: device.clone(), pending };
         let pending = &mut ticket.pending;
@@ -215,9 +222,11 @@ impl Session {
         Ok(ticket)
     }
 
-    /// Begins a request; `done` is called with its outcome, at once or from
-    /// [`Device::step_callbacks`], [`Device::close`] or the drop of the device's last `Arc`, which
-    /// a request that waits does not hold.
+    /// Begins a request; `done` is called with its outcome: at once by this thread, or later by the
+    /// thread that calls [`Device::step_calls`] ([`crate::threads`] has one for nothing else),
+    /// [`Device::close`] or the drop of the device's last `Arc`, which a request that waits does not
+    /// hold. No lock of the engine is held meanwhile: `done` may submit the next request. Other
+    /// callbacks of the device wait until it returns.
     ///
     /// # Errors
     /// As [`Session::submit`] at once; `done` is not called then.
@@ -226,17 +235,14 @@ impl Session {
         request: Request<'_>,
         done: impl FnOnce(Result<Completion>) + Send + 'static,
     ) -> Result<()> {
+        let _passing = self.device.events.pass();
         let mut ticket = self.submit(request)?;
-        match ticket.poll() {
+        ticket.pending.advance(&self.device);
+        match ticket.pending.take() {
             Some(outcome) => done(outcome),
             None => {
                 let pending = std::mem::replace(&mut ticket.pending, Pending::taken());
-                lock(&self.device.callbacks).push_back((pending, Box::new(done)));
-                self.device.work.ring();
-                // Whoever halts or closes the device may have made the last call before.
-                if self.device.check_halted().is_err() {
-                    self.device.step_callbacks();
-                }
+                Call::begin(&self.device, pending, Box::new(done));
             }
         }
         Ok(())
@@ -353,15 +359,18 @@ impl Drop for Ticket {
             State::Read(read) => read.abandon(&self.device),
             _ => {}
         }
+        self.pending.leave(&self.device);
     }
 }
 
 impl Ticket {
-    /// The outcome (S1010, S1607), once, when there is one. Never waits.
+    /// The outcome (S1010, S1607), once, when there is one. Never waits, and nobody is woken when
+    /// there is one: for that a ticket is a [`Future`].
     ///
     /// # Errors
     /// As [`Session::submit`] says of tickets.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
+        let _passing = self.device.events.pass();
         self.pending.poll(&self.device)
     }
 
@@ -371,27 +380,16 @@ impl Ticket {
     /// As [`Session::submit`] says of tickets.
     pub fn wait(mut self) -> Result<Completion> {
         let Ticket { device, pending } = &mut self;
-        loop {
-            let heard = device.heard();
-            pending.advance(device);
-            if let Some(outcome) = pending.take() {
-                return outcome;
-            }
-            if let State::Round(round) = pending.state {
-                let strict = device.settings.durability == Durability::Strict;
-                let done = device.lead_round(round, strict);
-                pending.state = State::Done(done.err());
-                continue;
-            }
-            device.wait(heard, Duration::from_millis(20));
-        }
+        let _passing = device.events.pass();
+        pending.wait(device)
     }
 }
 
 impl Pending {
     /// A request whose outcome somebody else takes.
     fn taken() -> Pending {
-        Pending { epoch: 0, state: State::Taken, completion: Completion::default() }
+        let completion = Completion::default();
+        Pending { epoch: 0, state: State::Taken, completion, stand: None }
     }
 
     /// As [`Ticket::poll`].
@@ -400,7 +398,6 @@ impl Pending {
         if let State::Round(round) = self.state {
             // A poll leads no commit: the background does.
             device.own.want(round);
-            device.work.ring();
         }
         self.take()
     }

@@ -1,13 +1,20 @@
 //! Threads that do a device's background work: the standard way to drive the steps.
 //!
-//! Four a device, so that nothing urgent waits behind something long: control frames; received
-//! records; commit and shipping; reflection and checkpoints. They sleep when there is nothing to
-//! do; a host's thread wakes none of them on its way.
+//! Six a device, so that nothing urgent waits behind something long: control frames; received
+//! records; commits; shipping; reflection and checkpoints; callbacks, which are the caller's. They
+//! sleep when there is nothing to do, until something is or its time comes (`flow/rest.rs`); a
+//! host's write wakes one of them only if the log was clean before it, or has much to commit.
+
+mod connect;
+
+pub use connect::Connector;
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
+use crate::flow::rest::GATHER_NS;
 use crate::link::Lane;
 use crate::sync::{AtomicBool, Ordering, lock};
+use crate::wake::Bell;
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +22,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long an idle thread sleeps at most, so that commit interval and time-outs are kept.
-const NAP: Duration = Duration::from_millis(1);
+/// Records that come within this time are received, or shipped, together.
+const GATHER: Duration = Duration::from_nanos(GATHER_NS);
+
+/// How long a thread waits for a frame at most: nobody can interrupt it, and who stops the threads
+/// waits for it. So it begins with little and waits twice as long each time that nothing comes.
+const FRAME_NS: std::ops::Range<u64> = GATHER_NS..512 * GATHER_NS;
 
 /// The niceness of work that can wait.
 const PATIENT: i32 = 10;
@@ -24,6 +35,7 @@ const PATIENT: i32 = 10;
 /// The running threads of one device. They stop when this is dropped, or when the device halts.
 #[derive(Debug)]
 pub struct Threads {
+    device: Arc<Device>,
     stop: Arc<AtomicBool>,
     running: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -34,43 +46,93 @@ impl Threads {
     /// # Errors
     /// [`crate::error::Kind::Storage`] if the system refuses a thread.
     pub fn start(device: &Arc<Device>) -> Result<Threads> {
-        let threads = Threads { stop: Arc::new(AtomicBool::new(false)), running: Mutex::default() };
-        threads.spawn(device, "control", |device| {
-            let busy = device.step_control()?;
-            if !busy {
-                wait_for_frame(device, Lane::Control);
-            }
-            Ok(())
-        })?;
-        threads.spawn(device, "receive", |device| {
-            match device.step_receive()? {
-                0 => wait_for_frame(device, Lane::Data),
-                // One sync and one acknowledgement for what comes within a nap.
-                few if !device.is_full_batch(few / 4) => std::thread::sleep(NAP / 2),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        threads.spawn(device, "ship", |device| {
-            let heard = device.work_heard();
-            let committed = device.step_commit_due()?;
-            let shipped = device.step_ship()?;
-            let called = device.step_callbacks();
-            if !committed && called == 0 && !device.is_full_batch(shipped) {
-                // What trickles in is shipped a nap's worth at a time.
-                device.wait_for_work(heard, NAP);
-            }
-            Ok(())
-        })?;
-        threads.spawn(device, "reflect", |device| {
-            let heard = device.work_heard();
-            let reflected = device.step_reflect_due()?;
-            let checkpointed = device.step_checkpoint()?;
-            if reflected == 0 && !checkpointed {
-                device.wait_for_work(heard, NAP);
-            }
-            Ok(())
-        })?;
+        let threads =
+            Threads { device: device.clone(), stop: Arc::default(), running: Mutex::default() };
+        let mut patience = FRAME_NS.start;
+        threads.spawn(
+            device,
+            "control",
+            |d| &d.wakes.line,
+            move |device, heard| {
+                if device.step_control()? {
+                    patience = FRAME_NS.start;
+                } else if device.owes_control() {
+                    wait_for_frame(device, Lane::Control, heard, &mut FRAME_NS.start.clone());
+                } else {
+                    wait_for_frame(device, Lane::Control, heard, &mut patience);
+                }
+                Ok(())
+            },
+        )?;
+        let mut patience = FRAME_NS.start;
+        threads.spawn(
+            device,
+            "receive",
+            |d| &d.wakes.line,
+            move |device, heard| {
+                match device.step_receive()? {
+                    0 => wait_for_frame(device, Lane::Data, heard, &mut patience),
+                    // One sync and one acknowledgement for what comes soon after.
+                    few if !device.is_full_batch(few / 4) => std::thread::sleep(GATHER / 2),
+                    _ => {}
+                }
+                Ok(())
+            },
+        )?;
+        let mut is_new = false;
+        threads.spawn(
+            device,
+            "commit",
+            |d| &d.wakes.commit,
+            move |device, heard| {
+                if std::mem::take(&mut is_new) {
+                    device.gather_for_commit(heard);
+                } else if !device.step_commit_due()? {
+                    is_new = device.rest_from_commits(heard);
+                }
+                Ok(())
+            },
+        )?;
+        threads.spawn(
+            device,
+            "ship",
+            |d| &d.wakes.ship,
+            |device, heard| {
+                let committed = device.own.committed();
+                device.send_questions();
+                match device.step_ship()? {
+                    0 => device.rest_from_shipping(heard, committed),
+                    few if !device.is_full_batch(few) => std::thread::sleep(GATHER),
+                    _ => {}
+                }
+                Ok(())
+            },
+        )?;
+        threads.spawn(
+            device,
+            "reflect",
+            |d| &d.wakes.reflect,
+            |device, heard| {
+                let seen = device.logged();
+                let reflected = device.step_reflect_due()?;
+                let checkpointed = device.step_checkpoint()?;
+                if reflected == 0 && !checkpointed {
+                    device.rest_from_reflecting(heard, seen);
+                }
+                Ok(())
+            },
+        )?;
+        threads.spawn(
+            device,
+            "calls",
+            |d| &d.calls.bell,
+            |device, heard| {
+                if device.step_calls() == 0 {
+                    device.rest_from_calls(heard);
+                }
+                Ok(())
+            },
+        )?;
         Ok(threads)
     }
 
@@ -78,7 +140,8 @@ impl Threads {
         &self,
         device: &Arc<Device>,
         name: &str,
-        mut step: impl FnMut(&Device) -> Result<()> + Send + 'static,
+        bell: fn(&Device) -> &Bell,
+        mut step: impl FnMut(&Device, u64) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let (device, stop) = (device.clone(), self.stop.clone());
         let patient = name == "reflect";
@@ -89,15 +152,22 @@ impl Threads {
                 // for it, they do not. Where this is not allowed it is done without.
                 let _ = setpriority_process(Some(gettid()), PATIENT);
             }
-            while !stop.load(Ordering::Acquire) {
-                let stepped = catch_unwind(AssertUnwindSafe(|| step(&device)));
+            loop {
+                // Before anything is looked at, whether to stop included: the step does not sleep
+                // through a ring from here on.
+                let heard = bell(&device).heard();
+                if stop.load(Ordering::Acquire) {
+                    break;
+                }
+                let stepped = catch_unwind(AssertUnwindSafe(|| step(&device, heard)));
                 let what = "a background step panicked: an invariant does not hold";
                 let stepped = stepped.unwrap_or_else(|_| Err(Error::new(Kind::Halted, what)));
                 if let Err(error) = stepped {
                     // Nothing goes on without this thread. A device that has halted says no more.
+                    let _telling = device.events.enter();
                     device.halt(error);
                     // Those who wait for a call are told.
-                    device.step_callbacks();
+                    device.step_calls();
                     break;
                 }
             }
@@ -115,18 +185,22 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        self.device.ring_all();
         for handle in lock(&self.running).drain(..) {
+            handle.thread().unpark();
             // A panic there has been reported by the panic hook; there is nothing to add.
             let _ = handle.join();
         }
     }
 }
 
-fn wait_for_frame(device: &Device, lane: Lane) {
+/// Waits for a frame in `lane`, or for a link; `heard` is from before the last look.
+fn wait_for_frame(device: &Device, lane: Lane, heard: u64, patience: &mut u64) {
     let awaited = lock(&device.failover).awaited(lane);
     match awaited {
-        Some(link) => drop(link.wait(lane, NAP.as_nanos() as u64)),
-        None => std::thread::sleep(NAP),
+        Some(link) if link.wait(lane, *patience) => *patience = FRAME_NS.start,
+        Some(_) => *patience = (2 * *patience).min(FRAME_NS.end),
+        None => device.wakes.line.wait(heard, None),
     }
 }
 
@@ -147,9 +221,10 @@ mod tests {
         Device::create(&*storage, &geometry, true).unwrap();
         let clock = Arc::new(SystemClock::default());
         let device = Device::open(storage, clock, Settings::default()).unwrap();
-        let threads = Threads { stop: Arc::default(), running: Mutex::default() };
-        let refused = |_: &Device| Err(Error::new(Kind::Timeout, "nobody foresaw this"));
-        threads.spawn(&device, "odd", refused).unwrap();
+        let threads =
+            Threads { device: device.clone(), stop: Arc::default(), running: Mutex::default() };
+        let refused = |_: &Device, _| Err(Error::new(Kind::Timeout, "nobody foresaw this"));
+        threads.spawn(&device, "odd", |d| &d.calls.bell, refused).unwrap();
         let handle = lock(&threads.running).pop().unwrap();
         handle.join().unwrap();
         let halted = device.status().halted.expect("halted");

@@ -10,6 +10,8 @@ macro_rules! clauses {
         /// A clause of the specification (`docs/conformance.md`).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs)]
+        // Some are named by weakened code only.
+        #[cfg_attr(not(feature = "weaken"), allow(dead_code))]
         pub enum Clause { $($(#[$doc])* $name),* }
 
         #[cfg(feature = "weaken")]
@@ -142,6 +144,8 @@ clauses! {
     AnnounceAfterTold = "announce-after-told",
     /// R18: what is told follows what was told last, or what has arrived.
     ToldChain = "told-chain",
+    /// A request that waits is woken once it can go on.
+    Wake = "wake",
     /// Section 4 step 1: a flush completes after the log's sync.
     FlushSync = "flush-sync",
     /// Section 4 step 2: a received record is durable before it is acknowledged.
@@ -179,4 +183,23 @@ pub use switch::without;
 #[inline(always)]
 pub(crate) const fn holds(_: Clause) -> bool {
     true
+}
+
+/// Alternatives that leaving a statement out cannot give. With every clause in force each is what
+/// the rule says.
+pub(crate) mod instead {
+    use super::{Clause, holds};
+
+    /// R14: the tenure that a write is admitted under is its session's; else whichever is open, and
+    /// while none is the gate is closed to all.
+    #[inline(always)]
+    pub fn tenure(of_session: u64, open: impl FnOnce() -> u64) -> u64 {
+        if holds(Clause::Tenure) { of_session } else { open().max(1) }
+    }
+
+    /// R2: the state of a request's record is the request's; else each counts as `published`.
+    #[inline(always)]
+    pub fn state_of_request(published: u64, of_request: impl FnOnce() -> u64) -> u64 {
+        if holds(Clause::PublishAsOne) { of_request() } else { published }
+    }
 }

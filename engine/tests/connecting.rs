@@ -194,11 +194,11 @@ fn with_stranger(active: bool) -> (Arc<Device>, MemoryLink, Hello, Arc<Mutex<Vec
     let device = Device::open(storage, clock.clone(), Settings::default()).unwrap();
     let why = Arc::new(Mutex::new(Vec::new()));
     let tell = why.clone();
-    device.on_event(Box::new(move |event| {
+    device.on_event(move |event| {
         if let Event::Disconnected { why: error, .. } = event {
             tell.lock().unwrap().push(error.to_string());
         }
-    }));
+    });
     let (end, stranger) = memory_link(Line::default(), clock);
     device.connect(Arc::new(end)).unwrap();
     let frame = stranger.receive(Lane::Control).unwrap().unwrap();
@@ -394,11 +394,11 @@ fn an_event_names_the_link_it_is_about() {
     let pair = Pair::new();
     let told = Arc::new(Mutex::new(Vec::<Told>::new()));
     let tell = told.clone();
-    pair.devices[A].on_event(Box::new(move |event| match event {
+    pair.devices[A].on_event(move |event| match event {
         Event::Connected { link } => tell.lock().unwrap().push(("stands", (*link).clone())),
         Event::Disconnected { link, .. } => tell.lock().unwrap().push(("ended", (*link).clone())),
         _ => {}
-    }));
+    });
     let is = |told: Vec<Told>, expected: &[(&str, &Arc<dyn Link>)]| {
         let same = |((what, link), (wanted, of)): (&Told, &(&str, &Arc<dyn Link>))| {
             what == wanted && Arc::ptr_eq(link, of)

@@ -65,11 +65,11 @@ impl Pair {
         let pair = Pair { devices, disks, ends: [a, b], lost: Arc::default() };
         for (device, end) in pair.devices.iter().zip(&pair.ends) {
             let lost = pair.lost.clone();
-            device.on_event(Box::new(move |event| {
+            device.on_event(move |event| {
                 if let Event::Disconnected { why, .. } | Event::Halted(why) = event {
                     lost.lock().unwrap().get_or_insert_with(|| (*why).clone());
                 }
-            }));
+            });
             device.connect(Arc::new(end.clone())).unwrap();
         }
         pair

@@ -27,11 +27,11 @@ fn a_takeover_while_catching_up_keeps_the_connection() {
         let settings = Settings { takeover_timeout_ns: 600_000_000_000, ..Settings::default() };
         let device = Device::open(storage, clock.clone(), settings).unwrap();
         let broken = broken.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::Disconnected { why, .. } = event {
                 *broken.lock().unwrap() = Some(why.to_string());
             }
-        }));
+        });
         let threads = Threads::start(&device).unwrap();
         device.connect(Arc::new(end)).unwrap();
         (device, threads)
@@ -51,7 +51,7 @@ fn a_takeover_while_catching_up_keeps_the_connection() {
         let device = &pair[takeovers % 2].0;
         let mut outcome = device.begin_takeover().err().map(Err);
         while outcome.is_none() && broken.lock().unwrap().is_none() {
-            device.wait(device.heard(), Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
             outcome = device.poll_takeover();
         }
         if let Some(Err(error)) = outcome {

@@ -49,13 +49,13 @@ fn a_refused_hello_is_told_of() {
     let other = Pair::with(spec(512));
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
-    pair.devices[A].on_event(Box::new(move |event| {
+    pair.devices[A].on_event(move |event| {
         if let Event::Disconnected { why, .. } = event
             && why.kind() == Kind::Protocol
         {
             tell.lock().unwrap().push(why.to_string());
         }
-    }));
+    });
     let (end_a, end_b) = memory_link(Line::default(), Arc::new(ManualClock::default()));
     pair.devices[A].connect(Arc::new(end_a)).unwrap();
     other.devices[B].connect(Arc::new(end_b)).unwrap();

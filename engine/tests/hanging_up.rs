@@ -54,11 +54,11 @@ fn a_peer_that_is_not_understood_learns_it_at_once() {
         let mut pair = Pair::new();
         let why: Arc<Mutex<String>> = Arc::default();
         let told_to = why.clone();
-        pair.devices[A].on_event(Box::new(move |event| {
+        pair.devices[A].on_event(move |event| {
             if let Event::Disconnected { why, .. } = event {
                 *told_to.lock().unwrap() = why.to_string();
             }
-        }));
+        });
         pair.ends[B].send(Lane::Control, frame).unwrap();
         pair.step(A, Control);
         assert!(why.lock().unwrap().contains(told), "{why:?}");

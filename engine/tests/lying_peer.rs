@@ -106,11 +106,11 @@ fn a_device_that_has_not_served_stays_fenced_until_a_hello_agrees() {
         let device = pair.devices[B].clone();
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let tell = told.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::LostRecords(why) = event {
                 tell.lock().unwrap().push(why.to_string());
             }
-        }));
+        });
         lie(&pair);
         lie(&pair);
         let status = device.status();
@@ -139,11 +139,11 @@ fn a_grant_that_is_not_taken_can_be_told_from_a_host_that_moved() {
     let mut pair = Pair::new();
     let told: Arc<Mutex<Vec<(u64, bool)>>> = Arc::default();
     let tell = told.clone();
-    pair.devices[A].on_event(Box::new(move |event| {
+    pair.devices[A].on_event(move |event| {
         if let Event::Fenced { epoch, served } = event {
             tell.lock().unwrap().push((*epoch, *served));
         }
-    }));
+    });
     let a = pair.devices[A].clone();
     assert!(!a.status().awaits_taker);
     // B asks twice and hears no answer.

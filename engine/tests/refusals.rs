@@ -315,13 +315,13 @@ impl Told {
     fn by(device: &Device) -> Told {
         let told = Told::default();
         let tell = told.clone();
-        device.on_event(Box::new(move |event| {
+        device.on_event(move |event| {
             if let Event::Disconnected { why, .. } = event
                 && why.kind() == Kind::Protocol
             {
                 tell.0.lock().unwrap().push((*why).clone());
             }
-        }));
+        });
         told
     }
 

@@ -6,6 +6,7 @@ mod common;
 
 use afterimage::limits::{Durability, Settings};
 use afterimage::request::Request;
+use afterimage::unit::Block;
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y};
 use std::io::IoSlice;
 use std::sync::Barrier;
@@ -30,6 +31,41 @@ fn s01_plain_copy() {
         }
         pair.drain();
     }
+}
+
+/// A fenced device's history is read as of a stamp, until N has gone beyond it.
+#[test]
+fn a_read_as_of_a_stamp_shows_nothing_newer() {
+    let mut pair = Pair::new();
+    let stamps = [(X, 1), (Y, 2), (X, 3)].map(|(block, value)| {
+        pair.write(A, block, value);
+        pair.steps(A, &[Commit, Ship]);
+        pair.step(B, Receive);
+        pair.devices[B].status().hi
+    });
+    let read = |pair: &Pair, cut| {
+        let mut buffer = vec![0; 4096];
+        let values = [X, Y].map(|number| {
+            let block = Block { volume: 0, number };
+            pair.devices[B].read_as_of(block, cut, &mut buffer).map(|()| u64::from(buffer[0]))
+        });
+        values.into_iter().collect::<Result<Vec<_>, _>>()
+    };
+    let history = [vec![1, 0], vec![1, 2], vec![3, 2]];
+    for (cut, values) in stamps.iter().zip(&history) {
+        assert_eq!(&read(&pair, *cut).unwrap(), values);
+    }
+    // The oldest two go to N.
+    pair.devices[B].step_reflect_some(2).unwrap();
+    let error = read(&pair, stamps[0]).unwrap_err();
+    assert!(error.to_string().contains(&format!("records up to {}", stamps[1])), "{error}");
+    for (cut, values) in stamps.iter().zip(&history).skip(1) {
+        assert_eq!(&read(&pair, *cut).unwrap(), values);
+    }
+    // After an opening N may have had all of it.
+    pair.reopen();
+    assert!(read(&pair, stamps[1]).is_err());
+    assert_eq!(read(&pair, stamps[2]).unwrap(), history[2]);
 }
 
 /// Two writes in flight at once, to one block: threads write to it, their hosts' times against the

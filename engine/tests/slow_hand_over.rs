@@ -68,11 +68,11 @@ fn s35_slow_hand_over() {
     let (a, b) = (open(1), open(2));
     let fences = Arc::new(AtomicU64::new(0));
     let count = fences.clone();
-    a.on_event(Box::new(move |event| {
+    a.on_event(move |event| {
         if matches!(event, Event::Fenced { .. }) {
             count.fetch_add(1, SeqCst);
         }
-    }));
+    });
     let line = Line { rate: Some(MIB / 8), delay_ns: 20_000_000 };
     let connect = || {
         let ends = memory_link(line, clock.clone());
@@ -92,7 +92,8 @@ fn s35_slow_hand_over() {
     let end = connect();
     let told = |least: u64| {
         while b.status().told_blocks < least {
-            assert!(b.poll_takeover().is_none(), "it is not over before all has been told");
+            let outcome = b.poll_takeover();
+            assert!(outcome.is_none(), "it is not over before all has been told: {outcome:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
     };

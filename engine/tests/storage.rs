@@ -6,7 +6,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use afterimage::storage::{Directory, FileName, Fill, Memory, Storage};
+use afterimage::storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
 use proptest::prelude::*;
 
 fn segment(volume: u32, index: u32) -> FileName {
@@ -53,17 +53,24 @@ enum Op {
     Write(FileName, u64, Vec<Vec<u8>>),
     Zero(FileName, u64, u64),
     Sync(FileName),
+    Grow(FileName, u64),
+    Remove(FileName),
     Files,
     AllData(FileName),
 }
 
 fn file() -> impl Strategy<Value = FileName> {
     prop_oneof![
-        Just(FileName::Superblock),
-        Just(FileName::OwnLog),
-        Just(FileName::RecvLog),
-        (0u32..3, 0u32..2).prop_map(|(volume, index)| segment(volume, index)),
+        1 => Just(FileName::Superblock),
+        1 => Just(FileName::OwnLog),
+        1 => Just(FileName::RecvLog),
+        1 => (0u32..3, 0u32..2).prop_map(|(volume, index)| segment(volume, index)),
+        3 => (0usize..2, 0u32..2).prop_map(|(kind, number)| side(["told", "salvage"][kind], number)),
     ]
+}
+
+fn side(kind: &str, number: u32) -> FileName {
+    FileName::Side { kind: SideKind::new(kind).unwrap(), number }
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -79,6 +86,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(f, o, pieces)| Op::Write(f, o, pieces)),
         2 => (file(), offset(), length()).prop_map(|(f, o, l)| Op::Zero(f, o, l as u64)),
         2 => file().prop_map(Op::Sync),
+        3 => (file(), 0u64..140_000).prop_map(|(f, l)| Op::Grow(f, l)),
+        1 => file().prop_map(Op::Remove),
         1 => Just(Op::Files),
         2 => file().prop_map(Op::AllData),
     ]
@@ -136,6 +145,29 @@ fn step(storage: &dyn Storage, oracle: &mut Oracle, op: &Op) {
         Op::Sync(file) => {
             let expected = oracle.range(*file, 0, 0).map(|_| ());
             assert_eq!(storage.sync(*file).map_err(failure), expected);
+        }
+        Op::Grow(file, length) => {
+            let is_side = matches!(file, FileName::Side { .. });
+            let expected = match oracle.0.get_mut(file).filter(|_| is_side) {
+                None if is_side => Err(Failure::NotFound),
+                Some(bytes) if bytes.len() as u64 <= *length => {
+                    bytes.resize(*length as usize, 0);
+                    Ok(())
+                }
+                _ => Err(Failure::Beyond),
+            };
+            assert_eq!(storage.grow(*file, *length).map_err(failure), expected);
+        }
+        Op::Remove(file) => {
+            let expected = match (matches!(file, FileName::Side { .. }), oracle.0.get(file)) {
+                (false, _) => Err(Failure::Beyond),
+                (true, None) => Err(Failure::NotFound),
+                (true, Some(_)) => {
+                    oracle.0.remove(file);
+                    Ok(())
+                }
+            };
+            assert_eq!(storage.remove(*file).map_err(failure), expected);
         }
         Op::Files => {
             let mut got = storage.files().unwrap();
@@ -204,6 +236,46 @@ fn names(path: &Path) -> Vec<String> {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort_unstable();
     names
+}
+
+/// Side files of kinds that this program has never heard of are listed, grow and go like others; what
+/// is not written as a side file is none.
+#[test]
+fn side_files_of_any_kind() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("device");
+    let directory = Directory::create(&path).unwrap();
+    assert_eq!(directory.files().unwrap(), []);
+    let file = side("whatever", 7);
+    directory.create(file, 0, Fill::Sparse).unwrap();
+    directory.grow(file, 5000).unwrap();
+    directory.write(file, 4000, &[IoSlice::new(&[1; 1000])]).unwrap();
+    directory.sync(file).unwrap();
+    std::fs::write(path.join("side/Whatever.7"), "not ours").unwrap();
+    std::fs::write(path.join("side/whatever.07"), "not ours").unwrap();
+    drop(directory);
+    let directory = Directory::open(&path).unwrap();
+    assert_eq!(directory.files().unwrap(), [file]);
+    assert_eq!(file.to_string(), "side/whatever.7");
+    directory.grow(file, 9000).unwrap();
+    let mut buf = [9; 9000];
+    directory.read(file, 0, &mut buf).unwrap();
+    assert!(buf[..4000] == [0; 4000] && buf[4000..5000] == [1; 1000] && buf[5000..] == [0; 4000]);
+    directory.sync(file).unwrap();
+    directory.remove(file).unwrap();
+    assert_eq!(directory.files().unwrap(), []);
+    // Another file of that name, not the one that was open.
+    directory.create(file, 10, Fill::Written).unwrap();
+    directory.read(file, 0, &mut buf[..10]).unwrap();
+    assert_eq!(buf[..10], [0; 10]);
+    for name in ["", "two words", "ninechars", "Upper"] {
+        assert_eq!(SideKind::new(name), None, "{name}");
+    }
+    drop(directory);
+    let reader = Directory::open_read_only(&path).unwrap();
+    for refused in [reader.grow(file, 20), reader.remove(file)] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
 }
 
 #[test]

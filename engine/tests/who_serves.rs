@@ -121,11 +121,11 @@ fn a_peer_that_lost_what_it_promised_is_refused() {
     world.open(A).unwrap();
     let told = Arc::new(Mutex::new(String::new()));
     let tell = told.clone();
-    world.device(B).on_event(Box::new(move |event| {
+    world.device(B).on_event(move |event| {
         if let Event::Disconnected { why, .. } = event {
             *tell.lock().unwrap() += &why.to_string();
         }
-    }));
+    });
     world.meet();
     let told = told.lock().unwrap();
     assert!(told.contains("the peer has lost durable records"), "{told}");

@@ -94,11 +94,11 @@ impl Wide {
         let lost = Arc::new(AtomicUsize::new(0));
         for device in &pair.devices {
             let lost = lost.clone();
-            device.on_event(Box::new(move |event| {
+            device.on_event(move |event| {
                 if let Event::Disconnected { why, .. } = event {
                     lost.fetch_add(usize::from(!why.to_string().contains("new one")), SeqCst);
                 }
-            }));
+            });
         }
         pair.hold_ships(true);
         let host = pair.session(A).unwrap();

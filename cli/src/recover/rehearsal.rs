@@ -71,6 +71,14 @@ impl Storage for Rehearsal {
         Ok(())
     }
 
+    fn grow(&self, _: FileName, _: u64) -> io::Result<()> {
+        Err(unsupported())
+    }
+
+    fn remove(&self, _: FileName) -> io::Result<()> {
+        Err(unsupported())
+    }
+
     fn files(&self) -> io::Result<Vec<FileName>> {
         self.below.files()
     }

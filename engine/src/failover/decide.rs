@@ -188,7 +188,9 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Opening | Operator | Request if here.lost => Decision::Wait(Wait::Lost),
         Opening | Operator | Request if asking => Decision::Wait(Wait::Asking),
         Opening | Operator | Request if fenced => Decision::Wait(Wait::Fenced),
-        Opening | Operator | Request if hi < need => Decision::Wait(Wait::Behind),
+        Opening | Operator | Request if hi < need && holds(Clause::AskAgain) => {
+            Decision::Wait(Wait::Behind)
+        }
         Operator => Serve,
         Opening if here.resume_alone || !holds(Clause::Proven) => Serve,
         Opening | Request => Decision::Wait(Wait::Unproven),
@@ -212,7 +214,7 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Hello(_) if fenced => GoOn,
         Hello(peer) if peer.epoch > epoch => Ask,
         Hello(_) if serving => GoOn,
-        Hello(_) if hi >= need => Serve,
+        Hello(_) if hi >= need || !holds(Clause::AskAgain) => Serve,
         Hello(_) => Ask,
     }
 }

@@ -1,19 +1,19 @@
 //! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
 
+use super::handover::HandOver;
+use super::role::Grant;
 use super::takeover::epochs_exhausted;
-use super::{Failover, Grant, link_down, lost};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::flow::announce::Told;
 use crate::format::frame::Frame;
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
-use crate::link::{Lane, Link};
+use crate::link::Lane;
 use crate::moment::Wait;
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::unit::{Position, Stamp};
+use crate::wake::Key;
 use crate::weaken::{Clause, holds};
-use std::sync::Arc;
 
 impl Device {
     /// The peer, which was told of records up to `told`, asks for the tenure `epoch`.
@@ -26,12 +26,12 @@ impl Device {
     ) -> Result<()> {
         let _one = lock(&self.role);
         {
-            let mut failover = self.in_time();
-            if !failover.yields_to(device) {
-                drop(failover);
+            let yields = self.in_time().role.yields_to(device);
+            if !yields {
                 return self.send(Lane::Control, &Frame::Busy { nonce });
             }
         }
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         let held = self.superblock.get().epoch;
         let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         if epoch > next.saturating_add(EPOCH_JUMP_MAX) {
@@ -48,31 +48,33 @@ impl Device {
         }
         // The peer never held it, or it would ask for more: it is as good as new (R4).
         let repeats = epoch <= granted && holds(Clause::GrantRises);
-        let tenure = match (repeats, holds(Clause::GrantRises)) {
-            (true, _) => granted,
-            (_, true) => epoch.max(next),
-            (_, false) => epoch,
-        };
+        let mut tenure = if repeats { granted } else { epoch };
+        if !repeats && holds(Clause::GrantRises) {
+            tenure = tenure.max(next);
+        }
         if !repeats || !holds(Clause::RepeatedGrant) {
             let served = self.clk.epoch() != 0;
             self.fence(tenure)?;
-            self.tell(&Event::Fenced { epoch: tenure, served });
+            self.tell(Event::Fenced { epoch: tenure, served });
         }
-        // What was told in this connection comes before the answer: it goes on from there.
-        let tables = lock(&self.tables);
-        let end = tables.own.records().end();
-        lock(&self.failover).grant = Some(Grant { nonce, tenure, end });
+        let what = HandOver::rest(&lock(&self.tables));
+        lock(&self.failover).role.begin_grant(Grant { nonce, tenure, what });
         Ok(())
     }
 
     /// Fences this device under `grant` (R3): admission closed, admitted writes published and
     /// durable, `fenced` durable. R is complete now, and not before: the prototype may be made (R4).
     fn fence(&self, grant: u64) -> Result<()> {
-        let horizon = if holds(Clause::Fence) { self.close_admission() } else { 0 };
-        match holds(Clause::LogSyncBeforePrototype) {
-            true => self.lead_round(self.own.round_wanted(), false)?,
-            false => drop(self.own.try_round(Durability::Never)?),
+        let mut horizon = 0;
+        if holds(Clause::Fence) {
+            horizon = self.close_admission();
         }
+        let mut durability = Durability::Never;
+        if holds(Clause::LogSyncBeforePrototype) {
+            durability = self.settings.durability;
+        }
+        let synced = self.own.wait_round(self.own.round_wanted(), durability, None);
+        synced.map_err(|e| self.halt(e))?;
         assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
         let synced = self.own.synced();
         if holds(Clause::FencedDurable) {
@@ -83,10 +85,10 @@ impl Device {
                 s.own.durable = s.own.durable.max(synced);
             })?;
         }
-        self.catching_up.store(false, Ordering::Release);
+        self.owed.end();
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
-        self.bell.ring();
+        self.wakes.waiters.wake_all();
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let mut wait = Wait::default();
@@ -96,6 +98,9 @@ impl Device {
             self.sequence(&mut tables);
         }
         tables.out.fence(grant);
+        drop(tables);
+        // Records that stood behind the last reservations may be shipped.
+        self.wakes.ship.ring();
         Ok(())
     }
 
@@ -113,53 +118,5 @@ impl Device {
             }
         }
         horizon
-    }
-
-    /// Sends the next piece of the prototype (S805), if there is one and the control lane of `link`
-    /// holds little. What is acknowledged before its piece is made need not be named. Returns
-    /// whether anything was done.
-    pub(super) fn hand_over(&self, link: &Arc<dyn Link>) -> Result<bool> {
-        let is_full = || holds(Clause::HandOverPaced) && self.is_full(link);
-        if lock(&self.failover).grant.is_none() || is_full() {
-            return Ok(false);
-        }
-        let (link, piece) = {
-            let mut tables = lock(&self.tables);
-            let mut failover = lock(&self.failover);
-            let open = failover.grant.zip(failover.connection());
-            let Some((grant, (session, link))) = open else { return Ok(false) };
-            let Grant { nonce, tenure, end } = grant;
-            let left = end.saturating_sub(tables.out.next_to_tell().0);
-            let most = self.settings.piece_entries_max;
-            // Where the line is what takes time, only what the peer will keep of it; the look at each
-            // block takes longer than a line without limit.
-            let newest_only = holds(Clause::NewestPerBlock) && link.queued(Lane::Control) > 0;
-            let queue = &self.own.journal.queue;
-            let Told { previous, entries } = tables.next_told(queue, end, most, newest_only);
-            let is_last = tables.out.next_to_tell().0 >= end;
-            failover.grant.take_if(|_| is_last);
-            let grant = tenure;
-            let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
-            (link, piece.encode_in(failover.wire(), session))
-        };
-        link.send(Lane::Control, piece).map_err(link_down)?;
-        Ok(true)
-    }
-}
-
-impl Failover {
-    /// Crossing requests: the lower device id wins (R5), and whoever asked here is told.
-    fn yields_to(&mut self, device: u64) -> bool {
-        let crossing = self.request.is_some() && holds(Clause::CrossingRequests);
-        if crossing && self.device < device {
-            return false;
-        }
-        if !holds(Clause::CrossingRequests) {
-            return true;
-        }
-        if self.request.take().is_some() {
-            self.outcome = Some(Err(lost()));
-        }
-        true
     }
 }

@@ -1,15 +1,15 @@
 //! Connecting: who is there, and where did we stop (R10).
 
 use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
+use super::link_down;
 use super::resume::not_paired;
-use super::{Peer, link_down};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, Hello};
 use crate::format::superblock::VolumeSpec;
 use crate::link::{Lane, Link};
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
@@ -22,21 +22,21 @@ impl Device {
     /// # Errors
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         let nonce = self.nonce()?;
         let old = {
             let mut failover = lock(&self.failover);
-            failover.peer = None;
-            failover.grant = None;
-            let ended = failover.session.replace(nonce);
-            failover.link.replace(link.clone()).filter(|_| ended.is_some())
+            failover.role.end_grant();
+            failover.connection.begin(nonce, link.clone())
         };
+        self.wakes.line.ring();
         if let Some(old) = old {
             if !Arc::ptr_eq(&old, &link) {
                 old.close();
             }
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
-            self.tell(&Event::Disconnected { link: &old, why: &why });
+            self.tell(Event::Disconnected { link: old, why });
         }
         let hello = Frame::Hello(self.hello(nonce)).encode(nonce);
         link.send(Lane::Control, hello).map_err(link_down)
@@ -44,9 +44,9 @@ impl Device {
 
     fn hello(&self, nonce: u64) -> Hello {
         let superblock = self.superblock.get();
-        let (asking, wire, features) = {
+        let (asking, (wire, features)) = {
             let failover = self.in_time();
-            (failover.is_asking(), failover.wire, failover.features)
+            (failover.role.is_asking(), failover.connection.range())
         };
         let clk = self.clk_stamp();
         let tables = lock(&self.tables);
@@ -70,9 +70,9 @@ impl Device {
             newest,
             round: superblock.round,
             lost: superblock.lost,
-            credit: self.recv.journal.queue.free(),
-            told: self.debt().last(),
+            told: self.owed.told().last(),
             told_max: self.settings.told_records_max,
+            credit: self.credit(),
             block_size: superblock.block_size,
             volumes: superblock.volumes.clone(),
         }
@@ -80,21 +80,19 @@ impl Device {
 
     pub(super) fn receive_hello(&self, hello: &Hello, from: &Arc<dyn Link>) -> Result<()> {
         let (session, known) = {
-            let failover = lock(&self.failover);
-            let is_present = |link: &Arc<dyn Link>| Arc::ptr_eq(link, from);
-            match failover.session.filter(|_| failover.link.as_ref().is_some_and(is_present)) {
+            let connection = &lock(&self.failover).connection;
+            match connection.session().filter(|_| connection.is_over(from)) {
                 None => return Ok(()), // of a connection given up meanwhile
-                Some(session) => (session, failover.peer.is_some_and(|p| p.nonce == hello.nonce)),
+                Some(session) => {
+                    (session, connection.peer().is_some_and(|peer| peer.nonce == hello.nonce))
+                }
             }
         };
         if known {
             // Said once more: places that came free meanwhile have not been told of otherwise.
             return self.receive_ack(hello.hi, hello.credit);
         }
-        let (wire, features) = {
-            let failover = lock(&self.failover);
-            (failover.wire.common(hello.wire)?, failover.features & hello.features)
-        };
+        let peer = lock(&self.failover).connection.meet(hello)?;
         self.check_hello(hello)?;
         let _one = lock(&self.role);
         let decision = self.decide_at(hello)?;
@@ -115,9 +113,9 @@ impl Device {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),
             // What it held is in doubt.
             Decision::Ask => {
-                self.has_served.store(false, Ordering::Release);
+                lock(&self.failover).role.doubt();
                 self.close_admission();
-                self.bell.ring();
+                self.wakes.waiters.wake_all();
             }
             _ => {}
         }
@@ -126,29 +124,28 @@ impl Device {
         }
         let stands = {
             let mut failover = lock(&self.failover);
-            let stands = failover.session == Some(session);
-            if stands {
-                failover.peer = Some(Peer { nonce: hello.nonce, wire, features });
-            }
             // This hello agrees with the logs.
-            failover.lost = None;
-            stands
+            failover.role.agree();
+            failover.connection.establish(session, peer)
         };
+        // The data lane is looked at from now on.
+        self.wakes.line.ring();
         if stands {
-            self.tell(&Event::Connected { link: from });
+            self.tell(Event::Connected { link: from.clone() });
         }
         if decision == Decision::Serve {
             self.tell_resumed();
         }
-        self.tell_acknowledged(&records);
+        self.tell_acknowledged(records);
         if !stands {
             return Ok(()); // given up just now: the next one has a hello of its own
         }
         // Said once more, in case the first was sent before the peer listened; it answers a hello
         // that it knows with nothing.
         self.send(Lane::Control, &Frame::Hello(self.hello(session)))?;
+        self.say_reachable_again();
         self.ask_again();
-        self.work.ring();
+        self.wakes.ship.ring();
         self.ask_at_hello(decision == Decision::Ask)
     }
 

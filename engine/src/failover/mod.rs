@@ -14,10 +14,13 @@
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
+pub(crate) mod connection;
 pub mod decide;
 mod fence;
+mod handover;
 mod hello;
 mod resume;
+pub(crate) mod role;
 mod takeover;
 mod told;
 #[cfg(all(test, not(loom)))]
@@ -32,152 +35,30 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::{FEATURES, Frame, WIRE, WireRange, version_of};
+use crate::format::frame::{Frame, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
-use crate::table::unreflected::Index;
 use crate::unit::Stamp;
+use connection::Connection;
+use role::Role;
 use std::sync::Arc;
 
-/// The peer, as its hello described it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer {
-    /// Names the peer's end of the connection: every frame of its carries it.
-    pub nonce: u64,
-    /// The wire version of the connection.
-    pub wire: u16,
-    /// The wire features of the connection: those that both know. There is none yet.
-    #[cfg_attr(not(test), expect(dead_code))]
-    pub features: u64,
-}
-
-impl Peer {
-    /// Whether a frame of this connection is in the wire version that its hellos led to.
-    ///
-    /// # Errors
-    /// [`Kind::Protocol`], naming both versions.
-    pub fn check_version(&self, frame: &[u8]) -> Result<()> {
-        let (found, agreed) = (version_of(frame), self.wire);
-        match found == agreed {
-            true => Ok(()),
-            false => Err(Error::new(
-                Kind::Protocol,
-                format!("a frame of wire version {found} in a connection of wire version {agreed}"),
-            )),
-        }
-    }
-}
-
-/// This device's open takeover request.
-#[derive(Debug)]
-pub(crate) struct OpenRequest {
-    nonce: u64,
-    requested_at: u64,
-    /// When the peer last gave a sign: a piece of the prototype, or else the request's time.
-    progress_at: u64,
-}
-
-/// What is being handed over to the peer.
-#[derive(Clone, Copy, Debug)]
-struct Grant {
-    /// The request answered.
-    nonce: u64,
-    tenure: u64,
-    /// The end of R.
-    end: Index,
-}
-
-/// Where takeovers and connections stand.
+/// Where the connection and takeovers stand, a value for each owner; one lock, held for moments.
 pub(crate) struct Failover {
-    device: u64,
-    /// The wire versions and features of this device.
-    wire: WireRange,
-    features: u64,
-    /// Set together with `session`. It stays when the connection has ended, so that what has
-    /// arrived is taken from both lanes, the news of the end included, before it is used again.
-    link: Option<Arc<dyn Link>>,
-    /// Names this end of the present connection.
-    session: Option<u64>,
-    peer: Option<Peer>,
-    request: Option<OpenRequest>,
-    grant: Option<Grant>,
-    outcome: Option<Result<Takeover>>,
-    /// It has served since its opening.
-    pub served: bool,
-    /// The peer's proof that this device lost durable records; no hello has agreed with it since.
-    pub lost: Option<Error>,
-    /// How often the peer has said what this device knows to be untrue.
-    pub untrue: u64,
-    /// The highest tenure granted here that the peer has been heard to hold.
-    pub taken: u64,
+    pub connection: Connection,
+    pub role: Role,
 }
 
 impl Failover {
+    /// Of the device with this id, just opened.
     pub fn new(device: u64) -> Failover {
-        Failover {
-            device,
-            wire: WIRE,
-            features: FEATURES,
-            link: None,
-            session: None,
-            peer: None,
-            request: None,
-            grant: None,
-            outcome: None,
-            served: false,
-            lost: None,
-            untrue: 0,
-            taken: 0,
-        }
+        Failover { connection: Connection::default(), role: Role::new(device) }
     }
 
-    pub fn is_asking(&self) -> bool {
-        self.request.is_some()
-    }
-
-    /// Whether pieces of a prototype are still to be sent.
-    pub fn is_handing_over(&self) -> bool {
-        self.grant.is_some()
-    }
-
-    /// Whether there is a connection, or one that was begun.
-    #[cfg(feature = "simulate")]
-    pub fn has_session(&self) -> bool {
-        self.session.is_some()
-    }
-
-    pub fn peer(&self) -> Option<Peer> {
-        self.peer
-    }
-
-    /// The connection's name for what this device sends, and its link; `None` until both said
-    /// hello.
-    pub fn connection(&self) -> Option<(u64, Arc<dyn Link>)> {
-        self.peer.and(self.session).zip(self.link.clone())
-    }
-
-    /// The wire version of what this device sends; before the peer's hello that is a hello only,
-    /// which is the same in all.
-    pub fn wire(&self) -> u16 {
-        self.peer.map_or(self.wire.max, |peer| peer.wire)
-    }
-
-    /// Whether hello has been said and not been heard.
-    pub fn awaits_hello(&self) -> bool {
-        self.session.is_some() && self.peer.is_none()
-    }
-
-    /// The link on which something may arrive in `lane`: of a connection that has ended there is
-    /// nothing to wait for, and data that comes before the hello is left where it is.
+    /// As [`Connection::awaited`].
     pub fn awaited(&self, lane: Lane) -> Option<Arc<dyn Link>> {
-        let early = lane == Lane::Data && self.awaits_hello();
-        self.session.filter(|_| !early).and(self.link.clone())
+        self.connection.awaited(lane)
     }
-}
-
-/// What the loser of two crossing requests is told.
-fn lost() -> Error {
-    Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
 }
 
 /// What a link says when it takes no frame: that it is down, in whatever words.
@@ -201,9 +82,14 @@ impl Device {
         })
     }
 
+    /// The link of the present connection.
+    pub(crate) fn connected_link(&self) -> Option<Arc<dyn Link>> {
+        lock(&self.failover).connection.standing().map(|(_, link)| link)
+    }
+
     /// The link of the present connection, or of the last.
     pub(crate) fn peer_link(&self) -> Option<Arc<dyn Link>> {
-        lock(&self.failover).link.clone()
+        lock(&self.failover).connection.link()
     }
 
     /// Sends a frame in the present connection.
@@ -214,8 +100,8 @@ impl Device {
         let (wire, (session, link)) = {
             let failover = lock(&self.failover);
             let no_peer = || Error::new(Kind::NoPeer, "there is no connection to the other device");
-            let connection = failover.session.zip(failover.link.clone()).ok_or_else(no_peer)?;
-            (failover.wire(), connection)
+            let connection = &failover.connection;
+            (connection.wire(), connection.begun().ok_or_else(no_peer)?)
         };
         link.send(lane, frame.encode_in(wire, session)).map_err(|error| {
             let error = link_down(error);
@@ -228,19 +114,18 @@ impl Device {
     pub(crate) fn disconnected(&self, why: &Error, link: &Arc<dyn Link>) {
         let was = {
             let mut failover = lock(&self.failover);
-            if !failover.link.as_ref().is_some_and(|now| Arc::ptr_eq(now, link)) {
+            if !failover.connection.is_over(link) {
                 return; // an earlier one
             }
-            failover.peer = None;
-            failover.grant = None;
-            failover.session.take()
+            failover.role.end_grant();
+            failover.connection.end(link)
         };
         link.close();
         // Also of one that a hello ended before it stood: else nobody learns why.
-        if was.is_some() {
-            self.tell(&Event::Disconnected { link, why });
+        if was {
+            self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
+            self.wakes.line.ring();
         }
-        self.bell.ring();
     }
 
     /// The peer has shown that this device has not what it must have written or granted. Returns the
@@ -248,26 +133,79 @@ impl Device {
     pub(crate) fn lost_here(&self, story: &str) -> Error {
         let lost = "this device has lost durable records and must be resynchronised";
         let error = Error::new(Kind::Damaged, format!("{story}: {lost}"));
-        let first = lock(&self.failover).lost.replace(error.clone()).is_none();
+        let first = lock(&self.failover).role.lose_records(error.clone());
         if first {
-            self.tell(&Event::LostRecords(&error));
+            self.tell(Event::LostRecords(error.clone()));
         }
-        self.bell.ring();
         Error::new(Kind::Protocol, error.to_string())
     }
 
     /// The peer says what this device, which has served since its opening, knows to be untrue.
     /// Returns the error that ends the connection; `story` says what was found.
     pub(crate) fn untrue(&self, story: &str) -> Error {
-        lock(&self.failover).untrue += 1;
+        lock(&self.failover).role.count_untrue();
         let why = "this device has served since its opening and knows that this is untrue";
         Error::new(Kind::Protocol, format!("{story}: {why}"))
     }
 
     /// The peer is heard to hold the tenure `epoch`: if this device granted it, the host has moved.
     pub(crate) fn taken(&self, epoch: u64) {
-        if lock(&self.tables).out.granted() == epoch {
-            lock(&self.failover).taken = epoch;
+        if epoch == 0 || lock(&self.tables).out.granted() != epoch {
+            return;
+        }
+        let is_news = lock(&self.failover).role.take(epoch);
+        if is_news {
+            self.tell(Event::PeerServes { epoch });
+        }
+    }
+
+    /// The driver's word that hosts reach this device, which serves: an address has moved, a name is
+    /// resolved anew. The peer is told, now and at every later hello of this tenure
+    /// ([`Event::PeerReachable`]); one whose version does not know of it is not.
+    ///
+    /// # Errors
+    /// As [`Device::session`], if this device does not serve.
+    pub fn reachable(&self) -> Result<()> {
+        let _telling = self.events.enter();
+        self.check_halted()?;
+        let epoch = self.clk.epoch();
+        if epoch == 0 {
+            return Err(self.not_serving());
+        }
+        lock(&self.failover).role.reach(epoch);
+        self.say_serving();
+        Ok(())
+    }
+
+    /// Tells the peer that this device serves, if it does, and whether hosts reach it.
+    pub(crate) fn say_serving(&self) {
+        let epoch = self.clk.epoch();
+        let reachable = {
+            let failover = lock(&self.failover);
+            let knows =
+                failover.connection.peer().is_some_and(|p| p.features & SERVING_FEATURE != 0);
+            if epoch == 0 || !knows {
+                return;
+            }
+            failover.role.reachable() == epoch
+        };
+        // What a connection loses that ends now is said at the next hello.
+        let _ = self.send(Lane::Control, &Frame::Serving { epoch, reachable });
+    }
+
+    /// At a hello, which itself says who serves: what the last connection may have lost.
+    fn say_reachable_again(&self) {
+        let reachable = lock(&self.failover).role.reachable();
+        if reachable != 0 && reachable == self.clk.epoch() {
+            self.say_serving();
+        }
+    }
+
+    fn receive_serving(&self, epoch: u64, reachable: bool) {
+        self.taken(epoch);
+        let is_news = reachable && lock(&self.failover).role.peer_reached(epoch);
+        if is_news {
+            self.tell(Event::PeerReachable { epoch });
         }
     }
 
@@ -289,12 +227,16 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         let mut answers = self.begin_step(&self.controlling)?;
         let Some(link) = self.peer_link() else { return Ok(false) };
         let (took, outcome) = match link.receive(Lane::Control) {
             Ok(Some(bytes)) => (true, self.control(&bytes, &link, &mut answers)),
             Ok(None) => (false, Ok(())),
-            Err(error) => (false, Err(link_down(error))),
+            Err(error) => {
+                lock(&self.failover).connection.went_down(&link, Lane::Control);
+                (false, Err(link_down(error)))
+            }
         };
         let told = outcome.and_then(|()| Ok(self.hand_over(&link)? || self.announce(&link)?));
         let told = match told {
@@ -314,7 +256,7 @@ impl Device {
         if let Frame::Hello(hello) = frame {
             return self.receive_hello(&hello, from);
         }
-        match lock(&self.failover).peer {
+        match lock(&self.failover).connection.peer() {
             Some(peer) if peer.nonce == session => peer.check_version(bytes)?,
             _ => return Ok(()), // of an earlier connection
         }
@@ -331,6 +273,10 @@ impl Device {
                 self.receive_question(answers, session, (epoch, id), (block, count))
             }
             Frame::ReadReply { id, rows, data } => self.receive_replies(id, &rows, data),
+            Frame::Serving { epoch, reachable } => {
+                self.receive_serving(epoch, reachable);
+                Ok(())
+            }
             Frame::Ack { hi, credit } => self.receive_ack(hi, credit),
             Frame::Hello(_) => unreachable!("handled above"),
             Frame::Ship { .. } => {

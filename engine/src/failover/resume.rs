@@ -10,7 +10,7 @@ use crate::flow::Tables;
 use crate::format::superblock::{Mode, Superblock};
 use crate::queue::Clk;
 use crate::storage::FileName;
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
@@ -35,6 +35,7 @@ impl Device {
     /// durable records, [`Kind::NotReady`] while a takeover is open here, [`Kind::Halted`]. Serving
     /// already is none.
     pub fn resume_alone(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         match decide(self.here(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
@@ -58,6 +59,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Halted`] if the superblock cannot be written.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         self.store(|s| {
             s.prefer = policy.prefer;
@@ -70,8 +72,8 @@ impl Device {
         let marks = marks(&lock(&self.tables));
         let serving = self.clk.epoch() != 0;
         let (asking, served, lost) = {
-            let failover = self.in_time();
-            (failover.is_asking(), failover.served, failover.lost.is_some())
+            let role = &self.in_time().role;
+            (role.is_asking(), role.served(), role.lost().is_some())
         };
         Here { serving, served, lost, asking, ..Here::opened(&self.superblock.get(), marks) }
     }
@@ -92,23 +94,23 @@ impl Device {
                 heard,
             ]
         };
-        let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
-        let newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
-        let newest = if holds(Clause::ClockRecovery) { newest } else { 0 };
+        let mut newest = 0;
+        if holds(Clause::ClockRecovery) {
+            let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
+            newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
+        }
         // It may have served before, and the tables not have what it took last.
         self.open_admission(|clk| clk.reopen(epoch, newest));
     }
 
     /// Tells that it serves what it held before.
     pub(super) fn tell_resumed(&self) {
-        self.tell(&Event::Ready { epoch: self.clk.epoch(), owed_blocks: 0 });
-        self.bell.ring();
+        self.tell(Event::Ready { epoch: self.clk.epoch(), owed_blocks: 0 });
     }
 
     /// Lets hosts in.
     pub(super) fn open_admission(&self, open: impl FnOnce(&Clk)) {
-        self.has_served.store(true, Ordering::Release);
-        lock(&self.failover).served = true;
+        lock(&self.failover).role.serve();
         open(&self.clk);
         // Whoever halts the device closes the gate after having said so.
         if self.check_halted().is_err() {
@@ -123,7 +125,7 @@ impl Device {
         }
         let mut here = self.here();
         // Who has served and does not any more is just being fenced.
-        here.fenced |= self.has_served.load(Ordering::Acquire);
+        here.fenced |= lock(&self.failover).role.held();
         match decide(here, Occasion::Request) {
             Decision::Wait(why) => waiting(why),
             _ => Error::new(Kind::NotReady, "the device has begun to serve just now: try again"),
@@ -156,9 +158,7 @@ impl Here {
 
 /// `newest`, `acked`, `hi` and `need` of a [`Here`].
 fn marks(tables: &Tables) -> [Stamp; 4] {
-    let (hi, need) = (tables.incoming.hi(), tables.normal.need());
-    let hi = if holds(Clause::AskAgain) { hi } else { hi.max(need) };
-    [tables.newest_own(), tables.out.acked(), hi, need]
+    [tables.newest_own(), tables.out.acked(), tables.incoming.hi(), tables.normal.need()]
 }
 
 /// Whether a device that is opened with this superblock and these tables serves at once.

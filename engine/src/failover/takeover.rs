@@ -1,20 +1,21 @@
 //! Taking the host over: ask, merge the prototype, serve (S800–S810; R5).
 
+use super::Failover;
 use super::decide::Wait;
 use super::resume::waiting;
-use super::{Failover, OpenRequest, lost};
+use super::role::OpenRequest;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::Frame;
-use crate::limits::{EPOCH_JUMP_MAX, PROTOTYPE_ROOM_MAX};
+use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
-use crate::sync::{Ordering, lock};
-use crate::table::prototype::Debt;
+use crate::sync::lock;
 use crate::unit::{Block, Stamp};
+use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
+use std::ops::ControlFlow;
 use std::sync::MutexGuard;
-use std::time::Duration;
 
 /// A takeover that has ended well: the device serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,18 +43,20 @@ impl Device {
     /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
     /// [`Kind::Damaged`] if the peer has shown that it lost durable records, [`Kind::Halted`].
     pub fn begin_takeover(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         if self.clk.epoch() != 0 {
             return Err(Error::new(Kind::Invalid, "this device serves already"));
         }
-        if lock(&self.failover).lost.is_some() {
+        if lock(&self.failover).role.lost().is_some() {
             return Err(waiting(Wait::Lost));
         }
         let now = self.clock.monotonic();
         let sent = self.ask_for_host(now, now);
         if sent.is_err() {
             // Nobody has heard it: it must not stand in the way of the peer's.
-            lock(&self.failover).request = None;
+            lock(&self.failover).role.withdraw();
+            self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         }
         sent
     }
@@ -63,23 +66,19 @@ impl Device {
         let held = self.superblock.get().epoch;
         let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         let nonce = self.nonce()?;
-        let device = {
-            let mut failover = lock(&self.failover);
-            failover.request = Some(OpenRequest { nonce, requested_at, progress_at });
-            failover.outcome = None;
-            failover.device
-        };
-        let told = self.debt().last();
+        let request = OpenRequest { nonce, requested_at, progress_at };
+        let device = lock(&self.failover).role.ask(request);
+        let told = self.owed.told().last();
         self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told })
     }
 
     /// After a hello: an open request was lost with the old connection, or its answer was. With
     /// `anew` it asks even if there is none.
     pub(super) fn ask_at_hello(&self, anew: bool) -> Result<()> {
-        let open = lock(&self.failover).request.as_ref().map(|r| (r.requested_at, r.progress_at));
+        let open = lock(&self.failover).role.request();
         let now = self.clock.monotonic();
         match open {
-            Some((requested_at, progress_at)) if holds(Clause::AskAtHello) => {
+            Some(OpenRequest { requested_at, progress_at, .. }) if holds(Clause::AskAtHello) => {
                 self.ask_for_host(requested_at, progress_at)
             }
             None if anew => self.ask_for_host(now, now),
@@ -94,25 +93,18 @@ impl Device {
     /// [`crate::limits::Settings::takeover_timeout_ns`], which closes the request;
     /// [`Kind::NotReady`] if the peer's own request won (R5); [`Kind::Halted`], every time.
     pub fn poll_takeover(&self) -> Option<Result<Takeover>> {
+        let _telling = self.events.enter();
         if let Err(halted) = self.check_halted() {
             return Some(Err(halted));
         }
-        self.in_time().outcome.take()
+        self.in_time().role.take_outcome()
     }
 
     /// Where takeovers stand, without a request that the peer has left unanswered for too long:
     /// also one that this device made by itself, and nobody polls for.
     pub(super) fn in_time(&self) -> MutexGuard<'_, Failover> {
         let mut failover = lock(&self.failover);
-        if let Some(request) = &failover.request {
-            let waited = self.clock.monotonic().saturating_sub(request.progress_at);
-            if waited > self.settings.takeover_timeout_ns {
-                let ms = waited / 1_000_000;
-                let what = format!("the peer has not answered the takeover request for {ms} ms");
-                failover.request = None;
-                failover.outcome = Some(Err(Error::new(Kind::Timeout, what)));
-            }
-        }
+        failover.role.expire(self.clock.monotonic(), self.settings.takeover_timeout_ns);
         failover
     }
 
@@ -124,31 +116,41 @@ impl Device {
     /// [`Kind::NotReady`] if its own request won, or if another caller has withdrawn this one or
     /// was told its outcome.
     pub fn takeover(&self) -> Result<Takeover> {
+        let _telling = self.events.enter();
         self.begin_takeover()?;
-        loop {
-            let heard = self.heard();
-            {
-                // Under this lock a request that has been answered has its outcome.
-                let _one = lock(&self.role);
-                if let Some(outcome) = self.poll_takeover() {
-                    return outcome;
-                }
-                if !lock(&self.failover).is_asking() {
-                    let what = "the takeover request has ended for another caller: see the status";
-                    return Err(Error::new(Kind::NotReady, what));
+        let waiters = &self.wakes.waiters;
+        let number = waiters.number();
+        let outcome = block_on(|waker| {
+            loop {
+                let until = {
+                    // Under this lock a request that has been answered has its outcome.
+                    let _one = lock(&self.role);
+                    if let Some(outcome) = self.poll_takeover() {
+                        return ControlFlow::Break(outcome);
+                    }
+                    let Some(request) = lock(&self.failover).role.request() else {
+                        let what =
+                            "the takeover request has ended for another caller: see the status";
+                        return ControlFlow::Break(Err(Error::new(Kind::NotReady, what)));
+                    };
+                    let most = self.settings.takeover_timeout_ns;
+                    request.progress_at.saturating_add(most).saturating_add(1)
+                };
+                if !waiters.enter(Key::Takeover, number, 0, waker) {
+                    return ControlFlow::Continue(Some(
+                        until.saturating_sub(self.clock.monotonic()),
+                    ));
                 }
             }
-            self.wait(heard, Duration::from_millis(20));
-        }
+        });
+        waiters.leave(Key::Takeover, number);
+        outcome
     }
 
     pub(super) fn receive_busy(&self, nonce: u64) -> Result<()> {
-        let mut failover = lock(&self.failover);
-        if failover.request.as_ref().is_some_and(|r| r.nonce == nonce) {
-            failover.request = None;
-            failover.outcome = Some(Err(lost()));
-            drop(failover);
-            self.bell.ring();
+        let is_open = lock(&self.failover).role.refused(nonce);
+        if is_open {
+            self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         }
         Ok(())
     }
@@ -171,126 +173,45 @@ impl Device {
             let what = format!("the peer grants tenure {grant} where {epoch} is held");
             return Err(Error::new(Kind::Protocol, what));
         }
-        let is_asked = match &mut lock(&self.failover).request {
-            Some(request) if request.nonce == nonce || !holds(Clause::RequestNonce) => {
-                request.progress_at = self.clock.monotonic();
-                true
-            }
-            _ => false,
-        };
+        let is_asked = lock(&self.failover).role.progress(nonce, self.clock.monotonic());
         if is_asked && grant <= epoch && holds(Clause::GrantRises) {
             let what = format!("a prototype for tenure {grant}, {epoch} is held");
             return Err(Error::new(Kind::Protocol, what));
         }
-        let most = self.geometry.prototype_entries_max();
-        self.take_told(previous, entries, left.min(PROTOTYPE_ROOM_MAX), is_last, most, grant)?;
-        let answered = lock(&self.failover).request.take_if(|_| is_asked && is_last);
+        self.take_piece(previous, entries, (!is_last).then_some(left), grant)?;
+        let is_answered = is_asked && is_last;
+        let answered = is_answered.then(|| lock(&self.failover).role.answered()).flatten();
         match answered {
             None => Ok(()),
             Some(request) => self.serve_under(grant, request.requested_at),
         }
     }
 
-    /// The peer announces records (R18).
-    pub(super) fn receive_announced(
-        &self,
-        previous: Stamp,
-        entries: &[(Block, Stamp)],
-    ) -> Result<()> {
-        let _one = lock(&self.role);
-        if let Some(&(_, newest)) = entries.last() {
-            self.check_tenure_known(newest)?;
-        }
-        let tenure = self.superblock.get().epoch.saturating_add(1);
-        self.take_told(previous, entries, 0, true, self.settings.told_records_max, tenure)
-    }
-
-    /// Notes down what the peer tells of (R18): records of tenures before `tenure`, which follow
-    /// `previous`. `left` such are still to come, behind these ones too unless they are the last, and
-    /// `most` may be held.
-    fn take_told(
-        &self,
-        previous: Stamp,
-        entries: &[(Block, Stamp)],
-        left: u64,
-        is_last: bool,
-        most: u64,
-        tenure: u64,
-    ) -> Result<()> {
-        let broken = |what: String| Err(Error::new(Kind::Protocol, what));
-        let (mut volume, mut blocks) = (None, 0);
-        for &(block, stamp) in entries {
-            if stamp.epoch >= tenure {
-                return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
-            }
-            if volume != Some(block.volume) {
-                (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
-            }
-            if block.number >= blocks {
-                return broken(format!("the peer tells of block {block}, which no volume has"));
-            }
-        }
-        let tables = lock(&self.tables);
-        let mut debt = self.debt_mut();
-        if entries.last().is_some_and(|(_, stamp)| *stamp > debt.last().max(tables.incoming.hi()))
-            && self.clk.epoch() != 0
-        {
-            return broken("the peer tells of a record, but this device serves".into());
-        }
-        debt.reserve(left.min(most));
-        // They are asked for only behind the last piece.
-        let take = if is_last { Debt::extend } else { Debt::append };
-        take(&mut debt, previous, entries, tables.incoming.hi(), most)
-            .map_err(|what| Error::new(Kind::Protocol, what))
-    }
-
     /// Merges what was told and opens the tenure (R5): it does not wait for data, and the prototype
     /// is told by now. The caller holds `role`.
     fn serve_under(&self, grant: u64, requested_at: u64) -> Result<()> {
-        lock(&self.failover).grant = None;
-        // Also what has been received: should a disk lose it, this device must not serve again.
-        // In force before it is durable: no record that `whole` leaves out may go to N meanwhile.
-        let (need, whole) = {
-            let mut tables = lock(&self.tables);
-            let need = self.debt().last().max(tables.incoming.hi());
-            tables.raise_need(need);
-            // An older tenure's catching up does not belong to this `need` (I5).
-            self.catching_up.store(false, Ordering::Release);
-            (need, tables.normal.whole())
-        };
+        lock(&self.failover).role.end_grant();
+        let merged = self.merge();
         // Durable before the first command is served under it.
         if holds(Clause::TenureDurable) {
             self.store(|s| {
+                merged.note(s);
                 s.epoch = grant;
-                s.need = need;
-                s.whole = whole;
                 s.fenced = false;
             })?;
         }
-        let owed_blocks = {
-            let mut tables = lock(&self.tables);
-            tables.out.serve();
-            let owed_blocks = self.debt().len();
-            let catching_up = tables.is_behind();
-            let filter = holds(Clause::PrototypeFilter);
-            let is_paid = catching_up != (owed_blocks == 0) || !filter;
-            assert!(is_paid, "I5: hi >= need exactly if nothing is owed");
-            self.catching_up.store(catching_up || !filter, Ordering::Release);
-            owed_blocks
-        };
+        let owed_blocks = self.begin_debt();
         // Own stamps of this tenure are above every other by their epoch alone.
-        if !holds(Clause::Fence) {
-            self.clk.close();
-        }
         self.open_admission(|clk| clk.open(grant, 0));
         let ready_at = self.clock.monotonic();
         let takeover = Takeover { epoch: grant, owed_blocks, requested_at, ready_at };
-        lock(&self.failover).outcome = Some(Ok(takeover));
-        self.tell(&Event::Ready { epoch: grant, owed_blocks });
+        lock(&self.failover).role.took_over(takeover);
+        self.tell(Event::Ready { epoch: grant, owed_blocks });
+        self.say_serving();
         if owed_blocks == 0 {
-            self.tell(&Event::CaughtUp);
+            self.tell(Event::CaughtUp);
         }
-        self.bell.ring();
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         Ok(())
     }
 }

@@ -8,12 +8,12 @@ use crate::format::PAGE;
 use crate::format::superblock::Superblock;
 use crate::format::told::Owner;
 use crate::limits::{Geometry, TOLD_FILE_BYTES_MAX};
-use crate::storage::{FileName, Fill, Storage, Volumes};
+use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
 use crate::table::prototype::Debt;
 use crate::unit::{Block, Stamp};
 use std::io::{self, IoSlice};
 
-const FILE: FileName = FileName::Told;
+const FILE: FileName = FileName::Side { kind: SideKind::new("told").expect("a word"), number: 0 };
 
 fn owner(superblock: &Superblock) -> Owner {
     let Superblock { group, device, lineage, .. } = *superblock;
@@ -59,18 +59,17 @@ impl Device {
             return Ok(());
         }
         let storage = self.storage();
-        let length = match storage.length(FILE)? {
-            Some(length) => length,
-            None => {
-                let length = self.geometry.told_file_bytes();
-                storage.create(FILE, length, Fill::Sparse)?;
-                length
-            }
-        };
         let owner = owner(&self.superblock.get());
-        let mut bytes = owner.side_file(debt.iter().collect(), length as usize);
-        // Whole sectors; what an earlier file has behind them is not looked at.
-        bytes.resize(bytes.len().next_multiple_of(PAGE as usize).min(length as usize), 0);
+        let mut bytes = owner.side_file(debt.iter().collect(), TOLD_FILE_BYTES_MAX as usize);
+        // Whole pages; what a longer file has behind them is not looked at.
+        bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
+        match storage.length(FILE)? {
+            None => storage.create(FILE, bytes.len() as u64, Fill::Sparse)?,
+            Some(length) if length < bytes.len() as u64 => {
+                storage.grow(FILE, bytes.len() as u64)?
+            }
+            Some(_) => {}
+        }
         storage.write(FILE, 0, &[IoSlice::new(&bytes)])?;
         storage.sync(FILE)
     }

@@ -8,7 +8,7 @@ impl Device {
     /// Makes this device speak as another version of the program would.
     fn speak(&self, wire: WireRange, features: u64) {
         let mut failover = lock(&self.failover);
-        (failover.wire, failover.features) = (wire, features);
+        failover.connection.speak(wire, features);
     }
 }
 
@@ -47,11 +47,11 @@ mod tests {
         let why = [Arc::default(), Arc::default()];
         for (device, why) in devices.iter().zip(&why) {
             let why: Arc<Mutex<Vec<String>>> = Arc::clone(why);
-            device.on_event(Box::new(move |event| {
+            device.on_event(move |event| {
                 if let Event::Disconnected { why: error, .. } = event {
                     lock(&why).push(error.to_string());
                 }
-            }));
+            });
         }
         let (a, b) = memory_link(Line::default(), clock);
         devices[0].connect(Arc::new(a)).expect("connected");
@@ -74,7 +74,7 @@ mod tests {
         /// The wire version and features of each end of the connection.
         fn agreed(&self) -> [Option<(u16, u64)>; 2] {
             let of = |device: &Arc<Device>| {
-                lock(&device.failover).peer().map(|peer| (peer.wire, peer.features))
+                lock(&device.failover).connection.peer().map(|peer| (peer.wire, peer.features))
             };
             self.devices.each_ref().map(of)
         }
@@ -152,7 +152,7 @@ mod tests {
         let pair = pair([range(3, 3); 2], [0; 2]);
         {
             let mut failover = lock(&pair.devices[1].failover);
-            failover.peer.as_mut().expect("connected").wire = 2;
+            failover.connection.speak(range(2, 2), 0);
         }
         pair.write(0, 1, 7);
         pair.go();

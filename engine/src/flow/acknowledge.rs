@@ -21,12 +21,12 @@ pub(crate) enum Ack {
 impl Device {
     /// Tells the peer how far this device has received, and how much more it can take.
     pub(crate) fn acknowledge(&self, why: Ack) -> Result<()> {
-        if why == Ack::Freed && lock(&self.failover).peer().is_none() {
+        if why == Ack::Freed && lock(&self.failover).connection.peer().is_none() {
             return Ok(());
         }
         // `hi` first: a record that arrives in between then counts against the credit twice.
         let hi = lock(&self.tables).incoming.hi();
-        let credit = self.recv.journal.queue.free();
+        let credit = self.credit();
         match self.send(Lane::Control, &Frame::Ack { hi, credit }) {
             // The next hello says the same.
             Err(error) if error.kind() == Kind::NoPeer => Ok(()),
@@ -52,16 +52,20 @@ impl Device {
             held_back = tables.out.is_held_back();
             tables.acknowledge(&self.own.journal.queue, hi, credit)
         };
-        self.tell_acknowledged(&records);
+        self.tell_acknowledged(records);
         if held_back {
-            self.work.ring();
+            self.wakes.ship.ring();
+        }
+        if self.own.journal.queue.free() < self.geometry.request_blocks_max() {
+            // A checkpoint may free the records that were acknowledged now.
+            self.wakes.reflect.ring();
         }
         Ok(())
     }
 
-    pub(crate) fn tell_acknowledged(&self, records: &[Record]) {
+    pub(crate) fn tell_acknowledged(&self, records: Vec<Record>) {
         if !records.is_empty() {
-            self.tell(&Event::Acknowledged { records, at: self.clock.monotonic() });
+            self.tell(Event::Acknowledged { records, at: self.clock.monotonic() });
         }
     }
 }

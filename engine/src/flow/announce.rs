@@ -53,8 +53,9 @@ impl Device {
             // Under this lock, as with what is shipped.
             let announcing = {
                 let failover = lock(&self.failover);
-                let connection = failover.connection().filter(|_| !failover.is_handing_over());
-                connection.map(|connection| (failover.wire(), connection))
+                let (role, connection) = (&failover.role, &failover.connection);
+                let standing = connection.standing().filter(|_| !role.is_handing_over());
+                standing.map(|standing| (connection.wire(), standing))
             };
             let Some((wire, (session, link))) = announcing else { return Ok(false) };
             self.sequence(&mut tables);
@@ -71,6 +72,12 @@ impl Device {
             self.disconnected(&error, &link);
         }
         Ok(true)
+    }
+
+    /// Whether the peer is to be told of anything yet.
+    pub(crate) fn has_to_announce(&self) -> bool {
+        let tables = lock(&self.tables);
+        tables.out.next_to_tell().0 < tables.out.tell_end(&tables.own)
     }
 
     /// The newest record of each block in R: what is told must come to the same.

@@ -12,9 +12,7 @@ impl Device {
         self.check_halted()?;
         let linger = linger.then_some(&*self.clock);
         let done = self.own.wait_round(round, self.settings.durability, linger);
-        done.map_err(|e| self.halt(e))?;
-        self.bell.ring();
-        Ok(())
+        done.map_err(|e| self.halt(e))
     }
 
     /// Commits what is published, now (S1605; R2, R10), unless somebody else is doing so; returns
@@ -24,11 +22,10 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the log fails: the device has stopped.
     pub fn step_commit(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         self.check_halted()?;
         self.committed_at.store(self.clock.monotonic(), Ordering::Relaxed);
-        let committed = self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))?;
-        self.bell.ring();
-        Ok(committed)
+        self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))
     }
 
     /// Commits if it is due (S1605, R10): the interval is over, much is waiting, or somebody waits.
@@ -37,6 +34,7 @@ impl Device {
     /// # Errors
     /// As [`Device::step_commit`].
     pub fn step_commit_due(&self) -> Result<bool> {
+        let _telling = self.events.enter();
         let since =
             self.clock.monotonic().saturating_sub(self.committed_at.load(Ordering::Relaxed));
         let over = since >= self.settings.commit_interval_ns && holds(Clause::CommitInterval);

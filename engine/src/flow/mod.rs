@@ -10,11 +10,14 @@ pub(crate) mod announce;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod open;
+pub(crate) mod owed;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;
 pub(crate) mod remote;
+pub(crate) mod rest;
 pub(crate) mod ship;
+pub(crate) mod space;
 pub(crate) mod write;
 
 use crate::queue::{Clk, Queue, Record};
@@ -44,6 +47,15 @@ impl Tables {
     pub fn unreflected(&self) -> u64 {
         let received = self.incoming.records();
         self.own.records().end() - self.normal.first_own() + received.end() - received.begin()
+    }
+
+    /// Whether the next unreflected record of either log may go to N now.
+    pub fn is_reflectable(&self) -> bool {
+        let newest = self.reflectable();
+        let own = self.own.records().get(self.normal.first_own());
+        let received = self.incoming.records();
+        let next = [own, received.get(received.begin())];
+        next.iter().flatten().any(|entry| entry.0 <= newest)
     }
 
     /// Takes own records that are `ready` and final from their queue into R and L; returns them.

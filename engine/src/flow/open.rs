@@ -97,6 +97,7 @@ impl Logs {
         let queue = &own.journal.queue;
         let found = tables.sequence(queue, &Clk::new(), |_| true);
         tables.out.begin(&tables.own);
+        tables.normal.found(tables.newest_own().max(tables.incoming.hi()));
         if holds(Clause::ReplayAboveCheckpoint) {
             let in_volumes = found.iter().filter(|(stamp, _)| *stamp <= fl);
             in_volumes.for_each(|&(_, position)| queue.set_reflected(position));

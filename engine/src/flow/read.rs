@@ -5,9 +5,10 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::moment::{Moment, Wait, moment};
 use crate::queue::Token;
-use crate::request::Completion;
+use crate::request::{Awaited, Completion};
+use crate::sync::lock;
 use crate::table::location::{Location, locate};
-use crate::unit::Block;
+use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 
@@ -25,12 +26,12 @@ impl Device {
         match self.clk.epoch() {
             now if now == epoch => Ok(()),
             0 => Err(self.not_serving()),
-            _ if !holds(Clause::Tenure) => Ok(()),
-            now => {
+            now if holds(Clause::Tenure) => {
                 let what =
                     format!("a command of tenure {epoch}, which is over: tenure {now} is open");
                 Err(Error::new(Kind::Fenced, what))
             }
+            _ => Ok(()),
         }
     }
 
@@ -38,7 +39,7 @@ impl Device {
     /// against the table kept by the seed's rules (I6).
     #[doc(hidden)]
     pub fn location(&self, block: Block) -> Location {
-        let owed = self.owed(block);
+        let owed = self.owed.of(block);
         let newest_own = self.own.journal.queue.newest(block).0;
         locate(newest_own, self.recv.journal.queue.newest(block).0, owed)
     }
@@ -54,7 +55,7 @@ impl Device {
         let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
         let mut wait = Wait::default();
         loop {
-            let owed = self.owed(block);
+            let owed = self.owed.of(block);
             moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
             moment(Moment::Looking);
@@ -64,7 +65,7 @@ impl Device {
             // this one is reflected too, and what was owed has come.
             let missed = match &location {
                 Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
-                Location::Remote => self.owed(block) != owed,
+                Location::Remote => self.owed.of(block) != owed,
                 Location::Received(_) | Location::Normal => false,
             };
             if missed {
@@ -95,6 +96,41 @@ impl Device {
                 return Ok(Fetched::Here(own_token));
             }
             wait.go_on("a read finds its block moved");
+        }
+    }
+}
+
+impl Device {
+    /// Copies what `block` held here at the stamp `cut`: the newest record that is not above it, or
+    /// else N, which must not have gone beyond it; reflection stands still meanwhile. A fenced device's
+    /// history can be read so, but for what its peer has not shipped yet.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if N may hold records above `cut`; as [`Device::fetch`].
+    #[doc(hidden)]
+    pub fn read_as_of(&self, block: Block, cut: Stamp, buf: &mut [u8]) -> Result<()> {
+        let _still = self.begin_step(&self.reflecting)?;
+        let reach = lock(&self.tables).normal.reach();
+        if reach > cut {
+            let what = format!("block {block} as of {cut}: the volume has records up to {reach}");
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let mut wait = Wait::default();
+        loop {
+            let own = self.own.journal.queue.newest_upto(block, cut);
+            let received = self.recv.journal.queue.newest_upto(block, cut);
+            let copied = match locate(own, received, None) {
+                Location::Own(record) => self.own.read(&record, buf),
+                Location::Received(record) => self.recv.read(&record, buf),
+                Location::Normal | Location::Remote => {
+                    return self.volumes.read(block, buf);
+                }
+            };
+            if copied.map_err(|e| self.unreadable(e))? {
+                return Ok(());
+            }
+            // A checkpoint has freed it: it is in N.
+            wait.go_on("a read as of a stamp finds its block moved");
         }
     }
 }
@@ -140,6 +176,15 @@ impl ReadState {
         outcome
     }
 
+    /// It waits for the last answer, since they come in the order of the questions, and the
+    /// time of the question asked first.
+    pub fn awaited(&self, device: &Device) -> Awaited {
+        let last = self.remote.iter().max_by_key(|read| read.number());
+        let first = self.remote.iter().min_by_key(|read| read.asked_at());
+        let (last, first) = last.zip(first).expect("it waits for an answer");
+        Awaited { until: device.awaited(first).until, ..device.awaited(last) }
+    }
+
     /// Gives up what is still awaited.
     pub fn abandon(&mut self, device: &Device) {
         self.remote.drain(..).for_each(|read| device.forget(&read));
@@ -160,12 +205,11 @@ impl ReadState {
             let Some(read) = self.remote.pop_front() else { break };
             match device.answer(&read)? {
                 None => self.remote.push_back(read),
-                Some(Reply::NotPending) if !holds(Clause::LookAgain) => {
-                    let mut stale = vec![0; device.geometry.block_size as usize];
-                    device.volumes.read(read.block, &mut stale)?;
-                    self.copy(device, read.block, &stale);
+                Some(Reply::NotPending) => {
+                    if holds(Clause::LookAgain) {
+                        self.block(device, epoch, read.block, Some(&read))?;
+                    }
                 }
-                Some(Reply::NotPending) => self.block(device, epoch, read.block, Some(&read))?,
                 Some(Reply::Data(data)) => {
                     completion.remote_blocks += 1;
                     self.copy(device, read.block, &data);
@@ -176,7 +220,7 @@ impl ReadState {
             completion.buffer = Some(std::mem::take(&mut self.buffer));
             return Ok(true);
         }
-        device.send_questions();
+        device.ask_now();
         Ok(false)
     }
 

@@ -10,8 +10,9 @@ use crate::journal::recv::Arrival;
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
 use crate::moment::{Moment, moment};
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::unit::Stamp;
+use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 
 /// Most bytes taken from the link in one step: one sync for all of them.
@@ -25,9 +26,10 @@ impl Device {
     /// [`Kind::Halted`] if the log fails. What the peer must not send ends the connection, not
     /// the device.
     pub fn step_receive(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.receiving)?;
         let Some(link) = self.peer_link() else { return Ok(0) };
-        if lock(&self.failover).awaits_hello() {
+        if lock(&self.failover).connection.awaits_hello() {
             // The peer may have begun to ship: what it ships is told from what is left of an
             // earlier connection by its hello, which comes in the other lane.
             return Ok(0);
@@ -42,6 +44,7 @@ impl Device {
                 }
                 Ok(None) => break,
                 Err(error) => {
+                    lock(&self.failover).connection.went_down(&link, Lane::Data);
                     self.disconnected(&error, &link);
                     break;
                 }
@@ -68,7 +71,7 @@ impl Device {
         let mut arrivals = Vec::new();
         for frame in frames {
             let (session, decoded) = Frame::decode(frame)?;
-            match lock(&self.failover).peer() {
+            match lock(&self.failover).connection.peer() {
                 Some(peer) if peer.nonce == session => peer.check_version(frame)?,
                 _ => continue, // of an earlier connection
             }
@@ -79,7 +82,7 @@ impl Device {
                 self.taken(records.last().map_or(0, |shipped| shipped.row.stamp.epoch));
             }
             // A frame from before an earlier takeover speaks of an earlier prototype.
-            let is_promised = granted != 0 && granted == self.clk.epoch() && self.is_catching_up();
+            let is_promised = granted != 0 && granted == self.clk.epoch() && self.owed.is_due();
             for shipped in records {
                 let stamp = shipped.row.stamp;
                 // What is new follows what came last; first after a hello, the peer may begin
@@ -122,19 +125,15 @@ impl Device {
                 let arrived = records.iter().map(|record| (record.stamp, record.position));
                 tables.incoming.arrived(last_session, arrived);
                 // Published first, then no longer owed: a reader asks in the other order.
-                self.debt().pay(newest);
-                let caught_up = !tables.is_behind() && self.is_catching_up();
-                debug_assert!(!self.is_catching_up() || caught_up == self.debt().is_empty(), "I5");
-                if caught_up {
-                    // Under this lock, as a takeover sets it: never of the next one.
-                    self.catching_up.store(false, Ordering::Release);
-                    self.debt_mut().sweep();
-                }
-                caught_up
+                self.owed.pay(newest, tables.is_behind())
             };
+            if self.wakes.reflect_at[1].pass(self.recv.journal.queue.tail()) {
+                self.wakes.reflect.ring();
+            }
             if caught_up {
-                self.tell(&Event::CaughtUp);
-                self.bell.ring();
+                self.tell(Event::CaughtUp);
+                // Nothing is owed any more: who waits for an answer looks again.
+                self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
         self.acknowledge(Ack::Received)?;
@@ -152,7 +151,7 @@ impl Device {
         if newest.epoch - held > EPOCH_JUMP_MAX {
             return Err(Error::new(Kind::Protocol, what));
         }
-        let served = lock(&self.failover).served;
+        let served = lock(&self.failover).role.served();
         Err(if served { self.untrue(&what) } else { self.lost_here(&what) })
     }
 
@@ -194,7 +193,7 @@ impl Device {
         // What a fenced sender says remains is what its prototype named.
         if is_promised {
             let (promised, last) = {
-                let debt = self.debt();
+                let debt = self.owed.told();
                 (debt.owed(row.block), debt.last())
             };
             let said = shipped.remaining.unwrap_or(row.stamp);

@@ -23,6 +23,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if a record cannot be read or a volume not be written.
     pub fn step_reflect(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         self.step_reflect_some(self.settings.reflect_records_max)
     }
 
@@ -32,19 +33,24 @@ impl Device {
     /// # Errors
     /// As [`Device::step_reflect`].
     pub fn step_reflect_due(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         let waiting = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
             tables.unreflected()
         };
-        let enough = (self.settings.reflect_records_max as u64).min(self.geometry.places() / 4);
         let now = self.clock.monotonic();
         let since = now.saturating_sub(self.reflected_at.load(Ordering::Relaxed));
-        if waiting < enough && since < self.settings.reflect_interval_ns {
+        if waiting < self.reflect_enough() && since < self.settings.reflect_interval_ns {
             return Ok(0);
         }
         self.reflected_at.store(now, Ordering::Relaxed);
         self.step_reflect()
+    }
+
+    /// So many records are reflected without waiting for more.
+    pub(crate) fn reflect_enough(&self) -> u64 {
+        (self.settings.reflect_records_max as u64).min(self.geometry.places() / 4)
     }
 
     /// As [`Device::step_reflect`] (S1502, R8), at most `most` records.

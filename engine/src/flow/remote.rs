@@ -14,8 +14,10 @@ use crate::format::frame::Frame;
 use crate::format::{Row, data_checksum};
 use crate::link::{Lane, Link};
 use crate::queue::{Content, Token};
+use crate::request::Awaited;
 use crate::sync::lock;
 use crate::unit::{Block, Stamp};
+use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -37,6 +39,16 @@ pub(crate) struct RemoteRead {
     pub block: Block,
     /// The block's newest record in the own queue when the question was made.
     pub base: Token,
+}
+
+impl RemoteRead {
+    pub fn number(&self) -> u64 {
+        self.id
+    }
+
+    pub fn asked_at(&self) -> u64 {
+        self.asked_at
+    }
 }
 
 /// The blocks asked for and not answered in one connection and under one tenure. Each end has its
@@ -82,6 +94,12 @@ struct Cursor {
     id: u64,
     block: Block,
     left: u64,
+}
+
+impl Answers {
+    pub fn is_owed(&self) -> bool {
+        !self.cursors.is_empty()
+    }
 }
 
 /// A question on its way: the session and link that it goes by.
@@ -135,10 +153,19 @@ impl Device {
     /// in the next (hello).
     pub(crate) fn send_questions(&self) {
         while let Some((session, link, question)) = self.next_question() {
-            let question = question.encode_in(lock(&self.failover).wire(), session);
+            let question = question.encode_in(lock(&self.failover).connection.wire(), session);
             if let Err(error) = link.send(Lane::Control, question) {
                 return self.disconnected(&error, &link);
             }
+        }
+    }
+
+    /// As [`Device::send_questions`], for a reader, who has just added some: the background sends
+    /// them later if there is no room now.
+    pub(crate) fn ask_now(&self) {
+        self.send_questions();
+        if self.is_held_up() {
+            self.wakes.ship.ring();
         }
     }
 
@@ -150,7 +177,7 @@ impl Device {
         }
         let mut questions = lock(&self.questions);
         // Under this lock, so that the window follows the connections in their order.
-        let (session, link) = lock(&self.failover).connection()?;
+        let (session, link) = lock(&self.failover).connection.standing()?;
         loop {
             let room = self.geometry.read_blocks_max();
             let (id, epoch, block, most) = questions.next_run(room)?;
@@ -181,6 +208,24 @@ impl Device {
     pub(crate) fn is_full(&self, link: &Arc<dyn Link>) -> bool {
         link.queued(Lane::Control) > self.settings.control_queue_bytes_max
             && holds(Clause::ReadPacing)
+    }
+
+    /// Whether questions, or a batch, wait for room in a lane: a link does not tell when there is.
+    pub(crate) fn is_held_up(&self) -> bool {
+        let unasked = {
+            let questions = lock(&self.questions);
+            questions.asked < questions.last
+        };
+        let Some(link) = self.connected_link() else { return false };
+        unasked && self.is_full(&link)
+            || link.queued(Lane::Data) > self.settings.link_queue_bytes_max
+    }
+
+    /// How a request waits for the peer's answer.
+    pub(crate) fn awaited(&self, read: &RemoteRead) -> Awaited {
+        let most = self.settings.remote_read_timeout_ns;
+        let until = Some(read.asked_at.saturating_add(most).saturating_add(1));
+        Awaited { key: Some(Key::Reply(read.id)), until, places: 0 }
     }
 
     /// The peer's answer, if it is here.
@@ -262,7 +307,8 @@ impl Device {
             });
         }
         drop(questions);
-        self.bell.ring();
+        let last = first + (count - 1);
+        self.wakes.waiters.wake(Key::Reply(first)..=Key::Reply(last));
         match data.len() {
             0 => Ok(()),
             left => broken(format!("the peer's answer has {left} bytes of data too many")),
@@ -277,7 +323,7 @@ impl Device {
         }
         questions.asked = questions.last;
         drop(questions);
-        self.bell.ring();
+        self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
     }
 
     /// Takes the peer's question (S1004): only while fenced, for the tenure granted last.
@@ -325,8 +371,9 @@ impl Device {
         while let Some(cursor) = answers.cursors.front_mut() {
             let connection = {
                 let failover = lock(&self.failover);
-                let asker = failover.peer().filter(|peer| peer.nonce == answers.window.session);
-                asker.and(failover.connection())
+                let asker =
+                    failover.connection.peer().filter(|peer| peer.nonce == answers.window.session);
+                asker.and(failover.connection.standing())
             };
             let Some((session, link)) =
                 connection.filter(|_| self.answers_tenure(answers.window.epoch))
@@ -344,7 +391,7 @@ impl Device {
             let rows = numbers.map(|at| self.pending(cursor.block.plus(at), floor, &mut data));
             let rows = rows.collect::<Result<_>>()?;
             let reply = Frame::ReadReply { id: cursor.id, rows, data: &data };
-            let reply = reply.encode_in(lock(&self.failover).wire(), session);
+            let reply = reply.encode_in(lock(&self.failover).connection.wire(), session);
             cursor.id += count;
             cursor.block = cursor.block.plus(count);
             cursor.left -= count;
@@ -361,10 +408,16 @@ impl Device {
         Ok(sent)
     }
 
+    /// Whether the answer for the block of this number is here.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn is_answered(&self, number: u64) -> bool {
+        lock(&self.questions).waiting.get(&number).is_some_and(|waiting| waiting.reply.is_some())
+    }
+
     /// Whether answers are owed: for the simulator, which steps only who has something to do.
     #[cfg(feature = "simulate")]
     pub(crate) fn owes_answers(&self) -> bool {
-        !lock(&self.controlling).cursors.is_empty()
+        lock(&self.controlling).is_owed()
     }
 
     /// The newest record of `block` in R, its data put behind `data`: never from N, which is stale

@@ -32,6 +32,7 @@ impl Device {
     /// # Errors
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.shipping)?;
         let full =
             |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;
@@ -53,6 +54,7 @@ impl Device {
                     tables.out.floor() >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
                 assert!(held, "I8: an unacknowledged record was freed");
                 tables.out.ship_on();
+                self.wakes.ship.ring();
                 return Ok(0);
             }
         }
@@ -85,7 +87,7 @@ impl Device {
         // is taken from a window goes out in the window's session, or is taken again.
         let (wire, (session, link)) = {
             let failover = lock(&self.failover);
-            (failover.wire(), failover.connection()?)
+            (failover.connection.wire(), failover.connection.standing()?)
         };
         self.sequence(&mut tables);
         let Tables { own, out, .. } = &mut *tables;

@@ -10,10 +10,11 @@ use crate::error::{Error, Kind, Result};
 use crate::format::data_checksum;
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Insert, NewRecord, NewWrite, Token};
-use crate::request::{Completion, Request};
+use crate::request::{Awaited, Completion, Request};
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::unit::{Block, Stamp};
-use crate::weaken::{Clause, holds};
+use crate::wake::{Key, Waiters};
+use crate::weaken::{Clause, holds, instead};
 use std::collections::{HashSet, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
@@ -33,7 +34,12 @@ pub(crate) struct WriteState {
     waiting_since: Option<u64>,
     /// The blocks whose turn it has, with the tenure.
     turn: Vec<(u64, Block)>,
+    /// Why an attempt did not succeed.
+    pub awaited: Awaited,
 }
+
+/// It waits for nothing but others' turns.
+const SOON: Awaited = Awaited { key: None, until: None, places: 0 };
 
 /// A block given in part (R15).
 #[derive(Debug)]
@@ -91,6 +97,7 @@ impl WriteState {
             host_time: request.host_time,
             waiting_since: None,
             turn: Vec::new(),
+            awaited: SOON,
         }
     }
 
@@ -130,6 +137,7 @@ impl WriteState {
                 host_time: request.host_time,
                 waiting_since: None,
                 turn: Vec::new(),
+                awaited: SOON,
             });
         }
         if parts && first <= last && last < end {
@@ -157,9 +165,8 @@ impl WriteState {
         let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
         asked.for_each(|read| device.forget(&read));
         if !self.turn.is_empty() {
-            device.turns.end(&self.turn);
+            device.turns.end(&self.turn, &device.wakes.waiters);
             self.turn.clear();
-            device.bell.ring();
         }
     }
 
@@ -168,14 +175,20 @@ impl WriteState {
         for _ in 0..ATTEMPTS {
             device.check_tenure(epoch)?;
             if device.turns.are_taken()
-                && device.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
+                && let Some(turn) =
+                    device.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
             {
-                return self.wait(device, Kind::Timeout);
+                return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
             }
-            match self.insert(device, epoch) {
+            let inserted = self.insert(device, epoch);
+            if !matches!(inserted, Insert::Full) {
+                // A commit sleeper may have seen the log clean.
+                device.own.notice();
+            }
+            match inserted {
                 Insert::Published { stamp, .. } => {
                     moment(Moment::Published);
                     // Completion seals: the clock rises before anyone can know (R2).
@@ -191,7 +204,7 @@ impl WriteState {
                 Insert::Stale => {
                     self.edges.iter_mut().flatten().for_each(|edge| edge.base = None);
                 }
-                Insert::Full => return self.wait(device, Kind::JournalFull),
+                Insert::Full => return self.wait(device, Kind::JournalFull, Key::Places),
                 Insert::Closed => {
                     device.check_tenure(epoch)?;
                 }
@@ -209,6 +222,7 @@ impl WriteState {
                 self.turn = turn;
             }
         }
+        self.awaited = SOON;
         Ok(false)
     }
 
@@ -217,8 +231,7 @@ impl WriteState {
     }
 
     fn insert(&mut self, device: &Device, epoch: u64) -> Insert {
-        // Without the clause under whatever tenure is open; under none the gate is closed to all.
-        let epoch = if holds(Clause::Tenure) { epoch } else { device.clk.epoch().max(1) };
+        let epoch = instead::tenure(epoch, || device.clk.epoch());
         let base = |e: &Edge| (e.index, e.base.expect("the edges are complete"));
         let given = self
             .host_time
@@ -238,14 +251,19 @@ impl WriteState {
 
     /// Not admitted (R9), or not its turn (R15); the host waits, within bounds, and then gets an
     /// error of `kind`.
-    fn wait(&mut self, device: &Device, kind: Kind) -> Result<bool> {
+    fn wait(&mut self, device: &Device, kind: Kind, key: Key) -> Result<bool> {
         let now = device.clock.monotonic();
         let since = *self.waiting_since.get_or_insert_with(|| {
-            device.work.ring();
+            // Places come free by a commit, or by a checkpoint.
+            device.wakes.commit.ring();
+            device.wakes.reflect.ring();
             now
         });
         let waited = now.saturating_sub(since);
-        if waited <= device.settings.admit_timeout_ns {
+        let most = device.settings.admit_timeout_ns;
+        if waited <= most {
+            let until = Some(since.saturating_add(most).saturating_add(1));
+            self.awaited = Awaited { key: Some(key), until, places: self.records.len() as u64 };
             return Ok(false);
         }
         let (blocks, ms) = (self.records.len(), waited / 1_000_000);
@@ -269,7 +287,7 @@ impl WriteState {
         completion: &mut Completion,
     ) -> Result<bool> {
         let size = device.geometry.block_size as usize;
-        let mut complete = true;
+        let mut awaited = None;
         for edge in self.edges.iter_mut().flatten() {
             if edge.base.is_some() {
                 continue;
@@ -290,7 +308,7 @@ impl WriteState {
                 Some(Reply::NotPending) => edge.fetch(device, block, epoch, &mut rest)?,
             };
             let Some(base) = base else {
-                complete = false;
+                awaited = edge.remote.as_ref().map(|read| device.awaited(read)).or(awaited);
                 continue;
             };
             edge.base = Some(base);
@@ -300,10 +318,10 @@ impl WriteState {
             whole[edge.given.end..].copy_from_slice(&rest[edge.given.end..]);
             self.records[edge.index as usize].checksum = data_checksum(whole);
         }
-        if !complete {
-            device.send_questions();
-        }
-        Ok(complete)
+        let Some(awaited) = awaited else { return Ok(true) };
+        device.ask_now();
+        self.awaited = awaited;
+        Ok(false)
     }
 }
 
@@ -348,13 +366,21 @@ impl Turns {
         self.count.load(Ordering::Acquire) > 0
     }
 
-    /// Whether a write of `count` blocks from `first` on must wait for somebody's turn.
-    fn hold_up(&self, epoch: u64, first: Block, count: usize, own: &[(u64, Block)]) -> bool {
+    /// A block whose turn a write of `count` blocks from `first` on must wait for.
+    fn hold_up(
+        &self,
+        epoch: u64,
+        first: Block,
+        count: usize,
+        own: &[(u64, Block)],
+    ) -> Option<Block> {
         let numbers = first.number..first.number + count as u64;
         let within = |&(tenure, block): &(u64, Block)| {
             tenure == epoch && block.volume == first.volume && numbers.contains(&block.number)
         };
-        lock(&self.blocks).iter().any(|turn| within(turn) && !own.contains(turn))
+        let taken = lock(&self.blocks);
+        let turn = taken.iter().find(|turn| within(turn) && !own.contains(turn));
+        turn.map(|&(_, block)| block)
     }
 
     /// All of `turns` or none, so that two writes never wait for each other.
@@ -368,10 +394,15 @@ impl Turns {
         true
     }
 
-    fn end(&self, turns: &[(u64, Block)]) {
-        let mut taken = lock(&self.blocks);
-        taken.retain(|turn| !turns.contains(turn));
-        self.count.store(taken.len() as u64, Ordering::Release);
+    fn end(&self, turns: &[(u64, Block)], waiters: &Waiters) {
+        {
+            let mut taken = lock(&self.blocks);
+            taken.retain(|turn| !turns.contains(turn));
+            self.count.store(taken.len() as u64, Ordering::Release);
+        }
+        for &(_, block) in turns {
+            waiters.wake(Key::Turn(block)..=Key::Turn(block));
+        }
     }
 }
 

@@ -21,7 +21,10 @@ const MAGIC: [u8; 4] = *b"AFTF";
 pub const WIRE: WireRange = WireRange { min: 3, max: 3 };
 
 /// The wire features that this program knows, a bit each.
-pub const FEATURES: u64 = 0;
+pub const FEATURES: u64 = SERVING_FEATURE;
+
+/// A device that serves says so, and that hosts reach it ([`Frame::Serving`]).
+pub(crate) const SERVING_FEATURE: u64 = 1;
 
 /// A range of wire versions, both ends in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +224,13 @@ pub enum Frame<'a> {
         /// The data of those that have any, one after the other.
         data: &'a [u8],
     },
+    /// The sender serves under the tenure that the receiver granted. With the wire feature 1 only.
+    Serving {
+        /// The tenure.
+        epoch: u64,
+        /// Hosts reach the sender: an address has moved.
+        reachable: bool,
+    },
     /// Cumulative acknowledgement.
     Ack {
         /// Everything up to this is durable at the sender.
@@ -305,6 +315,7 @@ const READ_REPLY: u16 = 6;
 const ACK: u16 = 7;
 const SHIP: u16 = 8;
 const ANNOUNCE: u16 = 9;
+const SERVING: u16 = 10;
 
 fn put_u32(to: &mut Vec<u8>, value: u32) {
     to.extend_from_slice(&value.to_le_bytes());
@@ -499,6 +510,11 @@ impl Frame<'_> {
                 blocks = data;
                 READ_REPLY
             }
+            Frame::Serving { epoch, reachable } => {
+                put_u64(&mut b, *epoch);
+                put_u32(&mut b, u32::from(*reachable));
+                SERVING
+            }
             Frame::Ack { hi, credit } => {
                 put_stamp(&mut b, *hi);
                 put_u64(&mut b, *credit);
@@ -573,6 +589,7 @@ impl Frame<'_> {
                 let rows = (0..count).map(row).collect::<Result<_>>()?;
                 Frame::ReadReply { id, rows, data }
             }
+            SERVING => Frame::Serving { epoch: f.u64()?, reachable: f.u32()? != 0 },
             ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()? },
             ANNOUNCE => {
                 let (previous, entries) = f.told()?;

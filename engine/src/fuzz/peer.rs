@@ -131,7 +131,14 @@ fn act(
         7 | 8 => liar.answer(input),
         9 => {
             let (hi, credit) = (liar.stamp(input), input.number());
-            liar.say(Lane::Control, &Frame::Ack { hi, credit });
+            match input.byte().is_multiple_of(4) {
+                false => liar.say(Lane::Control, &Frame::Ack { hi, credit }),
+                true => {
+                    let epoch = liar.epoch(input);
+                    let reachable = credit.is_multiple_of(2);
+                    liar.say(Lane::Control, &Frame::Serving { epoch, reachable });
+                }
+            }
         }
         10..13 => liar.ship(input),
         13 => {

@@ -113,9 +113,12 @@ pub(super) fn judge(place: Place, marks: Marks) -> Verdict {
             Verdict::Damaged(Rot::Data)
         }
         Place::Batch { .. } => Verdict::Cut,
-        Place::End { .. } if !holds(Clause::Rot) => Verdict::Cut,
-        Place::End { next, .. } if next <= synced => Verdict::Damaged(Rot::Gone),
-        Place::End { newest, .. } if log == Log::Recv && newest < hi && hi > fl => {
+        Place::End { next, .. } if next <= synced && holds(Clause::Rot) => {
+            Verdict::Damaged(Rot::Gone)
+        }
+        Place::End { newest, .. }
+            if log == Log::Recv && newest < hi && hi > fl && holds(Clause::Rot) =>
+        {
             Verdict::Damaged(Rot::Acknowledged)
         }
         Place::End { .. } => Verdict::Cut,

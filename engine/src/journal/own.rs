@@ -6,11 +6,12 @@
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
-//! | `led` | whoever would lead (swap); the leader, at the end | as writers | AcqRel/Release: one leads at a time, and sees what the last one did |
+//! | `led` | whoever would lead (swap); the leader, at the end (swap) | as writers | AcqRel: one leads at a time, and sees what the last one did; a leader that ends sees what those wanted who could not lead |
 //! | `begun` | the leader; whoever waits (by adding 0) | the background | AcqRel read-modify-write: a commit that begins after the touch finds what was published before it |
 //! | `done` | the leader | whoever waits | Release/Acquire: the records are marked durable before it |
 //! | `ended` | the leader, after `done` and `led` | whoever waits, before `done` | AcqRel/Acquire: no end is slept through |
 //! | `expected`, `overdue` | the leader | whoever waits | Release/Acquire: hints, a stale one costs a moment |
+//! | `committed` | the leader | the background | Release/Acquire: the records are marked durable before it |
 //! | `watched`, `wanted` | whoever waits, whoever polls (max) | as writers, the background | AcqRel/Acquire: only ever raised |
 
 use super::payload::Payloads;
@@ -25,6 +26,7 @@ use crate::queue::{Clk, Content, Gather, Insert, NO_PLACE, NewWrite, Record};
 use crate::storage::Storage;
 use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering, lock};
 use crate::unit::{Position, Stamp};
+use crate::wake::{Key, Wakes};
 use rustix::io::Errno;
 use rustix::thread::futex;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -50,8 +52,11 @@ pub(crate) struct OwnLog {
     /// The highest round whose beginning somebody watches the time for.
     watched: AtomicU64,
     failed: OnceLock<Error>,
-    /// The highest round that somebody polls for.
+    /// The highest round that somebody wants and does not lead.
     wanted: AtomicU64,
+    /// How many positions commits have done with, counted as positions.
+    committed: AtomicU64,
+    wakes: Arc<Wakes>,
 }
 
 struct Writer {
@@ -71,6 +76,7 @@ impl OwnLog {
         opened: u64,
         batch_records_max: usize,
         storage: Arc<dyn Storage>,
+        wakes: Arc<Wakes>,
     ) -> OwnLog {
         let journal =
             Journal::new(superblock, geometry, Log::Own, opened, batch_records_max, storage);
@@ -92,6 +98,8 @@ impl OwnLog {
             watched: AtomicU64::new(0),
             failed: OnceLock::new(),
             wanted: AtomicU64::new(0),
+            committed: AtomicU64::new(first),
+            wakes,
             journal,
         }
     }
@@ -113,6 +121,7 @@ impl OwnLog {
         let Writer { gather, fresh, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
+        self.committed.store(gather.collected(), Ordering::Release);
         self.refresh_limit(&w);
     }
 
@@ -193,9 +202,25 @@ impl OwnLog {
         self.failed.get().map_or(Ok(false), |error| Err(error.clone()))
     }
 
-    /// Somebody polls for the end of `round` and will not lead it.
+    /// Somebody waits for the end of `round` and will not lead it.
     pub fn want(&self, round: u64) {
-        self.wanted.fetch_max(round, Ordering::AcqRel);
+        if self.wanted.fetch_max(round, Ordering::AcqRel) < round {
+            self.wakes.commit.ring();
+        }
+    }
+
+    /// How many positions commits have done with, counted as positions: [`OwnLog::journal`]'s tail
+    /// if everything published is durable.
+    pub fn committed(&self) -> Position {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// Wakes the background's commit if it sleeps until there is as much to commit as there is now.
+    /// The caller has taken positions just now.
+    pub fn notice(&self) {
+        if self.wakes.commit_at.is_passed(self.journal.queue.tail()) {
+            self.wakes.commit.ring();
+        }
     }
 
     /// Whether a round is wanted that has not begun.
@@ -310,6 +335,7 @@ impl OwnLog {
         });
         if outcome.is_ok() {
             fresh.iter().for_each(|&position| journal.queue.set_durable(position));
+            self.committed.store(w.gather.collected(), Ordering::Release);
         }
         self.expected.store(journal.queue.tail() + fresh.len() as u64, Ordering::Release);
         w.fresh = fresh;
@@ -369,7 +395,7 @@ impl Drop for EndOfRound<'_> {
             let what = "a commit of the own log panicked";
             let _ = self.own.failed.set(Error::new(Kind::Halted, what));
         }
-        self.own.led.store(false, Ordering::Release);
+        self.own.led.swap(false, Ordering::AcqRel);
         let word = |round: u64| &self.own.ended[(round & 1) as usize];
         let (served, next) = (word(self.this), word(self.this + 1));
         served.fetch_add(1, Ordering::AcqRel);
@@ -379,6 +405,33 @@ impl Drop for EndOfRound<'_> {
         match self.own.failed.get() {
             None => atomic_wait::wake_one(next),
             Some(_) => atomic_wait::wake_all(next),
+        }
+        self.wake_others();
+    }
+}
+
+impl EndOfRound<'_> {
+    /// Wakes those who did not lead: requests that this round served, or that found no place, and
+    /// the background, if it waits for as much.
+    fn wake_others(&self) {
+        let OwnLog { wakes, journal, .. } = self.own;
+        let last = match self.own.failed.get() {
+            None => self.own.done.load(Ordering::Acquire),
+            Some(_) => u64::MAX,
+        };
+        wakes.waiters.wake(Key::Round(0)..=Key::Round(last));
+        if wakes.waiters.are_there() {
+            wakes.waiters.wake_places(journal.queue.free());
+        }
+        if self.own.is_wanted() {
+            wakes.commit.ring();
+        }
+        let committed = self.own.committed();
+        if wakes.ship_at.pass(committed) {
+            wakes.ship.ring();
+        }
+        if wakes.reflect_at[0].pass(committed) {
+            wakes.reflect.ring();
         }
     }
 }

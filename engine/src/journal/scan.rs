@@ -16,6 +16,9 @@
 //!   it ([`Header::opened`]), which never falls along the run. So batches that an earlier recovery
 //!   cut off do not rise again behind a new batch of the same shape.
 
+#[cfg(feature = "weaken")]
+mod leap;
+
 use super::judge::{Expected, Marks, Place, Rot, Verdict, judge};
 use crate::format::batch::{Header, Identity, Log, ROWS_MAX, batch_bytes};
 use crate::format::superblock::{LogState, Superblock};
@@ -23,7 +26,6 @@ use crate::format::{PAGE, data_checksum};
 use crate::limits::Geometry;
 use crate::storage::{FileName, Storage};
 use crate::unit::Stamp;
-use crate::weaken::{Clause, holds};
 use std::io::{self, IoSlice};
 
 /// A batch found in a log.
@@ -154,13 +156,9 @@ pub fn scan(
         );
         scan.damages.push(Damage { sequence: scan.next_sequence, offset: 0, what });
     }
-    let clause = match log {
-        Log::Own => Clause::SequenceCut,
-        Log::Recv => Clause::Chain,
-    };
     scan.end = reader.walk(&mut expected, tail, superblock.clean, &mut scan.batches)?;
     #[cfg(feature = "weaken")]
-    while !holds(clause) && reader.leap(&mut expected, superblock, &mut scan.batches)? {}
+    leap::over_gaps(&reader, &mut expected, superblock, log, &mut scan.batches)?;
     let end = scan.batches.last().map_or(tail, |last| last.offset + last.bytes);
     let wrapped = scan.batches.iter().any(|batch| batch.offset < tail);
     let mut newest_end = 0;
@@ -192,10 +190,6 @@ pub fn scan(
         let mut bad = reader.bad_data(batch, upto, &mut data)?;
         progress(batch.bytes);
         match judge(Place::Batch { last, whole: bad.is_empty() }, marks) {
-            Verdict::Cut if !holds(clause) => {
-                scan.batches.remove(k);
-                continue;
-            }
             Verdict::Cut => {
                 let Damage { offset, what, .. } = bad.swap_remove(0);
                 scan.end = End::Torn(offset, what);
@@ -319,31 +313,6 @@ impl Reader<'_> {
             batches.push(found);
         }
         Ok(End::Clean)
-    }
-
-    /// Goes on behind a gap, as nobody must.
-    #[cfg(feature = "weaken")]
-    fn leap(
-        &self,
-        expected: &mut Expected,
-        superblock: &Superblock,
-        batches: &mut Vec<Found>,
-    ) -> io::Result<bool> {
-        let mut next: Option<Header> = None;
-        let all = Run { tail: 0, end: 0, wrapped: false };
-        self.beyond(expected, all, u64::MAX, &mut |_| {}, |header| {
-            let further = header.sequence > expected.sequence && header.opened >= expected.opened;
-            if further && next.as_ref().is_none_or(|n| header.sequence < n.sequence) {
-                next = Some(header.clone());
-            }
-            further
-        })?;
-        let Some(next) = next else { return Ok(false) };
-        expected.sequence = next.sequence;
-        expected.previous = (next.previous != Stamp::ZERO).then_some(next.previous);
-        let before = batches.len();
-        self.walk(expected, next.offset, superblock.clean, batches)?;
-        Ok(batches.len() > before)
     }
 
     /// The batch at `offset` if it is the next one; otherwise what stands there instead, if it is

@@ -56,7 +56,7 @@ pub use record::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 use crate::moment::{Moment, moment};
 use crate::sync::{AtomicU64, Ordering::*, fence};
 use crate::unit::{Block, Position, Stamp};
-use crate::weaken::{Clause, holds};
+use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
 
 const MEMBER: u64 = 0;
@@ -326,8 +326,10 @@ impl Queue {
         for (index, record) in (0..).zip(write.records) {
             let slot = self.slot(first + index);
             slot.number.store(write.block.number + index, Release);
-            let offset = if holds(Clause::RequestStamps) { index } else { 0 };
-            let sequence = u64::from(stamp.sequence) + offset;
+            let mut sequence = u64::from(stamp.sequence);
+            if holds(Clause::RequestStamps) {
+                sequence += index;
+            }
             slot.volume_sequence.store(u64::from(write.block.volume) << 32 | sequence, Release);
             slot.time.store(stamp.time, Release);
             slot.epoch.store(stamp.epoch, Release);
@@ -483,8 +485,9 @@ impl Queue {
         }
         let state = match state & 3 {
             // Wrapping, because the index is another request's if `position` was freed meanwhile.
-            MEMBER if !holds(Clause::PublishAsOne) => PUBLISHED,
-            MEMBER => self.slot(position.wrapping_sub(slot.group().0)).state.load(Acquire),
+            MEMBER => instead::state_of_request(PUBLISHED, || {
+                self.slot(position.wrapping_sub(slot.group().0)).state.load(Acquire)
+            }),
             _ => state,
         };
         match state & 3 {
@@ -519,6 +522,13 @@ impl Queue {
         let found = self.newest_from(head, block, |p| self.settled(p) == Some(true));
         let record = found.and_then(|position| self.live(position));
         (record, Token { head, freed, newest: record.map_or(0, |r| r.position) })
+    }
+
+    /// The newest published record of `block` that is not above `cut`.
+    pub fn newest_upto(&self, block: Block, cut: Stamp) -> Option<Record> {
+        let head = self.bucket(block).load(Acquire);
+        let is_within = |p| self.settled(p) == Some(true) && self.record(p).stamp <= cut;
+        self.newest_from(head, block, is_within).and_then(|position| self.live(position))
     }
 
     /// Whether nothing that a reader of `block` could see has moved since `token` was given.

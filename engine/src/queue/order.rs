@@ -119,11 +119,6 @@ impl Sequencer {
             if stamp > self.sealed && holds(Clause::OldestFirst) || !ready(position) {
                 break;
             }
-            if stamp < self.emitted && !(holds(Clause::OldestFirst) && holds(Clause::SealWait)) {
-                // What a rear pointer has passed never ships.
-                self.pending.pop_front();
-                continue;
-            }
             debug_assert!(stamp > self.emitted, "{stamp} after {}", self.emitted);
             self.emitted = stamp;
             out.push((stamp, position));

@@ -54,6 +54,8 @@ pub(super) enum Kind {
     Blackout,
     /// An operator changes what a device does by itself after a restart.
     Policy,
+    /// A driver says that hosts reach the device that serves.
+    Reachable,
     /// Other actions come in the middle of one of the next steps.
     Stall,
 }
@@ -70,7 +72,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 37] = [
+const WEIGHTS: [(Kind, u32); 38] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
@@ -108,6 +110,7 @@ const WEIGHTS: [(Kind, u32); 37] = [
     (Blackout, 1),
     (Policy, 2),
     (Stall, 30),
+    (Reachable, 3),
 ];
 
 /// How many actions a mood lasts.

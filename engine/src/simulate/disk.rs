@@ -5,7 +5,7 @@ use super::payload::SECTOR;
 use super::random::Random;
 use super::tape::{Sort, Tape};
 use super::{NAMES, Side};
-use crate::storage::{FileName, Fill, Storage};
+use crate::storage::{FileName, Fill, Storage, must_be_side, would_shrink};
 use crate::sync::{AtomicBool, Ordering::Relaxed, lock};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
@@ -381,7 +381,7 @@ impl Process {
         let device = NAMES[self.disk.side];
         let length = bytes.len();
         let astray = match name {
-            FileName::Superblock | FileName::Told => None,
+            FileName::Superblock | FileName::Side { .. } => None,
             FileName::Segment { .. } => Some(Astray::Volume),
             FileName::OwnLog | FileName::RecvLog => Some(Astray::Log),
         };
@@ -411,12 +411,17 @@ impl Process {
         self.disk
             .tape
             .event(Sort::Disk, format_args!("{device} {what} {name} {length} at {offset}"));
-        match trouble {
-            None => Ok(()),
-            Some(Trouble::Death) => Err(gone()),
-            Some(Trouble::Full) => Err(io::Error::new(ErrorKind::StorageFull, "simulated")),
-            Some(_) => Err(io::Error::other("a simulated failure")),
-        }
+        outcome(trouble)
+    }
+}
+
+/// What the process is told of an operation in which `trouble` came.
+fn outcome(trouble: Option<Trouble>) -> io::Result<()> {
+    match trouble {
+        None => Ok(()),
+        Some(Trouble::Death) => Err(gone()),
+        Some(Trouble::Full) => Err(io::Error::new(ErrorKind::StorageFull, "simulated")),
+        Some(_) => Err(io::Error::other("a simulated failure")),
     }
 }
 
@@ -447,11 +452,7 @@ impl Storage for Process {
         self.disk
             .tape
             .event(Sort::Disk, format_args!("{} makes {file} {length}", NAMES[self.disk.side]));
-        match trouble {
-            None => Ok(()),
-            Some(Trouble::Full) => Err(io::Error::new(ErrorKind::StorageFull, "simulated")),
-            Some(_) => Err(gone()),
-        }
+        outcome(trouble)
     }
 
     fn length(&self, file: FileName) -> io::Result<Option<u64>> {
@@ -500,11 +501,44 @@ impl Storage for Process {
                 file.pending.push((offset, bytes));
             }
         }
-        match trouble {
-            None => Ok(()),
-            Some(Trouble::Death) => Err(gone()),
-            Some(_) => Err(io::Error::other("a simulated failure")),
+        outcome(trouble)
+    }
+
+    /// The new length is durable at once.
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        must_be_side(file)?;
+        let mut guard = lock(&self.disk.state);
+        let state = &mut *guard;
+        self.check_final(file);
+        let at = find(state, file)?;
+        let found = state.files[at].volatile.bytes.len() as u64;
+        if found > length {
+            return Err(would_shrink(file, length, found));
         }
+        let trouble = self.operate(state, &[Trouble::Death, Trouble::BadWrite, Trouble::Full])?;
+        if trouble.is_none() || state.random.once_in(2) {
+            let File { volatile, durable, .. } = &mut state.files[at];
+            for side in [volatile, durable] {
+                side.bytes.resize(length as usize, 0);
+            }
+        }
+        let name = NAMES[self.disk.side];
+        self.disk.tape.event(Sort::Disk, format_args!("{name} grows {file} to {length}"));
+        outcome(trouble)
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        must_be_side(file)?;
+        let mut guard = lock(&self.disk.state);
+        let state = &mut *guard;
+        self.check_final(file);
+        let at = find(state, file)?;
+        let trouble = self.operate(state, &[Trouble::Death, Trouble::BadWrite])?;
+        if trouble.is_none() || state.random.once_in(2) {
+            state.files.remove(at);
+        }
+        self.disk.tape.event(Sort::Disk, format_args!("{} removes {file}", NAMES[self.disk.side]));
+        outcome(trouble)
     }
 
     fn files(&self) -> io::Result<Vec<FileName>> {

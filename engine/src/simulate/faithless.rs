@@ -201,7 +201,8 @@ impl World {
     }
 
     /// What a disk took back after it had called it durable, and the peer has, is noticed by the
-    /// next hello; the device serves nothing and says why.
+    /// next hello; the device serves nothing and says why. So does a peer that finds both of them
+    /// unfenced, which hangs up: the device may never hear its hello.
     fn check_noticed(&self, side: Side) {
         for _ in 0..100 {
             for at in [0, 1] {
@@ -209,9 +210,12 @@ impl World {
                 self.plug(at);
                 while self.control(at) && !self.ended.get() {}
             }
-            // With a fence forgotten both are unfenced, and whoever hears it first ends the line.
-            let halts = |at| self.device(at).is_some_and(|d| d.halted.get().is_some());
-            if [0, 1].into_iter().any(halts) || self.tape.is_refused() {
+            let halted = self.device(side).is_some_and(|d| d.halted.get().is_some());
+            let unfenced = "both devices of the pair are unfenced";
+            let peer = self.device(1 - side);
+            let refused = peer.as_ref().and_then(|p| p.halted.get()).map(ToString::to_string);
+            let halted = halted || refused.is_some_and(|why| why.contains(unfenced));
+            if halted || self.tape.is_refused() {
                 self.tape.count("lost durable records noticed");
                 self.ended.set(true);
             }

@@ -8,9 +8,13 @@ use super::world::World;
 use super::{NAMES, Side};
 use crate::error::Kind as ErrorKind;
 use crate::request::{Completion, Op, Request, Session, Ticket};
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 use crate::unit::{Block, Stamp};
 use std::io::IoSlice;
 use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,19 @@ pub(super) struct Asked {
     /// What it has published.
     pub records: Vec<(Stamp, usize)>,
     pub ticket: Option<Ticket>,
+    /// Whether it was polled, and whether it was woken since.
+    pub is_waiting: bool,
+    pub woken: Arc<Woken>,
+}
+
+/// The waker of a request.
+#[derive(Default)]
+pub(super) struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 impl World {
@@ -126,6 +143,8 @@ impl World {
             behind,
             records: Vec::new(),
             ticket: None,
+            is_waiting: false,
+            woken: Arc::default(),
         };
         let mut asked = asked;
         self.note_rot(side, &mut asked);
@@ -277,22 +296,35 @@ impl World {
         }
     }
 
-    /// Polls a request; keeps it if it is not done.
+    /// Polls a request; keeps it if it is not done. If it is, it was woken before.
     fn look(&self, side: Side, mut asked: Asked) {
         let Some(mut ticket) = asked.ticket.take() else { return };
         self.note_rot(side, &mut asked);
-        let (mut asked, outcome) = self.asking(side, asked, || ticket.poll());
+        // A request that has waited too long is woken by this.
+        let (mut asked, _) = self.asking(side, asked, || ticket.device().step_calls());
+        let may_sleep = !asked.is_waiting || ticket.may_sleep();
+        let waker = Waker::from(asked.woken.clone());
+        let was_woken = asked.woken.0.swap(false, Relaxed);
+        asked.is_waiting = true;
+        let (mut asked, outcome) = self
+            .asking(side, asked, || Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)));
         self.published(side, Some(&mut asked));
         if self.machines[side].is_dead() {
             return;
         }
+        let was_woken = was_woken || asked.woken.0.load(Relaxed);
+        if outcome.is_ready() && !was_woken && !may_sleep {
+            let (name, number) = (NAMES[side], asked.number);
+            let story = format!("{name} #{number} has come to its end, and slept on");
+            return self.tape.broken("a request that can go on is woken", story);
+        }
         match outcome {
-            None => {
+            Poll::Pending => {
                 asked.ticket = Some(ticket);
                 self.machines[side].asked.borrow_mut().push(asked);
             }
-            Some(Ok(done)) => self.done(side, &asked, done),
-            Some(Err(error)) => {
+            Poll::Ready(Ok(done)) => self.done(side, &asked, done),
+            Poll::Ready(Err(error)) => {
                 let (name, number) = (NAMES[side], asked.number);
                 self.tape.event(Sort::Host, format_args!("{name} #{number} {:?}", error.kind()));
                 self.tape.count("requests refused");

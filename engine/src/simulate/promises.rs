@@ -420,7 +420,7 @@ impl World {
         };
         if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
             let prototype: Vec<_> = peer.prototype().into_iter().filter(|e| e.1 > hi).collect();
-            let told: Vec<_> = device.debt().iter().collect();
+            let told: Vec<_> = device.owed.told().iter().collect();
             if told != prototype {
                 let story = format!("{}: {told:?}, not {prototype:?}", NAMES[side]);
                 self.tape.broken("what was told is the prototype", story);
@@ -433,7 +433,7 @@ impl World {
             let location = device.location(block);
             let holds = match &location {
                 Location::Remote => {
-                    let owed = device.owed(block);
+                    let owed = device.owed.of(block);
                     owed == Some(newest.stamp) && newest.stamp > hi
                 }
                 Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,

@@ -91,7 +91,7 @@ impl World {
                         .as_ref()
                         .is_none_or(|w| w.has_news(side, lane))
                 });
-            let connected = lock(&device.failover).peer().is_some();
+            let connected = lock(&device.failover).connection.peer().is_some();
             connected && !owes && !news && self.machines[side].asked.borrow().is_empty()
         };
         rests(0) && rests(1) && self.serving().is_some()

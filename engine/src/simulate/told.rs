@@ -77,9 +77,9 @@ impl Pair {
         });
         let fences = Arc::new(AtomicU64::new(0));
         let count = fences.clone();
-        devices[0].on_event(Box::new(move |event| {
+        devices[0].on_event(move |event| {
             count.fetch_add(u64::from(matches!(event, Event::Fenced { .. })), SeqCst);
-        }));
+        });
         devices[0].resume_alone().unwrap();
         let host = devices[0].session().unwrap();
         // No two neighbours together: each is told of by itself.

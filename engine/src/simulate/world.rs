@@ -27,7 +27,7 @@ use crate::sync::{Ordering::Relaxed, lock};
 use crate::unit::{Position, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// One side: a disk, a clock, and the process that runs a device on them, if one runs.
 pub(super) struct Machine {
@@ -246,6 +246,7 @@ impl World {
             Kind::Blackout => [0, 1].into_iter().for_each(|at| self.power_cut(at, random)),
             Kind::Policy => self.set_policy(side, random),
             Kind::Stall => self.arm_stall(random),
+            Kind::Reachable => self.reachable(side),
         }
     }
 
@@ -318,7 +319,7 @@ impl World {
             return;
         };
         let wire = machine.wire.borrow().clone().filter(|wire| wire.is_up());
-        let session = lock(&sender.failover).connection().map(|(session, _)| session);
+        let session = lock(&sender.failover).connection.standing().map(|(session, _)| session);
         let (Some(wire), Some(session)) = (wire, session) else { return };
         let past = machine.past.borrow();
         if past.is_empty() || self.tape.is_faithless() {
@@ -341,7 +342,7 @@ impl World {
     /// whether there were any.
     pub fn control(&self, side: Side) -> bool {
         let owes = |device: Arc<Device>| {
-            device.owes_answers() || crate::sync::lock(&device.failover).is_handing_over()
+            device.owes_answers() || crate::sync::lock(&device.failover).role.is_handing_over()
         };
         if !self.let_arrive(side, Lane::Control, 1) && !self.device(side).is_some_and(owes) {
             return false;
@@ -429,7 +430,7 @@ impl World {
             return;
         }
         let stands = machine.wire.borrow().as_ref().is_some_and(|wire| wire.is_up());
-        if stands && crate::sync::lock(&device.failover).has_session() {
+        if stands && crate::sync::lock(&device.failover).connection.session().is_some() {
             return;
         }
         let wire = {
@@ -489,6 +490,14 @@ impl World {
         }
     }
 
+    fn reachable(&self, side: Side) {
+        if self.device(side).is_some_and(|device| device.status().serving)
+            && self.step(side, |d| d.reachable()).is_some()
+        {
+            self.tape.event(Sort::Host, format_args!("hosts reach {}", NAMES[side]));
+        }
+    }
+
     fn step_clock(&self, side: Side, random: &mut Random) {
         let most = random.pick(&[1_000_000, 1_000_000_000, 3_600_000_000_000]);
         let ns = random.within(0..2 * most) as i64 - most as i64;
@@ -518,13 +527,32 @@ impl World {
     /// Told of by the device as it happens.
     pub(super) fn hook(&self, side: Side, device: &Arc<Device>) {
         let tape = self.tape.clone();
-        device.on_event(Box::new(move |event| {
+        // The tenures that the peer was said to serve and to be reachable under.
+        let heard = Mutex::new([0; 2]);
+        device.on_event(move |event| {
+            let said = match *event {
+                Event::PeerServes { epoch } => Some((0, epoch)),
+                Event::PeerReachable { epoch } => Some((1, epoch)),
+                _ => None,
+            };
+            if let Some((what, epoch)) = said {
+                let mut heard = lock(&heard);
+                let story = format!("{} hears {event:?} after {heard:?}", NAMES[side]);
+                let before = std::mem::replace(&mut heard[what], epoch);
+                if before >= epoch || heard[0] != epoch {
+                    tape.broken(
+                        "a device hears once that its peer serves, and then that hosts reach it",
+                        story,
+                    );
+                }
+                tape.count(["peers heard to serve", "peers heard to be reached"][what]);
+            }
             if let Event::Disconnected { why: error, .. } = event
                 && error.kind() == ErrorKind::Protocol
             {
                 let story = format!("{}: {error}", NAMES[side]);
                 tape.refused(side, "devices that keep the rules understand each other", story);
             }
-        }));
+        });
     }
 }

@@ -73,6 +73,14 @@ impl Storage for Checked {
         self.change(|| format!("syncing {file}"), |s| s.sync(file))
     }
 
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        self.change(|| format!("growing {file}"), |s| s.grow(file, length))
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        self.change(|| format!("removing {file}"), |s| s.remove(file))
+    }
+
     fn files(&self) -> io::Result<Vec<FileName>> {
         self.storage.files()
     }
@@ -123,6 +131,14 @@ mod tests {
             }
         }
 
+        fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+            self.memory.grow(file, length)
+        }
+
+        fn remove(&self, file: FileName) -> io::Result<()> {
+            self.memory.remove(file)
+        }
+
         fn files(&self) -> io::Result<Vec<FileName>> {
             self.memory.files()
         }
@@ -146,6 +162,8 @@ mod tests {
             checked.zero(file, 0, 512),
             checked.sync(file),
             checked.create(other, 4096, Fill::Sparse),
+            checked.grow(other, 8192),
+            checked.remove(other),
         ];
         for refused in later {
             let story = refused.expect_err("a change after a failure").to_string();

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <path>/lock                      empty; whoever has it locked has the device open
-//! <path>/superblock own.log recv.log told
+//! <path>/superblock own.log recv.log
 //! <path>/volumes/<volume>.<index>
+//! <path>/side/<kind>.<number>      side files
 //! <path>/….new                     a file being created; removed at the next opening
 //! ```
 //!
@@ -33,7 +34,7 @@ use rustix::io::Errno;
 
 use super::mapped::{Windows, past_end, read_by_call};
 use super::memory::{within, would_extend};
-use super::{FileName, Fill, Storage};
+use super::{FileName, Fill, SideKind, Storage, must_be_side, would_shrink};
 use descriptors::{Descriptors, Open};
 
 /// How much is written at once where zeros are.
@@ -160,24 +161,28 @@ impl Directory {
         })?;
         // An earlier process may have renamed a file and died before this.
         sync_directory(&directory.path)?;
-        match sync_directory(&directory.path.join("volumes")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(directory),
+        for folder in ["volumes", "side"] {
+            match sync_directory(&directory.path.join(folder)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        Ok(directory)
     }
 
     /// Calls `act` with the path and the name, relative to the directory, of all that could be a
     /// file of ours.
     fn for_each_name(&self, mut act: impl FnMut(&Path, &str) -> io::Result<()>) -> io::Result<()> {
-        for (under, prefix) in [(self.path.clone(), ""), (self.path.join("volumes"), "volumes/")] {
+        for prefix in ["", "volumes/", "side/"] {
+            let under = self.path.join(prefix);
             let entries = match fs::read_dir(&under).map_err(|error| (error.kind(), error)) {
                 Ok(entries) => entries,
-                // No volume was created yet, or there is something else in its place: damage that
-                // an inspector has to get past, and everyone else stumbles over soon enough.
+                // Nothing was created there yet, or there is something else in its place: damage
+                // that an inspector has to get past, and everyone else stumbles over soon enough.
                 Err((io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _))
                     if !prefix.is_empty() =>
                 {
-                    break;
+                    continue;
                 }
                 Err((_, error)) => return Err(error),
             };
@@ -211,8 +216,8 @@ impl Directory {
     fn open_for_change(&self, file: FileName, offset: u64, length: u64) -> io::Result<Arc<Open>> {
         self.must_be_writable()?;
         let open = self.open_file(file)?;
-        if !within(offset, length, open.length) {
-            return Err(would_extend(offset, length, open.length));
+        if !within(offset, length, open.length()) {
+            return Err(would_extend(offset, length, open.length()));
         }
         Ok(open)
     }
@@ -276,9 +281,10 @@ impl Storage for Directory {
         if buf.is_empty() {
             // No window will be looked at, so that nothing else would notice.
             let open = self.open_file(file)?;
-            return if offset <= open.length { Ok(()) } else { Err(past_end(file, offset)) };
+            return if offset <= open.length() { Ok(()) } else { Err(past_end(file, offset)) };
         }
-        match &self.windows {
+        // What may grow is not mapped: a window is as long as its file was.
+        match self.windows.as_ref().filter(|_| must_be_side(file).is_err()) {
             Some(windows) => windows.read(file, offset, buf, || self.open_file(file)),
             None => read_by_call(&*self.open_file(file)?, file, offset, buf),
         }
@@ -314,6 +320,26 @@ impl Storage for Directory {
         self.descriptors.sync(file, &self.path_of(file))
     }
 
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        must_be_side(file)?;
+        self.must_be_writable()?;
+        let open = self.open_file(file)?;
+        match open.grow(length)? {
+            found if found > length => Err(would_shrink(file, length, found)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        must_be_side(file)?;
+        self.must_be_writable()?;
+        let _alone = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path_of(file);
+        fs::remove_file(&path)?;
+        self.descriptors.removed(file);
+        sync_directory(parent(&path))
+    }
+
     fn files(&self) -> io::Result<Vec<FileName>> {
         let mut files = Vec::new();
         self.for_each_name(|_, name| {
@@ -327,15 +353,15 @@ impl Storage for Directory {
         let open = self.open_file(file)?;
         let mut at = offset;
         // The descriptor's own position, which this moves, is used by nobody.
-        while at < open.length {
+        while at < open.length() {
             let start = match rustix::fs::seek(&*open, SeekFrom::Data(at)) {
                 Ok(start) => start,
                 Err(Errno::NXIO) => return Ok(None),
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(at..open.length)),
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(at..open.length())),
                 Err(error) => return Err(error.into()),
             };
             let end = match rustix::fs::seek(&*open, SeekFrom::Hole(start)) {
-                Ok(end) => end.min(open.length),
+                Ok(end) => end.min(open.length()),
                 Err(Errno::NXIO) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
@@ -355,10 +381,15 @@ fn parse(name: &str) -> Option<FileName> {
         "superblock" => FileName::Superblock,
         "own.log" => FileName::OwnLog,
         "recv.log" => FileName::RecvLog,
-        "told" => FileName::Told,
         _ => {
-            let (volume, index) = name.strip_prefix("volumes/")?.split_once('.')?;
-            FileName::Segment { volume: volume.parse().ok()?, index: index.parse().ok()? }
+            let (folder, name) = name.split_once('/')?;
+            let (of, number) = name.split_once('.')?;
+            let number = number.parse().ok()?;
+            match folder {
+                "volumes" => FileName::Segment { volume: of.parse().ok()?, index: number },
+                "side" => FileName::Side { kind: SideKind::new(of)?, number },
+                _ => return None,
+            }
         }
     };
     (file.to_string() == name).then_some(file)

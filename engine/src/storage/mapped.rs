@@ -10,8 +10,8 @@
 //!   pointer and only the copy is looked at. A copy that races with a write is any mixture of old
 //!   and new, as the storage's contract says; the engine checks and repeats.
 //! - **Never beyond the file.** A window covers what the file held when it was mapped, by an
-//!   `fstat` at that moment, and a copy is checked against the window. Files never change length
-//!   once created, so nothing inside a window is ever beyond the end.
+//!   `fstat` at that moment, and a copy is checked against the window. Only side files change
+//!   their length, and they are not mapped, so nothing inside a window is ever beyond the end.
 //! - **Eviction never unmaps under a reader**: windows are shared as [`Arc`]; an evicted one dies
 //!   with its last reader. So at most the bound plus one for each thread inside a read is mapped.
 //! - **A hit takes one shared lock**, on one of [`SHARDS`] shards, and clones an `Arc`.
@@ -239,10 +239,10 @@ impl Windows {
             FileName::Superblock => 0,
             FileName::OwnLog => 1,
             FileName::RecvLog => 2,
-            FileName::Told => 3,
             FileName::Segment { volume, index } => {
-                4 + u64::from(volume).wrapping_mul(31) + u64::from(index).wrapping_mul(7)
+                3 + u64::from(volume).wrapping_mul(31) + u64::from(index).wrapping_mul(7)
             }
+            FileName::Side { .. } => unreachable!("what may grow is not mapped"),
         };
         &self.shards[(file.wrapping_add(index) % SHARDS as u64) as usize]
     }

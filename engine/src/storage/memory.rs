@@ -13,12 +13,13 @@
 //! - A thread holds one page's lock at a time, and nothing is called while it is held.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::mapped::past_end;
-use super::{FileName, Fill, Storage};
+use super::{FileName, Fill, SideKind, Storage, must_be_side, would_shrink};
 
 const PAGE_BYTES: usize = 4096;
 const PAGES_PER_LEAF: u64 = 64;
@@ -43,7 +44,7 @@ type Shard = RwLock<HashMap<(u32, u32), Arc<File>>>;
 struct File {
     length: u64,
     fill: Fill,
-    root: Box<[OnceLock<Node>]>,
+    root: Vec<OnceLock<Node>>,
 }
 
 /// One page's part of a range of bytes.
@@ -68,17 +69,23 @@ fn pieces(offset: u64, length: u64) -> impl Iterator<Item = Piece> {
 
 impl File {
     fn new(length: u64, fill: Fill) -> File {
-        let pages = length.div_ceil(PAGE_BYTES as u64);
-        let root = (0..pages.div_ceil(PAGES_PER_NODE)).map(|_| OnceLock::new()).collect();
-        let file = File { length, fill, root };
-        if fill == Fill::Written {
-            for page in 0..pages {
+        let mut file = File { length: 0, fill, root: Vec::new() };
+        file.grow(length);
+        file
+    }
+
+    /// Adds zeros up to `length`, which is no less than the present one.
+    fn grow(&mut self, length: u64) {
+        let [first, pages] = [self.length, length].map(|bytes| bytes.div_ceil(PAGE_BYTES as u64));
+        self.root.resize_with(pages.div_ceil(PAGES_PER_NODE) as usize, OnceLock::new);
+        self.length = length;
+        if self.fill == Fill::Written {
+            for page in first..pages {
                 // Really touched, so that a later write meets memory and no page fault.
                 let zeros = std::hint::black_box([0u8; PAGE_BYTES]);
-                *write(file.page_made(page)) = Some(Box::from(zeros.as_slice()));
+                *write(self.page_made(page)) = Some(Box::from(zeros.as_slice()));
             }
         }
-        file
     }
 
     /// The page, if anything was ever written near it.
@@ -188,8 +195,10 @@ impl File {
 #[derive(Default)]
 pub struct Memory {
     /// Superblock, own log, received log: found without a lock.
-    fixed: [OnceLock<File>; 4],
+    fixed: [OnceLock<File>; 3],
     segments: [Shard; SHARDS],
+    /// Locked for as long as one is looked at: they grow, and go.
+    sides: RwLock<HashMap<(SideKind, u32), File>>,
 }
 
 impl Memory {
@@ -200,15 +209,25 @@ impl Memory {
 
     /// What `act` makes of `file`; an error if there is no such file.
     fn with<T>(&self, file: FileName, act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no {file}"));
+        let missing = || missing(file);
         match place(file) {
             Place::Fixed(at) => act(self.fixed[at].get().ok_or_else(missing)?),
             Place::Segment(shard, key) => {
                 let found = read(&self.segments[shard]).get(&key).cloned();
                 act(&*found.ok_or_else(missing)?)
             }
+            Place::Side(key) => act(read(&self.sides).get(&key).ok_or_else(missing)?),
         }
     }
+}
+
+/// A mistaken length must not take all memory.
+fn must_fit(file: FileName, length: u64) -> io::Result<()> {
+    if length <= LENGTH_MAX {
+        return Ok(());
+    }
+    let story = format!("{file} of {length} bytes; at most {LENGTH_MAX} fit");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, story))
 }
 
 impl std::fmt::Debug for Memory {
@@ -219,10 +238,7 @@ impl std::fmt::Debug for Memory {
 
 impl Storage for Memory {
     fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
-        if length > LENGTH_MAX {
-            let story = format!("{file} of {length} bytes; at most {LENGTH_MAX} fit");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, story));
-        }
+        must_fit(file, length)?;
         let exists =
             || io::Error::new(io::ErrorKind::AlreadyExists, format!("{file} exists already"));
         if self.length(file)?.is_some() {
@@ -232,9 +248,16 @@ impl Storage for Memory {
         match place(file) {
             Place::Fixed(at) => self.fixed[at].set(made).map_err(|_| exists()),
             Place::Segment(shard, key) => match write(&self.segments[shard]).entry(key) {
-                std::collections::hash_map::Entry::Occupied(_) => Err(exists()),
-                std::collections::hash_map::Entry::Vacant(free) => {
+                Entry::Occupied(_) => Err(exists()),
+                Entry::Vacant(free) => {
                     free.insert(Arc::new(made));
+                    Ok(())
+                }
+            },
+            Place::Side(key) => match write(&self.sides).entry(key) {
+                Entry::Occupied(_) => Err(exists()),
+                Entry::Vacant(free) => {
+                    free.insert(made);
                     Ok(())
                 }
             },
@@ -287,14 +310,35 @@ impl Storage for Memory {
         self.with(file, |_| Ok(()))
     }
 
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        let key = side(file)?;
+        must_fit(file, length)?;
+        let mut sides = write(&self.sides);
+        match sides.get_mut(&key) {
+            None => Err(missing(file)),
+            Some(found) if found.length > length => Err(would_shrink(file, length, found.length)),
+            Some(found) => {
+                found.grow(length);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        let removed = write(&self.sides).remove(&side(file)?);
+        removed.map(drop).ok_or_else(|| missing(file))
+    }
+
     fn files(&self) -> io::Result<Vec<FileName>> {
-        let fixed = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog, FileName::Told];
+        let fixed = [FileName::Superblock, FileName::OwnLog, FileName::RecvLog];
         let there = |(file, slot): (FileName, &OnceLock<File>)| slot.get().map(|_| file);
         let mut files: Vec<_> = fixed.into_iter().zip(&self.fixed).filter_map(there).collect();
         for shard in &self.segments {
             let shard = read(shard);
             files.extend(shard.keys().map(|&(volume, index)| FileName::Segment { volume, index }));
         }
+        let sides = read(&self.sides);
+        files.extend(sides.keys().map(|&(kind, number)| FileName::Side { kind, number }));
         Ok(files)
     }
 
@@ -307,6 +351,7 @@ impl Storage for Memory {
 enum Place {
     Fixed(usize),
     Segment(usize, (u32, u32)),
+    Side((SideKind, u32)),
 }
 
 fn place(file: FileName) -> Place {
@@ -314,12 +359,23 @@ fn place(file: FileName) -> Place {
         FileName::Superblock => Place::Fixed(0),
         FileName::OwnLog => Place::Fixed(1),
         FileName::RecvLog => Place::Fixed(2),
-        FileName::Told => Place::Fixed(3),
         FileName::Segment { volume, index } => {
             let shard = volume.wrapping_mul(31).wrapping_add(index) as usize % SHARDS;
             Place::Segment(shard, (volume, index))
         }
+        FileName::Side { kind, number } => Place::Side((kind, number)),
     }
+}
+
+/// The key of a side file.
+fn side(file: FileName) -> io::Result<(SideKind, u32)> {
+    must_be_side(file)?;
+    let FileName::Side { kind, number } = file else { unreachable!("it is a side file") };
+    Ok((kind, number))
+}
+
+fn missing(file: FileName) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("there is no {file}"))
 }
 
 /// Whether `length` bytes at `offset` are inside a file of `file_length` bytes.
@@ -329,7 +385,8 @@ pub(super) fn within(offset: u64, length: u64, file_length: u64) -> bool {
 
 /// The error for a write that would make a file longer.
 pub(super) fn would_extend(offset: u64, length: u64, file_length: u64) -> io::Error {
-    let story = format!("{length} bytes at {offset} of a file of {file_length}: never extended");
+    let story =
+        format!("{length} bytes at {offset} of a file of {file_length}: never extended by a write");
     io::Error::new(io::ErrorKind::InvalidInput, story)
 }
 

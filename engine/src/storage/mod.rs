@@ -21,6 +21,7 @@ use std::ops::Range;
 
 /// The name of a file of a device directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum FileName {
     /// Both copies of the superblock.
     Superblock,
@@ -28,8 +29,6 @@ pub enum FileName {
     OwnLog,
     /// The received log: the local unreflected volume (511/611).
     RecvLog,
-    /// What the peer has told of and not sent: a side file, made when it is first needed.
-    Told,
     /// A piece of a normal volume (510/610).
     Segment {
         /// The volume.
@@ -37,6 +36,47 @@ pub enum FileName {
         /// Which piece of it, from 0.
         index: u32,
     },
+    /// A side file: an auxiliary area, what was salvaged, a table. A storage knows neither what is in
+    /// it nor which kinds there are. Only side files grow, and only they are removed.
+    Side {
+        /// What it is for.
+        kind: SideKind,
+        /// Which of its kind.
+        number: u32,
+    },
+}
+
+/// What a side file is for: a word of 1 to 8 lower-case letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SideKind([u8; 8]);
+
+impl SideKind {
+    /// The kind of that name; `None` if it is no word of 1 to 8 letters from `a` to `z`.
+    pub const fn new(name: &str) -> Option<SideKind> {
+        let name = name.as_bytes();
+        if name.is_empty() || name.len() > 8 {
+            return None;
+        }
+        let mut word = [0; 8];
+        let mut at = 0;
+        while at < name.len() {
+            if !name[at].is_ascii_lowercase() {
+                return None;
+            }
+            word[at] = name[at];
+            at += 1;
+        }
+        Some(SideKind(word))
+    }
+}
+
+impl std::fmt::Display for SideKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0
+            .iter()
+            .take_while(|&&letter| letter != 0)
+            .try_for_each(|&l| write!(f, "{}", l as char))
+    }
 }
 
 impl std::fmt::Display for FileName {
@@ -45,8 +85,8 @@ impl std::fmt::Display for FileName {
             FileName::Superblock => f.write_str("superblock"),
             FileName::OwnLog => f.write_str("own.log"),
             FileName::RecvLog => f.write_str("recv.log"),
-            FileName::Told => f.write_str("told"),
             FileName::Segment { volume, index } => write!(f, "volumes/{volume}.{index}"),
+            FileName::Side { kind, number } => write!(f, "side/{kind}.{number}"),
         }
     }
 }
@@ -81,7 +121,8 @@ pub trait Storage: Send + Sync {
     /// not exist; the medium's.
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
-    /// Writes all of `bufs`, one after the other, at `offset`. Never extends a file.
+    /// Writes all of `bufs`, one after the other, at `offset`. Never extends a file: see
+    /// [`Storage::grow`].
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] past the end, [`io::ErrorKind::NotFound`]; the medium's.
@@ -99,6 +140,22 @@ pub trait Storage: Send + Sync {
     /// The medium's: what is durable is unknown then, and stays so.
     fn sync(&self, file: FileName) -> io::Result<()>;
 
+    /// Makes the side file `file` `length` bytes long, which it may be already; what is added reads
+    /// as zeros. The new length is durable with the next [`Storage::sync`] of it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if it is longer, or no side file, [`io::ErrorKind::NotFound`];
+    /// the medium's, after which it has the old length or the new one.
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()>;
+
+    /// Removes the side file `file`, durably when this returns. Who is reading it gets what it held,
+    /// or an error.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if it is no side file, [`io::ErrorKind::NotFound`]; the
+    /// medium's, after which it may be there or not.
+    fn remove(&self, file: FileName) -> io::Result<()>;
+
     /// Every file there is, in no order.
     ///
     /// # Errors
@@ -110,6 +167,24 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the file does not exist; the medium's.
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>>;
+}
+
+/// Refuses to change the length of anything but a side file, or to remove it: mappings and the
+/// engine rest on that.
+pub(crate) fn must_be_side(file: FileName) -> io::Result<()> {
+    match file {
+        FileName::Side { .. } => Ok(()),
+        _ => {
+            let story = format!("{file} is no side file: its length is fixed, and it stays");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, story))
+        }
+    }
+}
+
+/// The error for a file that would become shorter.
+pub(crate) fn would_shrink(file: FileName, length: u64, found: u64) -> io::Error {
+    let story = format!("{file} has {found} bytes, and is never cut to {length}");
+    io::Error::new(io::ErrorKind::InvalidInput, story)
 }
 
 mod checked;

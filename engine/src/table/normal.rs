@@ -12,6 +12,9 @@ pub(crate) struct Normal {
     own_reflected: Index,
     /// Highest stamp reflected.
     reflected: Stamp,
+    /// N may hold what is up to here: `reflected`, or after an opening all that was found, of which
+    /// any part may have gone to N before.
+    reach: Stamp,
     /// Records reflected since the last checkpoint.
     since_checkpoint: u64,
     /// Newest stamp owed or received when this device last became active.
@@ -23,7 +26,12 @@ pub(crate) struct Normal {
 impl Normal {
     /// With everything up to `fl` in N.
     pub fn new(fl: Stamp, need: Stamp, whole: Stamp) -> Normal {
-        Normal { own_reflected: 0, reflected: fl, since_checkpoint: 0, need, whole }
+        Normal { own_reflected: 0, reflected: fl, reach: fl, since_checkpoint: 0, need, whole }
+    }
+
+    /// After an opening that found records up to `newest`.
+    pub fn found(&mut self, newest: Stamp) {
+        self.reach = self.reach.max(newest);
     }
 
     /// After an opening, `own` being what was found: what is in N already is not reflected again.
@@ -39,6 +47,11 @@ impl Normal {
     /// Highest stamp reflected.
     pub fn reflected(&self) -> Stamp {
         self.reflected
+    }
+
+    /// N holds nothing newer than this, unless a reflection is under way.
+    pub fn reach(&self) -> Stamp {
+        self.reach
     }
 
     /// Records reflected since the last checkpoint.
@@ -87,6 +100,7 @@ impl Normal {
         let rises = upto > self.reflected || !holds(Clause::ReplayAboveCheckpoint);
         assert!(rises, "I7: {upto} reflected after {}", self.reflected);
         self.reflected = upto.max(self.reflected);
+        self.reach = self.reach.max(upto);
         self.own_reflected = own;
         self.since_checkpoint += count;
     }

@@ -248,6 +248,26 @@ impl Storage for CrashDisk {
         Ok(())
     }
 
+    /// The new length is durable at once.
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        let mut state = self.state();
+        if CrashDisk::call(&mut state)? {
+            return Err(dead());
+        }
+        let file = state.files.get_mut(&file).ok_or(io::ErrorKind::NotFound)?;
+        file.seen.resize(length as usize, 0);
+        file.durable.resize(length as usize, 0);
+        Ok(())
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        let mut state = self.state();
+        if CrashDisk::call(&mut state)? {
+            return Err(dead());
+        }
+        state.files.remove(&file).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+
     fn files(&self) -> io::Result<Vec<FileName>> {
         Ok(self.state().files.keys().copied().collect())
     }

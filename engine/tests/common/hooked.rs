@@ -71,6 +71,14 @@ impl Storage for Hooked {
         self.memory.sync(file)
     }
 
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        self.memory.grow(file, length)
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        self.memory.remove(file)
+    }
+
     fn files(&self) -> io::Result<Vec<FileName>> {
         self.memory.files()
     }

@@ -308,6 +308,10 @@ impl Pair {
         self.devices[to].begin_takeover()?;
         for _ in 0..1000 {
             if let Some(outcome) = self.devices[to].poll_takeover() {
+                if outcome.is_ok() {
+                    // The old device hears that the new one serves.
+                    self.step(1 - to, Step::Control);
+                }
                 return outcome;
             }
             for at in [A, B] {

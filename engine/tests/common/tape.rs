@@ -209,6 +209,14 @@ impl Storage for Disk {
         self.act(Op::Sync { file, from }, |c| c.within(file, 0, 0).map(|_| ()))
     }
 
+    fn grow(&self, _: FileName, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove(&self, _: FileName) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn files(&self) -> io::Result<Vec<FileName>> {
         Ok(self.contents.lock().unwrap().names())
     }

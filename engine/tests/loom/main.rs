@@ -14,6 +14,7 @@
 
 mod payload;
 mod volume;
+mod wake;
 
 use afterimage::queue::{
     Clk, Content, Gather, Insert, NewRecord, NewWrite, Queue, Record, Sequencer, Token,
@@ -49,6 +50,13 @@ impl Device {
         let clk = Clk::new();
         clk.open(1, 0);
         Arc::new(Device { queue, clk })
+    }
+
+    /// A ring that gives no place out before its limit is raised.
+    fn full(places: usize) -> Arc<Device> {
+        let clk = Clk::new();
+        clk.open(1, 0);
+        Arc::new(Device { queue: Queue::new(places, 1, 0), clk })
     }
 
     /// A write of `count` blocks whose checksums are the host's time and the block's number.

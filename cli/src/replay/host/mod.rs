@@ -17,9 +17,12 @@ pub use moves::Move;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 
-use afterimage::Device;
 use afterimage::error::{Error, Kind};
 use afterimage::limits::Limits;
 use afterimage::request::{Completion, Op, Request, Session, Ticket};
@@ -37,7 +40,7 @@ use crate::exit::Failure;
 use crate::trace::Action;
 
 /// How long the host sleeps at most when nothing moves.
-const NAP_NS: u64 = 1_000_000;
+const NAP_NS: u64 = 20_000_000;
 
 /// Waking takes this long: nearer to its time the next request is waited for awake.
 const WAKE_NS: u64 = 80_000;
@@ -112,11 +115,21 @@ pub struct Host<'a> {
     /// Pieces to be issued, before any new request.
     ready: BTreeMap<(u64, u32), Piece>,
     in_flight: Vec<Flight>,
+    /// Unparks this thread.
+    waker: Waker,
     flushes: u64,
     payload: Vec<u8>,
     buffers: Vec<Vec<u8>>,
     progress: Progress,
     stall: Stall,
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 impl<'a> Host<'a> {
@@ -150,6 +163,7 @@ impl<'a> Host<'a> {
             jobs: HashMap::new(),
             ready: BTreeMap::new(),
             in_flight: Vec::new(),
+            waker: Waker::from(Arc::new(Unpark(std::thread::current()))),
             flushes: 0,
             payload: Vec::new(),
             buffers: Vec::new(),
@@ -162,7 +176,6 @@ impl<'a> Host<'a> {
     pub fn replay(&mut self) -> Result<(), Failure> {
         self.began_at = self.now();
         loop {
-            let heard = self.device().heard();
             if self.is_takeover_due() {
                 self.take_over()?;
                 continue;
@@ -174,7 +187,7 @@ impl<'a> Host<'a> {
             }
             self.look(moved)?;
             if !moved {
-                self.sleep(heard);
+                self.sleep();
             }
         }
         self.tenths.push(self.now());
@@ -183,10 +196,6 @@ impl<'a> Host<'a> {
 
     fn now(&self) -> u64 {
         self.pair.clock.monotonic()
-    }
-
-    fn device(&self) -> &'a Device {
-        &self.pair.devices[self.active]
     }
 
     fn failed(&self, doing: &str, error: &Error) -> Failure {
@@ -343,9 +352,11 @@ impl<'a> Host<'a> {
     fn poll(&mut self) -> Result<usize, Failure> {
         let (mut at, mut ended) = (0, 0);
         while at < self.in_flight.len() {
-            match self.in_flight[at].ticket.poll() {
-                None => at += 1,
-                Some(outcome) => {
+            match Pin::new(&mut self.in_flight[at].ticket)
+                .poll(&mut Context::from_waker(&self.waker))
+            {
+                Poll::Pending => at += 1,
+                Poll::Ready(outcome) => {
                     let Flight { piece, asked, read, .. } = self.in_flight.remove(at);
                     self.complete(piece, asked, read, outcome)?;
                     ended += 1;
@@ -423,7 +434,7 @@ impl<'a> Host<'a> {
     }
 
     /// Sleeps until something may have moved, or the next request is due.
-    fn sleep(&self, heard: u64) {
+    fn sleep(&self) {
         let mut nap = NAP_NS;
         if self.in_flight.len() < self.manner.depth
             && let Some(due) = self.due_at(self.next_row)
@@ -431,7 +442,7 @@ impl<'a> Host<'a> {
             nap = nap.min(due.saturating_sub(self.now()));
         }
         match nap.checked_sub(WAKE_NS) {
-            Some(nap) => self.device().wait(heard, Duration::from_nanos(nap)),
+            Some(nap) => std::thread::park_timeout(Duration::from_nanos(nap)),
             None => std::hint::spin_loop(),
         }
     }

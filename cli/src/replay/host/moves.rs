@@ -9,8 +9,11 @@ use afterimage::unit::Stamp;
 
 use super::super::meter::Metric;
 use super::super::requests::{Event, NAMES};
-use super::{Host, NAP_NS};
+use super::Host;
 use crate::exit::Failure;
+
+/// How often a takeover that was asked for is looked at.
+const POLL: Duration = Duration::from_micros(200);
 
 /// A move of the host from one device to the other.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +51,6 @@ impl Host<'_> {
         let mut takeover = None;
         let mut after = None;
         loop {
-            let heard = device.heard();
             let moved = self.poll()? > 0;
             if takeover.is_none()
                 && let Some(outcome) = device.poll_takeover()
@@ -61,7 +63,7 @@ impl Host<'_> {
             }
             self.look(moved)?;
             if !moved {
-                device.wait(heard, Duration::from_nanos(NAP_NS / 5));
+                std::thread::park_timeout(POLL);
             }
         }
         self.moving = false;

@@ -2,8 +2,8 @@
 //! the memory of what was synced.
 //!
 //! # Rules
-//! - The superblock and the logs stay open once they were used; segments are closed again, oldest
-//!   use first, so that at most the bound is open, plus one for each thread at work in here.
+//! - The superblock and the logs stay open once they were used; segments and side files are closed
+//!   again, oldest use first, so that at most the bound is open, plus one for each thread at work in here.
 //! - Only a descriptor that nobody holds is closed.
 //! - **A descriptor with unsynced writes is synced before it is closed.** The kernel reports a
 //!   failed write-back to the descriptors that were open when it happened. Once they are closed
@@ -41,8 +41,8 @@ const WRITTEN: u64 = 2;
 /// One open file.
 pub(super) struct Open {
     file: File,
-    /// The length in bytes, which never changes.
-    pub(super) length: u64,
+    /// The length in bytes; only a side file's changes, under `syncing`.
+    length: AtomicU64,
     /// The most that may be unsynced: [`CLEAN`], [`UNPROVEN`] or [`WRITTEN`]. Set after a write
     /// and before its caller knows of it; cleared by a sync before it begins.
     unsynced: AtomicU64,
@@ -58,6 +58,22 @@ impl Open {
         self.unsynced.store(WRITTEN, Ordering::Release);
     }
 
+    pub(super) fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    /// Makes the file `length` bytes long, unless it is longer; returns how long it was.
+    pub(super) fn grow(&self, length: u64) -> io::Result<u64> {
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.length();
+        if found < length {
+            self.file.set_len(length)?;
+            self.length.store(length, Ordering::Release);
+            self.wrote();
+        }
+        Ok(found)
+    }
+
     /// Whether the file is still what was opened: what goes into a deleted one is never seen again.
     fn must_be_whole(&self) -> io::Result<()> {
         // Not its times: where a file system has been asked for them, the next write changes them
@@ -67,10 +83,11 @@ impl Open {
         if now.stx_nlink == 0 {
             return Err(io::Error::new(io::ErrorKind::NotFound, "something else has deleted it"));
         }
-        if now.stx_size != self.length {
+        if now.stx_size != self.length() {
             let story = format!(
                 "it has {} bytes, not {}: something else changed it",
-                now.stx_size, self.length
+                now.stx_size,
+                self.length()
             );
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, story));
         }
@@ -115,12 +132,13 @@ impl Table {
         }
     }
 
-    /// The segment that nobody holds and that was not asked for the longest.
+    /// The segment or side file that nobody holds and that was not asked for the longest.
     fn oldest_idle(&mut self) -> Option<(FileName, &mut Arc<Open>)> {
-        let segment = |name: &FileName| matches!(name, FileName::Segment { .. });
+        let many =
+            |name: &FileName| matches!(name, FileName::Segment { .. } | FileName::Side { .. });
         self.open
             .iter_mut()
-            .filter(|(name, slot)| segment(name) && Arc::strong_count(&slot.open) == 1)
+            .filter(|(name, slot)| many(name) && Arc::strong_count(&slot.open) == 1)
             .min_by_key(|(_, slot)| slot.used)
             .map(|(name, slot)| (*name, &mut slot.open))
     }
@@ -162,6 +180,14 @@ impl Descriptors {
         self.table().proven.insert(name);
     }
 
+    /// Forgets `name`, which was removed: a file made under that name is another.
+    pub(super) fn removed(&self, name: FileName) {
+        let mut table = self.table();
+        table.open.remove(&name);
+        table.proven.remove(&name);
+        table.failed.remove(&name);
+    }
+
     /// The open file `name`, which lies at `path`.
     pub(super) fn get(&self, name: FileName, path: &Path) -> io::Result<Arc<Open>> {
         let found = |table: &mut Table| {
@@ -184,12 +210,12 @@ impl Descriptors {
         self.live.fetch_add(1, Ordering::Relaxed);
         let mut open = Open {
             file,
-            length: 0,
+            length: AtomicU64::new(0),
             unsynced: AtomicU64::new(UNPROVEN),
             syncing: Mutex::default(),
             live: self.live.clone(),
         };
-        open.length = open.file.metadata()?.len();
+        open.length = AtomicU64::new(open.file.metadata()?.len());
         if matches!(name, FileName::Segment { .. }) {
             // Blocks are read and written here and there. Brought in by read-ahead, they would
             // come in large folios, which make later small writes slow. Advice may be refused.
@@ -341,7 +367,7 @@ mod tests {
         all.live.fetch_add(1, Ordering::Relaxed);
         let open = Open {
             file,
-            length: 100,
+            length: AtomicU64::new(100),
             unsynced: AtomicU64::new(WRITTEN),
             syncing: Mutex::default(),
             live: all.live.clone(),

@@ -1,0 +1,192 @@
+//! What one device hands over to the other with a grant, piece by piece (S805, S806; R4, R5, R18): a
+//! value that the fence chooses, and that the role above carries without looking into it. It is the
+//! prototype, as both devices keep order (`table/prototype.rs`).
+
+use super::link_down;
+use super::role::Grant;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::flow::Tables;
+use crate::flow::announce::Told;
+use crate::format::frame::Frame;
+use crate::format::superblock::Superblock;
+use crate::limits::PROTOTYPE_ROOM_MAX;
+use crate::link::{Lane, Link};
+use crate::queue::Queue;
+use crate::sync::lock;
+use crate::table::unreflected::Index;
+use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
+use std::sync::Arc;
+
+/// What is still to be handed over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HandOver {
+    /// R as a prototype: the records before `end`, after those that the peer was told of.
+    Prototype {
+        /// The end of R.
+        end: Index,
+    },
+}
+
+/// A piece of it.
+pub(super) struct Piece {
+    /// Entries that are still to come, this piece's included; 0 if it cannot be known.
+    pub left: u64,
+    /// The stamp told before the first entry.
+    pub previous: Stamp,
+    pub entries: Vec<(Block, Stamp)>,
+    /// Nothing follows.
+    pub is_last: bool,
+}
+
+impl HandOver {
+    /// What a device that is fenced hands over: what it has told in this connection comes before the
+    /// answer, which goes on from there.
+    pub fn rest(tables: &Tables) -> HandOver {
+        HandOver::Prototype { end: tables.own.records().end() }
+    }
+
+    /// The next piece, of at most `most` entries. What is acknowledged before its piece is made need
+    /// not be named. With `newest_only` a record is left out that a newer one of its block follows.
+    fn next(self, tables: &mut Tables, queue: &Queue, most: usize, newest_only: bool) -> Piece {
+        let HandOver::Prototype { end } = self;
+        let left = end.saturating_sub(tables.out.next_to_tell().0);
+        let newest_only = newest_only && holds(Clause::NewestPerBlock);
+        let Told { previous, entries } = tables.next_told(queue, end, most, newest_only);
+        Piece { left, previous, entries, is_last: tables.out.next_to_tell().0 >= end }
+    }
+}
+
+/// What a takeover has merged, for the superblock.
+pub(super) struct Merged {
+    need: Stamp,
+    whole: Stamp,
+}
+
+impl Merged {
+    /// Says it in the superblock.
+    pub fn note(&self, superblock: &mut Superblock) {
+        superblock.need = self.need;
+        superblock.whole = self.whole;
+    }
+}
+
+impl Device {
+    /// Sends the next piece of what is handed over, if there is one and the control lane of `link`
+    /// holds little. Returns whether anything was done.
+    pub(super) fn hand_over(&self, link: &Arc<dyn Link>) -> Result<bool> {
+        let is_full = || holds(Clause::HandOverPaced) && self.is_full(link);
+        if !lock(&self.failover).role.is_handing_over() || is_full() {
+            return Ok(false);
+        }
+        let (link, piece) = {
+            let mut tables = lock(&self.tables);
+            let mut failover = lock(&self.failover);
+            let wire = failover.connection.wire();
+            let connection = failover.connection.standing();
+            let open = failover.role.grant().zip(connection);
+            let Some((&mut Grant { nonce, tenure, what }, (session, link))) = open else {
+                return Ok(false);
+            };
+            let queue = &self.own.journal.queue;
+            let most = self.settings.piece_entries_max;
+            // Where the line takes time, only what the peer will keep; on a line without limit the
+            // look at each block takes longer than the peer's.
+            let newest_only = link.queued(Lane::Control) > 0;
+            let piece = what.next(&mut tables, queue, most, newest_only);
+            let Piece { left, previous, entries, is_last } = piece;
+            if is_last {
+                failover.role.end_grant();
+            }
+            let grant = tenure;
+            let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
+            (link, piece.encode_in(wire, session))
+        };
+        link.send(Lane::Control, piece).map_err(link_down)?;
+        Ok(true)
+    }
+
+    /// The peer announces records (R18).
+    pub(super) fn receive_announced(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+    ) -> Result<()> {
+        let _one = lock(&self.role);
+        if let Some(&(_, newest)) = entries.last() {
+            self.check_tenure_known(newest)?;
+        }
+        let tenure = self.superblock.get().epoch.saturating_add(1);
+        self.take_told(previous, entries, None, self.settings.told_records_max, tenure)
+    }
+
+    /// Notes down what the peer tells of (R18): records of tenures before `tenure`, which follow
+    /// `previous`. `left` such may follow, unless these are the last.
+    pub(super) fn take_piece(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+        left: Option<u64>,
+        tenure: u64,
+    ) -> Result<()> {
+        let most = self.geometry.prototype_entries_max();
+        let left = left.map(|left| left.min(PROTOTYPE_ROOM_MAX));
+        self.take_told(previous, entries, left, most, tenure)
+    }
+
+    /// As [`Device::take_piece`]; `most` may be held.
+    fn take_told(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+        left: Option<u64>,
+        most: u64,
+        tenure: u64,
+    ) -> Result<()> {
+        let broken = |what: String| Err(Error::new(Kind::Protocol, what));
+        let (mut volume, mut blocks) = (None, 0);
+        for &(block, stamp) in entries {
+            if stamp.epoch >= tenure {
+                return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
+            }
+            if volume != Some(block.volume) {
+                (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
+            }
+            if block.number >= blocks {
+                return broken(format!("the peer tells of block {block}, which no volume has"));
+            }
+        }
+        let tables = lock(&self.tables);
+        let hi = tables.incoming.hi();
+        let known = self.owed.told().last().max(hi);
+        if self.clk.epoch() != 0 && entries.last().is_some_and(|(_, stamp)| *stamp > known) {
+            return broken("the peer tells of a record, but this device serves".into());
+        }
+        self.owed.tell(previous, entries, left, hi, most).or_else(broken)
+    }
+
+    /// Everything is here: merges it (S807, R5). In force before it is durable: no record that
+    /// `whole` leaves out may go to N meanwhile.
+    pub(super) fn merge(&self) -> Merged {
+        let mut tables = lock(&self.tables);
+        // Also what has been received: should a disk lose it, this device must not serve again.
+        let need = self.owed.told().last().max(tables.incoming.hi());
+        tables.raise_need(need);
+        // An older tenure's catching up does not belong to this `need` (I5).
+        self.owed.end();
+        Merged { need, whole: tables.normal.whole() }
+    }
+
+    /// What was merged is durable, and the tenure is about to open; returns how many blocks are
+    /// owed.
+    pub(super) fn begin_debt(&self) -> u64 {
+        let mut tables = lock(&self.tables);
+        tables.out.serve();
+        let owed_blocks = self.owed.told().len();
+        let is_behind = tables.is_behind();
+        assert!(is_behind != (owed_blocks == 0), "I5: hi >= need exactly if nothing is owed");
+        self.owed.begin(is_behind);
+        owed_blocks
+    }
+}

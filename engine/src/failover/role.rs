@@ -1,0 +1,255 @@
+//! Which of the two devices holds the host, as this one knows: the request that is open here, the
+//! grant that is being answered with, crossing requests, and what was heard of the peer's tenure
+//! (R4, R5). Nothing here knows what is handed over: a grant carries a value for that, chosen when it
+//! is made ([`super::handover`]).
+
+use super::Takeover;
+use super::handover::HandOver;
+use crate::error::{Error, Kind, Result};
+use crate::weaken::{Clause, holds};
+
+/// This device's open takeover request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenRequest {
+    pub nonce: u64,
+    pub requested_at: u64,
+    /// When the peer last gave a sign: a piece of what it hands over, or else the request's time.
+    pub progress_at: u64,
+}
+
+/// A grant under way to the peer.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// The request answered.
+    pub nonce: u64,
+    pub tenure: u64,
+    /// What is still to be handed over.
+    pub what: HandOver,
+}
+
+/// Where takeovers stand.
+pub(crate) struct Role {
+    device: u64,
+    request: Option<OpenRequest>,
+    grant: Option<Grant>,
+    outcome: Option<Result<Takeover>>,
+    /// It has served since its opening.
+    served: bool,
+    /// As `served`, and nothing has put that in doubt since: a host that is refused was fenced off.
+    held: bool,
+    /// The peer's proof that this device lost durable records; no hello has agreed with it since.
+    lost: Option<Error>,
+    /// How often the peer has said what this device knows to be untrue.
+    untrue: u64,
+    /// The highest tenure granted here that the peer has been heard to hold.
+    taken: u64,
+    /// The tenure that the peer was heard to be reachable under.
+    reached: u64,
+    /// The tenure of this device's own in which its driver said that hosts reach it.
+    reachable: u64,
+}
+
+/// What the loser of two crossing requests is told.
+fn lost() -> Error {
+    Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
+}
+
+impl Role {
+    /// Of the device with this id, just opened.
+    pub fn new(device: u64) -> Role {
+        Role {
+            device,
+            request: None,
+            grant: None,
+            outcome: None,
+            served: false,
+            held: false,
+            lost: None,
+            untrue: 0,
+            taken: 0,
+            reached: 0,
+            reachable: 0,
+        }
+    }
+
+    /// Opens a request, which replaces the open one. Returns this device's id, which it carries.
+    pub fn ask(&mut self, request: OpenRequest) -> u64 {
+        self.request = Some(request);
+        self.outcome = None;
+        self.device
+    }
+
+    /// The open request.
+    pub fn request(&self) -> Option<OpenRequest> {
+        self.request
+    }
+
+    /// Whether a request is open.
+    pub fn is_asking(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Forgets the open request, of which nobody has heard.
+    pub fn withdraw(&mut self) {
+        self.request = None;
+    }
+
+    /// A request that the peer has left without a sign for more than `timeout` ends.
+    pub fn expire(&mut self, now: u64, timeout: u64) {
+        let Some(request) = &self.request else { return };
+        let waited = now.saturating_sub(request.progress_at);
+        if waited > timeout {
+            let ms = waited / 1_000_000;
+            let what = format!("the peer has not answered the takeover request for {ms} ms");
+            self.request = None;
+            self.outcome = Some(Err(Error::new(Kind::Timeout, what)));
+        }
+    }
+
+    /// The peer answers the request `nonce`, at `now`; whether that is the open one.
+    pub fn progress(&mut self, nonce: u64, now: u64) -> bool {
+        match &mut self.request {
+            Some(request) if request.nonce == nonce || !holds(Clause::RequestNonce) => {
+                request.progress_at = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Everything granted has arrived: closes the open request and returns it.
+    pub fn answered(&mut self) -> Option<OpenRequest> {
+        self.request.take()
+    }
+
+    /// The peer's own request won against the request `nonce`; whether that was open.
+    pub fn refused(&mut self, nonce: u64) -> bool {
+        let is_open = self.request.as_ref().is_some_and(|request| request.nonce == nonce);
+        if is_open {
+            self.lose();
+        }
+        is_open
+    }
+
+    /// The device `device` asks, too: of crossing requests the lower device id wins (R5). Whether it
+    /// is that one; whoever asked here is told then.
+    pub fn yields_to(&mut self, device: u64) -> bool {
+        if self.request.is_some() && holds(Clause::CrossingRequests) {
+            if self.device < device {
+                return false;
+            }
+            self.lose();
+        }
+        true
+    }
+
+    fn lose(&mut self) {
+        self.request = None;
+        self.outcome = Some(Err(lost()));
+    }
+
+    /// The outcome of the last request, once.
+    pub fn take_outcome(&mut self) -> Option<Result<Takeover>> {
+        self.outcome.take()
+    }
+
+    /// The device serves by the takeover that it asked for.
+    pub fn took_over(&mut self, takeover: Takeover) {
+        self.outcome = Some(Ok(takeover));
+    }
+
+    /// Hosts are about to be let in.
+    pub fn serve(&mut self) {
+        self.served = true;
+        self.held = true;
+    }
+
+    /// Whether it has served since its opening.
+    pub fn served(&self) -> bool {
+        self.served
+    }
+
+    /// Whether it held the host until a fence.
+    pub fn held(&self) -> bool {
+        self.held
+    }
+
+    /// The tenure that it held is in doubt: it asks for the host anew.
+    pub fn doubt(&mut self) {
+        self.held = false;
+    }
+
+    /// Answers with `grant`, instead of what was being answered before.
+    pub fn begin_grant(&mut self, grant: Grant) {
+        self.grant = Some(grant);
+    }
+
+    /// The grant under way.
+    pub fn grant(&mut self) -> Option<&mut Grant> {
+        self.grant.as_mut()
+    }
+
+    /// Whether something is still to be handed over.
+    pub fn is_handing_over(&self) -> bool {
+        self.grant.is_some()
+    }
+
+    /// Everything is handed over, or the connection or the peer's interest has ended.
+    pub fn end_grant(&mut self) {
+        self.grant = None;
+    }
+
+    /// The peer has shown that this device lost durable records; whether that is news.
+    pub fn lose_records(&mut self, error: Error) -> bool {
+        self.lost.replace(error).is_none()
+    }
+
+    /// The peer's proof that this device lost durable records.
+    pub fn lost(&self) -> Option<&Error> {
+        self.lost.as_ref()
+    }
+
+    /// A hello agrees with the logs.
+    pub fn agree(&mut self) {
+        self.lost = None;
+    }
+
+    /// The peer says what is known here to be untrue.
+    pub fn count_untrue(&mut self) {
+        self.untrue += 1;
+    }
+
+    /// How often it did.
+    pub fn untrue(&self) -> u64 {
+        self.untrue
+    }
+
+    /// The peer holds `tenure`, which was granted here last; whether that is news.
+    pub fn take(&mut self, tenure: u64) -> bool {
+        std::mem::replace(&mut self.taken, tenure) != tenure
+    }
+
+    /// Hosts reach the peer under `tenure`; whether it is the one that it took, and that is news.
+    pub fn peer_reached(&mut self, tenure: u64) -> bool {
+        let is_news = self.taken == tenure && self.reached != tenure;
+        if is_news {
+            self.reached = tenure;
+        }
+        is_news
+    }
+
+    /// Hosts reach this device under its own `tenure`.
+    pub fn reach(&mut self, tenure: u64) {
+        self.reachable = tenure;
+    }
+
+    /// The tenure of this device's own in which its driver said that hosts reach it.
+    pub fn reachable(&self) -> u64 {
+        self.reachable
+    }
+
+    /// The highest tenure granted here that the peer has been heard to hold.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+}

@@ -1,0 +1,96 @@
+//! What one peer owes (`pend`, R5, R18) as hosts' reads find it (R7): beside the tables, under a lock
+//! of its own, so that no read waits for a step.
+
+use crate::sync::{AtomicBool, Ordering};
+use crate::table::prototype::Debt;
+use crate::unit::{Block, Stamp};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// The debt of one peer.
+pub(crate) struct Owed {
+    /// What the peer owes, as far as it has told (R18); complete while this device is active. Taken
+    /// after the tables by who changes it, and changed while fenced only, but for payments.
+    debt: RwLock<Debt>,
+    /// Whether `debt` needs to be asked at all: `hi < need`, while active. Release/Acquire: a reader
+    /// that finds it cleared finds those records, or a tenure that is over.
+    is_due: AtomicBool,
+}
+
+impl Owed {
+    /// What was told before an opening; the device does not serve yet.
+    pub fn new(debt: Debt) -> Owed {
+        Owed { debt: RwLock::new(debt), is_due: AtomicBool::new(false) }
+    }
+
+    /// The newest stamp that the peer owes for `block`, while this device serves.
+    pub fn of(&self, block: Block) -> Option<Stamp> {
+        if self.is_due() { self.told().owed(block) } else { None }
+    }
+
+    /// Whether this device serves and something is owed.
+    pub fn is_due(&self) -> bool {
+        self.is_due.load(Ordering::Acquire)
+    }
+
+    /// What the peer has told.
+    pub fn told(&self) -> RwLockReadGuard<'_, Debt> {
+        self.debt.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, unless somebody is at work on it.
+    pub fn try_told(&self) -> Option<RwLockReadGuard<'_, Debt>> {
+        self.debt.try_read().ok()
+    }
+
+    /// Takes a piece of what the peer tells: as [`Debt::extend`], or, where `left` more may follow
+    /// before it is asked for, as [`Debt::append`], with room for them.
+    ///
+    /// # Errors
+    /// As [`Debt::extend`].
+    pub fn tell(
+        &self,
+        previous: Stamp,
+        piece: &[(Block, Stamp)],
+        left: Option<u64>,
+        hi: Stamp,
+        most: u64,
+    ) -> Result<(), String> {
+        let mut debt = self.debt_mut();
+        match left {
+            Some(left) => {
+                debt.reserve(left.min(most));
+                debt.append(previous, piece, hi, most)
+            }
+            None => debt.extend(previous, piece, hi, most),
+        }
+    }
+
+    /// A takeover has merged what was told, before its tenure opens (R5); `due`: `hi < need`.
+    pub fn begin(&self, due: bool) {
+        self.is_due.store(due, Ordering::Release);
+    }
+
+    /// A fence: nothing is read here any more. What was told stays known (R18).
+    pub fn end(&self) {
+        self.is_due.store(false, Ordering::Release);
+    }
+
+    /// Everything up to `hi` has arrived and is published, and `is_behind` says whether any of what
+    /// is owed is still missing. Returns whether the last of it has arrived now. The caller holds
+    /// the tables, as a takeover does that begins the next debt.
+    pub fn pay(&self, hi: Stamp, is_behind: bool) -> bool {
+        self.told().pay(hi);
+        let is_due = self.is_due();
+        debug_assert!(!is_due || is_behind != self.told().is_empty(), "I5");
+        let caught_up = is_due && !is_behind;
+        if caught_up {
+            self.end();
+            self.debt_mut().sweep();
+        }
+        caught_up
+    }
+
+    fn debt_mut(&self) -> RwLockWriteGuard<'_, Debt> {
+        self.debt.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

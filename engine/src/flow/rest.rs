@@ -1,0 +1,142 @@
+//! How long a background thread has nothing to do: until its bell rings, or the next moment at which
+//! something is due.
+//!
+//! A thread looks at its bell, makes its steps, and rests if they found nothing. Where a bell would
+//! ring for each request, it sets a mark first and looks once more ([`crate::wake`]).
+
+use crate::device::Device;
+use crate::sync::{Ordering, lock};
+use crate::unit::Position;
+use crate::wake::Mark;
+use std::time::Duration;
+
+/// Records that come within this time, in nanoseconds, are committed, shipped and acknowledged together.
+pub(crate) const GATHER_NS: u64 = 1_000_000;
+
+impl Device {
+    /// When a step has something to do by the passing of time alone, on the monotonic clock in
+    /// nanoseconds: a commit, a reflection or a checkpoint is due, or a ticket's time is over
+    /// ([`Device::step_calls`]). `None`: not before something happens.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let deadlines =
+            [self.commit_deadline(), self.reflect_deadline(), self.wakes.waiters.next_time()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn commit_deadline(&self) -> Option<u64> {
+        let is_clean = self.own.journal.queue.tail() == self.own.committed();
+        let last = self.committed_at.load(Ordering::Relaxed);
+        (!is_clean).then(|| last.saturating_add(self.settings.commit_interval_ns))
+    }
+
+    fn reflect_deadline(&self) -> Option<u64> {
+        let (is_reflectable, since) = {
+            let tables = lock(&self.tables);
+            (tables.is_reflectable(), tables.normal.since_checkpoint())
+        };
+        let reflected = self.reflected_at.load(Ordering::Relaxed);
+        let reflect = reflected.saturating_add(self.settings.reflect_interval_ns);
+        // While one is being made, none is due.
+        let last = self.checkpointing.try_lock().ok().filter(|_| since > 0);
+        let checkpoint = last.map(|at| at.saturating_add(self.settings.checkpoint_interval_ns));
+        is_reflectable.then_some(reflect).into_iter().chain(checkpoint).min()
+    }
+
+    /// Time until `deadline`, but not so little that a thread would spin.
+    fn left(&self, deadline: u64) -> Duration {
+        Duration::from_nanos(deadline.saturating_sub(self.clock.monotonic()).max(GATHER_NS))
+    }
+
+    /// Until a commit is wanted or due, or the log, which was clean, is so no more: then `true`, and
+    /// [`Device::gather_for_commit`] is next. `heard` is from before the last look.
+    pub(crate) fn rest_from_commits(&self, heard: u64) -> bool {
+        let is_clean = |committed| self.own.journal.queue.tail() == committed;
+        let committed = self.own.committed();
+        if is_clean(committed) {
+            self.sleep_until_tail(committed, heard, None);
+            return !is_clean(self.own.committed());
+        }
+        self.rest_until_due(heard);
+        false
+    }
+
+    /// Until a commit is wanted or due; the first write after a pause does not stay alone.
+    pub(crate) fn gather_for_commit(&self, heard: u64) {
+        if !self.own.is_wanted() {
+            self.rest_until_due(heard);
+        }
+    }
+
+    fn rest_until_due(&self, heard: u64) {
+        let most = (self.settings.commit_bytes / u64::from(self.geometry.block_size)).max(1);
+        let due = self.commit_deadline().unwrap_or(0);
+        self.sleep_until_tail(self.own.committed().saturating_add(most), heard, Some(due));
+    }
+
+    fn sleep_until_tail(&self, mark: Position, heard: u64, deadline: Option<u64>) {
+        let timeout = deadline.map(|deadline| self.left(deadline));
+        self.wakes.commit_at.set(mark);
+        if self.own.journal.queue.horizon() <= mark {
+            self.wakes.commit.wait(heard, timeout);
+        }
+        self.wakes.commit_at.set(Mark::NONE);
+    }
+
+    /// Until something may be shipped; `heard` and `committed` are from before the last look.
+    pub(crate) fn rest_from_shipping(&self, heard: u64, committed: Position) {
+        let timeout = self.is_held_up().then_some(Duration::from_nanos(GATHER_NS));
+        let has_credit = !lock(&self.tables).out.is_held_back();
+        // Otherwise nothing is shipped, however much is committed.
+        let ships = has_credit && timeout.is_none() && self.connected_link().is_some();
+        let mark = if ships { committed } else { Mark::NONE };
+        self.wakes.ship_at.set(mark);
+        if self.own.committed() <= mark {
+            self.wakes.ship.wait(heard, timeout);
+        }
+        self.wakes.ship_at.set(Mark::NONE);
+    }
+
+    /// Whether the peer is owed answers, announcements, or the rest of a prototype, for which the
+    /// control lane may have no room now: a link does not tell when it has.
+    pub(crate) fn owes_control(&self) -> bool {
+        let (is_handing_over, is_connected) = {
+            let failover = lock(&self.failover);
+            (failover.role.is_handing_over(), failover.connection.peer().is_some())
+        };
+        is_connected && (is_handing_over || self.has_to_announce())
+            || lock(&self.controlling).is_owed()
+    }
+
+    /// Until a callback was woken, or a ticket's time is over; `heard` is from before the last look.
+    pub(crate) fn rest_from_calls(&self, heard: u64) {
+        let timeout = self.wakes.waiters.next_time().map(|time| self.left(time));
+        self.calls.bell.wait(heard, timeout);
+    }
+
+    /// How far a reflecting thread sees the logs.
+    pub(crate) fn logged(&self) -> [Position; 2] {
+        [self.own.committed(), self.recv.journal.queue.tail()]
+    }
+
+    /// Until a reflection or a checkpoint is due; `heard` and `seen` are from before the last look.
+    pub(crate) fn rest_from_reflecting(&self, heard: u64, seen: [Position; 2]) {
+        let timeout = self.reflect_deadline().map(|deadline| self.left(deadline));
+        let (waiting, is_reflectable) = {
+            let tables = lock(&self.tables);
+            (tables.unreflected(), tables.is_reflectable())
+        };
+        // As long as there is nothing to reflect, the first record counts; then, enough of them.
+        let enough = if is_reflectable { self.reflect_enough().saturating_sub(waiting) } else { 0 };
+        let reserve = self.geometry.request_blocks_max();
+        let queues = [&self.own.journal.queue, &self.recv.journal.queue];
+        // It sleeps no longer than there is room.
+        let room = queues.map(|queue| queue.free().saturating_sub(reserve));
+        let marks = [0, 1].map(|at| seen[at].saturating_add(enough.min(room[at])));
+        self.wakes.reflect_at.iter().zip(marks).for_each(|(mark, at)| mark.set(at));
+        let is_passed = self.logged().iter().zip(marks).any(|(&now, mark)| now > mark);
+        if !is_passed {
+            self.wakes.reflect.wait(heard, timeout);
+        }
+        self.wakes.reflect_at.iter().for_each(|mark| mark.set(Mark::NONE));
+    }
+}

@@ -1,0 +1,217 @@
+//! Keeping a device connected: a thread that gets links from a [`Connector`], and another when one has
+//! ended.
+
+use super::Threads;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::link::Link;
+use crate::sync::{Ordering, lock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two attempts: doubled with each that fails, up to the second.
+const PAUSE: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+
+/// How long a link is waited for at a time, and how soon the thread notices at the latest that it is
+/// to stop.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A peer that has not said hello in this time is not there, or hears nothing.
+const HELLO: Duration = Duration::from_secs(5);
+
+/// Where links to the peer come from: one device of a pair dials, the other accepts.
+pub trait Connector: Send {
+    /// The next link, waited for at most `patience`; `None` if nobody has dialled so far.
+    ///
+    /// # Errors
+    /// Whatever keeps it from dialling; it is tried again after a while, which grows.
+    fn connect(&mut self, patience: Duration) -> Result<Option<Arc<dyn Link>>>;
+
+    /// Whether it is asked for links also while a connection stands. One that accepts is: a peer that
+    /// dials anew has given the old connection up, and this end may not have heard of it.
+    fn accepts(&self) -> bool {
+        false
+    }
+}
+
+impl Threads {
+    /// Keeps `device`, whose threads these are, connected by the links of `connector`, in one more
+    /// thread. A link that fails is followed by another, at once if it has stood; else after 10 ms,
+    /// twice as long each time up to a second, a random part of up to half of it less, so that many
+    /// that lost their lines together do not come back together.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the system refuses a thread.
+    pub fn keep_connected(
+        &self,
+        device: &Arc<Device>,
+        mut connector: impl Connector + 'static,
+    ) -> Result<()> {
+        let (device, stop) = (device.clone(), self.stop.clone());
+        let name = format!("{}-connect", device.geometry().device);
+        let run = move || {
+            wake_at_changes(&device);
+            let mut pause = PAUSE[0];
+            let goes_on = || !stop.load(Ordering::Acquire) && device.check_halted().is_ok();
+            while goes_on() {
+                let stands = lock(&device.failover).connection.peer().is_some();
+                if stands {
+                    pause = PAUSE[0];
+                    if !connector.accepts() {
+                        std::thread::park_timeout(PATIENCE);
+                        continue;
+                    }
+                }
+                match connector.connect(PATIENCE) {
+                    Ok(None) => continue,
+                    Ok(Some(link)) if device.says_hello(&link, &goes_on) => continue,
+                    Ok(Some(_)) | Err(_) => {}
+                }
+                let until = Instant::now() + less_by_chance(&device, pause);
+                pause = PAUSE[1].min(2 * pause);
+                while let left = until.saturating_duration_since(Instant::now())
+                    && !left.is_zero()
+                    && goes_on()
+                {
+                    std::thread::park_timeout(left.min(PATIENCE));
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name(name).spawn(run);
+        let handle = spawned.map_err(|e| Error::storage("starting a background thread", e))?;
+        lock(&self.running).push(handle);
+        Ok(())
+    }
+}
+
+impl Device {
+    /// Connects over `link` and waits until the peer has said hello too; whether it has.
+    fn says_hello(&self, link: &Arc<dyn Link>, goes_on: &impl Fn() -> bool) -> bool {
+        if self.connect(link.clone()).is_err() {
+            link.close();
+            return false;
+        }
+        let until = Instant::now() + HELLO;
+        while goes_on() {
+            let (stands, awaits) = {
+                let connection = &lock(&self.failover).connection;
+                (connection.peer().is_some(), connection.awaits_hello())
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if stands || !awaits {
+                return stands;
+            }
+            if left.is_zero() {
+                let _telling = self.events.enter();
+                let what = format!("the peer has not said hello for {} s", HELLO.as_secs());
+                self.disconnected(&Error::new(Kind::NoPeer, what), link);
+                return false;
+            }
+            std::thread::park_timeout(left.min(PATIENCE));
+        }
+        false
+    }
+}
+
+/// The calling thread is woken when a connection stands or has ended.
+fn wake_at_changes(device: &Device) {
+    let thread = std::thread::current();
+    device.on_event(move |event| {
+        if matches!(event, Event::Connected { .. } | Event::Disconnected { .. } | Event::Halted(_))
+        {
+            thread.unpark();
+        }
+    });
+}
+
+/// From half of `pause` to all of it.
+fn less_by_chance(device: &Device, pause: Duration) -> Duration {
+    let drawn = device.clock().entropy().unwrap_or(0);
+    let half = pause / 2;
+    half + half.mul_f64((drawn >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::link::{Line, MemoryLink, memory_link};
+    use crate::storage::Memory;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Fails now and then, and hands the other end of each line to the peer's.
+    struct Dials(Sender<MemoryLink>, Arc<dyn Clock>, u32);
+    struct Accepts(Receiver<MemoryLink>);
+
+    impl Connector for Dials {
+        fn connect(&mut self, _: Duration) -> Result<Option<Arc<dyn Link>>> {
+            self.2 += 1;
+            if self.2 % 3 == 1 {
+                return Err(Error::new(Kind::NoPeer, "nobody answers"));
+            }
+            let (mine, theirs) = memory_link(Line::default(), self.1.clone());
+            self.0.send(theirs).expect("the peer accepts");
+            Ok(Some(Arc::new(mine)))
+        }
+    }
+
+    impl Connector for Accepts {
+        fn connect(&mut self, patience: Duration) -> Result<Option<Arc<dyn Link>>> {
+            Ok(self.0.recv_timeout(patience).ok().map(|end| Arc::new(end) as Arc<dyn Link>))
+        }
+
+        fn accepts(&self) -> bool {
+            true
+        }
+    }
+
+    /// Whatever ends a connection, there is another soon.
+    #[test]
+    fn a_lost_connection_is_followed_by_another() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let devices = [1, 2].map(|id| {
+            let storage = Arc::new(Memory::new());
+            let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 16 }];
+            let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, id, volumes) };
+            Device::create(&*storage, &geometry, id == 1).unwrap();
+            Device::open(storage, clock.clone(), Settings::default()).unwrap()
+        });
+        let (dialled, accepted) = channel();
+        let threads = devices.each_ref().map(|device| Threads::start(device).unwrap());
+        threads[0].keep_connected(&devices[0], Dials(dialled, clock.clone(), 0)).unwrap();
+        threads[1].keep_connected(&devices[1], Accepts(accepted)).unwrap();
+        let stand = || devices.iter().all(|device| device.status().connected);
+        for round in 0..6 {
+            let since = Instant::now();
+            while !stand() {
+                assert!(since.elapsed() < Duration::from_secs(60), "round {round}");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let ends = devices.each_ref().map(|device| device.peer_link().unwrap());
+            ends[round % 2].close();
+            let is_over =
+                |at: usize| devices[at].peer_link().is_none_or(|now| !Arc::ptr_eq(&now, &ends[at]));
+            while !is_over(0) || !is_over(1) {
+                assert!(since.elapsed() < Duration::from_secs(60), "round {round} goes on");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        drop(threads);
+    }
+
+    #[test]
+    fn a_pause_is_shortened_by_chance_and_no_more_than_half() {
+        let storage = Arc::new(Memory::new());
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 16 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, 1, volumes) };
+        Device::create(&*storage, &geometry, true).unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        let drawn: Vec<_> = (0..20).map(|_| less_by_chance(&device, PAUSE[1])).collect();
+        assert!(drawn.iter().all(|pause| (PAUSE[1] / 2..=PAUSE[1]).contains(pause)), "{drawn:?}");
+        assert!(drawn.iter().any(|pause| *pause != drawn[0]), "{drawn:?}");
+    }
+}

@@ -1,0 +1,111 @@
+//! A device that has nothing to do sleeps: how often its threads wake up, by the operating system's
+//! count of voluntary context switches.
+
+use afterimage::Device;
+use afterimage::clock::{Clock, SystemClock};
+use afterimage::format::superblock::VolumeSpec;
+use afterimage::limits::{Geometry, Settings};
+use afterimage::link::{Line, memory_link};
+use afterimage::storage::{Memory, Storage};
+use afterimage::threads::Threads;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const MEASURED: Duration = Duration::from_secs(3);
+
+fn device(number: u64, peer: u64, clock: &Arc<dyn Clock>) -> (Arc<Device>, Threads) {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let mut geometry = Geometry::new(7, number, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+    geometry.journal_bytes = 16 << 20;
+    Device::create(&*storage, &geometry, number < peer).unwrap();
+    // Everything that is due is soon done.
+    let settings = Settings {
+        reflect_interval_ns: 10_000_000,
+        checkpoint_interval_ns: 20_000_000,
+        ..Settings::default()
+    };
+    let device = Device::open(storage, clock.clone(), settings).unwrap();
+    let threads = Threads::start(&device).unwrap();
+    (device, threads)
+}
+
+fn write_and_rest(device: &Arc<Device>) {
+    let session = device.session().unwrap();
+    for block in 0..64 {
+        session.write(0, block * 4096, &[7; 4096]).unwrap();
+    }
+    session.flush().unwrap();
+    // The last write is left to the background.
+    session.write(0, 0, &[8; 4096]).unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while device.status().unreflected_records > 0 {
+        assert!(std::time::Instant::now() < until, "{:?}", device.status());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+}
+
+/// How often the threads of the device `number` have gone to sleep so far.
+fn sleeps(number: u64) -> (usize, u64) {
+    let read = |path: &Path, name: &str| std::fs::read_to_string(path.join(name)).ok();
+    let mut threads = 0;
+    let mut sleeps = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let task = task.unwrap().path();
+        let Some(name) = read(&task, "comm") else { continue };
+        if !name.starts_with(&format!("{number}-")) {
+            continue;
+        }
+        let status = read(&task, "status").unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+        threads += 1;
+        sleeps += line.unwrap().trim().parse::<u64>().unwrap();
+    }
+    (threads, sleeps)
+}
+
+fn sleeps_while_idle(number: u64) -> u64 {
+    let (threads, before) = sleeps(number);
+    assert_eq!(threads, 6, "the threads of device {number}");
+    std::thread::sleep(MEASURED);
+    sleeps(number).1 - before
+}
+
+/// With no peer connected nothing is waited for but what is due, and nothing is due.
+#[test]
+fn a_device_without_a_peer_sleeps() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (device, threads) = device(71, 72, &clock);
+    device.resume_alone().unwrap();
+    write_and_rest(&device);
+    assert_eq!(device.next_deadline(), None, "{:?}", device.status());
+    let woken = sleeps_while_idle(71);
+    println!("woken {woken} times in {MEASURED:?}");
+    assert!(woken <= 2, "woken {woken} times in {MEASURED:?}");
+    threads.stop();
+}
+
+/// Fewer than ten a second in all threads of a device: the two that wait for frames cannot be
+/// interrupted, and look up now and then.
+#[test]
+fn a_connected_pair_sleeps() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (a, threads_a) = device(73, 74, &clock);
+    let (b, threads_b) = device(74, 73, &clock);
+    let (end_a, end_b) = memory_link(Line::default(), clock);
+    a.connect(Arc::new(end_a)).unwrap();
+    b.connect(Arc::new(end_b)).unwrap();
+    while !a.status().serving {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    write_and_rest(&a);
+    assert_eq!(a.status().backlog_records, 0, "B has everything");
+    for number in [73, 74] {
+        let woken = sleeps_while_idle(number);
+        println!("device {number} woken {woken} times in {MEASURED:?}");
+        assert!(woken < 10 * MEASURED.as_secs(), "{number}: woken {woken} times in {MEASURED:?}");
+    }
+    threads_a.stop();
+    threads_b.stop();
+}

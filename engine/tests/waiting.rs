@@ -1,0 +1,238 @@
+//! Waiting without polling: a request that cannot go on is woken when it can, as a future, by its
+//! callback, or in a parked thread, and is not woken in vain.
+
+use afterimage::Device;
+use afterimage::clock::{Clock, SystemClock};
+use afterimage::error::Kind;
+use afterimage::format::superblock::VolumeSpec;
+use afterimage::limits::{Geometry, Settings};
+use afterimage::link::{Lane, Line, MemoryLink, memory_link};
+use afterimage::request::{Request, Session, Ticket};
+use afterimage::storage::{Memory, Storage};
+use afterimage::threads::Threads;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(20);
+const BLOCK: usize = 4096;
+
+/// Counts how often it was woken, and unparks its thread.
+struct Woken(AtomicUsize, std::thread::Thread);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+        self.1.unpark();
+    }
+}
+
+fn sleeper() -> (Arc<Woken>, Waker) {
+    let woken = Arc::new(Woken(AtomicUsize::new(0), std::thread::current()));
+    (woken.clone(), Waker::from(woken))
+}
+
+fn poll(ticket: &mut Ticket, waker: &Waker) -> Poll<Result<(), Kind>> {
+    let outcome = Pin::new(ticket).poll(&mut Context::from_waker(waker));
+    outcome.map(|outcome| outcome.map(drop).map_err(|e| e.kind()))
+}
+
+fn device(number: u64, settings: Settings) -> Arc<Device> {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let mut geometry = Geometry::new(7, number, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+    geometry.journal_bytes = 16 << 20;
+    Device::create(&*storage, &geometry, number == 1).unwrap();
+    Device::open(storage, Arc::new(SystemClock::default()), settings).unwrap()
+}
+
+/// A pair of which the first serves, and the first's end of the line.
+fn pair(settings: Settings) -> ([Arc<Device>; 2], MemoryLink) {
+    let devices = [1, 2].map(|number| device(number, settings.clone()));
+    let clock: Arc<dyn Clock> = devices[0].clock().clone();
+    let (end_a, end_b) = memory_link(Line::default(), clock);
+    devices[0].connect(Arc::new(end_a.clone())).unwrap();
+    devices[1].connect(Arc::new(end_b)).unwrap();
+    for _ in 0..4 {
+        devices.iter().for_each(|device| while device.step_control().unwrap() {});
+    }
+    (devices, end_a)
+}
+
+/// Everything that the background of both does.
+fn steps(devices: &[Arc<Device>; 2]) {
+    for device in devices {
+        while device.step_control().unwrap() {}
+        device.step_receive().unwrap();
+        device.step_commit().unwrap();
+        while device.step_ship().unwrap() > 0 {}
+        while device.step_reflect().unwrap() > 0 {}
+        device.checkpoint_now().unwrap();
+    }
+}
+
+fn submit(session: &Session, number: usize) -> Ticket {
+    let data = [number as u8; BLOCK];
+    let offset = (number % 64 * BLOCK) as u64;
+    session.submit(Request::write(0, offset, &[IoSlice::new(&data)])).unwrap()
+}
+
+/// A ticket that waits, with what wakes it.
+type Waiting = (Ticket, Arc<Woken>, Waker);
+
+fn try_write(session: &Session, number: usize) -> Option<Waiting> {
+    let (woken, waker) = sleeper();
+    let mut ticket = submit(session, number);
+    poll(&mut ticket, &waker).is_pending().then_some((ticket, woken, waker))
+}
+
+/// Writes until a write finds no place though all before it are committed.
+fn fill(session: &Session) -> Waiting {
+    for number in 0.. {
+        if let Some(waiting) = try_write(session, number) {
+            session.device().step_commit().unwrap();
+            if waiting.1.0.load(SeqCst) == 0 {
+                return waiting;
+            }
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_durable_write_is_polled_when_its_commit_has_ended() {
+    let device = device(1, Settings::default());
+    let threads = Threads::start(&device).unwrap();
+    device.resume_alone().unwrap();
+    let session = device.session().unwrap();
+    let (woken, waker) = sleeper();
+    let began = Instant::now();
+    let mut polls = 0;
+    for number in 0..50 {
+        let data = [number; BLOCK];
+        let slices = [IoSlice::new(&data)];
+        let request = Request { fua: true, ..Request::write(0, 0, &slices) };
+        let mut ticket = session.submit(request).unwrap();
+        loop {
+            polls += 1;
+            let before = woken.0.load(SeqCst);
+            match poll(&mut ticket, &waker) {
+                Poll::Ready(outcome) => break outcome.unwrap(),
+                Poll::Pending => {
+                    while woken.0.load(SeqCst) == before {
+                        assert!(began.elapsed() < LONG, "nobody woke it");
+                        std::thread::park_timeout(LONG);
+                    }
+                }
+            }
+        }
+    }
+    assert!(polls <= 100, "{polls} polls of 50 writes");
+    threads.stop();
+}
+
+/// Ten wait for places. They are woken in the order in which they came, once each, and one that is
+/// dropped leaves its place to the next.
+#[test]
+fn places_wake_those_who_wait_for_them() {
+    let (devices, line) = pair(Settings::default());
+    let session = devices[0].session().unwrap();
+    line.hold(Lane::Data, true);
+    let mut waiting = vec![fill(&session)];
+    waiting.extend((0..9).map(|number| try_write(&session, number).expect("there is no place")));
+    steps(&devices);
+    assert!(waiting.iter().all(|w| w.1.0.load(SeqCst) == 0), "nothing has come free");
+    line.hold(Lane::Data, false);
+    let began = Instant::now();
+    let mut dropped = false;
+    while !waiting.is_empty() {
+        assert!(began.elapsed() < LONG, "{} wait for ever", waiting.len());
+        steps(&devices);
+        let is_woken = |w: &Waiting| w.1.0.load(SeqCst) > 0;
+        let woken = waiting.iter().take_while(|w| is_woken(w)).count();
+        assert!(!waiting[woken..].iter().any(is_woken), "the first first");
+        if woken > 0 && !dropped {
+            // What was meant for it is the next one's.
+            dropped = true;
+            drop(waiting.remove(0));
+            continue;
+        }
+        for (mut ticket, woken, waker) in waiting.drain(..woken) {
+            assert_eq!(poll(&mut ticket, &waker), Poll::Ready(Ok(())));
+            assert_eq!(woken.0.load(SeqCst), 1);
+        }
+    }
+    assert!(dropped);
+}
+
+/// A ticket whose time is over is woken by the step that keeps the time, which tells when that is.
+#[test]
+fn a_ticket_is_woken_when_its_time_is_over() {
+    let settings = Settings { admit_timeout_ns: 50_000_000, ..Settings::default() };
+    let device = device(1, settings);
+    device.resume_alone().unwrap();
+    let session = device.session().unwrap();
+    let (mut ticket, woken, waker) = fill(&session);
+    while device.step_reflect().unwrap() > 0 {}
+    device.checkpoint_now().unwrap();
+    let deadline = device.next_deadline().expect("the ticket's time");
+    let before = device.clock().monotonic();
+    device.step_calls();
+    if device.clock().monotonic() < deadline {
+        assert_eq!(woken.0.load(SeqCst), 0, "its time is not over");
+    }
+    std::thread::sleep(Duration::from_nanos(deadline.saturating_sub(before)));
+    device.step_calls();
+    assert_eq!(woken.0.load(SeqCst), 1);
+    assert_eq!(poll(&mut ticket, &waker), Poll::Ready(Err(Kind::JournalFull)));
+    assert_eq!(device.next_deadline(), None);
+}
+
+/// A callback runs in a thread of its own, with no lock of the engine held: it may use the device.
+#[test]
+fn a_callback_may_use_the_device() {
+    let device = device(1, Settings::default());
+    let threads = Threads::start(&device).unwrap();
+    device.resume_alone().unwrap();
+    let (tell, told) = mpsc::channel();
+    let next = device.session().unwrap();
+    let data = [IoSlice::new(&[7; BLOCK])];
+    let request = || Request { fua: true, ..Request::write(0, 0, &data) };
+    let done = move |outcome: afterimage::error::Result<_>| {
+        outcome.unwrap();
+        next.device().status();
+        next.flush().unwrap();
+        tell.send(std::thread::current().name().map(str::to_owned)).unwrap();
+    };
+    device.session().unwrap().submit_with(request(), done).unwrap();
+    let name = told.recv_timeout(LONG).unwrap();
+    assert_eq!(name.as_deref(), Some("1-calls"));
+    threads.stop();
+}
+
+/// Hosts that wait for places in parked threads, for much longer than the journal has room: a
+/// wake-up that is lost is a request that times out.
+#[test]
+fn parked_hosts_are_woken() {
+    let (devices, line) = pair(Settings::default());
+    let threads = devices.each_ref().map(|device| Threads::start(device).unwrap());
+    line.hold(Lane::Data, true);
+    std::thread::scope(|scope| {
+        for host in 0..4 {
+            let session = devices[0].session().unwrap();
+            scope.spawn(move || {
+                for number in 0..1_000 {
+                    let offset = ((host * 16 + number % 13) * BLOCK) as u64;
+                    session.write(0, offset, &[host as u8; 3 * BLOCK]).unwrap();
+                }
+            });
+        }
+        while devices[0].status().own_free_places >= 3 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        line.hold(Lane::Data, false);
+    });
+    threads.into_iter().for_each(Threads::stop);
+}
