@@ -1,6 +1,6 @@
 //! A storage in two places, so that one stage can be measured on disk with the others free.
 
-use afterimage::storage::{Directory, FileName, Fill, Memory, Storage};
+use afterimage::internal::storage::{Directory, FileName, Fill, Memory, Storage};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::PathBuf;

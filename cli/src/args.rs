@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use afterimage::limits::Durability;
+use afterimage::internal::limits::Durability;
 
 use crate::trace::{Format, Input};
 
@@ -195,6 +195,8 @@ pub enum Speed {
 pub enum DurabilityArg {
     /// Once it is durable
     Strict,
+    /// Once the operating system has it; flushes make durable
+    Written,
     /// Once it is in order, as with a disk's cache; flushes make durable
     #[default]
     Volatile,
@@ -206,6 +208,7 @@ impl From<DurabilityArg> for Durability {
     fn from(arg: DurabilityArg) -> Durability {
         match arg {
             DurabilityArg::Strict => Durability::Strict,
+            DurabilityArg::Written => Durability::Written,
             DurabilityArg::Volatile => Durability::VolatileCache,
             DurabilityArg::Never => Durability::Never,
         }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use afterimage::error::{Error, Kind};
+use afterimage::internal::error::{Error, Kind};
 
 use crate::trace::TraceError;
 

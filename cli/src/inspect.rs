@@ -18,14 +18,14 @@ mod text;
 pub use report::Report;
 
 use crate::output;
-use afterimage::error::{Error, Kind, Result};
-use afterimage::format::PAGE;
-use afterimage::format::batch::Log;
-use afterimage::format::segments;
-use afterimage::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock};
-use afterimage::limits::Geometry;
-use afterimage::storage::{Directory, FileName, Storage};
-use afterimage::superblock::read_copies;
+use afterimage::internal::error::{Error, Kind, Result};
+use afterimage::internal::format::PAGE;
+use afterimage::internal::format::batch::Log;
+use afterimage::internal::format::segments;
+use afterimage::internal::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock};
+use afterimage::internal::limits::Geometry;
+use afterimage::internal::storage::{Directory, FileName, Storage};
+use afterimage::internal::superblock::read_copies;
 use finding::Finding;
 use logs::LogRead;
 use report::{Copies, FileReport, Location, LogReport, State, Table};
@@ -105,13 +105,13 @@ pub(crate) fn refuse_parent(dir: &Path) -> Result<()> {
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub fn fuzz_directory(bytes: &[u8]) {
-    let storage = afterimage::fuzz::damaged_directory(bytes);
+    let storage = afterimage::internal::fuzz::damaged_directory(bytes);
     let report = report_on(&*storage, Path::new("fuzz"));
     for json in [false, true] {
         let args = Args { dir: PathBuf::new(), json, rows: None };
         report.write(&args, &mut std::io::sink()).expect("a sink takes all");
     }
-    afterimage::fuzz::examine_directory(storage);
+    afterimage::internal::fuzz::examine_directory(storage);
 }
 
 impl Report {
@@ -162,7 +162,7 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
         return report.judged();
     }
     check_files(&superblock, &mut report);
-    match afterimage::storage::segments::check(storage, &superblock) {
+    match afterimage::internal::storage::segments::check(storage, &superblock) {
         Ok(findings) => findings.into_iter().for_each(|(file, what)| report.find(file, what)),
         Err(error) => report.notes.push(error.to_string()),
     }

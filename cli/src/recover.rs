@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::{Error, Kind};
-use afterimage::event::{Event, LogRecovery, Recovery, Status};
-use afterimage::limits::Settings;
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::{Directory, FileName, Storage};
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::event::{Event, LogRecovery, Recovery, Status};
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::storage::{Directory, FileName, Storage};
 
 use self::rehearsal::Rehearsal;
 use crate::exit::{Exit, Failure};
@@ -234,11 +234,11 @@ struct Story<'a>(&'a Path, &'a Arc<Device>);
 impl std::fmt::Display for Story<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Story(path, device) = self;
-        let Recovery { clean, superblock_repaired, own, recv } = device.recovery();
+        let Recovery { clean, lost_writes, superblock_repaired, own, recv, .. } = device.recovery();
         let number = device.geometry().device;
         let state = if *clean { "was closed cleanly" } else { "was NOT closed cleanly" };
         writeln!(f, "{}: device {number}, {state}", path.display())?;
-        for (name, LogRecovery { live_records, cut_records }) in
+        for (name, LogRecovery { live_records, cut_records, .. }) in
             [(FileName::OwnLog, own), (FileName::RecvLog, recv)]
         {
             write!(f, "  {name}: {}", plural(*live_records, "live record"))?;
@@ -246,6 +246,9 @@ impl std::fmt::Display for Story<'_> {
                 0 => writeln!(f)?,
                 _ => writeln!(f, ", {cut_records} cut off that had not been made durable")?,
             }
+        }
+        if *lost_writes {
+            writeln!(f, "  completed writes that no flush covered may be lost")?;
         }
         if let Some(what) = superblock_repaired {
             writeln!(f, "  {}: {what}; written anew", FileName::Superblock)?;

@@ -5,9 +5,11 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use afterimage::simulate::{Outcome, Selection, Sink, actions_of, run as run_seed, shrink};
+use afterimage::internal::simulate::{
+    Outcome, Selection, Sink, actions_of, run as run_seed, shrink,
+};
 #[cfg(feature = "weaken")]
-use afterimage::weaken::{Clause, without};
+use afterimage::internal::weaken::{Clause, without};
 
 use crate::exit::{Exit, Failure};
 use crate::output::bar;

@@ -12,9 +12,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::limits::Settings;
-use afterimage::storage::{FileName, Storage};
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::limits::Settings;
+use afterimage::internal::storage::{FileName, Storage};
 use afterimage_cli::args::{Cli, Command, ReplayArgs};
 use afterimage_cli::recover::bring_together;
 use afterimage_cli::replay::judge::{Claim, History, Shown};

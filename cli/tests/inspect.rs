@@ -5,12 +5,12 @@
 mod pair;
 
 use afterimage::Device;
-use afterimage::error::Kind;
-use afterimage::format::superblock::{COPY_OFFSETS, Lost};
-use afterimage::limits::Geometry;
-use afterimage::link::Lane;
-use afterimage::request::{Op, Request};
-use afterimage::storage::{Directory, FileName, Storage};
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::superblock::{COPY_OFFSETS, Lost};
+use afterimage::internal::limits::Geometry;
+use afterimage::internal::link::Lane;
+use afterimage::internal::request::Request;
+use afterimage::internal::storage::{Directory, FileName, Storage};
 use afterimage_cli::{inspect, verify};
 use pair::{BLOCK, BLOCKS, Pair, VOLUMES};
 use serde_json::Value;
@@ -110,7 +110,7 @@ fn a_device_of_a_later_version_is_looked_at() {
     let dir = tempfile::tempdir().expect("a directory");
     let storage = Directory::create(dir.path()).expect("created");
     Device::create(&storage, &Geometry::new(1, 1, VOLUMES.to_vec()), true).expect("created");
-    let mut superblock = afterimage::superblock::load(&storage).expect("a superblock");
+    let mut superblock = afterimage::internal::superblock::load(&storage).expect("a superblock");
     superblock.features.ro_compat = 0x100;
     superblock.lost = Some(Lost { found: 7, ..Lost::default() });
     superblock.cache_identity = [0xab; 32];
@@ -140,8 +140,7 @@ fn own_records_wait_in_the_remote_table() {
     pair.write(0, 0, 5, 1);
     pair.write(0, 3, 1 << 30, 2);
     let session = pair.devices[0].session().expect("serving");
-    let zeroes =
-        Request { volume: 0, offset: 0, op: Op::WriteZeroes(BLOCK), fua: true, host_time: None };
+    let zeroes = Request::write_zeroes(0, 0, BLOCK).fua();
     session.submit(zeroes).expect("taken").wait().expect("zeroed");
     pair.close();
     let report = inspect_json(&pair.path(0));

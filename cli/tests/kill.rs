@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use afterimage::storage::Directory;
+use afterimage::internal::storage::Directory;
 use afterimage_cli::replay::judge::{Claim, History, Shown};
 use afterimage_cli::replay::requests;
 

@@ -34,7 +34,7 @@ fn killed() -> (tempfile::TempDir, [std::path::PathBuf; 2]) {
     pair.settle();
     pair.write(0, 0, 1, 10);
     pair.settle();
-    pair.links[0].hold(afterimage::link::Lane::Data, true);
+    pair.links[0].hold(afterimage::internal::link::Lane::Data, true);
     pair.write(0, 0, 2, 12);
     pair.take_over(1);
     pair.write(1, 0, 3, 13);
@@ -207,8 +207,8 @@ fn a_refusal_leaves_both_devices_as_they_were() {
 }
 
 fn device_of_another_pair(path: &Path) {
-    let storage = afterimage::storage::Directory::create(path).unwrap();
-    let geometry = afterimage::limits::Geometry::new(9, 2, pair::VOLUMES.to_vec());
+    let storage = afterimage::internal::storage::Directory::create(path).unwrap();
+    let geometry = afterimage::internal::limits::Geometry::new(9, 2, pair::VOLUMES.to_vec());
     afterimage::Device::create(&storage, &geometry, false).unwrap();
 }
 

@@ -284,7 +284,7 @@ fn made_traces_of_every_format_hold_through_takeovers() {
 fn every_durability_depth_and_pace_holds() {
     let directory = tempfile::tempdir().unwrap();
     let trace = file(&directory, "t.log", &fio(&made(150)));
-    for durability in ["strict", "volatile", "never"] {
+    for durability in ["strict", "written", "volatile", "never"] {
         for depth in ["1", "4", "64"] {
             let args = [&trace, "--durability", durability, "--depth", depth];
             measure(&[&args[..], &MOVES[..]].concat());

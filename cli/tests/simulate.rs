@@ -84,7 +84,10 @@ mod weakened {
         assert!(broken.contains(promise), "{broken}");
         let args: Vec<&str> = command.split(' ').collect();
         let only = args.iter().skip_while(|&&arg| arg != "--only").nth(1).expect("its actions");
-        let kept = afterimage::simulate::Selection::parse(only).expect("a list").numbers().count();
+        let kept = afterimage::internal::simulate::Selection::parse(only)
+            .expect("a list")
+            .numbers()
+            .count();
         assert!(kept <= 30, "{kept} actions are left: {only}");
         assert_eq!(verdict(&simulate(&args)), (broken, command.clone()));
         // It is the clause that was missed.

@@ -2,13 +2,9 @@
 //!
 //! `cargo run -p afterimage --example pair`
 
-use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::Memory;
-use afterimage::threads::Threads;
+use afterimage::{
+    Clock, Device, Geometry, Line, Memory, Settings, SystemClock, Threads, VolumeSpec, memory_link,
+};
 use std::sync::Arc;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

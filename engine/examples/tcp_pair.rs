@@ -9,15 +9,10 @@
 //! Each takes commands, a line each: `write <block> <number>`, `read <block>`, `takeover`, `close`; and
 //! answers each with a line. No encryption, no password: whoever reaches the port is believed.
 
-use afterimage::Device;
-use afterimage::clock::SystemClock;
-use afterimage::error::{Error, Kind, Result};
-use afterimage::format::frame::FRAME_BYTES_MAX;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Durability, Geometry, Settings};
-use afterimage::link::{Lane, Link};
-use afterimage::storage::{Directory, Storage};
-use afterimage::threads::{Connector, Threads};
+use afterimage::{
+    Connector, Device, Directory, Durability, Error, FRAME_BYTES_MAX, Geometry, Kind, Lane, Link,
+    Result, Settings, Storage, SystemClock, Threads, VolumeSpec,
+};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, Read, Write};

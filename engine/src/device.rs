@@ -8,13 +8,14 @@
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
-use crate::failover::{Failover, serves_at_opening, told_before};
+use crate::failover::{Failover, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
+use crate::flow::admission::Writers;
 use crate::flow::open::Logs;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{Lost, Superblock};
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
@@ -49,6 +50,7 @@ pub struct Device {
     pub(crate) failover: Mutex<Failover>,
     pub(crate) questions: Mutex<Questions>,
     pub(crate) turns: Turns,
+    pub(crate) writers: Writers,
     /// One at a time in each of these steps; nobody else ever waits for them.
     pub(crate) controlling: Mutex<Answers>,
     pub(crate) shipping: Mutex<()>,
@@ -140,7 +142,9 @@ impl Device {
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
-        let recovery = logs.recovery(&file, &own, &recv);
+        let cache_identity = storage.cache_identity().unwrap_or_default();
+        let lost_writes = may_have_lost(&superblock, cache_identity);
+        let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
         }
@@ -152,6 +156,12 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
+            if lost_writes {
+                s.lost.get_or_insert(Lost { found: clock.wall(), ..Lost::default() });
+            }
+            // All that was found is synced: only what completes from now on is in question.
+            s.cache_identity = cache_identity;
+            s.weakest = settings.durability.number();
             s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
@@ -159,6 +169,8 @@ impl Device {
         // Batches without a live record.
         own.free(first[0]);
         recv.free(first[1]);
+        let ids = geometry.volumes.iter().map(|volume| volume.id);
+        let writers = Writers::new(ids, settings.shared_sessions);
         let now = clock.monotonic();
         let device = Device {
             storage: checked,
@@ -174,6 +186,7 @@ impl Device {
             failover: Mutex::new(Failover::new(geometry.device)),
             questions: Mutex::default(),
             turns: Turns::default(),
+            writers,
             controlling: Mutex::default(),
             shipping: Mutex::default(),
             receiving: Mutex::default(),
@@ -211,13 +224,14 @@ impl Device {
     ///
     /// # Errors
     /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
-    /// opening until it may serve (R13), [`Kind::Halted`].
+    /// opening until it may serve (R13), [`Kind::LostWrites`] until somebody has accepted a loss
+    /// (R20), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
         let _telling = self.events.enter();
         self.check_halted()?;
         match self.clk.epoch() {
             0 => Err(self.not_serving()),
-            epoch => Ok(Session::new(self.clone(), epoch)),
+            epoch => self.check_loss().map(|()| Session::new(self.clone(), epoch)),
         }
     }
 
@@ -276,6 +290,7 @@ impl Device {
             connected,
             awaits_taker: out.granted() != 0 && out.granted() != taken,
             lost,
+            lost_writes: superblock.lost,
             untrue,
             epoch: superblock.epoch,
             hi: incoming.hi(),
@@ -294,6 +309,7 @@ impl Device {
             own_used_bytes: self.own.journal.used_bytes(),
             recv_free_places: self.recv.journal.queue.free(),
             recv_used_bytes: self.recv.journal.used_bytes(),
+            shared_sessions: self.settings.shared_sessions,
             halted: self.halted.get().cloned(),
         }
     }

@@ -17,6 +17,12 @@ pub enum Kind {
     Fenced,
     /// A takeover is under way here. Retry here, later.
     NotReady,
+    /// The session is over: a later one writes to its volume, or its owner revoked it (R20). Open
+    /// another one for the host, if it is still there.
+    Superseded,
+    /// Writes that hosts were told had completed may be lost, and nobody has accepted that yet (R20):
+    /// [`crate::Device::accept_loss`].
+    LostWrites,
     /// After an opening, this device has not yet shown that it may serve (R13). Retry later.
     NotProven,
     /// The journal has had no free place for the longest time allowed (R9). Retry later.

@@ -1,9 +1,8 @@
 //! What a device tells the outside: events as they happen, and a snapshot of where it stands.
 
 use crate::error::Error;
-use crate::format::superblock::Mode;
+use crate::format::superblock::{Lost, Mode};
 use crate::link::Link;
-use crate::queue::Record;
 use crate::unit::Stamp;
 use std::sync::Arc;
 
@@ -60,8 +59,9 @@ pub enum Event {
     CaughtUp,
     /// The peer has made these own records durable (S1504).
     Acknowledged {
-        /// The records, in stamp order.
-        records: Vec<Record>,
+        /// Of each record, in stamp order: its stamp, and when it was written, in nanoseconds on the
+        /// monotonic clock; for what was written before the opening, when that was.
+        records: Vec<(Stamp, u64)>,
         /// Now, in nanoseconds on the monotonic clock.
         at: u64,
     },
@@ -76,9 +76,12 @@ pub enum Event {
 
 /// What opening a device found and did (R13).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recovery {
     /// It had been closed: nothing was in doubt.
     pub clean: bool,
+    /// Writes that hosts were told had completed may be lost, and this opening found it out (R20).
+    pub lost_writes: bool,
     /// What was wrong with one copy of the superblock; it was written anew.
     pub superblock_repaired: Option<String>,
     /// The own log.
@@ -89,6 +92,7 @@ pub struct Recovery {
 
 /// What opening found in one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogRecovery {
     /// Records taken over: not surely in the normal volume, or not surely at the peer.
     pub live_records: u64,
@@ -100,12 +104,13 @@ pub struct LogRecovery {
 /// Where a device stands. Stamps are named by what happened to the records up to them; `acked` is
 /// never above the newest own one.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// This device's number.
     pub device: u64,
     /// How it stands to its peer.
     pub mode: Mode,
-    /// Whether it serves a host.
+    /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,
     /// Whether a connection to the peer stands.
     pub connected: bool,
@@ -115,6 +120,9 @@ pub struct Status {
     /// The proof that it lost durable records, from a hello or a shipped record, if any: it serves
     /// nobody and must be resynchronised.
     pub lost: Option<Error>,
+    /// The mark that writes may be lost that hosts were told had completed (R20): until
+    /// [`crate::Device::accept_loss`] the device that holds the host serves nobody.
+    pub lost_writes: Option<Lost>,
     /// How often since its opening the connection was dropped because the peer said what this
     /// device knows to be untrue.
     pub untrue: u64,
@@ -154,6 +162,8 @@ pub struct Status {
     pub recv_free_places: u64,
     /// Bytes of the received log that are held.
     pub recv_used_bytes: u64,
+    /// Several sessions may write to a volume at once ([`crate::limits::Settings::shared_sessions`]).
+    pub shared_sessions: bool,
     /// Why it stopped, if it did.
     pub halted: Option<Error>,
 }

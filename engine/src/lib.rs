@@ -14,52 +14,81 @@
 //!
 //! | to … | look at |
 //! |---|---|
-//! | embed a device | [`Device`], [`request::Session`], `examples/pair.rs` |
-//! | bring your own disk, line, clock | [`storage::Storage`], [`link::Link`], [`clock::Clock`] |
-//! | drive it yourself, step by step | the `step_*` methods of [`Device`], [`threads`] |
-//! | follow a record | [`queue`], [`journal`], [`flow`] |
-//! | follow a host | [`failover`] |
-//! | read the specification's tables | [`table`] |
-//! | compare two devices | [`compare`] |
-//! | know the bytes | [`mod@format`] |
+//! | embed a device | `docs/embedding.md`, [`Device`], [`Session`], `examples/pair.rs` |
+//! | run it in two processes | [`Threads`], [`Connector`], `examples/tcp_pair.rs` |
+//! | bring your own disk, line, clock | [`Storage`], [`Link`], [`Clock`] |
+//! | drive it yourself, step by step | the `step_*` methods of [`Device`] |
+//! | follow a record | `queue/`, `journal/`, `flow/` |
+//! | follow a host | `failover/` |
+//! | read the specification's tables | `table/` |
+//! | know the bytes | `format/`, `docs/format.md` |
 //!
 //! A device starts no thread and opens no file, socket or clock of its own: everything outside
-//! comes through the traits, and [`threads`], [`storage::Directory`] and
-//! [`clock::SystemClock`] are the usual implementations of it.
+//! comes through the traits, and [`Threads`], [`Directory`] and
+//! [`SystemClock`] are the usual implementations of it.
+//!
+//! What is named here is what an embedding program needs, and is kept stable. [`internal`] is not: it is
+//! there for this project's own tools, tests and measurements, and changes with any version.
 
-pub mod clock;
-pub mod compare;
-pub mod device;
-pub mod error;
-pub mod event;
-pub mod failover;
-pub mod flow;
-pub mod format;
-#[cfg(all(any(test, feature = "fuzz"), not(loom)))]
 #[doc(hidden)]
-pub mod fuzz;
-pub mod journal;
-pub mod limits;
-pub mod link;
-mod listeners;
-mod moment;
-pub mod queue;
-pub mod request;
-#[cfg(feature = "simulate")]
-pub mod simulate;
-pub mod storage;
-pub mod superblock;
-pub mod sync;
-pub mod table;
-pub mod threads;
-pub mod unit;
-#[cfg(not(loom))]
-mod wake;
-#[cfg(loom)]
-pub mod wake; // for the models
-#[cfg(feature = "weaken")]
-pub mod weaken;
-#[cfg(not(feature = "weaken"))]
-mod weaken;
+#[path = "."]
+pub mod internal {
+    //! The parts, for this project's own tools: no promise is made of anything in here.
 
+    pub mod clock;
+    pub mod compare;
+    pub mod device;
+    pub mod error;
+    pub mod event;
+    pub mod failover;
+    pub mod flow;
+    pub mod format;
+    #[cfg(all(any(test, feature = "fuzz"), not(loom)))]
+    pub mod fuzz;
+    pub mod journal;
+    pub mod limits;
+    pub mod link;
+    pub(crate) mod listeners;
+    pub(crate) mod moment;
+    pub mod queue;
+    pub mod request;
+    #[cfg(feature = "simulate")]
+    pub mod simulate;
+    pub mod storage;
+    pub mod superblock;
+    pub mod sync;
+    pub mod table;
+    pub mod threads;
+    pub mod unit;
+    #[cfg(not(loom))]
+    pub(crate) mod wake;
+    #[cfg(loom)]
+    pub mod wake; // for the models
+    #[cfg(feature = "weaken")]
+    pub mod weaken;
+    #[cfg(not(feature = "weaken"))]
+    pub(crate) mod weaken;
+}
+
+// The parts name each other from the crate's root, as if they lay there.
+#[cfg(feature = "simulate")]
+use internal::compare;
+use internal::weaken;
+use internal::{
+    clock, device, error, event, failover, flow, format, journal, limits, link, listeners, moment,
+    queue, request, storage, superblock, sync, table, threads, unit, wake,
+};
+
+pub use clock::{Clock, SystemClock};
 pub use device::Device;
+pub use error::{Error, Kind, Result};
+pub use event::{Event, LogRecovery, Recovery, Status};
+pub use failover::{Policy, Takeover};
+pub use format::frame::FRAME_BYTES_MAX;
+pub use format::superblock::{Mode, VolumeSpec};
+pub use limits::{Durability, Geometry, Limits, Settings};
+pub use link::{Lane, Line, Link, MemoryLink, memory_link};
+pub use request::{Completion, Op, Request, Session, Ticket};
+pub use storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
+pub use threads::{Connector, Threads};
+pub use unit::Stamp;

@@ -16,7 +16,13 @@ const MIB: u64 = 1 << 20;
 pub enum Durability {
     /// Once its record is durable.
     Strict,
-    /// Once its record is published, as with a disk's cache; flush and FUA make durable.
+    /// Once its record and every record before it in the log have been given to the log file, synced
+    /// or not (R20): the death of the process loses nothing that was completed, where the storage
+    /// vouches for that ([`crate::storage::Storage::cache_identity`]). A power cut may lose it, and the
+    /// next opening says so ([`Kind::LostWrites`]). Flush and FUA make durable.
+    Written,
+    /// Once its record is published, as with a disk's cache; flush and FUA make durable. What was
+    /// completed and not flushed is lost with the process, and the next opening says that it may be.
     #[default]
     VolatileCache,
     /// Like [`Durability::VolatileCache`], and flushes do not reach the disk either: for tests and
@@ -25,7 +31,25 @@ pub enum Durability {
     Never,
 }
 
-/// What is fixed when a device is created.
+impl Durability {
+    /// The number that stands for it in the superblock.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Durability::Strict => 1,
+            Durability::Written => 2,
+            Durability::VolatileCache => 3,
+            Durability::Never => 4,
+        }
+    }
+
+    /// What such a number stands for.
+    pub(crate) fn from_number(number: u8) -> Option<Durability> {
+        use Durability::{Never, Strict, VolatileCache, Written};
+        [Strict, Written, VolatileCache, Never].into_iter().find(|d| d.number() == number)
+    }
+}
+
+/// What is fixed when a device is created. Later versions have more: begin with [`Geometry::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// The consistency group; the same on both devices.
@@ -215,7 +239,8 @@ pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
 /// Most segments in a group: the table of them is read whole at every opening (2 MiB).
 pub const SEGMENTS_MAX: u64 = 1 << 24;
 
-/// What can differ from one opening to the next. Times are in nanoseconds, and any will do;
+/// What can differ from one opening to the next. Later versions have more: make it with
+/// `..Settings::default()` at the end. Times are in nanoseconds, and any will do;
 /// [`Settings::check`] holds the others against the ranges given here.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -238,6 +263,11 @@ pub struct Settings {
     /// Most entries in one piece of a prototype: 2,048 make a frame of 12 KiB as a rule, of 92 KiB
     /// at most. At least 1, at most 32,768. An announcement has no more, and no more than 1,024.
     pub piece_entries_max: usize,
+    /// R20: several sessions may write to a volume at once, as the connections of one host do that
+    /// shares its requests out among them. Nobody is superseded then, and a host that gives up one
+    /// connection with requests under way and repeats them on another is not protected: the first
+    /// may be admitted after the second, and after what was written later.
+    pub shared_sessions: bool,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
     /// the largest request counts as that ([`crate::Device::limits`]).
     pub zero_bytes_max: u64,
@@ -318,6 +348,7 @@ impl Default for Settings {
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,
+            shared_sessions: false,
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,

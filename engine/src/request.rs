@@ -11,10 +11,12 @@
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
+use crate::flow::admission::Pass;
 use crate::flow::read::ReadState;
 use crate::flow::write::WriteState;
 use crate::limits::Durability;
 use crate::unit::{SECTOR, Stamp};
+use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ pub(crate) use future::{Awaited, Call, Calls};
 
 /// What to do. Offsets and lengths are in bytes and multiples of 512.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Op<'a> {
     /// Fills the buffer, which comes back with the completion.
     Read(Vec<u8>),
@@ -41,6 +44,7 @@ pub enum Op<'a> {
 
 /// A host's request.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Request<'a> {
     /// The volume; any for a flush.
     pub volume: u32,
@@ -58,17 +62,38 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A read of `buffer.len()` bytes.
     pub fn read(volume: u32, offset: u64, buffer: Vec<u8>) -> Request<'static> {
-        Request { volume, offset, op: Op::Read(buffer), fua: false, host_time: None }
+        Request::new(volume, offset, Op::Read(buffer))
     }
 
     /// A write of `data`.
     pub fn write(volume: u32, offset: u64, data: &'a [IoSlice<'a>]) -> Request<'a> {
-        Request { volume, offset, op: Op::Write(data), fua: false, host_time: None }
+        Request::new(volume, offset, Op::Write(data))
+    }
+
+    /// Makes `length` bytes read as zeros ([`Op::WriteZeroes`]).
+    pub fn write_zeroes(volume: u32, offset: u64, length: u64) -> Request<'static> {
+        Request::new(volume, offset, Op::WriteZeroes(length))
+    }
+
+    /// Gives `length` bytes up ([`Op::Discard`]).
+    pub fn discard(volume: u32, offset: u64, length: u64) -> Request<'static> {
+        Request::new(volume, offset, Op::Discard(length))
+    }
+
+    /// `op` at `offset` of `volume`.
+    pub fn new(volume: u32, offset: u64, op: Op<'a>) -> Request<'a> {
+        Request { volume, offset, op, fua: false, host_time: None }
+    }
+
+    /// The same with force unit access: complete only when it is durable itself.
+    pub fn fua(mut self) -> Self {
+        self.fua = true;
+        self
     }
 
     /// A flush of the group.
     pub fn flush() -> Request<'static> {
-        Request { volume: 0, offset: 0, op: Op::Flush, fua: false, host_time: None }
+        Request::new(0, 0, Op::Flush)
     }
 
     /// The same with the host's time, in nanoseconds since 1970; one above
@@ -81,6 +106,7 @@ impl<'a> Request<'a> {
 
 /// A request done.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Completion {
     /// The stamp of a write's first record; a write-zeroes or discard has the last of its parts'.
     /// `None` if nothing was written.
@@ -95,11 +121,14 @@ pub struct Completion {
 }
 
 /// A host's way in, bound to the tenure under which it was opened: after a takeover elsewhere its
-/// requests are refused for ever, also when the device is active again (R14).
+/// requests are refused for ever, also when the device is active again (R14). Sessions are numbered
+/// as they are opened, and the first write of a later one to a volume supersedes the one that wrote
+/// there before ([`Kind::Superseded`], R20): a host that comes back on a new connection gets a new
+/// session. Clones are one session.
 #[derive(Clone, Debug)]
 pub struct Session {
     device: Arc<Device>,
-    epoch: u64,
+    pass: Arc<Pass>,
 }
 
 /// A request under way.
@@ -113,7 +142,7 @@ pub struct Ticket {
 /// not keep itself alive by them.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    epoch: u64,
+    pass: Arc<Pass>,
     state: State,
     completion: Completion,
     /// Where it stands among those who wait, once it has been polled with a waker.
@@ -128,6 +157,8 @@ enum State {
         fua: bool,
     },
     Read(ReadState),
+    /// Waits until the log file has it, while a commit is under way.
+    Written,
     /// Waits for a commit.
     Round(u64),
     Done(Option<Error>),
@@ -137,12 +168,34 @@ enum State {
 
 impl Session {
     pub(crate) fn new(device: Arc<Device>, epoch: u64) -> Session {
-        Session { device, epoch }
+        let pass = device.writers.pass(epoch);
+        Session { device, pass }
     }
 
     /// The tenure it belongs to.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.pass.epoch
+    }
+
+    #[cfg(feature = "simulate")]
+    pub(crate) fn number(&self) -> u64 {
+        self.pass.number
+    }
+
+    /// Calls `hang_up` once if this session is superseded, at once if it has been: a later session
+    /// writes to a volume that this one has written to, or writes to now (R20). Whoever speaks for
+    /// the host then hangs up on it. It is called by the thread of the later one's request, under no
+    /// lock of the engine, and must be quick. A second handler takes the place of the first.
+    pub fn on_hang_up(&self, hang_up: impl FnOnce(Error) + Send + 'static) {
+        self.pass.on_hang_up(Box::new(hang_up));
+    }
+
+    /// Gives the session and its clones up, as when its host's connection is known to be dead (R20):
+    /// requests that wait end with [`Kind::Superseded`], and no write that has not been admitted by
+    /// now is. One that was admitted comes to its end. The handler of
+    /// [`Session::on_hang_up`] is dropped.
+    pub fn revoke(&self) {
+        self.device.revoke(&self.pass);
     }
 
     /// The device.
@@ -157,6 +210,7 @@ impl Session {
     /// At once: [`Kind::Invalid`] (beyond the volume, unaligned, no such volume; R17),
     /// [`Kind::TooLarge`] (see [`Device::limits`]). From the ticket: [`Kind::Fenced`],
     /// [`Kind::NotReady`] and [`Kind::NotProven`] once its tenure is over (R14),
+    /// [`Kind::Superseded`] once the session is (R20),
     /// [`Kind::JournalFull`] (R9), [`Kind::Timeout`] (R7, R15), [`Kind::Halted`], [`Kind::Damaged`],
     /// [`Kind::Storage`].
     pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
@@ -181,14 +235,14 @@ impl Session {
             return Err(Error::new(Kind::TooLarge, what));
         }
         let pending = Pending {
-            epoch: self.epoch,
+            pass: self.pass.clone(),
             state: State::Done(None),
             completion: Completion::default(),
             stand: None,
         };
         let mut ticket = Ticket { device: device.clone(), pending };
         let pending = &mut ticket.pending;
-        if let Err(error) = device.check_tenure(self.epoch) {
+        if let Err(error) = device.check_pass(&self.pass) {
             pending.state = State::Done(Some(error));
             return Ok(ticket);
         }
@@ -241,7 +295,7 @@ impl Session {
         match ticket.pending.take() {
             Some(outcome) => done(outcome),
             None => {
-                let pending = std::mem::replace(&mut ticket.pending, Pending::taken());
+                let pending = std::mem::replace(&mut ticket.pending, Pending::taken(&self.pass));
                 Call::begin(&self.device, pending, Box::new(done));
             }
         }
@@ -302,8 +356,11 @@ impl Session {
     /// As [`Session::submit`].
     pub fn write_fua(&self, volume: u32, offset: u64, data: &[u8]) -> Result<Stamp> {
         let slices = [IoSlice::new(data)];
-        let request = Request { fua: true, ..Request::write(volume, offset, &slices) };
-        Ok(self.submit(request)?.wait()?.stamp.unwrap_or_default())
+        Ok(self
+            .submit(Request::write(volume, offset, &slices).fua())?
+            .wait()?
+            .stamp
+            .unwrap_or_default())
     }
 
     /// Makes `length` bytes read as zeros, waiting for completion ([`Op::WriteZeroes`]).
@@ -311,8 +368,7 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn write_zeroes(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
-        let op = Op::WriteZeroes(length);
-        self.submit(Request { volume, offset, op, ..Request::flush() })?.wait().map(drop)
+        self.submit(Request::write_zeroes(volume, offset, length))?.wait().map(drop)
     }
 
     /// Gives `length` bytes up, waiting for completion ([`Op::Discard`]).
@@ -320,8 +376,7 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn discard(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
-        let op = Op::Discard(length);
-        self.submit(Request { volume, offset, op, ..Request::flush() })?.wait().map(drop)
+        self.submit(Request::discard(volume, offset, length))?.wait().map(drop)
     }
 
     /// Makes every completed write durable, waiting for it.
@@ -387,9 +442,9 @@ impl Ticket {
 
 impl Pending {
     /// A request whose outcome somebody else takes.
-    fn taken() -> Pending {
+    fn taken(pass: &Arc<Pass>) -> Pending {
         let completion = Completion::default();
-        Pending { epoch: 0, state: State::Taken, completion, stand: None }
+        Pending { pass: pass.clone(), state: State::Taken, completion, stand: None }
     }
 
     /// As [`Ticket::poll`].
@@ -419,14 +474,14 @@ impl Pending {
         loop {
             let next = match &mut self.state {
                 State::Write { parts, fua } => match parts.front_mut() {
-                    None => {
-                        let strict = device.settings.durability == Durability::Strict || *fua;
-                        match strict {
-                            true => State::Round(device.own.round_wanted()),
-                            false => State::Done(None),
+                    None => match device.settings.durability {
+                        durability if durability == Durability::Strict || *fua => {
+                            State::Round(device.own.round_wanted())
                         }
-                    }
-                    Some(part) => match part.advance(device, self.epoch, &mut self.completion) {
+                        Durability::Written if holds(Clause::WrittenLog) => State::Written,
+                        _ => State::Done(None),
+                    },
+                    Some(part) => match part.advance(device, &self.pass, &mut self.completion) {
                         Ok(false) => return,
                         Ok(true) => {
                             parts.pop_front();
@@ -435,10 +490,15 @@ impl Pending {
                         Err(error) => State::Done(Some(error)),
                     },
                 },
-                State::Read(read) => match read.advance(device, self.epoch, &mut self.completion) {
+                State::Read(read) => match read.advance(device, &self.pass, &mut self.completion) {
                     Ok(false) => return,
                     Ok(true) => State::Done(None),
                     Err(error) => State::Done(Some(error)),
+                },
+                State::Written => match device.own.write_out(false) {
+                    Ok(false) => return,
+                    Ok(true) => State::Done(None),
+                    Err(error) => State::Done(Some(device.halt(error))),
                 },
                 State::Round(round) => match device.own.round_done(*round) {
                     Ok(false) => match device.check_halted() {

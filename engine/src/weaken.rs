@@ -130,6 +130,20 @@ clauses! {
     AskAgain = "ask-again",
     /// R14: commands of an older tenure are refused.
     Tenure = "tenure",
+    /// R20: once a higher session has written to a volume, a lower one does not.
+    Writer = "writer",
+    /// R20: nothing is admitted through a session that was revoked.
+    Revoked = "revoked",
+    /// R20: a `Written` write completes once it is in the log file.
+    WrittenLog = "written-log",
+    /// R20: what was not synced survives only under the same cache identity.
+    CacheIdentity = "cache-identity",
+    /// R20: an opening that may lack completed writes sets the mark.
+    LostMark = "lost-mark",
+    /// R20: hosts are refused while the mark stands.
+    LostRefused = "lost-refused",
+    /// R20: a fenced device takes the mark over from its peer.
+    LostTravels = "lost-travels",
     /// R15: a partial write is inserted over the very record it was read from.
     TwoHalves = "two-halves",
     /// R15: after bounded retries a partial write takes the block's turn.

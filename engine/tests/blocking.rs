@@ -3,7 +3,7 @@
 
 mod common;
 
-use afterimage::storage::{FileName, Memory, Storage};
+use afterimage::internal::storage::{FileName, Memory, Storage};
 use common::hooked::{Call, Hooked};
 use common::{A, B, Pair, Spec, Step::*, X, Y};
 use std::io::{IoSlice, IoSliceMut};

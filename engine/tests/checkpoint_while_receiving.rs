@@ -2,12 +2,12 @@
 //! none of those: they are in the received log before they are in the table.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::Memory;
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::storage::Memory;
+use afterimage::internal::threads::Threads;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

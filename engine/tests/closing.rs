@@ -5,8 +5,8 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::error::{Kind, Result};
-use afterimage::storage::FileName;
+use afterimage::internal::error::{Kind, Result};
+use afterimage::internal::storage::FileName;
 use common::hooked::{Call, Hooked};
 use common::{A, B, Pair, Spec, Step::*, X};
 use std::sync::{Arc, mpsc};

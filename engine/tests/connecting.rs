@@ -5,16 +5,16 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::Result;
-use afterimage::event::Event;
-use afterimage::format::Row;
-use afterimage::format::frame::{Frame, Hello, Shipped};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
-use afterimage::storage::{FileName, Memory, Storage};
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::Result;
+use afterimage::internal::event::Event;
+use afterimage::internal::format::Row;
+use afterimage::internal::format::frame::{Frame, Hello, Shipped};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
+use afterimage::internal::storage::{FileName, Memory, Storage};
+use afterimage::internal::unit::{Block, Stamp};
 use common::hooked::{Call, Hooked};
 use common::{A, B, ManualClock, Pair, Spec, Step::*, X, Y};
 use std::sync::{Arc, Mutex, mpsc};

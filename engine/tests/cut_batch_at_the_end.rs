@@ -3,8 +3,8 @@
 
 mod common;
 
-use afterimage::limits::Settings;
-use afterimage::storage::FileName;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::storage::FileName;
 use common::A;
 use common::B;
 use common::crash::Cut;

@@ -3,11 +3,11 @@
 //! process: every device in it, for one damaged file. Now it is an error of the one device.
 
 use afterimage::Device;
-use afterimage::clock::SystemClock;
-use afterimage::error::{Error, Kind};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::storage::{Directory, FileName, Storage};
+use afterimage::internal::clock::SystemClock;
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::storage::{Directory, FileName, Storage};
 use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +62,9 @@ fn a_directory_names_the_file_and_goes_on() {
             directory.read(file, at, &mut buf).map(|()| buf[0])
         };
         for (file, value) in files.into_iter().zip(1..) {
-            directory.create(file, 16 * BLOCK, afterimage::storage::Fill::Written).unwrap();
+            directory
+                .create(file, 16 * BLOCK, afterimage::internal::storage::Fill::Written)
+                .unwrap();
             directory.write(file, 0, &[IoSlice::new(&[value; 16 * BLOCK as usize])]).unwrap();
             assert_eq!(read(file, 9 * BLOCK).unwrap(), value);
         }
@@ -89,7 +91,7 @@ fn a_directory_names_the_file_and_goes_on() {
 fn a_deleted_file_is_an_error_once_it_must_be_opened_or_synced() {
     let path = tempfile::tempdir().unwrap();
     let directory = Directory::create(path.path().join("d")).unwrap();
-    directory.create(segment(0), BLOCK, afterimage::storage::Fill::Sparse).unwrap();
+    directory.create(segment(0), BLOCK, afterimage::internal::storage::Fill::Sparse).unwrap();
     directory.write(segment(0), 0, &[IoSlice::new(&[7; 512])]).unwrap();
     std::fs::remove_file(directory.path().join(segment(0).to_string())).unwrap();
     let error = directory.sync(segment(0)).unwrap_err();

@@ -1,13 +1,13 @@
 //! A link that is down, and returns from every wait at once: nobody spins on it.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::{Error, Kind, Result};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Link};
-use afterimage::storage::Memory;
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::{Error, Kind, Result};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Link};
+use afterimage::internal::storage::Memory;
+use afterimage::internal::threads::Threads;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};

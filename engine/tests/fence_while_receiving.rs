@@ -2,13 +2,13 @@
 //! prototype spoke of, takes them as before: it does not take its peer for a liar.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::event::Event;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::Memory;
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::event::Event;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::storage::Memory;
+use afterimage::internal::threads::Threads;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,8 @@
 
 mod common;
 
-use afterimage::request::{Request, Ticket};
-use afterimage::storage::{FileName, Memory, Storage};
+use afterimage::internal::request::{Request, Ticket};
+use afterimage::internal::storage::{FileName, Memory, Storage};
 use common::hooked::{Call, Hooked};
 use common::{A, Pair, Spec, X};
 use std::sync::{Arc, Mutex};

@@ -9,13 +9,13 @@
 mod golden;
 mod reseal;
 
-use afterimage::format::batch::{Header, Identity, Log, ROWS_MAX};
-use afterimage::format::frame::{Frame, ShipBuilder, Shipped, WIRE};
-use afterimage::format::superblock::{
+use afterimage::internal::format::batch::{Header, Identity, Log, ROWS_MAX};
+use afterimage::internal::format::frame::{Frame, ShipBuilder, Shipped, WIRE};
+use afterimage::internal::format::superblock::{
     Annex, Features, LogState, Lost, Mode, SEQUENCE_MAX, Superblock, VolumeSpec,
 };
-use afterimage::format::{Row, data_checksum, segments, superblock};
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::format::{Row, data_checksum, segments, superblock};
+use afterimage::internal::unit::{Block, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
 use proptest::prelude::*;

@@ -3,12 +3,12 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::event::Event;
-use afterimage::limits::Settings;
-use afterimage::link::{Line, memory_link};
-use afterimage::request::Request;
-use afterimage::storage::FileName;
+use afterimage::internal::error::Kind;
+use afterimage::internal::event::Event;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::request::Request;
+use afterimage::internal::storage::FileName;
 use common::crash::{Cut, damage};
 use common::world::Act::{Flush, Write};
 use common::world::World;
@@ -84,7 +84,7 @@ fn a_reopened_journal_is_as_full_as_it_was() {
     let before = free(&pair);
     let open = |pair: &mut Pair, at: usize| {
         let (disk, clock) = (pair.spec.storages[at].clone(), pair.clocks[at].clone());
-        let settings = pair.spec.settings.clone();
+        let settings = Settings { shared_sessions: true, ..pair.spec.settings.clone() };
         pair.devices[at] = afterimage::Device::open(disk, clock, settings).unwrap();
     };
     [A, B].into_iter().for_each(|at| open(&mut pair, at));

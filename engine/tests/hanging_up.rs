@@ -4,11 +4,11 @@
 
 mod common;
 
-use afterimage::error::{Error, Kind};
-use afterimage::event::Event;
-use afterimage::format::frame::FRAME_BYTES_MAX;
-use afterimage::link::{Lane, Line, Link, memory_link};
-use afterimage::storage::FileName;
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::event::Event;
+use afterimage::internal::format::frame::FRAME_BYTES_MAX;
+use afterimage::internal::link::{Lane, Line, Link, memory_link};
+use afterimage::internal::storage::FileName;
 use common::crash::CrashDisk;
 use common::{A, B, Pair, Spec, Step::*, X};
 use std::sync::{Arc, Mutex};

@@ -2,12 +2,12 @@
 //! count of voluntary context switches.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::{Memory, Storage};
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::storage::{Memory, Storage};
+use afterimage::internal::threads::Threads;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

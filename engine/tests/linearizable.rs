@@ -7,13 +7,13 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::Kind;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, memory_link};
-use afterimage::storage::Memory;
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, memory_link};
+use afterimage::internal::storage::Memory;
+use afterimage::internal::threads::Threads;
 use common::linearizable::{NEVER, Op, What, check, check_by_trying};
 use common::random::Random;
 use std::sync::Arc;
@@ -104,6 +104,8 @@ fn hosts_with_threads_see_one_history() {
             reflect_records_max: 16,
             reflect_interval_ns: 1_000_000,
             checkpoint_records: 32,
+            // Each thread asks by sessions of its own.
+            shared_sessions: true,
             ..Settings::default()
         };
         Device::open(storage, clock.clone(), settings).unwrap()

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::Kind;
-use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::Kind;
+use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
 use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;

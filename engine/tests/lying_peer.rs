@@ -5,12 +5,12 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::error::Kind;
-use afterimage::event::Event;
-use afterimage::format::Row;
-use afterimage::format::frame::{Frame, Hello, Shipped};
-use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::error::Kind;
+use afterimage::internal::event::Event;
+use afterimage::internal::format::Row;
+use afterimage::internal::format::frame::{Frame, Hello, Shipped};
+use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
+use afterimage::internal::unit::{Block, Stamp};
 use common::{A, B, ManualClock, Pair, Step::*, X, Y};
 use std::sync::{Arc, Mutex};
 

@@ -2,11 +2,11 @@
 #![cfg(target_os = "linux")]
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::Memory;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::storage::Memory;
 use std::sync::Arc;
 
 /// Pages of this process that are resident, in bytes.

@@ -4,11 +4,11 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::Kind;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Durability, Geometry, Settings};
-use afterimage::storage::{Directory, FileName, Storage};
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Durability, Geometry, Settings};
+use afterimage::internal::storage::{Directory, FileName, Storage};
 use common::hooked::Hooked;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn device(journal_bytes: u64) -> (Arc<Hooked>, Geometry, Arc<Device>) {
     (storage, geometry, device)
 }
 
-fn open(storage: &Arc<Hooked>) -> afterimage::error::Result<Arc<Device>> {
+fn open(storage: &Arc<Hooked>) -> afterimage::internal::error::Result<Arc<Device>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let settings = Settings { durability: Durability::Never, ..Settings::default() };
     Device::open(storage.clone(), clock, settings)
@@ -103,7 +103,7 @@ fn reflect(device: &Arc<Device>) {
     while device.step_reflect().unwrap() > 0 {}
 }
 
-fn reopen(storage: Directory) -> afterimage::error::Result<Arc<Device>> {
+fn reopen(storage: Directory) -> afterimage::internal::error::Result<Arc<Device>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     Device::open(Arc::new(storage), clock, Settings::default())
 }
@@ -142,7 +142,7 @@ fn a_table_of_segments_that_cannot_be_read_is_refused_by_name() {
     let (dir, _) = killed();
     let path = dir.path().join("superblock");
     let mut bytes = std::fs::read(&path).unwrap();
-    let at = afterimage::format::segments::offset(2) as usize;
+    let at = afterimage::internal::format::segments::offset(2) as usize;
     bytes[at + 100] ^= 4;
     std::fs::write(&path, bytes).unwrap();
     let error = reopen(Directory::open(dir.path()).unwrap()).expect_err("damaged");

@@ -3,13 +3,13 @@
 //! ends.
 
 use afterimage::Device;
-use afterimage::clock::SystemClock;
-use afterimage::error::{Kind, Result};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Durability, Geometry, Settings};
-use afterimage::request::{Completion, Request};
-use afterimage::storage::{Directory, Memory, Storage};
-use afterimage::threads::Threads;
+use afterimage::internal::clock::SystemClock;
+use afterimage::internal::error::{Kind, Result};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Durability, Geometry, Settings};
+use afterimage::internal::request::{Completion, Request};
+use afterimage::internal::storage::{Directory, Memory, Storage};
+use afterimage::internal::threads::Threads;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -130,7 +130,7 @@ fn a_callback_that_panics_does_not_stop_the_device() {
     for panics in [true, false] {
         let (tell, told) = mpsc::channel();
         let data = [IoSlice::new(&[7; 4096])];
-        let request = Request { fua: true, ..Request::write(0, 0, &data) };
+        let request = Request::write(0, 0, &data).fua();
         let done = move |outcome: Result<Completion>| {
             tell.send(outcome.is_ok()).unwrap();
             assert!(!panics, "a callback's own fault");

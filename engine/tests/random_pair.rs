@@ -10,9 +10,9 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::limits::{Durability, Settings};
-use afterimage::link::Lane;
+use afterimage::internal::error::Kind;
+use afterimage::internal::limits::{Durability, Settings};
+use afterimage::internal::link::Lane;
 use common::kept::KeptTable;
 use common::random::Random;
 use common::{A, Action, B, Pair, Spec, Step};

@@ -5,16 +5,16 @@ mod common;
 mod reseal;
 
 use afterimage::Device;
-use afterimage::error::Kind;
-use afterimage::event::Recovery;
-use afterimage::failover::Policy;
-use afterimage::format::batch::Log;
-use afterimage::format::superblock::COPY_OFFSETS;
-use afterimage::journal::scan::{Verify, scan};
-use afterimage::limits::Settings;
-use afterimage::request::Request;
-use afterimage::storage::FileName;
-use afterimage::superblock;
+use afterimage::internal::error::Kind;
+use afterimage::internal::event::Recovery;
+use afterimage::internal::failover::Policy;
+use afterimage::internal::format::batch::Log;
+use afterimage::internal::format::superblock::COPY_OFFSETS;
+use afterimage::internal::journal::scan::{Verify, scan};
+use afterimage::internal::limits::Settings;
+use afterimage::internal::request::Request;
+use afterimage::internal::storage::FileName;
+use afterimage::internal::superblock;
 use common::crash::{Cut, damage, open};
 use common::random::Random;
 use common::world::Act::*;
@@ -33,7 +33,7 @@ fn recovery(world: &World, at: usize) -> Recovery {
     world.device(at).recovery().clone()
 }
 
-fn hi(world: &World, at: usize) -> afterimage::unit::Stamp {
+fn hi(world: &World, at: usize) -> afterimage::internal::unit::Stamp {
     world.device(at).status().hi
 }
 
@@ -144,7 +144,7 @@ fn s21_old_record_replay() {
     let mut world = World::new();
     world.hold_ships(true);
     world.acts(&[Write(A, 0, 1), Flush(A), Reflect(A)]);
-    world.links[B].hold(afterimage::link::Lane::Data, false);
+    world.links[B].hold(afterimage::internal::link::Lane::Data, false);
     world.device(B).begin_takeover().unwrap();
     world.carry().unwrap();
     world.acts(&[Write(B, 0, 2), Flush(B), Carry, Reflect(A), Checkpoint(A)]);
@@ -170,7 +170,7 @@ fn s27_batch_receive_cut() {
     assert!(world.device(B).step_receive().is_err());
     world.crash(B, Cut::Without(0));
     world.open(B).unwrap();
-    assert_eq!(hi(&world, B), afterimage::unit::Stamp::ZERO);
+    assert_eq!(hi(&world, B), afterimage::internal::unit::Stamp::ZERO);
     assert_eq!(recovery(&world, B).recv.cut_records, FULL + 8);
     assert_eq!(recovery(&world, B).recv.live_records, 0);
     world.meet();

@@ -6,16 +6,16 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::error::{Error, Kind, Result};
-use afterimage::event::Event;
-use afterimage::format::frame::{Frame, Hello, WIRE, WireRange};
-use afterimage::format::superblock::{Mode, VolumeSpec};
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
-use afterimage::request::{Op, Request, Session, Ticket};
-use afterimage::storage::{Memory, Storage};
-use afterimage::table::location::Location;
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::error::{Error, Kind, Result};
+use afterimage::internal::event::Event;
+use afterimage::internal::format::frame::{Frame, Hello, WIRE, WireRange};
+use afterimage::internal::format::superblock::{Mode, VolumeSpec};
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
+use afterimage::internal::request::{Op, Request, Session, Ticket};
+use afterimage::internal::storage::{Memory, Storage};
+use afterimage::internal::table::location::Location;
+use afterimage::internal::unit::{Block, Stamp};
 use common::{A, Action, B, ManualClock, Pair, Spec, Step::*, X, Y, Z};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,7 @@ fn submit(session: &Session, what: What, volume: u32, offset: u64, length: u64) 
         WriteZeroes => Op::WriteZeroes(length),
         Discard => Op::Discard(length),
     };
-    session.submit(Request { volume, offset, op, fua: false, host_time: None })
+    session.submit(Request::new(volume, offset, op))
 }
 
 fn pair_of_volumes(settings: Settings) -> Pair {
@@ -77,7 +77,7 @@ fn what_no_volume_holds_is_refused_before_admission() {
     assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
     assert_eq!(pair.devices[A].status().own_free_places, free);
     // A flush is of the group, whatever volume it names.
-    session.submit(Request { volume: 2, ..Request::flush() }).unwrap().wait().unwrap();
+    session.submit(Request::new(2, 0, Op::Flush)).unwrap().wait().unwrap();
     let last = VOLUME / SECTOR - 1;
     let name = pair.submit(A, 1, Action::Write(last..last + 1, 1));
     pair.outcome(name).unwrap().unwrap();

@@ -4,9 +4,9 @@
 
 mod common;
 
-use afterimage::limits::{Durability, Settings};
-use afterimage::request::Request;
-use afterimage::unit::Block;
+use afterimage::internal::limits::{Durability, Settings};
+use afterimage::internal::request::Request;
+use afterimage::internal::unit::Block;
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y};
 use std::io::IoSlice;
 use std::sync::Barrier;

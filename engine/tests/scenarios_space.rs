@@ -3,8 +3,8 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::limits::Settings;
+use afterimage::internal::error::Kind;
+use afterimage::internal::limits::Settings;
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y, Z};
 
 /// The smallest journals there are: a dozen records fill them if each is committed by itself.

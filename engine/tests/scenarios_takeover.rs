@@ -4,12 +4,12 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::format::frame::Frame;
-use afterimage::limits::Settings;
-use afterimage::link::Lane;
-use afterimage::table::location::Location;
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::frame::Frame;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::Lane;
+use afterimage::internal::table::location::Location;
+use afterimage::internal::unit::{Block, Stamp};
 use common::{A, Action, B, Pair, Spec, Step::*, X, Y, Z};
 
 /// Ships held; A x=1, y=2; the host moves to B.
@@ -149,7 +149,8 @@ fn s10_late_host_write() {
     let mut pair = Pair::new();
     let late = pair.session(A).unwrap();
     pair.takeover(B).unwrap();
-    let refused = |s: &afterimage::request::Session| s.write(0, 0, &[1; 4096]).unwrap_err().kind();
+    let refused =
+        |s: &afterimage::internal::request::Session| s.write(0, 0, &[1; 4096]).unwrap_err().kind();
     assert_eq!(refused(&late), Kind::Fenced);
     pair.write(B, X, 2);
     // Its tenure is over for ever, also when A serves again (R14).

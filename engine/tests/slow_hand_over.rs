@@ -1,14 +1,14 @@
 //! A takeover that owes much over a slow line whose control lane is bounded (S35).
 
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::device::Device;
-use afterimage::error::{Error, Kind, Result};
-use afterimage::event::Event;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, Link, MemoryLink, memory_link};
-use afterimage::storage::Memory;
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::device::Device;
+use afterimage::internal::error::{Error, Kind, Result};
+use afterimage::internal::event::Event;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
+use afterimage::internal::storage::Memory;
+use afterimage::internal::threads::Threads;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;

@@ -5,13 +5,13 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::error::Kind;
-use afterimage::format::frame::Frame;
-use afterimage::link::Lane;
-use afterimage::queue::{Clk, Content, Insert, NewRecord, NewWrite, Queue, Sequencer};
-use afterimage::request::Request;
-use afterimage::simulate::{Moment, at_every_moment};
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::frame::Frame;
+use afterimage::internal::link::Lane;
+use afterimage::internal::queue::{Clk, Content, Insert, NewRecord, NewWrite, Queue, Sequencer};
+use afterimage::internal::request::Request;
+use afterimage::internal::simulate::{Moment, at_every_moment};
+use afterimage::internal::unit::{Block, Stamp};
 use common::{A, Action, B, Pair, Step::*, X, Y};
 use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};

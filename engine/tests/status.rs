@@ -4,8 +4,8 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::failover::Policy;
-use afterimage::storage::FileName;
+use afterimage::internal::failover::Policy;
+use afterimage::internal::storage::FileName;
 use common::hooked::{Call, Hooked};
 use common::{A, B, Pair, Spec, Step::*, X};
 use std::sync::{Arc, mpsc};

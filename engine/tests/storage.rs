@@ -6,7 +6,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use afterimage::storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
+use afterimage::internal::storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
 use proptest::prelude::*;
 
 fn segment(volume: u32, index: u32) -> FileName {

@@ -3,11 +3,11 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::format::frame::Frame;
-use afterimage::limits::Settings;
-use afterimage::link::{Lane, Line, memory_link};
-use afterimage::storage::{FileName, Memory, Storage};
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::frame::Frame;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Lane, Line, memory_link};
+use afterimage::internal::storage::{FileName, Memory, Storage};
 use common::crash::Cut;
 use common::hooked::{Call, Hooked};
 use common::world::World;

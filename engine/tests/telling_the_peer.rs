@@ -4,8 +4,8 @@
 
 mod common;
 
-use afterimage::error::Kind;
-use afterimage::event::Event;
+use afterimage::internal::error::Kind;
+use afterimage::internal::event::Event;
 use common::{A, B, Pair, Step::*, X};
 use std::sync::{Arc, Mutex};
 

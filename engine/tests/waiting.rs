@@ -2,14 +2,14 @@
 //! callback, or in a parked thread, and is not woken in vain.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::Kind;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, MemoryLink, memory_link};
-use afterimage::request::{Request, Session, Ticket};
-use afterimage::storage::{Memory, Storage};
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::Kind;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, MemoryLink, memory_link};
+use afterimage::internal::request::{Request, Session, Ticket};
+use afterimage::internal::storage::{Memory, Storage};
+use afterimage::internal::threads::Threads;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -113,7 +113,7 @@ fn a_durable_write_is_polled_when_its_commit_has_ended() {
     for number in 0..50 {
         let data = [number; BLOCK];
         let slices = [IoSlice::new(&data)];
-        let request = Request { fua: true, ..Request::write(0, 0, &slices) };
+        let request = Request::write(0, 0, &slices).fua();
         let mut ticket = session.submit(request).unwrap();
         loop {
             polls += 1;
@@ -199,8 +199,8 @@ fn a_callback_may_use_the_device() {
     let (tell, told) = mpsc::channel();
     let next = device.session().unwrap();
     let data = [IoSlice::new(&[7; BLOCK])];
-    let request = || Request { fua: true, ..Request::write(0, 0, &data) };
-    let done = move |outcome: afterimage::error::Result<_>| {
+    let request = || Request::write(0, 0, &data).fua();
+    let done = move |outcome: afterimage::internal::error::Result<_>| {
         outcome.unwrap();
         next.device().status();
         next.flush().unwrap();

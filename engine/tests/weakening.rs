@@ -3,8 +3,8 @@
 //! `cargo test -p afterimage --features weaken --profile sim --test weakening -- --nocapture`
 //! prints the table of `docs/testing.md`.
 
-use afterimage::simulate::{Selection, actions_of, run};
-use afterimage::weaken::{Clause, without};
+use afterimage::internal::simulate::{Selection, actions_of, run};
+use afterimage::internal::weaken::{Clause, without};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A clause that is not missed within so many seeds is superfluous, or the simulator is blind.

@@ -5,12 +5,12 @@
 mod common;
 
 use afterimage::Device;
-use afterimage::error::{Error, Kind};
-use afterimage::event::Event;
-use afterimage::failover::Policy;
-use afterimage::limits::Settings;
-use afterimage::link::{Lane, Line, memory_link};
-use afterimage::storage::FileName;
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::event::Event;
+use afterimage::internal::failover::Policy;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Lane, Line, memory_link};
+use afterimage::internal::storage::FileName;
 use common::crash::{CrashDisk, Cut};
 use common::world::Act::*;
 use common::world::World;
@@ -27,6 +27,8 @@ fn a_new_device_serves_once_somebody_vouches() {
     let world = World::new();
     let [a, b] = [A, B].map(|at| world.disks[at].after(Cut::Synced));
     let device = open(&a).unwrap();
+    // Whatever a crash has taken is not what this is about.
+    device.accept_loss().unwrap();
     assert!(!device.status().serving);
     let refused = device.session().unwrap_err();
     assert_eq!(refused.kind(), Kind::NotProven);

@@ -3,12 +3,12 @@
 
 mod common;
 
-use afterimage::error::{Error, Kind, Result};
-use afterimage::event::Event;
-use afterimage::format::frame::Frame;
-use afterimage::limits::Settings;
-use afterimage::link::{Lane, Link, MemoryLink};
-use afterimage::request::{Request, Session};
+use afterimage::internal::error::{Error, Kind, Result};
+use afterimage::internal::event::Event;
+use afterimage::internal::format::frame::Frame;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::{Lane, Link, MemoryLink};
+use afterimage::internal::request::{Request, Session};
 use common::{A, Action, B, Pair, Spec, Step::*};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -2,4 +2,4 @@
 //! the same.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| afterimage::fuzz::headers(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| afterimage::internal::fuzz::headers(bytes));

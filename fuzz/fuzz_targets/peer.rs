@@ -1,4 +1,4 @@
 //! A peer whose frames are well formed and whose fields are lies, at a connected device.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| afterimage::fuzz::peer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| afterimage::internal::fuzz::peer(bytes));

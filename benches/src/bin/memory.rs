@@ -13,16 +13,16 @@
 //! whole device, in memory.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::error::Result;
-use afterimage::format::frame::{Frame, Hello};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, Link, memory_link};
-use afterimage::request::Request;
-use afterimage::storage::{FileName, Memory, Storage};
-use afterimage::threads::Threads;
-use afterimage::unit::Stamp;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::Result;
+use afterimage::internal::format::frame::{Frame, Hello};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, Link, memory_link};
+use afterimage::internal::request::Request;
+use afterimage::internal::storage::{FileName, Memory, Storage};
+use afterimage::internal::threads::Threads;
+use afterimage::internal::unit::Stamp;
 use afterimage_benches::split::Split;
 use afterimage_benches::{Column, Random};
 use std::cell::Cell;

@@ -5,11 +5,11 @@
 //! checksums, and nothing else; and a log of that size in which a thousandth of it is live.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::data_checksum;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::storage::{Directory, FileName, Storage};
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::data_checksum;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::storage::{Directory, FileName, Storage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;

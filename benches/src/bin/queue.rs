@@ -7,8 +7,8 @@
 //! `SkipMap` gives newest records up by a look and a removal that are not one step, and emits
 //! records that arrive late after younger ones (inversions): it does a little less than the job.
 
-use afterimage::queue::{Clk, Content, Insert, NewRecord, NewWrite, Queue, Sequencer};
-use afterimage::unit::{Block, Position, Stamp};
+use afterimage::internal::queue::{Clk, Content, Insert, NewRecord, NewWrite, Queue, Sequencer};
+use afterimage::internal::unit::{Block, Position, Stamp};
 use afterimage_benches::figures::{Better, Figures};
 use afterimage_benches::{Column, Random};
 use crossbeam_skiplist::SkipMap;

@@ -5,7 +5,7 @@
 //!
 //!     cargo run --release -p afterimage-benches --bin reads [-- --dir DIR] [--quick]
 
-use afterimage::storage::{Directory, FileName, Fill, Storage};
+use afterimage::internal::storage::{Directory, FileName, Fill, Storage};
 use afterimage_benches::{Column, Random};
 use std::fs::File;
 use std::hint::black_box;

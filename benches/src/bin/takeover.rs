@@ -17,12 +17,12 @@
 //!         [--told] [--slow [--after MS]] [--rounds N] [--pending BLOCKS] [--block BYTES] [--busy N]
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, memory_link};
-use afterimage::storage::{Directory, FileName};
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, memory_link};
+use afterimage::internal::storage::{Directory, FileName};
+use afterimage::internal::threads::Threads;
 use afterimage_benches::figures::{Better, Figures};
 use afterimage_benches::split::Split;
 use rustix::process::{Pid, setpriority_process};

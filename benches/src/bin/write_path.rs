@@ -10,13 +10,13 @@
 //! `--disk` puts both devices wholly on this disk, beside, without a bound.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Durability, Geometry, Settings};
-use afterimage::link::{Line, memory_link};
-use afterimage::request::{Request, Session};
-use afterimage::storage::{Directory, FileName, Memory, Storage};
-use afterimage::threads::Threads;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Durability, Geometry, Settings};
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::request::{Request, Session};
+use afterimage::internal::storage::{Directory, FileName, Memory, Storage};
+use afterimage::internal::threads::Threads;
 use afterimage_benches::figures::{Better, Figures};
 use afterimage_benches::split::Split;
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! A finding: the damage in a device directory, and the file that it is in.
 
-use afterimage::storage::FileName;
+use afterimage::internal::storage::FileName;
 use serde::{Serialize, Serializer};
 
 /// Something that should not be so.

@@ -5,15 +5,15 @@
 //! durable and is not there, or not what it was, is rot, and is named.
 
 use super::finding::Finding;
-use afterimage::format::batch::Log;
-use afterimage::format::superblock::{LogState, Superblock};
-use afterimage::format::{PAGE, Row};
-use afterimage::journal::scan::{End, Verify, log_of, scan};
-use afterimage::storage::{FileName, Storage};
-use afterimage::unit::Stamp;
+use afterimage::internal::format::batch::Log;
+use afterimage::internal::format::superblock::{LogState, Superblock};
+use afterimage::internal::format::{PAGE, Row};
+use afterimage::internal::journal::scan::{End, Verify, log_of, scan};
+use afterimage::internal::storage::{FileName, Storage};
+use afterimage::internal::unit::Stamp;
 use std::collections::HashSet;
 
-pub(crate) use afterimage::journal::scan::log_name;
+pub(crate) use afterimage::internal::journal::scan::log_name;
 
 /// A record in a log: a row of an unreflected table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use super::Verdict;
 use super::finding::Finding;
 use super::logs::{Entry, LogRead, log_name};
 use super::tables::Tables;
-use afterimage::format::superblock::{LogState, Mode, Superblock};
-use afterimage::journal::scan::End;
-use afterimage::storage::FileName;
-use afterimage::unit::Stamp;
+use afterimage::internal::format::superblock::{LogState, Mode, Superblock};
+use afterimage::internal::journal::scan::End;
+use afterimage::internal::storage::FileName;
+use afterimage::internal::unit::Stamp;
 use serde::{Serialize, Serializer};
 
 /// Version of the JSON document: raised when a field changes its meaning or goes.

@@ -1,8 +1,8 @@
 //! The three tables of a device that is not running, from its logs and its superblock.
 
 use super::logs::{Entry, LogRead};
-use afterimage::format::superblock::Superblock;
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::format::superblock::Superblock;
+use afterimage::internal::unit::{Block, Stamp};
 use std::collections::BTreeMap;
 
 /// The tables, in stamp order.

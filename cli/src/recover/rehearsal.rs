@@ -1,7 +1,7 @@
 //! A storage whose changes stay in memory: what an opening would do to a device is found out without
 //! changing it.
 
-use afterimage::storage::{Directory, FileName, Fill, Storage};
+use afterimage::internal::storage::{Directory, FileName, Fill, Storage};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -65,6 +65,10 @@ impl Storage for Rehearsal {
 
     fn zero(&self, _: FileName, _: u64, _: u64) -> io::Result<()> {
         Err(unsupported())
+    }
+
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        self.below.cache_identity()
     }
 
     fn sync(&self, _: FileName) -> io::Result<()> {

@@ -17,9 +17,9 @@
 use std::io;
 use std::ops::Range;
 
-use afterimage::error::{Error, Result};
-use afterimage::storage::Storage;
-use afterimage::unit::Stamp;
+use afterimage::internal::error::{Error, Result};
+use afterimage::internal::storage::Storage;
+use afterimage::internal::unit::Stamp;
 
 use super::oracle::{Finding, Findings, Image, Number};
 use super::pattern::{self, Content, SECTOR};
@@ -253,10 +253,10 @@ impl Shown {
     /// Reads the volumes of a device at rest.
     ///
     /// # Errors
-    /// As [`afterimage::superblock::load`]; [`afterimage::error::Kind::Storage`] if a volume cannot
+    /// As [`afterimage::internal::superblock::load`]; [`afterimage::internal::error::Kind::Storage`] if a volume cannot
     /// be read.
     pub fn read(storage: &dyn Storage, history: &History) -> Result<Shown> {
-        let superblock = afterimage::superblock::load(storage)?;
+        let superblock = afterimage::internal::superblock::load(storage)?;
         let mut shown = Shown::default();
         let read = each_sector(storage, superblock.segment_bytes, |volume, sector, bytes| {
             shown.add(history, volume, sector, bytes);

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use afterimage::storage::Storage;
+use afterimage::internal::storage::Storage;
 use host::{Host, Manner, Move};
 use json::{
     DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, Pace, RequestCount, Requests,

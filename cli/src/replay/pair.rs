@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::event::{Event, Status};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Line, memory_link};
-use afterimage::storage::{Directory, Memory, Storage};
-use afterimage::threads::Threads;
-use afterimage::unit::Stamp;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::event::{Event, Status};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::storage::{Directory, Memory, Storage};
+use afterimage::internal::threads::Threads;
+use afterimage::internal::unit::Stamp;
 
 use super::meter::Track;
 use super::requests::{self, Listener, NAMES};
@@ -135,9 +135,8 @@ impl Pair {
             let (watch, listener) = (watch.clone(), self.listener.clone());
             device.on_event(move |event| {
                 if let Event::Acknowledged { records, .. } = event
-                    && let Some(newest) = records.last()
+                    && let Some(&(stamp, _)) = records.last()
                 {
-                    let stamp = newest.stamp;
                     listener.note(&requests::Event::Acknowledged { at, stamp });
                 }
                 watch.note(event);
@@ -235,11 +234,11 @@ impl Watch {
         match event {
             Event::Acknowledged { records, at } => {
                 let mut lag = lock(&self.lag);
-                for record in records {
-                    lag.record(at.saturating_sub(record.written_at));
+                for (_, written_at) in records {
+                    lag.record(at.saturating_sub(*written_at));
                 }
                 drop(lag);
-                let newest = records.last().map_or(Stamp::ZERO, |record| record.stamp);
+                let newest = records.last().map_or(Stamp::ZERO, |(stamp, _)| *stamp);
                 for (stamp, reached) in lock(&self.awaited).iter_mut() {
                     if *stamp <= newest {
                         reached.get_or_insert(*at);

@@ -9,7 +9,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of a sector.
-pub const SECTOR: usize = afterimage::unit::SECTOR as usize;
+pub const SECTOR: usize = afterimage::internal::unit::SECTOR as usize;
 
 const MAGIC: [u8; 8] = *b"aftimage";
 const VERSION: u32 = 1;

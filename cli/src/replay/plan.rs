@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use afterimage::limits::Limits;
+use afterimage::internal::limits::Limits;
 
 use super::pattern::SECTOR;
 use crate::args::TakeoverAt;

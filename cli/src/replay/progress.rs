@@ -2,7 +2,7 @@
 
 use indicatif::ProgressBar;
 
-use afterimage::event::Status;
+use afterimage::internal::event::Status;
 
 use crate::output;
 use crate::words::{bytes, count, duration};

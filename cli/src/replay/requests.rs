@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use afterimage::unit::Stamp;
+use afterimage::internal::unit::Stamp;
 
 use super::oracle::Number;
 

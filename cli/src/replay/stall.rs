@@ -1,6 +1,6 @@
 //! Notices that nothing moves any more, so that a replay ends with an error instead of never.
 
-use afterimage::event::Status;
+use afterimage::internal::event::Status;
 
 use super::pair::Pair;
 use super::requests::NAMES;

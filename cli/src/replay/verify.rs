@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use afterimage::Device;
-use afterimage::error::Error;
-use afterimage::storage::{FileName, Storage};
+use afterimage::internal::error::Error;
+use afterimage::internal::storage::{FileName, Storage};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::oracle::{Finding, Findings, Oracle};

@@ -8,7 +8,7 @@ use std::io;
 
 use super::error::{Fault, Place, TraceError};
 use super::{Action, Format, Row, Trace, VolumeInfo};
-use afterimage::unit::SECTOR;
+use afterimage::internal::unit::SECTOR;
 
 /// What volume sizes are rounded up to, in bytes.
 const SIZE_UNIT: u64 = 1 << 20;

@@ -5,7 +5,7 @@
 
 use super::collect::Op;
 use super::error::Fault;
-use afterimage::unit::SECTOR;
+use afterimage::internal::unit::SECTOR;
 
 /// The first `N` fields of a line, trimmed, and how many there are in all.
 pub(super) fn split<const N: usize>(line: &[u8], separator: u8) -> ([&[u8]; N], usize) {

@@ -428,7 +428,7 @@ fn seeds_are_sound() {
 
 #[test]
 fn seeds_of_the_fuzz_target_do_no_harm() {
-    afterimage::fuzz::over_seeds("trace", fuzz_trace);
+    afterimage::internal::fuzz::over_seeds("trace", fuzz_trace);
 }
 
 proptest! {

@@ -15,7 +15,7 @@ use std::io::{ErrorKind, Read};
 use super::collect::{Collector, Op};
 use super::error::{Fault, Place, TraceError};
 use super::input::Source;
-use afterimage::unit::SECTOR;
+use afterimage::internal::unit::SECTOR;
 
 /// How many of the first records are looked at to tell the version.
 const TESTED: usize = 16;

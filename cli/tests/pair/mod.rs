@@ -1,11 +1,11 @@
 //! Two devices in directories, moved step by step.
 
 use afterimage::Device;
-use afterimage::clock::{Clock, SystemClock};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Line, MemoryLink, memory_link};
-use afterimage::storage::Directory;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Line, MemoryLink, memory_link};
+use afterimage::internal::storage::Directory;
 use std::path::PathBuf;
 use std::sync::Arc;
 

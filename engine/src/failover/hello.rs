@@ -42,7 +42,7 @@ impl Device {
         link.send(Lane::Control, hello).map_err(link_down)
     }
 
-    fn hello(&self, nonce: u64) -> Hello {
+    pub(super) fn hello(&self, nonce: u64) -> Hello {
         let superblock = self.superblock.get();
         let (asking, (wire, features)) = {
             let failover = self.in_time();
@@ -89,6 +89,10 @@ impl Device {
             }
         };
         if known {
+            {
+                let _one = lock(&self.role);
+                self.take_mark(hello)?;
+            }
             // Said once more: places that came free meanwhile have not been told of otherwise.
             return self.receive_ack(hello.hi, hello.credit);
         }
@@ -96,6 +100,7 @@ impl Device {
         self.check_hello(hello)?;
         let _one = lock(&self.role);
         let decision = self.decide_at(hello)?;
+        self.take_mark(hello)?;
         let records = {
             let mut tables = lock(&self.tables);
             if holds(Clause::AnnounceAfterTold) {

@@ -19,6 +19,7 @@ pub mod decide;
 mod fence;
 mod handover;
 mod hello;
+mod loss;
 mod resume;
 pub(crate) mod role;
 mod takeover;
@@ -26,6 +27,7 @@ mod told;
 #[cfg(all(test, not(loom)))]
 mod wire;
 
+pub(crate) use loss::may_have_lost;
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;

@@ -19,6 +19,7 @@ use std::sync::MutexGuard;
 
 /// A takeover that has ended well: the device serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Takeover {
     /// The new tenure.
     pub epoch: u64,

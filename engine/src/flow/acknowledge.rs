@@ -65,6 +65,7 @@ impl Device {
 
     pub(crate) fn tell_acknowledged(&self, records: Vec<Record>) {
         if !records.is_empty() {
+            let records = records.iter().map(|record| (record.stamp, record.written_at)).collect();
             self.tell(Event::Acknowledged { records, at: self.clock.monotonic() });
         }
     }

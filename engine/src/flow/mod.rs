@@ -6,6 +6,7 @@
 //! The flow does not know who is primary: [`crate::failover`] opens and closes admission above it.
 
 pub(crate) mod acknowledge;
+pub(crate) mod admission;
 pub(crate) mod announce;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;

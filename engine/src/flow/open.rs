@@ -160,6 +160,7 @@ impl Logs {
         let of = |scan: &Scan, live| LogRecovery { live_records: live, cut_records: scan.cut };
         Recovery {
             clean: file.get().clean,
+            lost_writes: false,
             superblock_repaired: file.bad_copy().map(Into::into),
             own: of(&self.own, own.journal.queue.tail() - own.journal.queue.freed()),
             recv: of(&self.recv, recv.journal.queue.tail() - recv.journal.queue.freed()),

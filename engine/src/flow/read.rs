@@ -1,5 +1,6 @@
 //! Host read: by location (S1000–S1010, R7), fetching from the peer what it still owes.
 
+use super::admission::Pass;
 use super::remote::{RemoteRead, Reply};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -166,10 +167,10 @@ impl ReadState {
     pub fn advance(
         &mut self,
         device: &Device,
-        epoch: u64,
+        pass: &Pass,
         completion: &mut Completion,
     ) -> Result<bool> {
-        let outcome = self.go(device, epoch, completion);
+        let outcome = self.go(device, pass, completion);
         if !matches!(outcome, Ok(false)) {
             self.abandon(device);
         }
@@ -190,7 +191,8 @@ impl ReadState {
         self.remote.drain(..).for_each(|read| device.forget(&read));
     }
 
-    fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
+    fn go(&mut self, device: &Device, pass: &Pass, completion: &mut Completion) -> Result<bool> {
+        let epoch = pass.epoch;
         while self.next < self.end {
             let block = Block { volume: self.volume, number: self.next };
             self.block(device, epoch, block, None)?;
@@ -198,9 +200,9 @@ impl ReadState {
         }
         // Each by itself: those that an error leaves are given up ([`ReadState::abandon`]).
         for _ in 0..self.remote.len() {
-            // A read waiting for the peer ends with its tenure (R3).
+            // A read waiting for the peer ends with its tenure (R3) and its session (R20).
             if holds(Clause::ReadTenure) {
-                device.check_tenure(epoch)?;
+                device.check_pass(pass)?;
             }
             let Some(read) = self.remote.pop_front() else { break };
             match device.answer(&read)? {
@@ -292,7 +294,7 @@ mod tests {
             read.remote.push_back(device.ask(Block { volume: 0, number }, token, 1, None));
         }
         assert_eq!(device.blocks_awaited(), 4);
-        read.advance(&device, 2, &mut Completion::default()).unwrap_err();
+        read.advance(&device, &device.writers.pass(2), &mut Completion::default()).unwrap_err();
         assert_eq!(device.blocks_awaited(), 0);
     }
 }

@@ -157,12 +157,18 @@ mod tests {
         let block = Block { volume: 0, number: 9 };
         let bases = [None; 2];
         let write = NewWrite { block, records: &records, time: 1, written_at: 0, bases };
-        let outcome = a.own.journal.queue.insert_with(&late, 1, &write, |_| {
-            assert_eq!(a.step_ship().unwrap(), 1);
-            assert_eq!(b.step_receive().unwrap(), 1, "the record is as it was promised");
-            late.close();
-            false
-        });
+        let outcome = a.own.journal.queue.insert_with(
+            &late,
+            1,
+            &write,
+            || true,
+            |_| {
+                assert_eq!(a.step_ship().unwrap(), 1);
+                assert_eq!(b.step_receive().unwrap(), 1, "the record is as it was promised");
+                late.close();
+                false
+            },
+        );
         assert!(matches!(outcome, Insert::Closed));
         assert!(b.status().connected && b.status().owed_blocks == 0);
     }

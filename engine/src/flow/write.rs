@@ -3,6 +3,7 @@
 //! A write is put together as whole blocks first, holding nothing; then it takes its places, is
 //! stamped and published in one step ([`crate::queue::Queue::insert`]).
 
+use super::admission::{Pass, Writer};
 use super::read::Fetched;
 use super::remote::{RemoteRead, Reply};
 use crate::device::Device;
@@ -15,10 +16,10 @@ use crate::sync::{AtomicU64, Ordering, lock};
 use crate::unit::{Block, Stamp};
 use crate::wake::{Key, Waiters};
 use crate::weaken::{Clause, holds, instead};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// A host's write on its way to admission.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct WriteState {
     turn: Vec<(u64, Block)>,
     /// Why an attempt did not succeed.
     pub awaited: Awaited,
+    /// The session that has it.
+    session: u64,
 }
 
 /// It waits for nothing but others' turns.
@@ -98,6 +101,7 @@ impl WriteState {
             waiting_since: None,
             turn: Vec::new(),
             awaited: SOON,
+            session: 0,
         }
     }
 
@@ -138,6 +142,7 @@ impl WriteState {
                 waiting_since: None,
                 turn: Vec::new(),
                 awaited: SOON,
+                session: 0,
             });
         }
         if parts && first <= last && last < end {
@@ -150,10 +155,10 @@ impl WriteState {
     pub fn advance(
         &mut self,
         device: &Device,
-        epoch: u64,
+        pass: &Arc<Pass>,
         completion: &mut Completion,
     ) -> Result<bool> {
-        let outcome = self.go(device, epoch, completion);
+        let outcome = self.go(device, pass, completion);
         if !matches!(outcome, Ok(false)) {
             self.abandon(device);
         }
@@ -165,15 +170,22 @@ impl WriteState {
         let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
         asked.for_each(|read| device.forget(&read));
         if !self.turn.is_empty() {
-            device.turns.end(&self.turn, &device.wakes.waiters);
+            device.turns.end(&self.turn, self.session, &device.wakes.waiters);
             self.turn.clear();
         }
     }
 
-    fn go(&mut self, device: &Device, epoch: u64, completion: &mut Completion) -> Result<bool> {
+    fn go(
+        &mut self,
+        device: &Device,
+        pass: &Arc<Pass>,
+        completion: &mut Completion,
+    ) -> Result<bool> {
+        let epoch = pass.epoch;
         // After this many attempts the caller's other requests get their turn.
         for _ in 0..ATTEMPTS {
-            device.check_tenure(epoch)?;
+            device.check_pass(pass)?;
+            let writer = device.claim(self.first.volume, pass)?;
             if device.turns.are_taken()
                 && let Some(turn) =
                     device.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
@@ -183,7 +195,7 @@ impl WriteState {
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
             }
-            let inserted = self.insert(device, epoch);
+            let inserted = self.insert(device, pass, writer);
             if !matches!(inserted, Insert::Full) {
                 // A commit sleeper may have seen the log clean.
                 device.own.notice();
@@ -205,9 +217,8 @@ impl WriteState {
                     self.edges.iter_mut().flatten().for_each(|edge| edge.base = None);
                 }
                 Insert::Full => return self.wait(device, Kind::JournalFull, Key::Places),
-                Insert::Closed => {
-                    device.check_tenure(epoch)?;
-                }
+                // The next look says why.
+                Insert::Closed => {}
                 Insert::Exhausted => {
                     let what = "time has run out of numbers: no later stamp exists";
                     return Err(device.halt(Error::new(Kind::Halted, what)));
@@ -218,8 +229,8 @@ impl WriteState {
         if self.turn.is_empty() && holds(Clause::Turn) {
             let edges = self.edges.iter().flatten();
             let turn: Vec<_> = edges.map(|edge| (epoch, self.block(edge))).collect();
-            if device.turns.begin(&turn) {
-                self.turn = turn;
+            if device.turns.begin(&turn, pass) {
+                (self.turn, self.session) = (turn, pass.number);
             }
         }
         self.awaited = SOON;
@@ -230,8 +241,8 @@ impl WriteState {
         Block { number: self.first.number + u64::from(edge.index), ..self.first }
     }
 
-    fn insert(&mut self, device: &Device, epoch: u64) -> Insert {
-        let epoch = instead::tenure(epoch, || device.clk.epoch());
+    fn insert(&mut self, device: &Device, pass: &Pass, writer: &Writer) -> Insert {
+        let epoch = instead::tenure(pass.epoch, || device.clk.epoch());
         let base = |e: &Edge| (e.index, e.base.expect("the edges are complete"));
         let given = self
             .host_time
@@ -243,10 +254,7 @@ impl WriteState {
             written_at: device.clock.monotonic(),
             bases: self.edges.each_ref().map(|edge| edge.as_ref().map(base)),
         };
-        if self.data.is_empty() {
-            return device.own.journal.queue.insert(&device.clk, epoch, &write);
-        }
-        device.own.insert(&device.clk, epoch, &write, &mut self.data)
+        device.own.insert(&device.clk, epoch, &write, || writer.admits(pass), &mut self.data)
     }
 
     /// Not admitted (R9), or not its turn (R15); the host waits, within bounds, and then gets an
@@ -350,8 +358,8 @@ impl Edge {
 #[derive(Debug)]
 pub(crate) struct Turns {
     count: AtomicU64,
-    /// Each with its tenure: what belongs to another one holds nobody up.
-    blocks: Mutex<HashSet<(u64, Block)>>,
+    /// Each with its tenure, as what belongs to another one holds nobody up, and its session.
+    blocks: Mutex<HashMap<(u64, Block), u64>>,
 }
 
 impl Default for Turns {
@@ -362,7 +370,7 @@ impl Default for Turns {
 
 impl Turns {
     /// Whether there are any, which is rare.
-    fn are_taken(&self) -> bool {
+    pub fn are_taken(&self) -> bool {
         self.count.load(Ordering::Acquire) > 0
     }
 
@@ -379,30 +387,39 @@ impl Turns {
             tenure == epoch && block.volume == first.volume && numbers.contains(&block.number)
         };
         let taken = lock(&self.blocks);
-        let turn = taken.iter().find(|turn| within(turn) && !own.contains(turn));
+        let turn = taken.keys().find(|turn| within(turn) && !own.contains(turn));
         turn.map(|&(_, block)| block)
     }
 
-    /// All of `turns` or none, so that two writes never wait for each other.
-    fn begin(&self, turns: &[(u64, Block)]) -> bool {
+    /// All of `turns` or none, so that two writes never wait for each other; none for a session
+    /// that is over.
+    fn begin(&self, turns: &[(u64, Block)], pass: &Pass) -> bool {
         let mut taken = lock(&self.blocks);
-        if turns.is_empty() || turns.iter().any(|turn| taken.contains(turn)) {
+        let free = |turn| !taken.contains_key(turn);
+        if turns.is_empty() || !turns.iter().all(free) || !pass.is_open() {
             return false;
         }
-        taken.extend(turns);
+        taken.extend(turns.iter().map(|&turn| (turn, pass.number)));
         self.count.store(taken.len() as u64, Ordering::Release);
         true
     }
 
-    fn end(&self, turns: &[(u64, Block)], waiters: &Waiters) {
-        {
-            let mut taken = lock(&self.blocks);
-            taken.retain(|turn| !turns.contains(turn));
-            self.count.store(taken.len() as u64, Ordering::Release);
-        }
+    fn end(&self, turns: &[(u64, Block)], session: u64, waiters: &Waiters) {
+        self.keep(|turn, of| of != session || !turns.contains(turn));
         for &(_, block) in turns {
             waiters.wake(Key::Turn(block)..=Key::Turn(block));
         }
+    }
+
+    /// A session that is over holds nobody up. The caller wakes those who wait.
+    pub fn leave(&self, session: u64) {
+        self.keep(|_, of| of != session);
+    }
+
+    fn keep(&self, keeps: impl Fn(&(u64, Block), u64) -> bool) {
+        let mut taken = lock(&self.blocks);
+        taken.retain(|turn, session| keeps(turn, *session));
+        self.count.store(taken.len() as u64, Ordering::Release);
     }
 }
 

@@ -61,7 +61,7 @@ impl WireRange {
     }
 }
 
-/// Most bytes of a frame, in either lane: room for [`FRAME_DATA_MAX`] of data in blocks of 512 bytes
+/// Most bytes of a frame, in either lane: room for 1 MiB of data in blocks of 512 bytes
 /// with a row of 88 bytes each, 1.2 MiB, and for the hello of a group of 65,536 volumes, 0.8 MiB; and
 /// for rows to grow by half. A link makes no room for a longer one, and a device refuses it.
 pub const FRAME_BYTES_MAX: usize = 2 << 20;

@@ -223,6 +223,8 @@ pub fn examine_directory(storage: Arc<Memory>) {
     assert!(status.backlog_records <= device.geometry().places(), "{status:?}");
     // One that is catching up refuses.
     let _ = device.resume_alone();
+    // A fenced one, too.
+    let _ = device.accept_loss();
     let Ok(host) = device.session() else { return };
     for block in 0..BLOCKS {
         let request = crate::request::Request::read(0, block * BLOCK as u64, vec![0; BLOCK]);

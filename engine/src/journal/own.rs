@@ -29,7 +29,7 @@ use crate::unit::{Position, Stamp};
 use crate::wake::{Key, Wakes};
 use rustix::io::Errno;
 use rustix::thread::futex;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 /// The own log.
@@ -64,6 +64,8 @@ struct Writer {
     tail: Tail,
     /// Reused from round to round.
     fresh: Vec<Position>,
+    /// In the log file, and not marked durable yet.
+    written: Vec<Position>,
     /// Requests whose data the log has and memory still holds.
     logged: Vec<Position>,
 }
@@ -87,6 +89,7 @@ impl OwnLog {
                 gather: Gather::new(first),
                 tail: Tail::new(&superblock.own, geometry, opened),
                 fresh: Vec::new(),
+                written: Vec::new(),
                 logged: Vec::new(),
             }),
             led: AtomicBool::new(false),
@@ -130,16 +133,21 @@ impl OwnLog {
         self.payloads.buffer(length)
     }
 
-    /// Admits a write with its data; leaves the data where it is if it was not admitted.
+    /// Admits a write with its data, if `may` says so once its places are taken; leaves the data
+    /// where it is if it was not admitted. Zeros have none.
     pub fn insert(
         &self,
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
+        may: impl Fn() -> bool,
         data: &mut Vec<u8>,
     ) -> Insert {
+        if data.is_empty() {
+            return self.journal.queue.insert_with(clk, epoch, write, may, |_| true);
+        }
         let board = |first| self.payloads.board(first, data);
-        let outcome = self.journal.queue.insert_with(clk, epoch, write, board);
+        let outcome = self.journal.queue.insert_with(clk, epoch, write, may, board);
         if matches!(outcome, Insert::Published { .. }) {
             self.payloads.give(std::mem::take(data));
         }
@@ -200,6 +208,11 @@ impl OwnLog {
             return Ok(true);
         }
         self.failed.get().map_or(Ok(false), |error| Err(error.clone()))
+    }
+
+    /// The round that is under way, if one is.
+    pub fn under_way(&self) -> Option<u64> {
+        self.led.load(Ordering::Acquire).then(|| self.begun.load(Ordering::Acquire))
     }
 
     /// Somebody waits for the end of `round` and will not lead it.
@@ -295,18 +308,37 @@ impl OwnLog {
 
     /// Whether everything published is durable; `false` while a commit is under way.
     pub fn is_clean(&self) -> bool {
-        let collected = |w: &Writer| w.gather.collected() == self.journal.queue.tail();
-        self.writer.try_lock().is_ok_and(|w| collected(&w) && self.failed.get().is_none())
+        let clean =
+            |w: &Writer| w.gather.collected() == self.journal.queue.tail() && w.written.is_empty();
+        self.writer.try_lock().is_ok_and(|w| clean(&w) && self.failed.get().is_none())
     }
 
-    /// Writes everything published to the log and syncs it. After a failure it never succeeds
-    /// again: what was being written then is lost to it.
+    /// Writes everything published to the log and syncs it.
     fn commit(&self, durability: Durability) -> Result<()> {
-        let mut w = lock(&self.writer);
+        self.with_log(lock(&self.writer), |w| self.commit_as(w, durability))
+    }
+
+    /// Gives everything published to the log file, without a sync (R20). It waits for a commit that is
+    /// under way if it `may_wait`, else it returns `false` then.
+    pub fn write_out(&self, may_wait: bool) -> Result<bool> {
+        let w = match self.writer.try_lock() {
+            Ok(w) => w,
+            Err(_) if may_wait => lock(&self.writer),
+            Err(_) => return Ok(false),
+        };
+        self.with_log(w, |w| self.write_published(w)).map(|_| true)
+    }
+
+    /// Changes the log. After a failure nothing does again: what was being written then is lost to it.
+    fn with_log<T>(
+        &self,
+        mut w: MutexGuard<'_, Writer>,
+        change: impl FnOnce(&mut Writer) -> Result<T>,
+    ) -> Result<T> {
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
         }
-        let outcome = self.commit_as(&mut w, durability);
+        let outcome = change(&mut w);
         if let Err(error) = &outcome {
             // Before the writer is unlocked: nobody may find the log clean.
             let _ = self.failed.set(error.clone());
@@ -315,6 +347,19 @@ impl OwnLog {
     }
 
     fn commit_as(&self, w: &mut Writer, durability: Durability) -> Result<()> {
+        let journal = &self.journal;
+        let fresh = self.write_published(w)?;
+        if !w.written.is_empty() {
+            journal.sync(&mut w.tail, durability)?;
+            w.written.drain(..).for_each(|position| journal.queue.set_durable(position));
+        }
+        self.committed.store(w.gather.collected(), Ordering::Release);
+        self.expected.store(journal.queue.tail() + fresh, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes everything published to the log file; returns how much there was, in positions.
+    fn write_published(&self, w: &mut Writer) -> Result<u64> {
         let journal = &self.journal;
         let mut fresh = std::mem::take(&mut w.fresh);
         fresh.clear();
@@ -329,17 +374,10 @@ impl OwnLog {
             w.logged.retain(|&first| first >= freed && !self.payloads.release(first));
         }
         self.refresh_limit(w);
-        let outcome = written.and_then(|()| match fresh.is_empty() {
-            true => Ok(()),
-            false => journal.sync(&mut w.tail, durability),
-        });
-        if outcome.is_ok() {
-            fresh.iter().for_each(|&position| journal.queue.set_durable(position));
-            self.committed.store(w.gather.collected(), Ordering::Release);
-        }
-        self.expected.store(journal.queue.tail() + fresh.len() as u64, Ordering::Release);
+        let count = fresh.len() as u64;
+        w.written.extend(&fresh);
         w.fresh = fresh;
-        outcome
+        written.map(|()| count)
     }
 
     fn write_batches(&self, w: &mut Writer, positions: &[Position]) -> Result<()> {

@@ -209,10 +209,11 @@ impl Queue {
     /// Admits a host's write (R1, R2, R16; S1603–S1606 as one step): all its places or none,
     /// stamped under `epoch`, in R and L at once.
     pub fn insert(&self, clk: &Clk, epoch: u64, write: &NewWrite<'_>) -> Insert {
-        self.insert_with(clk, epoch, write, |_| true)
+        self.insert_with(clk, epoch, write, || true, |_| true)
     }
 
-    /// As [`Queue::insert`], with the request's data, which `board` puts where readers of its
+    /// As [`Queue::insert`], if `may` says so once the places are taken (R20): only loads are
+    /// allowed there. With the request's data, which `board` puts where readers of its
     /// first position look for it, right before it is published. A move under a lock that is not
     /// waited for is all that `board` may do (R2). `false`: a stalled reader is in the way, and
     /// the request takes other places.
@@ -221,6 +222,7 @@ impl Queue {
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
+        may: impl Fn() -> bool,
         mut board: impl FnMut(Position) -> bool,
     ) -> Insert {
         let count = write.records.len() as u64;
@@ -238,7 +240,7 @@ impl Queue {
             }
             let Some(first) = self.reserve(count) else { return Insert::Full };
             // Announced: nothing but stores and compare-and-swaps until it is settled.
-            if clk.epoch() != epoch {
+            if clk.epoch() != epoch || !may() {
                 self.settle_void(first, count);
                 return Insert::Closed;
             }

@@ -46,6 +46,11 @@ impl Pending {
             State::Round(round) => {
                 Some(Awaited { key: Some(Key::Round(*round)), until: None, places: 0 })
             }
+            State::Written => {
+                // A look between commits finds the log free.
+                let key = device.own.under_way().map(Key::Round);
+                Some(Awaited { key, until: None, places: 0 })
+            }
             State::Done(_) | State::Taken => None,
         }
     }
@@ -142,6 +147,11 @@ impl Pending {
             if let State::Round(round) = self.state {
                 let strict = device.settings.durability == Durability::Strict;
                 let done = device.lead_round(round, strict);
+                self.state = State::Done(done.err());
+                continue;
+            }
+            if let State::Written = self.state {
+                let done = device.own.write_out(true).map_err(|e| device.halt(e));
                 self.state = State::Done(done.err());
                 continue;
             }

@@ -12,8 +12,10 @@ pub(super) enum Kind {
     Zeroes,
     Discard,
     Flush,
-    /// A command of a tenure that is over.
+    /// A command of a tenure that is over, or of a connection that its host has given up.
     Late,
+    /// A host's connection dies, or seems to live on, and the host comes back on a new one.
+    Return,
     Poll,
     Commit,
     CommitDue,
@@ -52,6 +54,8 @@ pub(super) enum Kind {
     Repeat,
     /// The power of both machines fails at once.
     Blackout,
+    /// An operator accepts that completed writes are lost.
+    Accept,
     /// An operator changes what a device does by itself after a restart.
     Policy,
     /// A driver says that hosts reach the device that serves.
@@ -72,13 +76,14 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 38] = [
+const WEIGHTS: [(Kind, u32); 40] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 8),
     (Discard, 8),
     (Flush, 12),
-    (Late, 3),
+    (Late, 6),
+    (Return, 4),
     (Poll, 60),
     (Commit, 25),
     (CommitDue, 25),
@@ -108,6 +113,7 @@ const WEIGHTS: [(Kind, u32); 38] = [
     (Lose, 3),
     (Repeat, 6),
     (Blackout, 1),
+    (Accept, 8),
     (Policy, 2),
     (Stall, 30),
     (Reachable, 3),
@@ -154,7 +160,8 @@ impl Moods {
         for (at, (kind, weight)) in WEIGHTS.into_iter().enumerate() {
             let factor = random.pick(&[0, 4, 16, 16, 16, 64]);
             // What ends a standstill is never away for long.
-            let factor = if matches!(kind, Start | Plug | Tick) { factor.max(4) } else { factor };
+            let factor =
+                if matches!(kind, Start | Plug | Tick | Accept) { factor.max(4) } else { factor };
             sum += if self.never.contains(&kind) { 0 } else { weight * factor };
             self.sums[at] = sum;
         }

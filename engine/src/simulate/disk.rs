@@ -122,6 +122,8 @@ struct State {
     lies: bool,
     /// The next such write goes astray.
     astray: Option<Astray>,
+    /// How often its power has failed.
+    cuts: u64,
     random: Random,
 }
 
@@ -145,7 +147,7 @@ pub(super) struct Process {
 impl Disk {
     pub fn new(side: Side, tape: Arc<Tape>) -> Disk {
         let (files, random) = (Vec::new(), Random::new(0));
-        let state = State { files, armed: None, lies: false, astray: None, random };
+        let state = State { files, armed: None, lies: false, astray: None, cuts: 0, random };
         Disk { side, tape, state: Mutex::new(state) }
     }
 
@@ -289,6 +291,7 @@ impl Disk {
     pub fn cut(&self, leaves: Leaves, random: &mut Random) -> bool {
         let mut state = lock(&self.state);
         let lied = std::mem::take(&mut state.lies);
+        state.cuts += 1;
         // A cache that was never written out is gone as a whole.
         let leaves = if lied { Leaves::Nothing } else { leaves };
         for file in &mut state.files {
@@ -539,6 +542,12 @@ impl Storage for Process {
         }
         self.disk.tape.event(Sort::Disk, format_args!("{} removes {file}", NAMES[self.disk.side]));
         outcome(trouble)
+    }
+
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        let mut identity = [1; 32];
+        identity[..8].copy_from_slice(&lock(&self.disk.state).cuts.to_le_bytes());
+        Some(identity)
     }
 
     fn files(&self) -> io::Result<Vec<FileName>> {

@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub content: Content,
     /// When it was first completed or shown by a read.
     pub visible_at: Option<u64>,
+    /// Whether its write was completed.
+    pub completed: bool,
     /// Whether it was acknowledged as durable.
     pub promised: bool,
 }
@@ -99,6 +101,14 @@ impl History {
         let at = records.partition_point(|r| r.stamp < stamp);
         if let Some(record) = records.get_mut(at).filter(|r| r.stamp == stamp) {
             record.visible_at.get_or_insert(now);
+        }
+    }
+
+    /// Somebody was told that the write is completed.
+    pub fn complete(&mut self, block: usize, stamp: Stamp) {
+        let records = &mut self.blocks[block];
+        if let Some(record) = records.iter_mut().rfind(|r| r.stamp == stamp) {
+            record.completed = true;
         }
     }
 

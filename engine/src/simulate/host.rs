@@ -50,6 +50,8 @@ pub(super) struct Asked {
     pub late: bool,
     /// The tenure it was asked under.
     pub epoch: u64,
+    /// The number of its session.
+    pub session: u64,
     /// Newest stamp that anybody had seen when it was issued.
     pub seen: Stamp,
     /// For a read: the same for each of its blocks.
@@ -90,8 +92,17 @@ impl World {
         let Some(device) = self.device(side) else { return };
         let session = if late {
             let old = self.machines[side].sessions.borrow();
-            let Some(old) = old.iter().find(|s| s.epoch() != device.clk.epoch()) else { return };
-            old.clone()
+            let Some(newest) = old.len().checked_sub(1) else { return };
+            let is_over = old[newest].epoch() != device.clk.epoch();
+            let known = newest + usize::from(is_over);
+            if known == 0 {
+                return;
+            }
+            old[random.below(known)].clone()
+        } else if what == What::Read && random.once_in(16) {
+            // A second connection, which only reads.
+            let Ok(other) = self.open_session(side) else { return };
+            other
         } else {
             match self.session(side) {
                 Some(session) => session,
@@ -103,6 +114,7 @@ impl World {
         let fua = what != What::Read && random.once_in(10);
         let time = self.host_time(random);
         let soon = !random.once_in(4);
+        let late = late && session.epoch() != device.clk.epoch();
         self.issue(side, session, Order { what, volume, sectors, fua, late, time, soon });
     }
 
@@ -137,6 +149,7 @@ impl World {
             fua,
             late,
             epoch: session.epoch(),
+            session: session.number(),
             seen,
             floors,
             rotten: Vec::new(),
@@ -148,6 +161,7 @@ impl World {
         };
         let mut asked = asked;
         self.note_rot(side, &mut asked);
+        self.claims(side, &asked);
         let (mut asked, submitted) = self.submit(side, &session, asked, time);
         self.published(side, Some(&mut asked));
         match submitted {
@@ -203,16 +217,13 @@ impl World {
     /// The session of the open tenure; older ones are kept for late commands.
     pub(super) fn session(&self, side: Side) -> Option<Session> {
         let device = self.device(side)?;
-        let mut sessions = self.machines[side].sessions.borrow_mut();
-        if let Some(last) = sessions.last().filter(|s| s.epoch() == device.clk.epoch()) {
-            return Some(last.clone());
+        let last = self.machines[side].sessions.borrow().last().cloned();
+        if let Some(last) = last.filter(|s| s.epoch() == device.clk.epoch()) {
+            return Some(last);
         }
-        match device.session() {
+        match self.open_session(side) {
             Ok(session) => {
-                if sessions.len() == 4 {
-                    sessions.remove(0);
-                }
-                sessions.push(session.clone());
+                self.keep_session(side, session.clone());
                 Some(session)
             }
             Err(error) => {
@@ -328,17 +339,22 @@ impl World {
                 let (name, number) = (NAMES[side], asked.number);
                 self.tape.event(Sort::Host, format_args!("{name} #{number} {:?}", error.kind()));
                 self.tape.count("requests refused");
-                self.check_refusal(side, &error);
+                match error.kind() {
+                    ErrorKind::Superseded => self.check_superseded(side, &asked, &error),
+                    _ => self.check_refusal(side, &error),
+                }
                 let whole = asked.what == What::Write || asked.what == What::Discard;
-                if error.kind() == ErrorKind::Fenced && whole && !asked.records.is_empty() {
+                let ended = [ErrorKind::Fenced, ErrorKind::Superseded].contains(&error.kind());
+                if ended && whole && !asked.records.is_empty() {
                     let story = format!("{name} #{number} is refused, and was published before");
-                    self.tape.broken("what was admitted before a fence is finished", story);
+                    self.tape.broken("what was admitted is finished", story);
                 }
             }
         }
     }
 
     fn done(&self, side: Side, asked: &Asked, done: Completion) {
+        self.check_accepted(side, asked.number);
         self.served.set(self.served.get() + 1);
         let (name, number) = (NAMES[side], asked.number);
         self.tape.event(Sort::Host, format_args!("{name} #{number} done {:?}", done.stamp));

@@ -117,6 +117,7 @@ impl World {
                 let name = NAMES[side];
                 self.tape.event(Sort::Fault, format_args!("the power of {name} fails: {leaves:?}"));
                 self.tape.count("power cuts");
+                machine.power_failed.set(true);
                 if machine.disk.cut(leaves, random) {
                     self.lied(side, Some(&device));
                 }
@@ -139,6 +140,7 @@ impl World {
         machine.disk.disarm();
         machine.asked.borrow_mut().clear();
         machine.sessions.borrow_mut().clear();
+        machine.returns.take();
         machine.unsettled_positions.borrow_mut().clear();
         let wire = machine.wire.borrow_mut().take();
         if let Some(wire) = wire {
@@ -180,8 +182,11 @@ impl World {
         let fails = random.once_in(2) && !self.plan.never_synced();
         if machine.device.borrow().is_none() {
             // It died while it started.
-            if fails && machine.disk.cut(random.pick(&ALL_LEAVES), &mut random) {
-                self.lied(side, None);
+            if fails {
+                machine.power_failed.set(true);
+                if machine.disk.cut(random.pick(&ALL_LEAVES), &mut random) {
+                    self.lied(side, None);
+                }
             }
             self.tape.count("deaths while starting");
             return self.end(side);
@@ -339,6 +344,10 @@ impl World {
                 }
             }
         }
+        let is_completed =
+            |&(s, b): &(Stamp, usize)| history.find(b, s).is_some_and(|r| r.completed);
+        let gone = lost.iter().filter(|l| !taken_back.contains(l)).any(is_completed);
+        self.check_mark(side, device, gone, history.issued.len());
         // Until it is known what the peer has, what was taken back is history all the same.
         let lost: Vec<_> = lost.into_iter().filter(|l| !taken_back.contains(l)).collect();
         history.lose(&lost);

@@ -9,6 +9,8 @@
 //! | `disk`, `line`, `clock` | the simulated hardware |
 //! | `host`, `payload` | requests, and what they write |
 //! | `life` | starts, closings, kills, power cuts |
+//! | `lost` | completed writes that a crash takes |
+//! | `returns` | hosts that come back on new connections |
 //! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
 //! | `scenarios` | acceptance scenarios by name, as scripts |
@@ -28,10 +30,12 @@ mod history;
 mod host;
 mod life;
 mod line;
+mod lost;
 mod payload;
 mod plan;
 mod promises;
 mod random;
+mod returns;
 #[cfg(all(test, not(loom)))]
 mod scenarios;
 mod settle;

@@ -68,6 +68,7 @@ impl Plan {
             Kind::Repeat,
             Kind::Trouble,
             Kind::Late,
+            Kind::Return,
             Kind::Zeroes,
             Kind::Discard,
             Kind::Checkpoint,
@@ -107,6 +108,9 @@ impl Plan {
             Durability::VolatileCache,
             Durability::Strict,
             Durability::Strict,
+            Durability::Written,
+            Durability::Written,
+            Durability::Written,
             Durability::Never,
         ]);
         let timeout = random.pick(&[50 * MS, SECOND, 30 * SECOND]);
@@ -127,6 +131,7 @@ impl Plan {
             batch_records_max: random.pick(&[1, 2, 3, 62]),
             told_records_max: random.pick(&[0, 3, 1 << 20, 1 << 20]),
             piece_entries_max: random.pick(&[1, 2, 3, 512]),
+            shared_sessions: random.once_in(6),
             ..Settings::default()
         }
     }

@@ -69,7 +69,13 @@ impl World {
         };
         let disk = &self.machines[side].disk;
         let content = match self.read_record(record.content == Shape::Data, block, |buf| {
-            disk.if_sound(|| device.own.read(&record, buf).is_ok_and(|read| read))
+            disk.if_sound(|| {
+                // It may have died while it wrote the next batch.
+                let place = record.place as usize;
+                device.own.read(&record, buf).is_ok_and(|read| read)
+                    || self.machines[side].is_dead()
+                        && disk.peek(FileName::OwnLog, place, buf).is_some()
+            })
         }) {
             Ok(content) => content,
             Err(story) => {
@@ -107,6 +113,7 @@ impl World {
         if history.of(block).last().is_some_and(|r| r.stamp > stamp) && expected != content {
             broken("parts of blocks are ordered", format!("{stamp} is below a newer record"));
         }
+        self.check_session(side, asked, record.position);
         asked.records.push((stamp, block));
         let machine = &self.machines[side];
         let number = machine.count.replace(machine.count.get() + 1);
@@ -119,6 +126,7 @@ impl World {
             block,
             content,
             visible_at: None,
+            completed: false,
             promised: false,
         });
     }
@@ -245,7 +253,10 @@ impl World {
     }
 
     pub(super) fn completed(&self, records: &[(Stamp, usize)]) {
-        records.iter().for_each(|&(stamp, block)| self.saw(block, stamp));
+        for &(stamp, block) in records {
+            self.saw(block, stamp);
+            self.history.borrow_mut().complete(block, stamp);
+        }
     }
 
     pub(super) fn is_strict(&self, side: Side) -> bool {
@@ -453,7 +464,8 @@ impl World {
         let excused = self.machines[side].may_halt()
             || self.is_over_loss(error)
             || self.is_over_rot(side, error);
-        let is_lost = self.is_over_loss(error) && error.kind() == Kind::Damaged;
+        let is_lost = self.is_over_loss(error) && error.kind() == Kind::Damaged
+            || error.kind() == Kind::LostWrites;
         if !(error.kind().is_retryable() || is_lost || excused && error.kind() == Kind::Halted) {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("hosts are refused for reasons that they know", story);

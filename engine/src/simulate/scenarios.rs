@@ -2,6 +2,8 @@
 //! checks at every step. At the end of each everything comes to rest, and both copies are equal and
 //! hold all that was written.
 
+mod late_write;
+mod lost_tail;
 mod torn_below_need;
 
 use super::clock::SimClock;
@@ -86,6 +88,13 @@ impl Scene {
         value
     }
 
+    /// Whether the request has written anything.
+    fn was_admitted(&self, request: Value) -> bool {
+        let history = self.0.history.borrow();
+        let mut records = (0..history.blocks()).flat_map(|block| history.of(block));
+        records.any(|record| record.request == request)
+    }
+
     fn read(&self, at: Side, block: u64) {
         self.order(at, What::Read, block, 1);
     }
@@ -134,6 +143,13 @@ impl Scene {
     }
 
     fn meet(&self) {
+        self.meet_with_loss();
+        // Most scenarios are not about what a crash takes.
+        [A, B].into_iter().for_each(|at| self.0.accept_loss(at));
+    }
+
+    /// The same, and nobody accepts what a crash has taken.
+    fn meet_with_loss(&self) {
         [A, B].into_iter().for_each(|at| self.0.start(at));
         [A, B].into_iter().for_each(|at| self.0.plug(at));
         self.talk();
@@ -496,9 +512,11 @@ fn a_part_of_a_block_gets_its_turn() {
 fn every_scenario_misses_its_clauses() {
     use super::told::{a_lost_piece_is_missed, s35_slow_hand_over};
     use crate::weaken::{Clause, Clause::*, without};
+    use late_write::*;
+    use lost_tail::*;
     use torn_below_need::{s34_after_an_opening, s34_amid_a_reflect_step, s34_torn_below_need};
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 16] = [
+    let table: [Row; 22] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -524,6 +542,12 @@ fn every_scenario_misses_its_clauses() {
         (s34_amid_a_reflect_step, &[Whole, WholeOfRecords]),
         (s34_after_an_opening, &[Whole, WholeOfRecords]),
         (a_part_of_a_block_gets_its_turn, &[Turn]),
+        (s37_late_write, &[Revoked]),
+        (s37_seems_to_live, &[Writer]),
+        (s38_lost_tail, &[LostMark, LostRefused]),
+        (s38_closed_before_the_word, &[LostMark, LostRefused]),
+        (s38_taken_over_before_the_word, &[LostMark, LostRefused, LostTravels]),
+        (s38_written, &[WrittenLog, CacheIdentity]),
         (s35_slow_hand_over, &[HandOverPaced, RepeatedGrant]),
         (a_lost_piece_is_missed, &[ToldChain]),
     ];

@@ -8,8 +8,8 @@ use super::payload::{self, SECTOR};
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
-use crate::compare;
 use crate::device::Device;
+use crate::internal::compare;
 use crate::superblock;
 use crate::sync::lock;
 use std::fmt::Display;
@@ -60,6 +60,7 @@ impl World {
             self.machines[side].clock.pass(10_000_000);
             self.start(side);
             self.plug(side);
+            self.accept_loss(side);
             if self.serving().is_none() && round % 50 == 10 + 20 * side as u64 {
                 self.ask_for_host(side);
             }

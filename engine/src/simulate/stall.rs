@@ -18,10 +18,10 @@ pub(super) struct Stall {
 }
 
 /// What can come in between.
-const BETWEEN: [Kind; 28] = [
-    Write, Write, Write, Write, Read, Read, Flush, Late, Poll, Poll, Commit, Commit, Sequence,
-    Ship, Ship, Receive, Receive, Control, Control, Control, Reflect, Reflect, Checkpoint, Ask,
-    Plug, Cut, Tick, StepClock,
+const BETWEEN: [Kind; 29] = [
+    Write, Write, Write, Write, Read, Read, Flush, Late, Return, Poll, Poll, Commit, Commit,
+    Sequence, Ship, Ship, Receive, Receive, Control, Control, Control, Reflect, Reflect,
+    Checkpoint, Ask, Plug, Cut, Tick, StepClock,
 ];
 
 impl World {

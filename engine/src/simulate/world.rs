@@ -13,6 +13,7 @@ use super::host::{Asked, What};
 use super::line::Wire;
 use super::plan::Plan;
 use super::random::Random;
+use super::returns::Returns;
 use super::stall::Stall;
 use super::tape::{Sort, Tape};
 use super::{NAMES, Side};
@@ -38,6 +39,7 @@ pub(super) struct Machine {
     pub wire: RefCell<Option<Arc<Wire>>>,
     /// Newest last.
     pub sessions: RefCell<Vec<Session>>,
+    pub returns: RefCell<Returns>,
     /// Requests under way.
     pub asked: RefCell<Vec<Asked>>,
     /// The next position of the own queue to look at, and those looked at too early.
@@ -64,6 +66,8 @@ pub(super) struct Machine {
     /// Its disk took back what it had called durable, and the peer may know better: then the next
     /// hello must show it.
     pub must_notice: Cell<bool>,
+    /// Its power has failed since its last start.
+    pub power_failed: Cell<bool>,
     /// Own records that it took back.
     pub taken_back: RefCell<Vec<(Stamp, usize)>>,
     /// Its disk has lied, and that came out: what its superblock said of its tenure before.
@@ -82,6 +86,7 @@ impl Machine {
             device: RefCell::default(),
             wire: RefCell::default(),
             sessions: RefCell::default(),
+            returns: RefCell::default(),
             asked: RefCell::default(),
             published: Cell::new(1),
             unsettled_positions: RefCell::default(),
@@ -97,6 +102,7 @@ impl Machine {
             must_notice: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
+            power_failed: Cell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -127,6 +133,8 @@ pub(super) struct World {
     pub seen: Cell<Stamp>,
     /// How many requests were answered.
     pub served: Cell<u64>,
+    /// Completed writes are lost, and nobody has accepted it: the number of the first request since.
+    pub unaccepted: Cell<Option<usize>>,
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
@@ -159,6 +167,7 @@ impl World {
             floors: RefCell::new(vec![Stamp::ZERO; blocks]),
             seen: Cell::default(),
             served: Cell::default(),
+            unaccepted: Cell::default(),
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
             ended: Cell::default(),
@@ -212,6 +221,7 @@ impl World {
             Kind::Discard => self.ask(What::Discard, side, false, random),
             Kind::Flush => self.ask(What::Flush, side, false, random),
             Kind::Late => self.ask(What::Write, side, true, random),
+            Kind::Return => self.come_back(side, random.once_in(2)),
             Kind::Poll => self.poll(side, random),
             Kind::Receive => self.receive(side, 1 + random.below(4)),
             Kind::Control => drop(self.control(side)),
@@ -244,6 +254,7 @@ impl World {
             Kind::Lose => self.lose_frame(side),
             Kind::Repeat => self.repeat_frame(side, random),
             Kind::Blackout => [0, 1].into_iter().for_each(|at| self.power_cut(at, random)),
+            Kind::Accept => self.accept_loss(side),
             Kind::Policy => self.set_policy(side, random),
             Kind::Stall => self.arm_stall(random),
             Kind::Reachable => self.reachable(side),

@@ -73,6 +73,10 @@ impl Storage for Checked {
         self.change(|| format!("syncing {file}"), |s| s.sync(file))
     }
 
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        self.storage.cache_identity()
+    }
+
     fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
         self.change(|| format!("growing {file}"), |s| s.grow(file, length))
     }

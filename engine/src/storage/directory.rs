@@ -21,6 +21,7 @@
 //! - **Bounded**: open files ([`descriptors`]) and mapped windows, whatever the number and size of
 //!   the volumes.
 
+mod cache;
 mod descriptors;
 
 use std::fs::{self, File, OpenOptions};
@@ -318,6 +319,11 @@ impl Storage for Directory {
             return self.open_file(file).map(|_| ());
         }
         self.descriptors.sync(file, &self.path_of(file))
+    }
+
+    /// The boot of the machine, and which files the logs are; see `directory/cache.rs`.
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        cache::identity([FileName::OwnLog, FileName::RecvLog].map(|log| self.path_of(log)))
     }
 
     fn grow(&self, file: FileName, length: u64) -> io::Result<()> {

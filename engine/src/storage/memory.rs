@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::mapped::past_end;
 use super::{FileName, Fill, SideKind, Storage, must_be_side, would_shrink};
@@ -197,8 +197,21 @@ pub struct Memory {
     /// Superblock, own log, received log: found without a lock.
     fixed: [OnceLock<File>; 3],
     segments: [Shard; SHARDS],
+    number: Number,
     /// Locked for as long as one is looked at: they grow, and go.
     sides: RwLock<HashMap<(SideKind, u32), File>>,
+}
+
+/// Tells one storage in memory from every other of this process.
+struct Number(u64);
+
+impl Default for Number {
+    fn default() -> Number {
+        static LAST: Mutex<u64> = Mutex::new(0);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        Number(*last)
+    }
 }
 
 impl Memory {
@@ -308,6 +321,14 @@ impl Storage for Memory {
 
     fn sync(&self, file: FileName) -> io::Result<()> {
         self.with(file, |_| Ok(()))
+    }
+
+    /// It lives as long as this value.
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        let mut identity = [0; 32];
+        identity[..6].copy_from_slice(b"memory");
+        identity[24..].copy_from_slice(&self.number.0.to_le_bytes());
+        Some(identity)
     }
 
     fn grow(&self, file: FileName, length: u64) -> io::Result<()> {

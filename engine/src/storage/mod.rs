@@ -140,6 +140,14 @@ pub trait Storage: Send + Sync {
     /// The medium's: what is durable is unknown then, and stays so.
     fn sync(&self, file: FileName) -> io::Result<()>;
 
+    /// Names the life of the cache that holds what was written and not synced: as long as it is the
+    /// same, a write that returned is there for whoever opens the storage next, though its process
+    /// has died ([`crate::limits::Durability::Written`]). After a power cut it is another. `None`, and
+    /// all zeros: nobody vouches for that.
+    fn cache_identity(&self) -> Option<[u8; 32]> {
+        None
+    }
+
     /// Makes the side file `file` `length` bytes long, which it may be already; what is added reads
     /// as zeros. The new length is durable with the next [`Storage::sync`] of it.
     ///

@@ -4,9 +4,9 @@
 use super::ManualClock;
 use super::random::Random;
 use afterimage::Device;
-use afterimage::error::{Error, Kind};
-use afterimage::limits::Settings;
-use afterimage::storage::{FileName, Fill, Storage};
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::limits::Settings;
+use afterimage::internal::storage::{FileName, Fill, Storage};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;

@@ -2,9 +2,9 @@
 //! where the order of frames in a lane would otherwise leave no room for a race, refuse to send while
 //! what has arrived is still handed over, send data twice, and keep the receiver waiting.
 
-use afterimage::error::{Error, Kind, Result};
-use afterimage::format::frame::Frame;
-use afterimage::link::{Lane, Link, MemoryLink};
+use afterimage::internal::error::{Error, Kind, Result};
+use afterimage::internal::format::frame::Frame;
+use afterimage::internal::link::{Lane, Link, MemoryLink};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 

@@ -1,6 +1,6 @@
 //! A storage in memory that does something, once, when it is called, and counts what is read of logs.
 
-use afterimage::storage::{FileName, Fill, Memory, Storage};
+use afterimage::internal::storage::{FileName, Fill, Memory, Storage};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Mutex;

@@ -2,10 +2,10 @@
 //! into the history when they are.
 
 use super::{A, B, Pair, SECTOR, Step, values_of};
-use afterimage::error::{Kind, Result};
-use afterimage::limits::Durability;
-use afterimage::request::{Op, Request, Ticket};
-use afterimage::unit::Stamp;
+use afterimage::internal::error::{Kind, Result};
+use afterimage::internal::limits::Durability;
+use afterimage::internal::request::{Op, Request, Ticket};
+use afterimage::internal::unit::Stamp;
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -80,7 +80,8 @@ impl Pair {
             Action::Read(s) => (s.start, Op::Read(vec![0xee; length(s) as usize])),
             Action::Flush => (0, Op::Flush),
         };
-        let request = Request { volume, offset: offset * SECTOR, op, fua, host_time };
+        let mut request = Request::new(volume, offset * SECTOR, op);
+        (request.fua, request.host_time) = (fua, host_time);
         let since = self.oracle.records.len();
         match self.session(at).and_then(|session| session.submit(request)) {
             Err(error) => drop(self.outcomes.insert(self.last, Err(error))),

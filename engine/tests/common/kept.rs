@@ -3,8 +3,8 @@
 
 use super::Pair;
 use super::oracle::Written;
-use afterimage::table::location::Kept;
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::table::location::Kept;
+use afterimage::internal::unit::{Block, Stamp};
 use std::collections::BTreeMap;
 
 pub struct KeptTable {

@@ -21,14 +21,14 @@ pub mod tape;
 pub mod world;
 
 use afterimage::Device;
-use afterimage::clock::Clock;
-use afterimage::error::Result;
-use afterimage::failover::Takeover;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, MemoryLink, memory_link};
-use afterimage::request::Session;
-use afterimage::storage::{FileName, Memory, Storage};
+use afterimage::internal::clock::Clock;
+use afterimage::internal::error::Result;
+use afterimage::internal::failover::Takeover;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, MemoryLink, memory_link};
+use afterimage::internal::request::Session;
+use afterimage::internal::storage::{FileName, Memory, Storage};
 use gate::Gate;
 use hosts::Pending;
 pub use hosts::{Action, Outcome};
@@ -85,6 +85,8 @@ pub struct Spec {
     /// Journals of each device, in units of the smallest possible.
     pub journals: [f64; 2],
     pub settings: Settings,
+    /// Sessions supersede each other (R20): else every request is given by a session of its own.
+    pub exclusive: bool,
     pub storages: [Arc<dyn Storage>; 2],
 }
 
@@ -95,6 +97,7 @@ impl Default for Spec {
             volumes: vec![16 * 8],
             journals: [1.0; 2],
             settings: Settings::default(),
+            exclusive: false,
             storages: [Arc::new(Memory::new()), Arc::new(Memory::new())],
         }
     }
@@ -141,6 +144,10 @@ fn geometry(spec: &Spec, at: usize) -> Geometry {
     geometry
 }
 
+fn settings(spec: &Spec) -> Settings {
+    Settings { shared_sessions: !spec.exclusive, ..spec.settings.clone() }
+}
+
 impl Pair {
     pub fn new() -> Pair {
         Pair::with(Spec::default())
@@ -151,7 +158,7 @@ impl Pair {
         let open = |at: usize| {
             let storage = spec.storages[at].clone();
             Device::create(&*storage, &geometry(&spec, at), at == A).unwrap();
-            Device::open(storage, clocks[at].clone(), spec.settings.clone()).unwrap()
+            Device::open(storage, clocks[at].clone(), settings(&spec)).unwrap()
         };
         let devices = [open(A), open(B)];
         let (end_a, end_b) = memory_link(Line::default(), clocks[A].clone());
@@ -199,8 +206,7 @@ impl Pair {
         for at in [A, B] {
             self.devices[at].close().unwrap();
             let (storage, clock) = (self.spec.storages[at].clone(), self.clocks[at].clone());
-            let settings = self.spec.settings.clone();
-            self.devices[at] = Device::open(storage, clock, settings).unwrap();
+            self.devices[at] = Device::open(storage, clock, settings(&self.spec)).unwrap();
         }
         self.lay_line();
         self.connect();

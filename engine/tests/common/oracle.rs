@@ -1,6 +1,6 @@
 //! What the hosts wrote, in the order of the stamps: slow, obvious, and never wrong.
 
-use afterimage::unit::Stamp;
+use afterimage::internal::unit::Stamp;
 use std::ops::Range;
 
 /// A group's content: a value for every sector of every volume, in the order of the volumes.

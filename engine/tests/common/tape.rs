@@ -11,7 +11,7 @@
 #![allow(dead_code)]
 
 use super::random::Random;
-use afterimage::storage::{FileName, Fill, Storage};
+use afterimage::internal::storage::{FileName, Fill, Storage};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;

@@ -4,12 +4,12 @@
 use super::crash::{CrashDisk, Cut};
 use super::{A, B, ManualClock};
 use afterimage::Device;
-use afterimage::error::{Kind, Result};
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, MemoryLink, memory_link};
-use afterimage::request::{Op, Request, Session};
-use afterimage::storage::{FileName, Storage};
+use afterimage::internal::error::{Kind, Result};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, MemoryLink, memory_link};
+use afterimage::internal::request::{Op, Request, Session};
+use afterimage::internal::storage::{FileName, Storage};
 use std::sync::Arc;
 
 pub const BLOCK: u64 = 512;
@@ -96,7 +96,10 @@ impl World {
 
     pub fn open(&mut self, at: usize) -> Result<()> {
         let (disk, clock) = (self.disks[at].clone(), self.clock.clone());
-        self.devices[at] = Some(Device::open(disk, clock, self.settings.clone())?);
+        let device = Device::open(disk, clock, self.settings.clone())?;
+        // What a crash may take of completed writes is known to the history here.
+        let _ = device.accept_loss();
+        self.devices[at] = Some(device);
         Ok(())
     }
 
@@ -161,7 +164,7 @@ impl World {
             Zero(at, block) => {
                 let op = Op::WriteZeroes(BLOCK);
                 let offset = block * BLOCK;
-                let request = Request { volume: 0, offset, op, fua: false, host_time: None };
+                let request = Request::new(0, offset, op);
                 self.device(at).session()?.submit(request)?.wait()?;
                 self.wrote(block..block + 1, 0);
             }
@@ -283,7 +286,7 @@ impl World {
         let mut bytes = vec![0; (BLOCKS * BLOCK) as usize];
         for (block, buf) in (0..).zip(bytes.chunks_mut(BLOCK as usize)) {
             let (offset, op) = (block * BLOCK, Op::Read(vec![0; BLOCK as usize]));
-            let request = Request { volume: 0, offset, op, fua: false, host_time: None };
+            let request = Request::new(0, offset, op);
             let mut ticket = session.submit(request)?;
             for round in 0.. {
                 assert!(round < 100, "a read waits for ever");

@@ -1,12 +1,12 @@
 //! What the golden bytes say, as values.
 
-use afterimage::format::batch::{Header, Identity, Log};
-use afterimage::format::frame::{Frame, Hello, Shipped, WireRange};
-use afterimage::format::superblock::{
+use afterimage::internal::format::batch::{Header, Identity, Log};
+use afterimage::internal::format::frame::{Frame, Hello, Shipped, WireRange};
+use afterimage::internal::format::superblock::{
     Annex, Features, LogState, Lost, Mode, Superblock, VolumeSpec,
 };
-use afterimage::format::{Row, data_checksum};
-use afterimage::unit::{Block, Stamp};
+use afterimage::internal::format::{Row, data_checksum};
+use afterimage::internal::unit::{Block, Stamp};
 
 pub const SESSION: u64 = 0x1122_3344_5566_7788;
 pub const GROUP: u128 = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210;

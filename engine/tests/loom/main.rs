@@ -16,12 +16,12 @@ mod payload;
 mod volume;
 mod wake;
 
-use afterimage::queue::{
+use afterimage::internal::queue::{
     Clk, Content, Gather, Insert, NewRecord, NewWrite, Queue, Record, Sequencer, Token,
 };
-use afterimage::table::location::{Location, locate};
-use afterimage::table::prototype::Debt;
-use afterimage::unit::{Block, Position, Stamp};
+use afterimage::internal::table::location::{Location, locate};
+use afterimage::internal::table::prototype::Debt;
+use afterimage::internal::unit::{Block, Position, Stamp};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool as Flag, AtomicU64 as Word, Ordering, fence as ordered};
 use loom::thread;
@@ -68,6 +68,14 @@ impl Device {
         let write =
             NewWrite { block: block(number), records: &records, time, written_at: 0, bases };
         self.queue.insert(&self.clk, 1, &write)
+    }
+
+    /// A write of block 1 that asks `may` behind its reservation.
+    fn write_if(&self, time: u64, may: impl Fn() -> bool) -> Insert {
+        let records = [NewRecord { checksum: checksum(time, 1), content: Content::Data }];
+        let write =
+            NewWrite { block: block(1), records: &records, time, written_at: 0, bases: [None; 2] };
+        self.queue.insert_with(&self.clk, 1, &write, may, |_| true)
     }
 
     fn write_one(&self, number: u64, time: u64) -> Stamp {
@@ -421,6 +429,31 @@ fn takeover_and_admission() {
         assert!(admitted.iter().all(|write| out.contains(write)));
         let newest = admitted.iter().max().map(|write| write.1);
         assert_eq!(prototype, Vec::from_iter(newest));
+    });
+}
+
+/// A host comes back on a new connection and repeats a write while the old one of it is about to be
+/// admitted: admitted or not, it is not above the new one (R20).
+#[test]
+fn writer_and_admission() {
+    check(|| {
+        let device = Device::new(4);
+        let writer = Arc::new(Word::new(1));
+        let old = {
+            let (device, writer) = (device.clone(), writer.clone());
+            let may = move || writer.load(Ordering::Acquire) <= 1;
+            thread::spawn(move || device.write_if(20, may))
+        };
+        // As `Device::claim` does it.
+        writer.store(2, Ordering::Release);
+        let new = device.write_if(10, || writer.load(Ordering::Acquire) <= 2);
+        let Insert::Published { first, .. } = new else { panic!("{new:?}") };
+        let repeated = device.newest(1).unwrap();
+        match old.join().unwrap() {
+            Insert::Published { first: late, .. } => assert!(late < first, "above the new one"),
+            other => assert_eq!(other, Insert::Closed),
+        }
+        assert_eq!(device.newest(1).unwrap().stamp, repeated.stamp);
     });
 }
 

@@ -2,8 +2,8 @@
 //! the host of a later lap meet in one cell, and none of them waits.
 
 use crate::{Device, block, check, checksum};
-use afterimage::journal::payload::Payloads;
-use afterimage::queue::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record};
+use afterimage::internal::journal::payload::Payloads;
+use afterimage::internal::queue::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record};
 use loom::sync::Arc;
 use loom::thread;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,7 +18,7 @@ fn write(device: &Device, payloads: &Payloads, number: u64, time: u8) -> (Insert
         NewWrite { block, records: &[record], time: time_, written_at: 0, bases: [None; 2] };
     let mut data = vec![time; 2];
     let board = |first| payloads.board(first, &mut data);
-    let insert = device.queue.insert_with(&device.clk, 1, &write, board);
+    let insert = device.queue.insert_with(&device.clk, 1, &write, || true, board);
     (insert, data)
 }
 

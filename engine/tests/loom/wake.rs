@@ -2,8 +2,8 @@
 //! over what has happened.
 
 use super::{Device, check};
-use afterimage::queue::Insert;
-use afterimage::wake::{Key, Mark, Waiters};
+use afterimage::internal::queue::Insert;
+use afterimage::internal::wake::{Key, Mark, Waiters};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64 as Word, Ordering};
 use loom::thread;

@@ -23,9 +23,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use afterimage::error::{Error, Kind};
-use afterimage::limits::Limits;
-use afterimage::request::{Completion, Op, Request, Session, Ticket};
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::limits::Limits;
+use afterimage::internal::request::{Completion, Request, Session, Ticket};
 
 use super::meter::{Meter, Metric};
 use super::oracle::{Number, Oracle, PendingRead};
@@ -297,14 +297,14 @@ impl<'a> Host<'a> {
             Action::Discard { offset, length } => {
                 let range = discarded(offset, length, self.limits.block_size);
                 asked = Asked::Write(self.begin_write(volume, range, true, fua));
-                request = Request { volume, offset, op: Op::Discard(length), ..Request::flush() };
+                request = Request::discard(volume, offset, length);
             }
         }
         let slices = [IoSlice::new(&self.payload)];
         if let Action::Write { offset, .. } = piece.action {
             request = Request::write(volume, offset, &slices);
         }
-        request = Request { fua, host_time: self.host_time(row), ..request };
+        (request.fua, request.host_time) = (fua, self.host_time(row));
         let issued_at = self.pair.clock.monotonic();
         let ticket = self.session.submit(request);
         let ticket = ticket.map_err(|e| self.failed(&format!("request {row}"), &e))?;

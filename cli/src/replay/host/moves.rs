@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use afterimage::error::Error;
-use afterimage::event::Status;
-use afterimage::failover::Takeover;
-use afterimage::unit::Stamp;
+use afterimage::internal::error::Error;
+use afterimage::internal::event::Status;
+use afterimage::internal::failover::Takeover;
+use afterimage::internal::unit::Stamp;
 
 use super::super::meter::Metric;
 use super::super::requests::{Event, NAMES};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use afterimage::unit::Stamp;
+use afterimage::internal::unit::Stamp;
 
 use super::Number;
 use crate::replay::pattern::Origin;

@@ -27,7 +27,7 @@ pub use reads::PendingRead;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use afterimage::unit::Stamp;
+use afterimage::internal::unit::Stamp;
 
 use super::pattern::SECTOR;
 

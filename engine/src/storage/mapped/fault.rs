@@ -175,7 +175,7 @@ mod tests {
 
     /// Runs the ignored test `name` of this module alone, in a process of its own.
     fn alone(name: &str) -> ExitStatus {
-        let test = format!("storage::mapped::fault::tests::{name}");
+        let test = format!("internal::storage::mapped::fault::tests::{name}");
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", &test, "--ignored", "--nocapture"]).output().unwrap().status
     }

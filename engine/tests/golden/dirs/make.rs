@@ -7,11 +7,11 @@
 //! shipped). Volume 1: 9 to block 3, with the first.
 
 use afterimage::Device;
-use afterimage::clock::Clock;
-use afterimage::format::superblock::VolumeSpec;
-use afterimage::limits::{Geometry, Settings};
-use afterimage::link::{Lane, Line, memory_link};
-use afterimage::storage::{Directory, Storage};
+use afterimage::internal::clock::Clock;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, memory_link};
+use afterimage::internal::storage::{Directory, Storage};
 use flate2::{Compression, write::GzEncoder};
 use std::fmt::Write as _;
 use std::path::Path;

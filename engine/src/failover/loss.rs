@@ -1,0 +1,94 @@
+//! Completed writes that may be lost (R20): the mark in the superblock, which keeps hosts away until
+//! somebody has accepted the loss.
+//!
+//! An opening sets it ([`may_have_lost`]). It is the active device's: each hello carries it, and a
+//! fenced device makes it its own before it can ask for the host, so that a grant has nothing to add
+//! to it; and it drops it when the active one has.
+
+use super::decide::Wait;
+use super::resume::waiting;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::format::frame::{Frame, Hello};
+use crate::format::superblock::{Lost, Superblock};
+use crate::limits::Durability;
+use crate::link::Lane;
+use crate::sync::lock;
+use crate::weaken::{Clause, holds};
+
+/// Whether the opening of a device with this superblock, on a storage whose cache has this identity,
+/// may lack writes that hosts were told had completed. A fenced device lacks none: it was synced
+/// before it was fenced.
+pub(crate) fn may_have_lost(superblock: &Superblock, cache_identity: [u8; 32]) -> bool {
+    let Superblock { clean, fenced, weakest, .. } = *superblock;
+    let is_same = superblock.cache_identity == cache_identity || !holds(Clause::CacheIdentity);
+    let is_kept = match Durability::from_number(weakest) {
+        Some(Durability::Strict) => true,
+        Some(Durability::Written) => is_same && cache_identity != [0; 32],
+        _ => false,
+    };
+    !clean && !fenced && !is_kept && holds(Clause::LostMark)
+}
+
+impl Device {
+    /// Refuses hosts while the mark stands.
+    pub(crate) fn check_loss(&self) -> Result<()> {
+        match self.superblock.get().lost {
+            Some(lost) if holds(Clause::LostRefused) => Err(lost_writes(lost)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Somebody answers for what is lost: writes that hosts had been told were completed, and that no
+    /// flush covered ([`crate::event::Status::lost_writes`]). From now on hosts are served again,
+    /// here and, once it has heard of it, at the peer. To be called at the device that holds the
+    /// host, whether it has shown already that it may serve or not. Without a loss it does nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`] at the other device, [`Kind::Halted`].
+    pub fn accept_loss(&self) -> Result<()> {
+        let _one = self.begin_step(&self.role)?;
+        let superblock = self.superblock.get();
+        if superblock.lost.is_none() {
+            return Ok(());
+        }
+        if superblock.fenced {
+            return Err(waiting(Wait::Fenced));
+        }
+        self.store(|s| s.lost = None)?;
+        let session = lock(&self.failover).connection.standing().map(|(session, _)| session);
+        if let Some(session) = session {
+            // If it does not arrive, the next connection's does.
+            let _ = self.send(Lane::Control, &Frame::Hello(self.hello(session)));
+        }
+        self.wakes.waiters.wake_all();
+        Ok(())
+    }
+
+    /// Takes the mark over from the peer's hello, durably. The caller holds `role`.
+    pub(super) fn take_mark(&self, hello: &Hello) -> Result<()> {
+        let here = self.superblock.get();
+        let mark = match (here.fenced, hello.fenced) {
+            // The active device's own.
+            (false, _) => here.lost,
+            (true, false) => hello.lost,
+            // One of them was the last to serve.
+            (true, true) => here.lost.or(hello.lost),
+        };
+        if mark != here.lost && holds(Clause::LostTravels) {
+            self.store(|s| s.lost = mark)?;
+        }
+        Ok(())
+    }
+}
+
+fn lost_writes(lost: Lost) -> Error {
+    let found = lost.found;
+    Error::new(
+        Kind::LostWrites,
+        format!(
+            "writes that hosts were told had completed may be lost (found at {found} ns since 1970): \
+             hosts are served once somebody has accepted that (`Device::accept_loss`)"
+        ),
+    )
+}
