@@ -8,7 +8,7 @@
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
-use crate::failover::{Failover, may_have_lost, serves_at_opening};
+use crate::failover::{Failover, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
 use crate::flow::admission::Writers;
 use crate::flow::open::Logs;
@@ -141,6 +141,7 @@ impl Device {
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
+        let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
@@ -178,7 +179,7 @@ impl Device {
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
-            owed: Owed::default(),
+            owed: Owed::new(debt),
             superblock: file,
             role: Mutex::default(),
             recovery,
@@ -301,6 +302,7 @@ impl Device {
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
             owed_blocks: if self.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
+            told_bytes: told_blocks * u64::from(self.geometry.block_size),
             told,
             unreflected_records: tables.unreflected(),
             own_free_places: self.own.journal.queue.free(),
@@ -312,6 +314,10 @@ impl Device {
         }
     }
 
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
     pub(crate) fn halt(&self, cause: Error) -> Error {
         let story = "the device has stopped for good and serves nothing more";
@@ -321,6 +327,10 @@ impl Device {
         if first {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
+            // Who halts it may be at work on what was told: then that is told once more.
+            if let Some(debt) = self.owed.try_told() {
+                let _ = self.keep_told(&debt);
+            }
         }
         self.wakes.waiters.wake_all();
         self.ring_all();
@@ -437,6 +447,8 @@ impl Device {
         // Also where commits did not: what follows says that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
+        let failed = |e| self.halt(Error::storage("writing down what was told", e));
+        self.keep_told(&self.owed.told()).map_err(failed)?;
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;

@@ -148,6 +148,8 @@ pub struct Status {
     /// Blocks whose newest data is still at the peer, as far as the peer has told (R18): all of
     /// them while this device serves.
     pub told_blocks: u64,
+    /// Their data, in bytes: whole blocks, though zeros have none.
+    pub told_bytes: u64,
     /// The last stamp that the peer has told of.
     pub told: Stamp,
     /// Records waiting for their turn to the normal volume.

@@ -71,8 +71,6 @@ pub mod internal {
 }
 
 // The parts name each other from the crate's root, as if they lay there.
-#[cfg(feature = "simulate")]
-use internal::compare;
 use internal::weaken;
 use internal::{
     clock, device, error, event, failover, flow, format, journal, limits, link, listeners, moment,

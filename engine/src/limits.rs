@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::{ROWS_MAX, batch_bytes};
-use crate::format::frame::{FRAME_BYTES_MAX, FRAME_DATA_MAX, HEADER, TOLD_BYTES};
+use crate::format::frame::{FRAME_BYTES_MAX, FRAME_DATA_MAX, HEADER, TOLD_MAX};
 use crate::format::segments;
 use crate::format::superblock::{Superblock, VolumeSpec};
 use crate::unit::SECTOR;
@@ -223,6 +223,15 @@ pub const PLACES_MAX: u64 = 1 << 26;
 /// Entries of a prototype that room is made for on the peer's word alone (60 MiB), before they come.
 pub(crate) const PROTOTYPE_ROOM_MAX: u64 = 1 << 20;
 
+/// The next announcement is sent when the control lane holds no more bytes than this, and has no more
+/// entries, which take 6 KiB as a rule: together what a line of 1 MiB/s carries in 14 ms, the longest
+/// that a takeover's answer waits for them.
+pub(crate) const ANNOUNCED_BYTES_MAX: u64 = 8 << 10;
+pub(crate) const ANNOUNCED_ENTRIES_MAX: usize = 1024;
+
+/// Most bytes of the side file of what was told: ten million entries as a rule.
+pub(crate) const TOLD_FILE_BYTES_MAX: u64 = 64 * MIB;
+
 /// How far a tenure that the peer names may lie ahead of the next one here: further than any number
 /// of unanswered requests, not so far that one garbled frame uses up all numbers.
 pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
@@ -248,8 +257,11 @@ pub struct Settings {
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
-    /// Most entries in one piece of a prototype: 512 make a frame of 16 KiB. At least 1,
-    /// at most 32,768.
+    /// R18: most records that the peer may tell of before they arrive; about 60 bytes of memory
+    /// each. Any; with 0 a takeover is told everything when it is asked for.
+    pub told_records_max: u64,
+    /// Most entries in one piece of a prototype: 2,048 make a frame of 12 KiB as a rule, of 92 KiB
+    /// at most. At least 1, at most 32,768. An announcement has no more, and no more than 1,024.
     pub piece_entries_max: usize,
     /// R20: several sessions may write to a volume at once, as the connections of one host do that
     /// shares its requests out among them. Nobody is superseded then, and a host that gives up one
@@ -313,10 +325,9 @@ impl Settings {
         if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return wrong(field, 0, "at least 1");
         }
-        let entries = FRAME_DATA_MAX / TOLD_BYTES as u64;
         let framed = [
             ("ship_bytes_max", self.ship_bytes_max, FRAME_DATA_MAX),
-            ("piece_entries_max", self.piece_entries_max as u64, entries),
+            ("piece_entries_max", self.piece_entries_max as u64, TOLD_MAX as u64),
         ];
         match framed.into_iter().find(|(_, found, most)| found > most) {
             Some((field, found, most)) => {
@@ -335,7 +346,8 @@ impl Default for Settings {
             remote_read_timeout_ns: 30_000_000_000,
             admit_timeout_ns: 30_000_000_000,
             takeover_timeout_ns: 30_000_000_000,
-            piece_entries_max: 512,
+            told_records_max: 1 << 20,
+            piece_entries_max: 2048,
             shared_sessions: false,
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,

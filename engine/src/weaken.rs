@@ -152,6 +152,10 @@ clauses! {
     RequestStamps = "request-stamps",
     /// R18: a prototype is handed over as the control lane takes it.
     HandOverPaced = "hand-over-paced",
+    /// R18: no more is announced than the peer keeps.
+    AnnounceBound = "announce-bound",
+    /// R18: at the hello announcements go on after the last stamp told.
+    AnnounceAfterTold = "announce-after-told",
     /// R18: what is told follows what was told last, or what has arrived.
     ToldChain = "told-chain",
     /// A request that waits is woken once it can go on.

@@ -89,7 +89,7 @@ fn what_is_left_of_an_earlier_connection_is_ignored() {
 
 type Once = Mutex<Option<Box<dyn FnOnce() + Send>>>;
 
-/// An end of a line that does something, once, when it is asked how much it has not sent.
+/// An end of a line that does something, once, when it is asked how much data it has not sent.
 struct Asked {
     end: MemoryLink,
     once: Once,
@@ -105,7 +105,8 @@ impl Link for Asked {
     }
 
     fn queued(&self, lane: Lane) -> u64 {
-        self.once.lock().unwrap().take().into_iter().for_each(|once| once());
+        let once = if lane == Lane::Data { self.once.lock().unwrap().take() } else { None };
+        once.into_iter().for_each(|once| once());
         self.end.queued(lane)
     }
 

@@ -254,7 +254,7 @@ fn impossible_fields_are_refused() {
         frame("frame_busy", 4, &[9]).contains("speaks wire version 9, this device wire version 3")
     );
     assert!(frame("frame_busy", 0, b"X").contains("expected magic \"AFTF\", found \"XFTF\""));
-    assert!(frame("frame_busy", 6, &[9]).contains("kind 9"));
+    assert!(frame("frame_busy", 6, &[11]).contains("kind 11"));
     assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
     assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
     assert!(frame("frame_hello", 96, &[3]).contains("mode is 3"));

@@ -57,7 +57,12 @@ fn s35_slow_hand_over() {
         let journal_bytes = 512 * MIB;
         let geometry = Geometry { block_size: 512, journal_bytes, ..Geometry::new(1, id, volumes) };
         Device::create(&*storage, &geometry, id == 1).unwrap();
-        let settings = Settings { takeover_timeout_ns: 500_000_000, ..Settings::default() };
+        let settings = Settings {
+            takeover_timeout_ns: 500_000_000,
+            // What the line carries in an eighth of a second.
+            control_queue_bytes_max: MIB / 64,
+            ..Settings::default()
+        };
         Device::open(storage, clock.clone(), settings).unwrap()
     };
     let (a, b) = (open(1), open(2));
@@ -68,7 +73,7 @@ fn s35_slow_hand_over() {
             count.fetch_add(1, SeqCst);
         }
     });
-    let line = Line { rate: Some(MIB), delay_ns: 20_000_000 };
+    let line = Line { rate: Some(MIB / 8), delay_ns: 20_000_000 };
     let connect = || {
         let ends = memory_link(line, clock.clone());
         ends.0.hold(Lane::Data, true);
@@ -79,8 +84,9 @@ fn s35_slow_hand_over() {
     let _threads = [Threads::start(&a).unwrap(), Threads::start(&b).unwrap()];
     a.resume_alone().unwrap();
     let host = a.session().unwrap();
-    for n in 0..blocks / 200 {
-        host.write(0, n * 200 * 512, &[5; 200 * 512]).unwrap();
+    // No two neighbours together: each is told of by itself.
+    for n in 0..blocks {
+        host.write(0, n * 101 % blocks * 512, &[5; 512]).unwrap();
     }
     host.flush().unwrap();
     let end = connect();

@@ -24,8 +24,8 @@
 //! | any | another lineage | refuses: stamps cannot be compared |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any | not paired, or its volumes not usable | refuses: it needs a resync |
-//! | any, has served since its opening | its `hi` > `newest`: it received what this device never wrote | refuses: untrue |
-//! | any | its `hi` > `newest`: it received what this device no longer has | refuses: this device lost durable records |
+//! | any, has served since its opening | its `hi` or `told` > `newest`: it knows of what this device never wrote | refuses: untrue |
+//! | any | its `hi` or `told` > `newest`: it knows of what this device no longer has | refuses: this device lost durable records |
 //! | fenced, has served since its opening | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device never granted | refuses: untrue |
 //! | fenced | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device must have granted | refuses: this device lost durable records |
 //! | any | its `hi` < `acked`: it lacks what it acknowledged | refuses: the peer lost durable records |
@@ -106,6 +106,8 @@ pub struct Heard {
     pub newest: Stamp,
     /// The newest record it received.
     pub hi: Stamp,
+    /// The newest record it was told of (R18): durable when it was announced.
+    pub told: Stamp,
 }
 
 /// Why there is something to decide.
@@ -219,7 +221,7 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
 
 /// Whether the peer has of this device's what this device has not: records, or a tenure.
 fn knows_of_loss(here: Here, peer: Heard) -> bool {
-    peer.hi > here.newest || here.fenced && !peer.fenced && peer.epoch > here.epoch
+    peer.hi.max(peer.told) > here.newest || here.fenced && !peer.fenced && peer.epoch > here.epoch
 }
 
 /// Whether a device that stands so ships, receives and may serve.
@@ -285,7 +287,7 @@ mod tests {
     }
 
     fn hellos() -> impl Iterator<Item = Heard> {
-        (0..27 << 5).map(Digits).map(|mut n| Heard {
+        (0..27 << 6).map(Digits).map(|mut n| Heard {
             mode: n.mode(),
             usable: n.bit(),
             lineage: [(2, 2), (2, 1), (3, 2)][n.below(3) as usize],
@@ -294,6 +296,7 @@ mod tests {
             epoch: 1 + n.below(3),
             newest: n.stamp(),
             hi: n.stamp(),
+            told: n.stamp(),
         })
     }
 
@@ -345,8 +348,8 @@ mod tests {
             (|_, p| p.mode == Detached, Refuse(NotPaired)),
             (|_, p| p.mode == Copying, Refuse(NotPaired)),
             (|_, p| !p.usable, Refuse(NotPaired)),
-            (|h, p| h.newest < p.hi && h.served, Refuse(Untrue)),
-            (|h, p| h.newest < p.hi, Refuse(LostHere)),
+            (|h, p| h.newest < p.hi.max(p.told) && h.served, Refuse(Untrue)),
+            (|h, p| h.newest < p.hi.max(p.told), Refuse(LostHere)),
             (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch && h.served, Refuse(Untrue)),
             (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch, Refuse(LostHere)),
             (|h, p| h.acked > p.hi, Refuse(LostThere)),
@@ -373,7 +376,7 @@ mod tests {
 
     fn hello(of: Here) -> Heard {
         let Here { mode, usable, lineage, fenced, asking, epoch, newest, hi, .. } = of;
-        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi }
+        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
     }
 
     fn serves_after(here: Here, decision: Decision) -> bool {

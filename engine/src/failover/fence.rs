@@ -40,10 +40,10 @@ impl Device {
         }
         let (granted, newest) = {
             let tables = lock(&self.tables);
-            (tables.out.granted(), tables.newest_own())
+            (tables.out.granted(), tables.out.told())
         };
         if told > newest {
-            let what = format!("the peer was told of {told}, {newest} is the newest record here");
+            let what = format!("the peer says that it was told of {told}, {newest} was told last");
             return Err(Error::new(Kind::Protocol, what));
         }
         // The peer never held it, or it would ask for more: it is as good as new (R4).
@@ -57,8 +57,7 @@ impl Device {
             self.fence(tenure)?;
             self.tell(Event::Fenced { epoch: tenure, served });
         }
-        let mut tables = lock(&self.tables);
-        let what = HandOver::after(&mut tables, told);
+        let what = HandOver::rest(&lock(&self.tables));
         lock(&self.failover).role.begin_grant(Grant { nonce, tenure, what });
         Ok(())
     }
@@ -113,7 +112,7 @@ impl Device {
         // Whoever reserves from here on finds the gate closed; wait for those before.
         let horizon = queue.horizon();
         let mut wait = Wait::default();
-        for position in queue.freed()..horizon {
+        for position in queue.freed().max(self.own.settled())..horizon {
             while queue.settled(position).is_none() && position >= queue.freed() {
                 wait.go_on("closing admission waits for a reservation");
             }

@@ -7,6 +7,7 @@ use super::role::Grant;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::flow::Tables;
+use crate::flow::announce::Told;
 use crate::format::frame::Frame;
 use crate::format::superblock::Superblock;
 use crate::limits::PROTOTYPE_ROOM_MAX;
@@ -40,30 +41,20 @@ pub(super) struct Piece {
 }
 
 impl HandOver {
-    /// What a device that is fenced hands over to a peer that was told of records up to `told`.
-    pub fn after(tables: &mut Tables, told: Stamp) -> HandOver {
-        tables.tell_after(told);
+    /// What a device that is fenced hands over: what it has told in this connection comes before the
+    /// answer, which goes on from there.
+    pub fn rest(tables: &Tables) -> HandOver {
         HandOver::Prototype { end: tables.own.records().end() }
     }
 
     /// The next piece, of at most `most` entries. What is acknowledged before its piece is made need
-    /// not be named.
-    fn next(self, tables: &mut Tables, queue: &Queue, most: usize) -> Piece {
+    /// not be named. With `newest_only` a record is left out that a newer one of its block follows.
+    fn next(self, tables: &mut Tables, queue: &Queue, most: usize, newest_only: bool) -> Piece {
         let HandOver::Prototype { end } = self;
-        let (mut index, previous) = tables.out.next_to_tell();
-        let left = end.saturating_sub(index);
-        let mut entries = Vec::with_capacity(most.min(left as usize));
-        // Of many writes of one block few are named: a piece is done after some of them, too.
-        let stop = end.min(index + 8 * most as u64);
-        while index < stop && entries.len() < most {
-            let (stamp, position) = tables.own.records().get(index).expect("R is kept");
-            if queue.is_newest(position) || !holds(Clause::NewestPerBlock) {
-                entries.push((queue.record(position).block, stamp));
-            }
-            index += 1;
-        }
-        tables.out.tell(index, entries.last().map_or(previous, |entry: &(_, Stamp)| entry.1));
-        Piece { left, previous, entries, is_last: index >= end }
+        let left = end.saturating_sub(tables.out.next_to_tell().0);
+        let newest_only = newest_only && holds(Clause::NewestPerBlock);
+        let Told { previous, entries } = tables.next_told(queue, end, most, newest_only);
+        Piece { left, previous, entries, is_last: tables.out.next_to_tell().0 >= end }
     }
 }
 
@@ -99,7 +90,11 @@ impl Device {
                 return Ok(false);
             };
             let queue = &self.own.journal.queue;
-            let piece = what.next(&mut tables, queue, self.settings.piece_entries_max);
+            let most = self.settings.piece_entries_max;
+            // Where the line takes time, only what the peer will keep; on a line without limit the
+            // look at each block takes longer than the peer's.
+            let newest_only = link.queued(Lane::Control) > 0;
+            let piece = what.next(&mut tables, queue, most, newest_only);
             let Piece { left, previous, entries, is_last } = piece;
             if is_last {
                 failover.role.end_grant();
@@ -112,17 +107,32 @@ impl Device {
         Ok(true)
     }
 
+    /// The peer announces records (R18).
+    pub(super) fn receive_announced(
+        &self,
+        previous: Stamp,
+        entries: &[(Block, Stamp)],
+    ) -> Result<()> {
+        let _one = lock(&self.role);
+        if let Some(&(_, newest)) = entries.last() {
+            self.check_tenure_known(newest)?;
+        }
+        let tenure = self.superblock.get().epoch.saturating_add(1);
+        self.take_told(previous, entries, None, self.settings.told_records_max, tenure)
+    }
+
     /// Notes down what the peer tells of (R18): records of tenures before `tenure`, which follow
-    /// `previous`. `left` such are still to come.
+    /// `previous`. `left` such may follow, unless these are the last.
     pub(super) fn take_piece(
         &self,
         previous: Stamp,
         entries: &[(Block, Stamp)],
-        left: u64,
+        left: Option<u64>,
         tenure: u64,
     ) -> Result<()> {
         let most = self.geometry.prototype_entries_max();
-        self.take_told(previous, entries, left.min(PROTOTYPE_ROOM_MAX), most, tenure)
+        let left = left.map(|left| left.min(PROTOTYPE_ROOM_MAX));
+        self.take_told(previous, entries, left, most, tenure)
     }
 
     /// As [`Device::take_piece`]; `most` may be held.
@@ -130,16 +140,20 @@ impl Device {
         &self,
         previous: Stamp,
         entries: &[(Block, Stamp)],
-        left: u64,
+        left: Option<u64>,
         most: u64,
         tenure: u64,
     ) -> Result<()> {
         let broken = |what: String| Err(Error::new(Kind::Protocol, what));
+        let (mut volume, mut blocks) = (None, 0);
         for &(block, stamp) in entries {
             if stamp.epoch >= tenure {
                 return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
             }
-            if !self.volumes.contains(block) {
+            if volume != Some(block.volume) {
+                (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
+            }
+            if block.number >= blocks {
                 return broken(format!("the peer tells of block {block}, which no volume has"));
             }
         }

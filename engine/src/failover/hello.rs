@@ -70,8 +70,8 @@ impl Device {
             newest,
             round: superblock.round,
             lost: superblock.lost,
-            told: Stamp::ZERO,
-            told_max: 0,
+            told: self.owed.told().last(),
+            told_max: self.settings.told_records_max,
             credit: self.credit(),
             block_size: superblock.block_size,
             volumes: superblock.volumes.clone(),
@@ -103,6 +103,10 @@ impl Device {
         self.take_mark(hello)?;
         let records = {
             let mut tables = lock(&self.tables);
+            if holds(Clause::AnnounceAfterTold) {
+                tables.tell_after(hello.told);
+            }
+            tables.out.tell_at_most(hello.told_max);
             let mut records = Vec::new();
             if holds(Clause::Hello) {
                 records = tables.rewind(&self.own.journal.queue, hello.hi);
@@ -232,9 +236,9 @@ impl Device {
             ))),
             Decision::Refuse(why @ (Refusal::LostHere | Refusal::Untrue)) => {
                 let story = format!(
-                    "the peer says it has received up to {} and holds tenure {}, but the newest own \
-                     record here is {newest}, and the tenure is {epoch}",
-                    hello.hi, hello.epoch
+                    "the peer says it has received up to {}, was told of {} and holds tenure {}, but \
+                     the newest own record here is {newest}, and the tenure is {epoch}",
+                    hello.hi, hello.told, hello.epoch
                 );
                 Err(match why {
                     Refusal::Untrue => self.untrue(&story),
@@ -248,7 +252,7 @@ impl Device {
 
 impl From<&Hello> for Heard {
     fn from(hello: &Hello) -> Heard {
-        let Hello { mode, usable, lineage, fenced, asking, epoch, newest, hi, .. } = *hello;
-        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi }
+        let Hello { mode, usable, lineage, fenced, asking, epoch, newest, hi, told, .. } = *hello;
+        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi, told }
     }
 }

@@ -23,6 +23,7 @@ mod loss;
 mod resume;
 pub(crate) mod role;
 mod takeover;
+mod told;
 #[cfg(all(test, not(loom)))]
 mod wire;
 
@@ -30,6 +31,7 @@ pub(crate) use loss::may_have_lost;
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
+pub(crate) use told::told_before;
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -62,7 +64,7 @@ impl Failover {
 }
 
 /// What a link says when it takes no frame: that it is down, in whatever words.
-fn link_down(error: Error) -> Error {
+pub(crate) fn link_down(error: Error) -> Error {
     match error.kind() {
         Kind::NoPeer => error,
         _ => error.because(Kind::NoPeer, "the link to the other device has failed"),
@@ -219,8 +221,9 @@ impl Device {
 
     /// Takes one frame that has arrived in the control lane (R10): a hello, a takeover request
     /// (S804), a prototype (S806), a remote read (S1004) or its answer (S1007), an acknowledgement
-    /// (S1504). Then the next piece of a prototype, questions (S1005) and answers (S1006) go as far
-    /// as the lane takes them. Returns whether a frame was taken, or a piece or an answer sent.
+    /// (S1504). Then the next piece of a prototype or announcement (R18), questions (S1005) and
+    /// answers (S1006) go as far as the lane takes them. Returns whether a frame was taken, or one of
+    /// those but questions sent.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
@@ -237,7 +240,8 @@ impl Device {
                 (false, Err(link_down(error)))
             }
         };
-        let handed = match outcome.and_then(|()| self.hand_over(&link)) {
+        let told = outcome.and_then(|()| Ok(self.hand_over(&link)? || self.announce(&link)?));
+        let told = match told {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
                 self.disconnected(&error, &link);
                 false
@@ -246,7 +250,7 @@ impl Device {
         };
         self.send_questions();
         let answered = self.send_answers(&mut answers)?;
-        Ok(took || handed || answered)
+        Ok(took || told || answered)
     }
 
     fn control(&self, bytes: &[u8], from: &Arc<dyn Link>, answers: &mut Answers) -> Result<()> {
@@ -265,6 +269,7 @@ impl Device {
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
                 self.receive_prototype(nonce, grant, left, is_last, previous, &entries)
             }
+            Frame::Announce { previous, entries } => self.receive_announced(previous, &entries),
             Frame::Busy { nonce } => self.receive_busy(nonce),
             Frame::ReadRequest { epoch, id, block, count } => {
                 self.receive_question(answers, session, (epoch, id), (block, count))

@@ -179,7 +179,7 @@ impl Device {
             let what = format!("a prototype for tenure {grant}, {epoch} is held");
             return Err(Error::new(Kind::Protocol, what));
         }
-        self.take_piece(previous, entries, left, grant)?;
+        self.take_piece(previous, entries, (!is_last).then_some(left), grant)?;
         let is_answered = is_asked && is_last;
         let answered = is_answered.then(|| lock(&self.failover).role.answered()).flatten();
         match answered {

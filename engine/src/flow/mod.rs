@@ -1,12 +1,13 @@
 //! The data path, one file an arrow:
 //! host → `write` → own log → `commit` → `ship` → `receive` → received log → `reflect` →
-//! normal volume → `checkpoint`; back: `acknowledge`; and `read`, by location, which asks the peer by
-//! `remote`.
+//! normal volume → `checkpoint`; back: `acknowledge`; ahead: `announce`; and `read`, by location, which
+//! asks the peer by `remote`.
 //!
 //! The flow does not know who is primary: [`crate::failover`] opens and closes admission above it.
 
 pub(crate) mod acknowledge;
 pub(crate) mod admission;
+pub(crate) mod announce;
 pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod open;

@@ -16,13 +16,12 @@ pub(crate) struct Owed {
     is_due: AtomicBool,
 }
 
-impl Default for Owed {
-    fn default() -> Owed {
-        Owed { debt: RwLock::default(), is_due: AtomicBool::new(false) }
-    }
-}
-
 impl Owed {
+    /// What was told before an opening; the device does not serve yet.
+    pub fn new(debt: Debt) -> Owed {
+        Owed { debt: RwLock::new(debt), is_due: AtomicBool::new(false) }
+    }
+
     /// The newest stamp that the peer owes for `block`, while this device serves.
     pub fn of(&self, block: Block) -> Option<Stamp> {
         if self.is_due() { self.told().owed(block) } else { None }
@@ -38,7 +37,13 @@ impl Owed {
         self.debt.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a piece of what the peer tells: as [`Debt::extend`], with room for `left` entries.
+    /// The same, unless somebody is at work on it.
+    pub fn try_told(&self) -> Option<RwLockReadGuard<'_, Debt>> {
+        self.debt.try_read().ok()
+    }
+
+    /// Takes a piece of what the peer tells: as [`Debt::extend`], or, where `left` more may follow
+    /// before it is asked for, as [`Debt::append`], with room for them.
     ///
     /// # Errors
     /// As [`Debt::extend`].
@@ -46,13 +51,18 @@ impl Owed {
         &self,
         previous: Stamp,
         piece: &[(Block, Stamp)],
-        left: u64,
+        left: Option<u64>,
         hi: Stamp,
         most: u64,
     ) -> Result<(), String> {
         let mut debt = self.debt_mut();
-        debt.reserve(left.min(most));
-        debt.extend(previous, piece, hi, most)
+        match left {
+            Some(left) => {
+                debt.reserve(left.min(most));
+                debt.append(previous, piece, hi, most)
+            }
+            None => debt.extend(previous, piece, hi, most),
+        }
     }
 
     /// A takeover has merged what was told, before its tenure opens (R5); `due`: `hi < need`.

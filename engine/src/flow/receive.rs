@@ -142,12 +142,12 @@ impl Device {
 
     /// Every tenure of the peer's was granted here; which of the two has it wrong is told as at a
     /// hello (`failover/decide.rs`).
-    fn check_tenure_known(&self, newest: Stamp) -> Result<()> {
+    pub(crate) fn check_tenure_known(&self, newest: Stamp) -> Result<()> {
         let held = self.superblock.get().epoch;
         if newest.epoch <= held {
             return Ok(());
         }
-        let what = format!("the peer ships {newest}, the newest tenure known here is {held}");
+        let what = format!("the peer has {newest}, the newest tenure known here is {held}");
         if newest.epoch - held > EPOCH_JUMP_MAX {
             return Err(Error::new(Kind::Protocol, what));
         }

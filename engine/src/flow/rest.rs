@@ -96,14 +96,15 @@ impl Device {
         self.wakes.ship_at.set(Mark::NONE);
     }
 
-    /// Whether the peer is owed answers, or the rest of a prototype, for which the control lane may
-    /// have no room now: a link does not tell when it has.
+    /// Whether the peer is owed answers, announcements, or the rest of a prototype, for which the
+    /// control lane may have no room now: a link does not tell when it has.
     pub(crate) fn owes_control(&self) -> bool {
-        let is_handing_over = {
+        let (is_handing_over, is_connected) = {
             let failover = lock(&self.failover);
-            failover.role.is_handing_over() && failover.connection.peer().is_some()
+            (failover.role.is_handing_over(), failover.connection.peer().is_some())
         };
-        is_handing_over || lock(&self.controlling).is_owed()
+        is_connected && (is_handing_over || self.has_to_announce())
+            || lock(&self.controlling).is_owed()
     }
 
     /// Until a callback was woken, or a ticket's time is over; `heard` is from before the last look.

@@ -9,7 +9,7 @@
 //! that both speak ([`WireRange::common`]).
 
 use super::superblock::{Lost, Mode, VolumeSpec};
-use super::{Row, RowBytes, StampBytes, checksum, is_magic};
+use super::{Row, RowBytes, StampBytes, checksum, is_magic, told};
 use crate::error::{Error, Kind, Result};
 use crate::unit::{Block, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -88,8 +88,9 @@ struct HeaderBytes {
 pub(crate) const HEADER: usize = size_of::<HeaderBytes>();
 /// Bytes of a shipped record without its data.
 const SHIPPED: usize = 88;
-/// Bytes of a record that is told of.
-pub(crate) const TOLD_BYTES: usize = 32;
+/// Most records that are told of in one frame.
+pub(crate) const TOLD_MAX: usize = 1 << 15;
+const _: () = assert!(HEADER + 128 + TOLD_MAX * told::ENTRY_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(HEADER == 32);
 
 /// The part of a hello that never changes.
@@ -143,9 +144,9 @@ pub struct Hello {
     pub round: (u64, u64),
     /// The mark of lost writes that hosts were told of (R20); none so far.
     pub lost: Option<Lost>,
-    /// The last stamp told to it (R18); zero so far.
+    /// The last stamp told to it (R18).
     pub told: Stamp,
-    /// How many announcements it keeps (R18); zero so far.
+    /// How many records it can be told of before they arrive (R18).
     pub told_max: u64,
     /// Free places of its received log.
     pub credit: u64,
@@ -237,6 +238,13 @@ pub enum Frame<'a> {
         /// Free places of its received log.
         credit: u64,
     },
+    /// R18: durable records whose data comes later, in stamp order.
+    Announce {
+        /// The stamp told before the first of these, or one that the receiver has received.
+        previous: Stamp,
+        /// Block and stamp.
+        entries: Vec<(Block, Stamp)>,
+    },
     /// Records, in stamp order, with their data one after the other.
     Ship {
         /// The stamp shipped before the first of these.
@@ -306,6 +314,7 @@ const READ_REQUEST: u16 = 5;
 const READ_REPLY: u16 = 6;
 const ACK: u16 = 7;
 const SHIP: u16 = 8;
+const ANNOUNCE: u16 = 9;
 const SERVING: u16 = 10;
 
 fn put_u32(to: &mut Vec<u8>, value: u32) {
@@ -325,12 +334,10 @@ fn put_block(to: &mut Vec<u8>, block: Block) {
     put_u64(to, block.number);
 }
 
-fn put_told(to: &mut Vec<u8>, entries: &[(Block, Stamp)]) {
+fn put_told(to: &mut Vec<u8>, previous: Stamp, entries: &[(Block, Stamp)]) {
+    put_stamp(to, previous);
     put_u32(to, entries.len() as u32);
-    for (block, stamp) in entries {
-        put_block(to, *block);
-        put_stamp(to, *stamp);
-    }
+    told::put(to, previous, entries);
 }
 
 fn seal(bytes: &mut [u8], version: u16, kind: u16, session: u64, body: usize) {
@@ -391,9 +398,14 @@ impl<'a> Fields<'a> {
         bytes.decode().map_err(|e| broken(format!("a shipped row: {e}")))
     }
 
-    fn told(&mut self) -> Result<Vec<(Block, Stamp)>> {
-        let count = self.count(TOLD_BYTES)?;
-        (0..count).map(|_| Ok((self.block()?, self.stamp()?))).collect()
+    /// The stamp told before, and entries that follow it.
+    fn told(&mut self) -> Result<(Stamp, Vec<(Block, Stamp)>)> {
+        let (previous, count) = (self.stamp()?, self.u32()? as usize);
+        if count > TOLD_MAX {
+            return Err(broken(format!("a frame of {} bytes claims {count} items", self.0.len())));
+        }
+        let entries = told::take(&mut self.0, previous, count);
+        entries.map(|entries| (previous, entries)).map_err(|e| broken(format!("a frame: {e}")))
     }
 
     /// How many items of `size` bytes are said to follow, checked against what is there.
@@ -469,13 +481,12 @@ impl Frame<'_> {
                 TAKEOVER
             }
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
-                b.reserve(76 + entries.len() * TOLD_BYTES);
+                b.reserve(76 + entries.len() * 8);
                 put_u64(&mut b, *nonce);
                 put_u64(&mut b, *grant);
                 put_u64(&mut b, *left);
                 put_u32(&mut b, u32::from(*is_last));
-                put_stamp(&mut b, *previous);
-                put_told(&mut b, entries);
+                put_told(&mut b, *previous, entries);
                 PROTOTYPE
             }
             Frame::Busy { nonce } => {
@@ -508,6 +519,11 @@ impl Frame<'_> {
                 put_stamp(&mut b, *hi);
                 put_u64(&mut b, *credit);
                 ACK
+            }
+            Frame::Announce { previous, entries } => {
+                b.reserve(24 + entries.len() * 8);
+                put_told(&mut b, *previous, entries);
+                ANNOUNCE
             }
             Frame::Ship { previous, granted, records, data } => {
                 let mut ship =
@@ -557,14 +573,11 @@ impl Frame<'_> {
                 let (epoch, device, nonce) = (f.u64()?, f.u64()?, f.u64()?);
                 Frame::Takeover { epoch, device, nonce, told: f.stamp()? }
             }
-            PROTOTYPE => Frame::Prototype {
-                nonce: f.u64()?,
-                grant: f.u64()?,
-                left: f.u64()?,
-                is_last: f.u32()? != 0,
-                previous: f.stamp()?,
-                entries: f.told()?,
-            },
+            PROTOTYPE => {
+                let (nonce, grant, left, is_last) = (f.u64()?, f.u64()?, f.u64()?, f.u32()? != 0);
+                let (previous, entries) = f.told()?;
+                Frame::Prototype { nonce, grant, left, is_last, previous, entries }
+            }
             BUSY => Frame::Busy { nonce: f.u64()? },
             READ_REQUEST => {
                 let (epoch, id) = (f.u64()?, f.u64()?);
@@ -578,6 +591,10 @@ impl Frame<'_> {
             }
             SERVING => Frame::Serving { epoch: f.u64()?, reachable: f.u32()? != 0 },
             ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()? },
+            ANNOUNCE => {
+                let (previous, entries) = f.told()?;
+                Frame::Announce { previous, entries }
+            }
             SHIP => Frame::Ship {
                 previous: f.stamp()?,
                 granted: f.u64()?,

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod frame;
 pub mod segments;
 pub mod superblock;
+pub(crate) mod told;
 
 use crate::unit::{Block, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};

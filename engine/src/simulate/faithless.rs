@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// Whether `side` lost what its peer has, or was promised by a prototype; `taken` are its own
+    /// Whether `side` lost what its peer has, was told of, or was promised by a prototype; `taken` are its own
     /// records that are gone. Those that nobody has are history no more.
     fn is_missing(&self, side: Side, taken: &[(Stamp, usize)]) -> bool {
         // The peer may have forgotten, too, and then it ships again.
@@ -196,8 +196,9 @@ impl World {
         let gone: Vec<_> = taken.iter().copied().filter(|t| t.0 > known).collect();
         self.history.borrow_mut().lose(&gone);
         self.recount();
+        let told = peer.owed.told().last().max(known);
         lock(&device.tables).incoming.hi() < acked
-            || taken.iter().any(|t| t.0 <= known || t.0 == need)
+            || taken.iter().any(|t| t.0 <= told || t.0 == need)
     }
 
     /// What a disk took back after it had called it durable, and the peer has, is noticed by the

@@ -129,6 +129,7 @@ impl Plan {
             checkpoint_interval_ns: random.pick(&[MS, SECOND, 30 * SECOND]),
             commit_bytes: random.pick(&[1, 4096, 4 << 20]),
             batch_records_max: random.pick(&[1, 2, 3, 62]),
+            told_records_max: random.pick(&[0, 3, 1 << 20, 1 << 20]),
             piece_entries_max: random.pick(&[1, 2, 3, 512]),
             shared_sessions: random.once_in(6),
             ..Settings::default()

@@ -429,6 +429,14 @@ impl World {
             let tables = lock(&device.tables);
             (tables.normal.reflected(), tables.incoming.hi())
         };
+        if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
+            let prototype: Vec<_> = peer.prototype().into_iter().filter(|e| e.1 > hi).collect();
+            let told: Vec<_> = device.owed.told().iter().collect();
+            if told != prototype {
+                let story = format!("{}: {told:?}, not {prototype:?}", NAMES[side]);
+                self.tape.broken("what was told is the prototype", story);
+            }
+        }
         let history = self.history.borrow();
         for index in 0..history.blocks() {
             let block = self.plan.block(index);

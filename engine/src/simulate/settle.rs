@@ -8,7 +8,6 @@ use super::payload::{self, SECTOR};
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
-use crate::compare;
 use crate::device::Device;
 use crate::internal::compare;
 use crate::superblock;

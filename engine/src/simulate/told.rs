@@ -4,6 +4,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::format::frame::Frame;
 use crate::format::superblock::VolumeSpec;
 use crate::limits::{Geometry, Settings};
 use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
@@ -11,23 +12,24 @@ use crate::storage::Memory;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// More than a control lane of 1 MiB holds.
+/// More than a control lane holds.
 const BLOCKS: u64 = 35_000;
 
-/// A link that is down once its control lane holds more than 1 MiB.
+/// A link that is down once its control lane holds more than 64 KiB.
 struct Bounded {
     end: MemoryLink,
-    /// Whether the next large control frame is lost without a word.
+    /// Whether the next piece of a prototype is lost without a word.
     loses: AtomicBool,
 }
 
 impl Link for Bounded {
     fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
-        if lane == Lane::Control && self.end.queued(lane) + frame.len() as u64 > 1 << 20 {
+        if lane == Lane::Control && self.end.queued(lane) + frame.len() as u64 > 64 << 10 {
             self.end.cut();
             return Err(Error::new(Kind::NoPeer, "the control lane is full"));
         }
-        if lane == Lane::Control && frame.len() > 4096 && self.loses.swap(false, SeqCst) {
+        let is_piece = matches!(Frame::decode(&frame), Ok((_, Frame::Prototype { .. })));
+        if is_piece && self.loses.swap(false, SeqCst) {
             return Ok(());
         }
         self.end.send(lane, frame)
@@ -57,8 +59,9 @@ struct Pair {
 }
 
 impl Pair {
-    /// A serves and owes every block of the volume; its data lane is held.
-    fn new() -> Pair {
+    /// A serves and owes every block of the volume; its data lane is held. Of so many records it may
+    /// tell before they arrive.
+    fn new(told_records_max: u64) -> Pair {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let devices = [1, 2].map(|id| {
             let storage = Arc::new(Memory::default());
@@ -67,7 +70,10 @@ impl Pair {
             let geometry =
                 Geometry { block_size: 512, journal_bytes, ..Geometry::new(1, id, volumes) };
             Device::create(&*storage, &geometry, id == 1).unwrap();
-            Device::open(storage, clock.clone(), Settings::default()).unwrap()
+            let control_queue_bytes_max = 16 << 10;
+            let settings =
+                Settings { told_records_max, control_queue_bytes_max, ..Settings::default() };
+            Device::open(storage, clock.clone(), settings).unwrap()
         });
         let fences = Arc::new(AtomicU64::new(0));
         let count = fences.clone();
@@ -76,10 +82,14 @@ impl Pair {
         });
         devices[0].resume_alone().unwrap();
         let host = devices[0].session().unwrap();
-        for n in 0..BLOCKS / 100 {
-            host.write(0, n * 100 * 512, &[5; 100 * 512]).unwrap();
-            host.flush().unwrap();
+        // No two neighbours together: each is told of by itself.
+        for n in 0..BLOCKS {
+            host.write(0, n * 101 % BLOCKS * 512, &[5; 512]).unwrap();
+            if n % 1000 == 0 {
+                host.flush().unwrap();
+            }
         }
+        host.flush().unwrap();
         let (end, other) = memory_link(Line::default(), clock);
         end.hold(Lane::Data, true);
         let end = Arc::new(Bounded { end, loses: AtomicBool::new(false) });
@@ -107,7 +117,7 @@ impl Pair {
 
 /// Nothing leaves for a while, and the host is asked for three times.
 pub fn s35_slow_hand_over() {
-    let pair = Pair::new();
+    let pair = Pair::new(0);
     pair.end.end.hold(Lane::Control, true);
     for _ in 0..3 {
         pair.devices[1].begin_takeover().unwrap();
@@ -122,11 +132,33 @@ pub fn s35_slow_hand_over() {
 
 /// A line loses a piece without a word, which no line may do: nobody serves on what is left.
 pub fn a_lost_piece_is_missed() {
-    let pair = Pair::new();
+    let pair = Pair::new(0);
     pair.end.loses.store(true, SeqCst);
     pair.devices[1].begin_takeover().unwrap();
     pair.settle();
     assert!(!pair.devices[1].status().serving && !pair.is_connected());
+}
+
+/// With everything told before, the host is there after one round trip, and the same is owed.
+#[test]
+fn what_is_told_need_not_be_handed_over() {
+    let pair = Pair::new(1 << 20);
+    assert_eq!(pair.devices[1].status().told_blocks, BLOCKS);
+    pair.devices[1].begin_takeover().unwrap();
+    assert!(pair.devices[0].step_control().unwrap());
+    assert!(pair.devices[1].step_control().unwrap());
+    assert_eq!(pair.owed_blocks(), BLOCKS);
+}
+
+/// A device keeps what it was told when the connection ends, and is told only the rest.
+#[test]
+fn what_is_told_is_kept() {
+    let pair = Pair::new(10_000);
+    let told = || pair.devices[1].status().told_blocks;
+    assert_eq!(told(), 10_000, "no more than it says it keeps");
+    pair.end.end.cut();
+    pair.settle();
+    assert!(!pair.is_connected() && told() == 10_000);
 }
 
 #[test]

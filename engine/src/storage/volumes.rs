@@ -47,8 +47,12 @@ impl Volumes {
 
     /// Whether `block` lies in a volume, wholly or with its first byte.
     pub fn contains(&self, block: Block) -> bool {
-        let size = self.sizes.get(&block.volume).copied().unwrap_or(0);
-        block.number < size.div_ceil(self.block_size)
+        block.number < self.blocks(block.volume)
+    }
+
+    /// How many blocks `volume` has, the last one perhaps in part; 0 if there is no such volume.
+    pub fn blocks(&self, volume: u32) -> u64 {
+        self.size(volume).unwrap_or(0).div_ceil(self.block_size)
     }
 
     fn at(&self, block: Block) -> (FileName, u64) {

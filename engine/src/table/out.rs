@@ -18,6 +18,8 @@ pub(crate) struct Out {
     announced: Index,
     /// The stamp told of last, or where the peer said it stands.
     told: Stamp,
+    /// How many records that it has not received the peer may be told of.
+    told_max: u64,
     /// The first own record that the peer has not acknowledged.
     acked_index: Index,
     /// Highest own stamp acknowledged.
@@ -40,6 +42,7 @@ impl Out {
             sent: acked,
             announced: 0,
             told: acked,
+            told_max: 0,
             acked_index: 0,
             acked,
             backlog_data: 0,
@@ -157,6 +160,25 @@ impl Out {
     pub fn tell_after(&mut self, own: &Own, told: Stamp) {
         self.announced = own.records().after(told);
         self.told = told;
+    }
+
+    /// The peer keeps what it is told of so many records that it has not received.
+    pub fn tell_at_most(&mut self, most: u64) {
+        self.told_max = most;
+    }
+
+    /// The peer has no room for what it might be told from this record on.
+    pub fn tell_end(&self, own: &Own) -> Index {
+        let end = own.records().end();
+        match holds(Clause::AnnounceBound) {
+            true => end.min(self.acked_index.saturating_add(self.told_max)),
+            false => end,
+        }
+    }
+
+    /// The last stamp that the peer was told of, or that it has.
+    pub fn told(&self) -> Stamp {
+        self.told.max(self.acked)
     }
 
     /// The next record to tell of and the stamp told before it; the peer need not be told of what

@@ -9,10 +9,20 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Place;
 use std::collections::VecDeque;
 
 /// So few entries are not worth a look at how many of them were replaced.
 const ENTRIES_MIN: usize = 256;
+
+/// So few entries are indexed in their order.
+const BATCH_MIN: usize = if cfg!(test) { 64 } else { 4096 };
+
+/// So many entries (12 MiB) are not left without an index.
+const BATCH_MAX: usize = 1 << 18;
+
+/// Parts of the index that are filled one after the other.
+const PARTS: usize = 256;
 
 /// Mixes well and costs little: blocks come from a peer of this group.
 fn hash(block: Block) -> u64 {
@@ -38,6 +48,11 @@ pub struct Debt {
     begin: u64,
     /// Number of each block's newest entry, its low 32 bits.
     newest: HashTable<u32>,
+    /// How many entries from the front are in that index; all of them, but between the pieces of a
+    /// prototype.
+    indexed: usize,
+    /// The last stamp told when they were all.
+    indexed_last: Stamp,
     /// Number of the first entry that has not been received. Written by the receiver, after the
     /// record that pays is published; read before the queues are (R7). Release/Acquire: who finds a
     /// block paid for finds its record.
@@ -62,6 +77,22 @@ impl Debt {
         hi: Stamp,
         most: u64,
     ) -> Result<(), String> {
+        let told = self.append(previous, piece, hi, most);
+        self.index(most).and(told)
+    }
+
+    /// As [`Debt::extend`], where more pieces follow: what it takes is asked for only behind the
+    /// last one.
+    ///
+    /// # Errors
+    /// As [`Debt::extend`], perhaps only with a later piece.
+    pub fn append(
+        &mut self,
+        previous: Stamp,
+        piece: &[(Block, Stamp)],
+        hi: Stamp,
+        most: u64,
+    ) -> Result<(), String> {
         self.sweep();
         let mut before = previous;
         for &(block, stamp) in piece {
@@ -77,49 +108,93 @@ impl Debt {
                         "the peer tells of {stamp} behind {before}, {last} was told last"
                     ));
                 }
-                if !self.push(block, stamp, most) {
-                    return Err(format!("the peer tells of more than {most} blocks that it owes"));
-                }
+                self.entries.push_back(Entry { block, stamp, is_replaced: false });
+                self.last = stamp;
             }
             before = stamp;
         }
-        Ok(())
+        if self.entries.len() - self.indexed < BATCH_MAX { Ok(()) } else { self.index(most) }
     }
 
     /// Makes room for so many entries more, in one go.
     pub fn reserve(&mut self, entries: u64) {
         self.entries.reserve(entries as usize);
-        let told = &self.entries;
-        let begin = self.begin as u32;
-        let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block);
-        self.newest.reserve(entries as usize, rehash);
+        self.reserve_index(self.entries.len() - self.indexed + entries as usize);
     }
 
-    fn push(&mut self, block: Block, stamp: Stamp, most: u64) -> bool {
-        let number = (self.begin + self.entries.len() as u64) as u32;
-        let begin = self.begin as u32;
-        let hash_of_block = hash(block);
-        let entries = &self.entries;
-        let is_same = |n: &u32| entries[n.wrapping_sub(begin) as usize].block == block;
-        let blocks = self.newest.len() as u64;
-        match self.newest.find_mut(hash_of_block, is_same) {
-            Some(newest) => {
-                let earlier = newest.wrapping_sub(begin) as usize;
-                if holds(Clause::NewestPerBlock) {
-                    *newest = number;
+    fn reserve_index(&mut self, blocks: usize) {
+        let (begin, told) = (self.begin as u32, &self.entries);
+        let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block);
+        self.newest.reserve(blocks, rehash);
+    }
+
+    /// Brings the index up to the entries. Where they are many, it is filled part by part: an
+    /// index of many blocks is larger than a processor's cache, a part of it is not.
+    fn index(&mut self, most: u64) -> Result<(), String> {
+        // What has arrived meanwhile is not looked for.
+        let arrived = self.paid.load(Ordering::Relaxed) - self.begin;
+        let first = self.indexed.max(arrived as usize);
+        let fresh = self.entries.len().saturating_sub(first);
+        if fresh < BATCH_MIN || (self.newest.len() + fresh) as u64 > most {
+            for at in first..first + fresh {
+                if !self.index_one(at, hash(self.entries[at].block), most) {
+                    self.entries.truncate(at);
+                    self.last =
+                        if at > first { self.entries[at - 1].stamp } else { self.indexed_last };
+                    self.indexed = at;
+                    return Err(format!("the peer tells of more than {most} blocks that it owes"));
                 }
-                self.entries[earlier].is_replaced = true;
             }
-            None if blocks >= most => return false,
-            None => {
-                let rehash = |n: &u32| hash(entries[n.wrapping_sub(begin) as usize].block);
-                self.newest.insert_unique(hash_of_block, number, rehash);
-                // Nobody reads beside the one who may push.
+        } else {
+            self.reserve_index(fresh);
+            let places = (self.newest.capacity() * 8 / 7).next_power_of_two();
+            let shift = places.trailing_zeros().saturating_sub(PARTS.trailing_zeros());
+            let part = |hash: u64| (hash >> shift) as usize % PARTS;
+            let hashes: Vec<u64> = self.entries.range(first..).map(|e| hash(e.block)).collect();
+            let mut next = [0; PARTS + 1];
+            hashes.iter().for_each(|&hash| next[part(hash) + 1] += 1);
+            for at in 1..PARTS {
+                next[at] += next[at - 1];
+            }
+            // In each part in their order: the newest of a block comes last.
+            let mut order = vec![0; fresh];
+            for (at, &hash) in (0u32..).zip(&hashes) {
+                let place = &mut next[part(hash)];
+                order[*place] = at;
+                *place += 1;
+            }
+            for at in order {
+                self.index_one(first + at as usize, hashes[at as usize], most);
+            }
+        }
+        self.indexed = self.entries.len();
+        self.indexed_last = self.last;
+        Ok(())
+    }
+
+    /// Enters the entry at `at` into the index; whether its block is not one too many.
+    fn index_one(&mut self, at: usize, hash_of_block: u64, most: u64) -> bool {
+        let (begin, entries) = (self.begin as u32, &mut self.entries);
+        let (this, number) = (at, begin.wrapping_add(at as u32));
+        let at = |n: u32| n.wrapping_sub(begin) as usize;
+        let blocks = self.newest.len() as u64;
+        // Looked at only where the hashes are alike: it is far away, too.
+        let is_same = |&n: &u32| entries[at(n)].block == entries[this].block;
+        let rehash = |&n: &u32| hash(entries[at(n)].block);
+        match self.newest.entry(hash_of_block, is_same, rehash) {
+            Place::Occupied(mut newest) => {
+                entries[at(*newest.get())].is_replaced = true;
+                if holds(Clause::NewestPerBlock) {
+                    *newest.get_mut() = number;
+                }
+            }
+            Place::Vacant(_) if blocks >= most => return false,
+            Place::Vacant(place) => {
+                place.insert(number);
+                // Nobody reads beside the one who may index.
                 self.blocks.store(self.blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }
         }
-        self.entries.push_back(Entry { block, stamp, is_replaced: false });
-        self.last = stamp;
         true
     }
 
@@ -137,8 +212,10 @@ impl Debt {
             }
             self.entries.pop_front();
             self.begin += 1;
+            self.indexed = self.indexed.saturating_sub(1);
         }
-        if self.entries.len() > 2 * self.newest.len() + ENTRIES_MIN {
+        let is_indexed = self.indexed == self.entries.len();
+        if is_indexed && self.entries.len() > 2 * self.newest.len() + ENTRIES_MIN {
             // Numbers are never used twice.
             self.begin += self.entries.len() as u64;
             self.paid.store(self.begin, Ordering::Relaxed);
@@ -149,6 +226,7 @@ impl Debt {
             for (entry, number) in told.iter().zip(0u32..) {
                 self.newest.insert_unique(hash(entry.block), begin.wrapping_add(number), rehash);
             }
+            self.indexed = self.entries.len();
         }
     }
 
@@ -167,7 +245,8 @@ impl Debt {
         while let Some(entry) = self.entries.get((paid - self.begin) as usize)
             && entry.stamp <= hi
         {
-            blocks -= u64::from(!entry.is_replaced);
+            let is_counted = ((paid - self.begin) as usize) < self.indexed;
+            blocks -= u64::from(is_counted && !entry.is_replaced);
             paid += 1;
         }
         self.blocks.store(blocks, Ordering::Relaxed);
@@ -179,9 +258,11 @@ impl Debt {
         self.last
     }
 
-    /// How many blocks are still owed.
+    /// How many blocks are still owed; between the pieces of a prototype at most so many.
     pub fn len(&self) -> u64 {
-        self.blocks.load(Ordering::Relaxed)
+        let arrived = self.paid.load(Ordering::Acquire) - self.begin;
+        let fresh = self.entries.len().saturating_sub(self.indexed.max(arrived as usize));
+        self.blocks.load(Ordering::Relaxed) + fresh as u64
     }
 
     /// Whether nothing is owed.
@@ -241,6 +322,38 @@ mod tests {
                 prop_assert!(listed.is_sorted_by_key(|entry| entry.1));
                 let listed: BTreeMap<_, _> = listed.iter().map(|(b, s)| (b.number, *s)).collect();
                 prop_assert_eq!(listed, oracle.clone());
+            }
+        }
+
+        /// Many pieces that are looked at behind the last only, while some of it arrives, against as
+        /// many that are looked at one by one.
+        #[test]
+        fn an_index_filled_part_by_part_is_the_same(
+            pieces in prop::collection::vec((prop::collection::vec(0..400u64, 1..90), 0..9u64), 1..9),
+            earlier in 1..100u64,
+        ) {
+            let [mut at_once, mut one_by_one] = [(); 2].map(|()| Debt::default());
+            let (mut time, mut hi) = (earlier, Stamp::ZERO);
+            let begin: Vec<_> = (1..=earlier).map(|n| (block(n % 7), stamp(n))).collect();
+            for debt in [&mut at_once, &mut one_by_one] {
+                debt.extend(Stamp::ZERO, &begin, hi, 500).unwrap();
+            }
+            for (piece, arrives) in pieces {
+                let previous = stamp(time);
+                let piece: Vec<_> = piece.into_iter().map(|b| { time += 1; (block(b), stamp(time)) }).collect();
+                at_once.append(previous, &piece, hi, 500).unwrap();
+                one_by_one.extend(previous, &piece, hi, 500).unwrap();
+                hi = hi.max(stamp(time * arrives / 10));
+                at_once.pay(hi);
+                one_by_one.pay(hi);
+            }
+            at_once.extend(stamp(time), &[], hi, 500).unwrap();
+            prop_assert_eq!(at_once.len(), one_by_one.len());
+            prop_assert_eq!(at_once.last(), one_by_one.last());
+            let newest = |debt: &Debt| debt.iter().collect::<Vec<_>>();
+            prop_assert_eq!(newest(&at_once), newest(&one_by_one));
+            for b in 0..400 {
+                prop_assert_eq!(at_once.owed(block(b)), one_by_one.owed(block(b)));
             }
         }
 

@@ -28,7 +28,8 @@ pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 10] = [
+pub const FRAMES: [&str; 11] = [
+    "frame_announce",
     "frame_hello",
     "frame_takeover",
     "frame_prototype",
@@ -201,6 +202,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             previous: FL,
             entries: vec![(Block { volume: 0, number: 12 }, ACKED), (block, HI)],
         },
+        "frame_announce" => Frame::Announce { previous: FL, entries: vec![(block, HI)] },
         "frame_busy" => Frame::Busy { nonce: 78 },
         "frame_serving" => Frame::Serving { epoch: 10, reachable: true },
         "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block, count: 3 },

@@ -1,0 +1,156 @@
+//! What this device was told and has not received goes to a side file at a close and at a halt, and is
+//! known again at the next opening (R18). Without the file, or with one that is damaged, the next
+//! request names an older stamp, and is told the rest once more.
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::format::PAGE;
+use crate::format::superblock::Superblock;
+use crate::format::told::Owner;
+use crate::limits::{Geometry, TOLD_FILE_BYTES_MAX};
+use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
+use crate::table::prototype::Debt;
+use crate::unit::{Block, Stamp};
+use std::io::{self, IoSlice};
+
+const FILE: FileName = FileName::Side { kind: SideKind::new("told").expect("a word"), number: 0 };
+
+fn owner(superblock: &Superblock) -> Owner {
+    let Superblock { group, device, lineage, .. } = *superblock;
+    Owner { group, device, lineage }
+}
+
+/// What was told before this opening, behind `hi`: nothing if the file does not say.
+///
+/// # Errors
+/// [`crate::error::Kind::Storage`] if the storage fails.
+pub(crate) fn told_before(
+    storage: &dyn Storage,
+    superblock: &Superblock,
+    volumes: &Volumes,
+    hi: Stamp,
+) -> Result<Debt> {
+    let most = Geometry::of(superblock).prototype_entries_max();
+    let failed = |e| Error::storage(format!("reading {FILE}"), e);
+    let mut debt = Debt::default();
+    let length = storage.length(FILE).map_err(failed)?.unwrap_or(0);
+    let mut bytes = vec![0; length.min(TOLD_FILE_BYTES_MAX) as usize];
+    // What cannot be read is told once more.
+    if bytes.is_empty() || storage.read(FILE, 0, &mut bytes).is_err() {
+        return Ok(debt);
+    }
+    let told = owner(superblock).read_side_file(&bytes, most).unwrap_or_default();
+    let is_known = |&(block, stamp): &(Block, Stamp)| {
+        volumes.contains(block) && stamp.epoch <= superblock.epoch
+    };
+    if told.iter().all(is_known) && debt.extend(Stamp::ZERO, &told, hi, most).is_err() {
+        debt = Debt::default();
+    }
+    Ok(debt)
+}
+
+impl Device {
+    /// Writes down `debt`, if the peer owes anything.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub(crate) fn keep_told(&self, debt: &Debt) -> io::Result<()> {
+        if debt.is_empty() {
+            return Ok(());
+        }
+        let storage = self.storage();
+        let owner = owner(&self.superblock.get());
+        let mut bytes = owner.side_file(debt.iter().collect(), TOLD_FILE_BYTES_MAX as usize);
+        // Whole pages; what a longer file has behind them is not looked at.
+        bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
+        match storage.length(FILE)? {
+            None => storage.create(FILE, bytes.len() as u64, Fill::Sparse)?,
+            Some(length) if length < bytes.len() as u64 => {
+                storage.grow(FILE, bytes.len() as u64)?
+            }
+            Some(_) => {}
+        }
+        storage.write(FILE, 0, &[IoSlice::new(&bytes)])?;
+        storage.sync(FILE)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::error::Kind;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::Settings;
+    use crate::link::{Lane, Line, memory_link};
+    use crate::storage::Memory;
+    use std::sync::Arc;
+
+    const BLOCKS: u64 = 300;
+
+    fn device(id: u64) -> (Arc<Memory>, Arc<Device>) {
+        let storage = Arc::new(Memory::new());
+        let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * 4096 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, id, volumes) };
+        Device::create(&*storage, &geometry, id == 1).unwrap();
+        (storage.clone(), open(&storage))
+    }
+
+    fn open(storage: &Arc<Memory>) -> Arc<Device> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        Device::open(storage.clone(), clock, Settings::default()).unwrap()
+    }
+
+    /// A line between the two, on which no data of `a` leaves, and what they say on it.
+    fn meet(a: &Arc<Device>, b: &Arc<Device>) {
+        let (end, other) = memory_link(Line::default(), a.clock().clone());
+        end.hold(Lane::Data, true);
+        a.connect(Arc::new(end)).unwrap();
+        b.connect(Arc::new(other)).unwrap();
+        while a.step_control().unwrap() || b.step_control().unwrap() {}
+    }
+
+    #[test]
+    fn what_was_told_is_known_after_a_close_and_a_halt() {
+        let ((_, a), (storage, b)) = (device(1), device(2));
+        a.resume_alone().unwrap();
+        let host = a.session().unwrap();
+        for n in (0..BLOCKS).step_by(3) {
+            host.write(0, n * 4096, &[5; 4096]).unwrap();
+        }
+        host.flush().unwrap();
+        meet(&a, &b);
+        let told = |device: &Device| (device.status().told_blocks, device.status().told);
+        let (before, bytes) = (told(&b), b.status().told_bytes);
+        assert_eq!((before.0, bytes), (BLOCKS / 3, BLOCKS / 3 * 4096));
+        b.close().unwrap();
+        drop(b);
+
+        let b = open(&storage);
+        assert_eq!(told(&b), before, "after a close");
+        meet(&a, &b);
+        host.write(0, 4096, &[6; 4096]).unwrap();
+        host.flush().unwrap();
+        while a.step_control().unwrap() || b.step_control().unwrap() {}
+        let before = told(&b);
+        assert_eq!(before.0, BLOCKS / 3 + 1);
+        b.halt(Error::new(Kind::Protocol, "for a test"));
+        drop(b);
+
+        let b = open(&storage);
+        assert_eq!(told(&b), before, "after a halt");
+        b.close().unwrap();
+        drop(b);
+
+        // A damaged file says nothing, and costs nothing but the telling.
+        storage.write(FILE, 80, &[IoSlice::new(b"?")]).unwrap();
+        let b = open(&storage);
+        assert_eq!(told(&b), (0, Stamp::ZERO));
+        meet(&a, &b);
+        assert_eq!(told(&b), before);
+        b.begin_takeover().unwrap();
+        while a.step_control().unwrap() || b.step_control().unwrap() {}
+        let takeover = b.poll_takeover().expect("it has ended").unwrap();
+        assert_eq!(takeover.owed_blocks, BLOCKS / 3 + 1);
+    }
+}
