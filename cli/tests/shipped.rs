@@ -23,6 +23,6 @@ fn a_build_without_the_simulator_says_how_to_get_it() {
 fn the_program_was_not_built_with_the_simulator() {
     let program = std::fs::read(env!("CARGO_BIN_EXE_afterimage")).unwrap();
     let has = |symbol: &str| program.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes());
-    assert!(has("10afterimage6device"), "the symbols of the engine are not found");
-    assert!(!has("10afterimage8simulate") && !has("10afterimage6moment4hook"));
+    assert!(has("8internal6device"), "the symbols of the engine are not found");
+    assert!(!has("8internal8simulate") && !has("8internal6moment4hook"));
 }

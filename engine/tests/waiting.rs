@@ -3,10 +3,10 @@
 
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
-use afterimage::internal::error::Kind;
+use afterimage::internal::error::{Kind, Result};
 use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
-use afterimage::internal::link::{Lane, Line, MemoryLink, memory_link};
+use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::internal::request::{Request, Session, Ticket};
 use afterimage::internal::storage::{Memory, Storage};
 use afterimage::internal::threads::Threads;
@@ -35,7 +35,7 @@ fn sleeper() -> (Arc<Woken>, Waker) {
     (woken.clone(), Waker::from(woken))
 }
 
-fn poll(ticket: &mut Ticket, waker: &Waker) -> Poll<Result<(), Kind>> {
+fn poll(ticket: &mut Ticket, waker: &Waker) -> Poll<std::result::Result<(), Kind>> {
     let outcome = Pin::new(ticket).poll(&mut Context::from_waker(waker));
     outcome.map(|outcome| outcome.map(drop).map_err(|e| e.kind()))
 }
@@ -237,4 +237,55 @@ fn parked_hosts_are_woken() {
         line.hold(Lane::Data, false);
     });
     threads.into_iter().for_each(Threads::stop);
+}
+
+/// A line whose data lane is full at every second look, and has room by the next.
+struct Flickering(MemoryLink, AtomicUsize);
+
+impl Link for Flickering {
+    fn send(&self, lane: Lane, frame: Vec<u8>) -> Result<()> {
+        self.0.send(lane, frame)
+    }
+
+    fn receive(&self, lane: Lane) -> Result<Option<Vec<u8>>> {
+        self.0.receive(lane)
+    }
+
+    fn queued(&self, lane: Lane) -> u64 {
+        let is_full = lane == Lane::Data && self.1.fetch_add(1, SeqCst).is_multiple_of(2);
+        if is_full { u64::MAX } else { self.0.queued(lane) }
+    }
+
+    fn wait(&self, lane: Lane, timeout_ns: u64) -> bool {
+        self.0.wait(lane, timeout_ns)
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+/// A lane that is full when a batch is to be sent has room a moment later, before the thread that
+/// ships goes to sleep: it sends the batch all the same.
+#[test]
+fn a_batch_that_found_a_full_lane_is_sent() {
+    let devices = [1, 2].map(|number| device(number, Settings::default()));
+    let (end_a, end_b) = memory_link(Line::default(), devices[0].clock().clone());
+    let flickering = Flickering(end_a, AtomicUsize::new(0));
+    devices[0].connect(Arc::new(flickering)).unwrap();
+    devices[1].connect(Arc::new(end_b)).unwrap();
+    for _ in 0..4 {
+        devices.iter().for_each(|device| while device.step_control().unwrap() {});
+    }
+    let _threads = devices.each_ref().map(|device| Threads::start(device).unwrap());
+    let session = devices[0].session().unwrap();
+    for number in 0..20 {
+        let written = session.write(0, 0, &[number; BLOCK]).unwrap();
+        session.flush().unwrap();
+        let until = Instant::now() + LONG;
+        while devices[0].status().acked < written {
+            assert!(Instant::now() < until, "write {number} has never been shipped");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }

@@ -85,6 +85,11 @@ impl Tables {
         self.out.backlog(&self.own)
     }
 
+    /// Whether there is a record that is not sent and the peer has a place for.
+    pub fn has_to_ship(&self) -> bool {
+        !self.out.next(&self.own, 1).is_empty()
+    }
+
     /// The peer has everything up to `hi`, and can take `credit` records more; returns those that
     /// it has only now.
     pub fn acknowledge(&mut self, queue: &Queue, hi: Stamp, credit: u64) -> Vec<Record> {

@@ -164,7 +164,7 @@ impl Device {
     /// them later if there is no room now.
     pub(crate) fn ask_now(&self) {
         self.send_questions();
-        if self.is_held_up() {
+        if self.has_to_ask() {
             self.wakes.ship.ring();
         }
     }
@@ -210,15 +210,10 @@ impl Device {
             && holds(Clause::ReadPacing)
     }
 
-    /// Whether questions, or a batch, wait for room in a lane: a link does not tell when there is.
-    pub(crate) fn is_held_up(&self) -> bool {
-        let unasked = {
-            let questions = lock(&self.questions);
-            questions.asked < questions.last
-        };
-        let Some(link) = self.connected_link() else { return false };
-        unasked && self.is_full(&link)
-            || link.queued(Lane::Data) > self.settings.link_queue_bytes_max
+    /// Whether there are questions that have not been sent.
+    pub(crate) fn has_to_ask(&self) -> bool {
+        let questions = lock(&self.questions);
+        questions.waiting.range(questions.asked + 1..).next().is_some()
     }
 
     /// How a request waits for the peer's answer.

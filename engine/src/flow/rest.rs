@@ -84,10 +84,17 @@ impl Device {
 
     /// Until something may be shipped; `heard` and `committed` are from before the last look.
     pub(crate) fn rest_from_shipping(&self, heard: u64, committed: Position) {
-        let timeout = self.is_held_up().then_some(Duration::from_nanos(GATHER_NS));
-        let has_credit = !lock(&self.tables).out.is_held_back();
+        let is_connected = self.connected_link().is_some();
+        let (has_to_ship, has_credit) = {
+            let mut tables = lock(&self.tables);
+            self.sequence(&mut tables);
+            (tables.has_to_ship(), !tables.out.is_held_back())
+        };
+        // A lane that had no room, as a rule: a link does not tell when it has.
+        let is_held_up = is_connected && (has_to_ship || self.has_to_ask());
+        let timeout = is_held_up.then_some(Duration::from_nanos(GATHER_NS));
         // Otherwise nothing is shipped, however much is committed.
-        let ships = has_credit && timeout.is_none() && self.connected_link().is_some();
+        let ships = has_credit && !is_held_up && is_connected;
         let mark = if ships { committed } else { Mark::NONE };
         self.wakes.ship_at.set(mark);
         if self.own.committed() <= mark {
