@@ -272,7 +272,7 @@ pub fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     // What a process had in memory when it was killed is gone: nothing is completed that is not on disk.
-    let settings = Settings { durability: Durability::Strict, ..Settings::default() };
+    let settings = Settings { durability: Durability::Written, ..Settings::default() };
     let device = Device::open(storage, Arc::new(SystemClock::default()), settings)?;
     let threads = Threads::start(&device)?;
     match way.as_str() {

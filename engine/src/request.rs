@@ -4,7 +4,8 @@
 //! The caller's thread does what it can: most requests are complete when `submit` returns. A
 //! ticket that is not may wait for a place in the journal, for the peer, or for a commit.
 //!
-//! A write is gathered from its slices once, into what is logged. A read's buffer goes with its
+//! A write is gathered from its slices once, into what is logged; a buffer of its own
+//! ([`Session::buffer`]) is logged as it is. A read's buffer goes with its
 //! request and comes back with the completion, because the answer may come from the peer while the
 //! caller does something else. The calls that wait, above all that, read into a buffer of their own
 //! and copy it to the caller's one or several.
@@ -22,6 +23,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
 mod future;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use future::Stand;
 pub(crate) use future::{Awaited, Call, Calls};
@@ -34,6 +37,10 @@ pub enum Op<'a> {
     Read(Vec<u8>),
     /// Writes the slices one after the other. They are copied before `submit` returns.
     Write(&'a [IoSlice<'a>]),
+    /// Writes a buffer, which the engine keeps: it is not copied if the offset is a multiple of the
+    /// block size. An empty one is left in its place, unless `submit` returns an error. Best from
+    /// [`Session::buffer`], as others are not used again.
+    WriteBuffer(&'a mut Vec<u8>),
     /// Makes a range read as zeros.
     WriteZeroes(u64),
     /// Gives a range up: whole blocks in it read as zeros, parts of blocks stay as they are.
@@ -68,6 +75,11 @@ impl<'a> Request<'a> {
     /// A write of `data`.
     pub fn write(volume: u32, offset: u64, data: &'a [IoSlice<'a>]) -> Request<'a> {
         Request::new(volume, offset, Op::Write(data))
+    }
+
+    /// A write of `buffer`, which is taken ([`Op::WriteBuffer`]).
+    pub fn write_buffer(volume: u32, offset: u64, buffer: &'a mut Vec<u8>) -> Request<'a> {
+        Request::new(volume, offset, Op::WriteBuffer(buffer))
     }
 
     /// Makes `length` bytes read as zeros ([`Op::WriteZeroes`]).
@@ -203,6 +215,16 @@ impl Session {
         &self.device
     }
 
+    /// An empty buffer with room for `length` bytes, for a write ([`Request::write_buffer`]): what is
+    /// received into it is not copied again before it is in the log. No more than the largest
+    /// request ([`Device::limits`]). Buffers come back from the log and are used again, so that this
+    /// costs no memory as a rule.
+    pub fn buffer(&self, length: usize) -> Vec<u8> {
+        let most = self.device.limits().request_bytes_max;
+        let size = self.device.geometry.block_size as usize;
+        self.device.own.buffer(length.min(most as usize).next_multiple_of(size))
+    }
+
     /// Begins a request: a read (S1000), a write (S1600) or a flush. Waits for nothing
     /// but the storage.
     ///
@@ -213,13 +235,14 @@ impl Session {
     /// [`Kind::Superseded`] once the session is (R20),
     /// [`Kind::JournalFull`] (R9), [`Kind::Timeout`] (R7, R15), [`Kind::Halted`], [`Kind::Damaged`],
     /// [`Kind::Storage`].
-    pub fn submit(&self, request: Request<'_>) -> Result<Ticket> {
+    pub fn submit(&self, mut request: Request<'_>) -> Result<Ticket> {
         let device = &self.device;
         let _passing = device.events.pass();
         let limits = device.limits();
         let length = match &request.op {
             Op::Read(buffer) => buffer.len() as u64,
             Op::Write(slices) => slices.iter().map(|s| s.len() as u64).sum(),
+            Op::WriteBuffer(buffer) => buffer.len() as u64,
             Op::WriteZeroes(length) | Op::Discard(length) => *length,
             Op::Flush => 0,
         };
@@ -246,7 +269,7 @@ impl Session {
             pending.state = State::Done(Some(error));
             return Ok(ticket);
         }
-        let parts = match request.op {
+        let parts = match std::mem::replace(&mut request.op, Op::Flush) {
             Op::Flush => {
                 if device.own.is_clean() {
                     return Ok(ticket);
@@ -267,6 +290,9 @@ impl Session {
             _ if length == 0 => return Ok(ticket),
             Op::Write(slices) => {
                 VecDeque::from([WriteState::data(device, &request, slices, length)])
+            }
+            Op::WriteBuffer(buffer) => {
+                VecDeque::from([WriteState::taken(device, &request, buffer)])
             }
             Op::WriteZeroes(_) => WriteState::zeroes(device, &request, length, true),
             Op::Discard(_) => WriteState::zeroes(device, &request, length, false),

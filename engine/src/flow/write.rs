@@ -64,15 +64,34 @@ impl WriteState {
         length: u64,
     ) -> WriteState {
         let size = u64::from(device.geometry.block_size);
+        let before = request.offset % size;
+        let total = (before + length).next_multiple_of(size);
+        let mut data = device.own.buffer(total as usize);
+        data.resize(before as usize, 0);
+        slices.iter().for_each(|slice| data.extend_from_slice(slice));
+        WriteState::of(device, request, data)
+    }
+
+    /// A write of `buffer`, which stays where it is unless it begins within a block.
+    pub fn taken(device: &Device, request: &Request<'_>, buffer: &mut Vec<u8>) -> WriteState {
+        if request.offset.is_multiple_of(device.geometry.block_size.into()) {
+            return WriteState::of(device, request, std::mem::take(buffer));
+        }
+        let length = buffer.len() as u64;
+        let state = WriteState::data(device, request, &[IoSlice::new(buffer)], length);
+        device.own.give(std::mem::take(buffer));
+        state
+    }
+
+    /// A write of `data`, in which its first block begins.
+    fn of(device: &Device, request: &Request<'_>, mut data: Vec<u8>) -> WriteState {
+        let size = u64::from(device.geometry.block_size);
         let before = (request.offset % size) as usize;
         let number = request.offset / size;
-        let blocks = (request.offset + length).div_ceil(size) - number;
-        let total = (blocks * size) as usize;
-        let mut data = device.own.buffer(total);
-        data.resize(before, 0);
-        slices.iter().for_each(|slice| data.extend_from_slice(slice));
         let end = data.len();
+        let total = end.next_multiple_of(size as usize);
         data.resize(total, 0);
+        let blocks = total as u64 / size;
         let size = size as usize;
         let mut edges = [None, None];
         if before > 0 {

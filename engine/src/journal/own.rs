@@ -133,6 +133,17 @@ impl OwnLog {
         self.payloads.buffer(length)
     }
 
+    /// Takes back a buffer that is not needed any more.
+    pub fn give(&self, buffer: Vec<u8>) {
+        self.payloads.give(buffer);
+    }
+
+    /// Where the data of the request at `first` is, until the log has it.
+    #[cfg(test)]
+    pub fn address(&self, first: Position) -> Option<*const u8> {
+        self.payloads.get(first).map(|data| data.as_ptr())
+    }
+
     /// Admits a write with its data, if `may` says so once its places are taken; leaves the data
     /// where it is if it was not admitted. Zeros have none.
     pub fn insert(
