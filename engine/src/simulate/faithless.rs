@@ -150,6 +150,9 @@ impl World {
         if lied.is_none() && rot.is_none() {
             return;
         }
+        if let Some(newest) = rot.as_ref().and_then(|held| held.recv_unnamed.iter().max()) {
+            machine.torn_upto.set(machine.torn_upto.get().max(*newest));
+        }
         self.let_all_arrive(1 - side);
         if self.ended.get() || self.tape.is_broken() {
             return;
