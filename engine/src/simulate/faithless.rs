@@ -150,13 +150,19 @@ impl World {
         if lied.is_none() && rot.is_none() {
             return;
         }
+        if let Some(newest) = rot.as_ref().and_then(|held| held.recv_unnamed.iter().max()) {
+            machine.torn_upto.set(machine.torn_upto.get().max(*newest));
+        }
         self.let_all_arrive(1 - side);
         if self.ended.get() || self.tape.is_broken() {
             return;
         }
         let taken = machine.taken_back.take();
         if self.is_missing(side, &taken) {
-            return self.check_noticed(side);
+            if !self.ended.get() {
+                self.check_noticed(side);
+            }
+            return;
         }
         if rot.is_some() && !taken.is_empty() {
             // Nobody but the hosts can know, and a normal volume may be ahead of the log.
@@ -181,8 +187,8 @@ impl World {
         }
     }
 
-    /// Whether `side` lost what its peer has, was told of, or was promised by a prototype; `taken` are its own
-    /// records that are gone. Those that nobody has are history no more.
+    /// Whether `side` lost what its peer has, was told of, or was promised by a prototype; `taken` are
+    /// its own records that are gone. Those that nobody has are history no more.
     fn is_missing(&self, side: Side, taken: &[(Stamp, usize)]) -> bool {
         // The peer may have forgotten, too, and then it ships again.
         let told = self.machines[side].must_notice.take();
@@ -191,14 +197,23 @@ impl World {
         };
         let (known, acked, need) = {
             let tables = lock(&peer.tables);
-            (tables.incoming.hi(), tables.out.acked(), tables.normal.need())
+            let known = tables.incoming.hi().max(peer.owed.told().last());
+            (known, tables.out.acked(), tables.normal.need())
         };
         let gone: Vec<_> = taken.iter().copied().filter(|t| t.0 > known).collect();
         self.history.borrow_mut().lose(&gone);
         self.recount();
-        let told = peer.owed.told().last().max(known);
-        lock(&device.tables).incoming.hi() < acked
-            || taken.iter().any(|t| t.0 <= told || t.0 == need)
+        let (hi, kept) = {
+            let tables = lock(&device.tables);
+            (tables.incoming.hi(), tables.newest_own())
+        };
+        let is_missing = hi < acked || taken.iter().any(|t| t.0 <= known || t.0 == need);
+        // A record may stand in the log behind a newer one. A hello tells of the newest only.
+        if is_missing && hi >= acked && kept >= known.max(need) {
+            self.tape.count("losses that no hello tells of");
+            self.ended.set(true);
+        }
+        is_missing
     }
 
     /// What a disk took back after it had called it durable, and the peer has, is noticed by the

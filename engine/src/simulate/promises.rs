@@ -358,7 +358,8 @@ impl World {
     /// of the history: the peer may be silent for ever.
     pub(super) fn check_silent(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
-        if self.tape.is_faithless() {
+        let is_torn = lock(&device.tables).incoming.hi() < self.machines[side].torn_upto.get();
+        if self.tape.is_faithless() || is_torn {
             return;
         }
         let (records, ..) = device.oldest_reflectable(usize::MAX);

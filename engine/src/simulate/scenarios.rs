@@ -4,6 +4,7 @@
 
 mod late_write;
 mod lost_tail;
+mod lying_disk;
 mod torn_below_need;
 
 use super::clock::SimClock;

@@ -66,6 +66,9 @@ pub(super) struct Machine {
     /// Its disk took back what it had called durable, and the peer may know better: then the next
     /// hello must show it.
     pub must_notice: Cell<bool>,
+    /// Records up to here were received and taken for a torn tail after rot; N may hold some of them
+    /// already, and is whole again once they have come again.
+    pub torn_upto: Cell<Stamp>,
     /// Its power has failed since its last start.
     pub power_failed: Cell<bool>,
     /// Own records that it took back.
@@ -100,6 +103,7 @@ impl Machine {
             image: RefCell::new(Image::new(plan.blocks())),
             replays_upto: Cell::default(),
             must_notice: Cell::default(),
+            torn_upto: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
             power_failed: Cell::default(),
