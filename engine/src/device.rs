@@ -21,7 +21,7 @@ use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
 use crate::listeners::Listeners;
 use crate::queue::Clk;
-use crate::request::{Calls, Session};
+use crate::request::{Calls, Room, Session};
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicU64, lock};
@@ -50,6 +50,7 @@ pub struct Device {
     pub(crate) failover: Mutex<Failover>,
     pub(crate) questions: Mutex<Questions>,
     pub(crate) turns: Turns,
+    pub(crate) room: Room,
     pub(crate) writers: Writers,
     /// One at a time in each of these steps; nobody else ever waits for them.
     pub(crate) controlling: Mutex<Answers>,
@@ -186,6 +187,7 @@ impl Device {
             failover: Mutex::new(Failover::new(geometry.device)),
             questions: Mutex::default(),
             turns: Turns::default(),
+            room: Room::new(settings.waiting_bytes_max),
             writers,
             controlling: Mutex::default(),
             shipping: Mutex::default(),

@@ -27,6 +27,10 @@ pub enum Kind {
     NotProven,
     /// The journal has had no free place for the longest time allowed (R9). Retry later.
     JournalFull,
+    /// So many bytes of writes wait to be admitted that this one may not join them
+    /// ([`crate::Settings::waiting_bytes_max`]); nothing of it has been done. Repeat it when one of
+    /// them is done.
+    Busy,
     /// The other device did not answer in time. Retry later.
     Timeout,
     /// A link to the other device is needed and there is none. Retry later.
@@ -58,6 +62,7 @@ impl Kind {
                 | Kind::NotReady
                 | Kind::NotProven
                 | Kind::JournalFull
+                | Kind::Busy
                 | Kind::Timeout
                 | Kind::NoPeer
         )

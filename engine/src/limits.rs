@@ -254,6 +254,11 @@ pub struct Settings {
     /// R9: how long a write waits for a place before it fails with [`Kind::JournalFull`], or for
     /// another write of a block of its (R15) before it fails with [`Kind::Timeout`].
     pub admit_timeout_ns: u64,
+    /// Most bytes of memory of writes that wait to be admitted: for a place (R9), for another write of
+    /// their blocks (R15), or for the rest of a block from the peer (R7). One more is refused with
+    /// [`Kind::Busy`]; a blocking call waits for room, [`Settings::admit_timeout_ns`] at most. A
+    /// write that does not wait is not counted, and one alone may always wait: any will do.
+    pub waiting_bytes_max: u64,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -345,6 +350,7 @@ impl Default for Settings {
             commit_interval_ns: 5_000_000,
             remote_read_timeout_ns: 30_000_000_000,
             admit_timeout_ns: 30_000_000_000,
+            waiting_bytes_max: 64 * MIB,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

@@ -23,11 +23,13 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
 mod future;
+mod room;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 use future::Stand;
 pub(crate) use future::{Awaited, Call, Calls};
+pub(crate) use room::Room;
 
 /// What to do. Offsets and lengths are in bytes and multiples of 512.
 #[derive(Debug)]
@@ -159,6 +161,8 @@ pub(crate) struct Pending {
     completion: Completion,
     /// Where it stands among those who wait, once it has been polled with a waker.
     stand: Option<Stand>,
+    /// Bytes of the room for those that wait to be admitted.
+    room: u64,
 }
 
 #[derive(Debug)]
@@ -230,7 +234,8 @@ impl Session {
     ///
     /// # Errors
     /// At once: [`Kind::Invalid`] (beyond the volume, unaligned, no such volume; R17),
-    /// [`Kind::TooLarge`] (see [`Device::limits`]). From the ticket: [`Kind::Fenced`],
+    /// [`Kind::TooLarge`] (see [`Device::limits`]), [`Kind::Busy`] (a write that would have to wait,
+    /// with [`crate::Settings::waiting_bytes_max`] of others waiting). From the ticket: [`Kind::Fenced`],
     /// [`Kind::NotReady`] and [`Kind::NotProven`] once its tenure is over (R14),
     /// [`Kind::Superseded`] once the session is (R20),
     /// [`Kind::JournalFull`] (R9), [`Kind::Timeout`] (R7, R15), [`Kind::Halted`], [`Kind::Damaged`],
@@ -262,6 +267,7 @@ impl Session {
             state: State::Done(None),
             completion: Completion::default(),
             stand: None,
+            room: 0,
         };
         let mut ticket = Ticket { device: device.clone(), pending };
         let pending = &mut ticket.pending;
@@ -269,6 +275,7 @@ impl Session {
             pending.state = State::Done(Some(error));
             return Ok(ticket);
         }
+        let mut taken = None;
         let parts = match std::mem::replace(&mut request.op, Op::Flush) {
             Op::Flush => {
                 if device.own.is_clean() {
@@ -292,13 +299,31 @@ impl Session {
                 VecDeque::from([WriteState::data(device, &request, slices, length)])
             }
             Op::WriteBuffer(buffer) => {
-                VecDeque::from([WriteState::taken(device, &request, buffer)])
+                let write = WriteState::taken(device, &request, buffer);
+                taken = Some(buffer);
+                VecDeque::from([write])
             }
             Op::WriteZeroes(_) => WriteState::zeroes(device, &request, length, true),
             Op::Discard(_) => WriteState::zeroes(device, &request, length, false),
         };
+        let is_one = parts.len() == 1;
         pending.state = State::Write { parts, fua: request.fua };
-        pending.advance(device);
+        if is_one {
+            pending.advance(device);
+        }
+        if let State::Write { parts, .. } = &mut pending.state {
+            let bytes = parts.iter().map(WriteState::bytes).sum();
+            if let Err(busy) = device.room.take(bytes) {
+                if let Some(buffer) = taken {
+                    *buffer = parts[0].give_back(device, request.offset, length);
+                }
+                return Err(busy);
+            }
+            pending.room = bytes;
+            if !is_one {
+                pending.advance(device);
+            }
+        }
         Ok(ticket)
     }
 
@@ -372,7 +397,7 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn write_vectored(&self, volume: u32, offset: u64, data: &[IoSlice<'_>]) -> Result<Stamp> {
-        let done = self.submit(Request::write(volume, offset, data))?.wait()?;
+        let done = self.submit_in_line(|| Request::write(volume, offset, data))?.wait()?;
         Ok(done.stamp.unwrap_or_default())
     }
 
@@ -383,7 +408,7 @@ impl Session {
     pub fn write_fua(&self, volume: u32, offset: u64, data: &[u8]) -> Result<Stamp> {
         let slices = [IoSlice::new(data)];
         Ok(self
-            .submit(Request::write(volume, offset, &slices).fua())?
+            .submit_in_line(|| Request::write(volume, offset, &slices).fua())?
             .wait()?
             .stamp
             .unwrap_or_default())
@@ -394,7 +419,7 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn write_zeroes(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
-        self.submit(Request::write_zeroes(volume, offset, length))?.wait().map(drop)
+        self.submit_in_line(|| Request::write_zeroes(volume, offset, length))?.wait().map(drop)
     }
 
     /// Gives `length` bytes up, waiting for completion ([`Op::Discard`]).
@@ -402,7 +427,7 @@ impl Session {
     /// # Errors
     /// As [`Session::submit`].
     pub fn discard(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
-        self.submit(Request::discard(volume, offset, length))?.wait().map(drop)
+        self.submit_in_line(|| Request::discard(volume, offset, length))?.wait().map(drop)
     }
 
     /// Makes every completed write durable, waiting for it.
@@ -440,6 +465,7 @@ impl Drop for Ticket {
             State::Read(read) => read.abandon(&self.device),
             _ => {}
         }
+        self.pending.give_room(&self.device);
         self.pending.leave(&self.device);
     }
 }
@@ -470,7 +496,7 @@ impl Pending {
     /// A request whose outcome somebody else takes.
     fn taken(pass: &Arc<Pass>) -> Pending {
         let completion = Completion::default();
-        Pending { pass: pass.clone(), state: State::Taken, completion, stand: None }
+        Pending { pass: pass.clone(), state: State::Taken, completion, stand: None, room: 0 }
     }
 
     /// As [`Ticket::poll`].
@@ -537,6 +563,7 @@ impl Pending {
                 State::Done(_) | State::Taken => return,
             };
             self.state = next;
+            self.give_room(device);
         }
     }
 }

@@ -35,6 +35,8 @@ pub enum Key {
     Reply(u64),
     /// The outcome of the takeover asked for.
     Takeover,
+    /// Room among the writes that wait to be admitted.
+    Room,
     /// This moment of the monotonic clock, in nanoseconds.
     Time(u64),
 }
@@ -122,6 +124,19 @@ impl Waiters {
             }
         }
         self.call(woken);
+    }
+
+    /// Wakes the first of those who wait for `key`, which passes it on when it needs no more.
+    pub fn wake_first(&self, key: Key) {
+        if !self.are_there() {
+            return;
+        }
+        let first = {
+            let waiting = &mut lock(&self.table).waiting;
+            let next = waiting.range((key, 0)..=(key, u64::MAX)).next().map(|(&next, _)| next);
+            next.and_then(|next| waiting.remove(&next))
+        };
+        self.call(first.into_iter().collect());
     }
 
     /// Wakes everybody: they look what has become of them.

@@ -289,3 +289,48 @@ fn a_batch_that_found_a_full_lane_is_sent() {
         }
     }
 }
+
+/// Writes wait up to a bound in bytes. One more is refused, with its buffer left to the caller, or
+/// its blocking call waits until there is room.
+#[test]
+fn what_waits_is_bounded_by_bytes() {
+    // Three writes of a block.
+    let settings = Settings { waiting_bytes_max: 3 * 5000, ..Settings::default() };
+    let (devices, line) = pair(settings);
+    let session = devices[0].session().unwrap();
+    line.hold(Lane::Data, true);
+    let mut waiting = vec![fill(&session)];
+    waiting.extend((0..2).map(|number| try_write(&session, number).expect("there is no place")));
+    let refused = |offset| {
+        let mut buffer = vec![9; BLOCK];
+        let refused = session.submit(Request::write_buffer(0, offset, &mut buffer)).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Busy);
+        assert!(refused.kind().is_retryable());
+        assert_eq!(buffer, [9; BLOCK]);
+    };
+    refused(0);
+    refused(512);
+    let zeroes = Request::write_zeroes(0, 512, 2 * BLOCK as u64);
+    assert_eq!(session.submit(zeroes).unwrap_err().kind(), Kind::Busy);
+    // What is dropped makes room, once.
+    drop(waiting.pop());
+    waiting.push(try_write(&session, 5).expect("there is no place"));
+    refused(0);
+    std::thread::scope(|scope| {
+        let session = &session;
+        let hosts = [7, 8].map(|value| {
+            let offset = u64::from(value) * BLOCK as u64;
+            scope.spawn(move || session.write(0, offset, &[value; BLOCK]).unwrap())
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(hosts.iter().all(|host| !host.is_finished()), "there is no room");
+        line.hold(Lane::Data, false);
+        let began = Instant::now();
+        while hosts.iter().any(|host| !host.is_finished()) {
+            assert!(began.elapsed() < LONG, "nobody woke a host");
+            steps(&devices);
+            waiting.retain_mut(|(ticket, _, waker)| poll(ticket, waker).is_pending());
+        }
+    });
+    assert!(waiting.is_empty());
+}

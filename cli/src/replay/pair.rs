@@ -100,6 +100,8 @@ impl Pair {
         let settings = Settings {
             durability: args.durability.into(),
             admit_timeout_ns: FOR_EVER_NS,
+            // The depth bounds what waits.
+            waiting_bytes_max: u64::MAX,
             remote_read_timeout_ns: PATIENCE_NS + 8 * args.link_delay,
             takeover_timeout_ns: PATIENCE_NS + 8 * args.link_delay,
             ..Settings::default()

@@ -83,6 +83,20 @@ impl WriteState {
         state
     }
 
+    /// Bytes of memory that it takes while it waits.
+    pub fn bytes(&self) -> u64 {
+        (self.data.capacity() + self.records.len() * size_of::<NewRecord>()) as u64
+    }
+
+    /// Gives the `length` bytes back that the host wrote from `offset` on; the write is given up.
+    pub fn give_back(&mut self, device: &Device, offset: u64, length: u64) -> Vec<u8> {
+        let before = (offset % u64::from(device.geometry.block_size)) as usize;
+        let mut data = std::mem::take(&mut self.data);
+        data.truncate(before + length as usize);
+        data.drain(..before);
+        data
+    }
+
     /// A write of `data`, in which its first block begins.
     fn of(device: &Device, request: &Request<'_>, mut data: Vec<u8>) -> WriteState {
         let size = u64::from(device.geometry.block_size);
