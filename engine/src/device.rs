@@ -457,8 +457,10 @@ impl Device {
         // Nothing may follow the mark.
         let closed = Error::new(Kind::Halted, "the device is closed");
         self.hang_up(&closed);
-        let _ = self.halted.set(closed);
-        *lock(&self.opened) = None;
+        // A thread that has halted it meanwhile may still write: the storage comes free at the drop.
+        if self.halted.set(closed).is_ok() {
+            *lock(&self.opened) = None;
+        }
         self.wakes.waiters.wake_all();
         self.ring_all();
         Ok(())
@@ -472,16 +474,35 @@ mod tests {
     use crate::format::superblock::VolumeSpec;
     use crate::storage::{FileName, Memory};
 
+    /// A device of its own, on this disk.
+    fn device(disk: &Arc<Memory>) -> Arc<Device> {
+        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+        geometry.journal_bytes = 16 << 20;
+        Device::create(&**disk, &geometry, true).unwrap();
+        Device::open(disk.clone(), Arc::new(SystemClock::default()), Settings::default()).unwrap()
+    }
+
+    /// A host's read has met damage, and its thread comes behind the close: the storage is another
+    /// device's by then, and the mark must stand.
+    #[test]
+    fn nothing_follows_the_mark_of_a_close() {
+        let disk = Arc::new(Memory::new());
+        let closed = device(&disk);
+        closed.close().unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let next = Device::open(disk.clone(), clock, Settings::default()).unwrap();
+        let before = superblock::load(&*disk).unwrap();
+        let refused = closed.superblock.update(|s| s.own.durable += 1);
+        assert_eq!(refused.unwrap_err().kind(), Kind::Halted);
+        assert_eq!(superblock::load(&*disk).unwrap(), before);
+        drop(next);
+    }
+
     /// Some path of the engine forgets that the storage failed: the device halts all the same, writes
     /// nothing more, and says why, once.
     #[test]
     fn a_failure_that_is_forgotten_halts_the_device() {
-        let disk = Arc::new(Memory::new());
-        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
-        geometry.journal_bytes = 16 << 20;
-        Device::create(&*disk, &geometry, true).unwrap();
-        let clock = Arc::new(SystemClock::default());
-        let device = Device::open(disk, clock, Settings::default()).unwrap();
+        let device = device(&Arc::new(Memory::new()));
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
         device.on_event(move |event| {

@@ -243,12 +243,20 @@ impl SuperblockFile {
         lock(&self.current).clone()
     }
 
-    /// Makes a change durable; it counts only once it is.
+    /// Makes a change durable; it counts only once it is. Behind the mark of a close the storage may
+    /// be another device's already: only an opening changes anything then, and takes the mark away.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails; [`Kind::Halted`] behind the mark of a close, or if the
+    /// generations have run out.
     pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
         let _one = lock(&self.updating);
         let current = self.get();
         let mut next = Superblock::clone(&current);
         change(&mut next);
+        if current.clean && next.clean {
+            return Err(Error::new(Kind::Halted, format!("{FILE}: the device is closed")));
+        }
         next.generation = self.next_generation()?;
         let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
         let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;

@@ -71,12 +71,13 @@ fn a_step_that_waited_for_the_close_does_nothing() {
     let hooked = storage.clone();
     // The first sync of the superblock is the checkpoint's, the second the mark's.
     storage.when(Call::Sync, FileName::Superblock, move || {
-        let steps: [(&str, Step); 5] = [
+        let steps: [(&str, Step); 6] = [
             ("receive", |b| b.step_receive().map(drop)),
             ("control", |b| b.step_control().map(drop)),
             ("ship", |b| b.step_ship().map(drop)),
             ("reflect", |b| b.step_reflect().map(drop)),
             ("checkpoint", |b| b.checkpoint_now()),
+            ("policy", |b| b.set_policy(b.policy())),
         ];
         hooked.when(Call::Sync, FileName::Superblock, move || {
             for (name, step) in steps {
@@ -91,6 +92,6 @@ fn a_step_that_waited_for_the_close_does_nothing() {
         let kind = outcome.expect_err(name).kind();
         assert_eq!(kind, Kind::Halted, "{name}");
     });
-    assert_eq!(ended.count(), 5);
+    assert_eq!(ended.count(), 6);
     reopen(&mut pair);
 }

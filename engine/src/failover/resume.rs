@@ -57,10 +57,11 @@ impl Device {
     /// hello or opening on.
     ///
     /// # Errors
-    /// [`Kind::Halted`] if the superblock cannot be written.
+    /// [`Kind::Halted`] if the superblock cannot be written, or the device is closed.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         let _telling = self.events.enter();
-        self.check_halted()?;
+        // Nothing follows the mark of a close, which holds `role`.
+        let _one = self.begin_step(&self.role)?;
         self.store(|s| {
             s.prefer = policy.prefer;
             s.resume_alone = policy.resume_alone;
