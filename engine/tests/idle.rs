@@ -1,30 +1,43 @@
 //! A device that has nothing to do sleeps: how often its threads wake up, by the operating system's
-//! count of voluntary context switches.
+//! count of voluntary context switches, and how long they run.
+#![cfg(not(loom))]
+
+mod common;
 
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
 use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Line, memory_link};
-use afterimage::internal::storage::{Memory, Storage};
+use afterimage::internal::storage::{FileName, Memory, Storage};
 use afterimage::internal::threads::Threads;
-use std::path::Path;
-use std::sync::Arc;
+use common::hooked::{Call, Hooked};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 const MEASURED: Duration = Duration::from_secs(3);
 
 fn device(number: u64, peer: u64, clock: &Arc<dyn Clock>) -> (Arc<Device>, Threads) {
-    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
-    let mut geometry = Geometry::new(7, number, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
-    geometry.journal_bytes = 16 << 20;
-    Device::create(&*storage, &geometry, number < peer).unwrap();
     // Everything that is due is soon done.
     let settings = Settings {
         reflect_interval_ns: 10_000_000,
         checkpoint_interval_ns: 20_000_000,
         ..Settings::default()
     };
+    device_with(Arc::new(Memory::new()), settings, number, peer, clock)
+}
+
+fn device_with(
+    storage: Arc<dyn Storage>,
+    settings: Settings,
+    number: u64,
+    peer: u64,
+    clock: &Arc<dyn Clock>,
+) -> (Arc<Device>, Threads) {
+    let mut geometry = Geometry::new(7, number, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+    geometry.journal_bytes = 16 << 20;
+    Device::create(&*storage, &geometry, number < peer).unwrap();
     let device = Device::open(storage, clock.clone(), settings).unwrap();
     let threads = Threads::start(&device).unwrap();
     (device, threads)
@@ -46,23 +59,33 @@ fn write_and_rest(device: &Arc<Device>) {
     std::thread::sleep(Duration::from_secs(2));
 }
 
+fn read(task: &Path, name: &str) -> String {
+    std::fs::read_to_string(task.join(name)).unwrap_or_default()
+}
+
+/// The running threads whose names begin so.
+fn tasks(name: &str) -> Vec<PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    tasks.filter(|task| read(task, "comm").starts_with(name)).collect()
+}
+
 /// How often the threads of the device `number` have gone to sleep so far.
 fn sleeps(number: u64) -> (usize, u64) {
-    let read = |path: &Path, name: &str| std::fs::read_to_string(path.join(name)).ok();
-    let mut threads = 0;
-    let mut sleeps = 0;
-    for task in std::fs::read_dir("/proc/self/task").unwrap() {
-        let task = task.unwrap().path();
-        let Some(name) = read(&task, "comm") else { continue };
-        if !name.starts_with(&format!("{number}-")) {
-            continue;
-        }
-        let status = read(&task, "status").unwrap();
+    let tasks = tasks(&format!("{number}-"));
+    let slept = tasks.iter().map(|task| {
+        let status = read(task, "status");
         let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
-        threads += 1;
-        sleeps += line.unwrap().trim().parse::<u64>().unwrap();
-    }
-    (threads, sleeps)
+        line.unwrap().trim().parse::<u64>().unwrap()
+    });
+    (tasks.len(), slept.sum())
+}
+
+/// How long the only thread of this name has run, in the system's ticks of 10 ms.
+fn ticks(name: &str) -> u64 {
+    let [task] = &tasks(name)[..] else { panic!("one thread is called {name}") };
+    let stat = read(task, "stat");
+    let (_, behind_name) = stat.rsplit_once(')').unwrap();
+    behind_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 fn sleeps_while_idle(number: u64) -> u64 {
@@ -108,4 +131,38 @@ fn a_connected_pair_sleeps() {
     }
     threads_a.stop();
     threads_b.stop();
+}
+
+/// A host leads a commit on a disk that hangs, and others write more than is let wait for one.
+#[test]
+fn nobody_spins_while_a_host_leads_a_commit() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let hooked = Arc::new(Hooked::default());
+    // Nothing is due by time, so that the host leads.
+    let settings = Settings { commit_interval_ns: 60_000_000_000, ..Settings::default() };
+    let (device, threads) = device_with(hooked.clone(), settings, 75, 76, &clock);
+    device.resume_alone().unwrap();
+    let session = device.session().unwrap();
+    let (at_sync, comes) = mpsc::channel();
+    let (go_on, hangs) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        session.write(0, 0, &[1; 4096]).unwrap();
+        hooked.when(Call::Sync, FileName::OwnLog, move || {
+            at_sync.send(()).unwrap();
+            let _ = hangs.recv_timeout(Duration::from_secs(60));
+        });
+        let leads = scope.spawn(|| session.flush().unwrap());
+        comes.recv().unwrap();
+        for part in 0..80 {
+            session.write(0, part % 16 * 65_536, &[2; 65_536]).unwrap();
+        }
+        let before = ticks("75-commit");
+        std::thread::sleep(MEASURED);
+        let ran = ticks("75-commit") - before;
+        go_on.send(()).unwrap();
+        leads.join().unwrap();
+        println!("ran {ran} ticks in {MEASURED:?}");
+        assert!(ran < 90, "the commit thread ran {ran} ticks in {MEASURED:?}");
+    });
+    threads.stop();
 }

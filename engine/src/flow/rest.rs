@@ -78,6 +78,9 @@ impl Device {
         self.wakes.commit_at.set(mark);
         if self.own.journal.queue.horizon() <= mark {
             self.wakes.commit.wait(heard, timeout);
+        } else if deadline.is_some() && self.own.unlogged() < self.settings.commit_bytes {
+            // A commit is at work on what is behind the mark, or the log file has it: none is due.
+            self.wakes.commit.wait(heard, Some(Duration::from_nanos(GATHER_NS)));
         }
         self.wakes.commit_at.set(Mark::NONE);
     }
