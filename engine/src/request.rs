@@ -173,7 +173,7 @@ enum State {
         fua: bool,
     },
     Read(ReadState),
-    /// Waits until the log file has it, while a commit is under way.
+    /// Waits until the log file has it, while somebody else is at work on the log.
     Written,
     /// Waits for a commit.
     Round(u64),

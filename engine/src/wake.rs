@@ -25,6 +25,8 @@ use std::time::Duration;
 /// The things that requests wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
+    /// That nobody is at work on the own log: it can be given to the log file then (R20).
+    Written,
     /// The end of this commit, or of a later one.
     Round(u64),
     /// Free places in the own log (R9).
@@ -43,7 +45,7 @@ pub enum Key {
 
 impl Key {
     /// Every key.
-    const ALL: RangeInclusive<Key> = Key::Round(0)..=Key::Time(u64::MAX);
+    const ALL: RangeInclusive<Key> = Key::Written..=Key::Time(u64::MAX);
 }
 
 /// The wakers of those who wait, by what they wait for.

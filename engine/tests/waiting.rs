@@ -1,15 +1,19 @@
 //! Waiting without polling: a request that cannot go on is woken when it can, as a future, by its
 //! callback, or in a parked thread, and is not woken in vain.
+#![cfg(not(loom))]
+
+mod common;
 
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
 use afterimage::internal::error::{Kind, Result};
 use afterimage::internal::format::superblock::VolumeSpec;
-use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::limits::{Durability, Geometry, Settings};
 use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::internal::request::{Request, Session, Ticket};
-use afterimage::internal::storage::{Memory, Storage};
+use afterimage::internal::storage::{FileName, Memory, Storage};
 use afterimage::internal::threads::Threads;
+use common::hooked::{Call, Hooked};
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -41,7 +45,10 @@ fn poll(ticket: &mut Ticket, waker: &Waker) -> Poll<std::result::Result<(), Kind
 }
 
 fn device(number: u64, settings: Settings) -> Arc<Device> {
-    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    device_on(Arc::new(Memory::new()), number, settings)
+}
+
+fn device_on(storage: Arc<dyn Storage>, number: u64, settings: Settings) -> Arc<Device> {
     let mut geometry = Geometry::new(7, number, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
     geometry.journal_bytes = 16 << 20;
     Device::create(&*storage, &geometry, number == 1).unwrap();
@@ -133,6 +140,47 @@ fn a_durable_write_is_polled_when_its_commit_has_ended() {
     threads.stop();
 }
 
+/// A host is slow to give its write to the log file, and leads no commit: another's is woken once,
+/// when that one is done.
+#[test]
+fn a_written_write_is_woken_when_the_log_is_free() {
+    let hooked = Arc::new(Hooked::default());
+    let settings = Settings { durability: Durability::Written, ..Settings::default() };
+    let device = device_on(hooked.clone(), 1, settings);
+    device.resume_alone().unwrap();
+    let session = device.session().unwrap();
+    let (at_log, comes) = mpsc::channel();
+    let (go_on, hangs) = mpsc::channel::<()>();
+    hooked.when(Call::Write, FileName::OwnLog, move || {
+        at_log.send(()).unwrap();
+        let _ = hangs.recv_timeout(LONG);
+    });
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| session.write(0, 0, &[1; BLOCK]).unwrap());
+        comes.recv().unwrap();
+        let (woken, waker) = sleeper();
+        let mut ticket = submit(&session, 1);
+        for _ in 0..3 {
+            assert!(poll(&mut ticket, &waker).is_pending());
+        }
+        assert_eq!(woken.0.load(SeqCst), 0, "the log is not free");
+        let (say, hear) = mpsc::channel();
+        let (data, offset) = ([2; BLOCK], 2 * BLOCK as u64);
+        let slices = [IoSlice::new(&data)];
+        let request = Request::write(0, offset, &slices);
+        session.submit_with(request, move |done| say.send(done.is_ok()).unwrap()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(device.step_calls(), 0);
+        }
+        go_on.send(()).unwrap();
+        slow.join().unwrap();
+        assert_eq!(woken.0.load(SeqCst), 1);
+        assert_eq!(poll(&mut ticket, &waker), Poll::Ready(Ok(())));
+        assert_eq!(device.step_calls(), 1);
+        assert!(hear.recv().unwrap());
+    });
+}
+
 /// Ten wait for places. They are woken in the order in which they came, once each, and one that is
 /// dropped leaves its place to the next.
 #[test]
@@ -193,7 +241,8 @@ fn a_ticket_is_woken_when_its_time_is_over() {
 /// A callback runs in a thread of its own, with no lock of the engine held: it may use the device.
 #[test]
 fn a_callback_may_use_the_device() {
-    let device = device(1, Settings::default());
+    let hooked = Arc::new(Hooked::default());
+    let device = device_on(hooked.clone(), 1, Settings::default());
     let threads = Threads::start(&device).unwrap();
     device.resume_alone().unwrap();
     let (tell, told) = mpsc::channel();
@@ -206,7 +255,11 @@ fn a_callback_may_use_the_device() {
         next.flush().unwrap();
         tell.send(std::thread::current().name().map(str::to_owned)).unwrap();
     };
+    // It is not durable before `submit_with` has returned.
+    let (go_on, hangs) = mpsc::channel::<()>();
+    hooked.when(Call::Sync, FileName::OwnLog, move || drop(hangs.recv_timeout(LONG)));
     device.session().unwrap().submit_with(request(), done).unwrap();
+    go_on.send(()).unwrap();
     let name = told.recv_timeout(LONG).unwrap();
     assert_eq!(name.as_deref(), Some("1-calls"));
     threads.stop();

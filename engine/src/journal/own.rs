@@ -29,6 +29,7 @@ use crate::unit::{Position, Stamp};
 use crate::wake::{Key, Wakes};
 use rustix::io::Errno;
 use rustix::thread::futex;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -70,6 +71,39 @@ struct Writer {
     logged: Vec<Position>,
 }
 
+/// The writer, locked. When it is not any more, those who have found it so look again, and there may
+/// be room for more.
+struct Locked<'a> {
+    own: &'a OwnLog,
+    /// Until it is dropped.
+    writer: Option<MutexGuard<'a, Writer>>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        self.writer.as_ref().expect("until it is dropped")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        self.writer.as_mut().expect("until it is dropped")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.writer = None;
+        let waiters = &self.own.wakes.waiters;
+        if waiters.are_there() {
+            waiters.wake(Key::Written..=Key::Written);
+            waiters.wake_places(self.own.journal.queue.free());
+        }
+    }
+}
+
 impl OwnLog {
     /// An empty log that promises no place before [`OwnLog::adopt_batches`].
     pub fn new(
@@ -107,6 +141,16 @@ impl OwnLog {
         }
     }
 
+    fn locked(&self) -> Locked<'_> {
+        Locked { own: self, writer: Some(lock(&self.writer)) }
+    }
+
+    /// `None` while somebody is at work on the log.
+    fn try_locked(&self) -> Option<Locked<'_>> {
+        let writer = self.writer.try_lock().ok()?;
+        Some(Locked { own: self, writer: Some(writer) })
+    }
+
     fn refresh_limit(&self, w: &Writer) {
         self.journal.refresh_limit(&w.tail, w.gather.collected());
     }
@@ -119,7 +163,7 @@ impl OwnLog {
     /// Takes the batches found in the log at opening, each with the highest position that a record
     /// of it was adopted at. Only now places are promised: what was promised stays so.
     pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
-        let mut w = lock(&self.writer);
+        let mut w = self.locked();
         batches.iter().zip(last).for_each(|(found, &last)| w.tail.adopt(found, last));
         let Writer { gather, fresh, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
@@ -167,12 +211,12 @@ impl OwnLog {
 
     /// Makes every batch in the log durable, also where commits do not.
     pub fn sync(&self) -> Result<()> {
-        self.journal.sync_all(&mut lock(&self.writer).tail)
+        self.journal.sync_all(&mut self.locked().tail)
     }
 
     /// The highest log sequence number known durable.
     pub fn synced(&self) -> u64 {
-        lock(&self.writer).tail.synced
+        self.locked().tail.synced
     }
 
     /// Copies a record's data, from memory or from the log. `false`: it has been freed meanwhile.
@@ -201,7 +245,7 @@ impl OwnLog {
 
     /// Bytes of data waiting for the log, as an upper bound; 0 while a commit is under way.
     pub fn unlogged(&self) -> u64 {
-        let collected = self.writer.try_lock().map(|w| w.gather.collected());
+        let collected = self.try_locked().map(|w| w.gather.collected());
         let tail = self.journal.queue.tail();
         (tail - collected.unwrap_or(tail)) * self.journal.block_size as u64
     }
@@ -219,11 +263,6 @@ impl OwnLog {
             return Ok(true);
         }
         self.failed.get().map_or(Ok(false), |error| Err(error.clone()))
-    }
-
-    /// The round that is under way, if one is.
-    pub fn under_way(&self) -> Option<u64> {
-        self.led.load(Ordering::Acquire).then(|| self.begun.load(Ordering::Acquire))
     }
 
     /// Somebody waits for the end of `round` and will not lead it.
@@ -321,38 +360,29 @@ impl OwnLog {
     pub fn is_clean(&self) -> bool {
         let clean =
             |w: &Writer| w.gather.collected() == self.journal.queue.tail() && w.written.is_empty();
-        self.writer.try_lock().is_ok_and(|w| clean(&w) && self.failed.get().is_none())
+        self.try_locked().is_some_and(|w| clean(&w) && self.failed.get().is_none())
     }
 
     /// Writes everything published to the log and syncs it.
     fn commit(&self, durability: Durability) -> Result<()> {
-        self.with_log(lock(&self.writer), |w| self.commit_as(w, durability))
+        self.with_log(self.locked(), |w| self.commit_as(w, durability))
     }
 
     /// Gives everything published to the log file, without a sync (R20). It waits for a commit that is
     /// under way if it `may_wait`, else it returns `false` then.
     pub fn write_out(&self, may_wait: bool) -> Result<bool> {
-        let w = match self.writer.try_lock() {
-            Ok(w) => w,
-            Err(_) if may_wait => lock(&self.writer),
-            Err(_) => return Ok(false),
+        let w = match self.try_locked() {
+            Some(w) => w,
+            None if may_wait => self.locked(),
+            None => return Ok(false),
         };
-        self.with_log(w, |w| self.write_published(w))?;
-        self.wake_for_places();
-        Ok(true)
-    }
-
-    /// The log has been written, and so there may be room for more.
-    fn wake_for_places(&self) {
-        if self.wakes.waiters.are_there() {
-            self.wakes.waiters.wake_places(self.journal.queue.free());
-        }
+        self.with_log(w, |w| self.write_published(w)).map(|_| true)
     }
 
     /// Changes the log. After a failure nothing does again: what was being written then is lost to it.
     fn with_log<T>(
         &self,
-        mut w: MutexGuard<'_, Writer>,
+        mut w: Locked<'_>,
         change: impl FnOnce(&mut Writer) -> Result<T>,
     ) -> Result<T> {
         if let Some(error) = self.failed.get() {
@@ -425,17 +455,17 @@ impl OwnLog {
 
     /// The furthest that positions may be freed for all the log's writer cares.
     pub fn settled(&self) -> Position {
-        lock(&self.writer).gather.settled()
+        self.locked().gather.settled()
     }
 
     /// What the superblock must say before positions below `freed` are given up.
     pub fn state_without(&self, freed: Position) -> LogState {
-        lock(&self.writer).tail.state_without(freed)
+        self.locked().tail.state_without(freed)
     }
 
     /// Gives up every position below `freed`; the superblock says so already (R9).
     pub fn free(&self, freed: Position) {
-        let mut w = lock(&self.writer);
+        let mut w = self.locked();
         self.journal.free(&mut w.tail, freed);
         self.refresh_limit(&w);
     }
@@ -469,8 +499,8 @@ impl Drop for EndOfRound<'_> {
 }
 
 impl EndOfRound<'_> {
-    /// Wakes those who did not lead: requests that this round served, or that found no place, and
-    /// the background, if it waits for as much.
+    /// Wakes those who did not lead: requests that this round served, and the
+    /// background, if it waits for as much.
     fn wake_others(&self) {
         let wakes = &self.own.wakes;
         let last = match self.own.failed.get() {
@@ -478,7 +508,6 @@ impl EndOfRound<'_> {
             Some(_) => u64::MAX,
         };
         wakes.waiters.wake(Key::Round(0)..=Key::Round(last));
-        self.own.wake_for_places();
         if self.own.is_wanted() {
             wakes.commit.ring();
         }

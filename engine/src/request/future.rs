@@ -28,6 +28,12 @@ pub(crate) struct Awaited {
     pub places: u64,
 }
 
+impl Awaited {
+    fn until_woken(key: Key) -> Awaited {
+        Awaited { key: Some(key), until: None, places: 0 }
+    }
+}
+
 /// Where a request stands among those who wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stand {
@@ -43,14 +49,8 @@ impl Pending {
         match &self.state {
             State::Write { parts, .. } => parts.front().map(|part| part.awaited),
             State::Read(read) => Some(read.awaited(device)),
-            State::Round(round) => {
-                Some(Awaited { key: Some(Key::Round(*round)), until: None, places: 0 })
-            }
-            State::Written => {
-                // A look between commits finds the log free.
-                let key = device.own.under_way().map(Key::Round);
-                Some(Awaited { key, until: None, places: 0 })
-            }
+            State::Round(round) => Some(Awaited::until_woken(Key::Round(*round))),
+            State::Written => Some(Awaited::until_woken(Key::Written)),
             State::Done(_) | State::Taken => None,
         }
     }
@@ -160,7 +160,9 @@ impl Pending {
                     return ControlFlow::Break(Some(outcome));
                 }
                 match self.awaited(device) {
-                    Some(Awaited { key: Some(Key::Round(_)), .. }) => ControlFlow::Break(None),
+                    Some(Awaited { key: Some(Key::Round(_) | Key::Written), .. }) => {
+                        ControlFlow::Break(None)
+                    }
                     Some(Awaited { key: None, .. }) => {
                         std::thread::yield_now();
                         ControlFlow::Continue(Some(0))

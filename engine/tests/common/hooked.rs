@@ -12,6 +12,7 @@ pub enum Call {
     Create,
     Read,
     Sync,
+    Write,
 }
 
 type Hook = (Call, FileName, Box<dyn FnOnce() + Send>);
@@ -59,6 +60,7 @@ impl Storage for Hooked {
     }
 
     fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        self.called(Call::Write, file);
         self.memory.write(file, offset, bufs)
     }
 
