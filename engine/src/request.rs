@@ -506,7 +506,11 @@ impl Pending {
             // A poll leads no commit: the background does.
             device.own.want(round);
         }
-        self.take()
+        let outcome = self.take();
+        if outcome.is_some() {
+            self.leave(device);
+        }
+        outcome
     }
 
     fn take(&mut self) -> Option<Result<Completion>> {

@@ -1,10 +1,12 @@
-//! Buffers that the engine keeps.
+//! Buffers that the engine keeps, and places that it does not.
 
 use super::*;
 use crate::clock::SystemClock;
 use crate::format::superblock::VolumeSpec;
 use crate::limits::{Geometry, Settings};
 use crate::storage::{Memory, Storage};
+use std::pin::Pin;
+use std::task::{Context, Waker};
 
 const BLOCK: usize = 4096;
 
@@ -77,4 +79,26 @@ fn a_buffer_is_taken_from_any_sector_and_by_no_error() {
     let most = session.device.limits().request_bytes_max as usize;
     assert!((most..=2 * most).contains(&session.buffer(usize::MAX).capacity()));
     assert_eq!(session.buffer(0).len(), 0);
+}
+
+/// A ticket was woken for places, and its outcome is taken by [`Ticket::poll`]: they are for the next in
+/// line, though the ticket is kept.
+#[test]
+fn a_ticket_that_is_kept_keeps_no_places() {
+    let session = session(Settings::default());
+    let data = [1; BLOCK];
+    let slices = [IoSlice::new(&data)];
+    let mut waits = loop {
+        let mut ticket = session.submit(Request::write(0, 0, &slices)).unwrap();
+        let polled = Pin::new(&mut ticket).poll(&mut Context::from_waker(Waker::noop()));
+        if polled.is_pending() && session.device.step_commit().is_ok() && ticket.poll().is_none() {
+            break ticket;
+        }
+    };
+    let waiters = &session.device.wakes.waiters;
+    waiters.wake_places(1);
+    assert_eq!(waiters.in_line(), 1);
+    session.revoke();
+    assert_eq!(waits.poll().unwrap().unwrap_err().kind(), Kind::Superseded);
+    assert_eq!(waiters.in_line(), 0, "it has a claim for ever");
 }
