@@ -82,7 +82,7 @@ impl Drop for Device {
         let dropped = || Error::new(Kind::Halted, "the device was dropped without being closed");
         let error = self.check_halted().err().unwrap_or_else(dropped);
         self.wakes.waiters.wake_all();
-        self.calls.take().iter().for_each(|call| call.end(&error));
+        self.calls.take().into_iter().for_each(|woken| woken.end(&error));
         self.events.tell_waiting();
     }
 }
@@ -388,10 +388,10 @@ impl Device {
         }
     }
 
-    /// Calls the callbacks of requests that were woken and have an outcome (S1010, S1607), and wakes
-    /// the tickets whose time is over. Returns how many callbacks it called, each under no lock of
-    /// the engine. One that panics ends there: the process's panic hook reports it, and the device
-    /// goes on.
+    /// Calls the callbacks of requests that were woken and have an outcome (S1010, S1607), and the
+    /// handlers of sessions that were superseded ([`Session::on_hang_up`]), and wakes the tickets whose
+    /// time is over. Returns how many it called, each under no lock of the engine. One that panics
+    /// ends there: the process's panic hook reports it, and the device goes on.
     pub fn step_calls(&self) -> usize {
         let _telling = self.events.enter();
         let waiters = &self.wakes.waiters;
@@ -399,7 +399,7 @@ impl Device {
             waiters.wake(Key::Time(0)..=Key::Time(self.clock.monotonic()));
         }
         // Those that are woken meanwhile have the next turn.
-        self.calls.take().iter().filter(|call| call.go_on(self)).count()
+        self.calls.take().into_iter().map(|woken| usize::from(woken.go_on(self))).sum()
     }
 
     /// Every background thread looks again.

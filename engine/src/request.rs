@@ -198,12 +198,13 @@ impl Session {
         self.pass.number
     }
 
-    /// Calls `hang_up` once if this session is superseded, at once if it has been: a later session
-    /// writes to a volume that this one has written to, or writes to now (R20). Whoever speaks for
-    /// the host then hangs up on it. It is called by the thread of the later one's request, under no
-    /// lock of the engine, and must be quick. A second handler takes the place of the first.
+    /// Calls `hang_up` once if this session is superseded, or has been: a later session writes to a
+    /// volume that this one has written to, or writes to now (R20). Whoever speaks for the host then
+    /// hangs up on it. It is called as a callback is ([`Session::submit_with`]): by the thread that
+    /// calls [`Device::step_calls`], under no lock of the engine, and a panic there ends it and no
+    /// more; callbacks wait until it returns. A second handler takes the place of the first.
     pub fn on_hang_up(&self, hang_up: impl FnOnce(Error) + Send + 'static) {
-        self.pass.on_hang_up(Box::new(hang_up));
+        self.device.on_hang_up(&self.pass, Box::new(hang_up));
     }
 
     /// Gives the session and its clones up, as when its host's connection is known to be dead (R20):

@@ -10,6 +10,7 @@ use afterimage::internal::request::{Request, Session};
 use common::{A, Pair, Spec};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 fn pair(shared_sessions: bool) -> Pair {
     Pair::with(Spec { exclusive: !shared_sessions, ..Spec::default() })
@@ -17,6 +18,11 @@ fn pair(shared_sessions: bool) -> Pair {
 
 fn session(pair: &Pair) -> Session {
     pair.devices[A].session().unwrap()
+}
+
+/// Calls the handlers that are due.
+fn step(pair: &Pair) -> usize {
+    pair.devices[A].step_calls()
 }
 
 /// What the owner of `session` is told when it is to hang up.
@@ -37,6 +43,7 @@ fn a_later_session_that_writes_supersedes() {
     old.write(0, 0, &[2; 4096]).unwrap();
     assert!(of_old.lock().unwrap().is_empty(), "reading ends nobody's session");
     new.discard(0, 4096, 4096).unwrap();
+    assert_eq!(step(&pair), 1);
     assert_eq!(*of_old.lock().unwrap(), [Kind::Superseded], "told by the later one's write");
     let refused = [
         old.write(0, 0, &[3; 4096]).map(drop),
@@ -45,8 +52,10 @@ fn a_later_session_that_writes_supersedes() {
         old.clone().write_zeroes(0, 0, 512),
     ];
     assert!(refused.iter().all(|e| e.as_ref().is_err_and(|e| e.kind() == Kind::Superseded)));
-    // A handler that comes too late is called at once.
-    assert_eq!(*told(&old).lock().unwrap(), [Kind::Superseded]);
+    // A handler that comes too late is called all the same.
+    let late = told(&old);
+    assert_eq!(step(&pair), 1);
+    assert_eq!(*late.lock().unwrap(), [Kind::Superseded]);
     assert_eq!(of_old.lock().unwrap().len(), 1);
     // The last one has only read: it goes on, until it writes and is the writer.
     idle.read(0, 0, &mut [0; 4096]).unwrap();
@@ -68,8 +77,63 @@ fn a_lower_session_that_writes_late_is_over() {
     old.read(0, 0, &mut [0; 4096]).unwrap();
     assert!(of_old.lock().unwrap().is_empty());
     assert_eq!(old.write(0, 0, &[2; 4096]).unwrap_err().kind(), Kind::Superseded);
+    assert_eq!(step(&pair), 1);
     assert_eq!(*of_old.lock().unwrap(), [Kind::Superseded]);
     new.write(0, 0, &[3; 4096]).unwrap();
+}
+
+/// A host's connection keeps its table locked across its calls, and its handler looks there: no call of
+/// a host waits for a handler, or ends because one panics.
+#[test]
+fn a_handler_is_called_within_no_call_of_a_host() {
+    let pair = pair(false);
+    let (old, late, new) = (session(&pair), session(&pair), session(&pair));
+    let table = Arc::new(Mutex::new(()));
+    let found = Arc::new(Mutex::new(Vec::new()));
+    old.on_hang_up(|_| std::panic::resume_unwind(Box::new("a handler's own")));
+    late.on_hang_up({
+        let (table, found) = (table.clone(), found.clone());
+        let device = Arc::downgrade(&pair.devices[A]);
+        move |_| {
+            let calls = device.upgrade().unwrap().step_calls();
+            found.lock().unwrap().push((table.try_lock().is_ok(), calls));
+        }
+    });
+    {
+        let _locked = table.lock().unwrap();
+        old.write(0, 0, &[1; 4096]).unwrap();
+        new.write(0, 0, &[2; 4096]).unwrap();
+        assert_eq!(late.write(0, 0, &[3; 4096]).unwrap_err().kind(), Kind::Superseded);
+    }
+    assert_eq!(step(&pair), 2);
+    assert_eq!(*found.lock().unwrap(), [(true, 0)]);
+}
+
+/// Revokes its session when it is dropped, as a connection that is over does.
+struct Connection(Session);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.revoke();
+    }
+}
+
+#[test]
+fn a_handler_is_dropped_under_no_lock() {
+    let pair = pair(false);
+    let sessions = [session(&pair), session(&pair)];
+    let (say, hear) = mpsc::channel();
+    std::thread::spawn(move || {
+        for session in &sessions {
+            let connection = Connection(session.clone());
+            session.on_hang_up(move |_| drop(connection));
+        }
+        let [replaced, revoked] = &sessions;
+        replaced.on_hang_up(|_| {});
+        revoked.revoke();
+        say.send(()).unwrap();
+    });
+    hear.recv_timeout(Duration::from_secs(20)).expect("it waits for itself");
 }
 
 /// Fills the journal of A, whose peer takes nothing; returns the data that did not fit.

@@ -19,7 +19,8 @@ use crate::sync::{AtomicU64, Ordering, lock};
 use crate::weaken::{Clause, holds};
 use std::sync::{Arc, Mutex};
 
-/// What the owner of a session does when it is superseded: hang up on the host.
+/// What the owner of a session does when it is superseded: hang up on the host. It is called, and
+/// dropped, under no lock of the engine.
 pub(crate) type HangUp = Box<dyn FnOnce(Error) + Send>;
 
 const OPEN: u64 = 0;
@@ -69,22 +70,6 @@ impl Pass {
             ),
         };
         Error::new(Kind::Superseded, what)
-    }
-
-    /// `hang_up` is called once if the session is superseded, or has been.
-    pub fn on_hang_up(&self, hang_up: HangUp) {
-        *lock(&self.hang_up) = Some(hang_up);
-        if self.state.load(Ordering::Acquire) != OPEN {
-            self.call();
-        }
-    }
-
-    fn call(&self) {
-        let hang_up = lock(&self.hang_up).take();
-        if let Some(hang_up) = hang_up.filter(|_| self.state.load(Ordering::Acquire) == SUPERSEDED)
-        {
-            hang_up(self.over());
-        }
     }
 }
 
@@ -173,19 +158,24 @@ impl Device {
         Ok(writer)
     }
 
+    /// `hang_up` is called once, as callbacks are, if the session of `pass` is superseded, or has been.
+    pub(crate) fn on_hang_up(&self, pass: &Pass, hang_up: HangUp) {
+        let before = lock(&pass.hang_up).replace(hang_up);
+        drop(before);
+        self.settle(pass);
+    }
+
     fn supersede(&self, pass: &Pass) {
-        self.let_go(pass, SUPERSEDED);
-        pass.call();
+        self.end(pass, SUPERSEDED);
     }
 
     /// The owner of the session gives it up.
     pub(crate) fn revoke(&self, pass: &Pass) {
-        self.let_go(pass, REVOKED);
-        drop(lock(&pass.hang_up).take());
+        self.end(pass, REVOKED);
     }
 
     /// Nothing more is admitted by `pass`, and what waits ends.
-    fn let_go(&self, pass: &Pass, state: u64) {
+    fn end(&self, pass: &Pass, state: u64) {
         if !pass.end(state) {
             return;
         }
@@ -193,5 +183,18 @@ impl Device {
         self.own.journal.queue.horizon();
         self.turns.leave(pass.number);
         self.wakes.waiters.wake_all();
+        self.settle(pass);
+    }
+
+    /// The handler of a session that is over is called, or dropped if its owner knows.
+    fn settle(&self, pass: &Pass) {
+        let state = pass.state.load(Ordering::Acquire);
+        if state == OPEN {
+            return;
+        }
+        let hang_up = lock(&pass.hang_up).take();
+        if let Some(hang_up) = hang_up.filter(|_| state == SUPERSEDED) {
+            self.calls.hang_up(hang_up, pass.over());
+        }
     }
 }

@@ -4,6 +4,7 @@
 use super::{Completion, Pending, State, Ticket};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::flow::admission::HangUp;
 use crate::limits::Durability;
 use crate::sync::{AtomicBool, Ordering, lock};
 use crate::wake::{Bell, Key, block_on};
@@ -212,19 +213,61 @@ impl Future for Ticket {
     }
 }
 
-/// The callbacks that were woken.
+/// The callbacks that were woken, and the handlers of sessions that were superseded.
 #[derive(Default)]
 pub(crate) struct Calls {
-    woken: Mutex<VecDeque<Arc<Call>>>,
-    /// One was woken, or a ticket waits for an earlier moment than all others.
+    woken: Mutex<VecDeque<Woken>>,
+    /// There is one, or a ticket waits for an earlier moment than all others.
     pub bell: Bell,
+}
+
+/// A call that is to be made under no lock.
+pub(crate) enum Woken {
+    /// If the request has an outcome.
+    Request(Arc<Call>),
+    HangUp(HangUp, Error),
 }
 
 impl Calls {
     /// Those that have been woken up to now; they are woken again if they wait for more.
-    pub fn take(&self) -> VecDeque<Arc<Call>> {
+    pub fn take(&self) -> VecDeque<Woken> {
         std::mem::take(&mut *lock(&self.woken))
     }
+
+    /// A session is over for this reason.
+    pub fn hang_up(&self, hang_up: HangUp, why: Error) {
+        self.push(Woken::HangUp(hang_up, why));
+    }
+
+    fn push(&self, woken: Woken) {
+        lock(&self.woken).push_back(woken);
+        self.bell.ring();
+    }
+}
+
+impl Woken {
+    /// Whether the call was made.
+    pub fn go_on(self, device: &Device) -> bool {
+        match self {
+            Woken::Request(call) => call.go_on(device),
+            Woken::HangUp(hang_up, why) => make(|| hang_up(why)),
+        }
+    }
+
+    /// The device is gone.
+    pub fn end(self, error: &Error) {
+        match self {
+            Woken::Request(call) => call.end(error),
+            Woken::HangUp(hang_up, why) => _ = make(|| hang_up(why)),
+        }
+    }
+}
+
+/// Makes a call of the caller's. A panic there is its own and has been reported by the panic hook:
+/// nothing of the device's state is in doubt.
+fn make(call: impl FnOnce()) -> bool {
+    let _ = catch_unwind(AssertUnwindSafe(call));
+    true
 }
 
 /// A request with a callback. It belongs to whatever will wake it.
@@ -239,8 +282,7 @@ impl Wake for Call {
     fn wake(self: Arc<Self>) {
         if !self.is_woken.swap(true, Ordering::AcqRel) {
             let calls = self.calls.clone();
-            lock(&calls.woken).push_back(self);
-            calls.bell.ring();
+            calls.push(Woken::Request(self));
         }
     }
 }
@@ -253,8 +295,7 @@ impl Call {
         Arc::new(Call { calls, is_woken: AtomicBool::new(false), waits }).go_on(device);
     }
 
-    /// Whether the callback was called. A panic there is the caller's own and has been reported by
-    /// the panic hook: nothing of the device's state is in doubt.
+    /// Whether the callback was called.
     pub fn go_on(self: &Arc<Self>, device: &Device) -> bool {
         let mut waits = lock(&self.waits);
         // Behind the lock: who is woken from here on is looked at again.
@@ -264,15 +305,14 @@ impl Call {
         let Poll::Ready(outcome) = pending.poll_with(device, &waker, true) else { return false };
         let (_, callback) = waits.take().expect("just seen");
         drop(waits);
-        let _ = catch_unwind(AssertUnwindSafe(|| callback(outcome)));
-        true
+        make(|| callback(outcome))
     }
 
     /// The device is gone.
     pub fn end(&self, error: &Error) {
         let waits = lock(&self.waits).take();
         if let Some((_, callback)) = waits {
-            let _ = catch_unwind(AssertUnwindSafe(|| callback(Err(error.clone()))));
+            make(|| callback(Err(error.clone())));
         }
     }
 }

@@ -340,7 +340,11 @@ impl World {
                 self.tape.event(Sort::Host, format_args!("{name} #{number} {:?}", error.kind()));
                 self.tape.count("requests refused");
                 match error.kind() {
-                    ErrorKind::Superseded => self.check_superseded(side, &asked, &error),
+                    ErrorKind::Superseded => {
+                        // Its owner may be told only now.
+                        (asked, _) = self.asking(side, asked, || ticket.device().step_calls());
+                        self.check_superseded(side, &asked, &error);
+                    }
                     _ => self.check_refusal(side, &error),
                 }
                 let whole = asked.what == What::Write || asked.what == What::Discard;
