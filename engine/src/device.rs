@@ -211,15 +211,19 @@ impl Device {
         Ok(Arc::new(device))
     }
 
-    /// Tells `listener` of every event from now on, beside those that are told already. What it
-    /// holds lives as long as the device: it should hold no [`Arc`] of it.
+    /// Tells `listener` of every event from now on, beside those that are told already: within a step
+    /// or a call that has to do with the pair ([`Device::connect`], [`Device::close`], …), never
+    /// within a host's ([`Device::session`], [`Session`], [`crate::Ticket`]). What it holds lives as
+    /// long as the device: it should hold no [`Arc`] of it.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.events.add(Arc::new(listener));
     }
 
     /// Notes down what is told as soon as no lock is held.
     pub(crate) fn tell(&self, event: Event) {
-        self.events.note(event);
+        if !self.events.note(event) {
+            self.calls.bell.ring();
+        }
     }
 
     /// A host's way in (S810), bound to the present tenure (R14).
@@ -229,7 +233,6 @@ impl Device {
     /// opening until it may serve (R13), [`Kind::LostWrites`] until somebody has accepted a loss
     /// (R20), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
-        let _telling = self.events.enter();
         self.check_halted()?;
         match self.clk.epoch() {
             0 => Err(self.not_serving()),

@@ -1,13 +1,16 @@
 //! Who is told of events, and when: by the thread in which they happened, once it holds no lock of
 //! the device's any more.
 //!
-//! What happens is noted down under whatever lock is held. Every way into the device from outside
-//! opens a [`Telling`] before it takes a lock, and when the outermost of a thread ends, what waits is
-//! told, in its order, by one thread at a time. So a listener may call the device, and what happens in
-//! that call is told after what is being told now.
+//! What happens is noted down under whatever lock is held. A step, and every other way into the device
+//! that leads to events, opens a [`Telling`] before it takes a lock, and when the outermost of a thread
+//! ends, what waits is told, in its order, by one thread at a time. So a listener may call the device,
+//! and what happens in that call is told after what is being told now.
+//!
+//! The calls of a host open none, because the program may hold locks of its own across them: what
+//! happens in one is told by the thread that makes calls, which is woken for it.
 
 use crate::event::Event;
-use crate::sync::{AtomicBool, Ordering, lock};
+use crate::sync::lock;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,8 +22,6 @@ type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Listeners {
     state: Mutex<State>,
-    /// Whether anything waits: for those who look often.
-    waiting: AtomicBool,
 }
 
 #[derive(Default)]
@@ -39,31 +40,23 @@ thread_local! {
 /// A thread is inside the device until this is dropped.
 pub(crate) struct Telling<'a>(&'a Listeners);
 
-/// A host's thread is inside the device until this is dropped; it looks whether anything waits, and
-/// no more. To be dropped without a lock.
-pub(crate) struct Passing<'a>(&'a Listeners);
-
 impl Listeners {
     pub fn add(&self, listener: Listener) {
         lock(&self.state).listeners.push(listener);
     }
 
-    /// Notes down what happened; without listeners it is forgotten.
-    pub fn note(&self, event: Event) {
+    /// Notes down what happened; without listeners it is forgotten. Whether this thread will tell it.
+    pub fn note(&self, event: Event) -> bool {
         let mut state = lock(&self.state);
         if !state.listeners.is_empty() {
             state.waiting.push_back(event);
-            self.waiting.store(true, Ordering::Relaxed);
         }
+        INSIDE.with_borrow(|inside| inside.contains(&self.address()))
     }
 
     pub fn enter(&self) -> Telling<'_> {
         INSIDE.with_borrow_mut(|inside| inside.push(self.address()));
         Telling(self)
-    }
-
-    pub fn pass(&self) -> Passing<'_> {
-        Passing(self)
     }
 
     fn address(&self) -> usize {
@@ -76,7 +69,6 @@ impl Listeners {
         if std::mem::replace(&mut state.telling, true) {
             return;
         }
-        self.waiting.store(false, Ordering::Relaxed);
         while let Some(event) = state.waiting.pop_front() {
             let listeners = state.listeners.clone();
             drop(state);
@@ -99,14 +91,6 @@ impl Drop for Telling<'_> {
         });
         if is_outermost {
             self.0.tell_waiting();
-        }
-    }
-}
-
-impl Drop for Passing<'_> {
-    fn drop(&mut self) {
-        if self.0.waiting.load(Ordering::Relaxed) {
-            drop(self.0.enter());
         }
     }
 }
@@ -215,6 +199,39 @@ mod tests {
             "Ready",
         ];
         assert_eq!(Vec::from_iter(kinds), all);
+    }
+
+    /// A program keeps locks of its own across a host's calls, and its listener takes them: no such call
+    /// tells anything, neither what another thread is about to tell nor what happens in it.
+    #[test]
+    fn a_host_tells_nobody() {
+        let storage = Arc::new(Memory::new());
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 16 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, 1, volumes) };
+        Device::create(&*storage, &geometry, true).unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        device.resume_alone().unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        device.on_event(move |event| lock(&tell).push(name(event)));
+        let in_a_host = |call: &(dyn Fn() + Sync)| {
+            std::thread::scope(|scope| scope.spawn(call).join().unwrap());
+            std::mem::take(&mut *lock(&told))
+        };
+        let write = || drop(device.session().unwrap().write(0, 0, &[1; 4096]));
+        let telling = device.events.enter();
+        device.tell(Event::CaughtUp);
+        assert_eq!(in_a_host(&write), [""; 0], "what another thread is about to tell");
+        drop(telling);
+        assert_eq!(*lock(&told), ["CaughtUp"]);
+        lock(&told).clear();
+        let heard = device.calls.bell.heard();
+        let halts = || drop(device.halt(Error::new(Kind::Damaged, "a test says so")));
+        assert_eq!(in_a_host(&halts), [""; 0]);
+        assert!(device.calls.bell.heard() > heard, "nobody comes to tell it");
+        device.step_calls();
+        assert_eq!(*lock(&told), ["Halted"]);
     }
 
     /// What a listener does is told after what it is being told; a listener that panics harms nobody.

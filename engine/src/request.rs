@@ -243,7 +243,6 @@ impl Session {
     /// [`Kind::Storage`].
     pub fn submit(&self, mut request: Request<'_>) -> Result<Ticket> {
         let device = &self.device;
-        let _passing = device.events.pass();
         let limits = device.limits();
         let length = match &request.op {
             Op::Read(buffer) => buffer.len() as u64,
@@ -341,7 +340,6 @@ impl Session {
         request: Request<'_>,
         done: impl FnOnce(Result<Completion>) + Send + 'static,
     ) -> Result<()> {
-        let _passing = self.device.events.pass();
         let mut ticket = self.submit(request)?;
         ticket.pending.advance(&self.device);
         match ticket.pending.take() {
@@ -478,7 +476,6 @@ impl Ticket {
     /// # Errors
     /// As [`Session::submit`] says of tickets.
     pub fn poll(&mut self) -> Option<Result<Completion>> {
-        let _passing = self.device.events.pass();
         self.pending.poll(&self.device)
     }
 
@@ -488,7 +485,6 @@ impl Ticket {
     /// As [`Session::submit`] says of tickets.
     pub fn wait(mut self) -> Result<Completion> {
         let Ticket { device, pending } = &mut self;
-        let _passing = device.events.pass();
         pending.wait(device)
     }
 }

@@ -257,7 +257,9 @@ fn a_callback_may_use_the_device() {
     };
     // It is not durable before `submit_with` has returned.
     let (go_on, hangs) = mpsc::channel::<()>();
-    hooked.when(Call::Sync, FileName::OwnLog, move || drop(hangs.recv_timeout(LONG)));
+    hooked.when(Call::Sync, FileName::OwnLog, move || {
+        let _ = hangs.recv_timeout(LONG);
+    });
     device.session().unwrap().submit_with(request(), done).unwrap();
     go_on.send(()).unwrap();
     let name = told.recv_timeout(LONG).unwrap();

@@ -208,7 +208,6 @@ impl Future for Ticket {
     /// arranges for the next poll and does no more.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Completion>> {
         let Ticket { device, pending } = self.get_mut();
-        let _passing = device.events.pass();
         pending.poll_with(device, context.waker(), true)
     }
 }
