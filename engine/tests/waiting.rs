@@ -181,6 +181,21 @@ fn a_written_write_is_woken_when_the_log_is_free() {
     });
 }
 
+/// A loop without threads reflects, commits, and asks how long it may sleep: not for ever, as what it has
+/// committed is to be reflected.
+#[test]
+fn a_loop_is_told_of_the_reflection_that_it_owes() {
+    let device = device(1, Settings::default());
+    device.resume_alone().unwrap();
+    assert_eq!(device.next_deadline(), None);
+    device.session().unwrap().write(0, 0, &[1; BLOCK]).unwrap();
+    assert_eq!(device.step_reflect_due().unwrap(), 0);
+    assert!(device.step_commit().unwrap());
+    let within = device.clock().monotonic() + Settings::default().reflect_interval_ns;
+    assert!(device.next_deadline().is_some_and(|deadline| deadline <= within));
+    assert_eq!(device.step_reflect().unwrap(), 1);
+}
+
 /// Ten wait for places. They are woken in the order in which they came, once each, and one that is
 /// dropped leaves its place to the next.
 #[test]

@@ -16,7 +16,7 @@ pub(crate) const GATHER_NS: u64 = 1_000_000;
 impl Device {
     /// When a step has something to do by the passing of time alone, on the monotonic clock in
     /// nanoseconds: a commit, a reflection or a checkpoint is due, or a ticket's time is over
-    /// ([`Device::step_calls`]). `None`: not before something happens.
+    /// ([`Device::step_calls`]). `None`: not before something happens, a request or a frame.
     pub fn next_deadline(&self) -> Option<u64> {
         let deadlines =
             [self.commit_deadline(), self.reflect_deadline(), self.wakes.waiters.next_time()];
@@ -31,7 +31,9 @@ impl Device {
 
     fn reflect_deadline(&self) -> Option<u64> {
         let (is_reflectable, since) = {
-            let tables = lock(&self.tables);
+            let mut tables = lock(&self.tables);
+            // What was committed since the last look may be reflected, too.
+            self.sequence(&mut tables);
             (tables.is_reflectable(), tables.normal.since_checkpoint())
         };
         let reflected = self.reflected_at.load(Ordering::Relaxed);
