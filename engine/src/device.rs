@@ -401,6 +401,10 @@ impl Device {
         if waiters.are_there() {
             waiters.wake(Key::Time(0)..=Key::Time(self.clock.monotonic()));
         }
+        if self.check_halted().is_err() {
+            // No session is superseded any more, and what they hold may hold their sessions.
+            self.writers.drop_hang_ups();
+        }
         // Those that are woken meanwhile have the next turn.
         self.calls.take().into_iter().map(|woken| usize::from(woken.go_on(self))).sum()
     }

@@ -203,6 +203,10 @@ impl Session {
     /// hangs up on it. It is called as a callback is ([`Session::submit_with`]): by the thread that
     /// calls [`Device::step_calls`], under no lock of the engine, and a panic there ends it and no
     /// more; callbacks wait until it returns. A second handler takes the place of the first.
+    ///
+    /// What it holds lives until it is called, the session is revoked or, once the session has written,
+    /// the device has halted or been closed: of a connection that holds the session it should hold a
+    /// [`std::sync::Weak`], or the connection keeps itself and the device alive.
     pub fn on_hang_up(&self, hang_up: impl FnOnce(Error) + Send + 'static) {
         self.device.on_hang_up(&self.pass, Box::new(hang_up));
     }

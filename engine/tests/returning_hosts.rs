@@ -136,6 +136,21 @@ fn a_handler_is_dropped_under_no_lock() {
     hear.recv_timeout(Duration::from_secs(20)).expect("it waits for itself");
 }
 
+/// A handler holds the connection that holds the session: a device that is closed lets them go.
+#[test]
+fn a_closed_device_keeps_no_handler_of_a_writer() {
+    let pair = pair(false);
+    let connection = Arc::new(session(&pair));
+    connection.write(0, 0, &[1; 4096]).unwrap();
+    let weak = Arc::downgrade(&connection);
+    let own = connection.clone();
+    connection.on_hang_up(move |_| drop(own));
+    drop(connection);
+    assert!(weak.upgrade().is_some(), "it keeps itself alive");
+    pair.devices[A].close().unwrap();
+    assert!(weak.upgrade().is_none());
+}
+
 /// Fills the journal of A, whose peer takes nothing; returns the data that did not fit.
 fn fill(pair: &mut Pair, host: &Session) -> u8 {
     pair.hold_ships(true);

@@ -123,6 +123,15 @@ impl Writers {
         Arc::new(Pass { epoch, number, state, hang_up: Mutex::default() })
     }
 
+    /// Drops the handlers of the sessions that write. To be called without a lock.
+    pub fn drop_hang_ups(&self) {
+        for (_, writer) in &self.volumes {
+            let holder = lock(&writer.holder).clone();
+            let hang_up = holder.and_then(|pass| lock(&pass.hang_up).take());
+            drop(hang_up);
+        }
+    }
+
     fn of(&self, volume: u32) -> &Writer {
         let found = self.volumes.binary_search_by_key(&volume, |&(id, _)| id);
         &self.volumes[found.expect("the request was held against the volumes")].1
