@@ -480,6 +480,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::format::superblock::VolumeSpec;
     use crate::storage::{FileName, Memory};
+    use crate::sync::Ordering;
 
     /// A device of its own, on this disk.
     fn device(disk: &Arc<Memory>) -> Arc<Device> {
@@ -503,6 +504,22 @@ mod tests {
         assert_eq!(refused.unwrap_err().kind(), Kind::Halted);
         assert_eq!(superblock::load(&*disk).unwrap(), before);
         drop(next);
+    }
+
+    /// The program's own call finds that the device must halt, and no step comes.
+    #[test]
+    fn what_accept_loss_leads_to_is_told_at_its_end() {
+        let device = device(&Arc::new(Memory::new()));
+        let told = Arc::new(AtomicU64::new(0));
+        let tell = told.clone();
+        device.on_event(move |event| {
+            assert!(matches!(event, Event::Halted(_)), "{event:?}");
+            tell.fetch_add(1, Ordering::Relaxed);
+        });
+        let nowhere = FileName::Segment { volume: 3, index: 0 };
+        let _ = device.storage.sync(nowhere);
+        assert_eq!(device.accept_loss().unwrap_err().kind(), Kind::Halted);
+        assert_eq!(told.load(Ordering::Relaxed), 1);
     }
 
     /// Some path of the engine forgets that the storage failed: the device halts all the same, writes

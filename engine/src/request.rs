@@ -40,8 +40,9 @@ pub enum Op<'a> {
     /// Writes the slices one after the other. They are copied before `submit` returns.
     Write(&'a [IoSlice<'a>]),
     /// Writes a buffer, which the engine keeps: it is not copied if the offset is a multiple of the
-    /// block size. An empty one is left in its place, unless `submit` returns an error. Best from
-    /// [`Session::buffer`], as others are not used again.
+    /// block size. An empty one is left in its place, unless the request is refused before it begins:
+    /// `submit` returns an error, or the session or its tenure is over already. Best from [`Session::buffer`], as
+    /// others are not used again.
     WriteBuffer(&'a mut Vec<u8>),
     /// Makes a range read as zeros.
     WriteZeroes(u64),

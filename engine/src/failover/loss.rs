@@ -47,6 +47,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Fenced`] at the other device, [`Kind::Halted`].
     pub fn accept_loss(&self) -> Result<()> {
+        let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         let superblock = self.superblock.get();
         if superblock.lost.is_none() {

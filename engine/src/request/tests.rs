@@ -72,6 +72,11 @@ fn a_buffer_is_taken_from_any_sector_and_by_no_error() {
     let mut buffer = filled(&session, BLOCK, 9);
     let refused = session.submit(Request::write_buffer(0, 1 << 20, &mut buffer)).unwrap_err();
     assert_eq!((refused.kind(), &buffer[..]), (Kind::Invalid, &[9; BLOCK][..]));
+    let over = session.device.session().unwrap();
+    over.revoke();
+    let refused =
+        over.submit(Request::write_buffer(0, 0, &mut buffer)).unwrap().wait().unwrap_err();
+    assert_eq!((refused.kind(), &buffer[..]), (Kind::Superseded, &[9; BLOCK][..]));
     // Of another's making, and of any length that may be asked for.
     let mut buffer = vec![3; 512];
     session.submit(Request::write_buffer(0, 0, &mut buffer)).unwrap().wait().unwrap();
