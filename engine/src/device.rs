@@ -18,7 +18,7 @@ use crate::flow::write::Turns;
 use crate::format::superblock::{Lost, Superblock};
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
-use crate::limits::{Geometry, Limits, Settings};
+use crate::limits::{Durability, Geometry, Limits, Settings};
 use crate::listeners::Listeners;
 use crate::queue::Clk;
 use crate::request::{Calls, Room, Session};
@@ -162,7 +162,7 @@ impl Device {
             }
             // All that was found is synced: only what completes from now on is in question.
             s.cache_identity = cache_identity;
-            s.weakest = settings.durability.number();
+            s.weakest = Durability::Strict.number();
             s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
@@ -316,8 +316,9 @@ impl Device {
         }
     }
 
-    pub(crate) fn storage(&self) -> &dyn Storage {
-        &*self.storage
+    /// For files that the device can do without.
+    pub(crate) fn storage_apart(&self) -> &dyn Storage {
+        self.storage.apart()
     }
 
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
@@ -330,9 +331,8 @@ impl Device {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
             // Who halts it may be at work on what was told: then that is told once more.
-            if let Some(debt) = self.owed.try_told() {
-                let _ = self.keep_told(&debt);
-            }
+            let told = self.owed.try_told().map(|debt| debt.iter().collect());
+            self.keep_told(told.unwrap_or_default());
         }
         self.wakes.waiters.wake_all();
         self.ring_all();
@@ -449,8 +449,8 @@ impl Device {
         // Also where commits did not: what follows says that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let failed = |e| self.halt(Error::storage("writing down what was told", e));
-        self.keep_told(&self.owed.told()).map_err(failed)?;
+        let told = self.owed.told().iter().collect();
+        self.keep_told(told);
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;

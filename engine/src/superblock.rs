@@ -253,6 +253,8 @@ impl SuperblockFile {
         let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
         let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;
         assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
+        // No opening would take it.
+        next.check().unwrap_or_else(|what| panic!("the superblock is not written: {what}"));
         // After a failure nobody knows what is on disk: the storage refuses every later update.
         let written = write_copies(&*self.storage, &next);
         written.map_err(|e| Error::storage(format!("writing {FILE}"), e))?;

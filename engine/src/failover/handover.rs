@@ -150,6 +150,9 @@ impl Device {
             if stamp.epoch >= tenure {
                 return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
             }
+            if stamp.time > Stamp::TIME_MAX {
+                return broken(format!("the peer tells of {stamp}, a time that no device reaches"));
+            }
             if volume != Some(block.volume) {
                 (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
             }

@@ -240,7 +240,9 @@ impl Device {
                 (false, Err(link_down(error)))
             }
         };
-        let told = outcome.and_then(|()| Ok(self.hand_over(&link)? || self.announce(&link)?));
+        let told = outcome.and_then(|()| {
+            Ok(self.ask_for_host_again()? || self.hand_over(&link)? || self.announce(&link)?)
+        });
         let told = match told {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
                 self.disconnected(&error, &link);

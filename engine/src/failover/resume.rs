@@ -99,6 +99,8 @@ impl Device {
             let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
             newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
         }
+        // A failure halts the device, which lets nobody in.
+        let _ = self.note_durability();
         // It may have served before, and the tables not have what it took last.
         self.open_admission(|clk| clk.reopen(epoch, newest));
     }

@@ -22,6 +22,12 @@ impl Checked {
         Checked { storage, failure: OnceLock::new() }
     }
 
+    /// The caller's storage itself, for files that the device can do without: whether they can be
+    /// changed says nothing about the others.
+    pub fn apart(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     /// The first change that failed, and why.
     pub fn failure(&self) -> Option<&Error> {
         self.failure.get()
