@@ -1,4 +1,4 @@
-//! What the two devices say to each other, as bytes.
+//! The frames of the two devices, as bytes.
 //!
 //! A frame is a 32-byte header and a body; a shipped frame's body has the same rows as a log's
 //! batch, each with its remaining data information (S1500), and then the blocks. The checksum
@@ -109,7 +109,7 @@ const _: () = assert!(HELLO_PREFIX == 16);
 /// Bytes of a hello's fixed part as this version writes it.
 const HELLO_FIXED: usize = 220;
 
-/// What a device says when it connects (R10).
+/// The first frame of a device when it connects (R10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The wire versions that it speaks.
@@ -177,7 +177,7 @@ pub enum Frame<'a> {
     Takeover {
         /// The tenure asked for.
         epoch: u64,
-        /// Who asks.
+        /// The device that asks.
         device: u64,
         /// Names the request.
         nonce: u64,
