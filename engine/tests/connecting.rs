@@ -45,7 +45,7 @@ fn what_is_shipped_before_the_hello_is_read_is_not_lost() {
     assert_eq!(a.status().backlog_records, 0);
 }
 
-/// What was sent over an earlier connection belongs to it (R5, R10): a request never fences, and
+/// Frames sent over an earlier connection belong to it (R5, R10): a request never fences, and
 /// records are not taken.
 #[test]
 fn what_is_left_of_an_earlier_connection_is_ignored() {

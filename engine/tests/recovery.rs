@@ -287,7 +287,7 @@ fn dead_records_of_a_batch_stay_dead() {
     world.finale().unwrap();
 }
 
-/// What a recovery cut off is still on the disk, whole. A batch of the same shape in the place of
+/// A batch that a recovery cut off is still on the disk, whole. One of the same shape in the place of
 /// the lost one must not bring it back, whether it is still held or already freed.
 #[test]
 fn what_was_cut_never_rises_again() {
