@@ -254,6 +254,23 @@ fn no_two_openings_name_their_connections_alike() {
     assert_ne!(nonce(), nonce());
 }
 
+/// The stranger says `hello`, and hands `entries` over to the device, which takes over.
+fn hand_over(device: &Device, stranger: &MemoryLink, hello: Hello, entries: Vec<(Block, Stamp)>) {
+    stranger.send(Lane::Control, Frame::Hello(hello).encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    device.begin_takeover().unwrap();
+    let nonce = std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
+        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
+            Frame::Takeover { nonce, .. } => Some(nonce),
+            _ => None,
+        })
+        .unwrap();
+    let (previous, is_last) = (Stamp::ZERO, true);
+    let prototype = Frame::Prototype { nonce, grant: 2, left: 1, is_last, previous, entries };
+    stranger.send(Lane::Control, prototype.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+}
+
 /// A fenced peer ships records that its prototype named: nothing newer of the block, and nothing
 /// newer at all, behind what the prototype ends with.
 #[test]
@@ -273,22 +290,8 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
     ];
     for (shipped, story) in cases {
         let (device, stranger, hello, why) = with_stranger(false);
-        let hello = Frame::Hello(Hello { fenced: false, newest: last, clk: last, ..hello });
-        stranger.send(Lane::Control, hello.encode(9)).unwrap();
-        assert!(device.step_control().unwrap());
-        device.begin_takeover().unwrap();
-        let nonce = nonce_of_takeover(&stranger);
-        let entries = vec![(block, last)];
-        let prototype = Frame::Prototype {
-            nonce,
-            grant: 2,
-            left: 1,
-            is_last: true,
-            previous: Stamp::ZERO,
-            entries,
-        };
-        stranger.send(Lane::Control, prototype.encode(9)).unwrap();
-        assert!(device.step_control().unwrap());
+        let hello = Hello { fenced: false, newest: last, clk: last, ..hello };
+        hand_over(&device, &stranger, hello, vec![(block, last)]);
         assert!(device.status().serving);
         let records = vec![shipped];
         let ship = Frame::Ship { previous: Stamp::ZERO, granted: 2, records, data: &[] };
@@ -302,37 +305,13 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
     }
 }
 
-/// The nonce of the takeover request that the device has sent.
-fn nonce_of_takeover(stranger: &MemoryLink) -> u64 {
-    std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
-        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
-            Frame::Takeover { nonce, .. } => Some(nonce),
-            _ => None,
-        })
-        .unwrap()
-}
-
 /// A record that a prototype names must be able to arrive.
 #[test]
 fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
     let (device, stranger, hello, why) = with_stranger(false);
-    let hello = Frame::Hello(Hello { fenced: false, ..hello });
-    stranger.send(Lane::Control, hello.encode(9)).unwrap();
-    assert!(device.step_control().unwrap());
-    device.begin_takeover().unwrap();
-    let nonce = nonce_of_takeover(&stranger);
     let block = Block { volume: 0, number: 256 };
     let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
-    let prototype = Frame::Prototype {
-        nonce,
-        grant: 2,
-        left: 1,
-        is_last: true,
-        previous: Stamp::ZERO,
-        entries,
-    };
-    stranger.send(Lane::Control, prototype.encode(9)).unwrap();
-    assert!(device.step_control().unwrap());
+    hand_over(&device, &stranger, Hello { fenced: false, ..hello }, entries);
     let why = why.lock().unwrap();
     assert!(why.len() == 1 && why[0].contains("block 0:256, which no volume has"), "{why:?}");
     assert!(!device.status().serving);
