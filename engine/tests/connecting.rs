@@ -226,7 +226,7 @@ fn a_fenced_peer_with_a_clock_of_this_tenure_is_refused() {
     device.session().unwrap().write(0, 0, &[7; 4096]).unwrap();
 }
 
-/// What a prototype promised stands in the peer's `need`, and so in its clock, when everything else
+/// The last stamp of a prototype stands in the peer's `need`, and so in its clock, when everything else
 /// that it was told is forgotten.
 #[test]
 fn a_clock_of_this_tenure_above_its_newest_record_shows_a_loss() {
