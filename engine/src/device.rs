@@ -44,7 +44,7 @@ pub struct Device {
     pub(crate) tables: Mutex<Tables>,
     pub(crate) owed: Owed,
     pub(crate) superblock: SuperblockFile,
-    /// Held by whoever changes who serves: fence, takeover, resuming, close.
+    /// The lock of every change of who serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
@@ -211,8 +211,8 @@ impl Device {
         Ok(Arc::new(device))
     }
 
-    /// Tells `listener` of every event from now on, beside those that are told already. What it
-    /// holds lives as long as the device: it should hold no [`Arc`] of it.
+    /// Tells `listener` of every event from now on, beside those that are told already. Its
+    /// captures live as long as the device: no [`Arc`] of it should be among them.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.events.add(Arc::new(listener));
     }
@@ -237,12 +237,12 @@ impl Device {
         }
     }
 
-    /// What opening this device found and did.
+    /// The recovery at this device's opening.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// What requests must keep to.
+    /// The limits that requests must keep to.
     pub fn limits(&self) -> Limits {
         let block = u64::from(self.geometry.block_size);
         // One block is lost to misalignment at most.
@@ -330,7 +330,7 @@ impl Device {
         if first {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
-            // Who halts it may be at work on what was told: then that is told once more.
+            // The halting thread may be at work on the told records: then they are told once more.
             let told = self.owed.try_told().map(|debt| debt.iter().collect());
             self.keep_told(told.unwrap_or_default());
         }
@@ -446,7 +446,7 @@ impl Device {
         self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         while self.step_reflect()? > 0 {}
-        // Also where commits did not: what follows says that nothing is in doubt.
+        // Sync even where commits did not: the next lines say that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
         let told = self.owed.told().iter().collect();

@@ -23,7 +23,7 @@ pub(crate) struct SuperblockFile {
     storage: Arc<dyn Storage>,
     /// As it was last made durable. Locked for moments: who reads it does not wait for the disk.
     current: Mutex<Arc<Superblock>>,
-    /// What was wrong with the copy that was not read, at opening.
+    /// The fault of the copy that was not read, at opening.
     bad_copy: Option<String>,
     /// Locked by an update, for as long as that takes.
     updating: Mutex<()>,
@@ -178,7 +178,7 @@ pub fn load(storage: &dyn Storage) -> Result<Superblock> {
     load_with_bad_copy(storage).map(|(superblock, _)| superblock)
 }
 
-/// Also says what is wrong with the other copy, if anything is.
+/// Returns the fault of the other copy, too, if there is one.
 fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<String>)> {
     refuse_later(storage)?;
     let damaged = |what: String| {
@@ -224,7 +224,7 @@ impl SuperblockFile {
         Ok(SuperblockFile { storage, current, bad_copy, updating: Mutex::default() })
     }
 
-    /// What was wrong with one of the copies when the file was opened.
+    /// The fault of one of the copies when the file was opened.
     pub fn bad_copy(&self) -> Option<&str> {
         self.bad_copy.as_deref()
     }

@@ -1,4 +1,4 @@
-//! What happens beside the straight way of a takeover: requests that cross, requests that nobody
+//! Takeovers beside the straight way: requests that cross, requests that nobody
 //! hears, reads that are under way when the fence falls, a line that is cut at the wrong moment.
 
 mod common;

@@ -23,7 +23,7 @@ pub(crate) struct Grant {
     /// The request answered.
     pub nonce: u64,
     pub tenure: u64,
-    /// What is still to be handed over.
+    /// The rest that is to be handed over.
     pub what: HandOver,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Role {
     reachable: u64,
 }
 
-/// What the loser of two crossing requests is told.
+/// The error for the loser of two crossing requests.
 fn lost() -> Error {
     Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
 }

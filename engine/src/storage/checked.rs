@@ -2,7 +2,7 @@
 //!
 //! After a write or a sync that failed nobody knows what is durable, and a later sync that succeeds
 //! proves nothing. So the first failure of anything that changes the storage is kept, and every later
-//! change is refused with it, whoever asks. What is there can still be read: a read that fails says
+//! change is refused with it, whoever asks. The files can still be read: a read that fails says
 //! nothing about what was written.
 
 use super::{FileName, Fill, Storage};
