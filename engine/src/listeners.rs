@@ -1,13 +1,13 @@
-//! Who is told of events, and when: by the thread in which they happened, once it holds no lock of
+//! Listeners are told of events by the thread in which they happened, once it holds no lock of
 //! the device's any more.
 //!
-//! What happens is noted down under whatever lock is held. A step, and every other way into the device
+//! An event is noted down under whatever lock is held. A step, and every other way into the device
 //! that leads to events, opens a [`Telling`] before it takes a lock, and when the outermost of a thread
 //! ends, what waits is told, in its order, by one thread at a time. So a listener may call the device,
-//! and what happens in that call is told after what is being told now.
+//! and an event in that call is told after what is being told now.
 //!
-//! The calls of a host open none, because the program may hold locks of its own across them: what
-//! happens in one is told by the thread that makes calls, which is woken for it.
+//! The calls of a host open none, because the program may hold locks of its own across them: an
+//! event in one is told by the thread that makes calls, which is woken for it.
 
 use crate::event::Event;
 use crate::sync::lock;
@@ -118,10 +118,10 @@ mod tests {
             ("role", device.role.try_lock().is_err()),
             ("failover", device.failover.try_lock().is_err()),
             ("tables", device.tables.try_lock().is_err()),
-            ("questions", device.questions.try_lock().is_err()),
-            ("controlling", device.controlling.try_lock().is_err()),
-            ("shipping", device.shipping.try_lock().is_err()),
-            ("receiving", device.receiving.try_lock().is_err()),
+            ("questions", device.peer.questions.try_lock().is_err()),
+            ("controlling", device.peer.controlling.try_lock().is_err()),
+            ("shipping", device.peer.shipping.try_lock().is_err()),
+            ("receiving", device.peer.receiving.try_lock().is_err()),
             ("reflecting", device.reflecting.try_lock().is_err()),
             ("checkpointing", device.checkpointing.try_lock().is_err()),
             ("listeners", device.events.state.try_lock().is_err()),
@@ -226,15 +226,15 @@ mod tests {
         drop(telling);
         assert_eq!(*lock(&told), ["CaughtUp"]);
         lock(&told).clear();
-        let heard = device.calls.bell.heard();
+        let heard = device.host.calls.bell.heard();
         let halts = || drop(device.halt(Error::new(Kind::Damaged, "a test says so")));
         assert_eq!(in_a_host(&halts), [""; 0]);
-        assert!(device.calls.bell.heard() > heard, "nobody comes to tell it");
+        assert!(device.host.calls.bell.heard() > heard, "nobody comes to tell it");
         device.step_calls();
         assert_eq!(*lock(&told), ["Halted"]);
     }
 
-    /// What a listener does is told after what it is being told; a listener that panics harms nobody.
+    /// The events that a listener causes are told after its own; a listener that panics harms nobody.
     #[test]
     fn what_a_listener_causes_is_told_afterwards() {
         let listeners = Arc::new(Listeners::default());

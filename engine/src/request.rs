@@ -1,4 +1,4 @@
-//! What a host asks, and how it learns the answer: `submit(request) → ticket`, completed by poll,
+//! Requests, and how the host learns the answer: `submit(request) → ticket`, completed by poll,
 //! by callback, or by waiting.
 //!
 //! The caller's thread does what it can: most requests are complete when `submit` returns. A
@@ -31,7 +31,7 @@ use future::Stand;
 pub(crate) use future::{Awaited, Call, Calls};
 pub(crate) use room::Room;
 
-/// What to do. Offsets and lengths are in bytes and multiples of 512.
+/// The operation. Offsets and lengths are in bytes and multiples of 512.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Op<'a> {
@@ -60,7 +60,7 @@ pub struct Request<'a> {
     pub volume: u32,
     /// The first byte.
     pub offset: u64,
-    /// What to do there.
+    /// The operation.
     pub op: Op<'a>,
     /// Force unit access: complete only once durable.
     pub fua: bool,
@@ -185,7 +185,7 @@ enum State {
 
 impl Session {
     pub(crate) fn new(device: Arc<Device>, epoch: u64) -> Session {
-        let pass = device.writers.pass(epoch);
+        let pass = device.host.writers.pass(epoch);
         Session { device, pass }
     }
 
@@ -200,13 +200,13 @@ impl Session {
     }
 
     /// Calls `hang_up` once if this session is superseded, or has been: a later session writes to a
-    /// volume that this one has written to, or writes to now (R20). Whoever speaks for the host then
-    /// hangs up on it. It is called as a callback is ([`Session::submit_with`]): by the thread that
+    /// volume that this one has written to, or writes to now (R20). The program that speaks for the
+    /// host then hangs up on it. It is called as a callback is ([`Session::submit_with`]): by the thread that
     /// calls [`Device::step_calls`], under no lock of the engine, and a panic there ends it and no
     /// more; callbacks wait until it returns. A second handler takes the place of the first.
     ///
-    /// What it holds lives until it is called, the session is revoked or, once the session has written,
-    /// the device has halted or been closed: of a connection that holds the session it should hold a
+    /// Its captures live until it is called, the session is revoked or, once the session has written,
+    /// the device has halted or been closed: of a connection that holds the session it should capture a
     /// [`std::sync::Weak`], or the connection keeps itself and the device alive.
     pub fn on_hang_up(&self, hang_up: impl FnOnce(Error) + Send + 'static) {
         self.device.on_hang_up(&self.pass, Box::new(hang_up));
@@ -318,7 +318,7 @@ impl Session {
         }
         if let State::Write { parts, .. } = &mut pending.state {
             let bytes = parts.iter().map(WriteState::bytes).sum();
-            if let Err(busy) = device.room.take(bytes) {
+            if let Err(busy) = device.host.room.take(bytes) {
                 if let Some(buffer) = taken {
                     *buffer = parts[0].give_back(device, request.offset, length);
                 }

@@ -81,11 +81,11 @@ impl Device {
             self.store(|s| {
                 s.fenced = true;
                 s.epoch = grant;
-                // What the prototype promises is never taken for a torn tail.
+                // The records that the prototype promises are never taken for a torn tail.
                 s.own.durable = s.own.durable.max(synced);
             })?;
         }
-        self.owed.end();
+        self.peer.owed.end();
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
         self.wakes.waiters.wake_all();
@@ -109,7 +109,7 @@ impl Device {
     pub(crate) fn close_admission(&self) -> Position {
         self.clk.close();
         let queue = &self.own.journal.queue;
-        // Whoever reserves from here on finds the gate closed; wait for those before.
+        // A reservation from here on finds the gate closed; wait for those before.
         let horizon = queue.horizon();
         let mut wait = Wait::default();
         for position in queue.freed().max(self.own.settled())..horizon {

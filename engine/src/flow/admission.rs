@@ -19,7 +19,7 @@ use crate::sync::{AtomicU64, Ordering, lock};
 use crate::weaken::{Clause, holds};
 use std::sync::{Arc, Mutex};
 
-/// What the owner of a session does when it is superseded: hang up on the host. It is called, and
+/// The call of a session's owner when it is superseded: hang up on the host. It is called, and
 /// dropped, under no lock of the engine.
 pub(crate) type HangUp = Box<dyn FnOnce(Error) + Send>;
 
@@ -73,7 +73,7 @@ impl Pass {
     }
 }
 
-/// Who writes to a volume.
+/// The writer of a volume.
 pub(crate) struct Writer {
     /// The number of the session in `holder`; 0 if nobody has written.
     newest: AtomicU64,
@@ -153,7 +153,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Superseded`] if a higher session has written to the volume.
     pub(crate) fn claim(&self, volume: u32, pass: &Arc<Pass>) -> Result<&Writer> {
-        let writer = self.writers.of(volume);
+        let writer = self.host.writers.of(volume);
         if writer.shared || writer.newest.load(Ordering::Acquire) == pass.number {
             return Ok(writer);
         }
@@ -190,7 +190,7 @@ impl Device {
         }
         // A reservation from here on finds the session over.
         self.own.journal.queue.horizon();
-        self.turns.leave(pass.number);
+        self.host.turns.leave(pass.number);
         self.wakes.waiters.wake_all();
         self.settle(pass);
     }
@@ -203,7 +203,7 @@ impl Device {
         }
         let hang_up = lock(&pass.hang_up).take();
         if let Some(hang_up) = hang_up.filter(|_| state == SUPERSEDED) {
-            self.calls.hang_up(hang_up, pass.over());
+            self.host.calls.hang_up(hang_up, pass.over());
         }
     }
 }

@@ -33,7 +33,7 @@ impl Device {
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
         let _telling = self.events.enter();
-        let _one = self.begin_step(&self.shipping)?;
+        let _one = self.begin_step(&self.peer.shipping)?;
         let full =
             |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;
         if self.peer_link().is_none_or(full) {
@@ -48,7 +48,7 @@ impl Device {
         for record in records.iter().filter(has_data) {
             if !self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))? {
                 // Freed, so acknowledged meanwhile: the peer was still taking it in from the last
-                // connection when it said hello. What it lacks begins there.
+                // connection when it said hello. The records that it lacks begin there.
                 let mut tables = lock(&self.tables);
                 let held =
                     tables.out.floor() >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
@@ -150,7 +150,7 @@ mod tests {
         b.begin_takeover().unwrap();
         control();
         assert_eq!(b.poll_takeover().unwrap().unwrap().owed_blocks, 1);
-        // What the late host finds closed when it looks is held open while it stands there.
+        // The gate stays open while the late host stands at it, and is closed when it looks.
         let late = Clk::new();
         late.open(1, 0);
         let records = [NewRecord { checksum: 0, content: Content::Zero }];

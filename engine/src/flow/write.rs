@@ -48,9 +48,9 @@ const SOON: Awaited = Awaited { key: None, until: None, places: 0 };
 #[derive(Debug)]
 struct Edge {
     index: u32,
-    /// What the host gave, within the block.
+    /// The host's part of the block.
     given: Range<usize>,
-    /// What there was of the block in the own queue when the rest was read.
+    /// The block's chain in the own queue when the rest was read.
     base: Option<Token>,
     remote: Option<RemoteRead>,
 }
@@ -203,7 +203,7 @@ impl WriteState {
         let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
         asked.for_each(|read| device.forget(&read));
         if !self.turn.is_empty() {
-            device.turns.end(&self.turn, self.session, &device.wakes.waiters);
+            device.host.turns.end(&self.turn, self.session, &device.wakes.waiters);
             self.turn.clear();
         }
     }
@@ -219,9 +219,9 @@ impl WriteState {
         for _ in 0..ATTEMPTS {
             device.check_pass(pass)?;
             let writer = device.claim(self.first.volume, pass)?;
-            if device.turns.are_taken()
+            if device.host.turns.are_taken()
                 && let Some(turn) =
-                    device.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
+                    device.host.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
             {
                 return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
@@ -262,7 +262,7 @@ impl WriteState {
         if self.turn.is_empty() && holds(Clause::Turn) {
             let edges = self.edges.iter().flatten();
             let turn: Vec<_> = edges.map(|edge| (epoch, self.block(edge))).collect();
-            if device.turns.begin(&turn, pass) {
+            if device.host.turns.begin(&turn, pass) {
                 (self.turn, self.session) = (turn, pass.number);
             }
         }
@@ -290,8 +290,8 @@ impl WriteState {
         device.own.insert(&device.clk, epoch, &write, || writer.admits(pass), &mut self.data)
     }
 
-    /// Not admitted (R9), or not its turn (R15); the host waits, within bounds, and then gets an
-    /// error of `kind`.
+    /// The write is not admitted (R9), or waits for its turn (R15), within bounds; then the host
+    /// gets an error of `kind`.
     fn wait(&mut self, device: &Device, kind: Kind, key: Key) -> Result<bool> {
         let now = device.clock.monotonic();
         let since = *self.waiting_since.get_or_insert_with(|| {

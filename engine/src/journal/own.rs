@@ -71,8 +71,7 @@ struct Writer {
     logged: Vec<Position>,
 }
 
-/// The writer, locked. When it is not any more, those who have found it so look again, and there may
-/// be room for more.
+/// The writer, locked. Its drop wakes those that have found it locked, or no places: they look again.
 struct Locked<'a> {
     own: &'a OwnLog,
     /// Until it is dropped.
@@ -317,7 +316,7 @@ impl OwnLog {
             } else {
                 self.lead(durability, linger);
             }
-            // Who is woken and not served may be the only one: it watches from now on.
+            // A request woken and not served may be the only one: it watches from now on.
             watches = true;
         }
     }
@@ -458,7 +457,7 @@ impl OwnLog {
         self.locked().gather.settled()
     }
 
-    /// What the superblock must say before positions below `freed` are given up.
+    /// The state that the superblock must have before positions below `freed` are given up.
     pub fn state_without(&self, freed: Position) -> LogState {
         self.locked().tail.state_without(freed)
     }

@@ -1,4 +1,4 @@
-//! What is promised, one function a promise, as a reader would put it.
+//! The promises, one function each, as a reader would put them.
 
 use super::history::{Content, Record, SECTORS_MAX};
 use super::host::{Asked, What};
@@ -25,8 +25,8 @@ impl World {
     }
 
     /// A write issued after another was completed or seen is newer, whatever the clocks say; and
-    /// nothing is published that is older than what is final already: shipped or in N. What it
-    /// did not write of a block, a record takes from the record before it.
+    /// nothing is published that is older than what is final already: shipped or in N. The sectors
+    /// that a record does not write, it takes from the record before it.
     pub(super) fn published(&self, side: Side, mut asked: Option<&mut Asked>) {
         let Some(device) = self.device(side) else { return };
         let queue = &device.own.journal.queue;
@@ -285,11 +285,11 @@ impl World {
         }
     }
 
-    /// What is received is the other side's history, in order, each record once, with nothing
+    /// The received records are the other side's history, in order, each record once, with nothing
     /// left out.
     pub(super) fn check_received(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
-        let queue = &device.recv.journal.queue;
+        let queue = &device.peer.recv.journal.queue;
         let machine = &self.machines[side];
         for position in machine.received.get()..queue.tail() {
             self.check_arrival(side, &device, queue.record(position));
@@ -303,7 +303,7 @@ impl World {
         let block = self.plan.index(record.block);
         let machine = &self.machines[side];
         let content = self.read_record(record.content == Shape::Data, block, |buf| {
-            machine.disk.if_sound(|| device.recv.read(&record, buf).is_ok_and(|read| read))
+            machine.disk.if_sound(|| device.peer.recv.read(&record, buf).is_ok_and(|read| read))
         });
         let history = self.history.borrow();
         let due = history.next_of(1 - side, machine.hi.get());
@@ -392,7 +392,7 @@ impl World {
         }
     }
 
-    /// What N holds of a block, read past the device.
+    /// The content of a block in N, read past the device.
     pub(super) fn normal(&self, side: Side, block: usize) -> Result<Content, String> {
         self.content_of(&self.normal_bytes(side, block), block)
     }
@@ -422,7 +422,7 @@ impl World {
         self.machines[side].disk.is_rotten(|file, at| file == segment && within.contains(&at))
     }
 
-    /// What the new active device serves includes everything that the old one had; it asks for
+    /// The new active device serves everything that the old one had; it asks for
     /// nothing that is here.
     pub(super) fn check_taken_over(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
@@ -432,7 +432,7 @@ impl World {
         };
         if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
             let prototype: Vec<_> = peer.prototype().into_iter().filter(|e| e.1 > hi).collect();
-            let told: Vec<_> = device.owed.told().iter().collect();
+            let told: Vec<_> = device.peer.owed.told().iter().collect();
             if told != prototype {
                 let story = format!("{}: {told:?}, not {prototype:?}", NAMES[side]);
                 self.tape.broken("what was told is the prototype", story);
@@ -445,7 +445,7 @@ impl World {
             let location = device.location(block);
             let holds = match &location {
                 Location::Remote => {
-                    let owed = device.owed.of(block);
+                    let owed = device.peer.owed.of(block);
                     owed == Some(newest.stamp) && newest.stamp > hi
                 }
                 Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,
