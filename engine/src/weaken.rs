@@ -158,6 +158,8 @@ clauses! {
     AnnounceAfterTold = "announce-after-told",
     /// R18: what is told follows what was told last, or what has arrived.
     ToldChain = "told-chain",
+    /// No more bytes of writes wait to be admitted than the settings allow.
+    WaitingBound = "waiting-bound",
     /// A request that waits is woken once it can go on.
     Wake = "wake",
     /// Section 4 step 1: a flush completes after the log's sync.

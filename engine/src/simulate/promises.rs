@@ -9,6 +9,7 @@ use super::{NAMES, Side};
 use crate::error::{Error, Kind};
 use crate::limits::Durability;
 use crate::queue::{self, Content as Shape};
+use crate::request::Ticket;
 use crate::storage::FileName;
 use crate::sync::lock;
 use crate::table::location::Location;
@@ -256,6 +257,18 @@ impl World {
         for &(stamp, block) in records {
             self.saw(block, stamp);
             self.history.borrow_mut().complete(block, stamp);
+        }
+    }
+
+    /// Writes that wait to be admitted keep to the bound, unless one waits alone.
+    pub(super) fn check_room(&self, side: Side) {
+        let asked = self.machines[side].asked.borrow();
+        let tickets = asked.iter().filter_map(|asked| asked.ticket.as_ref());
+        let waiting: Vec<u64> = tickets.map(Ticket::waiting_bytes).filter(|&b| b > 0).collect();
+        let most = self.plan.settings[side].waiting_bytes_max;
+        if waiting.len() > 1 && waiting.iter().sum::<u64>() > most {
+            let story = format!("{}: {waiting:?} bytes, at most {most}", NAMES[side]);
+            self.tape.broken("what waits to be admitted is bounded", story);
         }
     }
 
