@@ -81,6 +81,12 @@ clauses! {
     ReadPacing = "read-pacing",
     /// R7: only the tenure granted last is answered.
     ReadTenure = "read-tenure",
+    /// R10: a connection that ends, or is given up for a new one, ends its link.
+    HangUp = "hang-up",
+    /// R10: the device that takes over says that it serves, and that hosts reach it when they do.
+    SayServing = "say-serving",
+    /// R10: what a line may have lost of that is said at the next hello.
+    SayReachableAgain = "say-reachable-again",
     /// R8: own records wait for what the peer owes before them.
     OnePathInOrder = "one-path-in-order",
     /// R5, R8: what N could hold when the last debt began may go there again.

@@ -272,6 +272,36 @@ impl World {
         }
     }
 
+    /// The link of a connection that is over is down at both ends, so that the peer learns it.
+    pub(super) fn check_hung_up(&self, side: Side) {
+        let machine = &self.machines[side];
+        let Some(device) = self.device(side).filter(|_| !machine.is_dead()) else { return };
+        let is_up = machine.wire.borrow().as_ref().is_some_and(|wire| wire.is_up());
+        if is_up && lock(&device.failover).connection.session().is_none() {
+            let story = format!("the connection of {} is over, and its line is up", NAMES[side]);
+            self.tape.broken("a connection that ends ends its link", story);
+        }
+    }
+
+    /// At rest the device that granted the tenure has heard that its peer serves, and that hosts reach
+    /// it if its driver has said so.
+    pub(super) fn check_heard(&self) {
+        let Some(side) = self.serving() else { return };
+        let (Some(serving), Some(other)) = (self.device(side), self.device(1 - side)) else {
+            return;
+        };
+        let epoch = serving.clk.epoch();
+        if lock(&other.tables).out.granted() != epoch {
+            return;
+        }
+        let reached = lock(&serving.failover).role.reachable() == epoch;
+        let heard = *lock(&self.machines[1 - side].heard.borrow());
+        if heard[0] != epoch || reached && heard[1] != epoch {
+            let story = format!("{} has heard {heard:?}, open is {epoch}", NAMES[1 - side]);
+            self.tape.broken("a device hears that its peer serves, and that hosts reach it", story);
+        }
+    }
+
     pub(super) fn is_strict(&self, side: Side) -> bool {
         self.plan.settings[side].durability == Durability::Strict
     }
