@@ -8,14 +8,14 @@
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
-use crate::failover::{Failover, may_have_lost, serves_at_opening, told_before};
+use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
 use crate::flow::admission::Writers;
 use crate::flow::open::Logs;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::flow::write::Turns;
-use crate::format::superblock::{Lost, Superblock};
+use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Geometry, Limits, Settings};
@@ -149,6 +149,7 @@ impl Device {
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
         }
+        let lost = lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall()));
         drop(logs);
         if !superblock.clean && holds(Clause::RecoverySync) {
             own.sync()?;
@@ -157,9 +158,7 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
-            if lost_writes {
-                s.lost.get_or_insert(Lost { found: clock.wall(), ..Lost::default() });
-            }
+            s.lost = s.lost.or(lost);
             // All that was found is synced: only what completes from now on is in question.
             s.cache_identity = cache_identity;
             s.weakest = settings.durability.number();

@@ -146,6 +146,8 @@ clauses! {
     CacheIdentity = "cache-identity",
     /// R20: an opening that may lack completed writes sets the mark.
     LostMark = "lost-mark",
+    /// R20: the time that the mark names is of the tenure that may have lost writes.
+    LostSince = "lost-since",
     /// R20: hosts are refused while the mark stands.
     LostRefused = "lost-refused",
     /// R20: a fenced device takes the mark over from its peer.

@@ -28,7 +28,7 @@ mod told;
 mod wire;
 
 use crate::weaken::{Clause, holds};
-pub(crate) use loss::may_have_lost;
+pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;

@@ -156,6 +156,11 @@ impl Logs {
     }
 
     /// What is told of it.
+    /// The first own record that is dropped, if it is known.
+    pub fn first_dropped(&self) -> Option<Stamp> {
+        self.own.first_cut
+    }
+
     pub fn recovery(&self, file: &SuperblockFile, own: &OwnLog, recv: &RecvLog) -> Recovery {
         let of = |scan: &Scan, live| LogRecovery { live_records: live, cut_records: scan.cut };
         Recovery {
