@@ -211,17 +211,33 @@ fn with_stranger(active: bool) -> (Arc<Device>, MemoryLink, Hello, Arc<Mutex<Vec
 #[test]
 fn a_fenced_peer_with_a_clock_of_this_tenure_is_refused() {
     let (device, stranger, hello, why) = with_stranger(true);
+    device.resume_alone().unwrap();
     let clk = Stamp { epoch: 1, time: u64::MAX, sequence: 0 };
     let hello = Frame::Hello(Hello { fenced: true, clk, ..hello });
     stranger.send(Lane::Control, hello.encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     let why = why.lock().unwrap();
     assert!(
-        why.len() == 1 && why[0].contains("is fenced and its clock is at 1.18446744073709551615.0"),
+        why.len() == 1
+            && why[0].contains("was told of 1.18446744073709551615.0")
+            && why[0].contains("knows that this is untrue"),
         "{why:?}"
     );
-    device.resume_alone().unwrap();
     device.session().unwrap().write(0, 0, &[7; 4096]).unwrap();
+}
+
+/// What a prototype promised stands in the peer's `need`, and so in its clock, when everything else
+/// that it was told is forgotten.
+#[test]
+fn a_clock_of_this_tenure_above_its_newest_record_shows_a_loss() {
+    let (device, stranger, hello, why) = with_stranger(true);
+    let clk = Stamp { epoch: 1, time: 5, sequence: 1 };
+    let hello = Frame::Hello(Hello { fenced: true, epoch: 3, clk, ..hello });
+    stranger.send(Lane::Control, hello.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    let why = why.lock().unwrap();
+    assert!(why.len() == 1 && why[0].contains("has lost durable records"), "{why:?}");
+    assert!(device.resume_alone().is_err());
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub struct Heard {
     pub newest: Stamp,
     /// The newest record it received.
     pub hi: Stamp,
-    /// The newest record it was told of (R18): durable when it was announced.
+    /// The newest record it was told of (R18), or knows of by its clock: durable when it was told.
     pub told: Stamp,
 }
 

@@ -189,28 +189,23 @@ impl Device {
             let what = format!("the peer's clock is at {}, but it knows {known}", hello.clk);
             return Err(Error::new(Kind::Protocol, what));
         }
-        // Of a tenure of this device's the peer knows what it was told, which is durable here.
-        let newest = lock(&self.tables).newest_own();
-        let told = if hello.fenced && !mine.fenced { hello.clk } else { Stamp::ZERO };
-        if told.epoch == mine.epoch && told > newest.max(hello.hi) {
-            let what = format!(
-                "the peer is fenced and its clock is at {told}, of this device's tenure, where the \
-                 newest record is {newest}"
-            );
-            return Err(Error::new(Kind::Protocol, what));
-        }
         Ok(())
     }
 
-    /// What the hello of a device of this pair leads to, if not to the end of the connection or of
-    /// this device.
+    /// The decision about the hello of a device of this pair, if it is not the end of the connection
+    /// or of this device.
     fn decide_at(&self, hello: &Hello) -> Result<Decision> {
         // What it promised in a prototype it wrote, too.
         self.sequence(&mut lock(&self.tables));
         let here = self.here();
-        let Here { lineage, epoch, newest, acked, hi, need, .. } = here;
+        let Here { lineage, fenced, epoch, newest, acked, hi, need, .. } = here;
         let refused = |what: String| Err(Error::new(Kind::Protocol, what));
-        match decide(here, Occasion::Hello(hello.into())) {
+        let mut heard = Heard::from(hello);
+        // Of a tenure of this device's a fenced peer knows what it was told, which is durable here.
+        if hello.fenced && !fenced && hello.clk.epoch == epoch {
+            heard.told = heard.told.max(hello.clk);
+        }
+        match decide(here, Occasion::Hello(heard)) {
             Decision::Refuse(Refusal::Lineage) => {
                 let show = |l: (u64, u64)| format!("{}.{:x}", l.0, l.1);
                 let (here, there) = (show(lineage), show(hello.lineage));
@@ -238,7 +233,7 @@ impl Device {
                 let story = format!(
                     "the peer says it has received up to {}, was told of {} and holds tenure {}, but \
                      the newest own record here is {newest}, and the tenure is {epoch}",
-                    hello.hi, hello.told, hello.epoch
+                    hello.hi, heard.told, hello.epoch
                 );
                 Err(match why {
                     Refusal::Untrue => self.untrue(&story),

@@ -50,6 +50,7 @@ impl World {
         let name = NAMES[side];
         self.tape.event(Sort::Fault, format_args!("a thread of {name} is stalled: {moment:?}"));
         self.tape.count("stalled threads");
+        self.stalled.set(self.stalled.get() + 1);
         for _ in 0..stall.actions {
             let random = &mut stall.random;
             let (kind, other) = (random.pick(&BETWEEN), random.below(2));
@@ -60,6 +61,7 @@ impl World {
                 self.check_one_serves();
             }
         }
+        self.stalled.set(self.stalled.get() - 1);
         self.tape.event(Sort::Fault, format_args!("the thread of {name} goes on"));
         if let Some(process) = &*self.machines[side].process.borrow() {
             process.ending.store(process.has_failed(), Relaxed);

@@ -150,6 +150,8 @@ pub(super) struct World {
     /// Whose code is running.
     pub busy: Cell<Option<Side>>,
     pub stall: RefCell<Option<Stall>>,
+    /// Threads that are stalled: what their device has noted is told when they go on.
+    pub stalled: Cell<u32>,
     /// The request that it is about.
     pub asking: RefCell<Option<Asked>>,
 }
@@ -180,6 +182,7 @@ impl World {
             ended: Cell::default(),
             busy: Cell::default(),
             stall: RefCell::default(),
+            stalled: Cell::default(),
             asking: RefCell::default(),
             plan,
             tape,
@@ -464,7 +467,9 @@ impl World {
         let most = self.plan.settings[side].control_queue_bytes_max;
         let Some(end) = wire.take_end(side, process.dead.clone(), most) else { return };
         *machine.wire.borrow_mut() = Some(wire);
-        self.tape.set_lossy(side, false);
+        if self.stalled.get() == 0 {
+            self.tape.set_lossy(side, false);
+        }
         self.tape.event(Sort::Fault, format_args!("{} is connected", NAMES[side]));
         self.step(side, |d| d.connect(end));
     }

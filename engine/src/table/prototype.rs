@@ -18,25 +18,49 @@ const ENTRIES_MIN: usize = 256;
 /// So few entries are indexed in their order.
 const BATCH_MIN: usize = if cfg!(test) { 64 } else { 4096 };
 
-/// So many entries (12 MiB) are not left without an index.
+/// So many entries (8 MiB) are not left without an index.
 const BATCH_MAX: usize = 1 << 18;
 
 /// Parts of the index that are filled one after the other.
 const PARTS: usize = 256;
 
+const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Mixes well and costs little: blocks come from a peer of this group.
-fn hash(block: Block) -> u64 {
-    let mixed = (u64::from(block.volume).rotate_left(40) ^ block.number)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+fn short_hash(block: Block) -> u32 {
+    let mixed = (u64::from(block.volume).rotate_left(40) ^ block.number).wrapping_mul(MIXER);
+    ((mixed ^ mixed >> 32).wrapping_mul(MIXER) >> 32) as u32
 }
 
+/// Over all the bits that the index looks at.
+fn spread(short_hash: u32) -> u64 {
+    u64::from(short_hash).wrapping_mul(MIXER)
+}
+
+fn hash(block: Block) -> u64 {
+    spread(short_hash(block))
+}
+
+/// One record told. A takeover takes in a million of them, and the memory that it touches is most of
+/// its time.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    block: Block,
-    stamp: Stamp,
+    number: u64,
+    time: u64,
+    volume: u32,
+    sequence: u32,
+    /// Where [`Debt::tenures`] has the stamp's epoch.
+    tenure: u32,
     /// Whether a newer entry names the block.
     is_replaced: bool,
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+
+impl Entry {
+    fn block(&self) -> Block {
+        Block { volume: self.volume, number: self.number }
+    }
 }
 
 /// What the peer owes: block → newest stamp, those above `hi`.
@@ -44,6 +68,8 @@ struct Entry {
 pub struct Debt {
     /// Rising.
     entries: VecDeque<Entry>,
+    /// The epochs that the entries' stamps have, rising.
+    tenures: Vec<u64>,
     /// Number of the front entry, counted from the first there ever was.
     begin: u64,
     /// Number of each block's newest entry, its low 32 bits.
@@ -108,12 +134,31 @@ impl Debt {
                         "the peer tells of {stamp} behind {before}, {last} was told last"
                     ));
                 }
-                self.entries.push_back(Entry { block, stamp, is_replaced: false });
-                self.last = stamp;
+                self.push(block, stamp);
             }
             before = stamp;
         }
         if self.entries.len() - self.indexed < BATCH_MAX { Ok(()) } else { self.index(most) }
+    }
+
+    fn push(&mut self, block: Block, stamp: Stamp) {
+        if self.tenures.last() != Some(&stamp.epoch) {
+            self.tenures.push(stamp.epoch);
+        }
+        self.entries.push_back(Entry {
+            number: block.number,
+            time: stamp.time,
+            volume: block.volume,
+            sequence: stamp.sequence,
+            tenure: self.tenures.len() as u32 - 1,
+            is_replaced: false,
+        });
+        self.last = stamp;
+    }
+
+    fn stamp(&self, entry: &Entry) -> Stamp {
+        let epoch = self.tenures[entry.tenure as usize];
+        Stamp { epoch, time: entry.time, sequence: entry.sequence }
     }
 
     /// Makes room for so many entries more, in one go.
@@ -124,7 +169,7 @@ impl Debt {
 
     fn reserve_index(&mut self, blocks: usize) {
         let (begin, told) = (self.begin as u32, &self.entries);
-        let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block);
+        let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block());
         self.newest.reserve(blocks, rehash);
     }
 
@@ -137,10 +182,12 @@ impl Debt {
         let fresh = self.entries.len().saturating_sub(first);
         if fresh < BATCH_MIN || (self.newest.len() + fresh) as u64 > most {
             for at in first..first + fresh {
-                if !self.index_one(at, hash(self.entries[at].block), most) {
+                if !self.index_one(at, hash(self.entries[at].block()), most) {
                     self.entries.truncate(at);
-                    self.last =
-                        if at > first { self.entries[at - 1].stamp } else { self.indexed_last };
+                    self.last = match at > first {
+                        true => self.stamp(&self.entries[at - 1]),
+                        false => self.indexed_last,
+                    };
                     self.indexed = at;
                     return Err(format!("the peer tells of more than {most} blocks that it owes"));
                 }
@@ -149,22 +196,22 @@ impl Debt {
             self.reserve_index(fresh);
             let places = (self.newest.capacity() * 8 / 7).next_power_of_two();
             let shift = places.trailing_zeros().saturating_sub(PARTS.trailing_zeros());
-            let part = |hash: u64| (hash >> shift) as usize % PARTS;
-            let hashes: Vec<u64> = self.entries.range(first..).map(|e| hash(e.block)).collect();
+            let part = |hash: u32| (spread(hash) >> shift) as usize % PARTS;
+            let hashes = || self.entries.range(first..).map(|entry| short_hash(entry.block()));
             let mut next = [0; PARTS + 1];
-            hashes.iter().for_each(|&hash| next[part(hash) + 1] += 1);
+            hashes().for_each(|hash| next[part(hash) + 1] += 1);
             for at in 1..PARTS {
                 next[at] += next[at - 1];
             }
             // In each part in their order: the newest of a block comes last.
-            let mut order = vec![0; fresh];
-            for (at, &hash) in (0u32..).zip(&hashes) {
+            let mut order = vec![(0, 0); fresh];
+            for (at, hash) in (0u32..).zip(hashes()) {
                 let place = &mut next[part(hash)];
-                order[*place] = at;
+                order[*place] = (at, hash);
                 *place += 1;
             }
-            for at in order {
-                self.index_one(first + at as usize, hashes[at as usize], most);
+            for (at, hash) in order {
+                self.index_one(first + at as usize, spread(hash), most);
             }
         }
         self.indexed = self.entries.len();
@@ -179,8 +226,8 @@ impl Debt {
         let at = |n: u32| n.wrapping_sub(begin) as usize;
         let blocks = self.newest.len() as u64;
         // Looked at only where the hashes are alike: it is far away, too.
-        let is_same = |&n: &u32| entries[at(n)].block == entries[this].block;
-        let rehash = |&n: &u32| hash(entries[at(n)].block);
+        let is_same = |&n: &u32| entries[at(n)].block() == entries[this].block();
+        let rehash = |&n: &u32| hash(entries[at(n)].block());
         match self.newest.entry(hash_of_block, is_same, rehash) {
             Place::Occupied(mut newest) => {
                 entries[at(*newest.get())].is_replaced = true;
@@ -203,16 +250,20 @@ impl Debt {
     pub fn sweep(&mut self) {
         let paid = self.paid.load(Ordering::Relaxed);
         while self.begin < paid {
-            let Entry { block, is_replaced, .. } = self.entries[0];
-            if !is_replaced {
+            let oldest = self.entries[0];
+            if !oldest.is_replaced {
                 let number = self.begin as u32;
-                if let Ok(found) = self.newest.find_entry(hash(block), |&n| n == number) {
+                let hash = hash(oldest.block());
+                if let Ok(found) = self.newest.find_entry(hash, |&n| n == number) {
                     found.remove();
                 }
             }
             self.entries.pop_front();
             self.begin += 1;
             self.indexed = self.indexed.saturating_sub(1);
+        }
+        if self.entries.is_empty() {
+            self.tenures.clear();
         }
         let is_indexed = self.indexed == self.entries.len();
         if is_indexed && self.entries.len() > 2 * self.newest.len() + ENTRIES_MIN {
@@ -222,9 +273,9 @@ impl Debt {
             self.entries.retain(|entry| !entry.is_replaced);
             self.newest.clear();
             let (begin, told) = (self.begin as u32, &self.entries);
-            let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block);
+            let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block());
             for (entry, number) in told.iter().zip(0u32..) {
-                self.newest.insert_unique(hash(entry.block), begin.wrapping_add(number), rehash);
+                self.newest.insert_unique(hash(entry.block()), begin.wrapping_add(number), rehash);
             }
             self.indexed = self.entries.len();
         }
@@ -233,9 +284,9 @@ impl Debt {
     /// The newest stamp owed for `block`, if it has not arrived.
     pub fn owed(&self, block: Block) -> Option<Stamp> {
         let at = |n: u32| n.wrapping_sub(self.begin as u32) as usize;
-        let &newest = self.newest.find(hash(block), |&n| self.entries[at(n)].block == block)?;
+        let &newest = self.newest.find(hash(block), |&n| self.entries[at(n)].block() == block)?;
         let is_owed = self.begin + at(newest) as u64 >= self.paid.load(Ordering::Acquire);
-        is_owed.then(|| self.entries[at(newest)].stamp)
+        is_owed.then(|| self.stamp(&self.entries[at(newest)]))
     }
 
     /// Everything up to `hi` has arrived and is published.
@@ -243,7 +294,7 @@ impl Debt {
         let mut paid = self.paid.load(Ordering::Relaxed);
         let mut blocks = self.blocks.load(Ordering::Relaxed);
         while let Some(entry) = self.entries.get((paid - self.begin) as usize)
-            && entry.stamp <= hi
+            && self.stamp(entry) <= hi
         {
             let is_counted = ((paid - self.begin) as usize) < self.indexed;
             blocks -= u64::from(is_counted && !entry.is_replaced);
@@ -274,7 +325,7 @@ impl Debt {
     pub fn iter(&self) -> impl Iterator<Item = (Block, Stamp)> + '_ {
         let arrived = self.paid.load(Ordering::Acquire) - self.begin;
         let left = self.entries.iter().skip(arrived as usize).filter(|e| !e.is_replaced);
-        left.map(|entry| (entry.block, entry.stamp))
+        left.map(|entry| (entry.block(), self.stamp(entry)))
     }
 }
 
@@ -285,7 +336,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn stamp(time: u64) -> Stamp {
-        Stamp { epoch: 1, time, sequence: 0 }
+        Stamp { epoch: 1 + time / 64, time, sequence: 0 }
     }
 
     fn block(number: u64) -> Block {
