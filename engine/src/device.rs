@@ -339,7 +339,7 @@ impl Device {
     }
 
     /// Ends the connection, if there is one: the peer learns it at once.
-    fn hang_up(&self, why: &Error) {
+    pub(crate) fn hang_up(&self, why: &Error) {
         if let Some(link) = self.peer_link() {
             self.disconnected(why, &link);
         }
