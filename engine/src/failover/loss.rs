@@ -42,6 +42,16 @@ pub(crate) fn mark(superblock: &Superblock, first: Option<Stamp>, found: u64) ->
 }
 
 impl Device {
+    /// From now on writes may complete under this device's durability: the superblock says so before
+    /// the first of them does. The caller holds `role`, or is opening.
+    pub(super) fn note_durability(&self) -> Result<()> {
+        let number = self.settings.durability.number();
+        if self.superblock.get().weakest < number {
+            self.store(|s| s.weakest = number)?;
+        }
+        Ok(())
+    }
+
     /// Refuses hosts while the mark stands.
     pub(crate) fn check_loss(&self) -> Result<()> {
         match self.superblock.get().lost {

@@ -59,7 +59,7 @@ pub(super) struct Machine {
     pub acked: Cell<Stamp>,
     /// Nothing at or below may be published any more: it is shipped, or in a normal volume.
     pub final_upto: Cell<Stamp>,
-    /// What N should hold.
+    /// The content that N should have.
     pub image: RefCell<Image>,
     /// After a crash: N may be ahead of what is reflected, up to here.
     pub replays_upto: Cell<Option<Stamp>>,
@@ -320,7 +320,7 @@ impl World {
         }
         let wire = self.machines[side].wire.borrow().clone();
         let (Some(wire), Some(device)) = (wire, self.device(side)) else { return };
-        // What it has, durably, may be shipped again.
+        // The records that it has, durably, may be shipped again.
         let hi = lock(&device.tables).incoming.hi();
         let mut past = self.machines[side].past.borrow_mut();
         for frame in wire.taken_in(side) {
