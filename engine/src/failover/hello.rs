@@ -70,7 +70,7 @@ impl Device {
             newest,
             round: superblock.round,
             lost: superblock.lost,
-            told: self.owed.told().last(),
+            told: self.peer.owed.told().last(),
             told_max: self.settings.told_records_max,
             credit: self.credit(),
             block_size: superblock.block_size,

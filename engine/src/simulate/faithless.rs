@@ -47,6 +47,8 @@ impl World {
     /// The power has failed at `side`, and what was called durable is gone.
     pub fn lied(&self, side: Side, device: Option<&Device>) {
         self.tape.count("lies that came out");
+        // The mark of lost writes may be among what it takes back.
+        self.unaccepted.set(None);
         self.tape.set_faithless(side, true);
         let lied = &self.machines[side].lied;
         let tenure = device.map(|device| {
@@ -197,7 +199,7 @@ impl World {
         };
         let (known, acked, need) = {
             let tables = lock(&peer.tables);
-            let known = tables.incoming.hi().max(peer.owed.told().last());
+            let known = tables.incoming.hi().max(peer.peer.owed.told().last());
             (known, tables.out.acked(), tables.normal.need())
         };
         let gone: Vec<_> = taken.iter().copied().filter(|t| t.0 > known).collect();
