@@ -152,6 +152,10 @@ impl World {
         if lied.is_none() && rot.is_none() {
             return;
         }
+        let hidden = rot.is_some() && machine.disk.hides_rot();
+        if hidden {
+            *machine.rot.borrow_mut() = self.held(side);
+        }
         if let Some(newest) = rot.as_ref().and_then(|held| held.recv_unnamed.iter().max()) {
             machine.torn_upto.set(machine.torn_upto.get().max(*newest));
         }
@@ -175,7 +179,7 @@ impl World {
         let superblock = device.superblock.get();
         // With a fence forgotten it may still come to an alarm.
         let same = lied.is_none_or(|tenure| tenure == (superblock.epoch, superblock.fenced));
-        self.tape.set_faithless(side, !same);
+        self.tape.set_faithless(side, !same || hidden);
     }
 
     /// The frames that the line still holds for `side` arrive.
