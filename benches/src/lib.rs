@@ -1,4 +1,4 @@
-//! What the benches share: rivals run in turns, and their figures as medians side by side.
+//! The common part of the benches: rivals run in turns, and their figures as medians side by side.
 
 pub mod figures;
 pub mod split;
@@ -8,7 +8,7 @@ pub mod split;
 pub struct Column {
     /// Its name.
     pub name: &'static str,
-    /// What was measured, round by round.
+    /// The measured figures, round by round.
     pub figures: Vec<f64>,
 }
 

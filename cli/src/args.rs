@@ -15,7 +15,7 @@ use crate::trace::{Format, Input};
 #[derive(Debug, Parser)]
 #[command(name = "afterimage", version, about, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -58,11 +58,11 @@ pub enum Command {
     /// Open a device that was not closed, say what was found and cut, and close it
     ///
     /// With both devices of a pair, whatever either still owes the other is copied, so that both
-    /// hold the same afterwards. What is damaged is refused, by name, and left as it is.
+    /// hold the same afterwards. A damaged one is refused, by name, and left as it is.
     Recover(crate::recover::Args),
 }
 
-/// What to replay, and how.
+/// The trace to replay, and how.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
     /// Files of one trace, plain or gzipped; `-` is the standard input
@@ -92,7 +92,7 @@ pub struct ReplayArgs {
           help_heading = "Takeover and link")]
     pub takeover_at: Vec<TakeoverAt>,
 
-    /// What the link carries a second in each direction [default: without limit]
+    /// The link's rate in each direction [default: without limit]
     #[arg(long, value_name = "SIZE/s", value_parser = rate, help_heading = "Takeover and link")]
     pub link_rate: Option<u64>,
 
@@ -239,7 +239,7 @@ fn scaled(word: &str, number: f64, unit: u64) -> Result<u64, String> {
 /// A size in bytes, below 2^62.
 ///
 /// # Errors
-/// What `word` is instead: no number, of another unit, too large, no whole number of bytes.
+/// The fault of `word`: no number, of another unit, too large, no whole number of bytes.
 pub fn size(word: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(word)?;
     let unit = match unit {
@@ -271,7 +271,7 @@ pub fn rate(word: &str) -> Result<u64, String> {
 /// A time in nanoseconds, before or after, nearer than 2^62.
 ///
 /// # Errors
-/// What `word` is instead: no number, without a unit or of another, too large, no whole number of
+/// The fault of `word`: no number, without a unit or of another, too large, no whole number of
 /// nanoseconds.
 pub fn time(word: &str) -> Result<i64, String> {
     let (sign, digits) = match word.strip_prefix('-') {

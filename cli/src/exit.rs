@@ -1,4 +1,4 @@
-//! What the exit status says; command by command in `docs/exit-status.md`. Scripts depend on the
+//! The exit status; command by command in `docs/exit-status.md`. Scripts depend on the
 //! numbers: they do not change.
 
 use std::fmt;

@@ -34,7 +34,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use tables::Tables;
 
-/// What to look at, and how to show it.
+/// The directory to look at, and how to show it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The device's directory
@@ -50,7 +50,7 @@ pub struct Args {
     pub rows: Option<usize>,
 }
 
-/// What the directory turned out to be.
+/// The verdict on the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -73,7 +73,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Verdict> {
 /// Looks at `args.dir`.
 ///
 /// # Errors
-/// The directory cannot be opened, or is no device and holds some. What is wrong inside a device is
+/// The directory cannot be opened, or is no device and holds some. A fault inside a device is
 /// in the report.
 pub fn examine(args: &Args) -> Result<Report> {
     refuse_parent(&args.dir)?;
@@ -115,7 +115,7 @@ pub fn fuzz_directory(bytes: &[u8]) {
 }
 
 impl Report {
-    /// What the directory turned out to be.
+    /// The verdict on the directory.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }

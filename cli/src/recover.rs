@@ -28,7 +28,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{bar, shown};
 use crate::words::plural;
 
-/// What to recover.
+/// The devices to recover.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A device's directory
@@ -39,7 +39,7 @@ pub struct Args {
     pub second: Option<PathBuf>,
 }
 
-/// Opens, connects if there are two, and closes. What was found goes to `out`.
+/// Opens, connects if there are two, and closes. The findings go to `out`.
 ///
 /// # Errors
 /// [`Exit::Refused`] for a device that is open elsewhere, [`Exit::Device`] for one that cannot be
@@ -218,7 +218,7 @@ pub fn bring_together(
         match idle {
             0 => {}
             _ if status.iter().all(at_rest) => return Ok(()),
-            // What has not moved may wait for places, and those come with a checkpoint.
+            // Records that have not moved may wait for places, and those come with a checkpoint.
             1 | 2 => drop(meeting.both(|device| device.checkpoint_now().map(|()| true))?),
             _ => {
                 let story = format!("the two devices do not come to rest: {status:?}");
@@ -228,7 +228,7 @@ pub fn bring_together(
     }
 }
 
-/// What opening a device found.
+/// The recovery of a device, in words.
 struct Story<'a>(&'a Path, &'a Arc<Device>);
 
 impl std::fmt::Display for Story<'_> {

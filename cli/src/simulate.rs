@@ -17,7 +17,7 @@ use crate::output::bar;
 /// How often a failing run is run again to make it short.
 const SHRINK_RUNS: u64 = 3000;
 
-/// What to simulate.
+/// The runs to simulate.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The first seed; runs of the seeds after it follow
@@ -58,7 +58,7 @@ impl Args {
     }
 }
 
-/// What all runs came to.
+/// The outcome of all runs.
 #[derive(Default)]
 struct Total {
     seeds: u64,
@@ -99,7 +99,7 @@ impl Total {
 pub fn run(args: &Args) -> Result<Exit, Failure> {
     #[cfg(feature = "weaken")]
     without(args.weaken);
-    // What a run panics with is part of its outcome.
+    // A run's panic is part of its outcome.
     std::panic::set_hook(Box::new(|_| {}));
     let begun = Instant::now();
     let steps = args.steps.unwrap_or(1);
@@ -167,7 +167,7 @@ fn printer() -> Sink {
     let out = Arc::new(Mutex::new(std::io::BufWriter::new(std::io::stdout())));
     Box::new(move |number, line| {
         let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever has closed the pipe has seen enough.
+        // A reader that has closed the pipe has seen enough.
         let _ = writeln!(out, "{number:>7} {line}");
     })
 }

@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// What to compare.
+/// The devices to compare.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// One device's directory
@@ -39,7 +39,7 @@ pub struct Args {
     pub ranges: usize,
 }
 
-/// What the comparison gave.
+/// The verdict of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -115,7 +115,7 @@ struct Side {
     unreceived: u64,
     /// Its peer owed it newer records than it has received, when it was last active.
     behind: bool,
-    /// What is wrong with its logs and segments, if anything: the counts are then too low.
+    /// The faults of its logs and segments, if any: the counts are then too low.
     findings: Vec<String>,
     #[serde(skip)]
     tables: Option<Tables>,
@@ -265,7 +265,7 @@ impl Side {
 }
 
 impl Report {
-    /// What the comparison gave.
+    /// The verdict of the comparison.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }

@@ -80,7 +80,7 @@ fn settings(trace: &std::path::Path, seed: u64) -> (ReplayArgs, Trace) {
 /// Both devices after a cut, and what was true before it.
 struct Cut<'a> {
     disks: [Contents; 2],
-    /// What recovery does goes on here.
+    /// The tape on which recovery goes on.
     tape: Arc<Tape>,
     history: &'a History,
     story: String,
@@ -105,7 +105,7 @@ impl Cut<'_> {
         }
         let devices = opened.map(|device| device.unwrap_or_else(|e| panic!("{story}: {e}")));
         for at in [0, 1] {
-            // What it can show without the other.
+            // The records that it can show without the other.
             while devices[at].step_reflect().unwrap() > 0 {}
             self.judge(&*disks[at], Claim::Closed);
         }

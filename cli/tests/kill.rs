@@ -72,7 +72,7 @@ fn run(command: &str, devices: &[&Path]) -> (Option<i32>, String) {
     (output.status.code(), text(&output))
 }
 
-/// What a round came to.
+/// The outcome of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Came {
     /// Killed before there was a pair.
@@ -108,7 +108,7 @@ fn round(trace: &Path, seed: u64, after: Duration) -> (Came, usize) {
         return (Came::TooEarly, 0);
     }
     if seed.is_multiple_of(2) {
-        // What one of them shows alone may be old, but it must have been true once.
+        // The content of one of them alone may be old, but it must have been true once.
         let (code, story) = run("recover", &[&b]);
         assert_eq!(code, Some(0), "{story}");
         judge(&b, &history, Claim::Closed);

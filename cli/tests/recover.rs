@@ -223,7 +223,7 @@ fn two_of_different_pairs_are_refused() {
     assert!(stderr(&output).contains("another pair"), "{}", stderr(&output));
 }
 
-/// What rots in a normal volume no device notices by itself; a comparison does, every time.
+/// Rot in a normal volume is noticed by no device itself; a comparison does, every time.
 #[test]
 fn damage_in_a_normal_volume_is_found_by_a_comparison() {
     let (_copies, [a, b]) = killed();

@@ -269,7 +269,7 @@ fn made_traces_of_every_format_hold_through_takeovers() {
     {
         let trace = directory.path().join("trace");
         fs::write(&trace, bytes).unwrap();
-        // What SSDsim and MQSim write is the same, and taken for SSDsim's.
+        // The formats of SSDsim and MQSim are the same, and taken for SSDsim's.
         let format = if name == "mqsim" { &["--format", name][..] } else { &[] };
         let args = [&[trace.to_str().unwrap(), "--block-size", block, "--skew", "-1h"], format];
         let document = measure(&[&args.concat()[..], &MOVES[..]].concat());

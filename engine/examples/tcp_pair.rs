@@ -290,7 +290,7 @@ pub fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
             Arc::new(storage)
         }
     };
-    // What a process had in memory when it was killed is gone: nothing is completed that is not on disk.
+    // A killed process loses its memory: a write is completed only when the log file has it.
     let settings = Settings { durability: Durability::Written, ..Settings::default() };
     let device = Device::open(storage, Arc::new(SystemClock::default()), settings)?;
     let threads = Threads::start(&device)?;

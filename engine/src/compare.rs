@@ -15,7 +15,7 @@ use std::ops::Range;
 /// Bytes compared at a time.
 const CHUNK: u64 = 1 << 20;
 
-/// What was compared, and what differs.
+/// A comparison: its extent, and the differences.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
     /// Volumes of the group.
@@ -130,7 +130,7 @@ impl Side<'_> {
         Error::storage(format!("reading {file} of {}", self.device), error)
     }
 
-    /// What may hold data at or after `at`, as far as one segment knows.
+    /// The stretch that may hold data at or after `at`, as far as one segment knows.
     fn data_from(&mut self, at: u64) -> Result<Option<Range<u64>>> {
         while let Some(ahead) = &self.ahead {
             if ahead.end > at {

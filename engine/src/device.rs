@@ -18,7 +18,7 @@ use crate::flow::write::Turns;
 use crate::format::superblock::{Lost, Superblock};
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
-use crate::limits::{Geometry, Limits, Settings};
+use crate::limits::{Durability, Geometry, Limits, Settings};
 use crate::listeners::Listeners;
 use crate::queue::Clk;
 use crate::request::{Calls, Room, Session};
@@ -44,7 +44,7 @@ pub struct Device {
     pub(crate) tables: Mutex<Tables>,
     pub(crate) owed: Owed,
     pub(crate) superblock: SuperblockFile,
-    /// Held by whoever changes who serves: fence, takeover, resuming, close.
+    /// The lock of every change of who serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
@@ -162,7 +162,7 @@ impl Device {
             }
             // All that was found is synced: only what completes from now on is in question.
             s.cache_identity = cache_identity;
-            s.weakest = settings.durability.number();
+            s.weakest = Durability::Strict.number();
             s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
@@ -211,8 +211,8 @@ impl Device {
         Ok(Arc::new(device))
     }
 
-    /// Tells `listener` of every event from now on, beside those that are told already. What it
-    /// holds lives as long as the device: it should hold no [`Arc`] of it.
+    /// Tells `listener` of every event from now on, beside those that are told already. Its
+    /// captures live as long as the device: no [`Arc`] of it should be among them.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.events.add(Arc::new(listener));
     }
@@ -237,12 +237,12 @@ impl Device {
         }
     }
 
-    /// What opening this device found and did.
+    /// The recovery at this device's opening.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// What requests must keep to.
+    /// The limits that requests must keep to.
     pub fn limits(&self) -> Limits {
         let block = u64::from(self.geometry.block_size);
         // One block is lost to misalignment at most.
@@ -316,8 +316,9 @@ impl Device {
         }
     }
 
-    pub(crate) fn storage(&self) -> &dyn Storage {
-        &*self.storage
+    /// For files that the device can do without.
+    pub(crate) fn storage_apart(&self) -> &dyn Storage {
+        self.storage.apart()
     }
 
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
@@ -329,10 +330,9 @@ impl Device {
         if first {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
-            // Who halts it may be at work on what was told: then that is told once more.
-            if let Some(debt) = self.owed.try_told() {
-                let _ = self.keep_told(&debt);
-            }
+            // The halting thread may be at work on the told records: then they are told once more.
+            let told = self.owed.try_told().map(|debt| debt.iter().collect());
+            self.keep_told(told.unwrap_or_default());
         }
         self.wakes.waiters.wake_all();
         self.ring_all();
@@ -446,11 +446,11 @@ impl Device {
         self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         while self.step_reflect()? > 0 {}
-        // Also where commits did not: what follows says that nothing is in doubt.
+        // Sync even where commits did not: the next lines say that nothing is in doubt.
         self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let failed = |e| self.halt(Error::storage("writing down what was told", e));
-        self.keep_told(&self.owed.told()).map_err(failed)?;
+        let told = self.owed.told().iter().collect();
+        self.keep_told(told);
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;

@@ -1,4 +1,4 @@
-//! What can go wrong, as a small stable kind with the story around it.
+//! Errors: a small stable kind with the story around it.
 //!
 //! A caller branches on [`Kind`]; a person reads the message, which says what was tried, what was
 //! found and what to do.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, for programs.
+/// The kind of an error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -98,7 +98,7 @@ impl Error {
         self.source.as_deref()
     }
 
-    /// What went wrong, for programs.
+    /// The kind, for programs.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -114,7 +114,7 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {
-    /// What is behind the storage's error: that one itself is part of the message, and a report that
+    /// The cause of the storage's error: that one itself is part of the message, and a report that
     /// goes along the chain would print it twice. See [`Error::io`].
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.io().and_then(std::error::Error::source)

@@ -1,4 +1,4 @@
-//! What a device tells the outside: events as they happen, and a snapshot of where it stands.
+//! A device's news for the outside: events as they happen, and a snapshot of where it stands.
 
 use crate::error::Error;
 use crate::format::superblock::{Lost, Mode};
@@ -74,7 +74,7 @@ pub enum Event {
     Halted(Error),
 }
 
-/// What opening a device found and did (R13).
+/// A device's opening: findings and repairs (R13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -82,7 +82,7 @@ pub struct Recovery {
     pub clean: bool,
     /// Writes that hosts were told had completed may be lost, and this opening found it out (R20).
     pub lost_writes: bool,
-    /// What was wrong with one copy of the superblock; it was written anew.
+    /// The fault of one copy of the superblock; it was written anew.
     pub superblock_repaired: Option<String>,
     /// The own log.
     pub own: LogRecovery,
@@ -90,7 +90,7 @@ pub struct Recovery {
     pub recv: LogRecovery,
 }
 
-/// What opening found in one log.
+/// The findings of an opening in one log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogRecovery {

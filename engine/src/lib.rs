@@ -3,7 +3,7 @@
 //! Two storage devices, one at each site. A host writes to one; the other follows in the
 //! background, in the order of the hosts' timestamps, so that its volumes are at every moment an
 //! exact earlier state of the first. When the host fails, another takes over at the other device
-//! at once: it does not wait for the copy. What is still missing there is fetched on demand while
+//! at once: it does not wait for the copy. Blocks still missing there are fetched on demand while
 //! the ordered copy goes on, and the host may move back and forth with copies pending both ways.
 //!
 //! ```text
@@ -27,8 +27,9 @@
 //! comes through the traits, and [`Threads`], [`Directory`] and
 //! [`SystemClock`] are the usual implementations of it.
 //!
-//! What is named here is what an embedding program needs, and is kept stable. [`internal`] is not: it is
-//! there for this project's own tools, tests and measurements, and changes with any version.
+//! The items named here are those that an embedding program needs, kept stable. [`internal`] is
+//! not: it is there for this project's own tools, tests and measurements, and changes with any
+//! version.
 
 #[doc(hidden)]
 #[path = "."]

@@ -21,7 +21,7 @@ pub enum Durability {
     /// vouches for that ([`crate::storage::Storage::cache_identity`]). A power cut may lose it, and the
     /// next opening says so ([`Kind::LostWrites`]). Flush and FUA make durable.
     Written,
-    /// Once its record is published, as with a disk's cache; flush and FUA make durable. What was
+    /// Once its record is published, as with a disk's cache; flush and FUA make durable. A write
     /// completed and not flushed is lost with the process, and the next opening says that it may be.
     #[default]
     VolatileCache,
@@ -42,14 +42,15 @@ impl Durability {
         }
     }
 
-    /// What such a number stands for.
+    /// The durability of such a number.
     pub(crate) fn from_number(number: u8) -> Option<Durability> {
         use Durability::{Never, Strict, VolatileCache, Written};
         [Strict, Written, VolatileCache, Never].into_iter().find(|d| d.number() == number)
     }
 }
 
-/// What is fixed when a device is created. Later versions have more: begin with [`Geometry::new`].
+/// The sizes that are fixed when a device is created. Later versions have more: begin with
+/// [`Geometry::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// The consistency group; the same on both devices.
@@ -239,7 +240,7 @@ pub(crate) const EPOCH_JUMP_MAX: u64 = 1 << 32;
 /// Most segments in a group: the table of them is read whole at every opening (2 MiB).
 pub const SEGMENTS_MAX: u64 = 1 << 24;
 
-/// What can differ from one opening to the next. Later versions have more: make it with
+/// The settings, which can differ from one opening to the next. Later versions have more: make it with
 /// `..Settings::default()` at the end. Times are in nanoseconds, and any will do;
 /// [`Settings::check`] holds the others against the ranges given here.
 #[derive(Clone, Debug)]
@@ -369,7 +370,7 @@ impl Default for Settings {
     }
 }
 
-/// What a caller must keep to, as [`crate::Device::limits`] reports it.
+/// The limits that a caller must keep to, as [`crate::Device::limits`] reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a block: the unit of atomicity.

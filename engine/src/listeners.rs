@@ -1,7 +1,7 @@
-//! Who is told of events, and when: by the thread in which they happened, once it holds no lock of
+//! Listeners are told of events by the thread in which they happened, once it holds no lock of
 //! the device's any more.
 //!
-//! What happens is noted down under whatever lock is held. Every way into the device from outside
+//! An event is noted down under whatever lock is held. Every way into the device from outside
 //! opens a [`Telling`] before it takes a lock, and when the outermost of a thread ends, what waits is
 //! told, in its order, by one thread at a time. So a listener may call the device, and what happens in
 //! that call is told after what is being told now.
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(Vec::from_iter(kinds), all);
     }
 
-    /// What a listener does is told after what it is being told; a listener that panics harms nobody.
+    /// The events that a listener causes are told after its own; a listener that panics harms nobody.
     #[test]
     fn what_a_listener_causes_is_told_afterwards() {
         let listeners = Arc::new(Listeners::default());

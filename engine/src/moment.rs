@@ -4,7 +4,7 @@
 //! may run other steps before it lets the interrupted one go on, as if that thread had been
 //! stalled. Without the feature `simulate` a moment is nothing.
 
-/// Where a thread can be stalled. What is said of locks tells which steps may run meanwhile.
+/// Where a thread can be stalled. The locks named tell which steps may run meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "simulate"), allow(dead_code))]
 pub enum Moment {

@@ -1,4 +1,4 @@
-//! What a host asks, and how it learns the answer: `submit(request) → ticket`, completed by poll,
+//! Requests, and how the host learns the answer: `submit(request) → ticket`, completed by poll,
 //! by callback, or by waiting.
 //!
 //! The caller's thread does what it can: most requests are complete when `submit` returns. A
@@ -31,7 +31,7 @@ use future::Stand;
 pub(crate) use future::{Awaited, Call, Calls};
 pub(crate) use room::Room;
 
-/// What to do. Offsets and lengths are in bytes and multiples of 512.
+/// The operation. Offsets and lengths are in bytes and multiples of 512.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Op<'a> {
@@ -59,7 +59,7 @@ pub struct Request<'a> {
     pub volume: u32,
     /// The first byte.
     pub offset: u64,
-    /// What to do there.
+    /// The operation.
     pub op: Op<'a>,
     /// Force unit access: complete only once durable.
     pub fua: bool,
@@ -199,9 +199,10 @@ impl Session {
     }
 
     /// Calls `hang_up` once if this session is superseded, at once if it has been: a later session
-    /// writes to a volume that this one has written to, or writes to now (R20). Whoever speaks for
-    /// the host then hangs up on it. It is called by the thread of the later one's request, under no
-    /// lock of the engine, and must be quick. A second handler takes the place of the first.
+    /// writes to a volume that this one has written to, or writes to now (R20). The program that
+    /// speaks for the host then hangs up on it. It is called by the thread of the later one's
+    /// request, under no lock of the engine, and must be quick. A second handler takes the place of
+    /// the first.
     pub fn on_hang_up(&self, hang_up: impl FnOnce(Error) + Send + 'static) {
         self.pass.on_hang_up(Box::new(hang_up));
     }

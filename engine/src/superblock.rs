@@ -23,7 +23,7 @@ pub(crate) struct SuperblockFile {
     storage: Arc<dyn Storage>,
     /// As it was last made durable. Locked for moments: who reads it does not wait for the disk.
     current: Mutex<Arc<Superblock>>,
-    /// What was wrong with the copy that was not read, at opening.
+    /// The fault of the copy that was not read, at opening.
     bad_copy: Option<String>,
     /// Locked by an update, for as long as that takes.
     updating: Mutex<()>,
@@ -178,7 +178,7 @@ pub fn load(storage: &dyn Storage) -> Result<Superblock> {
     load_with_bad_copy(storage).map(|(superblock, _)| superblock)
 }
 
-/// Also says what is wrong with the other copy, if anything is.
+/// Returns the fault of the other copy, too, if there is one.
 fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<String>)> {
     refuse_later(storage)?;
     let damaged = |what: String| {
@@ -224,7 +224,7 @@ impl SuperblockFile {
         Ok(SuperblockFile { storage, current, bad_copy, updating: Mutex::default() })
     }
 
-    /// What was wrong with one of the copies when the file was opened.
+    /// The fault of one of the copies when the file was opened.
     pub fn bad_copy(&self) -> Option<&str> {
         self.bad_copy.as_deref()
     }
@@ -253,6 +253,8 @@ impl SuperblockFile {
         let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
         let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;
         assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
+        // No opening would take it.
+        next.check().unwrap_or_else(|what| panic!("the superblock is not written: {what}"));
         // After a failure nobody knows what is on disk: the storage refuses every later update.
         let written = write_copies(&*self.storage, &next);
         written.map_err(|e| Error::storage(format!("writing {FILE}"), e))?;

@@ -13,7 +13,7 @@ pub use std::sync::RwLock;
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// What a signal handler looks at, on the thread that it interrupts: loom knows no signals.
+/// Atomics for a signal handler, on the thread that it interrupts: loom knows no signals.
 pub use std::sync::atomic::{AtomicBool as SignalFlag, AtomicPtr as SignalPointer, compiler_fence};
 
 /// A word to sleep on, which the operating system looks at too: loom cannot model that.

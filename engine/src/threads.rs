@@ -148,7 +148,7 @@ impl Threads {
         let name = format!("{}-{name}", device.geometry().device);
         let run = move || {
             if patient {
-                // What it does can wait as long as hosts keep the processors busy; when they wait
+                // Reflection can wait as long as hosts keep the processors busy; when they wait
                 // for it, they do not. Where this is not allowed it is done without.
                 let _ = setpriority_process(Some(gettid()), PATIENT);
             }

@@ -6,7 +6,8 @@ mod common;
 
 use afterimage::Device;
 use afterimage::internal::error::{Kind, Result};
-use afterimage::internal::storage::FileName;
+use afterimage::internal::storage::{FileName, SideKind};
+use common::crash::CrashDisk;
 use common::hooked::{Call, Hooked};
 use common::{A, B, Pair, Spec, Step::*, X};
 use std::sync::{Arc, mpsc};
@@ -22,6 +23,23 @@ fn reopen(pair: &mut Pair) {
     pair.lay_line();
     pair.connect();
     pair.drain();
+}
+
+/// What the peer owes can be told once more: a file for it that cannot be kept leaves nothing in
+/// doubt.
+#[test]
+fn a_close_without_the_side_file_of_the_told_is_a_close() {
+    let disk = CrashDisk::new();
+    let mut spec = Spec::default();
+    spec.storages[B] = disk.clone();
+    let mut pair = Pair::with(spec);
+    pair.hold_ships(true);
+    pair.write(A, X, 1);
+    pair.takeover(B).unwrap();
+    disk.fail_sync_of(FileName::Side { kind: SideKind::new("told").unwrap(), number: 0 });
+    pair.devices[B].close().unwrap();
+    reopen(&mut pair);
+    assert!(pair.devices[B].recovery().clean);
 }
 
 /// The thread that receives has found the device open, and is slow; the close waits for it.

@@ -45,7 +45,7 @@ fn what_is_shipped_before_the_hello_is_read_is_not_lost() {
     assert_eq!(a.status().backlog_records, 0);
 }
 
-/// What was sent over an earlier connection belongs to it (R5, R10): a request never fences, and
+/// Frames sent over an earlier connection belong to it (R5, R10): a request never fences, and
 /// records are not taken.
 #[test]
 fn what_is_left_of_an_earlier_connection_is_ignored() {
@@ -226,7 +226,7 @@ fn a_fenced_peer_with_a_clock_of_this_tenure_is_refused() {
     device.session().unwrap().write(0, 0, &[7; 4096]).unwrap();
 }
 
-/// What a prototype promised stands in the peer's `need`, and so in its clock, when everything else
+/// The last stamp of a prototype stands in the peer's `need`, and so in its clock, when everything else
 /// that it was told is forgotten.
 #[test]
 fn a_clock_of_this_tenure_above_its_newest_record_shows_a_loss() {
@@ -270,6 +270,23 @@ fn no_two_openings_name_their_connections_alike() {
     assert_ne!(nonce(), nonce());
 }
 
+/// The stranger says `hello`, and hands `entries` over to the device, which takes over.
+fn hand_over(device: &Device, stranger: &MemoryLink, hello: Hello, entries: Vec<(Block, Stamp)>) {
+    stranger.send(Lane::Control, Frame::Hello(hello).encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+    device.begin_takeover().unwrap();
+    let nonce = std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
+        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
+            Frame::Takeover { nonce, .. } => Some(nonce),
+            _ => None,
+        })
+        .unwrap();
+    let (previous, is_last) = (Stamp::ZERO, true);
+    let prototype = Frame::Prototype { nonce, grant: 2, left: 1, is_last, previous, entries };
+    stranger.send(Lane::Control, prototype.encode(9)).unwrap();
+    assert!(device.step_control().unwrap());
+}
+
 /// A fenced peer ships records that its prototype named: nothing newer of the block, and nothing
 /// newer at all, behind what the prototype ends with.
 #[test]
@@ -289,22 +306,8 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
     ];
     for (shipped, story) in cases {
         let (device, stranger, hello, why) = with_stranger(false);
-        let hello = Frame::Hello(Hello { fenced: false, newest: last, clk: last, ..hello });
-        stranger.send(Lane::Control, hello.encode(9)).unwrap();
-        assert!(device.step_control().unwrap());
-        device.begin_takeover().unwrap();
-        let nonce = nonce_of_takeover(&stranger);
-        let entries = vec![(block, last)];
-        let prototype = Frame::Prototype {
-            nonce,
-            grant: 2,
-            left: 1,
-            is_last: true,
-            previous: Stamp::ZERO,
-            entries,
-        };
-        stranger.send(Lane::Control, prototype.encode(9)).unwrap();
-        assert!(device.step_control().unwrap());
+        let hello = Hello { fenced: false, newest: last, clk: last, ..hello };
+        hand_over(&device, &stranger, hello, vec![(block, last)]);
         assert!(device.status().serving);
         let records = vec![shipped];
         let ship = Frame::Ship { previous: Stamp::ZERO, granted: 2, records, data: &[] };
@@ -318,37 +321,13 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
     }
 }
 
-/// The nonce of the takeover request that the device has sent.
-fn nonce_of_takeover(stranger: &MemoryLink) -> u64 {
-    std::iter::from_fn(|| stranger.receive(Lane::Control).unwrap())
-        .find_map(|frame| match Frame::decode(&frame).unwrap().1 {
-            Frame::Takeover { nonce, .. } => Some(nonce),
-            _ => None,
-        })
-        .unwrap()
-}
-
 /// A record that a prototype names must be able to arrive.
 #[test]
 fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
     let (device, stranger, hello, why) = with_stranger(false);
-    let hello = Frame::Hello(Hello { fenced: false, ..hello });
-    stranger.send(Lane::Control, hello.encode(9)).unwrap();
-    assert!(device.step_control().unwrap());
-    device.begin_takeover().unwrap();
-    let nonce = nonce_of_takeover(&stranger);
     let block = Block { volume: 0, number: 256 };
     let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
-    let prototype = Frame::Prototype {
-        nonce,
-        grant: 2,
-        left: 1,
-        is_last: true,
-        previous: Stamp::ZERO,
-        entries,
-    };
-    stranger.send(Lane::Control, prototype.encode(9)).unwrap();
-    assert!(device.step_control().unwrap());
+    hand_over(&device, &stranger, Hello { fenced: false, ..hello }, entries);
     let why = why.lock().unwrap();
     assert!(why.len() == 1 && why[0].contains("block 0:256, which no volume has"), "{why:?}");
     assert!(!device.status().serving);

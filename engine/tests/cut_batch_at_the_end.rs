@@ -1,4 +1,4 @@
-//! What one recovery cut off must stay away from the next, also where the log wraps.
+//! A batch that one recovery cut off must stay away from the next, also where the log wraps.
 #![cfg(not(loom))]
 
 mod common;

@@ -37,7 +37,7 @@ struct History {
 }
 
 impl History {
-    /// What every block holds after so many writes: the number of its last one.
+    /// The content of every block after so many writes: the number of its last one.
     fn state(&self, writes: usize) -> Vec<u64> {
         let mut state = vec![0; BLOCKS as usize];
         for (number, &block) in (1..).zip(&self.blocks[..writes]) {
@@ -57,7 +57,7 @@ struct Pair {
 /// Opens one device.
 fn open(disk: &Arc<Disk>) -> Result<Arc<Device>, Error> {
     let device = Device::open(disk.clone(), Arc::new(ManualClock::default()), Settings::default())?;
-    // What a cut takes of completed writes is known to the history here.
+    // The completed writes that a cut takes are known to the history here.
     let _ = device.accept_loss();
     Ok(device)
 }
@@ -128,7 +128,7 @@ impl Pair {
         self.devices[to].poll_takeover().unwrap().unwrap();
     }
 
-    /// What every block holds, read as a host reads it.
+    /// The content of every block, read as a host reads it.
     fn read(&self) -> Vec<u64> {
         if self.devices.iter().all(|device| device.session().is_err()) {
             self.take_over(A);
@@ -298,7 +298,7 @@ fn try_to_damage(disks: &mut [Contents; 2], random: &mut Random) -> Option<Damag
     (bytes != before).then_some(Damage { at, file, offset: sector * 512, how })
 }
 
-/// What came of a damage.
+/// The outcome of a damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Came {
     /// The device was not opened.

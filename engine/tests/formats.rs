@@ -1,7 +1,7 @@
 //! Every structure on disk and on the wire, held to its golden bytes (`docs/format.md`).
 //!
 //! The files under `golden/` were made from the byte tables by another program than the one they
-//! test. What they hold must decode to the values written here and encode to the same bytes;
+//! test. They must decode to the values written here, which must encode to the same bytes;
 //! every single changed byte must be refused; and no input may make a decoder panic, not even one
 //! whose checksums are right.
 #![cfg(not(loom))]

@@ -1,4 +1,5 @@
-//! What the simulator found, each made small: a run of its own never comes by the same way twice.
+//! Faults that the simulator found, each made small: a run of its own never comes by the same way
+//! twice.
 #![cfg(not(loom))]
 
 mod common;

@@ -26,7 +26,7 @@ const SECTORS: u64 = 12;
 const HOSTS: u64 = 3;
 const TAKEOVERS: usize = 14;
 
-/// What one host did: sector and operation.
+/// The operations of one host: sector and operation.
 type History = Vec<(u64, Op)>;
 
 /// How often a host came by what makes the test worth anything.

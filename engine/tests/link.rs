@@ -152,7 +152,7 @@ fn a_cut_loses_what_is_in_flight_and_says_so() {
     assert_eq!(left.send(Lane::Data, vec![4]).unwrap_err().kind(), Kind::NoPeer);
     assert_eq!(left.receive(Lane::Data).unwrap_err().kind(), Kind::NoPeer);
     assert_eq!((left.queued(Lane::Data), left.in_flight(Lane::Control)), (0, 0));
-    // What had arrived is handed over first.
+    // The frames that had arrived are handed over first.
     assert_eq!(got(&right, Lane::Data).unwrap()[0], 1);
     for _ in 0..3 {
         assert_eq!(right.receive(Lane::Data).unwrap_err().kind(), Kind::NoPeer);

@@ -58,6 +58,33 @@ fn is_shipped_an_unknown_tenure(pair: &Pair, at: usize) {
     assert_eq!(device.step_receive().unwrap(), 0);
 }
 
+/// `at` hears its peer's true hello and then, unasked, of a record of a tenure that nobody granted, or
+/// of a time that nobody reaches.
+fn is_told_unasked(pair: &Pair, at: usize, stamp: Stamp) {
+    let (line, nonce) = hears(pair, at, |_| ());
+    let entries = vec![(Block { volume: 0, number: Y }, stamp)];
+    let (grant, previous) = (NEVER.epoch + 1, Stamp::ZERO);
+    let piece = Frame::Prototype { nonce: 77, grant, left: 1, is_last: false, previous, entries };
+    line.send(Lane::Control, piece.encode(nonce)).unwrap();
+    assert!(pair.devices[at].step_control().unwrap());
+    assert!(!pair.devices[at].status().connected);
+}
+
+/// Had it been believed, the superblock would have come to name a tenure that no opening believes.
+#[test]
+fn a_record_of_no_tenure_is_not_taken_from_a_piece_that_nobody_asked_for() {
+    let mut pair = Pair::new();
+    pair.write(A, X, 1);
+    pair.settle();
+    is_told_unasked(&pair, B, NEVER);
+    is_told_unasked(&pair, B, Stamp { epoch: 1, time: u64::MAX, sequence: 0 });
+    settles(&mut pair, A);
+    pair.takeover(B).unwrap();
+    settles(&mut pair, B);
+    pair.reopen();
+    settles(&mut pair, B);
+}
+
 fn settles(pair: &mut Pair, serving: usize) {
     pair.connect();
     pair.settle();

@@ -1,4 +1,4 @@
-//! What opening looks at: no more of the logs than it must to tell rot from a torn tail, and whether
+//! The reads of an opening: no more of the logs than it must to tell rot from a torn tail, and whether
 //! every segment of a normal volume is there that held anything.
 
 mod common;

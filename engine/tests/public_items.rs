@@ -1,4 +1,4 @@
-//! What an embedding program can rely on, item by item: `lib.rs` names it, and hides the rest.
+//! The items that an embedding program can rely on: `lib.rs` names it, and hides the rest.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! A random walk over a pair, from a seed: everything a host, a link and a clock can do to it, step
 //! by step, held against a slow obvious oracle after every step.
 //!
-//! What is checked: every read, the order of the stamps, both normal volumes as prefixes of history
+//! The checks: every read, the order of the stamps, both normal volumes as prefixes of history
 //! ([`common`]); the location table kept by the seed's rules against the location derived (I6); at
 //! rest, one device serves, all requests have ended, both devices hold the same (I14).
 //!
@@ -67,7 +67,7 @@ impl Drop for Tell {
     }
 }
 
-/// What the walks have come by.
+/// The cases that the walks have come by.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     takeovers: u64,
@@ -209,7 +209,7 @@ impl Walk<'_> {
         self.tell(|| "cut".into());
         self.pair.ends[A].cut();
         for at in [A, B] {
-            // What had arrived, and then the news.
+            // The frames that had arrived, and then the news.
             for _ in 0..=self.pair.ends[A + B - at].in_flight(Lane::Control) {
                 self.pair.step(at, Step::Control);
             }

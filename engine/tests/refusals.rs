@@ -1,4 +1,4 @@
-//! What is refused, and how: requests that no volume can take, settings and geometries out of
+//! Refusals: requests that no volume can take, settings and geometries out of
 //! range, answers that do not come, a peer of another pair, records out of order. Each time
 //! nothing may be half done: the pair goes on as if it had not been asked.
 #![cfg(not(loom))]
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 const SECTOR: u64 = 512;
 const VOLUME: u64 = 64 * 4096;
 
-/// What a request does with its bytes.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Read,
@@ -344,7 +344,7 @@ fn hello_of(device: &Device) -> (Hello, MemoryLink) {
     }
 }
 
-/// `at` hears the hello of its peer, changed. What it says of the connection that it gives up.
+/// `at` hears the hello of its peer, changed. Returns why it gives the connection up.
 fn refuses(
     pair: &mut Pair,
     at: usize,
@@ -516,7 +516,7 @@ fn the_location_table_is_not_read_from_disk() {
     pair.drain();
 }
 
-/// Who serves has nothing to take over.
+/// A device that serves has nothing to take over.
 #[test]
 fn a_takeover_by_who_serves_is_refused() {
     let mut pair = Pair::new();

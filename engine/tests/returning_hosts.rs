@@ -19,7 +19,7 @@ fn session(pair: &Pair) -> Session {
     pair.devices[A].session().unwrap()
 }
 
-/// What the owner of `session` is told when it is to hang up.
+/// The errors told to the owner of `session` when it is to hang up.
 fn told(session: &Session) -> Arc<Mutex<Vec<Kind>>> {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();

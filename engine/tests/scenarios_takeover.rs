@@ -225,7 +225,7 @@ fn s11_path_race_whole_block() {
     }
 }
 
-/// What A ships while it is fenced says what remained of a block then; by the time it arrives,
+/// A ship of A, which is fenced, says what remained of a block then; by the time it arrives,
 /// A has had another tenure and owes something newer.
 #[test]
 fn s13_repeated_failover() {

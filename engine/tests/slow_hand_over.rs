@@ -44,7 +44,7 @@ impl Link for Bounded {
     }
 }
 
-/// What is owed takes seconds to be handed over, several times as long as a takeover waits for a
+/// A prototype takes seconds to be handed over, several times as long as a takeover waits for a
 /// sign of its peer. It is asked for twice, and once more over a new connection; one fence is all
 /// that takes.
 #[test]
@@ -59,7 +59,7 @@ fn s35_slow_hand_over() {
         Device::create(&*storage, &geometry, id == 1).unwrap();
         let settings = Settings {
             takeover_timeout_ns: 500_000_000,
-            // What the line carries in an eighth of a second.
+            // The bytes that the line carries in an eighth of a second.
             control_queue_bytes_max: MIB / 64,
             ..Settings::default()
         };

@@ -83,7 +83,7 @@ fn a_partial_write_does_not_bring_an_older_half_back() {
     pair.drain();
 }
 
-/// What the peer owed came, was written over, and the newer record was reflected and freed. The
+/// An owed record came, was written over, and the newer record was reflected and freed. The
 /// reader, which had only seen that something was owed, asked the peer, which did not know yet.
 #[test]
 fn a_read_does_not_ask_for_what_has_come() {

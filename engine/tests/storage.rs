@@ -229,7 +229,7 @@ proptest! {
     }
 }
 
-/// What is in the directory at `path`, sorted.
+/// The names in the directory at `path`, sorted.
 fn names(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).unwrap();
     let mut names: Vec<_> =

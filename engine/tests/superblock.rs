@@ -103,7 +103,7 @@ fn an_impossible_superblock_is_refused_by_name() {
     change(240, u64::MAX, "tail sequence");
     change(248, u64::MAX, "durable is");
     change(256, u64::MAX, "opened is");
-    // What only a forced takeover, a suspension or a resync leaves behind: planned.
+    // Values that only a forced takeover, a suspension or a resync leaves behind: planned.
     let word = |at: usize| {
         let bytes = disk.bytes(FileName::Superblock);
         u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())

@@ -1,8 +1,9 @@
-//! What happens beside the straight way of a takeover: requests that cross, requests that nobody
+//! Takeovers beside the straight way: requests that cross, requests that nobody
 //! hears, reads that are under way when the fence falls, a line that is cut at the wrong moment.
 
 mod common;
 
+use afterimage::Device;
 use afterimage::internal::error::Kind;
 use afterimage::internal::format::frame::Frame;
 use afterimage::internal::limits::Settings;
@@ -187,6 +188,33 @@ fn an_unanswered_request_ends() {
     assert_eq!([pair.refused(A, X), pair.refused(B, X)], [Kind::Fenced; 2]);
     pair.takeover(A).unwrap();
     pair.write(A, X, 1);
+    pair.drain();
+}
+
+/// A device that holds the host and is owed data asks anew at the hello. Its peer is slow, and nobody
+/// polls: the answer to a request that has ended is not the last word.
+#[test]
+fn a_request_that_a_hello_made_is_repeated() {
+    let mut pair = Pair::new();
+    pair.hold_ships(true);
+    pair.write(A, X, 1);
+    pair.takeover(B).unwrap();
+    for at in [A, B] {
+        pair.devices[at].close().unwrap();
+        let (storage, clock) = (pair.spec.storages[at].clone(), pair.clocks[at].clone());
+        pair.devices[at] = Device::open(storage, clock, pair.spec.settings.clone()).unwrap();
+    }
+    pair.lay_line();
+    pair.gates[A].keep(|frame| matches!(frame, Frame::Prototype { .. }));
+    pair.hold_ships(true);
+    pair.connect();
+    pair.settle();
+    pair.clocks[B].pass(pair.spec.settings.takeover_timeout_ns + 1);
+    assert_eq!(pair.session(B).unwrap_err().kind(), Kind::NotProven);
+    pair.gates[A].release();
+    while pair.step(A, Control) || pair.step(B, Control) {}
+    assert!(pair.devices[B].status().serving);
+    assert_eq!(pair.read(B, X).0, 1);
     pair.drain();
 }
 

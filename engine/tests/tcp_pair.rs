@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const BLOCKS: u64 = 64;
 
-/// Not a test: the process of a device, if this was started as one.
+/// The process of a device, if this was started as one; no test.
 #[test]
 fn device() {
     let Ok(arguments) = std::env::var("TCP_PAIR_DEVICE") else { return };
@@ -96,7 +96,7 @@ impl Random {
 struct Host {
     devices: [Device; 2],
     at: usize,
-    /// What each block may hold: more than one value after a write whose answer nobody has heard.
+    /// The values that each block may hold: several after a write whose answer nobody has heard.
     held: Vec<Vec<u64>>,
 }
 

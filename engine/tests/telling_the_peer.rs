@@ -9,7 +9,7 @@ use afterimage::internal::event::Event;
 use common::{A, B, Pair, Step::*, X};
 use std::sync::{Arc, Mutex};
 
-/// What A is told of its peer, as it is told.
+/// The events that A tells of its peer.
 fn told(pair: &Pair) -> impl Fn() -> Vec<(&'static str, u64)> + use<> {
     let all: Arc<Mutex<Vec<(&'static str, u64)>>> = Arc::default();
     let tell = all.clone();

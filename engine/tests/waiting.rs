@@ -154,7 +154,7 @@ fn places_wake_those_who_wait_for_them() {
         let woken = waiting.iter().take_while(|w| is_woken(w)).count();
         assert!(!waiting[woken..].iter().any(is_woken), "the first first");
         if woken > 0 && !dropped {
-            // What was meant for it is the next one's.
+            // The wake meant for it is the next one's.
             dropped = true;
             drop(waiting.remove(0));
             continue;
@@ -312,7 +312,7 @@ fn what_waits_is_bounded_by_bytes() {
     refused(512);
     let zeroes = Request::write_zeroes(0, 512, 2 * BLOCK as u64);
     assert_eq!(session.submit(zeroes).unwrap_err().kind(), Kind::Busy);
-    // What is dropped makes room, once.
+    // A dropped request makes room, once.
     drop(waiting.pop());
     waiting.push(try_write(&session, 5).expect("there is no place"));
     refused(0);

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A clause that is not missed within so many seeds is superfluous, or the simulator is blind.
 const SEEDS_MAX: u64 = 10_000;
 
-/// What random runs cannot miss, as `docs/testing.md` says why; scenarios on the simulated world do
-/// (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`).
+/// The clauses that random runs cannot miss, as `docs/testing.md` explains; scenarios on the
+/// simulated world do (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`).
 const BY_SCENARIO: [Clause; 5] = [
     Clause::AskAtHello,
     Clause::Turn,
@@ -39,7 +39,7 @@ fn missed(clause: Option<Clause>, seeds: u64) -> Option<Found> {
 
 #[test]
 fn every_clause_is_missed_when_it_is_off() {
-    // What a run panics with is part of its outcome.
+    // A run's panic is part of its outcome.
     std::panic::set_hook(Box::new(|_| {}));
     let next = AtomicUsize::new(0);
     let work = || {

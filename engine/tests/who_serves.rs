@@ -1,5 +1,5 @@
-//! Who may serve after an opening and at a hello (R13), between devices; the table itself is tested
-//! beside it (`failover/decide.rs`).
+//! The decision to serve after an opening and at a hello (R13), between devices; the table itself
+//! is tested beside it (`failover/decide.rs`).
 #![cfg(not(loom))]
 
 mod common;
@@ -134,8 +134,8 @@ fn a_peer_that_lost_what_it_promised_is_refused() {
     assert!(!world.device(A).status().serving && !world.device(B).status().connected);
 }
 
-/// What had arrived before a takeover and then rotted in the last batch looks like a torn tail. The
-/// peer has it no more: who lost it must not serve without it.
+/// A record that arrived before a takeover and then rotted in the last batch looks like a torn
+/// tail. The peer has it no more: the device that lost it must not serve without it.
 #[test]
 fn a_device_that_lost_what_it_had_received_serves_nobody() {
     for alone in [false, true] {

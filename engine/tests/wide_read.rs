@@ -80,7 +80,7 @@ struct Wide {
     lost: Arc<AtomicUsize>,
 }
 
-/// What a block holds: its sectors each name it.
+/// The content of a block: its sectors each name it.
 fn content(block: u64) -> Vec<u8> {
     (block * 8..).take(8).flat_map(|v| (v + 1).to_le_bytes().repeat(64)).collect()
 }
@@ -165,7 +165,7 @@ fn s36_wide_read() {
     assert!(answers.iter().all(|&bytes| bytes < 2 << 14), "{answers:?}");
 }
 
-/// What is asked for and unanswered stays bounded when its readers go, and counts no more once it is
+/// The unanswered questions stay bounded when their readers go, and count no more once they are
 /// answered: nobody after them waits for nothing.
 #[test]
 fn withdrawn_reads_take_no_room() {

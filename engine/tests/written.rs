@@ -65,6 +65,23 @@ fn what_was_written_outlives_the_process() {
     assert_eq!(found(&device), [1, 2, 2, 0]);
 }
 
+/// Only writes count that may have completed: an opening that lets no host in adds no doubt.
+#[test]
+fn an_opening_that_serves_nobody_loses_nothing() {
+    let storage = Arc::new(Memory::new());
+    create(&*storage);
+    let device = open(storage.clone(), Durability::Strict);
+    device.session().unwrap().write(0, 4096, &[2; 4096]).unwrap();
+    drop(device);
+    let settings = Settings { durability: Durability::VolatileCache, ..Settings::default() };
+    let waits = Device::open(storage.clone(), Arc::new(SystemClock::default()), settings).unwrap();
+    assert_eq!(waits.session().unwrap_err().kind(), Kind::NotProven);
+    drop(waits);
+    let device = open(storage, Durability::Strict);
+    assert!(!device.recovery().lost_writes);
+    assert_eq!(found(&device), [0, 2, 0, 0]);
+}
+
 #[test]
 fn what_was_cached_is_lost_with_the_process_and_said_to_be() {
     let storage = Arc::new(Memory::new());

@@ -1,4 +1,4 @@
-//! What hosts, link, clocks and takeovers can do to a pair, chosen by the bytes and held against the
+//! Actions of hosts, link, clocks and takeovers on a pair, chosen by the bytes and held against the
 //! oracle of the random walks after every step.
 #![no_main]
 

@@ -248,7 +248,7 @@ impl Hasher for Multiply {
     }
 }
 
-/// What the hosts write: a microsecond apart, one in `disorder` moved by up to a millisecond, one
+/// The hosts' writes: a microsecond apart, one in `disorder` moved by up to a millisecond, one
 /// in eight to one of 64 hot blocks, the others anywhere.
 fn workload(pairs: usize, disorder: Option<u64>) -> Vec<Write> {
     let mut random = Random::new(4711);

@@ -69,7 +69,7 @@ fn once(dir: &Path, volume_bytes: u64, case: Case) -> [f64; 3] {
             Geometry { journal_bytes, block_size: block as u32, ..Geometry::new(1, id, volumes) };
         Device::create(&*storage, &geometry, id == 1).expect("a device");
         let defaults = Settings::default();
-        // What the slow line carries in 20 ms.
+        // The bytes that the slow line carries in 20 ms.
         let at_once = if slow { 20 << 10 } else { defaults.link_queue_bytes_max };
         let settings = Settings {
             told_records_max: if told || slow { defaults.told_records_max } else { 0 },

@@ -1,4 +1,4 @@
-//! What a host's durable write costs beside the raw disk, with the peer connected and shipping.
+//! The cost of a host's durable write beside the raw disk, with the peer connected and shipping.
 //!
 //! The own log is on disk; the peer and both normal volumes are in memory. Raw references and
 //! ours take turns in one run; ratios are medians over the rounds. *Alone*: the host's thread is the

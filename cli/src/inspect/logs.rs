@@ -1,6 +1,6 @@
 //! One log as it stands in its file: what opening the device would find, record by record.
 //!
-//! What follows the first batch that is torn and that nothing says was ever durable is dropped
+//! The rest from the first batch on that is torn and that nothing says was ever durable is dropped
 //! and counted (R13): a power cut leaves such a tail, and it is no damage. A record that was
 //! durable and is not there, or not what it was, is rot, and is named.
 
@@ -39,12 +39,12 @@ impl Entry {
     }
 }
 
-/// What a log holds.
+/// A log, as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct LogRead {
     /// Its file.
     pub(crate) file: FileName,
-    /// What the superblock says of it.
+    /// Its state in the superblock.
     pub(crate) state: LogState,
     /// The records, in log sequence order.
     pub(crate) entries: Vec<Entry>,
@@ -60,7 +60,7 @@ pub(crate) struct LogRead {
     pub(crate) end: End,
     /// Records found behind the run that were never durable.
     pub(crate) dropped: u64,
-    /// What is wrong.
+    /// The faults.
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn read(storage: &dyn Storage, superblock: &Superblock, log: Log) -> 
         Ok(Some(length)) if length != state.bytes => {
             find(format!("has {length} bytes, should have {}", state.bytes));
         }
-        // What cannot be asked for its length cannot be read either.
+        // A file that cannot be asked for its length cannot be read either.
         Ok(_) | Err(_) => {}
     }
     let scan = match scan(storage, superblock, log, Verify::All, &mut |_| ()) {

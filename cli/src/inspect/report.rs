@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 /// Version of the JSON document: raised when a field changes its meaning or goes.
 const VERSION: u32 = 1;
 
-/// What was found in a device directory.
+/// The findings in a device directory.
 #[derive(Serialize)]
 pub struct Report {
     pub(super) version: u32,
@@ -102,7 +102,7 @@ pub(super) struct Copies {
 pub(super) enum Copy {
     /// Never written.
     Empty,
-    /// What is wrong with it.
+    /// Unusable, with its fault.
     Unusable { error: String },
     /// Usable.
     Valid(Box<SuperblockReport>),
@@ -282,7 +282,7 @@ impl Copies {
     }
 }
 
-/// What a log's file holds.
+/// A log's file.
 #[derive(Serialize)]
 pub(super) struct LogReport {
     #[serde(serialize_with = "display")]

@@ -21,7 +21,7 @@ use hdrhistogram::serialization::interval_log::{
 /// Nanoseconds in a unit of the `max` column.
 const MAX_UNIT_NS: f64 = 1e6;
 
-/// What one metric did in one interval.
+/// One metric in one interval.
 pub struct Interval {
     /// The metric.
     pub tag: &'static str,
@@ -62,7 +62,7 @@ impl Hlog {
     /// Ends the log.
     ///
     /// # Errors
-    /// What went wrong while it was written: the log ends there.
+    /// The error while it was written: the log ends there.
     pub fn finish(self) -> io::Result<()> {
         drop(self.sender);
         self.writer.join().unwrap_or_else(|_| Err(io::Error::other("its writer panicked")))

@@ -33,7 +33,7 @@ pub struct Document {
     pub verification: Verification,
 }
 
-/// What was replayed.
+/// The trace that was replayed.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs, reason = "docs/replay-json.md")]
 pub struct TraceInfo {
@@ -90,7 +90,7 @@ pub struct Requests {
     pub total: RequestCount,
 }
 
-/// What a histogram says.
+/// The figures of a histogram.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[allow(missing_docs, reason = "docs/replay-json.md")]
 pub struct Latency {
@@ -196,7 +196,7 @@ pub struct Pace {
     pub tenths: Vec<Vec<f64>>,
 }
 
-/// What was checked, and what did not hold.
+/// The checks, and those that did not hold.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs, reason = "docs/replay-json.md")]
 pub struct Verification {
@@ -250,7 +250,7 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Not if it is a pipe or a terminal, or a link to one.
+        // A pipe or a terminal stays, or a link to one.
         let is_file = || self.path.symlink_metadata().is_ok_and(|found| found.is_file());
         if !self.is_written && is_file() {
             let _ = std::fs::remove_file(&self.path);

@@ -29,7 +29,7 @@ use super::verify::each_sector;
 /// A moment: how many events had happened by then.
 type Tick = u64;
 
-/// What must be there.
+/// The writes that must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// Everything promised: the volumes of a pair that has recovered and come to rest.
@@ -74,7 +74,7 @@ pub struct History {
     acknowledged: [Stamp; 2],
 }
 
-/// What a device's volumes show: of each sector, the write.
+/// The content of a device's volumes: of each sector, the write.
 #[derive(Default)]
 pub struct Shown {
     image: Image,
@@ -166,7 +166,7 @@ impl History {
         Stamp { sequence: first.sequence.saturating_add(blocks.saturating_sub(1) as u32), ..first }
     }
 
-    /// What is wrong with what volumes show.
+    /// The faults of what volumes show.
     pub fn judge(&self, shown: &Shown, claim: Claim) -> Findings {
         let mut findings = Findings::default();
         findings.add_all(&shown.findings);
@@ -194,7 +194,7 @@ impl History {
         findings
     }
 
-    /// What volumes show if the chosen writes, all completed, take effect in their order.
+    /// The content of volumes if the chosen writes, all completed, take effect in their order.
     fn newest(&self, is_chosen: impl Fn(&Write) -> bool) -> Image {
         let mut chosen: Vec<(Stamp, Number)> = (1..)
             .zip(&self.writes)
@@ -239,7 +239,7 @@ impl History {
             return true;
         }
         if number != 0 {
-            // What no write of this run names is a finding of its own.
+            // A name that no write of this run has is a finding of its own.
             return self.check_name(volume, sector, number).map_or(true, is_newer);
         }
         let mut zeroed = self.writes.iter().filter(|write| {

@@ -1,4 +1,4 @@
-//! What is measured while a replay runs: latencies by kind, counts, and time lost.
+//! Measurements while a replay runs: latencies by kind, counts, and time lost.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use super::hlog::{Hlog, Interval};
 use crate::trace::Action;
 
-/// What a latency is of.
+/// The kind of a latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
     /// A host's write, discards included.

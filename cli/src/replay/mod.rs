@@ -48,7 +48,7 @@ use crate::words::duration;
 /// The hosts' time when a trace that does not know its own begins: 2020-01-01.
 const SOME_TIME_NS: u64 = 1_577_836_800_000_000_000;
 
-/// Replays, verifies, and reports. What was checked and did not hold is [`Exit::NotHeld`], no
+/// Replays, verifies, and reports. A check that did not hold is [`Exit::NotHeld`], no
 /// error.
 ///
 /// # Errors
@@ -171,8 +171,8 @@ fn begun(args: &ReplayArgs, run: u64) -> Event {
 }
 
 /// A replay, as `args` ask for it, of `trace` on two storages without files, to the clean close of
-/// both devices, telling `listener` of everything; for tests of what lies below. What any read
-/// showed is checked; the volumes are not.
+/// both devices, telling `listener` of everything; for tests of what lies below. The sectors that
+/// any read showed are checked; the volumes are not.
 ///
 /// # Errors
 /// As [`run`], but for the output.
@@ -198,7 +198,7 @@ pub fn rehearse(
     Ok(oracle.into_findings())
 }
 
-/// What only the trace can tell to be impossible.
+/// Refuses what only the trace can tell to be impossible.
 fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
     if trace.rows.is_empty() {
         let story = format!("{}: the trace has no requests to replay", files(args).join(" "));
@@ -242,7 +242,7 @@ fn run_name(args: &ReplayArgs) -> u64 {
 fn show(document: &Document) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match write!(out, "{}", report::Table(document)).and_then(|()| out.flush()) {
-        // Whoever reads has read enough.
+        // The reader has read enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| Failure::output("the results", &error)),
     }

@@ -38,7 +38,7 @@ enum Place {
     Kept(PathBuf),
 }
 
-/// What a device has reported.
+/// The events that a device has reported.
 #[derive(Default)]
 pub struct Watch {
     /// Shipping lag of every record acknowledged.
@@ -52,13 +52,13 @@ pub struct Watch {
 pub struct Pair {
     /// The devices.
     pub devices: [Arc<Device>; 2],
-    /// What they reported.
+    /// The events that they reported.
     pub watches: [Arc<Watch>; 2],
     /// Their storage.
     pub storages: [Arc<dyn Storage>; 2],
     /// The clock of both, and of the host.
     pub clock: Arc<dyn Clock>,
-    /// Who is told of what the host does, and of what the devices acknowledge.
+    /// The listener to the host's requests and the devices' acknowledgements.
     pub listener: Arc<dyn Listener>,
     threads: Vec<Threads>,
     place: Place,

@@ -15,7 +15,7 @@ const MAGIC: [u8; 8] = *b"aftimage";
 const VERSION: u32 = 1;
 const HEADER: usize = 64;
 
-/// What the filler's words are apart: 2^64 divided by the golden ratio, odd.
+/// The distance of the filler's words: 2^64 divided by the golden ratio, odd.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -54,7 +54,7 @@ pub struct Origin {
     pub count: u32,
 }
 
-/// What a sector holds.
+/// The content of a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Nothing but zeros.
@@ -93,7 +93,7 @@ pub fn fill(data: &mut [u8], first: Origin) {
     }
 }
 
-/// What `sector` holds, every byte of it looked at.
+/// The content of `sector`, every byte of it looked at.
 pub fn content(sector: &[u8]) -> Content {
     assert_eq!(sector.len(), SECTOR);
     if sector == [0; SECTOR].as_slice() {

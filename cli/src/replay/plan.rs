@@ -1,4 +1,4 @@
-//! What is to be done, in order: the trace's requests, pass after pass, the points at which the
+//! The plan of a replay, in order: the trace's requests, pass after pass, the points at which the
 //! host moves, and how a request is cut into pieces that a device takes.
 
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use super::pattern::SECTOR;
 use crate::args::TakeoverAt;
 use crate::trace::{Action, Row, Trace};
 
-/// What lies between the end of one pass and the beginning of the next, on the trace's clock.
+/// The gap between the end of one pass and the beginning of the next, on the trace's clock.
 const PASS_GAP_NS: u64 = 1_000_000;
 
 /// The requests of a replay. A request is named by its number in the replay, from 0.
@@ -28,7 +28,7 @@ pub struct Piece {
     pub part: u32,
     /// The volume.
     pub volume: u32,
-    /// What is asked for.
+    /// The request.
     pub action: Action,
     /// Complete only once durable.
     pub fua: bool,
@@ -52,7 +52,7 @@ impl<'a> Plan<'a> {
         self.trace.rows.len() as u64
     }
 
-    /// What the trace's clock shows for a whole pass.
+    /// The length of a whole pass on the trace's clock.
     pub fn pass_ns(&self) -> u64 {
         self.trace.rows.last().map_or(0, |row| row.time_ns + PASS_GAP_NS)
     }

@@ -14,7 +14,7 @@ const PERIOD_NS: u64 = 200_000_000;
 pub struct Progress {
     bar: ProgressBar,
     next_at: u64,
-    /// What goes on after the last request.
+    /// The work after the last request.
     epilogue: Option<&'static str>,
 }
 

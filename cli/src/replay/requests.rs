@@ -1,4 +1,4 @@
-//! What the hosts asked for and what they were told, as it happens: [`Event`]s, the [`Listener`]
+//! Requests of the hosts and their answers, as they happen: [`Event`]s, the [`Listener`]
 //! that hears them, and the request log (`--request-log`), which keeps them in a file.
 //!
 //! Every event is one line, appended by one write to the file before the replay goes on: whoever
@@ -72,7 +72,7 @@ pub enum Event {
         /// The tenure.
         epoch: u64,
     },
-    /// What was written at a device is durable at the other one, up to this stamp.
+    /// The writes at a device are durable at the other one, up to this stamp.
     Acknowledged {
         /// The device it was written at.
         at: usize,
@@ -81,7 +81,7 @@ pub enum Event {
     },
 }
 
-/// Who is told.
+/// The listener to events.
 pub trait Listener: Send + Sync {
     /// `event` happens. Quickly: it is called on the devices' threads, too.
     fn note(&self, event: &Event);

@@ -13,7 +13,7 @@ const LIMIT_NS: u64 = 60_000_000_000;
 /// How often the devices are asked.
 const PERIOD_NS: u64 = 100_000_000;
 
-/// Not having looked for so long means that the process itself was stopped meanwhile: time that
+/// A thread that has not looked for so long was stopped meanwhile with its process: time that
 /// does not count.
 const ABSENCE_NS: u64 = 2_000_000_000;
 

@@ -33,7 +33,7 @@ pub struct AtRest {
     findings: Findings,
 }
 
-/// Compares both closed devices with the image, and with each other. What is wrong is noted in
+/// Compares both closed devices with the image, and with each other. Faults are noted in
 /// the oracle.
 pub fn verify(pair: &Pair, oracle: &mut Oracle) -> Result<[AtRest; 2], Failure> {
     let expected = oracle.written().count() as u64;
@@ -50,7 +50,7 @@ pub fn verify(pair: &Pair, oracle: &mut Oracle) -> Result<[AtRest; 2], Failure> 
     let both = [a?, b?];
     for at_rest in &both {
         oracle.find_all(&at_rest.findings);
-        // What was found is part of the image and was found once, unless it is noted above.
+        // The content found is part of the image and was found once, unless it is noted above.
         if at_rest.findings.count() == 0 && at_rest.sectors != expected {
             oracle.find(Finding::Missing { expected, found: at_rest.sectors });
         }

@@ -106,7 +106,7 @@ struct Event<'a> {
     time: &'a [u8],
     action: &'a [u8],
     rwbs: &'a [u8],
-    /// What follows rwbs: at most the first four words.
+    /// The rest behind rwbs: at most the first four words.
     rest: [&'a [u8]; 4],
 }
 
@@ -154,7 +154,7 @@ impl Event<'_> {
     }
 }
 
-/// What rwbs says.
+/// The meaning of rwbs.
 struct Kind {
     op: Option<Op>,
     preflush: bool,

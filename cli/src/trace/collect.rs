@@ -10,7 +10,7 @@ use super::error::{Fault, Place, TraceError};
 use super::{Action, Format, Row, Trace, VolumeInfo};
 use afterimage::internal::unit::SECTOR;
 
-/// What volume sizes are rounded up to, in bytes.
+/// The unit that volume sizes are rounded up to, in bytes.
 const SIZE_UNIT: u64 = 1 << 20;
 
 /// Where the largest volume ends, in bytes: devices take volumes below 4 EiB.

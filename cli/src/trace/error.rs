@@ -1,4 +1,4 @@
-//! What can be wrong with a trace: where, what was found there, and what to do about it.
+//! Faults of a trace: where, what was found there, and what to do about it.
 //!
 //! A caller branches on [`Kind`]; a person reads the message. Offending bytes are shown shortened
 //! and escaped, so that a binary file given by mistake does no harm to the terminal.
@@ -9,7 +9,7 @@ use std::io;
 
 use super::Format;
 
-/// What is wrong, for programs.
+/// The kind of a fault, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -62,9 +62,9 @@ struct Story {
     file: String,
     place: Option<Place>,
     field: Option<&'static str>,
-    /// What stands there, shortened and escaped.
+    /// The text found there, shortened and escaped.
     text: Option<String>,
-    /// What is wrong with it, or what was tried.
+    /// Its fault, or what was tried.
     problem: Cow<'static, str>,
     advice: Option<Cow<'static, str>>,
     source: Option<io::Error>,
@@ -73,7 +73,7 @@ struct Story {
 const SKIP: &str = "use --skip-bad-rows to count and leave out such rows";
 
 impl TraceError {
-    /// What is wrong, for programs.
+    /// The kind, for programs.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -199,7 +199,7 @@ impl std::error::Error for TraceError {
     }
 }
 
-/// What is wrong with one row, before anybody knows in which file and line it stands.
+/// The fault of one row, before anybody knows in which file and line it stands.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) field: &'static str,

@@ -131,7 +131,7 @@ impl<R: Read> Read for Replay<R> {
     }
 }
 
-/// What a line turned out to be.
+/// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// A record, whether or not it is a request.

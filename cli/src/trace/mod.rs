@@ -108,14 +108,14 @@ pub struct Row {
     pub fua: bool,
     /// Everything answered before must be durable before it starts; always set with a flush.
     pub preflush: bool,
-    /// What is asked for.
+    /// The request's action.
     pub action: Action,
 }
 
 // A trace of a hundred million rows should fit into memory.
 const _: () = assert!(size_of::<Row>() == 40);
 
-/// What a request asks for; offsets and lengths are in bytes, whole sectors, and never empty.
+/// The action of a request; offsets and lengths are in bytes, whole sectors, and never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Read a range.
@@ -203,7 +203,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// What it is called in messages.
+    /// Its name in messages.
     fn name(&self) -> String {
         match self {
             Input::Stdin => "stdin".into(),

@@ -1,5 +1,5 @@
 //! The trace reader as a whole: the real traces against their manifest, cut and damaged files,
-//! merging, and hostile bytes. What is peculiar to a format is tested beside it.
+//! merging, and hostile bytes. Peculiarities of a format are tested beside it.
 
 use std::io::Write;
 
@@ -220,7 +220,7 @@ fn limit_is_by_file_order_and_may_be_zero() {
     assert_eq!((none.rows.len(), none.volumes.len(), none.start_unix_ns), (0, 0, None));
 }
 
-/// What the manifest says of a real trace; times and addresses are exact.
+/// The manifest's entry of a real trace; times and addresses are exact.
 struct Expected {
     file: &'static str,
     format: Format,

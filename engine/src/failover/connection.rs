@@ -104,7 +104,7 @@ impl Connection {
         self.link.clone()
     }
 
-    /// What names this end of the present connection, whether it stands or was begun.
+    /// The nonce of this end of the present connection, whether it stands or was begun.
     pub fn session(&self) -> Option<u64> {
         self.session
     }

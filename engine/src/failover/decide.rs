@@ -1,4 +1,4 @@
-//! Who may serve, after a restart and at every hello (R13, R10): one pure function.
+//! The decision to serve, after a restart and at every hello (R13, R10): one pure function.
 //!
 //! `fenced` is durable. *Proven* is not: a device that wakes up unfenced does not know whether the
 //! other one was forced to take over meanwhile (R11), so it serves nobody until somebody vouches
@@ -87,7 +87,7 @@ pub struct Here {
     pub need: Stamp,
 }
 
-/// What the peer's hello says of the peer.
+/// The peer, as its hello describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// How it stands to this device.
@@ -123,7 +123,7 @@ pub enum Occasion {
     Hello(Heard),
 }
 
-/// What to do.
+/// The action to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Begin to serve under the epoch held.
@@ -177,7 +177,7 @@ pub enum Alarm {
     BothUnfenced,
 }
 
-/// What to do on `occasion`: the tables of this module.
+/// The decision on `occasion`: the tables of this module.
 pub fn decide(here: Here, occasion: Occasion) -> Decision {
     use Decision::{Ask, GoOn, Halt, Refuse, Serve};
     use Occasion::{Hello, Opening, Operator, Request};
@@ -306,7 +306,7 @@ mod tests {
     /// When it holds, and what is done then.
     type Row<T> = (fn(&Here, &T) -> bool, Decision);
 
-    /// What the first of `rows` that holds says, which is also counted in `hits`.
+    /// The decision of the first of `rows` that holds, which is also counted in `hits`.
     fn first<T>(rows: &[Row<T>], hits: &mut [u64], here: &Here, input: &T) -> Decision {
         let row = rows.iter().position(|(holds, _)| holds(here, input)).expect("a row");
         hits[row] += 1;
@@ -419,7 +419,7 @@ mod tests {
             // Two histories are told by their lineages; nobody stops for another pair's device.
             let parted = a.lineage != b.lineage && a.serving && b.serving;
             assert!(serving != [true; 2] || parted, "{}", what());
-            // Who serves is not stopped without cause.
+            // A device that serves is not stopped without cause.
             if a.serving && !serving[0] {
                 let cause = !b.fenced || b.epoch > a.epoch || !are_sound(a, b);
                 assert!(cause, "{}", what());

@@ -81,7 +81,7 @@ impl Device {
             self.store(|s| {
                 s.fenced = true;
                 s.epoch = grant;
-                // What the prototype promises is never taken for a torn tail.
+                // The records that the prototype promises are never taken for a torn tail.
                 s.own.durable = s.own.durable.max(synced);
             })?;
         }
@@ -109,7 +109,7 @@ impl Device {
     pub(crate) fn close_admission(&self) -> Position {
         self.clk.close();
         let queue = &self.own.journal.queue;
-        // Whoever reserves from here on finds the gate closed; wait for those before.
+        // A reservation from here on finds the gate closed; wait for those before.
         let horizon = queue.horizon();
         let mut wait = Wait::default();
         for position in queue.freed().max(self.own.settled())..horizon {

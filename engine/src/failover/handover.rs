@@ -1,4 +1,4 @@
-//! What one device hands over to the other with a grant, piece by piece (S805, S806; R4, R5, R18): a
+//! The hand-over with a grant, piece by piece, from device to device (S805, S806; R4, R5, R18): a
 //! value that the fence chooses, and that the role above carries without looking into it. It is the
 //! prototype, as both devices keep order (`table/prototype.rs`).
 
@@ -19,7 +19,7 @@ use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
-/// What is still to be handed over.
+/// The rest that is to be handed over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum HandOver {
     /// R as a prototype: the records before `end`, after those that the peer was told of.
@@ -41,13 +41,13 @@ pub(super) struct Piece {
 }
 
 impl HandOver {
-    /// What a device that is fenced hands over: what it has told in this connection comes before the
+    /// The hand-over of a fenced device: the records told in this connection come before the
     /// answer, which goes on from there.
     pub fn rest(tables: &Tables) -> HandOver {
         HandOver::Prototype { end: tables.own.records().end() }
     }
 
-    /// The next piece, of at most `most` entries. What is acknowledged before its piece is made need
+    /// The next piece, of at most `most` entries. A record acknowledged before its piece is made need
     /// not be named. With `newest_only` a record is left out that a newer one of its block follows.
     fn next(self, tables: &mut Tables, queue: &Queue, most: usize, newest_only: bool) -> Piece {
         let HandOver::Prototype { end } = self;
@@ -58,7 +58,7 @@ impl HandOver {
     }
 }
 
-/// What a takeover has merged, for the superblock.
+/// A takeover's merge, for the superblock.
 pub(super) struct Merged {
     need: Stamp,
     whole: Stamp,
@@ -150,6 +150,9 @@ impl Device {
             if stamp.epoch >= tenure {
                 return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
             }
+            if stamp.time > Stamp::TIME_MAX {
+                return broken(format!("the peer tells of {stamp}, a time that no device reaches"));
+            }
             if volume != Some(block.volume) {
                 (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
             }
@@ -170,7 +173,7 @@ impl Device {
     /// `whole` leaves out may go to N meanwhile.
     pub(super) fn merge(&self) -> Merged {
         let mut tables = lock(&self.tables);
-        // Also what has been received: should a disk lose it, this device must not serve again.
+        // Received records count too: should a disk lose one, this device must not serve again.
         let need = self.owed.told().last().max(tables.incoming.hi());
         tables.raise_need(need);
         // An older tenure's catching up does not belong to this `need` (I5).
@@ -178,7 +181,7 @@ impl Device {
         Merged { need, whole: tables.normal.whole() }
     }
 
-    /// What was merged is durable, and the tenure is about to open; returns how many blocks are
+    /// The merge is durable, and the tenure is about to open; returns how many blocks are
     /// owed.
     pub(super) fn begin_debt(&self) -> u64 {
         let mut tables = lock(&self.tables);

@@ -133,7 +133,7 @@ impl Device {
         };
         match decision {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),
-            // What it held is in doubt.
+            // The role that it held is in doubt.
             Decision::Ask => {
                 lock(&self.failover).role.doubt();
                 self.close_admission();
@@ -214,7 +214,7 @@ impl Device {
     /// The decision about the hello of a device of this pair, if it is not the end of the connection
     /// or of this device.
     fn decide_at(&self, hello: &Hello) -> Result<Decision> {
-        // What it promised in a prototype it wrote, too.
+        // The records promised in a prototype are records of this device, too.
         self.sequence(&mut lock(&self.tables));
         let here = self.here();
         let Here { lineage, fenced, epoch, newest, acked, hi, need, .. } = here;

@@ -31,6 +31,16 @@ pub(crate) fn may_have_lost(superblock: &Superblock, cache_identity: [u8; 32]) -
 }
 
 impl Device {
+    /// From now on writes may complete under this device's durability: the superblock says so before
+    /// the first of them does. The caller holds `role`, or is opening.
+    pub(super) fn note_durability(&self) -> Result<()> {
+        let number = self.settings.durability.number();
+        if self.superblock.get().weakest < number {
+            self.store(|s| s.weakest = number)?;
+        }
+        Ok(())
+    }
+
     /// Refuses hosts while the mark stands.
     pub(crate) fn check_loss(&self) -> Result<()> {
         match self.superblock.get().lost {

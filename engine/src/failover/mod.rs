@@ -63,7 +63,7 @@ impl Failover {
     }
 }
 
-/// What a link says when it takes no frame: that it is down, in whatever words.
+/// The error of a link that takes no frame: it is down, in whatever words.
 pub(crate) fn link_down(error: Error) -> Error {
     match error.kind() {
         Kind::NoPeer => error,
@@ -123,7 +123,7 @@ impl Device {
             failover.connection.end(link)
         };
         link.close();
-        // Also of one that a hello ended before it stood: else nobody learns why.
+        // A connection that a hello ended before it stood is told of, too: else nobody learns why.
         if was {
             self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
             self.wakes.line.ring();
@@ -191,7 +191,7 @@ impl Device {
             }
             failover.role.reachable() == epoch
         };
-        // What a connection loses that ends now is said at the next hello.
+        // A connection that ends now may lose the frame: the next hello says the same.
         let _ = self.send(Lane::Control, &Frame::Serving { epoch, reachable });
     }
 
@@ -226,7 +226,7 @@ impl Device {
     /// those but questions sent.
     ///
     /// # Errors
-    /// [`Kind::Halted`] if the storage fails. What the peer must not send ends the connection,
+    /// [`Kind::Halted`] if the storage fails. A frame that the peer must not send ends the connection,
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
         let _telling = self.events.enter();
@@ -240,7 +240,9 @@ impl Device {
                 (false, Err(link_down(error)))
             }
         };
-        let told = outcome.and_then(|()| Ok(self.hand_over(&link)? || self.announce(&link)?));
+        let told = outcome.and_then(|()| {
+            Ok(self.ask_for_host_again()? || self.hand_over(&link)? || self.announce(&link)?)
+        });
         let told = match told {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
                 self.disconnected(&error, &link);

@@ -14,7 +14,7 @@ use crate::sync::lock;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
-/// What a device does by itself after a restart; durable.
+/// A device's own decisions after a restart; durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// With both devices fenced, this one asks for the host.
@@ -47,7 +47,7 @@ impl Device {
         Ok(())
     }
 
-    /// What this device does by itself after a restart.
+    /// This device's own decisions after a restart.
     pub fn policy(&self) -> Policy {
         let superblock = self.superblock.get();
         Policy { prefer: superblock.prefer, resume_alone: superblock.resume_alone }
@@ -99,6 +99,8 @@ impl Device {
             let of_tenure = seen.iter().filter(|stamp| stamp.epoch == epoch);
             newest = of_tenure.map(|stamp| stamp.time).max().unwrap_or(0);
         }
+        // A failure halts the device, which lets nobody in.
+        let _ = self.note_durability();
         // It may have served before, and the tables not have what it took last.
         self.open_admission(|clk| clk.reopen(epoch, newest));
     }
@@ -112,7 +114,7 @@ impl Device {
     pub(super) fn open_admission(&self, open: impl FnOnce(&Clk)) {
         lock(&self.failover).role.serve();
         open(&self.clk);
-        // Whoever halts the device closes the gate after having said so.
+        // A halting thread closes the gate after it has noted the halt.
         if self.check_halted().is_err() {
             self.clk.close();
         }
@@ -124,7 +126,7 @@ impl Device {
             return halted;
         }
         let mut here = self.here();
-        // Who has served and does not any more is just being fenced.
+        // A device that has served and does not any more is just being fenced.
         here.fenced |= lock(&self.failover).role.held();
         match decide(here, Occasion::Request) {
             Decision::Wait(why) => waiting(why),
@@ -205,7 +207,7 @@ pub(super) fn waiting(why: Wait) -> Error {
     Error::new(kind, what)
 }
 
-/// What is said of a device that stands so: forced takeover, suspension and resync are planned
+/// The error of a device that stands so: forced takeover, suspension and resync are planned
 /// (R11, R12).
 pub(super) fn not_paired(mode: Mode, usable: bool) -> String {
     let mode = match mode {

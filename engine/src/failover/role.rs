@@ -23,7 +23,7 @@ pub(crate) struct Grant {
     /// The request answered.
     pub nonce: u64,
     pub tenure: u64,
-    /// What is still to be handed over.
+    /// The rest that is to be handed over.
     pub what: HandOver,
 }
 
@@ -31,6 +31,8 @@ pub(crate) struct Grant {
 pub(crate) struct Role {
     device: u64,
     request: Option<OpenRequest>,
+    /// A hello made this device ask, and nothing has settled since who serves.
+    must_ask: bool,
     grant: Option<Grant>,
     outcome: Option<Result<Takeover>>,
     /// It has served since its opening.
@@ -49,7 +51,7 @@ pub(crate) struct Role {
     reachable: u64,
 }
 
-/// What the loser of two crossing requests is told.
+/// The error for the loser of two crossing requests.
 fn lost() -> Error {
     Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
 }
@@ -60,6 +62,7 @@ impl Role {
         Role {
             device,
             request: None,
+            must_ask: false,
             grant: None,
             outcome: None,
             served: false,
@@ -87,6 +90,17 @@ impl Role {
     /// Whether a request is open.
     pub fn is_asking(&self) -> bool {
         self.request.is_some()
+    }
+
+    /// A hello makes this device ask; or, with `false`, leaves it to others.
+    pub fn must_ask(&mut self, must: bool) {
+        self.must_ask = must;
+    }
+
+    /// Whether this device has to ask once more, as the request that it made by itself has ended
+    /// without an answer.
+    pub fn asks_again(&self) -> bool {
+        self.must_ask && self.request.is_none()
     }
 
     /// Forgets the open request, of which nobody has heard.
@@ -145,6 +159,7 @@ impl Role {
 
     fn lose(&mut self) {
         self.request = None;
+        self.must_ask = false;
         self.outcome = Some(Err(lost()));
     }
 
@@ -160,6 +175,7 @@ impl Role {
 
     /// Hosts are about to be let in.
     pub fn serve(&mut self) {
+        self.must_ask = false;
         self.served = true;
         self.held = true;
     }

@@ -76,7 +76,11 @@ impl Device {
     /// After a hello: an open request was lost with the old connection, or its answer was. With
     /// `anew` it asks even if there is none.
     pub(super) fn ask_at_hello(&self, anew: bool) -> Result<()> {
-        let open = lock(&self.failover).role.request();
+        let open = {
+            let role = &mut lock(&self.failover).role;
+            role.must_ask(anew);
+            role.request()
+        };
         let now = self.clock.monotonic();
         match open {
             Some(OpenRequest { requested_at, progress_at, .. }) if holds(Clause::AskAtHello) => {
@@ -85,6 +89,26 @@ impl Device {
             None if anew => self.ask_for_host(now, now),
             _ => Ok(()),
         }
+    }
+
+    /// Asks once more if a hello made this device ask and the request has ended without an answer:
+    /// nobody polls for it, and the peer may only be slow. Returns whether it asked.
+    pub(super) fn ask_for_host_again(&self) -> Result<bool> {
+        if self.clk.epoch() != 0 {
+            return Ok(false);
+        }
+        let must = |failover: &Failover| {
+            failover.role.asks_again() && failover.connection.standing().is_some()
+        };
+        if !must(&self.in_time()) {
+            return Ok(false);
+        }
+        let _one = lock(&self.role);
+        if !must(&lock(&self.failover)) {
+            return Ok(false);
+        }
+        let now = self.clock.monotonic();
+        self.ask_for_host(now, now).map(|()| true)
     }
 
     /// The outcome of the takeover asked for (S808), once, when there is one. Never waits.
@@ -179,6 +203,10 @@ impl Device {
             let what = format!("a prototype for tenure {grant}, {epoch} is held");
             return Err(Error::new(Kind::Protocol, what));
         }
+        // Every record of the peer's is of a tenure that was granted here.
+        if let Some(&(_, newest)) = entries.last() {
+            self.check_tenure_known(newest)?;
+        }
         self.take_piece(previous, entries, (!is_last).then_some(left), grant)?;
         let is_answered = is_asked && is_last;
         let answered = is_answered.then(|| lock(&self.failover).role.answered()).flatten();
@@ -199,6 +227,7 @@ impl Device {
                 merged.note(s);
                 s.epoch = grant;
                 s.fenced = false;
+                s.weakest = s.weakest.max(self.settings.durability.number());
             })?;
         }
         let owed_blocks = self.begin_debt();

@@ -50,29 +50,27 @@ pub(crate) fn told_before(
 }
 
 impl Device {
-    /// Writes down `debt`, if the peer owes anything.
-    ///
-    /// # Errors
-    /// The storage's.
-    pub(crate) fn keep_told(&self, debt: &Debt) -> io::Result<()> {
-        if debt.is_empty() {
-            return Ok(());
+    /// Writes down what the peer owes, `told`. A file that cannot be written leaves it to be told
+    /// once more.
+    pub(crate) fn keep_told(&self, told: Vec<(Block, Stamp)>) {
+        if !told.is_empty() {
+            let owner = owner(&self.superblock.get());
+            let mut bytes = owner.side_file(told, TOLD_FILE_BYTES_MAX as usize);
+            // Whole pages; what a longer file has behind them is not looked at.
+            bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
+            let _ = write_whole(self.storage_apart(), &bytes);
         }
-        let storage = self.storage();
-        let owner = owner(&self.superblock.get());
-        let mut bytes = owner.side_file(debt.iter().collect(), TOLD_FILE_BYTES_MAX as usize);
-        // Whole pages; what a longer file has behind them is not looked at.
-        bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
-        match storage.length(FILE)? {
-            None => storage.create(FILE, bytes.len() as u64, Fill::Sparse)?,
-            Some(length) if length < bytes.len() as u64 => {
-                storage.grow(FILE, bytes.len() as u64)?
-            }
-            Some(_) => {}
-        }
-        storage.write(FILE, 0, &[IoSlice::new(&bytes)])?;
-        storage.sync(FILE)
     }
+}
+
+fn write_whole(storage: &dyn Storage, bytes: &[u8]) -> io::Result<()> {
+    match storage.length(FILE)? {
+        None => storage.create(FILE, bytes.len() as u64, Fill::Sparse)?,
+        Some(length) if length < bytes.len() as u64 => storage.grow(FILE, bytes.len() as u64)?,
+        Some(_) => {}
+    }
+    storage.write(FILE, 0, &[IoSlice::new(bytes)])?;
+    storage.sync(FILE)
 }
 
 #[cfg(all(test, not(loom)))]

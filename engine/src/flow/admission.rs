@@ -19,7 +19,7 @@ use crate::sync::{AtomicU64, Ordering, lock};
 use crate::weaken::{Clause, holds};
 use std::sync::{Arc, Mutex};
 
-/// What the owner of a session does when it is superseded: hang up on the host.
+/// The call of a session's owner when it is superseded: hang up on the host.
 pub(crate) type HangUp = Box<dyn FnOnce(Error) + Send>;
 
 const OPEN: u64 = 0;
@@ -88,7 +88,7 @@ impl Pass {
     }
 }
 
-/// Who writes to a volume.
+/// The writer of a volume.
 pub(crate) struct Writer {
     /// The number of the session in `holder`; 0 if nobody has written.
     newest: AtomicU64,

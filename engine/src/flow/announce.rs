@@ -13,7 +13,7 @@ use crate::table::unreflected::Index;
 use crate::unit::{Block, Stamp};
 use std::sync::Arc;
 
-/// What is told in one frame.
+/// The told records of one frame.
 pub(crate) struct Told {
     /// The stamp told before the first of these, or one that the peer has received.
     pub previous: Stamp,
@@ -22,7 +22,7 @@ pub(crate) struct Told {
 
 impl Tables {
     /// The next own records before `end` to tell of, at most `most`; with `newest_only` those that
-    /// no newer record of their block follows. What has been acknowledged need not be told.
+    /// no newer record of their block follows. An acknowledged record need not be told.
     pub fn next_told(&mut self, queue: &Queue, end: Index, most: usize, newest_only: bool) -> Told {
         let (mut index, previous) = self.out.next_to_tell();
         let left = end.saturating_sub(index);

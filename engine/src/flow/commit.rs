@@ -39,7 +39,7 @@ impl Device {
             self.clock.monotonic().saturating_sub(self.committed_at.load(Ordering::Relaxed));
         let over = since >= self.settings.commit_interval_ns && holds(Clause::CommitInterval);
         let due = over || self.own.unlogged() >= self.settings.commit_bytes;
-        // Whoever waits for a round waits for its end, even if it finds nothing to do.
+        // A request that waits for a round waits for its end, even if the round finds nothing to do.
         if !self.own.is_wanted() && (!due || self.own.is_clean()) {
             return Ok(false);
         }
@@ -54,7 +54,7 @@ impl Device {
     }
 
     /// Enters own records that are durable and final into L and R (S1604, S1606); returns how many
-    /// the peer still lacks. What is published and not durable yet does not count.
+    /// the peer still lacks. Records published and not durable yet do not count.
     pub fn step_sequence(&self) -> u64 {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);

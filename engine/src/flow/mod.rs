@@ -37,7 +37,7 @@ pub(crate) struct Tables {
     pub own: Own,
     /// R: what the peer lacks of them.
     pub out: Out,
-    /// What came from the peer.
+    /// The records that came from the peer.
     pub incoming: Incoming,
     /// How far both have gone to N.
     pub normal: Normal,

@@ -3,8 +3,8 @@
 //!
 //! 1. Both logs are read and judged (`journal/scan.rs`, `judge.rs`): what is kept, what is cut, and
 //!    what is damage, which is refused by name, with nothing changed on disk.
-//! 2. The live records go into the queues: own ones above fl or acked, received ones above fl. What
-//!    is above fl is in L again, and reflection writes it again, in one stamp order (R8).
+//! 2. The live records go into the queues: own ones above fl or acked, received ones above fl. A
+//!    record above fl is in L again, and reflection writes it again, in one stamp order (R8).
 //! 3. After a crash what is not known to be durable is written again, byte for byte, and both logs
 //!    are synced: what a killed process had written may be in the page cache only, and clean there
 //!    after a failed sync; from now on it is shipped, acknowledged and reflected.
@@ -76,7 +76,7 @@ impl Logs {
     }
 
     /// Puts what is live into the queues of the logs, and gives the tables that follow.
-    /// What is not known any more, when a record was written or came, counts as `now`.
+    /// A record's time of writing or arrival is not known any more: it counts as `now`.
     pub fn rebuild(
         &self,
         superblock: &Superblock,
@@ -155,7 +155,7 @@ impl Logs {
         Ok(())
     }
 
-    /// What is told of it.
+    /// The recovery as it is told.
     pub fn recovery(&self, file: &SuperblockFile, own: &OwnLog, recv: &RecvLog) -> Recovery {
         let of = |scan: &Scan, live| LogRecovery { live_records: live, cut_records: scan.cut };
         Recovery {

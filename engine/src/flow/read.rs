@@ -46,8 +46,8 @@ impl Device {
     }
 
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
-    /// the queues: what it no longer names is already published there. What leaves them meanwhile
-    /// does so behind marks in stamp order, and those are looked at once more.
+    /// the queues: what it no longer names is already published there. Records that leave them
+    /// meanwhile do so behind marks in stamp order, and those are looked at once more.
     ///
     /// # Errors
     /// [`Kind::Halted`] if a record cannot be read back ([`Device::unreadable`]); [`Kind::Storage`]
@@ -77,7 +77,7 @@ impl Device {
             let copied = match location {
                 Location::Remote => return Ok(Fetched::Away(own_token)),
                 Location::Own(record) => {
-                    // What a read shows is sealed before it is seen (R2).
+                    // A record is sealed before a read shows it (R2).
                     if record.stamp.epoch == self.clk.epoch() && holds(Clause::SealRead) {
                         self.clk.raise(record.stamp.time);
                     }

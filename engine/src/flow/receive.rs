@@ -23,7 +23,7 @@ impl Device {
     /// that were.
     ///
     /// # Errors
-    /// [`Kind::Halted`] if the log fails. What the peer must not send ends the connection, not
+    /// [`Kind::Halted`] if the log fails. A frame that the peer must not send ends the connection, not
     /// the device.
     pub fn step_receive(&self) -> Result<usize> {
         let _telling = self.events.enter();
@@ -85,7 +85,7 @@ impl Device {
             let is_promised = granted != 0 && granted == self.clk.epoch() && self.owed.is_due();
             for shipped in records {
                 let stamp = shipped.row.stamp;
-                // What is new follows what came last; first after a hello, the peer may begin
+                // A new record follows the one that came last; first after a hello, the peer may begin
                 // with what is here already (R6).
                 let first = last_session != session && last <= newest;
                 let gap = stamp > newest && last != newest && !first;
@@ -190,7 +190,7 @@ impl Device {
         if row.stamp.epoch == self.clk.epoch() {
             return broken(format!("I2: record {} claims this device's own tenure", row.stamp));
         }
-        // What a fenced sender says remains is what its prototype named.
+        // The records that a fenced sender says remain are those of its prototype.
         if is_promised {
             let (promised, last) = {
                 let debt = self.owed.told();

@@ -48,7 +48,7 @@ impl Device {
         for record in records.iter().filter(has_data) {
             if !self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))? {
                 // Freed, so acknowledged meanwhile: the peer was still taking it in from the last
-                // connection when it said hello. What it lacks begins there.
+                // connection when it said hello. The records that it lacks begin there.
                 let mut tables = lock(&self.tables);
                 let held =
                     tables.out.floor() >= record.stamp || !holds(Clause::HeldUntilAcknowledged);
@@ -150,7 +150,7 @@ mod tests {
         b.begin_takeover().unwrap();
         control();
         assert_eq!(b.poll_takeover().unwrap().unwrap().owed_blocks, 1);
-        // What the late host finds closed when it looks is held open while it stands there.
+        // The gate stays open while the late host stands at it, and is closed when it looks.
         let late = Clk::new();
         late.open(1, 0);
         let records = [NewRecord { checksum: 0, content: Content::Zero }];

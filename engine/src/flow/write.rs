@@ -48,9 +48,9 @@ const SOON: Awaited = Awaited { key: None, until: None, places: 0 };
 #[derive(Debug)]
 struct Edge {
     index: u32,
-    /// What the host gave, within the block.
+    /// The host's part of the block.
     given: Range<usize>,
-    /// What there was of the block in the own queue when the rest was read.
+    /// The block's chain in the own queue when the rest was read.
     base: Option<Token>,
     remote: Option<RemoteRead>,
 }
@@ -290,8 +290,8 @@ impl WriteState {
         device.own.insert(&device.clk, epoch, &write, || writer.admits(pass), &mut self.data)
     }
 
-    /// Not admitted (R9), or not its turn (R15); the host waits, within bounds, and then gets an
-    /// error of `kind`.
+    /// The write is not admitted (R9), or waits for its turn (R15), within bounds; then the host
+    /// gets an error of `kind`.
     fn wait(&mut self, device: &Device, kind: Kind, key: Key) -> Result<bool> {
         let now = device.clock.monotonic();
         let since = *self.waiting_since.get_or_insert_with(|| {

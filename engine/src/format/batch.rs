@@ -51,7 +51,7 @@ struct HeaderBytes {
 
 const _: () = assert!(size_of::<HeaderBytes>() == PAGE as usize);
 
-/// What every batch of a log has in common.
+/// The fields that every batch of a log has in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The consistency group: a block of user data may hold another group's log.

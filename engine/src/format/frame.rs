@@ -1,4 +1,4 @@
-//! What the two devices say to each other, as bytes.
+//! The frames of the two devices, as bytes.
 //!
 //! A frame is a 32-byte header and a body; a shipped frame's body has the same rows as a log's
 //! batch, each with its remaining data information (S1500), and then the blocks. The checksum
@@ -8,58 +8,21 @@
 //! change: the wire versions and the features that the sender speaks. All else is in the version
 //! that both speak ([`WireRange::common`]).
 
-use super::superblock::{Lost, Mode, VolumeSpec};
-use super::{Row, RowBytes, StampBytes, checksum, is_magic, told};
-use crate::error::{Error, Kind, Result};
+mod fields;
+mod hello;
+
+pub(crate) use fields::{HEADER, version_of};
+pub(crate) use hello::SERVING_FEATURE;
+pub use hello::{FEATURES, Hello, WIRE, WireRange};
+
+use super::{Row, RowBytes, is_magic, told};
+use crate::error::Result;
 use crate::unit::{Block, Stamp};
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-const MAGIC: [u8; 4] = *b"AFTF";
-
-/// The wire versions that this program speaks.
-pub const WIRE: WireRange = WireRange { min: 3, max: 3 };
-
-/// The wire features that this program knows, a bit each.
-pub const FEATURES: u64 = SERVING_FEATURE;
-
-/// A device that serves says so, and that hosts reach it ([`Frame::Serving`]).
-pub(crate) const SERVING_FEATURE: u64 = 1;
-
-/// A range of wire versions, both ends in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WireRange {
-    /// The lowest.
-    pub min: u16,
-    /// The highest.
-    pub max: u16,
-}
-
-impl std::fmt::Display for WireRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.min == self.max {
-            true => write!(f, "wire version {}", self.min),
-            false => write!(f, "wire versions {} to {}", self.min, self.max),
-        }
-    }
-}
-
-impl WireRange {
-    /// The version that a device with this range speaks with one of `theirs`: the highest of both.
-    ///
-    /// # Errors
-    /// [`Kind::Protocol`], naming both ranges, if no version is in both.
-    pub fn common(self, theirs: WireRange) -> Result<u16> {
-        let highest = self.max.min(theirs.max);
-        match highest >= self.min.max(theirs.min) {
-            true => Ok(highest),
-            false => Err(broken(format!(
-                "the peer speaks {theirs}, this device {self}: they have none in common; upgrade \
-                 the older of the two first"
-            ))),
-        }
-    }
-}
+use fields::{
+    Fields, HeaderBytes, MAGIC, broken, frame_checksum, put_block, put_stamp, put_told, put_u32,
+    put_u64, seal,
+};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Most bytes of a frame, in either lane: room for 1 MiB of data in blocks of 512 bytes
 /// with a row of 88 bytes each, 1.2 MiB, and for the hello of a group of 65,536 volumes, 0.8 MiB; and
@@ -73,88 +36,11 @@ pub(crate) const FRAME_DATA_MAX: u64 = 1 << 20;
 const ROWS: usize = FRAME_DATA_MAX as usize / 512;
 const _: () = assert!(HEADER + 64 + ROWS * (SHIPPED + 512) <= FRAME_BYTES_MAX);
 
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct HeaderBytes {
-    magic: [u8; 4],
-    version: U16,
-    kind: U16,
-    /// Bytes of the body that the checksum covers; blocks follow it.
-    body: U64,
-    session: U64,
-    checksum: U64,
-}
-
-pub(crate) const HEADER: usize = size_of::<HeaderBytes>();
 /// Bytes of a shipped record without its data.
 const SHIPPED: usize = 88;
 /// Most records that are told of in one frame.
 pub(crate) const TOLD_MAX: usize = 1 << 15;
 const _: () = assert!(HEADER + 128 + TOLD_MAX * told::ENTRY_BYTES_MAX <= FRAME_BYTES_MAX);
-const _: () = assert!(HEADER == 32);
-
-/// The part of a hello that never changes.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct HelloPrefix {
-    min: U16,
-    max: U16,
-    /// Bytes of the fixed part that follows; it only grows, at its end.
-    fixed: U32,
-    features: U64,
-}
-
-const HELLO_PREFIX: usize = size_of::<HelloPrefix>();
-const _: () = assert!(HELLO_PREFIX == 16);
-/// Bytes of a hello's fixed part as this version writes it.
-const HELLO_FIXED: usize = 220;
-
-/// What a device says when it connects (R10).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hello {
-    /// The wire versions that it speaks.
-    pub wire: WireRange,
-    /// The wire features that it knows, a bit each.
-    pub features: u64,
-    /// The consistency group.
-    pub group: u128,
-    /// The sender.
-    pub device: u64,
-    /// Names this connection.
-    pub nonce: u64,
-    /// The sender's lineage.
-    pub lineage: (u64, u64),
-    /// How it stands to its peer.
-    pub mode: Mode,
-    /// Whether its volumes are a prefix of history.
-    pub usable: bool,
-    /// Whether it refuses host I/O.
-    pub fenced: bool,
-    /// Whether a takeover request of its own is open.
-    pub asking: bool,
-    /// The highest tenure it granted or held.
-    pub epoch: u64,
-    /// Highest stamp it received.
-    pub hi: Stamp,
-    /// The highest stamp that it knows of as sealed (R2): at least `hi` and `newest`.
-    pub clk: Stamp,
-    /// The newest own stamp it ever recorded.
-    pub newest: Stamp,
-    /// The round of the ladder, lineage number and counter; zero so far.
-    pub round: (u64, u64),
-    /// The mark of lost writes that hosts were told of (R20); none so far.
-    pub lost: Option<Lost>,
-    /// The last stamp told to it (R18).
-    pub told: Stamp,
-    /// How many records it can be told of before they arrive (R18).
-    pub told_max: u64,
-    /// Free places of its received log.
-    pub credit: u64,
-    /// Bytes of a block.
-    pub block_size: u32,
-    /// Its volumes.
-    pub volumes: Vec<VolumeSpec>,
-}
 
 /// A shipped record (S1500).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +63,7 @@ pub enum Frame<'a> {
     Takeover {
         /// The tenure asked for.
         epoch: u64,
-        /// Who asks.
+        /// The device that asks.
         device: u64,
         /// Names the request.
         nonce: u64,
@@ -317,116 +203,6 @@ const SHIP: u16 = 8;
 const ANNOUNCE: u16 = 9;
 const SERVING: u16 = 10;
 
-fn put_u32(to: &mut Vec<u8>, value: u32) {
-    to.extend_from_slice(&value.to_le_bytes());
-}
-
-fn put_u64(to: &mut Vec<u8>, value: u64) {
-    to.extend_from_slice(&value.to_le_bytes());
-}
-
-fn put_stamp(to: &mut Vec<u8>, stamp: Stamp) {
-    to.extend_from_slice(StampBytes::from(stamp).as_bytes());
-}
-
-fn put_block(to: &mut Vec<u8>, block: Block) {
-    put_u32(to, block.volume);
-    put_u64(to, block.number);
-}
-
-fn put_told(to: &mut Vec<u8>, previous: Stamp, entries: &[(Block, Stamp)]) {
-    put_stamp(to, previous);
-    put_u32(to, entries.len() as u32);
-    told::put(to, previous, entries);
-}
-
-fn seal(bytes: &mut [u8], version: u16, kind: u16, session: u64, body: usize) {
-    let mut header = HeaderBytes {
-        magic: MAGIC,
-        version: version.into(),
-        kind: kind.into(),
-        body: (body as u64).into(),
-        session: session.into(),
-        checksum: 0.into(),
-    };
-    header.checksum = frame_checksum(&header, &bytes[HEADER..HEADER + body]).into();
-    bytes[..HEADER].copy_from_slice(header.as_bytes());
-}
-
-fn frame_checksum(header: &HeaderBytes, body: &[u8]) -> u64 {
-    checksum(checksum(0, header.as_bytes()), body)
-}
-
-/// Takes fields off the front of a body.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        match self.0.split_at_checked(length) {
-            Some((front, rest)) => {
-                self.0 = rest;
-                Ok(front)
-            }
-            None => {
-                let found = self.0.len();
-                Err(broken(format!(
-                    "a frame's body ends early: {length} bytes wanted, {found} left"
-                )))
-            }
-        }
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.take(4)?.try_into().expect("4 bytes")))
-    }
-
-    fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.take(8)?.try_into().expect("8 bytes")))
-    }
-
-    fn stamp(&mut self) -> Result<Stamp> {
-        let bytes = StampBytes::read_from_bytes(self.take(20)?).expect("20 bytes");
-        Ok(bytes.into())
-    }
-
-    fn block(&mut self) -> Result<Block> {
-        Ok(Block { volume: self.u32()?, number: self.u64()? })
-    }
-
-    fn row(&mut self) -> Result<Row> {
-        let bytes = RowBytes::read_from_bytes(self.take(64)?).expect("64 bytes");
-        bytes.decode().map_err(|e| broken(format!("a shipped row: {e}")))
-    }
-
-    /// The stamp told before, and entries that follow it.
-    fn told(&mut self) -> Result<(Stamp, Vec<(Block, Stamp)>)> {
-        let (previous, count) = (self.stamp()?, self.u32()? as usize);
-        if count > TOLD_MAX {
-            return Err(broken(format!("a frame of {} bytes claims {count} items", self.0.len())));
-        }
-        let entries = told::take(&mut self.0, previous, count);
-        entries.map(|entries| (previous, entries)).map_err(|e| broken(format!("a frame: {e}")))
-    }
-
-    /// How many items of `size` bytes are said to follow, checked against what is there.
-    fn count(&mut self, size: usize) -> Result<usize> {
-        let count = self.u32()? as usize;
-        match count.checked_mul(size) {
-            Some(bytes) if bytes <= self.0.len() => Ok(count),
-            _ => Err(broken(format!("a frame of {} bytes claims {count} items", self.0.len()))),
-        }
-    }
-}
-
-fn broken(what: String) -> Error {
-    Error::new(Kind::Protocol, what)
-}
-
-/// The wire version of a frame that was decoded.
-pub(crate) fn version_of(frame: &[u8]) -> u16 {
-    HeaderBytes::read_from_prefix(frame).map_or(0, |(header, _)| header.version.get())
-}
-
 impl Frame<'_> {
     /// The frame as it travels in `session`, in the newest wire version.
     pub fn encode(&self, session: u64) -> Vec<u8> {
@@ -439,38 +215,8 @@ impl Frame<'_> {
         let mut b = vec![0; HEADER];
         let mut blocks: &[u8] = &[];
         let kind = match self {
-            Frame::Hello(h) => {
-                let (min, max) = (h.wire.min.into(), h.wire.max.into());
-                let (fixed, features) = ((HELLO_FIXED as u32).into(), h.features.into());
-                b.extend_from_slice(HelloPrefix { min, max, fixed, features }.as_bytes());
-                b.extend_from_slice(&h.group.to_le_bytes());
-                put_u64(&mut b, h.device);
-                put_u64(&mut b, h.nonce);
-                put_u64(&mut b, h.lineage.0);
-                put_u64(&mut b, h.lineage.1);
-                put_u32(&mut b, h.mode as u32);
-                let flags = [h.usable, h.fenced, h.asking, h.lost.is_some()];
-                put_u32(&mut b, (0..).zip(flags).map(|(k, on)| u32::from(on) << k).sum());
-                put_u64(&mut b, h.epoch);
-                put_stamp(&mut b, h.hi);
-                put_stamp(&mut b, h.clk);
-                put_stamp(&mut b, h.newest);
-                put_u64(&mut b, h.credit);
-                put_u32(&mut b, h.block_size);
-                put_u32(&mut b, h.volumes.len() as u32);
-                put_u64(&mut b, h.round.0);
-                put_u64(&mut b, h.round.1);
-                let lost = h.lost.unwrap_or_default();
-                put_stamp(&mut b, lost.first);
-                put_u64(&mut b, lost.since);
-                put_u64(&mut b, lost.found);
-                put_stamp(&mut b, h.told);
-                put_u64(&mut b, h.told_max);
-                debug_assert_eq!(b.len(), HEADER + HELLO_PREFIX + HELLO_FIXED);
-                for volume in &h.volumes {
-                    put_u32(&mut b, volume.id);
-                    put_u64(&mut b, volume.bytes);
-                }
+            Frame::Hello(hello) => {
+                hello.put(&mut b);
                 HELLO
             }
             Frame::Takeover { epoch, device, nonce, told } => {
@@ -541,7 +287,7 @@ impl Frame<'_> {
     /// Reads a frame and the session it travels in. Never panics.
     ///
     /// # Errors
-    /// [`Kind::Protocol`] if the bytes are no frame of this version (R10), saying what was found.
+    /// [`Kind::Protocol`](crate::error::Kind::Protocol) if the bytes are no frame of this version (R10), saying what was found.
     pub fn decode(bytes: &[u8]) -> Result<(u64, Frame<'_>)> {
         if bytes.len() > FRAME_BYTES_MAX {
             let found = bytes.len();
@@ -568,7 +314,7 @@ impl Frame<'_> {
         }
         let mut f = Fields(body);
         let frame = match header.kind.get() {
-            HELLO => Frame::Hello(Self::decode_hello(&mut f)?),
+            HELLO => Frame::Hello(Hello::take(&mut f)?),
             TAKEOVER => {
                 let (epoch, device, nonce) = (f.u64()?, f.u64()?, f.u64()?);
                 Frame::Takeover { epoch, device, nonce, told: f.stamp()? }
@@ -622,66 +368,5 @@ impl Frame<'_> {
         let remaining = f.stamp()?;
         let remaining = (remaining != Stamp::ZERO).then_some(remaining);
         Ok(Shipped { row, remaining, total_remaining: f.u32()? != 0 })
-    }
-
-    /// Reads the fixed part as far as this version knows it and the sender wrote it; what a later
-    /// version puts behind it, or behind the volumes, is passed over.
-    fn decode_hello(f: &mut Fields<'_>) -> Result<Hello> {
-        let prefix = f.take(HELLO_PREFIX)?;
-        let prefix = HelloPrefix::read_from_bytes(prefix).expect("16 bytes");
-        let wire = WireRange { min: prefix.min.get(), max: prefix.max.get() };
-        if wire.min > wire.max {
-            return Err(broken(format!(
-                "the peer speaks wire versions {} to {}",
-                wire.min, wire.max
-            )));
-        }
-        // The rest of a hello of other versions may stand anywhere.
-        WIRE.common(wire)?;
-        let sent = f.take(prefix.fixed.get() as usize)?;
-        let mut fixed = [0; HELLO_FIXED];
-        let known = sent.len().min(HELLO_FIXED);
-        fixed[..known].copy_from_slice(&sent[..known]);
-        let p = &mut Fields(&fixed);
-        let group = u128::from_le_bytes(p.take(16)?.try_into().expect("16 bytes"));
-        let (device, nonce) = (p.u64()?, p.u64()?);
-        let lineage = (p.u64()?, p.u64()?);
-        let mode = p.u32()?;
-        let mode = Mode::from_number(mode).map_err(|e| broken(format!("the peer's {e}")))?;
-        let flags = p.u32()?;
-        let epoch = p.u64()?;
-        let (hi, clk, newest) = (p.stamp()?, p.stamp()?, p.stamp()?);
-        let (credit, block_size, count) = (p.u64()?, p.u32()?, p.u32()?);
-        let round = (p.u64()?, p.u64()?);
-        let lost = Lost { first: p.stamp()?, since: p.u64()?, found: p.u64()? };
-        let (told, told_max) = (p.stamp()?, p.u64()?);
-        let volumes = f.take((count as usize).saturating_mul(12))?;
-        let volume = |mut row: Fields<'_>| Ok(VolumeSpec { id: row.u32()?, bytes: row.u64()? });
-        let volumes = volumes.chunks_exact(12).map(|row| volume(Fields(row)));
-        let volumes = volumes.collect::<Result<_>>()?;
-        f.0 = &[];
-        Ok(Hello {
-            wire,
-            features: prefix.features.get(),
-            group,
-            device,
-            nonce,
-            lineage,
-            mode,
-            usable: flags & 1 != 0,
-            fenced: flags & 2 != 0,
-            asking: flags & 4 != 0,
-            epoch,
-            hi,
-            clk,
-            newest,
-            round,
-            lost: (flags & 8 != 0).then_some(lost),
-            told,
-            told_max,
-            credit,
-            block_size,
-            volumes,
-        })
     }
 }

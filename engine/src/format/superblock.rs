@@ -193,7 +193,7 @@ pub struct Annex {
 /// Most bytes of an annex.
 pub const ANNEX_BYTES_MAX: u64 = PAGE - COPY_BYTES;
 
-/// What the superblock says of a log.
+/// A log's state, as the superblock has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogState {
     /// Length of the file, in bytes.
@@ -383,7 +383,7 @@ impl Superblock {
         zerocopy::transmute!(bytes)
     }
 
-    /// Whether one device can be in this state. What concerns the geometry alone is checked where a
+    /// Whether one device can be in this state. The geometry's own rules are checked where a
     /// geometry is.
     ///
     /// # Errors

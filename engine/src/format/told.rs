@@ -63,7 +63,7 @@ pub(crate) fn put(to: &mut Vec<u8>, before: Stamp, entries: &[(Block, Stamp)]) {
 /// Reads `count` entries that follow `before` off the front of `bytes`.
 ///
 /// # Errors
-/// What was found that is no such entry.
+/// A text that names the bytes found, if they are no such entry.
 pub(crate) fn take(
     bytes: &mut &[u8],
     before: Stamp,
@@ -145,7 +145,7 @@ impl Owner {
         }
     }
 
-    /// What a side file says that this device was told, at most `most` entries; `None` if it is
+    /// The told records of a side file of this device, at most `most` entries; `None` if it is
     /// damaged, another's, or of another version.
     pub fn read_side_file(&self, bytes: &[u8], most: u64) -> Option<Vec<(Block, Stamp)>> {
         let (header, entries) = bytes.split_at_checked(SIDE_HEADER)?;

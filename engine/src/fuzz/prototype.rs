@@ -1,4 +1,4 @@
-//! What a peer tells, taken in and paid, against a plain map.
+//! A peer's told records, taken in and paid, against a plain map.
 
 use super::Input;
 use crate::table::prototype::Debt;

@@ -2,7 +2,7 @@
 //! Pure functions; [`super::scan`] reads, asks them and does what they say.
 //!
 //! A batch is synced as a whole and the log in order, so what was never synced is a tail of whole
-//! batches, and may be torn, missing, or there in part. What was synced must be there.
+//! batches, and may be torn, missing, or there in part. A synced batch must be there.
 //!
 //! Is it the next batch? The first row that holds ([`Expected::judge`]):
 //!
@@ -23,7 +23,7 @@
 //! stood before. The log's first page is the one place where none ever stands: every lap begins
 //! there with a batch ([`Expected::is_anothers`]).
 //!
-//! What becomes of it? The first row that holds ([`judge`]); `synced` is the highest seen anywhere:
+//! The verdict on it? The first row that holds ([`judge`]); `synced` is the highest seen anywhere:
 //!
 //! | place | verdict |
 //! |---|---|
@@ -67,7 +67,7 @@ pub(super) enum Place {
     },
 }
 
-/// What is known of a log before its places are judged.
+/// The marks of a log before its places are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
     /// Which log.
@@ -80,7 +80,7 @@ pub(super) struct Marks {
     pub fl: Stamp,
 }
 
-/// What becomes of a place.
+/// The fate of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Keep,
@@ -89,7 +89,7 @@ pub(super) enum Verdict {
     Damaged(Rot),
 }
 
-/// What has rotted.
+/// The part that has rotted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rot {
     /// All of it: the file is another device's log.
@@ -102,7 +102,7 @@ pub(super) enum Rot {
     Acknowledged,
 }
 
-/// What becomes of `place`: the second table of this module.
+/// The verdict on `place`: the second table of this module.
 pub(super) fn judge(place: Place, marks: Marks) -> Verdict {
     let Marks { log, synced, hi, fl } = marks;
     match place {
@@ -125,7 +125,7 @@ pub(super) fn judge(place: Place, marks: Marks) -> Verdict {
     }
 }
 
-/// What the next batch of the run must be.
+/// The next batch that the run must have.
 pub(super) struct Expected {
     identity: Identity,
     /// Log sequence number of its first row.
@@ -204,7 +204,7 @@ impl Expected {
         Ok(Found { offset, bytes, header })
     }
 
-    /// What keeps a batch of this log from being the next; `None`: it is.
+    /// The reason why a batch of this log is not the next; `None`: it is.
     fn refuses(&self, header: &Header) -> Option<String> {
         let Header { sequence, opened, synced, previous, .. } = *header;
         if opened < self.opened && holds(Clause::Incarnation) {
@@ -296,7 +296,7 @@ mod tests {
         assert!(!hits.contains(&0), "rows that never hold: {hits:?}");
     }
 
-    /// What stands where batch 7 of opening 2 or later is looked for.
+    /// The bytes where batch 7 of opening 2 or later is looked for.
     #[derive(Clone, Copy, Debug)]
     struct Case {
         log: Log,
@@ -315,7 +315,7 @@ mod tests {
         epoch: u64,
         /// The second row's: 0: the last of its volume, 1: behind it, 2: of no volume.
         block: u64,
-        /// What the batch before it ends with; 0: there is none.
+        /// The time that the batch before it ends with; 0: there is none.
         before: u64,
         room: u64,
     }

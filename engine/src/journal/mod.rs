@@ -43,7 +43,7 @@ impl From<&Record> for Row {
     }
 }
 
-/// What the two logs share.
+/// The part that the two logs share.
 pub(crate) struct Journal {
     pub queue: Queue,
     pub file: FileName,
@@ -88,7 +88,7 @@ impl Journal {
     pub fn read_logged(&self, record: &Record, buf: &mut [u8]) -> Result<bool> {
         debug_assert!(record.place != NO_PLACE);
         let read = self.storage.read(self.file, record.place, buf);
-        // What was read stays before the looks whether the record is gone.
+        // The read stays before the looks whether the record is gone.
         fence(Acquire);
         if record.position < self.queue.freed() {
             return Ok(false);
@@ -208,7 +208,7 @@ impl Tail {
         self.ring.adopt(found.offset, found.bytes, rows, found.header.opened, last);
     }
 
-    /// What the superblock must say before positions below `freed` are given up.
+    /// The state that the superblock must have before positions below `freed` are given up.
     fn state_without(&self, freed: Position) -> LogState {
         self.ring.state_without(freed, self.synced)
     }

@@ -278,7 +278,7 @@ impl OwnLog {
             } else {
                 self.lead(durability, linger);
             }
-            // Who is woken and not served may be the only one: it watches from now on.
+            // A request woken and not served may be the only one: it watches from now on.
             watches = true;
         }
     }
@@ -428,7 +428,7 @@ impl OwnLog {
         lock(&self.writer).gather.settled()
     }
 
-    /// What the superblock must say before positions below `freed` are given up.
+    /// The state that the superblock must have before positions below `freed` are given up.
     pub fn state_without(&self, freed: Position) -> LogState {
         lock(&self.writer).tail.state_without(freed)
     }

@@ -10,8 +10,8 @@
 //! | the commit, taking the data away | a reader that copies it | comes back at the next commit |
 //!
 //! Buffers are moved, never shared: out of a cell they go back to a pool, because fresh memory
-//! costs more than the write that it is for. What is kept is bounded by what the pool holds, what
-//! the log does not have yet, and a buffer for each stalled reader.
+//! costs more than the write that it is for. The kept buffers are bounded: those of the pool, those
+//! that the log does not have yet, and one for each stalled reader.
 #![forbid(unsafe_code)]
 
 use crate::sync::RwLock;

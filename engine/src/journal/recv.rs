@@ -131,7 +131,7 @@ impl RecvLog {
         self.journal.read_logged(record, buf)
     }
 
-    /// What the superblock must say before positions below `freed` are given up.
+    /// The state that the superblock must have before positions below `freed` are given up.
     pub fn state_without(&self, freed: Position) -> LogState {
         lock(&self.tail).state_without(freed)
     }

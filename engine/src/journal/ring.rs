@@ -80,7 +80,7 @@ impl Ring {
         (offset, sequence)
     }
 
-    /// What the superblock must say before positions below `freed` may be given up: the tail that
+    /// The state that the superblock must have before positions below `freed` are given up: the tail
     /// is then the oldest batch held.
     pub fn state_without(&self, freed: Position, durable: u64) -> LogState {
         let kept = self.spans.iter().find(|span| span.last >= freed);
@@ -93,7 +93,7 @@ impl Ring {
             incarnation: self.incarnation,
             tail_offset,
             tail_sequence,
-            // What was freed is durable in the normal volumes, however its log was synced.
+            // Freed records are durable in the normal volumes, however their log was synced.
             durable: durable.max(tail_sequence - 1),
             opened,
         }

@@ -4,8 +4,8 @@
 //! - **Whose log it is**: a header of another log on the first page makes the file another device's
 //!   log. It is refused, or its records would count as free space. `judge.rs` says why only there.
 //! - **The run**: from the tail that the superblock names, batch by batch, as long as each is a
-//!   batch of this log in its place. What that takes, and what is cut or damage where it ends,
-//!   `judge.rs` says.
+//!   batch of this log in its place. The rules for that, and for cut and damage where it ends, are
+//!   in `judge.rs`.
 //! - **The highest `synced` seen anywhere** counts: of the superblock, of the run, and of valid
 //!   headers beyond its end, which may have been written after the sync they tell of.
 //! - **Near**: no more than [`Geometry::unsynced_bytes_max`] is ever written behind a batch without
@@ -51,8 +51,8 @@ impl Found {
 pub enum End {
     /// Nothing was ever written here, or what stands here is from an earlier lap or life.
     Clean,
-    /// What stands at this offset is no batch that could follow: which field is wrong and how. A
-    /// torn tail, or what an earlier lap left behind the head.
+    /// The bytes at this offset are no batch that could follow: which field is wrong and how. A
+    /// torn tail, or the rest of an earlier lap behind the head.
     Torn(u64, String),
 }
 
@@ -63,11 +63,11 @@ pub struct Damage {
     pub sequence: u64,
     /// Byte offset in the log where it is, or should be.
     pub offset: u64,
-    /// What was found.
+    /// The finding.
     pub what: String,
 }
 
-/// What a log holds.
+/// A log, as it was read.
 #[derive(Clone, Debug)]
 pub struct Scan {
     /// The run, without what was cut.
@@ -82,7 +82,7 @@ pub struct Scan {
     pub synced: u64,
     /// Records found behind the run that nobody was ever promised.
     pub cut: u64,
-    /// What was durable and is not there, in the order of the log.
+    /// The durable records that are not there, in the order of the log.
     pub damages: Vec<Damage>,
 }
 
@@ -289,8 +289,9 @@ impl Reader<'_> {
         let mut used = 0;
         while !clean || expected.sequence <= expected.last {
             let skipped = self.length.saturating_sub(offset);
-            // A batch that did not fit before the end went to the beginning. What stands here may
-            // then be what an earlier recovery cut off: of the same number, but an older opening.
+            // A batch that did not fit before the end went to the beginning. The bytes here may
+            // then be a batch that an earlier recovery cut off: of the same number, but an older
+            // opening.
             let fits = |found: &Found| found.bytes <= skipped;
             let wraps = offset > 0 && skipped < batch_bytes(ROWS_MAX as u64, self.block_size);
             let wrapped = if wraps { self.batch_at(0, expected)?.ok() } else { None };

@@ -7,7 +7,7 @@
 //!   and those wait for as much longer as it takes. Which data frames have begun is worked out
 //!   only when somebody sends, receives or waits, from the time at that moment, so that the answer
 //!   is the same as if it were done all the time.
-//! - A cut loses whatever has not arrived. What had arrived is still handed over, and then, once
+//! - A cut loses the frames that have not arrived. The others are still handed over, and then, once
 //!   in each lane, the news that the link was down, even if it is up again by then: frames were
 //!   lost between what came before and what comes after, and a reader must know.
 //!
@@ -23,7 +23,7 @@ use super::{Lane, Link};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 
-/// What a line can do, in each direction.
+/// A line's rate and delay, in each direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     /// Bytes per second; `None` is without limit.
@@ -49,7 +49,7 @@ pub struct MemoryLink {
     side: usize,
 }
 
-/// What the two ends share.
+/// The line, which the two ends share.
 struct Wire {
     line: Line,
     clock: Arc<dyn Clock>,
@@ -72,13 +72,13 @@ enum Event {
     Cut,
 }
 
-/// What is known of one lane of one direction.
+/// One lane of one direction.
 #[derive(Default)]
 struct LaneState {
     /// Whether frames are kept back, and those that are.
     hold: bool,
     held: VecDeque<Vec<u8>>,
-    /// What has begun to leave, in the order and with the times of arrival.
+    /// The events that have begun to leave, in the order and with the times of arrival.
     events: VecDeque<Event>,
     /// Bytes of the frames that have not left.
     queued: u64,

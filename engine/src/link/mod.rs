@@ -65,7 +65,7 @@ pub trait Link: Send + Sync {
 
     /// Ends the link, both lanes and both directions: from now on this end sends and hears nothing,
     /// and who waits here returns; the peer's next receipt, after whatever still arrives there, says
-    /// that the link is down. What is under way may be lost. Never waits, not even for the line: it
+    /// that the link is down. Frames under way may be lost. Never waits, not even for the line: it
     /// is called under locks of the engine's. Of a link that is down already it does nothing.
     ///
     /// The engine calls it when it ends a connection, whatever the reason, and when the device halts

@@ -41,7 +41,7 @@ impl Clk {
         self.open.store(epoch, Ordering::Release);
     }
 
-    /// Closes admission. Whoever fences then touches the queue's tail, so that every later
+    /// Closes admission. The fence then touches the queue's tail, so that every later
     /// reservation sees the gate closed ([`super::Queue::horizon`]).
     pub fn close(&self) {
         self.open.store(0, Ordering::Release);

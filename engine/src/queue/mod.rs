@@ -346,7 +346,7 @@ impl Queue {
         }
     }
 
-    /// What would be in the way of `write` if it were linked now.
+    /// The conflict of `write` if it were linked now.
     fn foresee(&self, epoch: u64, mut time: u64, write: &NewWrite<'_>) -> Result<(), Conflict> {
         let mut seen = Ok(());
         for index in 0..write.records.len() as u64 {
@@ -535,7 +535,7 @@ impl Queue {
 
     /// Whether nothing that a reader of `block` could see has moved since `token` was given.
     pub fn unchanged(&self, block: Block, token: Token) -> bool {
-        // What the reader has read since stays before this look.
+        // The reads since then stay before this look.
         fence(Acquire);
         // `freed` once more, behind the look: freed in the middle of it, a record that came and
         // was reflected since would be missed, and the rest be as it was.

@@ -70,7 +70,7 @@ pub struct Sequencer {
     fresh: Vec<(Stamp, Position)>,
     /// Drained and not yet emitted, sorted by stamp.
     pending: VecDeque<(Stamp, Position)>,
-    /// What is being sealed, and the horizon below which reservations may still precede it. Kept
+    /// The stamp to be sealed, and the horizon below which reservations may still precede it. Kept
     /// until they are settled: a new horizon would have new ones below it, for ever.
     sealing: Option<(Stamp, Position)>,
     /// No stamp at or below this can be added to `pending` any more.

@@ -1,8 +1,8 @@
-//! What goes into the queue and what comes out of it.
+//! Records as they go into the queue and come out of it.
 
 use crate::unit::{Block, Position, Stamp};
 
-/// What a record carries.
+/// The content of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A whole block of data.
@@ -98,7 +98,7 @@ impl Record {
 /// The place of a record whose data is not in the log yet.
 pub const NO_PLACE: u64 = u64::MAX;
 
-/// What a reader saw of a block's chain.
+/// A block's chain as a reader saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     pub(super) head: Position,

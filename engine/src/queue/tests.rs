@@ -413,7 +413,7 @@ fn a_stalled_writer_holds_up_the_taker_only() {
     assert_eq!((&gathered[..], gather.settled()), (&[1, 4][..], 2));
     assert_eq!(take_all(&mut taker, &queue, &clk), []);
     assert_eq!(taker.done(&queue), 1);
-    // What was drained is sealed, although it is not emitted.
+    // The drained stamp is sealed, although it is not emitted.
     assert!(write_one(&queue, &clk, 2, 0) > third);
     queue.settle_void(stalled, 2);
     // There is a reservation in flight at every call, but never the same: that is no obstacle.
@@ -446,7 +446,7 @@ fn overtaken_and_seen() {
     let seen = stall(&queue, 1);
     queue.fill(seen, stamp, &write(40));
     assert!(matches!(queue.link_all(seen, stamp, &write(40)), Err(Conflict::Seen(50))));
-    // Not void yet, so it is in the way of a partial write, which takes no places in vain.
+    // The write is not void yet, so it is in the way of a partial write, which takes no places in vain.
     let (newest, token) = queue.newest(block(1));
     assert_eq!(newest.map(|record| record.stamp), Some(above));
     let partial = NewWrite { bases: [Some((0, token)), None], ..write(0) };
@@ -471,7 +471,8 @@ const BLOCKS: u64 = 28;
 const WRITERS: u64 = 3;
 const WRITES: u64 = if cfg!(miri) { 60 } else { 20_000 };
 
-/// One host: writes, partial writes, and completions. What it published, and its additions.
+/// One host: writes, partial writes, and completions. Returns the records that it published, and
+/// its additions.
 fn host(
     queue: &Queue,
     clk: &Clk,

@@ -1,10 +1,10 @@
-//! What can happen next: the seed and a number give the action, whatever the world looks like; one
+//! The next action: the seed and a number give it, whatever the world looks like; one
 //! that does not apply is an idle tick. So any part of a run is a run.
 
 use super::random::Random;
 use std::ops::Range;
 
-/// What can happen.
+/// The kind of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Write,
@@ -159,7 +159,7 @@ impl Moods {
         let mut sum = 0;
         for (at, (kind, weight)) in WEIGHTS.into_iter().enumerate() {
             let factor = random.pick(&[0, 4, 16, 16, 16, 64]);
-            // What ends a standstill is never away for long.
+            // The actions that end a standstill are never away for long.
             let factor =
                 if matches!(kind, Start | Plug | Tick | Accept) { factor.max(4) } else { factor };
             sum += if self.never.contains(&kind) { 0 } else { weight * factor };

@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-/// What a power cut leaves of the writes that no sync has covered.
+/// The rest that a power cut leaves of the writes that no sync has covered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaves {
     Nothing,
@@ -23,21 +23,21 @@ pub(super) enum Leaves {
     Sectors,
 }
 
-/// What is going to happen to a disk.
+/// A disk's trouble to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// The process dies in the middle of an operation.
     Death,
     /// A write fails; any part of it may have happened.
     BadWrite,
-    /// A sync fails; what it should have covered is durable or not. What is not stays readable, but
+    /// A sync fails; what it should have covered is durable or not. The rest stays readable, but
     /// no later sync covers it unless it is written again: its pages count as clean.
     BadSync,
     /// There is no space left for what was never written.
     Full,
 }
 
-/// What is on the disk, or what reads would see.
+/// The bytes on the disk, or those that reads would see.
 #[derive(Clone, Default)]
 struct Bytes {
     bytes: Vec<u8>,
@@ -74,7 +74,7 @@ impl Bytes {
         }
     }
 
-    /// What is rotten is sound until this is called again.
+    /// Rotten sectors are sound until this is called again.
     fn swap(&mut self) {
         for (&at, sector) in &mut self.rotten {
             self.bytes[at..at + sector.len()].swap_with_slice(sector);
@@ -171,7 +171,7 @@ impl Disk {
 
     /// A sector of a log or of the superblock changes: a bit, all of it, or it is another's; or a
     /// write that belonged elsewhere has hit a sector or a page of it.
-    /// What it did, if there was anything to change.
+    /// Returns the change, if there was anything to change.
     pub fn rot(&self, random: &mut Random) -> Option<String> {
         let mut state = lock(&self.state);
         if state.lies {
@@ -221,7 +221,7 @@ impl Disk {
         }
     }
 
-    /// A sector of a volume changes: a bit, all of it, or it is another's. What it did, if there
+    /// A sector of a volume changes: a bit, all of it, or it is another's. Returns the change, if there
     /// was anything to change.
     pub fn rot_volume(&self, random: &mut Random) -> Option<String> {
         let mut state = lock(&self.state);
@@ -266,7 +266,7 @@ impl Disk {
         !astray && !state.files.iter().any(|f| !f.is_volume() && is_rotten(f))
     }
 
-    /// What `look` makes of the disk if nothing on it were rotten.
+    /// The result of `look` at the disk if nothing on it were rotten.
     pub fn if_sound<T>(&self, look: impl FnOnce() -> T) -> T {
         let swap = || lock(&self.state).files.iter_mut().for_each(|f| f.volatile.swap());
         swap();
@@ -313,7 +313,8 @@ impl Disk {
         lied
     }
 
-    /// What reads would see, past the process and all trouble; `None` if there is no such file.
+    /// The bytes that reads would see, past the process and all trouble; `None` if there is no such
+    /// file.
     pub fn peek(&self, file: FileName, offset: usize, buf: &mut [u8]) -> Option<()> {
         let state = lock(&self.state);
         let file = state.files.iter().find(|f| f.name == file)?;
@@ -418,7 +419,7 @@ impl Process {
     }
 }
 
-/// What the process is told of an operation in which `trouble` came.
+/// The outcome, for the process, of an operation in which `trouble` came.
 fn outcome(trouble: Option<Trouble>) -> io::Result<()> {
     match trouble {
         None => Ok(()),

@@ -16,10 +16,10 @@ use crate::superblock;
 use crate::sync::lock;
 use crate::unit::Stamp;
 
-/// What a superblock says of the tenure: its number, and whether the device is fenced.
+/// A superblock's tenure: its number, and whether the device is fenced.
 pub(super) type Tenure = (u64, bool);
 
-/// What the logs of a disk would hold if it had not rotted: stamps.
+/// The stamps that the logs of a disk would hold if it had not rotted.
 #[derive(Default)]
 pub(super) struct Held {
     pub own: Vec<Stamp>,
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// What has rotted at `side` while its device runs may have been written over by now.
+    /// The sectors that have rotted at `side` while its device runs may be written over by now.
     pub fn forget_rot(&self, side: Side) {
         let machine = &self.machines[side];
         let gone = machine.rot.borrow().is_some()
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// What the logs at `side` would hold if nothing were rotten.
+    /// The stamps that the logs at `side` would hold if nothing were rotten.
     pub fn held(&self, side: Side) -> Option<Held> {
         let disk = &self.machines[side].disk;
         disk.if_sound(|| {
@@ -176,7 +176,7 @@ impl World {
         self.tape.set_faithless(side, !same);
     }
 
-    /// What the line still holds for `side` arrives.
+    /// The frames that the line still holds for `side` arrive.
     fn let_all_arrive(&self, side: Side) {
         self.machines[side].disk.disarm();
         self.start(side);
@@ -216,9 +216,9 @@ impl World {
         is_missing
     }
 
-    /// What a disk took back after it had called it durable, and the peer has, is noticed by the
-    /// next hello; the device serves nothing and says why. So does a peer that finds both of them
-    /// unfenced, which hangs up: the device may never hear its hello.
+    /// A record that a disk took back after it had called it durable, and that the peer has, is
+    /// noticed by the next hello; the device serves nothing and says why. So does a peer that finds
+    /// both of them unfenced, which hangs up: the device may never hear its hello.
     fn check_noticed(&self, side: Side) {
         for _ in 0..100 {
             for at in [0, 1] {

@@ -64,7 +64,7 @@ impl History {
         &self.blocks[block]
     }
 
-    /// What a block held after everything up to `stamp`.
+    /// The content of a block after everything up to `stamp`.
     pub fn content(&self, block: usize, upto: Stamp) -> Content {
         self.newest(block, upto).map_or([0; SECTORS_MAX], |r| r.content)
     }

@@ -131,7 +131,7 @@ impl World {
         self.crash(side, Some((leaves, random)));
     }
 
-    /// What a process leaves behind in its machine when it is gone.
+    /// A process ends, and leaves its machine as it is.
     fn end(&self, side: Side) {
         let machine = &self.machines[side];
         if let Some(process) = machine.process.borrow_mut().take() {
@@ -144,11 +144,11 @@ impl World {
         machine.unsettled_positions.borrow_mut().clear();
         let wire = machine.wire.borrow_mut().take();
         if let Some(wire) = wire {
-            // What it had sent still arrives.
+            // The frames that it had sent still arrive.
             wire.cut(|frames| frames, true);
         }
         let device = machine.device.borrow_mut().take();
-        // What rotted while it ran did so beneath what its logs hold now.
+        // The sectors that rotted while it ran did so beneath what its logs hold now.
         if device.is_some() && machine.rot.borrow().is_some() {
             let held = self.held(side);
             *machine.rot.borrow_mut() = Some(held.unwrap_or_default());
@@ -176,9 +176,10 @@ impl World {
             }
             return self.ended.set(true);
         }
-        // What comes next depends on what has happened, so that it is the same in every replay.
+        // The next action depends on the past ones, so that it is the same in every replay.
         let mut random = Random::of(self.plan.seed, 3, self.tape.now());
-        // Also after a failed sync: whoever starts next finds in the cache what is not on the disk.
+        // The process may die after a failed sync, too: the next one finds in the cache what is not
+        // on the disk.
         let fails = random.once_in(2) && !self.plan.never_synced();
         if machine.device.borrow().is_none() {
             // It died while it started.
@@ -197,7 +198,7 @@ impl World {
         }
     }
 
-    /// What is there again after a start: nothing that was called durable is lost, and of the rest
+    /// Checks the records after a start: nothing that was called durable is lost, and of the rest
     /// only a tail; what was received and acknowledged is there; nothing is there that nobody
     /// wrote.
     fn check_recovered(&self, side: Side) {
@@ -216,7 +217,7 @@ impl World {
         self.check_lost(side, &device, kept_upto);
         self.recount();
         machine.acked.set(acked);
-        // What was received.
+        // The received records.
         let told = self.machines[1 - side].acked.get();
         let lied = machine.lied.get().is_some();
         if hi < told && (lied || self.is_unnamed(side, hi, told)) {
@@ -365,7 +366,7 @@ impl World {
         }
     }
 
-    /// What anybody can still have seen, now that some of it is lost.
+    /// Counts anew what can still have been seen, now that some of it is lost.
     pub(super) fn recount(&self) {
         let history = self.history.borrow();
         let mut seen = Stamp::ZERO;

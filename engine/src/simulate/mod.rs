@@ -76,7 +76,7 @@ pub type Sink = Box<dyn FnMut(u64, Arguments<'_>) + Send>;
 pub struct Violation {
     /// The promise.
     pub promise: String,
-    /// What was found instead.
+    /// The finding instead.
     pub story: String,
 }
 
@@ -86,14 +86,14 @@ impl std::fmt::Display for Violation {
     }
 }
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// How many events there were.
     pub events: u64,
     /// The same by sort: messages, disk, host, takeovers, faults.
     pub sorts: [u64; 5],
-    /// What else was counted.
+    /// The other counts.
     pub named: BTreeMap<&'static str, u64>,
     /// How many actions were done.
     pub actions: u64,

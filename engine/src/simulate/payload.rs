@@ -1,4 +1,4 @@
-//! What hosts write: every sector names its write and its place, so that a read tells what it saw.
+//! Hosts' data: every sector names its write and its place, so that a read tells what it saw.
 
 /// A write's number; 0 stands for zeros.
 pub(super) type Value = u32;

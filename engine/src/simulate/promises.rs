@@ -1,4 +1,4 @@
-//! What is promised, one function a promise, as a reader would put it.
+//! The promises, one function each, as a reader would put them.
 
 use super::history::{Content, Record, SECTORS_MAX};
 use super::host::{Asked, What};
@@ -25,8 +25,8 @@ impl World {
     }
 
     /// A write issued after another was completed or seen is newer, whatever the clocks say; and
-    /// nothing is published that is older than what is final already: shipped or in N. What it
-    /// did not write of a block, a record takes from the record before it.
+    /// nothing is published that is older than what is final already: shipped or in N. The sectors
+    /// that a record does not write, it takes from the record before it.
     pub(super) fn published(&self, side: Side, mut asked: Option<&mut Asked>) {
         let Some(device) = self.device(side) else { return };
         let queue = &device.own.journal.queue;
@@ -285,7 +285,7 @@ impl World {
         }
     }
 
-    /// What is received is the other side's history, in order, each record once, with nothing
+    /// The received records are the other side's history, in order, each record once, with nothing
     /// left out.
     pub(super) fn check_received(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
@@ -392,7 +392,7 @@ impl World {
         }
     }
 
-    /// What N holds of a block, read past the device.
+    /// The content of a block in N, read past the device.
     pub(super) fn normal(&self, side: Side, block: usize) -> Result<Content, String> {
         self.content_of(&self.normal_bytes(side, block), block)
     }
@@ -422,7 +422,7 @@ impl World {
         self.machines[side].disk.is_rotten(|file, at| file == segment && within.contains(&at))
     }
 
-    /// What the new active device serves includes everything that the old one had; it asks for
+    /// The new active device serves everything that the old one had; it asks for
     /// nothing that is here.
     pub(super) fn check_taken_over(&self, side: Side) {
         let Some(device) = self.device(side) else { return };

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-/// What is known of the sessions of a device that runs.
+/// The sessions of a device that runs.
 #[derive(Default)]
 pub(super) struct Returns {
     /// By volume and session: the positions that it has published, from the first to the last.

@@ -184,7 +184,7 @@ impl Scene {
         self.0.crash(at, Some((leaves, &mut Random::new(seed))));
     }
 
-    /// What both copies hold at rest, by block.
+    /// The content of both copies at rest, by block.
     fn ends(&self) -> Vec<Value> {
         self.0.settle();
         self.holds();

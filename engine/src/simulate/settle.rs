@@ -54,7 +54,7 @@ impl World {
         self.tape.broken("progress resumes after the last fault", format!("{status:?}"));
     }
 
-    /// What the threads of both devices do in a hundredth of a second: only what is due.
+    /// A hundredth of a second of both devices' threads: only what is due.
     fn round(&self, round: u64) {
         for side in [0, 1] {
             self.machines[side].clock.pass(10_000_000);

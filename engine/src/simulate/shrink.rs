@@ -8,7 +8,7 @@ use super::{Outcome, Selection, run};
 pub fn shrink(seed: u64, selection: &Selection, runs: u64) -> (Selection, Outcome) {
     let mut outcome = run(seed, selection, None);
     let Some(violation) = outcome.violation.clone() else { return (selection.clone(), outcome) };
-    // What comes after the failure had no part in it.
+    // The actions after the failure had no part in it.
     let kept: Vec<u64> = selection.numbers().take(outcome.actions as usize).collect();
     let shortest = least(kept, runs, |fewer| {
         let tried = run(seed, &Selection::of(fewer), None);
@@ -74,7 +74,7 @@ mod tests {
             100
         );
         assert_eq!(least(vec![1, 2, 3], 100, |kept| (kept.len() == 3).then_some(3)), [1, 2, 3]);
-        // What comes after the failure is not tried again.
+        // The actions after the failure are not tried again.
         let upto = |kept: &[u64]| kept.iter().position(|&n| n == 9).map(|at| at + 1);
         assert_eq!(least((0..64).collect(), 200, upto), [9]);
     }

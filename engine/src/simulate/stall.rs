@@ -9,7 +9,7 @@ use super::{NAMES, Side};
 use crate::moment::Moment;
 use crate::sync::Ordering::Relaxed;
 
-/// What is going to happen at one of the next moments.
+/// A stall at one of the next moments.
 pub(super) struct Stall {
     /// So many moments pass before.
     after: u64,
@@ -17,7 +17,7 @@ pub(super) struct Stall {
     random: Random,
 }
 
-/// What can come in between.
+/// The actions that can come in between.
 const BETWEEN: [Kind; 29] = [
     Write, Write, Write, Write, Read, Read, Flush, Late, Return, Poll, Poll, Commit, Commit,
     Sequence, Ship, Ship, Receive, Receive, Control, Control, Control, Reflect, Reflect,
@@ -41,7 +41,7 @@ impl World {
             *self.stall.borrow_mut() = Some(stall);
             return;
         }
-        // What it has published so far can be seen.
+        // The records that it has published so far can be seen.
         let asking = self.asking.take();
         let asking = asking.map(|mut asked| {
             self.published(side, Some(&mut asked));
@@ -50,6 +50,7 @@ impl World {
         let name = NAMES[side];
         self.tape.event(Sort::Fault, format_args!("a thread of {name} is stalled: {moment:?}"));
         self.tape.count("stalled threads");
+        self.stalled.set(self.stalled.get() + 1);
         for _ in 0..stall.actions {
             let random = &mut stall.random;
             let (kind, other) = (random.pick(&BETWEEN), random.below(2));
@@ -60,6 +61,7 @@ impl World {
                 self.check_one_serves();
             }
         }
+        self.stalled.set(self.stalled.get() - 1);
         self.tape.event(Sort::Fault, format_args!("the thread of {name} goes on"));
         if let Some(process) = &*self.machines[side].process.borrow() {
             process.ending.store(process.has_failed(), Relaxed);

@@ -1,4 +1,4 @@
-//! What has happened: one line an event, counted, and kept or shown only where somebody wants it.
+//! The tape of a run: one line an event, counted, and kept or shown only where somebody wants it.
 
 use super::{Side, Sink};
 use crate::sync::lock;

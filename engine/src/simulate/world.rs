@@ -59,7 +59,7 @@ pub(super) struct Machine {
     pub acked: Cell<Stamp>,
     /// Nothing at or below may be published any more: it is shipped, or in a normal volume.
     pub final_upto: Cell<Stamp>,
-    /// What N should hold.
+    /// The content that N should have.
     pub image: RefCell<Image>,
     /// After a crash: N may be ahead of what is reflected, up to here.
     pub replays_upto: Cell<Option<Stamp>>,
@@ -147,6 +147,8 @@ pub(super) struct World {
     /// Whose code is running.
     pub busy: Cell<Option<Side>>,
     pub stall: RefCell<Option<Stall>>,
+    /// Threads that are stalled: what their device has noted is told when they go on.
+    pub stalled: Cell<u32>,
     /// The request that it is about.
     pub asking: RefCell<Option<Asked>>,
 }
@@ -177,6 +179,7 @@ impl World {
             ended: Cell::default(),
             busy: Cell::default(),
             stall: RefCell::default(),
+            stalled: Cell::default(),
             asking: RefCell::default(),
             plan,
             tape,
@@ -313,7 +316,7 @@ impl World {
         }
         let wire = self.machines[side].wire.borrow().clone();
         let (Some(wire), Some(device)) = (wire, self.device(side)) else { return };
-        // What it has, durably, may be shipped again.
+        // The records that it has, durably, may be shipped again.
         let hi = lock(&device.tables).incoming.hi();
         let mut past = self.machines[side].past.borrow_mut();
         for frame in wire.taken_in(side) {
@@ -460,7 +463,9 @@ impl World {
         let most = self.plan.settings[side].control_queue_bytes_max;
         let Some(end) = wire.take_end(side, process.dead.clone(), most) else { return };
         *machine.wire.borrow_mut() = Some(wire);
-        self.tape.set_lossy(side, false);
+        if self.stalled.get() == 0 {
+            self.tape.set_lossy(side, false);
+        }
         self.tape.event(Sort::Fault, format_args!("{} is connected", NAMES[side]));
         self.step(side, |d| d.connect(end));
     }

@@ -2,7 +2,7 @@
 //!
 //! After a write or a sync that failed nobody knows what is durable, and a later sync that succeeds
 //! proves nothing. So the first failure of anything that changes the storage is kept, and every later
-//! change is refused with it, whoever asks. What is there can still be read: a read that fails says
+//! change is refused with it, whoever asks. The files can still be read: a read that fails says
 //! nothing about what was written.
 
 use super::{FileName, Fill, Storage};
@@ -20,6 +20,12 @@ pub(crate) struct Checked {
 impl Checked {
     pub fn new(storage: Arc<dyn Storage>) -> Checked {
         Checked { storage, failure: OnceLock::new() }
+    }
+
+    /// The caller's storage itself, for files that the device can do without: whether they can be
+    /// changed says nothing about the others.
+    pub fn apart(&self) -> &dyn Storage {
+        &*self.storage
     }
 
     /// The first change that failed, and why.

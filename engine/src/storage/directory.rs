@@ -15,7 +15,7 @@
 //!   renamed, so that neither a failure nor a crash leaves half a file under its own name.
 //! - **Writes by `pwritev`**, whose failure is an error of the call, **reads through mappings**
 //!   ([`mapped`](super::mapped)), which see the same page cache and cost less than a call
-//!   (`benches`, `reads`). What someone else does to a mapped file is an error, not the end of the
+//!   (`benches`, `reads`). Another program's change of a mapped file is an error, not the end of the
 //!   process; see there for the signal handler that this takes, and
 //!   [`Directory::without_mappings`] for doing without.
 //! - **Bounded**: open files ([`descriptors`]) and mapped windows, whatever the number and size of
@@ -48,7 +48,7 @@ const WINDOWS: usize = 512;
 /// Fewer descriptors than this would make every access open a file.
 const DESCRIPTORS_MIN: usize = 4;
 
-/// What the name of a file that is being created ends in.
+/// The end of the name of a file that is being created.
 const TEMPORARY: &str = ".new";
 
 /// A storage in a directory of the operating system.
@@ -284,7 +284,7 @@ impl Storage for Directory {
             let open = self.open_file(file)?;
             return if offset <= open.length() { Ok(()) } else { Err(past_end(file, offset)) };
         }
-        // What may grow is not mapped: a window is as long as its file was.
+        // A file that may grow is not mapped: a window is as long as its file was.
         match self.windows.as_ref().filter(|_| must_be_side(file).is_err()) {
             Some(windows) => windows.read(file, offset, buf, || self.open_file(file)),
             None => read_by_call(&*self.open_file(file)?, file, offset, buf),
@@ -406,8 +406,8 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the directory at `path` if there is none, and its existence durable. Also if it was there:
-/// a process may have died after making it and before the rest.
+/// Makes the directory at `path` if there is none, and its existence durable. Syncs one that was
+/// there, too: a process may have died after making it and before the rest.
 fn make_directory(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

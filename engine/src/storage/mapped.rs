@@ -20,8 +20,8 @@
 //!   without a write to shared memory for each hit.
 //!
 //! - **A window that loses a page is dropped.** Someone else cuts the file short, or the medium
-//!   cannot read a page back: [`fault`] turns the signal into a mark. What was wanted is then read
-//!   by a call, which says what is wrong, or gives the bytes if they were not the ones lost.
+//!   cannot read a page back: [`fault`] turns the signal into a mark. The bytes are then read
+//!   by a call, which says what is wrong, or gives them if they were not the ones lost.
 //!
 //! Reading by calls alone would need none of this. It was measured (`benches`, `reads`): `pread`
 //! of 4 KiB or 64 KiB that are cached takes about twice as long, on one thread or two.
@@ -109,8 +109,8 @@ impl Drop for Window {
 /// A bounded cache of windows over any number of files.
 pub(super) struct Windows {
     shards: [RwLock<HashMap<Key, Arc<Window>>>; SHARDS],
-    /// Every window of the cache, in the order in which eviction looks at them. Held while the
-    /// cache changes, so that two misses never map the same window twice.
+    /// Every window of the cache, in the order in which eviction looks at them. The lock is held
+    /// while the cache changes, so that two misses never map the same window twice.
     order: Mutex<VecDeque<(Key, Arc<Window>)>>,
     bound: usize,
     bytes: u64,

@@ -220,7 +220,7 @@ impl Memory {
         Memory::default()
     }
 
-    /// What `act` makes of `file`; an error if there is no such file.
+    /// The result of `act` on `file`; an error if there is no such file.
     fn with<T>(&self, file: FileName, act: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         let missing = || missing(file);
         match place(file) {

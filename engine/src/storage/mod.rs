@@ -39,14 +39,14 @@ pub enum FileName {
     /// A side file: an auxiliary area, what was salvaged, a table. A storage knows neither what is in
     /// it nor which kinds there are. Only side files grow, and only they are removed.
     Side {
-        /// What it is for.
+        /// Its purpose.
         kind: SideKind,
         /// Which of its kind.
         number: u32,
     },
 }
 
-/// What a side file is for: a word of 1 to 8 lower-case letters.
+/// The purpose of a side file: a word of 1 to 8 lower-case letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SideKind([u8; 8]);
 
@@ -91,7 +91,7 @@ impl std::fmt::Display for FileName {
     }
 }
 
-/// What a new file holds.
+/// The content of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
     /// Zeros really written, so that later writes neither allocate nor change metadata.
@@ -156,7 +156,7 @@ pub trait Storage: Send + Sync {
     /// the medium's, after which it has the old length or the new one.
     fn grow(&self, file: FileName, length: u64) -> io::Result<()>;
 
-    /// Removes the side file `file`, durably when this returns. Who is reading it gets what it held,
+    /// Removes the side file `file`, durably when this returns. A read under way gets what it held,
     /// or an error.
     ///
     /// # Errors

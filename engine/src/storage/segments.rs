@@ -66,7 +66,7 @@ pub(super) struct Segments {
 /// Something wrong with a file.
 pub type Finding = (FileName, String);
 
-/// What is wrong with the segments of a device: those that were made and are not there, those of a
+/// The faults of a device's segments: those that were made and are not there, those of a
 /// wrong length, and sectors of their table that cannot be read. Files that belong to no volume
 /// are no concern of this.
 ///

@@ -118,8 +118,8 @@ impl Volumes {
     /// Makes everything written so far durable; returns how many segments that concerned.
     ///
     /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails. What is durable is unknown then, and a further call
-    /// says nothing of it: the device halts.
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails. The durable part is
+    /// unknown then, and a further call says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
         let dirty = std::mem::take(&mut *crate::sync::lock(&self.dirty));
         let count = dirty.len();
@@ -137,7 +137,7 @@ impl Volumes {
     }
 }
 
-/// Whoever reads a volume, and then looks whether its block has moved, must find that it has if it
+/// A reader of a volume that then looks whether its block has moved must find that it has if it
 /// read what is about to be written: a storage orders nothing, and need not be memory of ours. The
 /// other half is in `Queue::unchanged`; loom's `second_reflection` fails without either.
 fn publish_first() {

@@ -1,4 +1,4 @@
-//! What came from one peer: how far (`hi`, R6), and its records that are not in N yet.
+//! The records of one peer: how far they came (`hi`, R6), and those that are not in N yet.
 
 use super::unreflected::{Index, Unreflected};
 use crate::unit::{Position, Stamp};

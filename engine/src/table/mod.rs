@@ -11,7 +11,7 @@
 //! | `location.rs` | where a block's newest data is |
 //!
 //! A cursor has one owner, whose fields are private: it moves by the owner's transitions only
-//! (`engine/tests/layers.rs`). What concerns one peer is a value of its own.
+//! (`engine/tests/layers.rs`). The state of one peer is a value of its own.
 
 pub(crate) mod incoming;
 pub mod location;

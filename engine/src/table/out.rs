@@ -110,7 +110,7 @@ impl Out {
         std::mem::replace(&mut self.sent, newest)
     }
 
-    /// What was taken to be shipped was acknowledged meanwhile: goes on behind that.
+    /// The records taken to be shipped were acknowledged meanwhile: goes on behind those.
     pub fn ship_on(&mut self) {
         self.shipped = self.acked_index;
         self.sent = self.acked;
@@ -201,7 +201,7 @@ impl Out {
         own.records().get(self.acked_index)
     }
 
-    /// What is left of R in `own`, in records.
+    /// The rest of R in `own`, in records.
     pub fn backlog(&self, own: &Own) -> u64 {
         debug_assert!(own.records().end() >= self.shipped && self.shipped >= self.acked_index);
         own.records().end() - self.acked_index

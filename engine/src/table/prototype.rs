@@ -189,6 +189,7 @@ impl Debt {
                         false => self.indexed_last,
                     };
                     self.indexed = at;
+                    self.indexed_last = self.last;
                     return Err(format!("the peer tells of more than {most} blocks that it owes"));
                 }
             }
@@ -262,8 +263,8 @@ impl Debt {
             self.begin += 1;
             self.indexed = self.indexed.saturating_sub(1);
         }
-        if self.entries.is_empty() {
-            self.tenures.clear();
+        if self.tenures.len() > 2 * self.entries.len() + ENTRIES_MIN {
+            self.keep_tenures_used();
         }
         let is_indexed = self.indexed == self.entries.len();
         if is_indexed && self.entries.len() > 2 * self.newest.len() + ENTRIES_MIN {
@@ -271,6 +272,7 @@ impl Debt {
             self.begin += self.entries.len() as u64;
             self.paid.store(self.begin, Ordering::Relaxed);
             self.entries.retain(|entry| !entry.is_replaced);
+            self.keep_tenures_used();
             self.newest.clear();
             let (begin, told) = (self.begin as u32, &self.entries);
             let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block());
@@ -278,6 +280,18 @@ impl Debt {
                 self.newest.insert_unique(hash(entry.block()), begin.wrapping_add(number), rehash);
             }
             self.indexed = self.entries.len();
+        }
+    }
+
+    /// Forgets epochs that no entry has any more.
+    fn keep_tenures_used(&mut self) {
+        let before = std::mem::take(&mut self.tenures);
+        for entry in &mut self.entries {
+            let epoch = before[entry.tenure as usize];
+            if self.tenures.last() != Some(&epoch) {
+                self.tenures.push(epoch);
+            }
+            entry.tenure = self.tenures.len() as u32 - 1;
         }
     }
 
@@ -421,10 +435,33 @@ mod tests {
             let before = good[swap].1;
             prop_assert!(extend(before, gap, Stamp::ZERO, 11).unwrap_err().contains("told last"));
             prop_assert!(extend(before, gap, before, 11).is_ok());
+            // What is refused twice takes nothing back that was taken.
+            let mut debt = Debt::default();
+            debt.extend(Stamp::ZERO, &good[..9], Stamp::ZERO, 9).unwrap();
+            let again = [(block(swap as u64), stamp(10)), (block(99), stamp(11))];
+            debt.extend(stamp(9), &again, Stamp::ZERO, 9).unwrap_err();
+            debt.extend(stamp(10), &[(block(99), stamp(12))], Stamp::ZERO, 9).unwrap_err();
+            prop_assert_eq!((debt.last(), debt.len()), (stamp(10), 9));
+            prop_assert_eq!(debt.owed(block(swap as u64)), Some(stamp(10)));
             let mut falling = good.clone();
             falling.swap(swap, swap + 1);
             let refused = extend(Stamp::ZERO, &falling, Stamp::ZERO, 11);
             prop_assert!(refused.unwrap_err().contains("behind"));
+        }
+
+        #[test]
+        fn epochs_that_no_entry_has_are_forgotten(blocks in 1..9u64) {
+            let mut debt = Debt::default();
+            let told = |n| Stamp { epoch: n, time: 1, sequence: 0 };
+            for n in 1..5000 {
+                let before = if n > 1 { told(n - 1) } else { Stamp::ZERO };
+                debt.extend(before, &[(block(n % blocks), told(n))], Stamp::ZERO, 10).unwrap();
+            }
+            prop_assert_eq!(debt.len(), blocks);
+            prop_assert!(debt.tenures.len() < 3 * ENTRIES_MIN, "{} epochs", debt.tenures.len());
+            prop_assert_eq!(debt.owed(block(4999 % blocks)), Some(told(4999)));
+            let listed: Vec<_> = debt.iter().map(|(_, stamp)| stamp.epoch).collect();
+            prop_assert_eq!(listed, (5000 - blocks..5000).collect::<Vec<_>>());
         }
 
         #[test]

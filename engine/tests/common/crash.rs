@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 const SECTOR: usize = 512;
 
-/// What is left of a disk when its device is gone.
+/// The rest of a disk when its device is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The process was killed: everything written is there, and as little synced as before.
@@ -40,7 +40,7 @@ struct Write {
 
 #[derive(Default)]
 struct File {
-    /// What a read returns.
+    /// The bytes that a read returns.
     seen: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Write>,

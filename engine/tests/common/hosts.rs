@@ -1,4 +1,4 @@
-//! What the hosts of a pair do: requests that go on after every step until they are done, and go
+//! The hosts of a pair: requests that go on after every step until they are done, and go
 //! into the history when they are.
 
 use super::{A, B, Pair, SECTOR, Step, values_of};
@@ -9,7 +9,7 @@ use afterimage::internal::unit::Stamp;
 use std::io::IoSlice;
 use std::ops::Range;
 
-/// What a host asks. Sectors are those of the volume.
+/// A host's request. Sectors are those of the volume.
 #[derive(Clone, Debug)]
 pub enum Action {
     Write(Range<u64>, u64),

@@ -11,7 +11,7 @@ pub struct KeptTable {
     at: usize,
     epoch: u64,
     kept: Kept,
-    /// What it has followed so far.
+    /// The stamp up to which it has followed.
     hi: Stamp,
     reflected: Stamp,
     records: usize,

@@ -1,7 +1,7 @@
 //! A pair of devices in one thread: every step is a call, time stands still unless it is moved,
 //! and after each step the pair is held against the history of what its hosts wrote.
 //!
-//! A sector's content names its write: one small value, eight bytes long, over and over. What is
+//! A sector's content names its write: one small value, eight bytes long, over and over. Promises
 //! checked all the time: at most one device serves; the normal volumes of each are what the
 //! history was up to the newest stamp they show (a prefix of it); a read returns what its sectors
 //! held at some time between its beginning and its end.
@@ -76,7 +76,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// What a pair is made of.
+/// The parts of a pair.
 #[derive(Clone)]
 pub struct Spec {
     pub block_size: u32,
@@ -327,7 +327,7 @@ impl Pair {
         panic!("no answer to the takeover request");
     }
 
-    /// What the normal volumes of a device hold, read from its files.
+    /// The content of the normal volumes of a device, read from its files.
     pub fn image(&self, at: usize) -> Image {
         let mut image = Vec::new();
         for (volume, &sectors) in (0..).zip(&self.spec.volumes) {

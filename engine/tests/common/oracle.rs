@@ -1,4 +1,4 @@
-//! What the hosts wrote, in the order of the stamps: slow, obvious, and never wrong.
+//! The hosts' writes, in the order of the stamps: slow, obvious, and never wrong.
 
 use afterimage::internal::unit::Stamp;
 use std::ops::Range;
@@ -14,7 +14,7 @@ pub struct Written {
     pub by: usize,
     /// Volume and number of the block.
     pub block: (u32, u64),
-    /// What was written of it, as sectors of the image.
+    /// Its written part, as sectors of the image.
     pub sectors: Range<usize>,
     pub value: u64,
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 pub struct Random {
     seed: u64,
-    /// What is left of the bytes that are to be used instead.
+    /// The rest of the bytes that are to be used instead.
     bytes: Option<Vec<u8>>,
 }
 

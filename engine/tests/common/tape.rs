@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 const PAGE: u64 = 4096;
 const SECTOR: u64 = 512;
 
-/// What a disk holds.
+/// The content of a disk.
 #[derive(Clone, Default)]
 pub struct Contents {
     files: BTreeMap<FileName, Arc<File>>,
@@ -165,7 +165,7 @@ impl Disk {
         Arc::new(Disk { tape: tape.clone(), number, contents: Mutex::new(contents) })
     }
 
-    /// What it holds now, synced or not.
+    /// Its content now, synced or not.
     pub fn contents(&self) -> Contents {
         self.contents.lock().unwrap().clone()
     }
@@ -235,7 +235,7 @@ impl Storage for Disk {
     }
 }
 
-/// What is there, after a cut, of what was not synced.
+/// The part of the unsynced writes that is there after a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survival {
     Nothing,
@@ -251,7 +251,7 @@ pub struct Cutter<'a> {
     ops: &'a [(usize, Op)],
     next: usize,
     durable: [Contents; 2],
-    /// What is not, in its order.
+    /// The unsynced writes, in their order.
     pending: [Vec<usize>; 2],
 }
 
@@ -302,7 +302,7 @@ impl Cutter<'_> {
         (self.durable.clone(), Arc::new(Tape { ops: Mutex::new(pending.collect()) }))
     }
 
-    /// What the disk holds after a cut here.
+    /// The content of the disk after a cut here.
     pub fn cut(&self, disk: usize, survival: Survival, random: &mut Random) -> Contents {
         let mut contents = self.durable[disk].clone();
         for &at in &self.pending[disk] {

@@ -97,7 +97,7 @@ impl World {
     pub fn open(&mut self, at: usize) -> Result<()> {
         let (disk, clock) = (self.disks[at].clone(), self.clock.clone());
         let device = Device::open(disk, clock, self.settings.clone())?;
-        // What a crash may take of completed writes is known to the history here.
+        // The completed writes that a crash may take are known to the history here.
         let _ = device.accept_loss();
         self.devices[at] = Some(device);
         Ok(())
@@ -177,7 +177,7 @@ impl World {
             Reflect(at) => self.reflect(at)?,
             Checkpoint(at) => self.device(at).checkpoint_now()?,
             Takeover(at) => {
-                // What is shipped waits: the new device catches up later.
+                // Ships wait: the new device catches up later.
                 self.hold_ships(true);
                 let taken = self.takeover(at);
                 self.hold_ships(false);
@@ -220,7 +220,7 @@ impl World {
         self.images_from(0)
     }
 
-    /// What the volume's file holds.
+    /// The content of the volume's file.
     pub fn volume(&self, at: usize) -> Image {
         let mut bytes = vec![0; (BLOCKS * BLOCK) as usize];
         let file = FileName::Segment { volume: 0, index: 0 };

@@ -1,4 +1,4 @@
-//! What the golden bytes say, as values.
+//! The values of the golden bytes.
 
 use afterimage::internal::format::batch::{Header, Identity, Log};
 use afterimage::internal::format::frame::{Frame, Hello, Shipped, WireRange};

@@ -5,7 +5,7 @@
 //!
 //! loom by itself skips most of these: see `sync::AtomicU64` for why, and for the remedy.
 //!
-//! What loom does not see: more preemptions than the bound; `compare_exchange_weak` never fails
+//! The limits of loom: more preemptions than the bound; `compare_exchange_weak` never fails
 //! spuriously; sequentially consistent accesses count as acquire and release only (the queue has
 //! none); of each atomic only the last seven stores are remembered, so older stale values go
 //! untested; loads do not return values that are stored later (load buffering). Slots are atomics
@@ -94,7 +94,7 @@ impl Device {
         assert!(out.is_sorted(), "{out:?}");
     }
 
-    /// What is left, at the end: everything must have come out, once and in order, and the newest
+    /// Checks the end: everything must have come out, once and in order, and the newest
     /// record of every block be the one with its highest stamp.
     fn finish(&self, mut taker: Sequencer, mut out: Vec<(Stamp, Position)>, writes: &[Stamp]) {
         self.take(&mut taker, &mut out);

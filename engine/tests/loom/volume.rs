@@ -22,8 +22,8 @@ impl Volume {
     }
 }
 
-/// What a reader of block 1 gets, as `Device::fetch` looks for it: of its record in a queue, or of
-/// the volume, if that can be believed.
+/// The data that a reader of block 1 gets, as `Device::fetch` looks for it: of its record in a
+/// queue, or of the volume, if that can be believed.
 fn fetch(queue: &Queue, volume: &Volume, owed: impl Fn() -> Option<Stamp>) -> Option<u64> {
     let owed = owed();
     let (newest, token) = queue.newest(block(1));
@@ -107,7 +107,7 @@ fn received(epoch: u64, time: u64) -> Record {
     }
 }
 
-/// What the peer owes arrives, and goes on to the volume, while it is read: the reader asks the
+/// An owed record arrives, and goes on to the volume, while it is read: the reader asks the
 /// peer, finds the record, or finds it in the volume; it never takes what the volume held before.
 #[test]
 fn receiving_and_read() {

@@ -1,4 +1,4 @@
-//! Who waits and who wakes: whoever of the two comes second sees the other, so that nobody sleeps
+//! A waiting thread and a waking one: whichever comes second sees the other, so that nobody sleeps
 //! over what has happened.
 
 use super::{Device, check};

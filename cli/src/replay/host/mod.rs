@@ -80,7 +80,7 @@ struct Flight {
     read: Option<PendingRead>,
 }
 
-/// What a piece is to those who keep the history of changes.
+/// A piece's part in the history of changes.
 #[derive(Clone, Copy)]
 enum Asked {
     /// Nothing.
@@ -98,9 +98,9 @@ pub struct Host<'a> {
     active: usize,
     session: Session,
     limits: Limits,
-    /// What was written and must be seen.
+    /// The writes that must be seen.
     pub oracle: Oracle,
-    /// What was measured.
+    /// The measurements.
     pub meter: Meter,
     /// The takeovers so far.
     pub moves: Vec<Move>,
@@ -447,7 +447,7 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// What has to be done from time to time.
+    /// The work to be done from time to time.
     fn look(&mut self, moved: bool) -> Result<(), Failure> {
         let now = self.now();
         if self.meter.is_interval_over(now) {

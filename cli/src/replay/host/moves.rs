@@ -22,7 +22,7 @@ pub struct Move {
     pub to: usize,
     /// Requests issued before.
     pub row: u64,
-    /// What the device reported.
+    /// The takeover as the device reported it.
     pub takeover: Takeover,
     /// Records that the peer still had to ship: the higher of what was durable there at the
     /// request, and what was when this device was ready.
@@ -31,7 +31,7 @@ pub struct Move {
     pub backlog_bytes: u64,
     /// Pieces that were refused and issued again.
     pub reissued: u64,
-    /// What the old device calls the acknowledgement of the last record that was owed.
+    /// The old device's number of the acknowledgement of the last record that was owed.
     pub caught_up: usize,
     /// When the first read that needed the other device was done.
     pub first_remote_read_at: Option<u64>,

@@ -42,7 +42,7 @@ impl Story {
         self.0.note(&Event::Flushed { flush: 1 });
     }
 
-    /// What is wrong if sectors show these writes.
+    /// The findings if sectors show these writes.
     fn judge(&self, claim: Claim, shown: &[(u64, Number)]) -> Vec<Finding> {
         let mut all = Shown::default();
         for &(sector, write) in shown {

@@ -1,4 +1,4 @@
-//! What did not hold: each a sentence for a person, the first few kept, all counted.
+//! The findings: each a sentence for a person, the first few kept, all counted.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ pub enum Finding {
         volume: u32,
         /// The sector.
         sector: u64,
-        /// What is wrong with it.
+        /// The fault of it.
         what: &'static str,
     },
     /// A sector names another place, another run, or a write that was never made there.
@@ -39,7 +39,7 @@ pub enum Finding {
         volume: u32,
         /// The sector.
         sector: u64,
-        /// What it names.
+        /// The origin that it names.
         origin: Origin,
     },
     /// A sector names a write that was never made there.
@@ -48,7 +48,7 @@ pub enum Finding {
         volume: u32,
         /// The sector.
         sector: u64,
-        /// What it names.
+        /// The write that it names.
         number: Number,
     },
     /// A write that a device refused was shown by a read, or at rest.
@@ -62,7 +62,7 @@ pub enum Finding {
         number: Number,
         /// The stamp.
         stamp: Stamp,
-        /// What it should be above.
+        /// The stamp that it should be above.
         above: Stamp,
     },
     /// Two records have the same stamp.

@@ -1,17 +1,17 @@
-//! What the hosts must see: every write with its stamp, and which write each sector shows.
+//! The history that the hosts must see: every write with its stamp, and which write each sector shows.
 //!
 //! The devices promise one history: writes ordered by their stamps, an order that never
 //! contradicts real time. So the oracle needs no model of replication:
 //! - the image follows the highest stamp of each sector ([`Image`]);
 //! - a read may show, of each sector, the newest write completed before the read was issued, or
 //!   one with a higher stamp: completed meanwhile, or still in flight. Zeros may be shown where
-//!   nothing was written, or where such a write is a discard. What a read has shown, no later read
-//!   may go behind;
+//!   nothing was written, or where such a write is a discard. No later read may go behind
+//!   what a read has shown;
 //! - a write's stamp is above every stamp completed, or shown by a read, before it was issued;
 //! - a refused write is never shown: it was not admitted;
 //! - no two records have the same stamp.
 //!
-//! What cannot be decided while a write is in flight, because its stamp is not known, is decided
+//! A check that needs the stamp of a write in flight, which is not known yet, is made
 //! when it completes. The oracle is told of everything by one thread, in the order of real time.
 
 mod findings;
@@ -53,7 +53,7 @@ enum State {
     Refused,
 }
 
-/// What is known of a write in flight.
+/// A write in flight.
 struct Flying {
     number: Number,
     /// The tenure it was issued in.
@@ -137,7 +137,7 @@ impl Oracle {
         }
     }
 
-    /// What did not hold so far.
+    /// The findings so far.
     pub fn findings(&self) -> &Findings {
         &self.findings
     }

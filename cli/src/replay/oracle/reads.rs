@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::pattern::{self, Content, Origin, SECTOR};
 use super::{Finding, Number, Oracle, Pair, Shown, State, Tick};
 
-/// What a read that did not complete at once may show.
+/// A read that did not complete at once, and the writes that it may show.
 pub struct PendingRead {
     issued: Tick,
     floors: Vec<Number>,
@@ -73,7 +73,7 @@ impl Oracle {
     /// Compares one sector of a volume at rest with the image; whether it shows a write.
     ///
     /// # Errors
-    /// What the sector shows that it must not.
+    /// The write that the sector shows and must not.
     pub fn at_rest(&self, volume: u32, sector: u64, bytes: &[u8]) -> Result<bool, Finding> {
         let expected = self.image.get(volume, sector);
         let shows = |number| Err(Finding::WrongAtRest { volume, sector, expected, number });

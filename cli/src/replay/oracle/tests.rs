@@ -23,7 +23,7 @@ fn discard(oracle: &mut Oracle, sectors: Range<u64>) -> Number {
     oracle.write(0, sectors, true, EPOCH)
 }
 
-/// What sector `sector` holds after the write `number`; 0 gives zeros.
+/// The bytes of sector `sector` after the write `number`; 0 gives zeros.
 fn bytes(number: Number, sector: u64) -> Vec<u8> {
     let mut data = vec![0; SECTOR];
     if number > 0 {

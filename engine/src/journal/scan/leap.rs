@@ -1,5 +1,5 @@
-//! What a weakened build does instead of cutting a log at its first gap ([`Clause::SequenceCut`],
-//! [`Clause::Chain`]): it goes on behind it, as nobody must.
+//! A weakened build's reading of a log, which it does not cut at its first gap
+//! ([`Clause::SequenceCut`], [`Clause::Chain`]): it goes on behind it, as nobody must.
 
 use super::{Expected, Found, Header, Log, Reader, Run, Stamp, Superblock, log_of};
 use crate::weaken::{Clause, holds};

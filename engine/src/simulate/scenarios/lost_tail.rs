@@ -1,6 +1,6 @@
 //! S38: a crash takes completed writes, and hosts are refused until somebody has accepted that, also
-//! if the host has moved or the device was closed before the word. What outlives the crash by its
-//! durability, and a standby's crash, lose nothing and refuse nobody.
+//! if the host has moved or the device was closed before the word. Writes that outlive the crash by
+//! their durability, and a standby's crash, lose nothing and refuse nobody.
 
 use super::*;
 use crate::error::Kind;

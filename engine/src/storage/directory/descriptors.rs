@@ -33,7 +33,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Nothing is unsynced.
 const CLEAN: u64 = 0;
-/// What an earlier process wrote may be unsynced.
+/// Writes of an earlier process may be unsynced.
 const UNPROVEN: u64 = 1;
 /// Something written through this descriptor is unsynced.
 const WRITTEN: u64 = 2;
@@ -76,7 +76,7 @@ impl Open {
 
     /// Whether the file is still what was opened: what goes into a deleted one is never seen again.
     fn must_be_whole(&self) -> io::Result<()> {
-        // Not its times: where a file system has been asked for them, the next write changes them
+        // Its times are not asked for: where a file system has been, the next write changes them
         // in the inode, and the sync after it waits for that (Linux 6.13).
         let asked = StatxFlags::SIZE | StatxFlags::NLINK;
         let now = rustix::fs::statx(&self.file, "", AtFlags::EMPTY_PATH, asked)?;

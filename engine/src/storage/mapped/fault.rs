@@ -9,9 +9,9 @@
 //! # Rules
 //! - **Only our own.** A thread that copies says so, in a thread-local that the handler reads: a
 //!   SIGBUS from anywhere else goes to whoever handled it before, or has its default effect.
-//! - **Once a process, and late**: installed with the first window, never taken out again. Whoever
-//!   installs a handler of its own later must pass on what is not its own, as this one does. Where
-//!   no handler is wanted, `Directory::without_mappings` reads by calls.
+//! - **Once a process, and late**: installed with the first window, never taken out again. A
+//!   program that installs a handler of its own later must pass on what is not its own, as this one
+//!   does. Where no handler is wanted, `Directory::without_mappings` reads by calls.
 //! - **The mark comes before the zeros**, so nobody can see zeros and miss the mark.
 //! - The handler does nothing but look at atomics and call the kernel.
 
@@ -24,7 +24,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::sync::{Ordering, SignalFlag, SignalPointer, compiler_fence, fence};
 
-/// What the handler must know of a mapping.
+/// The addresses of a mapping, for the handler.
 #[derive(Debug)]
 pub(super) struct Guard {
     start: *mut u8,
@@ -39,7 +39,7 @@ unsafe impl Send for Guard {}
 unsafe impl Sync for Guard {}
 
 thread_local! {
-    /// What this thread is copying from at the moment.
+    /// The guard of the mapping that this thread is copying from.
     static COPYING: SignalPointer<Guard> = const { SignalPointer::new(ptr::null_mut()) };
 }
 
@@ -79,7 +79,7 @@ impl Guard {
     }
 }
 
-/// Who handled the signal before; written once, before the handler is installed.
+/// The handler of the signal before; written once, before this one is installed.
 struct Previous(UnsafeCell<mem::MaybeUninit<libc::sigaction>>);
 
 // SAFETY: Written only inside `Once`, before the handler can run, and only read after that.
@@ -120,7 +120,7 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut c_vo
     let (is_fault, address) = unsafe { ((*info).si_code > 0, (*info).si_addr()) };
     // Constant, without a destructor: looking at it neither allocates nor registers anything.
     let guard = COPYING.with(|copying| copying.load(Ordering::Relaxed));
-    // SAFETY: Not null only while this very thread is in `Guard::copy`, which borrows the guard.
+    // SAFETY: It is null except while this very thread is in `Guard::copy`, which borrows the guard.
     let guard = unsafe { guard.as_ref() };
     if let Some(guard) = guard
         && is_fault

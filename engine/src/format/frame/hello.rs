@@ -1,0 +1,213 @@
+//! The hello: its first bytes never change, so that devices of any two versions find out what they
+//! both speak.
+
+use super::super::superblock::{Lost, Mode, VolumeSpec};
+use super::fields::{Fields, HEADER, broken, put_stamp, put_u32, put_u64};
+use crate::error::Result;
+use crate::unit::Stamp;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The wire versions that this program speaks.
+pub const WIRE: WireRange = WireRange { min: 3, max: 3 };
+
+/// The wire features that this program knows, a bit each.
+pub const FEATURES: u64 = SERVING_FEATURE;
+
+/// A device that serves says so, and that hosts reach it ([`Frame::Serving`]).
+pub(crate) const SERVING_FEATURE: u64 = 1;
+
+/// A range of wire versions, both ends in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireRange {
+    /// The lowest.
+    pub min: u16,
+    /// The highest.
+    pub max: u16,
+}
+
+impl std::fmt::Display for WireRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.min == self.max {
+            true => write!(f, "wire version {}", self.min),
+            false => write!(f, "wire versions {} to {}", self.min, self.max),
+        }
+    }
+}
+
+impl WireRange {
+    /// The version that a device with this range speaks with one of `theirs`: the highest of both.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`](crate::error::Kind::Protocol), naming both ranges, if no version is in both.
+    pub fn common(self, theirs: WireRange) -> Result<u16> {
+        let highest = self.max.min(theirs.max);
+        match highest >= self.min.max(theirs.min) {
+            true => Ok(highest),
+            false => Err(broken(format!(
+                "the peer speaks {theirs}, this device {self}: they have none in common; upgrade \
+                 the older of the two first"
+            ))),
+        }
+    }
+}
+
+/// The part of a hello that never changes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct HelloPrefix {
+    min: U16,
+    max: U16,
+    /// Bytes of the fixed part that follows; it only grows, at its end.
+    fixed: U32,
+    features: U64,
+}
+
+const HELLO_PREFIX: usize = size_of::<HelloPrefix>();
+const _: () = assert!(HELLO_PREFIX == 16);
+/// Bytes of a hello's fixed part as this version writes it.
+const HELLO_FIXED: usize = 220;
+
+/// The first frame of a device when it connects (R10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The wire versions that it speaks.
+    pub wire: WireRange,
+    /// The wire features that it knows, a bit each.
+    pub features: u64,
+    /// The consistency group.
+    pub group: u128,
+    /// The sender.
+    pub device: u64,
+    /// Names this connection.
+    pub nonce: u64,
+    /// The sender's lineage.
+    pub lineage: (u64, u64),
+    /// How it stands to its peer.
+    pub mode: Mode,
+    /// Whether its volumes are a prefix of history.
+    pub usable: bool,
+    /// Whether it refuses host I/O.
+    pub fenced: bool,
+    /// Whether a takeover request of its own is open.
+    pub asking: bool,
+    /// The highest tenure it granted or held.
+    pub epoch: u64,
+    /// Highest stamp it received.
+    pub hi: Stamp,
+    /// The highest stamp that it knows of as sealed (R2): at least `hi` and `newest`.
+    pub clk: Stamp,
+    /// The newest own stamp it ever recorded.
+    pub newest: Stamp,
+    /// The round of the ladder, lineage number and counter; zero so far.
+    pub round: (u64, u64),
+    /// The mark of lost writes that hosts were told of (R20); none so far.
+    pub lost: Option<Lost>,
+    /// The last stamp told to it (R18).
+    pub told: Stamp,
+    /// How many records it can be told of before they arrive (R18).
+    pub told_max: u64,
+    /// Free places of its received log.
+    pub credit: u64,
+    /// Bytes of a block.
+    pub block_size: u32,
+    /// Its volumes.
+    pub volumes: Vec<VolumeSpec>,
+}
+
+impl Hello {
+    pub(super) fn put(&self, b: &mut Vec<u8>) {
+        let (min, max) = (self.wire.min.into(), self.wire.max.into());
+        let (fixed, features) = ((HELLO_FIXED as u32).into(), self.features.into());
+        b.extend_from_slice(HelloPrefix { min, max, fixed, features }.as_bytes());
+        b.extend_from_slice(&self.group.to_le_bytes());
+        put_u64(b, self.device);
+        put_u64(b, self.nonce);
+        put_u64(b, self.lineage.0);
+        put_u64(b, self.lineage.1);
+        put_u32(b, self.mode as u32);
+        let flags = [self.usable, self.fenced, self.asking, self.lost.is_some()];
+        put_u32(b, (0..).zip(flags).map(|(k, on)| u32::from(on) << k).sum());
+        put_u64(b, self.epoch);
+        put_stamp(b, self.hi);
+        put_stamp(b, self.clk);
+        put_stamp(b, self.newest);
+        put_u64(b, self.credit);
+        put_u32(b, self.block_size);
+        put_u32(b, self.volumes.len() as u32);
+        put_u64(b, self.round.0);
+        put_u64(b, self.round.1);
+        let lost = self.lost.unwrap_or_default();
+        put_stamp(b, lost.first);
+        put_u64(b, lost.since);
+        put_u64(b, lost.found);
+        put_stamp(b, self.told);
+        put_u64(b, self.told_max);
+        debug_assert_eq!(b.len(), HEADER + HELLO_PREFIX + HELLO_FIXED);
+        for volume in &self.volumes {
+            put_u32(b, volume.id);
+            put_u64(b, volume.bytes);
+        }
+    }
+
+    /// Reads the fixed part as far as this version knows it and the sender wrote it; what a later
+    /// version puts behind it, or behind the volumes, is passed over.
+    pub(super) fn take(f: &mut Fields<'_>) -> Result<Hello> {
+        let prefix = f.take(HELLO_PREFIX)?;
+        let prefix = HelloPrefix::read_from_bytes(prefix).expect("16 bytes");
+        let wire = WireRange { min: prefix.min.get(), max: prefix.max.get() };
+        if wire.min > wire.max {
+            return Err(broken(format!(
+                "the peer speaks wire versions {} to {}",
+                wire.min, wire.max
+            )));
+        }
+        // The rest of a hello of other versions may stand anywhere.
+        WIRE.common(wire)?;
+        let sent = f.take(prefix.fixed.get() as usize)?;
+        let mut fixed = [0; HELLO_FIXED];
+        let known = sent.len().min(HELLO_FIXED);
+        fixed[..known].copy_from_slice(&sent[..known]);
+        let p = &mut Fields(&fixed);
+        let group = u128::from_le_bytes(p.take(16)?.try_into().expect("16 bytes"));
+        let (device, nonce) = (p.u64()?, p.u64()?);
+        let lineage = (p.u64()?, p.u64()?);
+        let mode = p.u32()?;
+        let mode = Mode::from_number(mode).map_err(|e| broken(format!("the peer's {e}")))?;
+        let flags = p.u32()?;
+        let epoch = p.u64()?;
+        let (hi, clk, newest) = (p.stamp()?, p.stamp()?, p.stamp()?);
+        let (credit, block_size, count) = (p.u64()?, p.u32()?, p.u32()?);
+        let round = (p.u64()?, p.u64()?);
+        let lost = Lost { first: p.stamp()?, since: p.u64()?, found: p.u64()? };
+        let (told, told_max) = (p.stamp()?, p.u64()?);
+        let volumes = f.take((count as usize).saturating_mul(12))?;
+        let volume = |mut row: Fields<'_>| Ok(VolumeSpec { id: row.u32()?, bytes: row.u64()? });
+        let volumes = volumes.chunks_exact(12).map(|row| volume(Fields(row)));
+        let volumes = volumes.collect::<Result<_>>()?;
+        f.0 = &[];
+        Ok(Hello {
+            wire,
+            features: prefix.features.get(),
+            group,
+            device,
+            nonce,
+            lineage,
+            mode,
+            usable: flags & 1 != 0,
+            fenced: flags & 2 != 0,
+            asking: flags & 4 != 0,
+            epoch,
+            hi,
+            clk,
+            newest,
+            round,
+            lost: (flags & 8 != 0).then_some(lost),
+            told,
+            told_max,
+            credit,
+            block_size,
+            volumes,
+        })
+    }
+}
