@@ -6,8 +6,9 @@
 //! tcp_pair <directory> 2 passive dial   127.0.0.1:7000
 //! ```
 //!
-//! Each takes commands, a line each: `write <block> <number>`, `read <block>`, `takeover`, `close`; and
-//! answers each with a line. `TCP_PAIR_SILENCE_MS` says after how long a peer that is not heard is
+//! Each takes commands, a line each: `write <block> <number>`, `read <block>`, `takeover`, `accept`,
+//! `close`; and answers each with a line. `LostWrites` (the machine stopped while the device served) is
+//! the answer until a person says `accept`. `TCP_PAIR_SILENCE_MS` says after how long a peer that is not heard is
 //! given up (15,000 unless it does), the same for both. No encryption, no password: whoever reaches the
 //! port is believed.
 
@@ -266,6 +267,7 @@ fn command(device: &Arc<Device>, line: &str) -> Result<String> {
             Ok(if same { format!("read {number}") } else { "torn".into() })
         }
         Some("takeover") => Ok(format!("serves {}", device.takeover()?.epoch)),
+        Some("accept") => device.accept_loss().map(|()| "accepted".into()),
         Some("close") => device.close().map(|()| "closed".into()),
         _ => Err(Error::new(Kind::Invalid, format!("{line:?} is no command"))),
     }

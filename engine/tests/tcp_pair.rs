@@ -5,6 +5,7 @@
 #[path = "../examples/tcp_pair.rs"]
 mod tcp_pair;
 
+use afterimage::{Directory, Settings, SystemClock};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -214,6 +215,29 @@ fn a_silent_peer_is_given_up() {
     let answer = host.devices[1].answer().expect("it runs");
     assert!(answer.starts_with("serves"), "{answer}");
     assert_eq!(host.insist("read 0", "read"), "2");
+}
+
+/// After a crash that may have lost writes nobody was able to let hosts in again.
+#[test]
+fn a_loss_is_accepted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut host = pair(scratch.path(), [port, port]);
+    host.insist("write 0 1", "written");
+    host.devices[0].kill();
+    let storage = Directory::open(scratch.path().join("1")).unwrap();
+    let clock = Arc::new(SystemClock::default());
+    let settings = Settings::default();
+    let device = afterimage::Device::open(Arc::new(storage), clock, settings).unwrap();
+    // It serves, its writes need not reach the log file, and it is not closed.
+    device.resume_alone().unwrap();
+    drop(device);
+    let again = host.devices[0].arguments.clone();
+    host.devices[0] = Device::start(&again);
+    host.insist("write 0 2", "LostWrites");
+    host.devices[0].ask("accept");
+    assert_eq!(host.devices[0].answer().as_deref(), Some("accepted"));
+    host.insist("write 0 2", "written");
 }
 
 #[test]
