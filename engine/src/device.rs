@@ -332,7 +332,10 @@ impl Device {
             self.hang_up(&error);
             // The halting thread may be at work on the told records: then they are told once more.
             let told = self.owed.try_told().map(|debt| debt.iter().collect());
-            self.keep_told(told.unwrap_or_default());
+            // After a failure nothing is written any more.
+            if self.storage.failure().is_none() {
+                self.keep_told(told.unwrap_or_default());
+            }
         }
         self.wakes.waiters.wake_all();
         self.ring_all();

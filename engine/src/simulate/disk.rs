@@ -333,7 +333,12 @@ impl Process {
     }
 
     /// Counts an operation; `Some`: trouble comes in it.
-    fn operate(&self, state: &mut State, fits: &[Trouble]) -> io::Result<Option<Trouble>> {
+    fn operate(
+        &self,
+        state: &mut State,
+        file: FileName,
+        fits: &[Trouble],
+    ) -> io::Result<Option<Trouble>> {
         if self.is_dead() {
             return Err(gone());
         }
@@ -357,6 +362,8 @@ impl Process {
         });
         match trouble {
             Trouble::Death => self.dead.store(true, Relaxed),
+            // The device can do without it.
+            _ if matches!(file, FileName::Side { .. }) => {}
             _ => self.failed.store(true, Relaxed),
         }
         Ok(Some(trouble))
@@ -376,7 +383,7 @@ impl Process {
         let at = find(state, name)?;
         let sparse = state.files[at].fill == Fill::Sparse;
         let fits = [Trouble::Death, Trouble::BadWrite, Trouble::Full];
-        let trouble = self.operate(state, &fits[..if sparse { 3 } else { 2 }])?;
+        let trouble = self.operate(state, name, &fits[..if sparse { 3 } else { 2 }])?;
         let file = &mut state.files[at];
         let (offset, mut bytes) = (offset as usize, bytes);
         if offset + bytes.len() > file.volatile.bytes.len() {
@@ -446,7 +453,8 @@ impl Storage for Process {
         if find(state, file).is_ok() {
             return Err(io::Error::new(ErrorKind::AlreadyExists, format!("{file} exists")));
         }
-        let trouble = self.operate(state, &[Trouble::Death, Trouble::BadWrite, Trouble::Full])?;
+        let trouble =
+            self.operate(state, file, &[Trouble::Death, Trouble::BadWrite, Trouble::Full])?;
         if trouble.is_none() || state.random.once_in(2) {
             let zeros = Bytes { bytes: vec![0; length as usize], ..Bytes::default() };
             let (volatile, durable) = (zeros.clone(), zeros);
@@ -491,7 +499,7 @@ impl Storage for Process {
         let state = &mut *guard;
         self.check_final(file);
         let at = find(state, file)?;
-        let trouble = self.operate(state, &[Trouble::Death, Trouble::BadSync])?;
+        let trouble = self.operate(state, file, &[Trouble::Death, Trouble::BadSync])?;
         let name = NAMES[self.disk.side];
         self.disk.tape.event(Sort::Disk, format_args!("{name} syncs {file}"));
         let (file, random) = (&mut state.files[at], &mut state.random);
@@ -519,7 +527,8 @@ impl Storage for Process {
         if found > length {
             return Err(would_shrink(file, length, found));
         }
-        let trouble = self.operate(state, &[Trouble::Death, Trouble::BadWrite, Trouble::Full])?;
+        let trouble =
+            self.operate(state, file, &[Trouble::Death, Trouble::BadWrite, Trouble::Full])?;
         if trouble.is_none() || state.random.once_in(2) {
             let File { volatile, durable, .. } = &mut state.files[at];
             for side in [volatile, durable] {
@@ -537,7 +546,7 @@ impl Storage for Process {
         let state = &mut *guard;
         self.check_final(file);
         let at = find(state, file)?;
-        let trouble = self.operate(state, &[Trouble::Death, Trouble::BadWrite])?;
+        let trouble = self.operate(state, file, &[Trouble::Death, Trouble::BadWrite])?;
         if trouble.is_none() || state.random.once_in(2) {
             state.files.remove(at);
         }
