@@ -10,18 +10,16 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
-use crate::flow::admission::Writers;
 use crate::flow::open::Logs;
-use crate::flow::owed::Owed;
-use crate::flow::remote::{Answers, Questions};
-use crate::flow::write::Turns;
 use crate::format::superblock::{Lost, Superblock};
+use crate::host::Host;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
 use crate::limits::{Durability, Geometry, Limits, Settings};
 use crate::listeners::Listeners;
+use crate::peer::Peer;
 use crate::queue::Clk;
-use crate::request::{Calls, Room, Session};
+use crate::request::Session;
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicU64, lock};
@@ -38,24 +36,17 @@ pub struct Device {
     /// Under everything below: after one failure it takes no change.
     storage: Arc<Checked>,
     pub(crate) own: OwnLog,
-    pub(crate) recv: RecvLog,
     pub(crate) volumes: Volumes,
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
-    pub(crate) owed: Owed,
     pub(crate) superblock: SuperblockFile,
     /// The lock of every change of who serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
-    pub(crate) questions: Mutex<Questions>,
-    pub(crate) turns: Turns,
-    pub(crate) room: Room,
-    pub(crate) writers: Writers,
+    pub(crate) peer: Peer,
+    pub(crate) host: Host,
     /// One at a time in each of these steps; nobody else ever waits for them.
-    pub(crate) controlling: Mutex<Answers>,
-    pub(crate) shipping: Mutex<()>,
-    pub(crate) receiving: Mutex<()>,
     pub(crate) reflecting: Mutex<Vec<u8>>,
     pub(crate) checkpointing: Mutex<u64>,
     /// Monotonic time of the last background commit.
@@ -64,7 +55,6 @@ pub struct Device {
     pub(crate) reflected_at: AtomicU64,
     pub(crate) halted: OnceLock<Error>,
     pub(crate) wakes: Arc<Wakes>,
-    pub(crate) calls: Arc<Calls>,
     pub(crate) events: Listeners,
     /// Until it is closed, no other device is opened on its storage.
     opened: Mutex<Option<Opened>>,
@@ -82,7 +72,7 @@ impl Drop for Device {
         let dropped = || Error::new(Kind::Halted, "the device was dropped without being closed");
         let error = self.check_halted().err().unwrap_or_else(dropped);
         self.wakes.waiters.wake_all();
-        self.calls.take().iter().for_each(|call| call.end(&error));
+        self.host.calls.take().iter().for_each(|call| call.end(&error));
         self.events.tell_waiting();
     }
 }
@@ -170,35 +160,25 @@ impl Device {
         // Batches without a live record.
         own.free(first[0]);
         recv.free(first[1]);
-        let ids = geometry.volumes.iter().map(|volume| volume.id);
-        let writers = Writers::new(ids, settings.shared_sessions);
         let now = clock.monotonic();
         let device = Device {
             storage: checked,
             own,
-            recv,
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
-            owed: Owed::new(debt),
             superblock: file,
             role: Mutex::default(),
             recovery,
             failover: Mutex::new(Failover::new(geometry.device)),
-            questions: Mutex::default(),
-            turns: Turns::default(),
-            room: Room::new(settings.waiting_bytes_max),
-            writers,
-            controlling: Mutex::default(),
-            shipping: Mutex::default(),
-            receiving: Mutex::default(),
+            peer: Peer::new(recv, debt),
+            host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
             committed_at: AtomicU64::new(now),
             reflected_at: AtomicU64::new(now),
             halted: OnceLock::new(),
             wakes,
-            calls: Arc::default(),
             events: Listeners::default(),
             opened: Mutex::new(Some(claimed)),
             geometry,
@@ -280,7 +260,7 @@ impl Device {
         };
         let tables = lock(&self.tables);
         let (told_blocks, told) = {
-            let debt = self.owed.told();
+            let debt = self.peer.owed.told();
             (debt.len(), debt.last())
         };
         let Tables { own, out, incoming, normal } = &*tables;
@@ -302,15 +282,15 @@ impl Device {
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: if self.owed.is_due() { told_blocks } else { 0 },
+            owed_blocks: if self.peer.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
             told_bytes: told_blocks * u64::from(self.geometry.block_size),
             told,
             unreflected_records: tables.unreflected(),
             own_free_places: self.own.journal.queue.free(),
             own_used_bytes: self.own.journal.used_bytes(),
-            recv_free_places: self.recv.journal.queue.free(),
-            recv_used_bytes: self.recv.journal.used_bytes(),
+            recv_free_places: self.peer.recv.journal.queue.free(),
+            recv_used_bytes: self.peer.recv.journal.used_bytes(),
             shared_sessions: self.settings.shared_sessions,
             halted: self.halted.get().cloned(),
         }
@@ -331,7 +311,7 @@ impl Device {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
             // The halting thread may be at work on the told records: then they are told once more.
-            let told = self.owed.try_told().map(|debt| debt.iter().collect());
+            let told = self.peer.owed.try_told().map(|debt| debt.iter().collect());
             // After a failure nothing is written any more.
             if self.storage.failure().is_none() {
                 self.keep_told(told.unwrap_or_default());
@@ -363,7 +343,7 @@ impl Device {
     /// durable, or the next opening might take the damage for a torn tail.
     pub(crate) fn unreadable(&self, cause: Error) -> Error {
         if cause.kind() == Kind::Damaged && self.check_halted().is_ok() {
-            let durable = [self.own.synced(), self.recv.synced()];
+            let durable = [self.own.synced(), self.peer.recv.synced()];
             // A superblock that cannot be written is one more reason to stop.
             let _ = self.superblock.update(|s| {
                 s.own.durable = s.own.durable.max(durable[0]);
@@ -402,13 +382,13 @@ impl Device {
             waiters.wake(Key::Time(0)..=Key::Time(self.clock.monotonic()));
         }
         // Those that are woken meanwhile have the next turn.
-        self.calls.take().iter().filter(|call| call.go_on(self)).count()
+        self.host.calls.take().iter().filter(|call| call.go_on(self)).count()
     }
 
     /// Every background thread looks again.
     pub(crate) fn ring_all(&self) {
         self.wakes.ring_all();
-        self.calls.bell.ring();
+        self.host.calls.bell.ring();
     }
 
     /// Requests that found no place may go on, as many as there are places.
@@ -442,17 +422,17 @@ impl Device {
     fn come_to_rest(&self) -> Result<()> {
         // A step that came behind the mark would take in, and acknowledge, what the next opening
         // does not look for.
-        let _control = self.begin_step(&self.controlling)?;
-        let _receive = lock(&self.receiving);
-        let _ship = lock(&self.shipping);
+        let _control = self.begin_step(&self.peer.controlling)?;
+        let _receive = lock(&self.peer.receiving);
+        let _ship = lock(&self.peer.shipping);
         let _one = lock(&self.role);
         self.close_admission();
         self.lead_round(self.own.round_wanted(), false)?;
         while self.step_reflect()? > 0 {}
         // Sync even where commits did not: the next lines say that nothing is in doubt.
-        self.own.sync().and_then(|()| self.recv.sync()).map_err(|e| self.halt(e))?;
+        self.own.sync().and_then(|()| self.peer.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let told = self.owed.told().iter().collect();
+        let told = self.peer.owed.told().iter().collect();
         self.keep_told(told);
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;

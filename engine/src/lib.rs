@@ -46,11 +46,13 @@ pub mod internal {
     pub mod format;
     #[cfg(all(any(test, feature = "fuzz"), not(loom)))]
     pub mod fuzz;
+    pub(crate) mod host;
     pub mod journal;
     pub mod limits;
     pub mod link;
     pub(crate) mod listeners;
     pub(crate) mod moment;
+    pub(crate) mod peer;
     pub mod queue;
     pub mod request;
     #[cfg(feature = "simulate")]
@@ -74,8 +76,8 @@ pub mod internal {
 // The parts name each other from the crate's root, as if they lay there.
 use internal::weaken;
 use internal::{
-    clock, device, error, event, failover, flow, format, journal, limits, link, listeners, moment,
-    queue, request, storage, superblock, sync, table, threads, unit, wake,
+    clock, device, error, event, failover, flow, format, host, journal, limits, link, listeners,
+    moment, peer, queue, request, storage, superblock, sync, table, threads, unit, wake,
 };
 
 pub use clock::{Clock, SystemClock};

@@ -184,7 +184,7 @@ enum State {
 
 impl Session {
     pub(crate) fn new(device: Arc<Device>, epoch: u64) -> Session {
-        let pass = device.writers.pass(epoch);
+        let pass = device.host.writers.pass(epoch);
         Session { device, pass }
     }
 
@@ -314,7 +314,7 @@ impl Session {
         }
         if let State::Write { parts, .. } = &mut pending.state {
             let bytes = parts.iter().map(WriteState::bytes).sum();
-            if let Err(busy) = device.room.take(bytes) {
+            if let Err(busy) = device.host.room.take(bytes) {
                 if let Some(buffer) = taken {
                     *buffer = parts[0].give_back(device, request.offset, length);
                 }

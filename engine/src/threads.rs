@@ -125,7 +125,7 @@ impl Threads {
         threads.spawn(
             device,
             "calls",
-            |d| &d.calls.bell,
+            |d| &d.host.calls.bell,
             |device, heard| {
                 if device.step_calls() == 0 {
                     device.rest_from_calls(heard);
@@ -224,7 +224,7 @@ mod tests {
         let threads =
             Threads { device: device.clone(), stop: Arc::default(), running: Mutex::default() };
         let refused = |_: &Device, _| Err(Error::new(Kind::Timeout, "nobody foresaw this"));
-        threads.spawn(&device, "odd", |d| &d.calls.bell, refused).unwrap();
+        threads.spawn(&device, "odd", |d| &d.host.calls.bell, refused).unwrap();
         let handle = lock(&threads.running).pop().unwrap();
         handle.join().unwrap();
         let halted = device.status().halted.expect("halted");

@@ -85,7 +85,7 @@ impl Device {
                 s.own.durable = s.own.durable.max(synced);
             })?;
         }
-        self.owed.end();
+        self.peer.owed.end();
         debug_assert!(self.clk.epoch() == 0 || !holds(Clause::Fence), "I3: fenced");
         // Waiting requests end here and go to the other device.
         self.wakes.waiters.wake_all();

@@ -162,11 +162,11 @@ impl Device {
         }
         let tables = lock(&self.tables);
         let hi = tables.incoming.hi();
-        let known = self.owed.told().last().max(hi);
+        let known = self.peer.owed.told().last().max(hi);
         if self.clk.epoch() != 0 && entries.last().is_some_and(|(_, stamp)| *stamp > known) {
             return broken("the peer tells of a record, but this device serves".into());
         }
-        self.owed.tell(previous, entries, left, hi, most).or_else(broken)
+        self.peer.owed.tell(previous, entries, left, hi, most).or_else(broken)
     }
 
     /// Everything is here: merges it (S807, R5). In force before it is durable: no record that
@@ -174,10 +174,10 @@ impl Device {
     pub(super) fn merge(&self) -> Merged {
         let mut tables = lock(&self.tables);
         // Received records count too: should a disk lose one, this device must not serve again.
-        let need = self.owed.told().last().max(tables.incoming.hi());
+        let need = self.peer.owed.told().last().max(tables.incoming.hi());
         tables.raise_need(need);
         // An older tenure's catching up does not belong to this `need` (I5).
-        self.owed.end();
+        self.peer.owed.end();
         Merged { need, whole: tables.normal.whole() }
     }
 
@@ -186,10 +186,10 @@ impl Device {
     pub(super) fn begin_debt(&self) -> u64 {
         let mut tables = lock(&self.tables);
         tables.out.serve();
-        let owed_blocks = self.owed.told().len();
+        let owed_blocks = self.peer.owed.told().len();
         let is_behind = tables.is_behind();
         assert!(is_behind != (owed_blocks == 0), "I5: hi >= need exactly if nothing is owed");
-        self.owed.begin(is_behind);
+        self.peer.owed.begin(is_behind);
         owed_blocks
     }
 }

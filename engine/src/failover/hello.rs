@@ -55,7 +55,7 @@ impl Device {
         };
         self.check_hello(&hello)?;
         // No step takes the frame behind the hello before it.
-        let _one = self.begin_step(&self.controlling)?;
+        let _one = self.begin_step(&self.peer.controlling)?;
         self.connect(link.clone())?;
         self.receive_hello(&hello, link).inspect_err(|error| self.disconnected(error, link))
     }
@@ -88,7 +88,7 @@ impl Device {
             newest,
             round: superblock.round,
             lost: superblock.lost,
-            told: self.owed.told().last(),
+            told: self.peer.owed.told().last(),
             told_max: self.settings.told_records_max,
             credit: self.credit(),
             block_size: superblock.block_size,

@@ -230,7 +230,7 @@ impl Device {
     /// not the device.
     pub fn step_control(&self) -> Result<bool> {
         let _telling = self.events.enter();
-        let mut answers = self.begin_step(&self.controlling)?;
+        let mut answers = self.begin_step(&self.peer.controlling)?;
         let Some(link) = self.peer_link() else { return Ok(false) };
         let (took, outcome) = match link.receive(Lane::Control) {
             Ok(Some(bytes)) => (true, self.control(&bytes, &link, &mut answers)),

@@ -69,7 +69,7 @@ impl Device {
         let nonce = self.nonce()?;
         let request = OpenRequest { nonce, requested_at, progress_at };
         let device = lock(&self.failover).role.ask(request);
-        let told = self.owed.told().last();
+        let told = self.peer.owed.told().last();
         self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told })
     }
 

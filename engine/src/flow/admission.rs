@@ -159,7 +159,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Superseded`] if a higher session has written to the volume.
     pub(crate) fn claim(&self, volume: u32, pass: &Arc<Pass>) -> Result<&Writer> {
-        let writer = self.writers.of(volume);
+        let writer = self.host.writers.of(volume);
         if writer.shared || writer.newest.load(Ordering::Acquire) == pass.number {
             return Ok(writer);
         }
@@ -191,7 +191,7 @@ impl Device {
         }
         // A reservation from here on finds the session over.
         self.own.journal.queue.horizon();
-        self.turns.leave(pass.number);
+        self.host.turns.leave(pass.number);
         self.wakes.waiters.wake_all();
     }
 }

@@ -48,7 +48,7 @@ impl Device {
         }
         let [own_freed, recv_freed] = self.freeable(fl, floor);
         let own = self.own.state_without(own_freed);
-        let recv = self.recv.state_without(recv_freed);
+        let recv = self.peer.recv.state_without(recv_freed);
         self.store(|s| {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);

@@ -40,9 +40,9 @@ impl Device {
     /// against the table kept by the seed's rules (I6).
     #[doc(hidden)]
     pub fn location(&self, block: Block) -> Location {
-        let owed = self.owed.of(block);
+        let owed = self.peer.owed.of(block);
         let newest_own = self.own.journal.queue.newest(block).0;
-        locate(newest_own, self.recv.journal.queue.newest(block).0, owed)
+        locate(newest_own, self.peer.recv.journal.queue.newest(block).0, owed)
     }
 
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
@@ -53,10 +53,10 @@ impl Device {
     /// [`Kind::Halted`] if a record cannot be read back ([`Device::unreadable`]); [`Kind::Storage`]
     /// if a volume cannot be read, which concerns this block only.
     pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
-        let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
+        let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
         let mut wait = Wait::default();
         loop {
-            let owed = self.owed.of(block);
+            let owed = self.peer.owed.of(block);
             moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
             moment(Moment::Looking);
@@ -66,7 +66,7 @@ impl Device {
             // this one is reflected too, and what was owed has come.
             let missed = match &location {
                 Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
-                Location::Remote => self.owed.of(block) != owed,
+                Location::Remote => self.peer.owed.of(block) != owed,
                 Location::Received(_) | Location::Normal => false,
             };
             if missed {
@@ -84,7 +84,7 @@ impl Device {
                     self.own.read(&record, buf).map_err(|e| self.unreadable(e))?
                 }
                 Location::Received(record) => {
-                    self.recv.read(&record, buf).map_err(|e| self.unreadable(e))?
+                    self.peer.recv.read(&record, buf).map_err(|e| self.unreadable(e))?
                 }
                 Location::Normal => {
                     self.volumes.read(block, buf)?;
@@ -119,10 +119,10 @@ impl Device {
         let mut wait = Wait::default();
         loop {
             let own = self.own.journal.queue.newest_upto(block, cut);
-            let received = self.recv.journal.queue.newest_upto(block, cut);
+            let received = self.peer.recv.journal.queue.newest_upto(block, cut);
             let copied = match locate(own, received, None) {
                 Location::Own(record) => self.own.read(&record, buf),
-                Location::Received(record) => self.recv.read(&record, buf),
+                Location::Received(record) => self.peer.recv.read(&record, buf),
                 Location::Normal | Location::Remote => {
                     return self.volumes.read(block, buf);
                 }
@@ -294,7 +294,8 @@ mod tests {
             read.remote.push_back(device.ask(Block { volume: 0, number }, token, 1, None));
         }
         assert_eq!(device.blocks_awaited(), 4);
-        read.advance(&device, &device.writers.pass(2), &mut Completion::default()).unwrap_err();
+        read.advance(&device, &device.host.writers.pass(2), &mut Completion::default())
+            .unwrap_err();
         assert_eq!(device.blocks_awaited(), 0);
     }
 }

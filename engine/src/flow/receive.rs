@@ -27,7 +27,7 @@ impl Device {
     /// the device.
     pub fn step_receive(&self) -> Result<usize> {
         let _telling = self.events.enter();
-        let _one = self.begin_step(&self.receiving)?;
+        let _one = self.begin_step(&self.peer.receiving)?;
         let Some(link) = self.peer_link() else { return Ok(0) };
         if lock(&self.failover).connection.awaits_hello() {
             // The peer may have begun to ship: what it ships is told from what is left of an
@@ -82,7 +82,8 @@ impl Device {
                 self.taken(records.last().map_or(0, |shipped| shipped.row.stamp.epoch));
             }
             // A frame from before an earlier takeover speaks of an earlier prototype.
-            let is_promised = granted != 0 && granted == self.clk.epoch() && self.owed.is_due();
+            let is_promised =
+                granted != 0 && granted == self.clk.epoch() && self.peer.owed.is_due();
             for shipped in records {
                 let stamp = shipped.row.stamp;
                 // A new record follows the one that came last; first after a hello, the peer may begin
@@ -113,7 +114,7 @@ impl Device {
         let count = arrivals.len();
         if count > 0 {
             let now = self.clock.monotonic();
-            let appended = self.recv.append(hi, &arrivals, now, self.settings.durability);
+            let appended = self.peer.recv.append(hi, &arrivals, now, self.settings.durability);
             let records = appended.map_err(|e| match e.kind() {
                 Kind::Protocol => e,
                 _ => self.halt(e),
@@ -125,9 +126,9 @@ impl Device {
                 let arrived = records.iter().map(|record| (record.stamp, record.position));
                 tables.incoming.arrived(last_session, arrived);
                 // Published first, then no longer owed: a reader asks in the other order.
-                self.owed.pay(newest, tables.is_behind())
+                self.peer.owed.pay(newest, tables.is_behind())
             };
-            if self.wakes.reflect_at[1].pass(self.recv.journal.queue.tail()) {
+            if self.wakes.reflect_at[1].pass(self.peer.recv.journal.queue.tail()) {
                 self.wakes.reflect.ring();
             }
             if caught_up {
@@ -193,7 +194,7 @@ impl Device {
         // The records that a fenced sender says remain are those of its prototype.
         if is_promised {
             let (promised, last) = {
-                let debt = self.owed.told();
+                let debt = self.peer.owed.told();
                 (debt.owed(row.block), debt.last())
             };
             let said = shipped.remaining.unwrap_or(row.stamp);

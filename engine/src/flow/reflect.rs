@@ -69,7 +69,7 @@ impl Device {
         for (log, record) in &taken {
             match log {
                 Log::Own => self.own.journal.queue.set_reflected(record.position),
-                Log::Recv => self.recv.journal.queue.set_reflected(record.position),
+                Log::Recv => self.peer.recv.journal.queue.set_reflected(record.position),
             }
         }
         lock(&self.tables).reflect([own_end, recv_end], upto, taken.len() as u64);
@@ -102,7 +102,7 @@ impl Device {
                 }
                 Log::Recv => {
                     recv += 1;
-                    &self.recv.journal.queue
+                    &self.peer.recv.journal.queue
                 }
             };
             taken.push((log, queue.record(position)));
@@ -153,7 +153,7 @@ impl Device {
                 let to = &mut buffer[n * size..(n + 1) * size];
                 let read = match log {
                     Log::Own => self.own.read(record, to)?,
-                    Log::Recv => self.recv.read(record, to)?,
+                    Log::Recv => self.peer.recv.read(record, to)?,
                 };
                 assert!(read, "I8: an unreflected record was freed");
             }

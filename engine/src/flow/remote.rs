@@ -140,7 +140,7 @@ impl Device {
         again: Option<&RemoteRead>,
     ) -> RemoteRead {
         let asked_at = again.map_or_else(|| self.clock.monotonic(), |first| first.asked_at);
-        let mut questions = lock(&self.questions);
+        let mut questions = lock(&self.peer.questions);
         questions.last += 1;
         questions.tenure = questions.tenure.max(epoch);
         let id = questions.last;
@@ -171,11 +171,12 @@ impl Device {
 
     fn next_question(&self) -> Option<Question> {
         let is_unasked = |q: &Questions| q.asked < q.last;
-        if !is_unasked(&lock(&self.questions)) || self.peer_link().is_none_or(|l| self.is_full(&l))
+        if !is_unasked(&lock(&self.peer.questions))
+            || self.peer_link().is_none_or(|l| self.is_full(&l))
         {
             return None;
         }
-        let mut questions = lock(&self.questions);
+        let mut questions = lock(&self.peer.questions);
         // Under this lock, so that the window follows the connections in their order.
         let (session, link) = lock(&self.failover).connection.standing()?;
         loop {
@@ -212,7 +213,7 @@ impl Device {
 
     /// Whether there are questions that have not been sent.
     pub(crate) fn has_to_ask(&self) -> bool {
-        let questions = lock(&self.questions);
+        let questions = lock(&self.peer.questions);
         questions.waiting.range(questions.asked + 1..).next().is_some()
     }
 
@@ -225,7 +226,7 @@ impl Device {
 
     /// The peer's answer, if it is here.
     pub(crate) fn answer(&self, read: &RemoteRead) -> Result<Option<Reply>> {
-        let waiting = &mut lock(&self.questions).waiting;
+        let waiting = &mut lock(&self.peer.questions).waiting;
         if let Some(reply) = waiting.get_mut(&read.id).and_then(|w| w.reply.take()) {
             waiting.remove(&read.id);
             return Ok(Some(reply));
@@ -247,13 +248,13 @@ impl Device {
 
     /// Forgets a question whose asker has gone.
     pub(crate) fn forget(&self, read: &RemoteRead) {
-        lock(&self.questions).waiting.remove(&read.id);
+        lock(&self.peer.questions).waiting.remove(&read.id);
     }
 
     /// For how many blocks an answer is awaited, or here and not taken.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn blocks_awaited(&self) -> usize {
-        lock(&self.questions).waiting.len()
+        lock(&self.peer.questions).waiting.len()
     }
 
     /// The answers for the blocks from `first` on have arrived.
@@ -265,7 +266,7 @@ impl Device {
     ) -> Result<()> {
         let broken = |what: String| Err(Error::new(Kind::Protocol, what));
         let size = self.geometry.block_size as usize;
-        let mut questions = lock(&self.questions);
+        let mut questions = lock(&self.peer.questions);
         let Some(left) = questions.open.remove(&first) else {
             return Ok(()); // of an earlier window
         };
@@ -312,7 +313,7 @@ impl Device {
 
     /// After a reconnect: whoever waits for an answer looks again.
     pub(crate) fn ask_again(&self) {
-        let mut questions = lock(&self.questions);
+        let mut questions = lock(&self.peer.questions);
         for waiting in questions.waiting.values_mut() {
             waiting.reply.get_or_insert(Reply::NotPending);
         }
@@ -406,13 +407,16 @@ impl Device {
     /// Whether the answer for the block of this number is here.
     #[cfg(feature = "simulate")]
     pub(crate) fn is_answered(&self, number: u64) -> bool {
-        lock(&self.questions).waiting.get(&number).is_some_and(|waiting| waiting.reply.is_some())
+        lock(&self.peer.questions)
+            .waiting
+            .get(&number)
+            .is_some_and(|waiting| waiting.reply.is_some())
     }
 
     /// Whether answers are owed: for the simulator, which steps only who has something to do.
     #[cfg(feature = "simulate")]
     pub(crate) fn owes_answers(&self) -> bool {
-        lock(&self.controlling).is_owed()
+        lock(&self.peer.controlling).is_owed()
     }
 
     /// The newest record of `block` in R, its data put behind `data`: never from N, which is stale

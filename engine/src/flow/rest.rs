@@ -111,18 +111,18 @@ impl Device {
             (failover.role.is_handing_over(), failover.connection.peer().is_some())
         };
         is_connected && (is_handing_over || self.has_to_announce())
-            || lock(&self.controlling).is_owed()
+            || lock(&self.peer.controlling).is_owed()
     }
 
     /// Until a callback was woken, or a ticket's time is over; `heard` is from before the last look.
     pub(crate) fn rest_from_calls(&self, heard: u64) {
         let timeout = self.wakes.waiters.next_time().map(|time| self.left(time));
-        self.calls.bell.wait(heard, timeout);
+        self.host.calls.bell.wait(heard, timeout);
     }
 
     /// How far a reflecting thread sees the logs.
     pub(crate) fn logged(&self) -> [Position; 2] {
-        [self.own.committed(), self.recv.journal.queue.tail()]
+        [self.own.committed(), self.peer.recv.journal.queue.tail()]
     }
 
     /// Until a reflection or a checkpoint is due; `heard` and `seen` are from before the last look.
@@ -135,7 +135,7 @@ impl Device {
         // As long as there is nothing to reflect, the first record counts; then, enough of them.
         let enough = if is_reflectable { self.reflect_enough().saturating_sub(waiting) } else { 0 };
         let reserve = self.geometry.request_blocks_max();
-        let queues = [&self.own.journal.queue, &self.recv.journal.queue];
+        let queues = [&self.own.journal.queue, &self.peer.recv.journal.queue];
         // It sleeps no longer than there is room.
         let room = queues.map(|queue| queue.free().saturating_sub(reserve));
         let marks = [0, 1].map(|at| seen[at].saturating_add(enough.min(room[at])));

@@ -33,7 +33,7 @@ impl Device {
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
         let _telling = self.events.enter();
-        let _one = self.begin_step(&self.shipping)?;
+        let _one = self.begin_step(&self.peer.shipping)?;
         let full =
             |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;
         if self.peer_link().is_none_or(full) {

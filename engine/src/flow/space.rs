@@ -21,7 +21,7 @@ use crate::weaken::{Clause, holds};
 impl Device {
     /// How many records more the peer may ship.
     pub(crate) fn credit(&self) -> u64 {
-        self.recv.journal.queue.free()
+        self.peer.recv.journal.queue.free()
     }
 
     /// The positions of the own and the received log before which a checkpoint may free, with N
@@ -38,15 +38,15 @@ impl Device {
     /// superblock no longer needs. Returns whether the peer's credit grows.
     pub(super) fn free(&self, [own, recv]: [Position; 2]) -> bool {
         self.own.free(own);
-        let grows = recv > self.recv.journal.queue.freed();
-        self.recv.free(recv);
+        let grows = recv > self.peer.recv.journal.queue.freed();
+        self.peer.recv.free(recv);
         grows
     }
 
     /// Less than a quarter of a journal's places is free, and a checkpoint would free some.
     pub(super) fn is_getting_full(&self) -> bool {
         let reserve = self.geometry.request_blocks_max();
-        let (own, recv) = (&self.own.journal.queue, &self.recv.journal.queue);
+        let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
         if recv.free() >= reserve && own.free() >= reserve {
             return false;
         }
@@ -92,7 +92,7 @@ impl Device {
     /// The position before which every received record is at or below `upto`. The records say so:
     /// the table may have dropped newer ones, which went to the volumes meanwhile.
     fn recv_freeable(&self, upto: Stamp) -> Position {
-        let queue = &self.recv.journal.queue;
+        let queue = &self.peer.recv.journal.queue;
         let end = lock(&self.tables).incoming.next();
         let kept = |&position: &Position| queue.record(position).stamp > upto;
         (queue.freed()..end).find(kept).unwrap_or(end)

@@ -203,7 +203,7 @@ impl WriteState {
         let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
         asked.for_each(|read| device.forget(&read));
         if !self.turn.is_empty() {
-            device.turns.end(&self.turn, self.session, &device.wakes.waiters);
+            device.host.turns.end(&self.turn, self.session, &device.wakes.waiters);
             self.turn.clear();
         }
     }
@@ -219,9 +219,9 @@ impl WriteState {
         for _ in 0..ATTEMPTS {
             device.check_pass(pass)?;
             let writer = device.claim(self.first.volume, pass)?;
-            if device.turns.are_taken()
+            if device.host.turns.are_taken()
                 && let Some(turn) =
-                    device.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
+                    device.host.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
             {
                 return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
@@ -262,7 +262,7 @@ impl WriteState {
         if self.turn.is_empty() && holds(Clause::Turn) {
             let edges = self.edges.iter().flatten();
             let turn: Vec<_> = edges.map(|edge| (epoch, self.block(edge))).collect();
-            if device.turns.begin(&turn, pass) {
+            if device.host.turns.begin(&turn, pass) {
                 (self.turn, self.session) = (turn, pass.number);
             }
         }

@@ -114,7 +114,7 @@ impl Pending {
         if let Some(time) = until {
             is_new |= waiters.enter(Key::Time(time), number, 0, waker);
             if waiters.next_time() == Some(time) {
-                device.calls.bell.ring();
+                device.host.calls.bell.ring();
             }
         }
         if is_new && before.is_some_and(|stand| stand.key == Key::Places) {
@@ -247,7 +247,7 @@ impl Call {
     /// Calls `callback` once the request has an outcome, at once if it has.
     pub fn begin(device: &Device, pending: Pending, callback: Callback) {
         let waits = Mutex::new(Some((pending, callback)));
-        let calls = device.calls.clone();
+        let calls = device.host.calls.clone();
         Arc::new(Call { calls, is_woken: AtomicBool::new(false), waits }).go_on(device);
     }
 

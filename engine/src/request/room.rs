@@ -63,7 +63,7 @@ impl Pending {
     pub(super) fn give_room(&mut self, device: &Device) {
         let bytes = std::mem::take(&mut self.room);
         if bytes > 0 {
-            device.room.held.fetch_sub(bytes, Ordering::AcqRel);
+            device.host.room.held.fetch_sub(bytes, Ordering::AcqRel);
             device.wakes.waiters.wake_first(Key::Room);
         }
     }

@@ -197,7 +197,7 @@ impl World {
         };
         let (known, acked, need) = {
             let tables = lock(&peer.tables);
-            let known = tables.incoming.hi().max(peer.owed.told().last());
+            let known = tables.incoming.hi().max(peer.peer.owed.told().last());
             (known, tables.out.acked(), tables.normal.need())
         };
         let gone: Vec<_> = taken.iter().copied().filter(|t| t.0 > known).collect();

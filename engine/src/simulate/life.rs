@@ -226,7 +226,7 @@ impl World {
             let story = format!("{name} has received up to {hi}, and acknowledged {told}");
             self.tape.broken("what was acknowledged is there", story);
         }
-        let queue = &device.recv.journal.queue;
+        let queue = &device.peer.recv.journal.queue;
         machine.hi.set(Stamp::ZERO);
         machine.hi.set({
             let history = self.history.borrow();

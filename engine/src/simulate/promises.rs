@@ -289,7 +289,7 @@ impl World {
     /// left out.
     pub(super) fn check_received(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
-        let queue = &device.recv.journal.queue;
+        let queue = &device.peer.recv.journal.queue;
         let machine = &self.machines[side];
         for position in machine.received.get()..queue.tail() {
             self.check_arrival(side, &device, queue.record(position));
@@ -303,7 +303,7 @@ impl World {
         let block = self.plan.index(record.block);
         let machine = &self.machines[side];
         let content = self.read_record(record.content == Shape::Data, block, |buf| {
-            machine.disk.if_sound(|| device.recv.read(&record, buf).is_ok_and(|read| read))
+            machine.disk.if_sound(|| device.peer.recv.read(&record, buf).is_ok_and(|read| read))
         });
         let history = self.history.borrow();
         let due = history.next_of(1 - side, machine.hi.get());
@@ -432,7 +432,7 @@ impl World {
         };
         if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
             let prototype: Vec<_> = peer.prototype().into_iter().filter(|e| e.1 > hi).collect();
-            let told: Vec<_> = device.owed.told().iter().collect();
+            let told: Vec<_> = device.peer.owed.told().iter().collect();
             if told != prototype {
                 let story = format!("{}: {told:?}, not {prototype:?}", NAMES[side]);
                 self.tape.broken("what was told is the prototype", story);
@@ -445,7 +445,7 @@ impl World {
             let location = device.location(block);
             let holds = match &location {
                 Location::Remote => {
-                    let owed = device.owed.of(block);
+                    let owed = device.peer.owed.of(block);
                     owed == Some(newest.stamp) && newest.stamp > hi
                 }
                 Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,

@@ -83,7 +83,7 @@ pub(super) fn s37_turn_of_a_dead_connection() {
         let order = Order { what: What::Write, volume, sectors: 0..1, fua, late, time, soon };
         scene.0.issue(A, session, order);
     });
-    assert!(scene.device(A).turns.are_taken(), "it was overtaken until it took its turn");
+    assert!(scene.device(A).host.turns.are_taken(), "it was overtaken until it took its turn");
     scene.0.come_back(A, true);
     let newer = scene.write(A, X);
     assert!(scene.was_admitted(newer));

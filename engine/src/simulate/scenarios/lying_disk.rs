@@ -10,7 +10,7 @@ fn what_was_told_and_is_lost_is_noticed() {
     scene.write_durably(A, X);
     scene.write_durably(A, Y);
     scene.0.ask_for_host(B);
-    let is_told = || scene.device(B).owed.told().last() > Stamp::ZERO;
+    let is_told = || scene.device(B).peer.owed.told().last() > Stamp::ZERO;
     while !is_told() {
         scene.0.control(A);
         while scene.0.control(B) {}

@@ -1,0 +1,32 @@
+//! What a device has of its hosts: who may write, and the requests that wait.
+
+use crate::flow::admission::Writers;
+use crate::flow::write::Turns;
+use crate::limits::{Geometry, Settings};
+use crate::request::{Calls, Room};
+use std::sync::Arc;
+
+/// The hosts' side of a device.
+pub(crate) struct Host {
+    /// The session that may write to each volume (R20).
+    pub writers: Writers,
+    /// Room for requests that wait to be admitted.
+    pub room: Room,
+    /// Blocks that are kept for a partial write (R15).
+    pub turns: Turns,
+    /// Callbacks of requests that were woken.
+    pub calls: Arc<Calls>,
+}
+
+impl Host {
+    /// Of a device that lets nobody in yet.
+    pub fn new(geometry: &Geometry, settings: &Settings) -> Host {
+        let ids = geometry.volumes.iter().map(|volume| volume.id);
+        Host {
+            writers: Writers::new(ids, settings.shared_sessions),
+            room: Room::new(settings.waiting_bytes_max),
+            turns: Turns::default(),
+            calls: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What a device has of its one peer, beside R and what came in (`table/{out,incoming}.rs`) and the
+//! connection (`failover/connection.rs`): a second peer would be a second value.
+
+use crate::flow::owed::Owed;
+use crate::flow::remote::{Answers, Questions};
+use crate::journal::recv::RecvLog;
+use crate::table::prototype::Debt;
+use std::sync::Mutex;
+
+/// The peer's records here, what it owes, and the work with it.
+pub(crate) struct Peer {
+    /// What it has shipped.
+    pub recv: RecvLog,
+    /// What it has told of and not shipped.
+    pub owed: Owed,
+    /// The blocks that hosts here wait for.
+    pub questions: Mutex<Questions>,
+    /// One at a time in each of these steps; nobody else ever waits for them. With the first goes
+    /// what the peer has asked for.
+    pub controlling: Mutex<Answers>,
+    pub shipping: Mutex<()>,
+    pub receiving: Mutex<()>,
+}
+
+impl Peer {
+    /// As it was left, with what it had told.
+    pub fn new(recv: RecvLog, told: Debt) -> Peer {
+        Peer {
+            recv,
+            owed: Owed::new(told),
+            questions: Mutex::default(),
+            controlling: Mutex::default(),
+            shipping: Mutex::default(),
+            receiving: Mutex::default(),
+        }
+    }
+}
