@@ -111,7 +111,8 @@ impl Host {
             if let Some(answer) = answer.strip_prefix(wanted) {
                 return answer.trim().to_owned();
             }
-            let retryable = ["Fenced", "NotProven", "NotReady", "NoPeer", "Timeout", "JournalFull"];
+            let retryable =
+                ["Fenced", "NotProven", "NotReady", "NoPeer", "Timeout", "JournalFull", "Busy"];
             assert!(retryable.iter().any(|kind| answer.starts_with(kind)), "{command}: {answer}");
             assert!(since.elapsed() < Duration::from_secs(60), "{command}: {answer} for a minute");
             if answer.starts_with("Fenced") || answer.starts_with("NotProven") {

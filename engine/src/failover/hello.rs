@@ -33,7 +33,7 @@ impl Device {
         };
         self.wakes.line.ring();
         if let Some(old) = old {
-            if !Arc::ptr_eq(&old, &link) {
+            if !Arc::ptr_eq(&old, &link) && holds(Clause::HangUp) {
                 old.close();
             }
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");

@@ -47,6 +47,8 @@ impl World {
     /// The power has failed at `side`, and what was called durable is gone.
     pub fn lied(&self, side: Side, device: Option<&Device>) {
         self.tape.count("lies that came out");
+        // The mark of lost writes may be among what it takes back.
+        self.unaccepted.set(None);
         self.tape.set_faithless(side, true);
         let lied = &self.machines[side].lied;
         let tenure = device.map(|device| {
