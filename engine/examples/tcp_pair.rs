@@ -6,8 +6,11 @@
 //! tcp_pair <directory> 2 passive dial   127.0.0.1:7000
 //! ```
 //!
-//! Each takes commands, a line each: `write <block> <number>`, `read <block>`, `takeover`, `close`; and
-//! answers each with a line. No encryption, no password: whoever reaches the port is believed.
+//! Each takes commands, a line each: `write <block> <number>`, `read <block>`, `takeover`, `accept`,
+//! `close`; and answers each with a line. `LostWrites` (the machine stopped while the device served) is
+//! the answer until a person says `accept`. `TCP_PAIR_SILENCE_MS` says after how long a peer that is not heard is
+//! given up (15,000 unless it does), the same for both. No encryption, no password: whoever reaches the
+//! port is believed.
 
 use afterimage::{
     Connector, Device, Directory, Durability, Error, FRAME_BYTES_MAX, Geometry, Kind, Lane, Link,
@@ -18,7 +21,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 // ---- the link: two TCP connections, one a lane, so that neither holds up the other ----
@@ -26,6 +29,13 @@ use std::time::Duration;
 /// Most bytes that wait in a lane, each way: more that the peer does not take ends the link, more that
 /// the device does not take waits in the socket.
 const WAITING_MAX: usize = 8 << 20;
+
+/// A lane in which nothing has arrived for so long is down: a machine without power ends no connection.
+/// So an empty frame goes out each third of it when there is no other.
+static SILENCE: LazyLock<Duration> = LazyLock::new(|| {
+    let set = std::env::var("TCP_PAIR_SILENCE_MS").ok().and_then(|ms| ms.parse().ok());
+    Duration::from_millis(set.unwrap_or(15_000).max(3))
+});
 
 #[derive(Default)]
 struct State {
@@ -47,6 +57,7 @@ struct Tcp([Arc<Half>; 2]);
 impl Half {
     fn new(stream: TcpStream) -> io::Result<Arc<Half>> {
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(*SILENCE))?;
         let half = Half { stream, state: Mutex::default(), changed: Condvar::new() };
         let half = Arc::new(half);
         for work in [Half::write_all, Half::read_all] {
@@ -63,17 +74,23 @@ impl Half {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits as long as `blocked`; an error once the link is down.
-    fn until(&self, blocked: impl Fn(&State) -> bool) -> io::Result<MutexGuard<'_, State>> {
+    /// Waits as long as `blocked`, and `most` at most; an error once the link is down.
+    fn until(
+        &self,
+        most: Duration,
+        blocked: impl Fn(&State) -> bool,
+    ) -> io::Result<MutexGuard<'_, State>> {
         let wait = |s: &mut State| !s.down && blocked(s);
-        let state = self.changed.wait_while(self.state(), wait);
-        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(self.state(), most, wait);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if state.down { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(state) }
     }
 
     fn write_all(&self) -> io::Result<()> {
         loop {
-            let frame = self.until(|s| s.out.is_empty())?.out.pop_front().unwrap_or_default();
+            let mut state = self.until(*SILENCE / 3, |s| s.out.is_empty())?;
+            let frame = state.out.pop_front().unwrap_or_default();
+            drop(state);
             (&self.stream).write_all(&(frame.len() as u32).to_le_bytes())?;
             (&self.stream).write_all(&frame)?;
             self.state().out_bytes -= frame.len();
@@ -88,9 +105,12 @@ impl Half {
             if length > FRAME_BYTES_MAX {
                 return Err(io::ErrorKind::InvalidData.into());
             }
+            if length == 0 {
+                continue; // the peer is there
+            }
             let mut frame = vec![0; length];
             (&self.stream).read_exact(&mut frame)?;
-            let mut state = self.until(|s| s.arrived_bytes > WAITING_MAX)?;
+            let mut state = self.until(Duration::MAX, |s| s.arrived_bytes > WAITING_MAX)?;
             state.arrived_bytes += length;
             state.arrived.push_back(frame);
             self.changed.notify_all();
@@ -190,7 +210,7 @@ impl Accept {
             for mut stream in listener.incoming().flatten() {
                 let mut said = [0; 9];
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-                if stream.read_exact(&mut said).is_err() || stream.set_read_timeout(None).is_err() {
+                if stream.read_exact(&mut said).is_err() {
                     continue;
                 }
                 match first.take() {
@@ -247,6 +267,7 @@ fn command(device: &Arc<Device>, line: &str) -> Result<String> {
             Ok(if same { format!("read {number}") } else { "torn".into() })
         }
         Some("takeover") => Ok(format!("serves {}", device.takeover()?.epoch)),
+        Some("accept") => device.accept_loss().map(|()| "accepted".into()),
         Some("close") => device.close().map(|()| "closed".into()),
         _ => Err(Error::new(Kind::Invalid, format!("{line:?} is no command"))),
     }

@@ -8,10 +8,10 @@
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Recovery, Status};
-use crate::failover::{Failover, may_have_lost, serves_at_opening, told_before};
+use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
-use crate::format::superblock::{Lost, Superblock};
+use crate::format::superblock::Superblock;
 use crate::host::Host;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
@@ -139,6 +139,7 @@ impl Device {
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
         }
+        let lost = lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall()));
         drop(logs);
         if !superblock.clean && holds(Clause::RecoverySync) {
             own.sync()?;
@@ -147,9 +148,7 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
-            if lost_writes {
-                s.lost.get_or_insert(Lost { found: clock.wall(), ..Lost::default() });
-            }
+            s.lost = s.lost.or(lost);
             // All that was found is synced: only what completes from now on is in question.
             s.cache_identity = cache_identity;
             s.weakest = Durability::Strict.number();
@@ -326,7 +325,7 @@ impl Device {
     }
 
     /// Ends the connection, if there is one: the peer learns it at once.
-    fn hang_up(&self, why: &Error) {
+    pub(crate) fn hang_up(&self, why: &Error) {
         if let Some(link) = self.peer_link() {
             self.disconnected(why, &link);
         }

@@ -25,7 +25,8 @@ pub enum Event {
         why: Error,
     },
     /// The device serves: a takeover ended here, or it was opened again and has now shown that
-    /// it may (R13).
+    /// it may (R13). While [`Status::lost_writes`] is set it refuses sessions all the same
+    /// ([`crate::Kind::LostWrites`]), until [`crate::Device::accept_loss`], after which no event follows.
     Ready {
         /// The tenure.
         epoch: u64,

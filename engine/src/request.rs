@@ -484,6 +484,15 @@ impl Ticket {
         self.pending.poll(&self.device)
     }
 
+    /// The bytes of memory of a write that waits to be admitted.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        match &self.pending.state {
+            State::Write { parts, .. } => parts.iter().map(WriteState::bytes).sum(),
+            _ => 0,
+        }
+    }
+
     /// Waits for the outcome (S1010, S1607), leading a commit if that is what it takes.
     ///
     /// # Errors

@@ -25,8 +25,8 @@ use std::time::Duration;
 /// Records that come within this time are received, or shipped, together.
 const GATHER: Duration = Duration::from_nanos(GATHER_NS);
 
-/// How long a thread waits for a frame at most: nobody can interrupt it, and who stops the threads
-/// waits for it. So it begins with little and waits twice as long each time that nothing comes.
+/// How long a thread waits for a frame at most. It begins with little and waits twice as long each
+/// time that nothing comes.
 const FRAME_NS: std::ops::Range<u64> = GATHER_NS..512 * GATHER_NS;
 
 /// The niceness of work that can wait.
@@ -178,13 +178,18 @@ impl Threads {
         Ok(())
     }
 
-    /// Stops the threads and waits for them.
+    /// Stops the threads and waits for them. The connection ends, as nobody is left to listen to it:
+    /// so no thread waits for a frame meanwhile.
     pub fn stop(self) {}
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        {
+            let _telling = self.device.events.enter();
+            self.device.hang_up(&Error::new(Kind::NoPeer, "the threads of the device are stopped"));
+        }
         self.device.ring_all();
         for handle in lock(&self.running).drain(..) {
             handle.thread().unpark();

@@ -81,6 +81,12 @@ clauses! {
     ReadPacing = "read-pacing",
     /// R7: only the tenure granted last is answered.
     ReadTenure = "read-tenure",
+    /// R10: a connection that ends, or is given up for a new one, ends its link.
+    HangUp = "hang-up",
+    /// R10: the device that takes over says that it serves, and that hosts reach it when they do.
+    SayServing = "say-serving",
+    /// R10: what a line may have lost of that is said at the next hello.
+    SayReachableAgain = "say-reachable-again",
     /// R8: own records wait for what the peer owes before them.
     OnePathInOrder = "one-path-in-order",
     /// R5, R8: what N could hold when the last debt began may go there again.
@@ -140,6 +146,8 @@ clauses! {
     CacheIdentity = "cache-identity",
     /// R20: an opening that may lack completed writes sets the mark.
     LostMark = "lost-mark",
+    /// R20: the time that the mark names is of the tenure that may have lost writes.
+    LostSince = "lost-since",
     /// R20: hosts are refused while the mark stands.
     LostRefused = "lost-refused",
     /// R20: a fenced device takes the mark over from its peer.
@@ -158,6 +166,8 @@ clauses! {
     AnnounceAfterTold = "announce-after-told",
     /// R18: what is told follows what was told last, or what has arrived.
     ToldChain = "told-chain",
+    /// No more bytes of writes wait to be admitted than the settings allow.
+    WaitingBound = "waiting-bound",
     /// A request that waits is woken once it can go on.
     Wake = "wake",
     /// Section 4 step 1: a flush completes after the log's sync.

@@ -9,9 +9,11 @@ use afterimage::internal::event::Event;
 use afterimage::internal::format::frame::FRAME_BYTES_MAX;
 use afterimage::internal::link::{Lane, Line, Link, memory_link};
 use afterimage::internal::storage::FileName;
+use afterimage::internal::threads::Threads;
 use common::crash::CrashDisk;
 use common::{A, B, Pair, Spec, Step::*, X};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 /// A pair whose A has just stopped in some way; B looks at each lane alone.
 fn learns_at_once(mut pair: Pair, lane: Lane) {
@@ -77,4 +79,51 @@ fn a_line_that_is_given_up_for_a_new_one_is_ended() {
     let down =
         |link: &dyn Link| link.receive(Lane::Data).is_err_and(|e: Error| e.kind() == Kind::NoPeer);
     assert!(down(&*old) && !down(&*new));
+}
+
+/// Threads that are stopped do not wait for a frame to its time-out: the stop ends the link. This one
+/// waits for a minute, whatever it is told.
+#[test]
+fn stopped_threads_wait_for_no_frame() {
+    #[derive(Default)]
+    struct Slow {
+        is_closed: Mutex<bool>,
+        changed: Condvar,
+        waits: Mutex<u32>,
+    }
+    const MINUTE: Duration = Duration::from_secs(60);
+    impl Link for Slow {
+        fn send(&self, _: Lane, _: Vec<u8>) -> Result<(), Error> {
+            Ok(())
+        }
+        fn receive(&self, _: Lane) -> Result<Option<Vec<u8>>, Error> {
+            match *self.is_closed.lock().unwrap() {
+                true => Err(Error::new(Kind::NoPeer, "closed")),
+                false => Ok(None),
+            }
+        }
+        fn queued(&self, _: Lane) -> u64 {
+            0
+        }
+        fn wait(&self, _: Lane, _: u64) -> bool {
+            *self.waits.lock().unwrap() += 1;
+            let closed = self.is_closed.lock().unwrap();
+            *self.changed.wait_timeout_while(closed, MINUTE, |closed| !*closed).unwrap().0
+        }
+        fn close(&self) {
+            *self.is_closed.lock().unwrap() = true;
+            self.changed.notify_all();
+        }
+    }
+    let pair = Pair::new();
+    let link = Arc::new(Slow::default());
+    pair.devices[A].connect(link.clone()).unwrap();
+    let threads = Threads::start(&pair.devices[A]).unwrap();
+    let began = Instant::now();
+    while *link.waits.lock().unwrap() == 0 {
+        assert!(began.elapsed() < MINUTE, "nobody waits for a frame");
+        std::thread::yield_now();
+    }
+    threads.stop();
+    assert!(began.elapsed() < MINUTE, "the stop has waited for a frame");
 }

@@ -72,7 +72,7 @@ fn the_newer_copy_of_the_superblock_counts() {
         world.disks[A].rot(FileName::Superblock, at, &old);
         let device = open(&world.disks[A]).unwrap();
         let said = device.recovery().superblock_repaired.clone().expect("said");
-        assert!(said.contains(&format!("copy {copy} is of generation 2, not 3")), "{said}");
+        assert!(said.contains(&format!("copy {copy} is of generation 3, not 4")), "{said}");
         assert_eq!(device.resume_alone().unwrap_err().kind(), Kind::Fenced);
     }
 }
@@ -184,9 +184,9 @@ fn unknown_compat_features_and_reserved_fields_are_kept() {
     let device = open(&disk).unwrap();
     device.checkpoint_now().unwrap();
     device.close().unwrap();
-    // Each opening says whose cache it found, and how durable its writes are.
+    // Each opening says whose cache it found, and that no write has completed since.
     fields[456 - COMPAT..488 - COMPAT].fill(0);
-    fields[488 - COMPAT] = 3;
+    fields[488 - COMPAT] = 1;
     let bytes = disk.bytes(FileName::Superblock);
     for offset in COPY_OFFSETS.map(|offset| offset as usize) {
         assert!(bytes[offset + COMPAT..offset + 512] == fields, "copy at {offset}");

@@ -1,5 +1,6 @@
 //! Connecting: who is there, and where did we stop (R10).
 
+use super::connection::Peer;
 use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
 use super::link_down;
 use super::resume::not_paired;
@@ -32,7 +33,7 @@ impl Device {
         };
         self.wakes.line.ring();
         if let Some(old) = old {
-            if !Arc::ptr_eq(&old, &link) {
+            if !Arc::ptr_eq(&old, &link) && holds(Clause::HangUp) {
                 old.close();
             }
             let why = Error::new(Kind::NoPeer, "the connection was given up for a new one");
@@ -40,6 +41,23 @@ impl Device {
         }
         let hello = Frame::Hello(self.hello(nonce)).encode(nonce);
         link.send(Lane::Control, hello).map_err(link_down)
+    }
+
+    /// As [`Device::connect`], with the first control frame that has been received on `link`. Unless
+    /// that is the hello of a device of this pair, the present connection stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`Device::connect`]; [`Kind::Protocol`] if it is another frame, or another pair's.
+    pub(crate) fn connect_heard(&self, link: &Arc<dyn Link>, first: &[u8]) -> Result<()> {
+        let _telling = self.events.enter();
+        let (_, Frame::Hello(hello)) = Frame::decode(first)? else {
+            return Err(Error::new(Kind::Protocol, "the first frame of a connection is no hello"));
+        };
+        self.check_hello(&hello)?;
+        // No step takes the frame behind the hello before it.
+        let _one = self.begin_step(&self.peer.controlling)?;
+        self.connect(link.clone())?;
+        self.receive_hello(&hello, link).inspect_err(|error| self.disconnected(error, link))
     }
 
     pub(super) fn hello(&self, nonce: u64) -> Hello {
@@ -96,8 +114,7 @@ impl Device {
             // Said once more: places that came free meanwhile have not been told of otherwise.
             return self.receive_ack(hello.hi, hello.credit);
         }
-        let peer = lock(&self.failover).connection.meet(hello)?;
-        self.check_hello(hello)?;
+        let peer = self.check_hello(hello)?;
         let _one = lock(&self.role);
         let decision = self.decide_at(hello)?;
         self.take_mark(hello)?;
@@ -154,7 +171,9 @@ impl Device {
         self.ask_at_hello(decision == Decision::Ask)
     }
 
-    fn check_hello(&self, hello: &Hello) -> Result<()> {
+    /// Whether `hello` is from a device of this pair that can be understood.
+    fn check_hello(&self, hello: &Hello) -> Result<Peer> {
+        let peer = lock(&self.failover).connection.meet(hello)?;
         let mine = self.superblock.get();
         let differ = |what: &str, here: String, there: String| {
             Err(Error::new(
@@ -189,7 +208,7 @@ impl Device {
             let what = format!("the peer's clock is at {}, but it knows {known}", hello.clk);
             return Err(Error::new(Kind::Protocol, what));
         }
-        Ok(())
+        Ok(peer)
     }
 
     /// The decision about the hello of a device of this pair, if it is not the end of the connection

@@ -14,6 +14,7 @@ use crate::format::superblock::{Lost, Superblock};
 use crate::limits::Durability;
 use crate::link::Lane;
 use crate::sync::lock;
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
 /// Whether the opening of a device with this superblock, on a storage whose cache has this identity,
@@ -28,6 +29,16 @@ pub(crate) fn may_have_lost(superblock: &Superblock, cache_identity: [u8; 32]) -
         _ => false,
     };
     !clean && !fenced && !is_kept && holds(Clause::LostMark)
+}
+
+/// The mark of such an opening at the wall time `found`, which drops `first` before all others, if it
+/// is known. What is in the volumes or at the peer was final when the next write of its tenure was
+/// stamped.
+pub(crate) fn mark(superblock: &Superblock, first: Option<Stamp>, found: u64) -> Lost {
+    let kept = superblock.fl.max(superblock.acked);
+    let is_of_tenure = kept.epoch == superblock.epoch || !holds(Clause::LostSince);
+    let since = if is_of_tenure { kept.time } else { 0 };
+    Lost { first: first.unwrap_or_default(), since, found }
 }
 
 impl Device {
@@ -94,12 +105,16 @@ impl Device {
 }
 
 fn lost_writes(lost: Lost) -> Error {
-    let found = lost.found;
+    let Lost { first, since, found } = lost;
+    let since = if since > 0 { format!(", none stamped before {since}") } else { String::new() };
+    let known = first != Stamp::ZERO;
+    let first = if known { format!(", the first is {first}") } else { String::new() };
     Error::new(
         Kind::LostWrites,
         format!(
-            "writes that hosts were told had completed may be lost (found at {found} ns since 1970): \
-             hosts are served once somebody has accepted that (`Device::accept_loss`)"
+            "writes that hosts were told had completed may be lost (found at {found} ns since \
+             1970{since}{first}): hosts are served once somebody has accepted that \
+             (`Device::accept_loss`)"
         ),
     )
 }

@@ -27,7 +27,8 @@ mod told;
 #[cfg(all(test, not(loom)))]
 mod wire;
 
-pub(crate) use loss::may_have_lost;
+use crate::weaken::{Clause, holds};
+pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
@@ -122,7 +123,9 @@ impl Device {
             failover.role.end_grant();
             failover.connection.end(link)
         };
-        link.close();
+        if holds(Clause::HangUp) {
+            link.close();
+        }
         // A connection that a hello ended before it stood is told of, too: else nobody learns why.
         if was {
             self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
@@ -186,7 +189,7 @@ impl Device {
             let failover = lock(&self.failover);
             let knows =
                 failover.connection.peer().is_some_and(|p| p.features & SERVING_FEATURE != 0);
-            if epoch == 0 || !knows {
+            if epoch == 0 || !knows || !holds(Clause::SayServing) {
                 return;
             }
             failover.role.reachable() == epoch
@@ -198,7 +201,7 @@ impl Device {
     /// At a hello, which itself says who serves: what the last connection may have lost.
     fn say_reachable_again(&self) {
         let reachable = lock(&self.failover).role.reachable();
-        if reachable != 0 && reachable == self.clk.epoch() {
+        if reachable != 0 && reachable == self.clk.epoch() && holds(Clause::SayReachableAgain) {
             self.say_serving();
         }
     }

@@ -150,5 +150,17 @@ mod tests {
         while a.step_control().unwrap() || b.step_control().unwrap() {}
         let takeover = b.poll_takeover().expect("it has ended").unwrap();
         assert_eq!(takeover.owed_blocks, BLOCKS / 3 + 1);
+
+        // A sound file that names a block or a tenure that cannot be says nothing either.
+        let (owner, epoch) = (owner(&b.superblock.get()), takeover.epoch);
+        drop(b);
+        for (number, epoch, known) in
+            [(0, epoch, 1), (BLOCKS - 1, epoch, 1), (BLOCKS, epoch, 0), (0, epoch + 1, 0)]
+        {
+            let entry = (Block { volume: 0, number }, Stamp { epoch, time: u64::MAX, sequence: 0 });
+            let bytes = owner.side_file(vec![entry], PAGE as usize);
+            storage.write(FILE, 0, &[IoSlice::new(&bytes)]).unwrap();
+            assert_eq!(told(&open(&storage)).0, known, "block {number} of tenure {epoch}");
+        }
     }
 }

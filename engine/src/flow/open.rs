@@ -155,6 +155,11 @@ impl Logs {
         Ok(())
     }
 
+    /// The first own record that is dropped, if it is known.
+    pub fn first_dropped(&self) -> Option<Stamp> {
+        self.own.first_cut
+    }
+
     /// The recovery as it is told.
     pub fn recovery(&self, file: &SuperblockFile, own: &OwnLog, recv: &RecvLog) -> Recovery {
         let of = |scan: &Scan, live| LogRecovery { live_records: live, cut_records: scan.cut };

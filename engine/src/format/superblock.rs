@@ -167,14 +167,15 @@ fn unknown(word: &str, bits: u64) -> Result<(), String> {
 }
 
 /// The mark that writes of which hosts had been told are lost (R20). Times are in nanoseconds since
-/// 1970, by the device's clock.
+/// 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// The first record dropped; zero if it is not known.
+    /// The first record dropped; zero if it is not known: it left nothing in the log.
     pub first: Stamp,
-    /// Nothing older than this is lost; 0 if that is not known.
+    /// No write with an earlier time in its stamp is lost: the hosts' time, as far as they gave one; 0
+    /// if that is not known, as when nothing of the tenure was in the volumes or at the peer.
     pub since: u64,
-    /// When the loss was found.
+    /// When the loss was found, by the device's clock.
     pub found: u64,
 }
 

@@ -82,6 +82,9 @@ pub struct Scan {
     pub synced: u64,
     /// Records found behind the run that nobody was ever promised.
     pub cut: u64,
+    /// The first record that was cut, if its header is still there and it surely was not cut before:
+    /// it follows one that is newer than the superblock, which every opening writes.
+    pub first_cut: Option<Stamp>,
     /// The durable records that are not there, in the order of the log.
     pub damages: Vec<Damage>,
 }
@@ -136,6 +139,7 @@ pub fn scan(
         end: End::Clean,
         synced: state.durable,
         cut: 0,
+        first_cut: None,
         damages: Vec::new(),
     };
     let mut expected = Expected::new(superblock, log);
@@ -192,6 +196,9 @@ pub fn scan(
         match judge(Place::Batch { last, whole: bad.is_empty() }, marks) {
             Verdict::Cut => {
                 let Damage { offset, what, .. } = bad.swap_remove(0);
+                if batch.header.sequence > state.durable + 1 {
+                    scan.first_cut = batch.header.rows.first().map(|row| row.stamp);
+                }
                 scan.end = End::Torn(offset, what);
                 scan.batches.truncate(k);
                 break;

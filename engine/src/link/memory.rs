@@ -90,8 +90,8 @@ struct LaneState {
 #[derive(Default)]
 struct State {
     down: bool,
-    /// Whether this direction's sender has sent anything since the last cut: it uses the line.
-    used: bool,
+    /// The line was cut, and this direction's sender has sent nothing since: it may not know.
+    stale: bool,
     /// When the last frame that has begun to leave will have left.
     busy_until: u64,
     /// Data frames that have not begun to leave, and since when they wait.
@@ -166,7 +166,7 @@ impl State {
     /// Loses what has not arrived by `now`, and notes it in both lanes.
     fn cut(&mut self, now: u64) {
         self.down = true;
-        self.used = false;
+        self.stale = true;
         self.waiting.clear();
         self.busy_until = 0;
         for lane in &mut self.lanes {
@@ -291,7 +291,7 @@ impl Link for MemoryLink {
         if state.down {
             return Err(no_peer());
         }
-        state.used = true;
+        state.stale = false;
         state.lane(lane).queued += frame.len() as u64;
         if state.lane(lane).hold {
             state.lane(lane).held.push_back(frame);
@@ -365,8 +365,8 @@ impl Link for MemoryLink {
     /// Cuts the line, unless it was cut and restored and this end has not sent anything since: then
     /// the line that this end had is gone already.
     fn close(&self) {
-        let uses = self.outward().state().used;
-        if uses {
+        let is_stale = self.outward().state().stale;
+        if !is_stale {
             self.cut();
         }
     }

@@ -23,6 +23,11 @@ pub enum Lane {
 /// line neither. No frame has more than [`FRAME_BYTES_MAX`] bytes: a link that is told of a longer one
 /// is down, before it makes room for it.
 ///
+/// The link notices that its peer is gone without a word, since the engine sends nothing to ask: a lane
+/// in which nothing has arrived for some seconds is down. So a link whose line does not tell (TCP)
+/// sends something of its own when it has no frame to send, which the engine at the other end is not
+/// given. Without that a device goes on waiting for a peer that lost its power, and connects no more.
+///
 /// [`FRAME_BYTES_MAX`]: crate::format::frame::FRAME_BYTES_MAX
 pub trait Link: Send + Sync {
     /// Takes `frame` for delivery; it does not wait for the line.

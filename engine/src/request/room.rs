@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::sync::{AtomicU64, Ordering};
 use crate::wake::{Key, block_on};
+use crate::weaken::{Clause, holds};
 use std::ops::ControlFlow;
 
 /// The bytes of memory of writes that wait to be admitted.
@@ -38,7 +39,7 @@ impl Room {
         let mut held = self.held.load(Ordering::Acquire);
         loop {
             let after = held.saturating_add(bytes);
-            if held > 0 && after > self.most {
+            if held > 0 && after > self.most && holds(Clause::WaitingBound) {
                 let most = self.most;
                 return Err(Error::new(
                     Kind::Busy,

@@ -266,6 +266,13 @@ impl Disk {
         !astray && !state.files.iter().any(|f| !f.is_volume() && is_rotten(f))
     }
 
+    /// Whether a write has covered what is rotten in the cache only: a crash may bring it back.
+    pub fn hides_rot(&self) -> bool {
+        let is_hidden =
+            |f: &File| f.durable.rotten.keys().any(|at| !f.volatile.rotten.contains_key(at));
+        lock(&self.state).files.iter().any(|f| !f.is_volume() && is_hidden(f))
+    }
+
     /// The result of `look` at the disk if nothing on it were rotten.
     pub fn if_sound<T>(&self, look: impl FnOnce() -> T) -> T {
         let swap = || lock(&self.state).files.iter_mut().for_each(|f| f.volatile.swap());

@@ -47,6 +47,8 @@ impl World {
     /// The power has failed at `side`, and what was called durable is gone.
     pub fn lied(&self, side: Side, device: Option<&Device>) {
         self.tape.count("lies that came out");
+        // The mark of lost writes may be among what it takes back.
+        self.unaccepted.set(None);
         self.tape.set_faithless(side, true);
         let lied = &self.machines[side].lied;
         let tenure = device.map(|device| {
@@ -150,6 +152,10 @@ impl World {
         if lied.is_none() && rot.is_none() {
             return;
         }
+        let hidden = rot.is_some() && machine.disk.hides_rot();
+        if hidden {
+            *machine.rot.borrow_mut() = self.held(side);
+        }
         if let Some(newest) = rot.as_ref().and_then(|held| held.recv_unnamed.iter().max()) {
             machine.torn_upto.set(machine.torn_upto.get().max(*newest));
         }
@@ -173,7 +179,7 @@ impl World {
         let superblock = device.superblock.get();
         // With a fence forgotten it may still come to an alarm.
         let same = lied.is_none_or(|tenure| tenure == (superblock.epoch, superblock.fenced));
-        self.tape.set_faithless(side, !same);
+        self.tape.set_faithless(side, !same || hidden);
     }
 
     /// The frames that the line still holds for `side` arrive.

@@ -166,14 +166,21 @@ impl World {
         self.published(side, Some(&mut asked));
         match submitted {
             Ok(ticket) => asked.ticket = Some(ticket),
+            Err(error) if error.kind() == ErrorKind::Busy && asked.records.is_empty() => {
+                // The host asks again later, or for something else.
+                self.tape.event(Sort::Host, format_args!("{name} #{number} Busy"));
+                return self.tape.count("requests without room to wait");
+            }
             Err(error) => {
                 let story = format!("{name} #{number} was refused outright: {error}");
                 return self.tape.broken("requests within the limits are taken", story);
             }
         }
-        match soon {
-            true => self.look(side, asked),
-            false => self.machines[side].asked.borrow_mut().push(asked),
+        self.machines[side].asked.borrow_mut().push(asked);
+        self.check_room(side);
+        if soon {
+            let asked = self.machines[side].asked.borrow_mut().pop().expect("just pushed");
+            self.look(side, asked);
         }
     }
 

@@ -351,6 +351,9 @@ impl World {
         self.check_mark(side, device, gone, history.issued.len());
         // Until it is known what the peer has, what was taken back is history all the same.
         let lost: Vec<_> = lost.into_iter().filter(|l| !taken_back.contains(l)).collect();
+        if !self.tape.is_faithless() {
+            self.check_mark_names(side, device, &lost);
+        }
         history.lose(&lost);
         machine.published.set(queue.tail());
         let mut unpromised = machine.unpromised.borrow_mut();

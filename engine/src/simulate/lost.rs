@@ -6,6 +6,7 @@ use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::limits::Durability;
+use crate::unit::Stamp;
 
 impl World {
     /// The operator accepts at `side` what is lost.
@@ -20,6 +21,23 @@ impl World {
         if self.step(side, Device::accept_loss).is_some() {
             self.tape.event(Sort::Host, format_args!("a loss is accepted at {}", NAMES[side]));
             self.tape.count("accepted losses");
+        }
+    }
+
+    /// What the mark says of the records that an opening found `gone`, if it stands.
+    pub(super) fn check_mark_names(&self, side: Side, device: &Device, gone: &[(Stamp, usize)]) {
+        let Some(lost) = device.superblock.get().lost else { return };
+        let story = |what: &str| format!("{}: {what}, and {lost:?} is said", NAMES[side]);
+        if let Some((older, _)) = gone.iter().find(|(stamp, _)| stamp.time < lost.since) {
+            let story = story(&format!("{older} is gone"));
+            self.tape.broken("nothing older than is said is lost", story);
+        }
+        let is_named = device.recovery().lost_writes && lost.first != Stamp::ZERO;
+        if is_named && !gone.is_empty() && gone.iter().all(|&(stamp, _)| stamp != lost.first) {
+            self.tape.broken("the first record dropped is named", story("another is gone"));
+        }
+        if !gone.is_empty() && lost.since > 0 {
+            self.tape.count("losses that say since when");
         }
     }
 

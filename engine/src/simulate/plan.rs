@@ -45,7 +45,11 @@ impl Plan {
         };
         let volumes = (0..random.within(1..4)).map(|_| volume(&mut random)).collect();
         let journals = [0; 2].map(|_| random.pick(&[4, 4, 5, 16]));
-        let settings = Plan::settings(&mut random);
+        let mut settings = Plan::settings(&mut random);
+        for (side, settings) in settings.iter_mut().enumerate() {
+            let random = &mut Random::of(seed, 7, side as u64);
+            settings.waiting_bytes_max = random.pick(&[1, 4096, 64 << 20, 64 << 20]);
+        }
         let clocks = match random.within(0..5) {
             0 => [(0, 1), (0, 1)],
             1 => [(0, SECOND), (0, SECOND)],

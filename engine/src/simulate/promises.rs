@@ -9,6 +9,7 @@ use super::{NAMES, Side};
 use crate::error::{Error, Kind};
 use crate::limits::Durability;
 use crate::queue::{self, Content as Shape};
+use crate::request::Ticket;
 use crate::storage::FileName;
 use crate::sync::lock;
 use crate::table::location::Location;
@@ -256,6 +257,48 @@ impl World {
         for &(stamp, block) in records {
             self.saw(block, stamp);
             self.history.borrow_mut().complete(block, stamp);
+        }
+    }
+
+    /// Writes that wait to be admitted keep to the bound, unless one waits alone.
+    pub(super) fn check_room(&self, side: Side) {
+        let asked = self.machines[side].asked.borrow();
+        let tickets = asked.iter().filter_map(|asked| asked.ticket.as_ref());
+        let waiting: Vec<u64> = tickets.map(Ticket::waiting_bytes).filter(|&b| b > 0).collect();
+        let most = self.plan.settings[side].waiting_bytes_max;
+        if waiting.len() > 1 && waiting.iter().sum::<u64>() > most {
+            let story = format!("{}: {waiting:?} bytes, at most {most}", NAMES[side]);
+            self.tape.broken("what waits to be admitted is bounded", story);
+        }
+    }
+
+    /// The link of a connection that is over is down at both ends, so that the peer learns it.
+    pub(super) fn check_hung_up(&self, side: Side) {
+        let machine = &self.machines[side];
+        let Some(device) = self.device(side).filter(|_| !machine.is_dead()) else { return };
+        let is_up = machine.wire.borrow().as_ref().is_some_and(|wire| wire.is_up());
+        if is_up && lock(&device.failover).connection.session().is_none() {
+            let story = format!("the connection of {} is over, and its line is up", NAMES[side]);
+            self.tape.broken("a connection that ends ends its link", story);
+        }
+    }
+
+    /// At rest the device that granted the tenure has heard that its peer serves, and that hosts reach
+    /// it if its driver has said so.
+    pub(super) fn check_heard(&self) {
+        let Some(side) = self.serving() else { return };
+        let (Some(serving), Some(other)) = (self.device(side), self.device(1 - side)) else {
+            return;
+        };
+        let epoch = serving.clk.epoch();
+        if lock(&other.tables).out.granted() != epoch {
+            return;
+        }
+        let reached = lock(&serving.failover).role.reachable() == epoch;
+        let heard = *lock(&self.machines[1 - side].heard.borrow());
+        if heard[0] != epoch || reached && heard[1] != epoch {
+            let story = format!("{} has heard {heard:?}, open is {epoch}", NAMES[1 - side]);
+            self.tape.broken("a device hears that its peer serves, and that hosts reach it", story);
         }
     }
 

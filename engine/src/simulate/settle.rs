@@ -38,6 +38,9 @@ impl World {
                 return;
             }
             let rests = self.is_at_rest();
+            if rests {
+                self.check_heard();
+            }
             if goal.is_none() && rests {
                 goal = Some(self.served.get() + wanted);
             }

@@ -75,6 +75,8 @@ pub(super) struct Machine {
     pub taken_back: RefCell<Vec<(Stamp, usize)>>,
     /// Its disk has lied, and that came out: what its superblock said of its tenure before.
     pub lied: Cell<Option<Tenure>>,
+    /// The tenures that its device has heard its peer to serve and to be reachable under.
+    pub heard: RefCell<Arc<Mutex<[u64; 2]>>>,
     /// Its disk has rotted: what it would hold otherwise.
     pub rot: RefCell<Option<Held>>,
 }
@@ -106,6 +108,7 @@ impl Machine {
             torn_upto: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
+            heard: RefCell::default(),
             power_failed: Cell::default(),
             taken_back: RefCell::default(),
         }
@@ -214,6 +217,7 @@ impl World {
         for side in [0, 1] {
             self.bury(side);
             self.forget_rot(side);
+            self.check_hung_up(side);
         }
     }
 
@@ -547,8 +551,8 @@ impl World {
     /// Told of by the device as it happens.
     pub(super) fn hook(&self, side: Side, device: &Arc<Device>) {
         let tape = self.tape.clone();
-        // The tenures that the peer was said to serve and to be reachable under.
-        let heard = Mutex::new([0; 2]);
+        let heard = Arc::<Mutex<[u64; 2]>>::default();
+        *self.machines[side].heard.borrow_mut() = heard.clone();
         device.on_event(move |event| {
             let said = match *event {
                 Event::PeerServes { epoch } => Some((0, epoch)),

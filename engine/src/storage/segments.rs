@@ -168,7 +168,11 @@ impl Segments {
     /// [`Kind::Damaged`] if anything is wrong with them; [`Kind::Storage`].
     pub fn open(storage: Arc<dyn Storage>, superblock: &Superblock) -> Result<Segments> {
         let layout = Layout::of(superblock);
-        let Found { present, lists, findings } = layout.look(&*storage)?;
+        let Found { present, mut lists, findings } = layout.look(&*storage)?;
+        if !superblock.clean {
+            // After a failed sync the table may be in a cache only: the next checkpoint writes it anew.
+            lists.new.extend(&lists.listed);
+        }
         if let Some((file, what)) = findings.first() {
             let story = format!("{file}: {what}; nothing was changed, see `afterimage inspect`");
             return Err(Error::new(Kind::Damaged, story));

@@ -5,7 +5,7 @@ use super::Threads;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::link::Link;
+use crate::link::{Lane, Link};
 use crate::sync::{Ordering, lock};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,9 @@ pub trait Connector: Send {
     fn connect(&mut self, patience: Duration) -> Result<Option<Arc<dyn Link>>>;
 
     /// Whether it is asked for links also while a connection stands. One that accepts is: a peer that
-    /// dials anew has given the old connection up, and this end may not have heard of it.
+    /// dials anew has given the old connection up, and this end may not have heard of it. The old one
+    /// is given up for the new link once a hello of a device of this pair has come over it; so the
+    /// peer's connector, which is to say hello first, is not one that accepts.
     fn accepts(&self) -> bool {
         false
     }
@@ -65,7 +67,7 @@ impl Threads {
                 }
                 match connector.connect(PATIENCE) {
                     Ok(None) => continue,
-                    Ok(Some(link)) if device.says_hello(&link, &goes_on) => continue,
+                    Ok(Some(link)) if device.says_hello(&link, stands, &goes_on) => continue,
                     Ok(Some(_)) | Err(_) => {}
                 }
                 let until = Instant::now() + less_by_chance(&device, pause);
@@ -86,13 +88,19 @@ impl Threads {
 }
 
 impl Device {
-    /// Connects over `link` and waits until the peer has said hello too; whether it has.
-    fn says_hello(&self, link: &Arc<dyn Link>, goes_on: &impl Fn() -> bool) -> bool {
-        if self.connect(link.clone()).is_err() {
+    /// Connects over `link` and waits until the peer has said hello too; whether it has. While a
+    /// connection `stands`, the peer's hello is heard first: anybody may have dialled.
+    fn says_hello(&self, link: &Arc<dyn Link>, stands: bool, goes_on: &impl Fn() -> bool) -> bool {
+        let until = Instant::now() + HELLO;
+        let begun = match stands {
+            true => first_frame(link, until, goes_on)
+                .is_some_and(|first| self.connect_heard(link, &first).is_ok()),
+            false => self.connect(link.clone()).is_ok(),
+        };
+        if !begun {
             link.close();
             return false;
         }
-        let until = Instant::now() + HELLO;
         while goes_on() {
             let (stands, awaits) = {
                 let connection = &lock(&self.failover).connection;
@@ -112,6 +120,25 @@ impl Device {
         }
         false
     }
+}
+
+/// The first frame in the control lane of `link`, if it comes in time.
+fn first_frame(
+    link: &Arc<dyn Link>,
+    until: Instant,
+    goes_on: &impl Fn() -> bool,
+) -> Option<Vec<u8>> {
+    while goes_on() {
+        if let Some(frame) = link.receive(Lane::Control).ok()? {
+            return Some(frame);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        link.wait(Lane::Control, left.min(PATIENCE).as_nanos() as u64);
+    }
+    None
 }
 
 /// The calling thread is woken when a connection stands or has ended.
@@ -140,6 +167,7 @@ mod tests {
     use crate::limits::{Geometry, Settings};
     use crate::link::{Line, MemoryLink, memory_link};
     use crate::storage::Memory;
+    use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// Fails now and then, and hands the other end of each line to the peer's.
@@ -168,17 +196,19 @@ mod tests {
         }
     }
 
+    fn device(id: u64, group: u128, clock: &Arc<dyn Clock>) -> Arc<Device> {
+        let storage = Arc::new(Memory::new());
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 16 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(group, id, volumes) };
+        Device::create(&*storage, &geometry, id == 1).unwrap();
+        Device::open(storage, clock.clone(), Settings::default()).unwrap()
+    }
+
     /// Whatever ends a connection, there is another soon.
     #[test]
     fn a_lost_connection_is_followed_by_another() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let devices = [1, 2].map(|id| {
-            let storage = Arc::new(Memory::new());
-            let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 16 }];
-            let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, id, volumes) };
-            Device::create(&*storage, &geometry, id == 1).unwrap();
-            Device::open(storage, clock.clone(), Settings::default()).unwrap()
-        });
+        let devices = [1, 2].map(|id| device(id, 7, &clock));
         let (dialled, accepted) = channel();
         let threads = devices.each_ref().map(|device| Threads::start(device).unwrap());
         threads[0].keep_connected(&devices[0], Dials(dialled, clock.clone(), 0)).unwrap();
@@ -202,14 +232,78 @@ mod tests {
         drop(threads);
     }
 
+    /// What `end` says next in the control lane; `None` once it is down.
+    fn next(end: &MemoryLink) -> Option<Vec<u8>> {
+        let since = Instant::now();
+        loop {
+            assert!(since.elapsed() < Duration::from_secs(60), "nothing is heard");
+            match end.receive(Lane::Control) {
+                Ok(None) => end.wait(Lane::Control, 1_000_000_000),
+                other => return other.ok().flatten(),
+            };
+        }
+    }
+
+    /// Each link that came while a connection stood ended that at once, before a word was said over
+    /// it. A peer that dials anew is taken all the same, though its old connection seems to stand.
+    #[test]
+    fn a_connection_is_given_up_for_a_hello_of_its_pair_only() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let [a, b, other] = [(1, 7), (2, 7), (1, 8)].map(|(id, of)| device(id, of, &clock));
+        let (dialled, accepted) = channel();
+        let ended: Arc<Mutex<Vec<Arc<dyn Link>>>> = Arc::default();
+        let tell = ended.clone();
+        a.on_event(move |event| {
+            if let Event::Disconnected { link, .. } = event {
+                lock(&tell).push(link.clone());
+            }
+        });
+        let threads = Threads::start(&a).unwrap();
+        threads.keep_connected(&a, Accepts(accepted)).unwrap();
+        let dial = || {
+            let (theirs, mine) = memory_link(Line::default(), clock.clone());
+            dialled.send(theirs).unwrap();
+            mine
+        };
+        let standing = dial();
+        b.connect(Arc::new(standing.clone())).unwrap();
+        assert!(next(&standing).is_some(), "the peer is answered");
+        let stands = || lock(&a.failover).connection.peer().is_some();
+        let since = Instant::now();
+        while !stands() {
+            assert!(since.elapsed() < Duration::from_secs(60), "it does not stand");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let first = a.peer_link().unwrap();
+
+        // It says nothing and hangs up; it says what nobody understands; it is of another pair.
+        let silent = dial();
+        silent.close();
+        let odd = dial();
+        odd.send(Lane::Control, vec![1; 100]).unwrap();
+        assert_eq!(next(&odd), None, "it is answered");
+        let stranger = dial();
+        other.connect(Arc::new(stranger.clone())).unwrap();
+        assert_eq!(next(&stranger), None, "it is answered");
+        assert!(stands() && lock(&ended).is_empty());
+        assert!(Arc::ptr_eq(&first, &a.peer_link().unwrap()));
+
+        let again = dial();
+        b.connect(Arc::new(again.clone())).unwrap();
+        assert!(next(&again).is_some(), "the peer is heard and answered");
+        let since = Instant::now();
+        while lock(&ended).is_empty() {
+            assert!(since.elapsed() < Duration::from_secs(60), "the old connection goes on");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(lock(&ended).len() == 1 && Arc::ptr_eq(&lock(&ended)[0], &first));
+        drop(threads);
+    }
+
     #[test]
     fn a_pause_is_shortened_by_chance_and_no_more_than_half() {
-        let storage = Arc::new(Memory::new());
-        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 16 }];
-        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, 1, volumes) };
-        Device::create(&*storage, &geometry, true).unwrap();
-        let clock = Arc::new(SystemClock::default());
-        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let device = device(1, 7, &clock);
         let drawn: Vec<_> = (0..20).map(|_| less_by_chance(&device, PAUSE[1])).collect();
         assert!(drawn.iter().all(|pause| (PAUSE[1] / 2..=PAUSE[1]).contains(pause)), "{drawn:?}");
         assert!(drawn.iter().any(|pause| *pause != drawn[0]), "{drawn:?}");

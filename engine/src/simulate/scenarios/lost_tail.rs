@@ -51,6 +51,41 @@ pub(super) fn s38_lost_tail() {
     accept(&scene, A, x);
 }
 
+/// What was in the volumes when the superblock was written last is not lost, and the mark says so.
+#[test]
+fn s38_says_since_when() {
+    let scene = with(Durability::VolatileCache);
+    scene.write_durably(A, X);
+    scene.carry();
+    scene.reflect(A);
+    scene.checkpoint(A);
+    let kept = scene.device(A).superblock.get().fl;
+    scene.write(A, Y);
+    scene.power_cut(A, Leaves::Nothing, 1);
+    scene.meet_with_loss();
+    let lost = scene.device(A).status().lost_writes.expect("it has lost Y");
+    assert!(kept.time > 0 && lost.since == kept.time, "{lost:?}");
+    assert_eq!(lost.first, Stamp::ZERO, "Y left nothing in the log");
+}
+
+/// A record whose header outlives the power cut, and whose data does not, is named.
+#[test]
+fn s38_says_which() {
+    let named = (0..32).filter(|&seed| {
+        let scene = with(Durability::Written);
+        scene.write_durably(A, X);
+        scene.write(A, Y);
+        let lost = scene.device(A).own.journal.queue.newest(scene.0.plan.block(Y as usize)).0;
+        let lost = lost.expect("it was written").stamp;
+        scene.power_cut(A, Leaves::Sectors, seed);
+        scene.meet_with_loss();
+        let mark = scene.device(A).status().lost_writes.expect("the power has failed");
+        assert!([Stamp::ZERO, lost].contains(&mark.first), "{mark:?}, lost is {lost}");
+        mark.first == lost
+    });
+    assert!(named.count() > 0);
+}
+
 #[test]
 pub(super) fn s38_closed_before_the_word() {
     let (scene, x) = begin();
