@@ -366,7 +366,8 @@ impl World {
     pub(super) fn check_volume(&self, side: Side, all: bool) {
         let Some(device) = self.device(side) else { return };
         let machine = &self.machines[side];
-        if machine.is_dead() {
+        // A device may halt between two writes to N, as it may die.
+        if machine.is_dead() || device.halted.get().is_some() {
             return;
         }
         let reflected = lock(&device.tables).normal.reflected();
