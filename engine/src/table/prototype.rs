@@ -18,8 +18,8 @@ const ENTRIES_MIN: usize = 256;
 /// So few entries are indexed in their order.
 const BATCH_MIN: usize = if cfg!(test) { 64 } else { 4096 };
 
-/// So many entries (8 MiB) are not left without an index.
-const BATCH_MAX: usize = 1 << 18;
+/// So many entries (32 MiB) are not left without an index.
+const BATCH_MAX: usize = 1 << 20;
 
 /// Parts of the index that are filled one after the other.
 const PARTS: usize = 256;
