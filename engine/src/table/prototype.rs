@@ -452,16 +452,17 @@ mod tests {
         #[test]
         fn epochs_that_no_entry_has_are_forgotten(blocks in 1..9u64) {
             let mut debt = Debt::default();
+            let end = if cfg!(miri) { 1200 } else { 5000 };
             let told = |n| Stamp { epoch: n, time: 1, sequence: 0 };
-            for n in 1..5000 {
+            for n in 1..end {
                 let before = if n > 1 { told(n - 1) } else { Stamp::ZERO };
                 debt.extend(before, &[(block(n % blocks), told(n))], Stamp::ZERO, 10).unwrap();
             }
             prop_assert_eq!(debt.len(), blocks);
             prop_assert!(debt.tenures.len() < 3 * ENTRIES_MIN, "{} epochs", debt.tenures.len());
-            prop_assert_eq!(debt.owed(block(4999 % blocks)), Some(told(4999)));
+            prop_assert_eq!(debt.owed(block((end - 1) % blocks)), Some(told(end - 1)));
             let listed: Vec<_> = debt.iter().map(|(_, stamp)| stamp.epoch).collect();
-            prop_assert_eq!(listed, (5000 - blocks..5000).collect::<Vec<_>>());
+            prop_assert_eq!(listed, (end - blocks..end).collect::<Vec<_>>());
         }
 
         #[test]
