@@ -1,4 +1,4 @@
-//! What a device has of its hosts: who may write, and the requests that wait.
+//! The hosts' side of a device: the session that may write, and the requests that wait.
 
 use crate::flow::admission::Writers;
 use crate::flow::write::Turns;
@@ -6,7 +6,7 @@ use crate::limits::{Geometry, Settings};
 use crate::request::{Calls, Room};
 use std::sync::Arc;
 
-/// The hosts' side of a device.
+/// See the module.
 pub(crate) struct Host {
     /// The session that may write to each volume (R20).
     pub writers: Writers,

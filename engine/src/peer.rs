@@ -1,5 +1,5 @@
-//! What a device has of its one peer, beside R and what came in (`table/{out,incoming}.rs`) and the
-//! connection (`failover/connection.rs`): a second peer would be a second value.
+//! A device's one peer, as far as neither R and the received records (`table/{out,incoming}.rs`) nor
+//! the connection (`failover/connection.rs`) have it: a second peer would be a second value.
 
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
@@ -9,9 +9,9 @@ use std::sync::Mutex;
 
 /// The peer's records here, what it owes, and the work with it.
 pub(crate) struct Peer {
-    /// What it has shipped.
+    /// Its shipped records.
     pub recv: RecvLog,
-    /// What it has told of and not shipped.
+    /// Its debt: records that it has told of and not shipped.
     pub owed: Owed,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,

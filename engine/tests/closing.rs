@@ -25,8 +25,7 @@ fn reopen(pair: &mut Pair) {
     pair.drain();
 }
 
-/// What the peer owes can be told once more: a file for it that cannot be kept leaves nothing in
-/// doubt.
+/// The peer's debt can be told once more: a file for it that cannot be kept leaves nothing in doubt.
 #[test]
 fn a_close_without_the_side_file_of_the_told_is_a_close() {
     let disk = CrashDisk::new();

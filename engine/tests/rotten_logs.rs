@@ -9,7 +9,7 @@ use afterimage::internal::format::superblock::COPY_OFFSETS;
 use afterimage::internal::journal::scan::{Verify, scan};
 use afterimage::internal::storage::FileName;
 use afterimage::internal::superblock;
-use common::crash::{Cut, damage, open};
+use common::crash::{CrashDisk, Cut, damage, open};
 use common::random::Random;
 use common::world::Act::*;
 use common::world::World;
@@ -26,6 +26,16 @@ fn three_batches(at: usize) -> World {
         }
     }
     world
+}
+
+/// Changes a byte in the header of each of three batches, whose checksum fits.
+fn change_headers(disk: &CrashDisk, log: &[u8], field: usize, bits: u8) {
+    for batch in 0..3 {
+        let mut header = log[batch * 8192..][..4096].to_vec();
+        header[field] ^= bits;
+        reseal(&mut header);
+        disk.rot(FileName::OwnLog, batch * 8192, &header);
+    }
 }
 
 #[test]
@@ -172,22 +182,12 @@ fn a_log_of_another_pair_or_place_is_not_taken_for_ours() {
     // Another pair's log of the same shape, another device's, and this device's received log.
     for (field, said) in [(80, "in group "), (24, "of device "), (10, "is of the recv log")] {
         let disk = world.disks[A].copy();
-        for batch in 0..3 {
-            let mut header = log[batch * 8192..][..4096].to_vec();
-            header[field] ^= if field == 10 { 3 } else { 1 };
-            reseal(&mut header);
-            disk.rot(FileName::OwnLog, batch * 8192, &header);
-        }
+        change_headers(&disk, &log, field, if field == 10 { 3 } else { 1 });
         damage(&disk, &["own.log", said, "the file is another device's log"]);
     }
     // A batch of an earlier incarnation of this log is free space.
     let disk = world.disks[A].copy();
-    for batch in 0..3 {
-        let mut header = log[batch * 8192..][..4096].to_vec();
-        header[32] ^= 1;
-        reseal(&mut header);
-        disk.rot(FileName::OwnLog, batch * 8192, &header);
-    }
+    change_headers(&disk, &log, 32, 1);
     let own = open(&disk).unwrap().recovery().own;
     assert_eq!((own.live_records, own.cut_records), (0, 0));
 }

@@ -3,7 +3,6 @@
 
 mod common;
 
-use afterimage::Device;
 use afterimage::internal::error::Kind;
 use afterimage::internal::format::frame::Frame;
 use afterimage::internal::limits::Settings;
@@ -199,12 +198,7 @@ fn a_request_that_a_hello_made_is_repeated() {
     pair.hold_ships(true);
     pair.write(A, X, 1);
     pair.takeover(B).unwrap();
-    for at in [A, B] {
-        pair.devices[at].close().unwrap();
-        let (storage, clock) = (pair.spec.storages[at].clone(), pair.clocks[at].clone());
-        pair.devices[at] = Device::open(storage, clock, pair.spec.settings.clone()).unwrap();
-    }
-    pair.lay_line();
+    pair.reopen_apart();
     pair.gates[A].keep(|frame| matches!(frame, Frame::Prototype { .. }));
     pair.hold_ships(true);
     pair.connect();

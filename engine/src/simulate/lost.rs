@@ -24,7 +24,7 @@ impl World {
         }
     }
 
-    /// What the mark says of the records that an opening found `gone`, if it stands.
+    /// The mark, if it stands, is true of the records that an opening found `gone`.
     pub(super) fn check_mark_names(&self, side: Side, device: &Device, gone: &[(Stamp, usize)]) {
         let Some(lost) = device.superblock.get().lost else { return };
         let story = |what: &str| format!("{}: {what}, and {lost:?} is said", NAMES[side]);

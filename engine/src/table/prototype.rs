@@ -435,7 +435,7 @@ mod tests {
             let before = good[swap].1;
             prop_assert!(extend(before, gap, Stamp::ZERO, 11).unwrap_err().contains("told last"));
             prop_assert!(extend(before, gap, before, 11).is_ok());
-            // What is refused twice takes nothing back that was taken.
+            // A second refusal takes back nothing that was taken.
             let mut debt = Debt::default();
             debt.extend(Stamp::ZERO, &good[..9], Stamp::ZERO, 9).unwrap();
             let again = [(block(swap as u64), stamp(10)), (block(99), stamp(11))];

@@ -232,7 +232,7 @@ mod tests {
         drop(threads);
     }
 
-    /// What `end` says next in the control lane; `None` once it is down.
+    /// The next control frame of `end`; `None` once it is down.
     fn next(end: &MemoryLink) -> Option<Vec<u8>> {
         let since = Instant::now();
         loop {

@@ -202,6 +202,12 @@ impl Pair {
 
     /// Closes both devices cleanly, opens them again and connects them by a new line.
     pub fn reopen(&mut self) {
+        self.reopen_apart();
+        self.connect();
+    }
+
+    /// As [`Pair::reopen`], but on the new line they have not met.
+    pub fn reopen_apart(&mut self) {
         assert!(self.pending.is_empty(), "a request outlives its device");
         for at in [A, B] {
             self.devices[at].close().unwrap();
@@ -209,7 +215,6 @@ impl Pair {
             self.devices[at] = Device::open(storage, clock, settings(&self.spec)).unwrap();
         }
         self.lay_line();
-        self.connect();
     }
 
     pub fn hold(&self, from: usize, lane: Lane, on: bool) {

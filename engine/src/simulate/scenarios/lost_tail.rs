@@ -51,7 +51,7 @@ pub(super) fn s38_lost_tail() {
     accept(&scene, A, x);
 }
 
-/// What was in the volumes when the superblock was written last is not lost, and the mark says so.
+/// The mark does not count as lost the records that were in the volumes at the last superblock.
 #[test]
 fn s38_says_since_when() {
     let scene = with(Durability::VolatileCache);
