@@ -56,7 +56,7 @@ impl Device {
         };
         if recv.free() < reserve && recv.freed() < recv.tail() {
             let oldest = recv.freed();
-            if recv.settled(oldest).is_some() && recv.record(oldest).stamp <= reflected {
+            if recv.settled(oldest).is_some() && recv.stamp(oldest) <= reflected {
                 return true;
             }
         }
@@ -78,7 +78,7 @@ impl Device {
             let (_, count) = queue.group(position);
             let done = match queue.settled(position) {
                 Some(false) => true,
-                Some(true) => queue.record(position + count - 1).stamp <= upto,
+                Some(true) => queue.stamp(position + count - 1) <= upto,
                 None => false,
             };
             if !done || position + count > bound {
@@ -94,7 +94,7 @@ impl Device {
     fn recv_freeable(&self, upto: Stamp) -> Position {
         let queue = &self.peer.recv.journal.queue;
         let end = lock(&self.tables).incoming.next();
-        let kept = |&position: &Position| queue.record(position).stamp > upto;
+        let kept = |&position: &Position| queue.stamp(position) > upto;
         (queue.freed()..end).find(kept).unwrap_or(end)
     }
 }

@@ -114,6 +114,14 @@ impl Slot {
         Block { volume, number: self.number.load(Acquire) }
     }
 
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            epoch: self.epoch.load(Acquire),
+            time: self.time.load(Acquire),
+            sequence: self.volume_sequence.load(Acquire) as u32,
+        }
+    }
+
     /// Which of those that are published together, and how many they are.
     fn group(&self) -> (u64, u64) {
         match self.shape.load(Acquire) {
@@ -512,6 +520,11 @@ impl Queue {
         self.slot(position).group()
     }
 
+    /// Position of the first of those that were published together with the settled `position`.
+    pub fn first(&self, position: Position) -> Position {
+        position - self.group(position).0
+    }
+
     /// Whether the record at the settled `position` carries data, not zeros.
     pub fn has_data(&self, position: Position) -> bool {
         self.slot(position).shape.load(Acquire) & 1 == 1
@@ -529,7 +542,7 @@ impl Queue {
     /// The newest published record of `block` that is not above `cut`.
     pub fn newest_upto(&self, block: Block, cut: Stamp) -> Option<Record> {
         let head = self.bucket(block).load(Acquire);
-        let is_within = |p| self.settled(p) == Some(true) && self.record(p).stamp <= cut;
+        let is_within = |p| self.settled(p) == Some(true) && self.stamp(p) <= cut;
         self.newest_from(head, block, is_within).and_then(|position| self.live(position))
     }
 
@@ -552,14 +565,9 @@ impl Queue {
     pub fn record(&self, position: Position) -> Record {
         let slot = self.slot(position);
         let shape = slot.shape.load(Acquire);
-        let volume_sequence = slot.volume_sequence.load(Acquire);
         Record {
             position,
-            stamp: Stamp {
-                epoch: slot.epoch.load(Acquire),
-                time: slot.time.load(Acquire),
-                sequence: volume_sequence as u32,
-            },
+            stamp: slot.stamp(),
             block: slot.block(),
             content: if shape & 1 == 1 { Content::Data } else { Content::Zero },
             checksum: slot.checksum.load(Acquire),
@@ -569,6 +577,11 @@ impl Queue {
             place: slot.place.load(Acquire),
             was_reflected: slot.marks.load(Acquire) & REFLECTED != 0,
         }
+    }
+
+    /// The stamp of the record at `position`, as [`Queue::record`] has it.
+    pub fn stamp(&self, position: Position) -> Stamp {
+        self.slot(position).stamp()
     }
 
     /// Says where in the log the data of `position` now is.

@@ -34,7 +34,7 @@ impl Gather {
             match queue.settled(position) {
                 None => self.holes.push(position),
                 // Settled since its request's first was looked at: they go together.
-                Some(_) if hole.is_some_and(|hole| queue.record(position).first() <= hole) => {
+                Some(_) if hole.is_some_and(|hole| queue.first(position) <= hole) => {
                     self.holes.push(position);
                 }
                 Some(true) => out.push(position),
@@ -135,7 +135,7 @@ impl Sequencer {
     /// below may be freed as far as this taker is concerned. Looks at all that is drained and not
     /// emitted: a question for checkpoints.
     pub fn done(&self, queue: &Queue) -> Position {
-        let pending = self.pending.iter().map(|&(_, position)| queue.record(position).first());
+        let pending = self.pending.iter().map(|&(_, position)| queue.first(position));
         pending.min().unwrap_or(Position::MAX).min(self.gather.settled())
     }
 
@@ -157,7 +157,7 @@ impl Sequencer {
     fn drain(&mut self, queue: &Queue) {
         self.gather.run(queue, &mut self.positions);
         let fresh = self.positions.drain(..);
-        self.fresh.extend(fresh.map(|position| (queue.record(position).stamp, position)));
+        self.fresh.extend(fresh.map(|position| (queue.stamp(position), position)));
         let Some(&(oldest, _)) = self.fresh.iter().min() else { return };
         // Only what is younger than the oldest of the fresh ones has to be sorted again.
         while let Some(&last) = self.pending.back()
