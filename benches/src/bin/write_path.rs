@@ -56,19 +56,26 @@ fn pair(dir: &Path, durability: Durability, disk: bool) -> Pair {
         Device::open(storage, clock.clone(), settings).expect("a device")
     };
     let (a, b) = (open(1), open(2));
-    let (end_a, end_b) = memory_link(Line::default(), clock);
-    let threads = [Threads::start(&a).expect("threads"), Threads::start(&b).expect("threads")];
-    a.connect(Arc::new(end_a)).expect("connected");
-    b.connect(Arc::new(end_b)).expect("connected");
-    a.resume_alone().expect("A serves");
-    let host = a.session().expect("A serves");
+    let devices = [a, b];
+    let threads = start(&devices);
+    devices[0].resume_alone().expect("A serves");
+    let host = devices[0].session().expect("A serves");
     let data = vec![1; 1 << 20];
     for offset in (0..SPAN).step_by(data.len()) {
         host.write(0, offset, &data).expect("written"); // memory is touched before it is timed
     }
-    let pair = Pair { host, devices: [a, b], threads: Some(threads) };
+    let pair = Pair { host, devices, threads: Some(threads) };
     pair.settle();
     pair
+}
+
+/// Starts the threads of both devices, and connects them.
+fn start(devices: &[Arc<Device>; 2]) -> [Threads; 2] {
+    let threads = devices.each_ref().map(|device| Threads::start(device).expect("threads"));
+    let (end_a, end_b) = memory_link(Line::default(), Arc::new(SystemClock::default()));
+    devices[0].connect(Arc::new(end_a)).expect("connected");
+    devices[1].connect(Arc::new(end_b)).expect("connected");
+    threads
 }
 
 impl Pair {
@@ -89,8 +96,8 @@ impl Pair {
         self.devices[0].checkpoint_now().expect("a checkpoint");
         self.threads = None;
         let result = step(&self.host);
-        let start = |device| Threads::start(device).expect("threads");
-        self.threads = Some(self.devices.each_ref().map(start));
+        // The connection has ended with the threads.
+        self.threads = Some(start(&self.devices));
         result
     }
 }
