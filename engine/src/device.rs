@@ -260,7 +260,9 @@ impl Device {
                 failover.role.untrue(),
             )
         };
-        let tables = lock(&self.tables);
+        let mut tables = lock(&self.tables);
+        // What is durable since the last step counts, too.
+        self.sequence(&mut tables);
         let (told_blocks, told) = {
             let debt = self.peer.owed.told();
             (debt.len(), debt.last())

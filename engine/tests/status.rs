@@ -43,6 +43,17 @@ fn answers_while(disk: &Hooked, file: FileName, device: &Arc<Device>, step: impl
     });
 }
 
+/// An operator who reads a backlog of 0 after a flush may switch the device off.
+#[test]
+fn a_flushed_write_counts_at_once() {
+    let mut pair = Pair::with(Spec::default());
+    pair.write(A, X, 1);
+    assert_eq!(pair.devices[A].status().backlog_records, 0, "nothing is durable yet");
+    pair.devices[A].session().unwrap().flush().unwrap();
+    let status = pair.devices[A].status();
+    assert_eq!((status.backlog_records, status.unreflected_records), (1, 1));
+}
+
 #[test]
 fn the_status_does_not_wait_for_the_disk() {
     let disks = [Arc::new(Hooked::default()), Arc::new(Hooked::default())];
