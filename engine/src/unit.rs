@@ -22,6 +22,71 @@ impl fmt::Display for Block {
     }
 }
 
+/// The blocks of one record: an aligned power of two of them, so that two extents are nested or
+/// disjoint (R19). A record with data has the extent of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Extent {
+    /// The first block; its number is a multiple of the extent's length.
+    pub first: Block,
+    /// The logarithm of its length in blocks, at most [`Extent::LEVEL_MAX`].
+    pub level: u8,
+}
+
+impl Extent {
+    /// The largest level: 32 MiB of the smallest blocks.
+    pub const LEVEL_MAX: u8 = 16;
+
+    /// The extent of `level` that holds `block`.
+    pub fn around(block: Block, level: u8) -> Extent {
+        let number = block.number >> level << level;
+        Extent { first: Block { number, ..block }, level }
+    }
+
+    /// How many blocks it has.
+    pub fn blocks(&self) -> u64 {
+        1 << self.level
+    }
+
+    /// Number of the block behind its last.
+    pub fn end(&self) -> u64 {
+        self.first.number + self.blocks()
+    }
+
+    /// Whether `block` is one of its blocks.
+    pub fn holds(&self, block: Block) -> bool {
+        Extent::around(block, self.level) == *self
+    }
+
+    /// The fewest extents that have the `count` blocks from `first` on, in their order: for `n` blocks
+    /// at most twice the logarithm of `n`, none above level `most`.
+    pub fn split(first: Block, count: u64, most: u8) -> impl Iterator<Item = Extent> {
+        let (mut number, end) = (first.number, first.number + count);
+        std::iter::from_fn(move || {
+            let left = end - number;
+            let fits = left.checked_ilog2()?.min(u32::from(most.min(Extent::LEVEL_MAX)));
+            let level = fits.min(number.trailing_zeros()) as u8;
+            let extent = Extent { first: Block { number, ..first }, level };
+            number = extent.end();
+            Some(extent)
+        })
+    }
+}
+
+impl From<Block> for Extent {
+    fn from(first: Block) -> Extent {
+        Extent { first, level: 0 }
+    }
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.blocks() {
+            1 => write!(f, "{}", self.first),
+            blocks => write!(f, "{}+{blocks}", self.first),
+        }
+    }
+}
+
 /// When a write takes its place in history (R1): compared by epoch, then time, then sequence.
 ///
 /// Unique within a group, and never zero for a real record.
@@ -60,3 +125,32 @@ impl fmt::Display for Stamp {
 ///
 /// Position 0 means "none".
 pub type Position = u64;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_range_is_split_into_few_extents(first in 0..5000u64, count in 0..70_000u64, most in 0..20u8) {
+            let first = Block { volume: 3, number: first };
+            let extents: Vec<_> = Extent::split(first, count, most).collect();
+            let mut next = first.number;
+            for extent in &extents {
+                prop_assert_eq!(extent.first, Block { number: next, ..first });
+                prop_assert_eq!(Extent::around(extent.first, extent.level), *extent);
+                prop_assert!(extent.level <= most.min(Extent::LEVEL_MAX));
+                let last = Block { number: extent.end() - 1, ..first };
+                prop_assert!(extent.holds(extent.first) && extent.holds(last));
+                prop_assert!(!extent.holds(Block { number: extent.end(), ..first }));
+                next = extent.end();
+            }
+            prop_assert_eq!(next, first.number + count);
+            if most >= Extent::LEVEL_MAX {
+                let bound = 2 * u64::from((count + 1).ilog2()) + count / (1 << Extent::LEVEL_MAX);
+                prop_assert!(extents.len() as u64 <= bound.max(1), "{} extents", extents.len());
+            }
+        }
+    }
+}

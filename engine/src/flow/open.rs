@@ -203,6 +203,7 @@ fn records(
             position: 0,
             stamp: row.stamp,
             block: row.block,
+            level: row.level,
             content: if row.has_data { Content::Data } else { Content::Zero },
             checksum: row.checksum,
             index: row.index,

@@ -153,7 +153,7 @@ mod tests {
         // The gate stays open while the late host stands at it, and is closed when it looks.
         let late = Clk::new();
         late.open(1, 0);
-        let records = [NewRecord { checksum: 0, content: Content::Zero }];
+        let records = [NewRecord { checksum: 0, content: Content::Zero, level: 0 }];
         let block = Block { volume: 0, number: 9 };
         let bases = [None; 2];
         let write = NewWrite { block, records: &records, time: 1, written_at: 0, bases };
@@ -162,7 +162,7 @@ mod tests {
             1,
             &write,
             || true,
-            |_| {
+            |_, _| {
                 assert_eq!(a.step_ship().unwrap(), 1);
                 assert_eq!(b.step_receive().unwrap(), 1, "the record is as it was promised");
                 late.close();

@@ -124,7 +124,7 @@ impl WriteState {
         };
         let checksums = data.chunks_exact(size).enumerate().map(whole);
         let records =
-            checksums.map(|checksum| NewRecord { checksum, content: Content::Data }).collect();
+            checksums.map(|checksum| NewRecord { checksum, content: Content::Data, level: 0 }).collect();
         WriteState {
             first: Block { volume: request.volume, number },
             records,
@@ -165,7 +165,7 @@ impl WriteState {
             states.push_back(edge(begin, end.min(first)));
         }
         if first < last {
-            let record = NewRecord { checksum: 0, content: Content::Zero };
+            let record = NewRecord { checksum: 0, content: Content::Zero, level: 0 };
             states.push_back(WriteState {
                 first: Block { volume: request.volume, number: first / size },
                 data: Vec::new(),

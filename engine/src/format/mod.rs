@@ -11,7 +11,7 @@ pub mod segments;
 pub mod superblock;
 pub(crate) mod told;
 
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -91,9 +91,11 @@ pub struct RowBytes {
     volume: U32,
     index: U32,
     count: U32,
-    /// 1: a block of data follows; 2: zeros.
+    /// 1: a block of data follows; 2: zeros; 3: zeros over an extent of many blocks.
     content: u8,
-    reserved: [u8; 7],
+    /// The level of that extent, else 0.
+    level: u8,
+    reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<RowBytes>() == 64);
@@ -104,19 +106,26 @@ const _: () = assert!(size_of::<StampBytes>() == 20);
 pub struct Row {
     /// The record's place in history.
     pub stamp: Stamp,
-    /// Where it belongs.
+    /// Where it belongs: the first block of its extent.
     pub block: Block,
+    /// The level of its extent (R19); 0 with data.
+    pub level: u8,
     /// Checksum of its data, 0 for zeros.
     pub checksum: u64,
     /// Which record of its request, from 0.
     pub index: u32,
     /// How many records its request has.
     pub count: u32,
-    /// Whether a block of data goes with it; if not, the block reads as zeros.
+    /// Whether a block of data goes with it; if not, its extent reads as zeros.
     pub has_data: bool,
 }
 
 impl Row {
+    /// The blocks that it covers.
+    pub fn extent(&self) -> Extent {
+        Extent::around(self.block, self.level)
+    }
+
     /// Most records of a request: the positions of a queue, of which one request has a part, are
     /// told apart by 31 bits of a stamp's sequence.
     pub const COUNT_MAX: u32 = u32::MAX >> 1;
@@ -134,8 +143,13 @@ impl From<&Row> for RowBytes {
             volume: row.block.volume.into(),
             index: row.index.into(),
             count: row.count.into(),
-            content: if row.has_data { 1 } else { 2 },
-            reserved: [0; 7],
+            content: match (row.has_data, row.level) {
+                (true, _) => 1,
+                (false, 0) => 2,
+                (false, _) => 3,
+            },
+            level: row.level,
+            reserved: [0; 6],
         }
     }
 }
@@ -144,12 +158,17 @@ impl RowBytes {
     /// The row.
     ///
     /// # Errors
-    /// Which field is wrong and how: content, epoch, index, or count.
+    /// Which field is wrong and how: content, level, number, epoch, index, or count.
     pub fn decode(&self) -> Result<Row, String> {
         let has_data = match self.content {
             1 => true,
-            2 => false,
-            other => return Err(format!("content is {other}, neither 1 (data) nor 2 (zeros)")),
+            2 | 3 => false,
+            other => {
+                let what = format!(
+                    "content is {other}, neither 1 (data) nor 2 (zeros) nor 3 (an extent of zeros)"
+                );
+                return Err(what);
+            }
         };
         let row = Row {
             stamp: Stamp {
@@ -158,11 +177,22 @@ impl RowBytes {
                 sequence: self.sequence.get(),
             },
             block: Block { volume: self.volume.get(), number: self.number.get() },
+            level: self.level,
             checksum: self.checksum.get(),
             index: self.index.get(),
             count: self.count.get(),
             has_data,
         };
+        let (level, most) = (row.level, Extent::LEVEL_MAX);
+        if (self.content == 3) != (level > 0) || level > most {
+            let content = self.content;
+            return Err(format!(
+                "level is {level} with content {content}: an extent of many blocks has 1 to {most}, any other 0"
+            ));
+        }
+        if row.extent().first != row.block || row.block.number > u64::MAX - row.extent().blocks() {
+            return Err(format!("no extent of level {level} begins with block {}", row.block));
+        }
         if row.stamp.epoch == 0 {
             return Err("epoch is 0, which no record has".into());
         }

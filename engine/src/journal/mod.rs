@@ -35,6 +35,7 @@ impl From<&Record> for Row {
         Row {
             stamp: r.stamp,
             block: r.block,
+            level: r.level,
             checksum: r.checksum,
             index: r.index,
             count: r.count,

@@ -198,9 +198,9 @@ impl OwnLog {
         data: &mut Vec<u8>,
     ) -> Insert {
         if data.is_empty() {
-            return self.journal.queue.insert_with(clk, epoch, write, may, |_| true);
+            return self.journal.queue.insert_with(clk, epoch, write, may, |_, _| true);
         }
-        let board = |first| self.payloads.board(first, data);
+        let board = |first, _| self.payloads.board(first, data);
         let outcome = self.journal.queue.insert_with(clk, epoch, write, may, board);
         if matches!(outcome, Insert::Published { .. }) {
             self.payloads.give(std::mem::take(data));

@@ -95,6 +95,7 @@ impl RecvLog {
                     position: next,
                     stamp: row.stamp,
                     block: row.block,
+                    level: row.level,
                     content: if row.has_data { Content::Data } else { Content::Zero },
                     checksum: row.checksum,
                     index: row.index,

@@ -27,6 +27,15 @@
 //!    position's fields. Only settled positions are freed, and only whole requests, because a
 //!    record looks up its state in the slot of its request's first.
 //!
+//! 5. **Overlapping records stand in the order of their stamps**, whatever their extents (R19), though
+//!    records of different extents stand in different chains. A look for a block goes through the
+//!    chains of all extents that hold it ([`extent`]): those of a level at which nothing is live cost
+//!    nothing. A wide request, which has an extent of many blocks, cannot look into the chain of
+//!    each block. It looks at the requests in flight instead, and at those published since the last
+//!    look: a read-modify-write of a request's state either finds it filled, and compares, or comes
+//!    before the one by which it is filled, so that the other finds the wide one in its chains.
+//!    What was published before is older, because a write's time is sealed before it is published.
+//!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
 //! A stalled writer delays neither insertions nor reads, only takers and, since R15 leaves no
 //! choice, partial writes of the very block that it is writing: these are [`Insert::Stale`] until
@@ -46,6 +55,7 @@
 //! | `Clk::open` | who opens or closes admission | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
 
 mod clk;
+mod extent;
 mod order;
 mod record;
 
@@ -55,9 +65,10 @@ pub use record::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 
 use crate::moment::{Moment, moment};
 use crate::sync::{AtomicU64, Ordering::*, fence};
-use crate::unit::{Block, Position, Stamp};
+use crate::unit::{Block, Extent, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
+use extent::{Levels, Span};
 
 const MEMBER: u64 = 0;
 const INSERTING: u64 = 1;
@@ -77,7 +88,8 @@ struct Slot {
     state: AtomicU64,
     /// The next older position of the bucket's chain, 0 at its end.
     prev: AtomicU64,
-    number: AtomicU64,
+    /// Of its extent and, in a request's first slot, of the request: see [`extent::Span`].
+    span: AtomicU64,
     /// `volume << 32 | sequence`
     volume_sequence: AtomicU64,
     time: AtomicU64,
@@ -97,7 +109,7 @@ impl Slot {
         Slot {
             state: zero(),
             prev: zero(),
-            number: zero(),
+            span: zero(),
             volume_sequence: zero(),
             time: zero(),
             epoch: zero(),
@@ -109,9 +121,9 @@ impl Slot {
         }
     }
 
-    fn block(&self) -> Block {
+    fn extent(&self) -> Extent {
         let volume = (self.volume_sequence.load(Acquire) >> 32) as u32;
-        Block { volume, number: self.number.load(Acquire) }
+        Span(self.span.load(Acquire)).extent(volume)
     }
 
     fn stamp(&self) -> Stamp {
@@ -150,6 +162,7 @@ pub struct Queue {
     tail: CachePadded<AtomicU64>,
     limit: CachePadded<AtomicU64>,
     freed: CachePadded<AtomicU64>,
+    levels: CachePadded<Levels>,
 }
 
 impl Queue {
@@ -168,6 +181,7 @@ impl Queue {
             tail: start(),
             limit: start(),
             freed: start(),
+            levels: CachePadded::new(Levels::new(first)),
         }
     }
 
@@ -217,12 +231,12 @@ impl Queue {
     /// Admits a host's write (R1, R2, R16; S1603–S1606 as one step): all its places or none,
     /// stamped under `epoch`, in R and L at once.
     pub fn insert(&self, clk: &Clk, epoch: u64, write: &NewWrite<'_>) -> Insert {
-        self.insert_with(clk, epoch, write, || true, |_| true)
+        self.insert_with(clk, epoch, write, || true, |_, _| true)
     }
 
     /// As [`Queue::insert`], if `may` says so once the places are taken (R20): only loads are
     /// allowed there. With the request's data, which `board` puts where readers of its
-    /// first position look for it, right before it is published. A move under a lock that is not
+    /// first position look for it, right before it is published; there its time is sealed, too (rule 5). A move under a lock that is not
     /// waited for is all that `board` may do (R2). `false`: a stalled reader is in the way, and
     /// the request takes other places.
     pub fn insert_with(
@@ -231,9 +245,10 @@ impl Queue {
         epoch: u64,
         write: &NewWrite<'_>,
         may: impl Fn() -> bool,
-        mut board: impl FnMut(Position) -> bool,
+        mut board: impl FnMut(Position, Stamp) -> bool,
     ) -> Insert {
         let count = write.records.len() as u64;
+        let is_wide = write.is_wide();
         let mut hint = write.time;
         loop {
             // Most conflicts are foreseen here, before they cost places; rule 3 decides below.
@@ -246,6 +261,7 @@ impl Queue {
                 Err(Conflict::Overtaken) => unreachable!("nothing is younger than no position"),
                 Err(Conflict::Stale) => return Insert::Stale,
             }
+            let floor = if is_wide { self.settled_floor() } else { 0 };
             let Some(first) = self.reserve(count) else { return Insert::Full };
             // Announced: nothing but stores and compare-and-swaps until it is settled.
             if clk.epoch() != epoch || !may() {
@@ -264,7 +280,14 @@ impl Queue {
             };
             moment(Moment::Reserved);
             self.fill(first, stamp, write);
-            let stays = self.link_all(first, stamp, write).is_ok() && board(first);
+            let mut looked = self.link_all(first, stamp, write);
+            if is_wide && looked.is_ok() {
+                looked = self.look_at_others(floor, first, stamp, write);
+                if let Err(Conflict::Seen(time)) = looked {
+                    hint = time.saturating_add(1);
+                }
+            }
+            let stays = looked.is_ok() && board(first, stamp);
             let tag = if stays { PUBLISHED } else { VOID };
             self.slot(first).state.store(first << 2 | tag, Release);
             if stays {
@@ -280,7 +303,11 @@ impl Queue {
         let position = self.reserve(1)?;
         let write = NewWrite {
             block: record.block,
-            records: &[NewRecord { checksum: record.checksum, content: record.content }],
+            records: &[NewRecord {
+                checksum: record.checksum,
+                content: record.content,
+                level: record.level,
+            }],
             time: 0,
             written_at: record.written_at,
             bases: [None; 2],
@@ -293,7 +320,8 @@ impl Queue {
         slot.place.store(record.place, Release);
         slot.marks.store(DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
-        self.link(position, self.bucket(record.block));
+        self.levels.raise(record.level, position);
+        self.link(position, self.bucket(record.extent()));
         slot.state.store(position << 2 | PUBLISHED, Release);
         Some(position)
     }
@@ -302,8 +330,9 @@ impl Queue {
         &self.slots[(position & (self.slots.len() as u64 - 1)) as usize]
     }
 
-    fn bucket(&self, block: Block) -> &AtomicU64 {
-        let key = block.number ^ (u64::from(block.volume) << 40) ^ self.salt;
+    fn bucket(&self, extent: Extent) -> &AtomicU64 {
+        let Extent { first, level } = extent;
+        let key = first.number ^ (u64::from(first.volume) << 40) ^ (u64::from(level) << 58) ^ self.salt;
         let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (hash ^ hash >> 32).wrapping_mul((self.salt ^ 0xd6e8_feb8_6659_fd93) | 1);
         &self.buckets[(hash >> 32) as usize & (self.buckets.len() - 1)]
@@ -333,9 +362,9 @@ impl Queue {
 
     fn fill(&self, first: Position, stamp: Stamp, write: &NewWrite<'_>) {
         let count = write.records.len() as u64;
-        for (index, record) in (0..).zip(write.records) {
+        for ((index, record), extent) in (0..).zip(write.records).zip(write.extents()) {
             let slot = self.slot(first + index);
-            slot.number.store(write.block.number + index, Release);
+            slot.span.store(Span::of(extent, write).0, Release);
             let mut sequence = u64::from(stamp.sequence);
             if holds(Clause::RequestStamps) {
                 sequence += index;
@@ -349,18 +378,20 @@ impl Queue {
             slot.written_at.store(write.written_at, Release);
             slot.place.store(NO_PLACE, Release);
             slot.marks.store(0, Release);
-            let tag = if index == 0 { INSERTING } else { MEMBER };
-            slot.state.store((first + index) << 2 | tag, Release);
+            match index {
+                // A read-modify-write, behind the request's span and time: rule 5.
+                0 => drop(slot.state.swap(first << 2 | INSERTING, AcqRel)),
+                _ => slot.state.store((first + index) << 2 | MEMBER, Release),
+            }
         }
     }
 
     /// The conflict of `write` if it were linked now.
     fn foresee(&self, epoch: u64, mut time: u64, write: &NewWrite<'_>) -> Result<(), Conflict> {
         let mut seen = Ok(());
-        for index in 0..write.records.len() as u64 {
-            let block = Block { number: write.block.number + index, ..write.block };
-            let head = self.bucket(block).load(Acquire);
-            match self.check_older(head, block, epoch, time, write.base(index)) {
+        for (index, extent) in (0..).zip(write.extents()) {
+            let head = self.bucket(extent).load(Acquire);
+            match self.check_older(Position::MAX, head, extent, (epoch, time), write.base(index)) {
                 Err(Conflict::Seen(later)) => {
                     time = later;
                     seen = Err(Conflict::Seen(later));
@@ -379,15 +410,19 @@ impl Queue {
         stamp: Stamp,
         write: &NewWrite<'_>,
     ) -> Result<(), Conflict> {
-        for index in 0..write.records.len() as u64 {
+        for (index, extent) in (0..).zip(write.extents()) {
             let position = first + index;
-            let block = Block { number: write.block.number + index, ..write.block };
-            let bucket = self.bucket(block);
+            let bucket = self.bucket(extent);
+            self.levels.raise(extent.level, position);
             if !self.link(position, bucket) {
-                self.check_younger(position, bucket.fetch_add(0, AcqRel), block)?;
+                self.check_younger(position, bucket.fetch_add(0, AcqRel), extent)?;
+            }
+            for wider in self.levels.live_around(extent, self.freed()) {
+                self.check_younger(position, self.bucket(wider).load(Acquire), wider)?;
             }
             let older = self.slot(position).prev.load(Acquire);
-            self.check_older(older, block, stamp.epoch, stamp.time, write.base(index))?;
+            let time = (stamp.epoch, stamp.time);
+            self.check_older(position, older, extent, time, write.base(index))?;
             moment(Moment::Linked);
         }
         Ok(())
@@ -412,16 +447,16 @@ impl Queue {
         }
     }
 
-    /// Whether no younger position than the linked `position` holds `block`.
+    /// Whether no younger position than the linked `position` has `extent`, in the chain from `next` on.
     fn check_younger(
         &self,
         position: Position,
         mut next: Position,
-        block: Block,
+        extent: Extent,
     ) -> Result<(), Conflict> {
         while next > position {
             let younger = self.slot(next);
-            if younger.block() == block && !self.is_void(next) {
+            if younger.extent() == extent && !self.is_void(next) {
                 return Err(Conflict::Overtaken);
             }
             next = younger.prev.load(Acquire);
@@ -429,16 +464,17 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether a record of `block` with this stamp may stand above the chain from `next` on.
+    /// Whether a record of `extent` and this time at `position` may stand above the chain from `next`
+    /// on, and above the wider extents around it that stand below `position`.
     fn check_older(
         &self,
+        position: Position,
         next: Position,
-        block: Block,
-        epoch: u64,
-        time: u64,
+        extent: Extent,
+        (epoch, time): (u64, u64),
         base: Option<Token>,
     ) -> Result<(), Conflict> {
-        let older = self.newest_from(next, block, |position| !self.is_void(position));
+        let older = self.newest_around(next, extent, |p| p < position && !self.is_void(p));
         let seen = older.map(|position| {
             let slot = self.slot(position);
             (position, slot.epoch.load(Acquire), slot.time.load(Acquire))
@@ -460,16 +496,32 @@ impl Queue {
         }
     }
 
-    /// The first record of `block` in the chain from `next` on that `takes` accepts.
+    /// The first record of `extent` in its chain from `next` on that `takes` accepts, or the first of
+    /// a wider one around it, whichever is younger (rule 5).
+    fn newest_around(
+        &self,
+        next: Position,
+        extent: Extent,
+        takes: impl Fn(Position) -> bool,
+    ) -> Option<Position> {
+        let mut newest = self.newest_from(next, extent, &takes);
+        for wider in self.levels.live_around(extent, self.freed()) {
+            let head = self.bucket(wider).load(Acquire);
+            newest = newest.max(self.newest_from(head, wider, &takes));
+        }
+        newest
+    }
+
+    /// The first record of `extent` in the chain from `next` on that `takes` accepts.
     fn newest_from(
         &self,
         mut next: Position,
-        block: Block,
+        extent: Extent,
         takes: impl Fn(Position) -> bool,
     ) -> Option<Position> {
         while next >= self.freed() {
             let slot = self.slot(next);
-            let is_it = slot.block() == block && takes(next);
+            let is_it = slot.extent() == extent && takes(next);
             let prev = slot.prev.load(Acquire);
             if next < self.freed() {
                 return None; // freed while we read it, and all below it with it
@@ -507,11 +559,15 @@ impl Queue {
         }
     }
 
-    /// Whether the published record at `position` is the newest published one of its block here.
+    /// Whether the published record at `position` is the newest published one of its extent here.
     pub fn is_newest(&self, position: Position) -> bool {
-        let block = self.slot(position).block();
-        let head = self.bucket(block).load(Acquire);
-        self.newest_from(head, block, |p| self.settled(p) == Some(true)) == Some(position)
+        self.newest_of(self.slot(position).extent()) == Some(position)
+    }
+
+    /// The newest published record of just this extent.
+    pub fn newest_of(&self, extent: Extent) -> Option<Position> {
+        let head = self.bucket(extent).load(Acquire);
+        self.newest_from(head, extent, |p| self.settled(p) == Some(true))
     }
 
     /// Which of the records that were published together the one at the settled `position` is, from
@@ -530,20 +586,22 @@ impl Queue {
         self.slot(position).shape.load(Acquire) & 1 == 1
     }
 
-    /// The newest published record of `block`, with a token for [`Queue::unchanged`].
+    /// The newest published record that covers `block`, with a token for [`Queue::unchanged`].
     pub fn newest(&self, block: Block) -> (Option<Record>, Token) {
         let freed = self.freed();
-        let head = self.bucket(block).load(Acquire);
-        let found = self.newest_from(head, block, |p| self.settled(p) == Some(true));
+        let extent = Extent::from(block);
+        let head = self.bucket(extent).load(Acquire);
+        let found = self.newest_around(head, extent, |p| self.settled(p) == Some(true));
         let record = found.and_then(|position| self.live(position));
         (record, Token { head, freed, newest: record.map_or(0, |r| r.position) })
     }
 
-    /// The newest published record of `block` that is not above `cut`.
+    /// The newest published record that covers `block` and is not above `cut`.
     pub fn newest_upto(&self, block: Block, cut: Stamp) -> Option<Record> {
-        let head = self.bucket(block).load(Acquire);
+        let extent = Extent::from(block);
+        let head = self.bucket(extent).load(Acquire);
         let is_within = |p| self.settled(p) == Some(true) && self.stamp(p) <= cut;
-        self.newest_from(head, block, is_within).and_then(|position| self.live(position))
+        self.newest_around(head, extent, is_within).and_then(|position| self.live(position))
     }
 
     /// Whether nothing that a reader of `block` could see has moved since `token` was given.
@@ -564,11 +622,12 @@ impl Queue {
     /// The record at `position`, which the caller knows to be published and not freed.
     pub fn record(&self, position: Position) -> Record {
         let slot = self.slot(position);
-        let shape = slot.shape.load(Acquire);
+        let (shape, extent) = (slot.shape.load(Acquire), slot.extent());
         Record {
             position,
             stamp: slot.stamp(),
-            block: slot.block(),
+            block: extent.first,
+            level: extent.level,
             content: if shape & 1 == 1 { Content::Data } else { Content::Zero },
             checksum: slot.checksum.load(Acquire),
             index: ((shape & !ALONE) >> 32) as u32,

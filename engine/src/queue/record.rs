@@ -1,6 +1,6 @@
 //! Records as they go into the queue and come out of it.
 
-use crate::unit::{Block, Position, Stamp};
+use crate::unit::{Block, Extent, Position, Stamp};
 
 /// The content of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct NewRecord {
     pub checksum: u64,
     /// Data or zeros.
     pub content: Content,
+    /// The level of its extent (R19); 0 with data.
+    pub level: u8,
 }
 
 /// A host's write, ready for admission: consecutive blocks of one volume.
@@ -25,7 +27,7 @@ pub struct NewRecord {
 pub struct NewWrite<'a> {
     /// The first block.
     pub block: Block,
-    /// One record a block; at least one.
+    /// One record an extent, which follow one another without a gap; at least one.
     pub records: &'a [NewRecord],
     /// The host's time, or the device's own (R1), at most [`Stamp::HOST_TIME_MAX`].
     pub time: u64,
@@ -37,6 +39,22 @@ pub struct NewWrite<'a> {
 }
 
 impl NewWrite<'_> {
+    /// The extents of its records, in their order.
+    pub(super) fn extents(&self) -> impl Iterator<Item = Extent> {
+        let mut number = self.block.number;
+        self.records.iter().map(move |record| {
+            let first = Block { number, ..self.block };
+            let extent = Extent { first, level: record.level };
+            number = extent.end();
+            extent
+        })
+    }
+
+    /// Whether one of its records has an extent of many blocks.
+    pub(super) fn is_wide(&self) -> bool {
+        self.records.iter().any(|record| record.level > 0)
+    }
+
     pub(super) fn base(&self, index: u64) -> Option<Token> {
         self.bases.iter().flatten().find(|base| u64::from(base.0) == index).map(|base| base.1)
     }
@@ -70,8 +88,10 @@ pub struct Record {
     pub position: Position,
     /// Its place in history.
     pub stamp: Stamp,
-    /// Where it belongs.
+    /// Where it belongs: the first block of its extent.
     pub block: Block,
+    /// The level of its extent (R19).
+    pub level: u8,
     /// Data or zeros.
     pub content: Content,
     /// Checksum of its data.
@@ -89,6 +109,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The blocks that it covers.
+    pub fn extent(&self) -> Extent {
+        Extent { first: self.block, level: self.level }
+    }
+
     /// Position of the first record of its request, if they were published together.
     pub fn first(&self) -> Position {
         self.position - u64::from(self.index)

@@ -1,0 +1,134 @@
+//! Records of many blocks in the queue (R19): rule 5 of [`super`].
+
+use super::{Conflict, NewWrite, Queue, VOID};
+use crate::sync::{AtomicU64, Ordering::*};
+use crate::unit::{Block, Extent, Position, Stamp};
+
+const NUMBER_BITS: u32 = 42;
+const LEVEL_BITS: u32 = 5;
+const MEMBER: u64 = super::MEMBER;
+
+/// A slot's extent, and how many blocks its request has, or which of them it has in part:
+/// `blocks or parts << 47 | level << 42 | number of the first block`.
+#[derive(Clone, Copy)]
+pub(super) struct Span(pub u64);
+
+impl Span {
+    pub fn of(extent: Extent, write: &NewWrite<'_>) -> Span {
+        debug_assert!(extent.first.number >> NUMBER_BITS == 0, "no volume is so large");
+        let rest = match write.is_wide() {
+            true => write.extents().map(|extent| extent.blocks()).sum(),
+            false => u64::from(write.bases.iter().any(Option::is_some)),
+        };
+        let level = u64::from(extent.level);
+        Span(rest << (NUMBER_BITS + LEVEL_BITS) | level << NUMBER_BITS | extent.first.number)
+    }
+
+    pub fn extent(self, volume: u32) -> Extent {
+        let number = self.0 & ((1 << NUMBER_BITS) - 1);
+        let level = (self.0 >> NUMBER_BITS & ((1 << LEVEL_BITS) - 1)) as u8;
+        Extent { first: Block { volume, number }, level }
+    }
+}
+
+/// The levels at which there are extents, and how far wide requests have looked.
+///
+/// | atomic | writers | readers | ordering |
+/// |---|---|---|---|
+/// | `newest`, `any` | inserters of wide requests (max), before they link | all | AcqRel/Acquire: rule 5 |
+/// | `settled` | inserters of wide requests (max) | the same | AcqRel/Acquire: the times of what is published below it are sealed |
+#[derive(Debug)]
+pub(super) struct Levels {
+    /// The youngest position that an extent of the level ever had; of level 0 none.
+    newest: [AtomicU64; Extent::LEVEL_MAX as usize + 1],
+    /// The youngest of them all.
+    any: AtomicU64,
+    /// Every position below this was once found settled.
+    settled: AtomicU64,
+}
+
+impl Levels {
+    pub fn new(first: Position) -> Levels {
+        Levels {
+            newest: std::array::from_fn(|_| AtomicU64::new(0)),
+            any: AtomicU64::new(0),
+            settled: AtomicU64::new(first),
+        }
+    }
+
+    /// An extent of `level` is about to be linked at `position`.
+    pub fn raise(&self, level: u8, position: Position) {
+        if level > 0 {
+            self.newest[usize::from(level)].fetch_max(position, AcqRel);
+            self.any.fetch_max(position, AcqRel);
+        }
+    }
+
+    /// The extents around `extent` of those levels at which something may not be freed yet.
+    pub fn live_around(&self, extent: Extent, freed: Position) -> impl Iterator<Item = Extent> {
+        let most = if self.any.load(Acquire) < freed { 0 } else { Extent::LEVEL_MAX };
+        let wider = (extent.level + 1..=most)
+            .filter(move |&level| self.newest[usize::from(level)].load(Acquire) >= freed);
+        wider.map(move |level| Extent::around(extent.first, level))
+    }
+}
+
+impl Queue {
+    /// Every position below this is settled, and the times of those published are sealed.
+    pub(super) fn settled_floor(&self) -> Position {
+        let mut floor = self.levels.settled.load(Acquire).max(self.freed());
+        let tail = self.tail();
+        while floor < tail && self.settled(floor).is_some() {
+            floor += 1;
+        }
+        self.levels.settled.fetch_max(floor, AcqRel);
+        floor
+    }
+
+    /// Whether the wide request at `first`, which is linked, may stand there among the requests from
+    /// `floor` on (rule 5).
+    pub(super) fn look_at_others(
+        &self,
+        floor: Position,
+        first: Position,
+        stamp: Stamp,
+        write: &NewWrite<'_>,
+    ) -> Result<(), Conflict> {
+        let begin = write.block.number;
+        let end = write.extents().last().map_or(begin, |last| last.end());
+        // Requests above it find this one in its chains.
+        let horizon = self.horizon();
+        for position in (floor..first).chain(first + write.records.len() as u64..horizon) {
+            let slot = self.slot(position);
+            let state = slot.state.fetch_add(0, AcqRel);
+            if state >> 2 != position || [MEMBER, VOID].contains(&(state & 3)) {
+                continue;
+            }
+            let other = Span(slot.span.load(Acquire));
+            let volume = (slot.volume_sequence.load(Acquire) >> 32) as u32;
+            let (extent, rest) = (other.extent(volume), other.0 >> (NUMBER_BITS + LEVEL_BITS));
+            let (_, count) = slot.group();
+            let (epoch, time) = (slot.epoch.load(Acquire), slot.time.load(Acquire));
+            if position < self.freed() {
+                continue; // settled before, and older
+            }
+            let blocks = if rest > 1 { rest } else { count };
+            let number = extent.first.number;
+            let overlaps =
+                volume == write.block.volume && number < end && begin < number + blocks;
+            if !overlaps {
+                continue;
+            }
+            let is_below = (epoch, time) < (stamp.epoch, stamp.time);
+            let has_parts = rest == 1;
+            match position < first {
+                true if !is_below => return Err(Conflict::Seen(time)),
+                false if (epoch, time) <= (stamp.epoch, stamp.time) || has_parts => {
+                    return Err(Conflict::Overtaken);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
