@@ -143,7 +143,8 @@ mod tests {
                 prop_assert!(extent.level <= most.min(Extent::LEVEL_MAX));
                 let last = Block { number: extent.end() - 1, ..first };
                 prop_assert!(extent.holds(extent.first) && extent.holds(last));
-                prop_assert!(!extent.holds(Block { number: extent.end(), ..first }));
+                let behind = Block { number: extent.end(), ..first };
+                prop_assert!(!extent.holds(behind));
                 next = extent.end();
             }
             prop_assert_eq!(next, first.number + count);

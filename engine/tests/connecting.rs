@@ -294,7 +294,7 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
     let block = Block { volume: 0, number: 3 };
     let [first, last] = [1, 2].map(|time| Stamp { epoch: 1, time, sequence: 0 });
     let zeros = |stamp, remaining, total_remaining| Shipped {
-        row: Row { stamp, block, checksum: 0, index: 0, count: 1, has_data: false },
+        row: Row { stamp, block, level: 0, checksum: 0, index: 0, count: 1, has_data: false },
         remaining,
         total_remaining,
     };

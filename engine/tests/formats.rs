@@ -275,6 +275,7 @@ fn any_row() -> impl Strategy<Value = Row> {
         |(stamp, block, (checksum, index, count, has_data))| Row {
             stamp: Stamp { epoch: stamp.epoch.max(1), ..stamp },
             block,
+            level: 0,
             checksum,
             index: index % Row::COUNT_MAX,
             count: (count % Row::COUNT_MAX + 1).max(index % Row::COUNT_MAX + 1),

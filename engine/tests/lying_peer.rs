@@ -49,7 +49,7 @@ fn is_shipped_an_unknown_tenure(pair: &Pair, at: usize) {
     assert!(device.status().connected);
     let block = Block { volume: 0, number: Y };
     let (index, count, has_data) = (0, 1, false);
-    let row = Row { stamp: NEVER, block, checksum: 0, index, count, has_data };
+    let row = Row { stamp: NEVER, block, level: 0, checksum: 0, index, count, has_data };
     let record = Shipped { row, remaining: None, total_remaining: false };
     let previous = device.status().hi;
     let granted = if at == A { NEVER.epoch } else { 0 };

@@ -146,7 +146,7 @@ fn a_turn_that_nobody_takes_holds_up_within_bounds() {
 }
 
 fn whole(block: u64, time: u64) -> NewWrite<'static> {
-    let records = &[NewRecord { checksum: 0, content: Content::Data }];
+    let records = &[NewRecord { checksum: 0, content: Content::Data, level: 0 }];
     let block = Block { volume: 0, number: block };
     NewWrite { block, records, time, written_at: 0, bases: [None; 2] }
 }

@@ -71,7 +71,7 @@ impl Contestant for Ours {
     }
 
     fn put(&self, Write { time, block }: Write) -> bool {
-        let records = &[NewRecord { checksum: time, content: Content::Data }];
+        let records = &[NewRecord { checksum: time, content: Content::Data, level: 0 }];
         let block = Block { volume: 1, number: block };
         let write = NewWrite { block, records, time, written_at: time, bases: [None; 2] };
         match self.queue.insert(&self.clk, 1, &write) {
@@ -369,7 +369,9 @@ fn main() -> ExitCode {
             "--pairs" => pairs = number().unwrap_or(pairs),
             "--json" => drop(arguments.next()),
             _ => {
-                eprintln!("usage: queue [--quick] [--alone] [--rounds N] [--pairs N] [--json FILE]");
+                eprintln!(
+                    "usage: queue [--quick] [--alone] [--rounds N] [--pairs N] [--json FILE]"
+                );
                 return ExitCode::from(2);
             }
         }

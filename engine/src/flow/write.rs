@@ -123,8 +123,9 @@ impl WriteState {
             false => data_checksum(block),
         };
         let checksums = data.chunks_exact(size).enumerate().map(whole);
-        let records =
-            checksums.map(|checksum| NewRecord { checksum, content: Content::Data, level: 0 }).collect();
+        let records = checksums
+            .map(|checksum| NewRecord { checksum, content: Content::Data, level: 0 })
+            .collect();
         WriteState {
             first: Block { volume: request.volume, number },
             records,

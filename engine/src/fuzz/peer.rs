@@ -270,6 +270,7 @@ impl Liar {
         Row {
             stamp: self.stamp(input),
             block: block(input),
+            level: 0,
             index: 0,
             count: 1,
             checksum: if has_data { checksum } else { 0 },

@@ -364,6 +364,7 @@ mod tests {
             let row = |stamp, volume, number| Row {
                 stamp,
                 block: Block { volume, number },
+                level: 0,
                 checksum: 0,
                 index: 0,
                 count: 1,

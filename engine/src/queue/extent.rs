@@ -114,8 +114,7 @@ impl Queue {
             }
             let blocks = if rest > 1 { rest } else { count };
             let number = extent.first.number;
-            let overlaps =
-                volume == write.block.volume && number < end && begin < number + blocks;
+            let overlaps = volume == write.block.volume && number < end && begin < number + blocks;
             if !overlaps {
                 continue;
             }

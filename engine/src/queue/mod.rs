@@ -332,7 +332,8 @@ impl Queue {
 
     fn bucket(&self, extent: Extent) -> &AtomicU64 {
         let Extent { first, level } = extent;
-        let key = first.number ^ (u64::from(first.volume) << 40) ^ (u64::from(level) << 58) ^ self.salt;
+        let key =
+            first.number ^ (u64::from(first.volume) << 40) ^ (u64::from(level) << 58) ^ self.salt;
         let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (hash ^ hash >> 32).wrapping_mul((self.salt ^ 0xd6e8_feb8_6659_fd93) | 1);
         &self.buckets[(hash >> 32) as usize & (self.buckets.len() - 1)]

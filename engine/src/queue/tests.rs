@@ -15,8 +15,25 @@ fn records(checksum: u64, count: u64) -> Vec<NewRecord> {
         .map(|index| NewRecord {
             checksum: checksum + index,
             content: if index % 2 == 0 { Content::Data } else { Content::Zero },
+            level: 0,
         })
         .collect()
+}
+
+/// Records without data of `count` blocks from `number` on, in as few extents as can be.
+fn extents(number: u64, count: u64) -> Vec<NewRecord> {
+    Extent::split(block(number), count, Extent::LEVEL_MAX)
+        .map(|extent| NewRecord { checksum: 0, content: Content::Zero, level: extent.level })
+        .collect()
+}
+
+/// Inserts as a device does: the time is sealed before the write is published (rule 5).
+fn insert_sealed(queue: &Queue, clk: &Clk, write: &NewWrite<'_>) -> Insert {
+    let seal = |_, stamp: Stamp| {
+        clk.raise(stamp.time);
+        true
+    };
+    queue.insert_with(clk, clk.epoch(), write, || true, seal)
 }
 
 fn opened(places: usize, first: Position) -> (Queue, Clk) {
@@ -45,6 +62,12 @@ fn take_all(taker: &mut Sequencer, queue: &Queue, clk: &Clk) -> Vec<(Stamp, Posi
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// Zeros in extents of many blocks; only where every publication seals.
+    Wide {
+        number: u64,
+        count: u64,
+        time: u64,
+    },
     Insert {
         number: u64,
         count: u64,
@@ -78,6 +101,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let number = 0..6u64;
     prop_oneof![
+        5 => (number.clone(), 1..9u64, 0..60u64)
+            .prop_map(|(number, count, time)| Step::Wide { number, count, time }),
         8 => (number.clone(), 1..4u64, 0..60u64)
             .prop_map(|(number, count, time)| Step::Insert { number, count, time }),
         3 => number.clone().prop_map(Step::Read),
@@ -111,7 +136,7 @@ impl Oracle {
     }
 
     fn newest(&self, block: Block, freed: Position) -> Option<Record> {
-        let live = self.records().filter(|r| r.position >= freed && r.block == block);
+        let live = self.records().filter(|r| r.position >= freed && r.extent().holds(block));
         live.max_by_key(|r| r.stamp).copied()
     }
 }
@@ -123,10 +148,12 @@ struct Run {
     gather: Gather,
     oracle: Oracle,
     limit: Position,
+    /// Whether every publication seals.
+    seals: bool,
 }
 
 impl Run {
-    fn new(first: Position) -> Run {
+    fn new(first: Position, seals: bool) -> Run {
         let (queue, clk) = opened(8, first);
         Run {
             limit: first + queue.places(),
@@ -135,35 +162,48 @@ impl Run {
             taker: Sequencer::new(first),
             gather: Gather::new(first),
             oracle: Oracle::default(),
+            seals,
         }
     }
 
     fn insert(&mut self, number: u64, count: u64, time: u64, base: Option<(u32, Token)>) -> Insert {
+        let records = records(self.queue.tail() * 10, count);
+        self.insert_records(number, &records, time, base)
+    }
+
+    fn insert_records(
+        &mut self,
+        number: u64,
+        records: &[NewRecord],
+        time: u64,
+        base: Option<(u32, Token)>,
+    ) -> Insert {
+        let count = records.len() as u64;
         let (tail, freed, sealed) = (self.queue.tail(), self.queue.freed(), self.clk.time());
         let epoch = self.clk.epoch();
-        let records = records(tail * 10, count);
         let written_at = tail + 1000;
-        let write = NewWrite {
-            block: block(number),
-            records: &records,
-            time,
-            written_at,
-            bases: [base, None],
+        let write =
+            NewWrite { block: block(number), records, time, written_at, bases: [base, None] };
+        let inserted = match self.seals {
+            true => insert_sealed(&self.queue, &self.clk, &write),
+            false => self.queue.insert(&self.clk, epoch, &write),
         };
-        let inserted = self.queue.insert(&self.clk, epoch, &write);
         match inserted {
             Insert::Published { first, stamp } => {
                 assert_eq!(first, tail);
                 assert!(tail + count <= self.limit);
-                let seen = (0..count)
-                    .filter_map(|i| self.oracle.newest(block(number + i), freed))
+                let blocks = write.extents().flat_map(|e| e.first.number..e.end());
+                let seen = blocks
+                    .filter_map(|number| self.oracle.newest(block(number), freed))
                     .filter(|seen| seen.stamp.epoch == epoch);
                 let after = seen.map(|seen| seen.stamp.time).max().unwrap_or(0).max(sealed) + 1;
                 assert_eq!((stamp.epoch, stamp.time), (epoch, after.max(time)));
-                let records = (0u32..).zip(&records).map(|(index, record)| Record {
+                let rows = (0u32..).zip(records).zip(write.extents());
+                let records = rows.map(|((index, record), extent)| Record {
                     position: first + u64::from(index),
                     stamp: Stamp { sequence: stamp.sequence + index, ..stamp },
-                    block: block(number + u64::from(index)),
+                    block: extent.first,
+                    level: extent.level,
                     content: record.content,
                     checksum: record.checksum,
                     index,
@@ -187,6 +227,11 @@ impl Run {
 
     fn step(&mut self, step: &Step) {
         match *step {
+            Step::Wide { number, count, time } if self.seals => {
+                let zeros = extents(number, count);
+                assert_ne!(self.insert_records(number, &zeros, time, None), Insert::Stale);
+            }
+            Step::Wide { .. } => {}
             Step::Insert { number, count, time } => {
                 assert_ne!(self.insert(number, count, time, None), Insert::Stale);
             }
@@ -203,7 +248,7 @@ impl Run {
                 let base = Some((before as u32, token));
                 let changed = self.oracle.requests[requests..]
                     .iter()
-                    .any(|request| request.2.iter().any(|r| r.block == block(number)));
+                    .any(|request| request.2.iter().any(|r| r.extent().holds(block(number))));
                 match self.insert(number - before, before + count, time, base) {
                     Insert::Published { .. } => assert!(!changed, "a write was lost"),
                     Insert::Stale => assert!(changed || self.queue.freed() != freed),
@@ -301,14 +346,15 @@ proptest! {
     #[test]
     fn does_what_the_oracle_does(
         first in 1..20u64,
+        seals in any::<bool>(),
         steps in prop::collection::vec(step(), 1..if cfg!(miri) { 60 } else { 300 }),
     ) {
-        let mut run = Run::new(first);
+        let mut run = Run::new(first, seals);
         for step in &steps {
             run.step(step);
         }
         run.step(&Step::Take(u64::MAX));
-        (0..9).for_each(|number| run.step(&Step::Newest(number)));
+        (0..16).for_each(|number| run.step(&Step::Newest(number)));
     }
 
     #[test]
@@ -326,6 +372,7 @@ proptest! {
                 position: 0,
                 stamp,
                 block: block(number),
+                level: 0,
                 content: if zero { Content::Zero } else { Content::Data },
                 checksum: stamp.time,
                 // Parts of requests are received apart.
@@ -486,9 +533,11 @@ fn host(
         let dice = xorshift(&mut random);
         let time = (write_number * 10 + 500 * seed).saturating_sub(dice >> 8 & 0x3ff);
         let adds = dice.is_multiple_of(4);
-        let (number, count) = match adds {
-            true => (WHOLE + (dice >> 20) % (BLOCKS - WHOLE), 1),
-            false => ((dice >> 20) % (WHOLE - 4), 1 + (dice >> 40) % 4),
+        let is_wide = dice % 16 == 1;
+        let (number, count) = match (adds, is_wide) {
+            (true, _) => (WHOLE + (dice >> 20) % (BLOCKS - WHOLE), 1),
+            (_, true) => ((dice >> 20) % (WHOLE - 9), 2 + (dice >> 40) % 8),
+            _ => ((dice >> 20) % (WHOLE - 4), 1 + (dice >> 40) % 4),
         };
         let stamp = loop {
             let (newest, token) = queue.newest(block(number));
@@ -499,12 +548,17 @@ fn host(
             if adds && newest.is_none() && !queue.unchanged(block(number), token) {
                 continue;
             }
-            let records = records(value + 1, count);
+            let records = if is_wide { extents(number, count) } else { records(value + 1, count) };
             let bases = [adds.then_some((0, token)), None];
             let block = block(number);
             let write = NewWrite { block, records: &records, time, written_at: 0, bases };
-            match queue.insert(clk, 1, &write) {
-                Insert::Published { stamp, .. } => break stamp,
+            match insert_sealed(queue, clk, &write) {
+                Insert::Published { stamp, .. } => {
+                    for (sequence, extent) in (stamp.sequence..).zip(write.extents()) {
+                        published.push((Stamp { sequence, ..stamp }, extent.first));
+                    }
+                    break stamp;
+                }
                 Insert::Full | Insert::Stale => thread::yield_now(),
                 other => panic!("{other:?}"),
             }
@@ -513,12 +567,7 @@ fn host(
         if adds {
             added[number as usize] += 1;
         }
-        for index in 0..count {
-            let sequence = stamp.sequence + index as u32;
-            published.push((Stamp { sequence, ..stamp }, block(number + index)));
-        }
         if dice & 0x1000 != 0 {
-            clk.raise(stamp.time);
             completed = stamp;
         }
     }
@@ -540,7 +589,7 @@ fn threads_never_invert_lose_or_repeat() {
             while !stop.load(Acquire) {
                 let number = xorshift(&mut random) % BLOCKS;
                 if let Some(record) = queue.newest(block(number)).0 {
-                    assert_eq!(record.block, block(number));
+                    assert!(record.extent().holds(block(number)));
                     assert!(record.stamp >= last[number as usize], "block {number} went back");
                     last[number as usize] = record.stamp;
                 }
@@ -555,7 +604,9 @@ fn threads_never_invert_lose_or_repeat() {
                 for (stamp, position) in batch.drain(..) {
                     let record = queue.live(position).expect("not freed before it is emitted");
                     assert_eq!(record.stamp, stamp);
-                    normal[record.block.number as usize].store(record.checksum, Release);
+                    for number in record.block.number..record.extent().end() {
+                        normal[number as usize].store(record.checksum, Release);
+                    }
                     taken.push((stamp, record.block));
                 }
                 queue.release(taker.done(queue), Position::MAX);

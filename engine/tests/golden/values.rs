@@ -130,6 +130,7 @@ pub fn rows() -> [Row; 2] {
         Row {
             stamp: stamp(1),
             block: block(1 << 40),
+            level: 0,
             checksum: data_checksum(&data()),
             index: 0,
             count: 2,
@@ -138,6 +139,7 @@ pub fn rows() -> [Row; 2] {
         Row {
             stamp: stamp(2),
             block: block((1 << 40) + 1),
+            level: 0,
             checksum: 0,
             index: 1,
             count: 2,

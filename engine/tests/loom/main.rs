@@ -62,7 +62,11 @@ impl Device {
     /// A write of `count` blocks whose checksums are the host's time and the block's number.
     fn write(&self, number: u64, count: u64, time: u64, base: Option<Token>) -> Insert {
         let records: Vec<_> = (number..number + count)
-            .map(|number| NewRecord { checksum: checksum(time, number), content: Content::Data })
+            .map(|number| NewRecord {
+                checksum: checksum(time, number),
+                content: Content::Data,
+                level: 0,
+            })
             .collect();
         let bases = [base.map(|base| (0, base)), None];
         let write =
@@ -72,10 +76,10 @@ impl Device {
 
     /// A write of block 1 that asks `may` behind its reservation.
     fn write_if(&self, time: u64, may: impl Fn() -> bool) -> Insert {
-        let records = [NewRecord { checksum: checksum(time, 1), content: Content::Data }];
+        let records = [NewRecord { checksum: checksum(time, 1), content: Content::Data, level: 0 }];
         let write =
             NewWrite { block: block(1), records: &records, time, written_at: 0, bases: [None; 2] };
-        self.queue.insert_with(&self.clk, 1, &write, may, |_| true)
+        self.queue.insert_with(&self.clk, 1, &write, may, |_, _| true)
     }
 
     fn write_one(&self, number: u64, time: u64) -> Stamp {

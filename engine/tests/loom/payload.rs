@@ -12,7 +12,8 @@ const PLACE: u64 = 4096;
 
 /// As `OwnLog::insert`: a write of one block whose data is its host's time.
 fn write(device: &Device, payloads: &Payloads, number: u64, time: u8) -> (Insert, Vec<u8>) {
-    let record = NewRecord { checksum: checksum(time.into(), number), content: Content::Data };
+    let record =
+        NewRecord { checksum: checksum(time.into(), number), content: Content::Data, level: 0 };
     let (block, time_) = (block(number), u64::from(time));
     let write =
         NewWrite { block, records: &[record], time: time_, written_at: 0, bases: [None; 2] };
