@@ -64,7 +64,7 @@ pub use order::{Gather, Sequencer};
 pub use record::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 
 use crate::moment::{Moment, moment};
-use crate::sync::{AtomicU64, Ordering::*, fence};
+use crate::sync::{AtomicU64, Ordering::*, fence, store_touched};
 use crate::unit::{Block, Extent, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
@@ -289,7 +289,7 @@ impl Queue {
             }
             let stays = looked.is_ok() && board(first, stamp);
             let tag = if stays { PUBLISHED } else { VOID };
-            self.slot(first).state.store(first << 2 | tag, Release);
+            store_touched(&self.slot(first).state, first << 2 | tag, Release);
             if stays {
                 return Insert::Published { first, stamp };
             }
@@ -357,7 +357,7 @@ impl Queue {
             let slot = self.slot(first + index);
             slot.shape.store(index << 32 | count << 1, Release);
             let tag = if index == 0 { VOID } else { MEMBER };
-            slot.state.store((first + index) << 2 | tag, Release);
+            store_touched(&slot.state, (first + index) << 2 | tag, Release);
         }
     }
 
@@ -382,7 +382,7 @@ impl Queue {
             match index {
                 // A read-modify-write, behind the request's span and time: rule 5.
                 0 => drop(slot.state.swap(first << 2 | INSERTING, AcqRel)),
-                _ => slot.state.store((first + index) << 2 | MEMBER, Release),
+                _ => store_touched(&slot.state, (first + index) << 2 | MEMBER, Release),
             }
         }
     }

@@ -21,7 +21,7 @@ use afterimage::internal::queue::{
 };
 use afterimage::internal::table::location::{Location, locate};
 use afterimage::internal::table::prototype::Debt;
-use afterimage::internal::unit::{Block, Position, Stamp};
+use afterimage::internal::unit::{Block, Extent, Position, Stamp};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool as Flag, AtomicU64 as Word, Ordering, fence as ordered};
 use loom::thread;
@@ -80,6 +80,21 @@ impl Device {
         let write =
             NewWrite { block: block(1), records: &records, time, written_at: 0, bases: [None; 2] };
         self.queue.insert_with(&self.clk, 1, &write, may, |_, _| true)
+    }
+
+    /// Zeros over the extent of `level` around block 1, or a write of it, its time sealed before it is
+    /// published, as a device does.
+    fn write_sealed(&self, level: u8, time: u64, base: Option<Token>) -> Insert {
+        let content = if level > 0 { Content::Zero } else { Content::Data };
+        let records = [NewRecord { checksum: checksum(time, 1), content, level }];
+        let bases = [base.map(|base| (0, base)), None];
+        let block = Extent::around(block(1), level).first;
+        let write = NewWrite { block, records: &records, time, written_at: 0, bases };
+        let seal = |_, stamp: Stamp| {
+            self.clk.raise(stamp.time);
+            true
+        };
+        self.queue.insert_with(&self.clk, 1, &write, || true, seal)
     }
 
     fn write_one(&self, number: u64, time: u64) -> Stamp {
@@ -271,6 +286,50 @@ fn halves_of_a_block() {
 #[test]
 fn half_and_whole() {
     partial_writes(false);
+}
+
+/// Zeros over an extent, and a write of one of its blocks or zeros over another extent around it: the
+/// one with the higher position has the higher stamp, and is the newest; a half that was completed
+/// from what stood before the zeros does not come above them.
+fn extent_and(level: u8, times: [u64; 2], is_partial: bool) {
+    check(move || {
+        let device = Device::new(8);
+        device.write_sealed(0, 1, None);
+        let (_, token) = device.queue.newest(block(1));
+        let wide = {
+            let device = device.clone();
+            thread::spawn(move || device.write_sealed(2, times[0], None))
+        };
+        let other = device.write_sealed(level, times[1], is_partial.then_some(token));
+        let [wide, other] = [wide.join().unwrap(), other].map(|insert| match insert {
+            Insert::Published { first, stamp } => Some((first, stamp)),
+            Insert::Stale | Insert::Full => None,
+            other => panic!("{other:?}"),
+        });
+        if let (Some(wide), Some(other)) = (wide, other) {
+            assert_eq!(wide.0 < other.0, wide.1 < other.1, "out of order: {wide:?} {other:?}");
+            assert!(!is_partial || other.0 < wide.0, "a half above zeros that it has not read");
+        }
+        let newest = [wide, other].into_iter().flatten().max().map_or(1, |newest| newest.0);
+        assert_eq!(device.newest(1).unwrap().position, newest);
+    });
+}
+
+#[test]
+fn extent_and_block() {
+    extent_and(0, [50, 90], false);
+    extent_and(0, [90, 50], false);
+}
+
+#[test]
+fn extent_and_half() {
+    extent_and(0, [50, 90], true);
+}
+
+#[test]
+fn extent_and_extent() {
+    extent_and(1, [50, 90], false);
+    extent_and(1, [90, 50], false);
 }
 
 /// The only place is freed and taken again under a reader's feet, by a record of the same chain.

@@ -18,7 +18,7 @@ fn write(device: &Device, payloads: &Payloads, number: u64, time: u8) -> (Insert
     let write =
         NewWrite { block, records: &[record], time: time_, written_at: 0, bases: [None; 2] };
     let mut data = vec![time; 2];
-    let board = |first| payloads.board(first, &mut data);
+    let board = |first, _| payloads.board(first, &mut data);
     let insert = device.queue.insert_with(&device.clk, 1, &write, || true, board);
     (insert, data)
 }

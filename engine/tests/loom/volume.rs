@@ -97,6 +97,7 @@ fn received(epoch: u64, time: u64) -> Record {
         position: 1,
         stamp: Stamp { epoch, time, sequence: 0 },
         block: block(1),
+        level: 0,
         content: Content::Data,
         checksum: checksum(time, 1),
         index: 0,
