@@ -20,6 +20,21 @@ pub use std::sync::atomic::{AtomicBool as SignalFlag, AtomicPtr as SignalPointer
 pub use std::sync::atomic::AtomicU32 as FutexWord;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+#[cfg(not(loom))]
+use zerocopy::FromZeros;
+
+/// So many zeros, and memory only for those that are touched: what comes from the operating system
+/// is zero, and is not there before.
+#[cfg(not(loom))]
+pub(crate) fn zeros<T: FromZeros>(count: usize) -> Box<[T]> {
+    <[T]>::new_box_zeroed_with_elems(count).expect("address space for the places of a journal")
+}
+
+/// The same where an atomic is more than its value.
+#[cfg(loom)]
+pub(crate) fn zeros<T: Default>(count: usize) -> Box<[T]> {
+    (0..count).map(|_| T::default()).collect()
+}
 
 /// Locks `mutex`, even after a thread panicked while it held it: the panic of a background step
 /// has halted the device, and a host's leaves no state half changed that others do not check.

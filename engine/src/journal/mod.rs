@@ -164,12 +164,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Lets the queue's tail rise as far as the log has room when every position above
-    /// `collected`, which the log does not have yet, may need a batch of its own: never lower
+    /// Lets the queue's tail rise, to `most` at most, as far as the log has room when every position
+    /// above `collected`, which the log does not have yet, may need a batch of its own: never lower
     /// than before. Called after every change of the ring, and tells the status of it.
-    fn refresh_limit(&self, tail: &Tail, collected: Position) {
+    fn refresh_limit(&self, tail: &Tail, collected: Position, most: Position) {
         self.used.store(tail.ring.used_bytes(), Relaxed);
-        self.queue.raise_limit(collected + tail.ring.free_bytes() / self.place_bytes);
+        let room = collected + tail.ring.free_bytes() / self.place_bytes;
+        self.queue.raise_limit(room.min(most));
     }
 
     /// Bytes of the log that are held.

@@ -67,6 +67,8 @@ struct Writer {
     fresh: Vec<Position>,
     /// In the log file, and not marked durable yet.
     written: Vec<Position>,
+    /// Every position below this is in the log file, or void.
+    in_log: Position,
     /// Requests whose data the log has and memory still holds.
     logged: Vec<Position>,
 }
@@ -117,12 +119,13 @@ impl OwnLog {
             Journal::new(superblock, geometry, Log::Own, opened, batch_records_max, storage);
         let first = journal.queue.tail();
         OwnLog {
-            payloads: Payloads::new(journal.queue.places()),
+            payloads: Payloads::new(geometry.payload_cells().min(journal.queue.places())),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
                 tail: Tail::new(&superblock.own, geometry, opened),
                 fresh: Vec::new(),
                 written: Vec::new(),
+                in_log: first,
                 logged: Vec::new(),
             }),
             led: AtomicBool::new(false),
@@ -151,7 +154,9 @@ impl OwnLog {
     }
 
     fn refresh_limit(&self, w: &Writer) {
-        self.journal.refresh_limit(&w.tail, w.gather.collected());
+        // A cell is used again when the log has what was in it.
+        let most = w.in_log + self.payloads.cells();
+        self.journal.refresh_limit(&w.tail, w.gather.collected(), most);
     }
 
     /// Takes a record found in the log at opening back into the queue.
@@ -164,9 +169,10 @@ impl OwnLog {
     pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
         let mut w = self.locked();
         batches.iter().zip(last).for_each(|(found, &last)| w.tail.adopt(found, last));
-        let Writer { gather, fresh, .. } = &mut *w;
+        let Writer { gather, fresh, in_log, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
+        *in_log = gather.settled();
         self.committed.store(gather.collected(), Ordering::Release);
         self.refresh_limit(&w);
     }
@@ -198,10 +204,11 @@ impl OwnLog {
         data: &mut Vec<u8>,
     ) -> Insert {
         if data.is_empty() {
-            return self.journal.queue.insert_with(clk, epoch, write, may, |_| true);
+            return self.journal.queue.insert_with(clk, epoch, write, |_| (), may, |_| true);
         }
+        let ready = |next| self.payloads.make(next);
         let board = |first| self.payloads.board(first, data);
-        let outcome = self.journal.queue.insert_with(clk, epoch, write, may, board);
+        let outcome = self.journal.queue.insert_with(clk, epoch, write, ready, may, board);
         if matches!(outcome, Insert::Published { .. }) {
             self.payloads.give(std::mem::take(data));
         }
@@ -227,10 +234,7 @@ impl OwnLog {
         if record.place == NO_PLACE {
             if let Some(data) = self.payloads.get(record.first()) {
                 let at = record.index as usize * self.journal.block_size;
-                // If it is another's, of a later lap, the record is gone, and the look says so.
-                if let Some(data) = data.get(at..at + buf.len()) {
-                    buf.copy_from_slice(data);
-                }
+                buf.copy_from_slice(&data[at..][..buf.len()]);
                 return Ok(self.journal.queue.live(record.position).is_some());
             }
             // The place is set before the data leaves memory, so it is there now.
@@ -415,12 +419,11 @@ impl OwnLog {
         w.gather.run(&journal.queue, &mut fresh);
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
+            w.in_log = w.gather.settled();
             // The data is in the log's pages: whoever reads from now on finds it there.
             let firsts = fresh.iter().filter(|&&position| journal.queue.group(position).0 == 0);
             w.logged.extend(firsts);
-            // Nothing is freed under the writer's lock; a freed one's cell is a later request's.
-            let freed = journal.queue.freed();
-            w.logged.retain(|&first| first >= freed && !self.payloads.release(first));
+            w.logged.retain(|&first| !self.payloads.release(first));
         }
         self.refresh_limit(w);
         let count = fresh.len() as u64;

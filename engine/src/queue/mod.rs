@@ -54,7 +54,7 @@ pub use order::{Gather, Sequencer};
 pub use record::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 
 use crate::moment::{Moment, moment};
-use crate::sync::{AtomicU64, Ordering::*, fence};
+use crate::sync::{AtomicU64, Ordering::*, fence, zeros};
 use crate::unit::{Block, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
@@ -70,8 +70,10 @@ const ALONE: u64 = 1 << 63;
 const REFLECTED: u64 = 1;
 const DURABLE: u64 = 2;
 
-/// A place in the ring. Every field has one writer at a time: see the table above.
-#[derive(Debug)]
+/// A place in the ring, all zeros before its first use. Every field has one writer at a time: see the
+/// table above.
+#[derive(Debug, Default)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 struct Slot {
     /// `position << 2 | tag`; the tag of a request's first slot speaks for the request.
     state: AtomicU64,
@@ -92,23 +94,6 @@ struct Slot {
 }
 
 impl Slot {
-    fn new() -> Slot {
-        let zero = || AtomicU64::new(0);
-        Slot {
-            state: zero(),
-            prev: zero(),
-            number: zero(),
-            volume_sequence: zero(),
-            time: zero(),
-            epoch: zero(),
-            shape: zero(),
-            checksum: zero(),
-            written_at: zero(),
-            place: zero(),
-            marks: zero(),
-        }
-    }
-
     fn block(&self) -> Block {
         let volume = (self.volume_sequence.load(Acquire) >> 32) as u32;
         Block { volume, number: self.number.load(Acquire) }
@@ -158,12 +143,11 @@ impl Queue {
     pub fn new(places: usize, first: Position, salt: u64) -> Queue {
         assert!(first > 0, "position 0 means none");
         let places = places.next_power_of_two();
-        // Two buckets a place: a chain holds half a record on average.
-        let buckets = 2 * places;
         let start = || CachePadded::new(AtomicU64::new(first));
         Queue {
-            slots: (0..places).map(|_| Slot::new()).collect(),
-            buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(),
+            slots: zeros(places),
+            // One bucket a place: a chain holds one record at most on average.
+            buckets: zeros(places),
             salt: salt | 1,
             tail: start(),
             limit: start(),
@@ -217,19 +201,21 @@ impl Queue {
     /// Admits a host's write (R1, R2, R16; S1603–S1606 as one step): all its places or none,
     /// stamped under `epoch`, in R and L at once.
     pub fn insert(&self, clk: &Clk, epoch: u64, write: &NewWrite<'_>) -> Insert {
-        self.insert_with(clk, epoch, write, || true, |_| true)
+        self.insert_with(clk, epoch, write, |_| (), || true, |_| true)
     }
 
-    /// As [`Queue::insert`], if `may` says so once the places are taken (R20): only loads are
-    /// allowed there. With the request's data, which `board` puts where readers of its
+    /// As [`Queue::insert`], with `ready` called before places are taken, each time, with the position
+    /// of the next one: what has to be allocated is allocated there. And if `may` says so once the
+    /// places are taken (R20): only loads are allowed there. With the request's data, which `board` puts where readers of its
     /// first position look for it, right before it is published. A move under a lock that is not
-    /// waited for is all that `board` may do (R2). `false`: a stalled reader is in the way, and
-    /// the request takes other places.
+    /// waited for is all that `board` may do (R2). `false`: a stalled reader is in the way, or others
+    /// were so fast that nothing is ready there, and the request takes other places.
     pub fn insert_with(
         &self,
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
+        ready: impl Fn(Position),
         may: impl Fn() -> bool,
         mut board: impl FnMut(Position) -> bool,
     ) -> Insert {
@@ -246,6 +232,7 @@ impl Queue {
                 Err(Conflict::Overtaken) => unreachable!("nothing is younger than no position"),
                 Err(Conflict::Stale) => return Insert::Stale,
             }
+            ready(self.tail());
             let Some(first) = self.reserve(count) else { return Insert::Full };
             // Announced: nothing but stores and compare-and-swaps until it is settled.
             if clk.epoch() != epoch || !may() {

@@ -75,7 +75,7 @@ impl Device {
         let records = [NewRecord { checksum: checksum(time, 1), content: Content::Data }];
         let write =
             NewWrite { block: block(1), records: &records, time, written_at: 0, bases: [None; 2] };
-        self.queue.insert_with(&self.clk, 1, &write, may, |_| true)
+        self.queue.insert_with(&self.clk, 1, &write, |_| (), may, |_| true)
     }
 
     fn write_one(&self, number: u64, time: u64) -> Stamp {
