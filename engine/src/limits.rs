@@ -184,10 +184,10 @@ impl Geometry {
     }
 
     /// How many positions of the own log's queue may wait for the log at a time, as each may have a
-    /// cell for its data then: two of the largest requests, and 16,384 at least, however large the
-    /// journal. A power of two.
+    /// cell for its data then: those of the largest request, and 8,192 more, which are 4 MiB of the
+    /// smallest blocks: as much as waits for a commit as a rule.
     pub(crate) fn payload_cells(&self) -> u64 {
-        (2 * self.request_blocks_max()).max(16_384).next_power_of_two()
+        self.request_blocks_max() + 8192
     }
 
     /// Most blocks in one request: a quarter of what the journal surely holds, so that there is

@@ -102,6 +102,10 @@ mod searched {
             self.turn().swap(value, order)
         }
 
+        pub fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+            self.turn().fetch_and(value, order)
+        }
+
         pub fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
             self.turn().fetch_or(value, order)
         }

@@ -193,12 +193,20 @@ fn settings_out_of_range_are_refused() {
 #[test]
 fn impossible_geometries_are_refused() {
     type Change = fn(&mut Geometry);
-    let cases: [(Change, &str); 13] = [
+    let cases: [(Change, &str); 15] = [
         (|g| g.block_size = 256, "block size is 256"),
         (|g| g.block_size = 131_072, "block size is 131072"),
         (|g| g.block_size = 5000, "block size is 5000; it must be a power of two"),
         (|g| g.journal_bytes = 8192, "journal size is 8192 bytes"),
         (|g| g.journal_bytes += 512, "a multiple of 4096"),
+        (
+            |g| g.journal_bytes = (1 << 38) + 4096,
+            "journal size is 274877911040 bytes; with blocks of 4096 it must be at most 274877906944",
+        ),
+        (
+            |g| (g.block_size, g.journal_bytes) = (512, (1 << 35) + 4096),
+            "with blocks of 512 it must be at most 34359738368",
+        ),
         (|g| g.segment_bytes = 0, "segment size is 0"),
         (|g| g.segment_bytes = 4096, "segment size is 4096 bytes, not a multiple of 65536"),
         (|g| g.volumes.clear(), "1 to 65536 volumes, not 0"),

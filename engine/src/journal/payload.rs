@@ -81,41 +81,42 @@ type Chunk = Box<[RwLock<Cell>]>;
 /// The cells.
 #[derive(Debug)]
 pub struct Payloads {
-    cells: u64,
+    /// Cells of a chunk.
+    each: u64,
     chunks: Box<[OnceLock<Chunk>]>,
     pool: Pool,
 }
 
 impl Payloads {
-    /// So many cells, a power of two; none is made.
+    /// So many cells at least, of which none is made.
     pub fn new(cells: u64) -> Payloads {
-        assert!(cells.is_power_of_two(), "{cells} cells");
-        let chunks = (0..cells.div_ceil(CHUNK)).map(|_| OnceLock::new()).collect();
-        Payloads { cells, chunks, pool: Pool::new() }
+        let each = cells.clamp(1, CHUNK);
+        let chunks = (0..cells.div_ceil(each)).map(|_| OnceLock::new()).collect();
+        Payloads { each, chunks, pool: Pool::new() }
     }
 
     /// How many cells there are.
     pub fn cells(&self) -> u64 {
-        self.cells
+        self.each * self.chunks.len() as u64
     }
 
     fn chunk(&self, position: Position) -> &OnceLock<Chunk> {
-        &self.chunks[((position & (self.cells - 1)) / CHUNK) as usize]
+        &self.chunks[(position / self.each) as usize % self.chunks.len()]
     }
 
     fn cell(&self, first: Position) -> Option<&RwLock<Cell>> {
         let chunk = self.chunk(first).get()?;
-        Some(&chunk[(first & (chunk.len() as u64 - 1)) as usize])
+        Some(&chunk[(first % self.each) as usize])
     }
 
     /// Makes the cells of `next` and of as many positions behind it as are made together, if they are
     /// not there. The allocation is the only thing that takes time, and is done outside the lock.
     pub fn make(&self, next: Position) {
-        for position in [next, next + CHUNK] {
+        for position in [next, next + self.each] {
             let chunk = self.chunk(position);
             if chunk.get().is_none() {
                 let cell = |_| RwLock::new(Cell { first: 0, data: Vec::new() });
-                let _ = chunk.set((0..self.cells.min(CHUNK)).map(cell).collect());
+                let _ = chunk.set((0..self.each).map(cell).collect());
             }
         }
     }

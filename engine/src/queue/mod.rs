@@ -41,7 +41,7 @@
 //! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
 //! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
-//! | `place`, `marks` | commit, reflect | all | Release/Acquire: data is there before the mark |
+//! | `place` with its marks | commit, reflect | all | Release/Acquire: data is there before the mark |
 //! | `Clk::time` | sealers (max); who opens a tenure, before that | inserters, sealers | AcqRel/Acquire: rule 1 |
 //! | `Clk::open` | who opens or closes admission | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
 
@@ -69,6 +69,7 @@ const ALONE: u64 = 1 << 63;
 
 const REFLECTED: u64 = 1;
 const DURABLE: u64 = 2;
+const MARKS: u64 = REFLECTED | DURABLE;
 
 /// A place in the ring, all zeros before its first use. Every field has one writer at a time: see the
 /// table above.
@@ -89,8 +90,8 @@ struct Slot {
     shape: AtomicU64,
     checksum: AtomicU64,
     written_at: AtomicU64,
+    /// The byte offset in the log, a multiple of 512, with marks in its lowest bits.
     place: AtomicU64,
-    marks: AtomicU64,
 }
 
 impl Slot {
@@ -277,8 +278,7 @@ impl Queue {
         let data = u64::from(record.content == Content::Data);
         let (index, count) = (u64::from(record.index), u64::from(record.count));
         slot.shape.store(ALONE | index << 32 | count << 1 | data, Release);
-        slot.place.store(record.place, Release);
-        slot.marks.store(DURABLE, Release);
+        slot.place.store(record.place & !MARKS | DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
         self.link(position, self.bucket(record.block));
         slot.state.store(position << 2 | PUBLISHED, Release);
@@ -334,8 +334,7 @@ impl Queue {
             slot.shape.store(index << 32 | count << 1 | data, Release);
             slot.checksum.store(record.checksum, Release);
             slot.written_at.store(write.written_at, Release);
-            slot.place.store(NO_PLACE, Release);
-            slot.marks.store(0, Release);
+            slot.place.store(NO_PLACE & !MARKS, Release);
             let tag = if index == 0 { INSERTING } else { MEMBER };
             slot.state.store((first + index) << 2 | tag, Release);
         }
@@ -552,6 +551,7 @@ impl Queue {
     pub fn record(&self, position: Position) -> Record {
         let slot = self.slot(position);
         let shape = slot.shape.load(Acquire);
+        let place = slot.place.load(Acquire);
         Record {
             position,
             stamp: slot.stamp(),
@@ -561,8 +561,8 @@ impl Queue {
             index: ((shape & !ALONE) >> 32) as u32,
             count: (shape as u32) >> 1,
             written_at: slot.written_at.load(Acquire),
-            place: slot.place.load(Acquire),
-            was_reflected: slot.marks.load(Acquire) & REFLECTED != 0,
+            place: if place | MARKS == NO_PLACE { NO_PLACE } else { place & !MARKS },
+            was_reflected: place & REFLECTED != 0,
         }
     }
 
@@ -571,24 +571,26 @@ impl Queue {
         self.slot(position).stamp()
     }
 
-    /// Says where in the log the data of `position` now is.
+    /// Says where in the log the data of `position` now is, once.
     pub fn set_place(&self, position: Position, place: u64) {
-        self.slot(position).place.store(place, Release);
+        debug_assert!(place & MARKS == 0, "{place} is no multiple of 512");
+        // All of its bits are set until then, but for the marks, which stay.
+        self.slot(position).place.fetch_and(place | MARKS, AcqRel);
     }
 
     /// Marks the record at `position` durable in its log.
     pub fn set_durable(&self, position: Position) {
-        self.slot(position).marks.fetch_or(DURABLE, AcqRel);
+        self.slot(position).place.fetch_or(DURABLE, AcqRel);
     }
 
     /// Whether the record at `position` is durable in its log.
     pub fn is_durable(&self, position: Position) -> bool {
-        self.slot(position).marks.load(Acquire) & DURABLE != 0
+        self.slot(position).place.load(Acquire) & DURABLE != 0
     }
 
     /// Marks the record at `position` as being in the normal volume (S1502, invalidation in L).
     pub fn set_reflected(&self, position: Position) {
-        self.slot(position).marks.fetch_or(REFLECTED, AcqRel);
+        self.slot(position).place.fetch_or(REFLECTED, AcqRel);
     }
 }
 

@@ -388,3 +388,10 @@ fn values_of(bytes: &[u8]) -> Vec<u64> {
     };
     bytes.chunks(SECTOR as usize).map(value).collect()
 }
+
+/// Pages of this process that are resident, in bytes.
+#[allow(dead_code)]
+pub fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
