@@ -28,7 +28,7 @@
 //!    record looks up its state in the slot of its request's first.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
-//! A stalled writer delays neither insertions nor reads, only takers and, since R15 leaves no
+//! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers and, since R15 leaves no
 //! choice, partial writes of the very block that it is writing: these are [`Insert::Stale`] until
 //! it has settled, and take no places in vain.
 //!
