@@ -261,7 +261,7 @@ impl Device {
             )
         };
         let mut tables = lock(&self.tables);
-        // What is durable since the last step counts, too.
+        // Records that became durable since the last step count, too.
         self.sequence(&mut tables);
         let (told_blocks, told) = {
             let debt = self.peer.owed.told();

@@ -32,8 +32,8 @@ pub(crate) fn may_have_lost(superblock: &Superblock, cache_identity: [u8; 32]) -
 }
 
 /// The mark of such an opening at the wall time `found`, which drops `first` before all others, if it
-/// is known. What is in the volumes or at the peer was final when the next write of its tenure was
-/// stamped.
+/// is known. A record that is in the volumes or at the peer was final before the next write of its
+/// tenure was stamped, so no lost write is older.
 pub(crate) fn mark(superblock: &Superblock, first: Option<Stamp>, found: u64) -> Lost {
     let kept = superblock.fl.max(superblock.acked);
     let is_of_tenure = kept.epoch == superblock.epoch || !holds(Clause::LostSince);
