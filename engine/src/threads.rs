@@ -166,7 +166,7 @@ impl Threads {
                     // Nothing goes on without this thread. A device that has halted says no more.
                     let _telling = device.events.enter();
                     device.halt(error);
-                    // Those who wait for a call are told.
+                    // Requests that wait end, and their callbacks are called.
                     device.step_calls();
                     break;
                 }

@@ -221,7 +221,7 @@ pub struct DeviceAtRest {
 }
 
 /// The file that a document goes to. Without a document there is no file, whatever stood there
-/// before: nobody takes the results of another run for those of one that failed.
+/// before, so that the results of another run are not taken for those of one that failed.
 pub struct Output {
     path: PathBuf,
     file: File,

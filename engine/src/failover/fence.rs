@@ -26,7 +26,7 @@ impl Device {
     ) -> Result<()> {
         let _one = lock(&self.role);
         {
-            let yields = self.in_time().role.yields_to(device);
+            let yields = self.expire_and_lock().role.yields_to(device);
             if !yields {
                 return self.send(Lane::Control, &Frame::Busy { nonce });
             }
@@ -93,8 +93,8 @@ impl Device {
         self.sequence(&mut tables);
         let mut wait = Wait::default();
         while !tables.own.is_complete() {
-            // Somebody is giving up a reservation that found the gate closed.
-            wait.go_on("a fence waits for a reservation to be given up");
+            // A writer is giving up a reservation that found the gate closed.
+            wait.yield_now("a fence waits for a reservation to be given up");
             self.sequence(&mut tables);
         }
         tables.out.fence(grant);
@@ -114,7 +114,7 @@ impl Device {
         let mut wait = Wait::default();
         for position in queue.freed().max(self.own.settled())..horizon {
             while queue.settled(position).is_none() && position >= queue.freed() {
-                wait.go_on("closing admission waits for a reservation");
+                wait.yield_now("closing admission waits for a reservation");
             }
         }
         horizon

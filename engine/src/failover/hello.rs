@@ -1,4 +1,4 @@
-//! Connecting: who is there, and where did we stop (R10).
+//! Connecting: each device names itself and the last record that it has of the other (R10).
 
 use super::connection::Peer;
 use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
@@ -63,7 +63,7 @@ impl Device {
     pub(super) fn hello(&self, nonce: u64) -> Hello {
         let superblock = self.superblock.get();
         let (asking, (wire, features)) = {
-            let failover = self.in_time();
+            let failover = self.expire_and_lock();
             (failover.role.is_asking(), failover.connection.range())
         };
         let clk = self.clk_stamp();
@@ -216,7 +216,7 @@ impl Device {
     fn decide_at(&self, hello: &Hello) -> Result<Decision> {
         // The records promised in a prototype are records of this device, too.
         self.sequence(&mut lock(&self.tables));
-        let here = self.here();
+        let here = self.own_state();
         let Here { lineage, fenced, epoch, newest, acked, hi, need, .. } = here;
         let refused = |what: String| Err(Error::new(Kind::Protocol, what));
         let mut heard = Heard::from(hello);

@@ -1,9 +1,9 @@
 //! Completed writes that may be lost (R20): the mark in the superblock, which keeps hosts away until
-//! somebody has accepted the loss.
+//! an operator has accepted the loss ([`Device::accept_loss`]).
 //!
-//! An opening sets it ([`may_have_lost`]). It is the active device's: each hello carries it, and a
-//! fenced device makes it its own before it can ask for the host, so that a grant has nothing to add
-//! to it; and it drops it when the active one has.
+//! An opening sets the mark ([`may_have_lost`]). The active device's counts: each hello carries it, and
+//! a fenced device copies it before it can ask for the host, so that a grant need not carry it; the
+//! fenced device clears its copy when the active one has cleared the mark.
 
 use super::decide::Wait;
 use super::resume::waiting;
@@ -60,10 +60,10 @@ impl Device {
         }
     }
 
-    /// Somebody answers for what is lost: writes that hosts had been told were completed, and that no
-    /// flush covered ([`crate::event::Status::lost_writes`]). From now on hosts are served again,
-    /// here and, once it has heard of it, at the peer. To be called at the device that holds the
-    /// host, whether it has shown already that it may serve or not. Without a loss it does nothing.
+    /// Accepts the loss of writes that hosts had been told were completed, and that no flush covered
+    /// ([`crate::event::Status::lost_writes`]). From now on hosts are served again: here and, once the
+    /// peer has heard of it, there. To be called at the device that holds the host, even before it
+    /// serves. Without a loss it does nothing.
     ///
     /// # Errors
     /// [`Kind::Fenced`] at the other device, [`Kind::Halted`].

@@ -133,7 +133,7 @@ impl Device {
             }
             if caught_up {
                 self.tell(Event::CaughtUp);
-                // Nothing is owed any more: who waits for an answer looks again.
+                // Nothing is owed any more: each read that waits for an answer looks again.
                 self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }

@@ -80,7 +80,7 @@ pub struct Scan {
     pub end: End,
     /// The highest log sequence number that anything found says was durable.
     pub synced: u64,
-    /// Records found behind the run that nobody was ever promised.
+    /// Records found behind the run, which were promised to no host and no peer.
     pub cut: u64,
     /// The first record that was cut, if its header is still there and it surely was not cut before:
     /// it follows one that is newer than the superblock, which every opening writes.
@@ -316,7 +316,7 @@ impl Reader<'_> {
                 let reason = "the batch lies over the oldest that is held";
                 return Ok(End::Torn(found.offset, reason.into()));
             }
-            expected.go_on(&found.header);
+            expected.accept(&found.header);
             offset = found.offset + found.bytes;
             batches.push(found);
         }

@@ -1,9 +1,9 @@
 //! The caller's storage, as the engine uses it: failure is final by construction.
 //!
-//! After a write or a sync that failed nobody knows what is durable, and a later sync that succeeds
+//! After a write or a sync that failed it is unknown what is durable, and a later sync that succeeds
 //! proves nothing. So the first failure of anything that changes the storage is kept, and every later
-//! change is refused with it, whoever asks. The files can still be read: a read that fails says
-//! nothing about what was written.
+//! change by any caller is refused with it. The files can still be read: a read that fails says nothing
+//! about the writes.
 
 use super::{FileName, Fill, Storage};
 use crate::error::Error;

@@ -239,7 +239,7 @@ impl Debt {
             Place::Vacant(_) if blocks >= most => return false,
             Place::Vacant(place) => {
                 place.insert(number);
-                // Nobody reads beside the one who may index.
+                // No reader has the debt while it is indexed.
                 self.blocks.store(self.blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }
         }

@@ -4,11 +4,11 @@
 //! # Rules
 //! - The superblock and the logs stay open once they were used; segments and side files are closed
 //!   again, oldest use first, so that at most the bound is open, plus one for each thread at work in here.
-//! - Only a descriptor that nobody holds is closed.
+//! - Only a descriptor that no call holds is closed.
 //! - **A descriptor with unsynced writes is synced before it is closed.** The kernel reports a
 //!   failed write-back to the descriptors that were open when it happened. Once they are closed
-//!   and the file's inode has left memory, nobody is told, and a sync through a fresh descriptor
-//!   would call durable what was lost.
+//!   and the file's inode has left memory, the failure is reported to none, and a sync through a fresh
+//!   descriptor would succeed though data is lost.
 //! - **A failed sync is never tried again.** The kernel drops the pages it could not write, or
 //!   calls them clean, so that a second fsync succeeds without the data. The first failure is
 //!   remembered by name and is the answer to every later sync of that file, whether the
@@ -46,8 +46,8 @@ pub(super) struct Open {
     /// The most that may be unsynced: [`CLEAN`], [`UNPROVEN`] or [`WRITTEN`]. Set after a write
     /// and before its caller knows of it; cleared by a sync before it begins.
     unsynced: AtomicU64,
-    /// One sync at a time, so that who finds nothing to sync knows that it *is* durable, and not
-    /// just about to be.
+    /// One sync at a time, so that a caller that finds nothing to sync knows that everything *is*
+    /// durable, and not just about to be.
     syncing: Mutex<()>,
     live: Arc<AtomicU64>,
 }
@@ -132,7 +132,7 @@ impl Table {
         }
     }
 
-    /// The segment or side file that nobody holds and that was not asked for the longest.
+    /// The segment or side file that no call holds and whose last use is the oldest.
     fn oldest_idle(&mut self) -> Option<(FileName, &mut Arc<Open>)> {
         let many =
             |name: &FileName| matches!(name, FileName::Segment { .. } | FileName::Side { .. });
