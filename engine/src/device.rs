@@ -307,7 +307,7 @@ impl Device {
 
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
     pub(crate) fn halt(&self, cause: Error) -> Error {
-        let story = "the device has stopped for good and serves nothing more";
+        let story = "the device has stopped for good: remove the cause, then open it again";
         let first = self.halted.set(cause.because(Kind::Halted, story)).is_ok();
         let error = self.halted.get().expect("just set").clone();
         self.clk.close();
@@ -530,8 +530,7 @@ mod tests {
             assert_eq!(refused.kind(), Kind::Halted);
         }
         device.own.sync().expect_err("nothing is synced any more");
-        let story =
-            "the device has stopped for good and serves nothing more: syncing volumes/3.0: ";
+        let story = "the device has stopped for good: remove the cause, then open it again: syncing volumes/3.0: ";
         let told = lock(&told);
         assert!(told.len() == 1 && told[0].starts_with(story), "{told:?}");
     }

@@ -129,7 +129,10 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
     let copy = |k: usize| -> Result<Result<Superblock, String>> {
         Ok(match copy_bytes(storage, k)? {
             Some(bytes) => Superblock::decode(&bytes, &volumes),
-            None => Err(format!("the file ends before it does, at byte {length}")),
+            None => Err(format!(
+                "the file has only {length} bytes, and the copy ends at {}",
+                COPY_OFFSETS[k] + COPY_BYTES
+            )),
         })
     };
     Ok([copy(0)?, copy(1)?])
@@ -235,7 +238,8 @@ impl SuperblockFile {
     /// # Errors
     /// [`Kind::Halted`] after 2^64 updates: there is no further one.
     pub fn next_generation(&self) -> Result<u64> {
-        let exhausted = || Error::new(Kind::Halted, format!("{FILE}: generations have run out"));
+        let what = "no generation follows 2^64 - 1, so that nothing can be changed any more";
+        let exhausted = || Error::new(Kind::Halted, format!("{FILE}: {what}"));
         self.get().generation.checked_add(1).ok_or_else(exhausted)
     }
 

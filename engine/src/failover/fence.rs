@@ -35,7 +35,9 @@ impl Device {
         let held = self.superblock.get().epoch;
         let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         if epoch > next.saturating_add(EPOCH_JUMP_MAX) {
-            let what = format!("the peer asks for tenure {epoch} where {next} would be the next");
+            let what = format!(
+                "the peer asks for tenure {epoch}, but the next one after this device's is {next}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         let (granted, newest) = {
@@ -43,7 +45,9 @@ impl Device {
             (tables.out.granted(), tables.out.told())
         };
         if told > newest {
-            let what = format!("the peer says that it was told of {told}, {newest} was told last");
+            let what = format!(
+                "the peer says that it was told of {told}, but the last record told here is {newest}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         // The peer never held it, or it would ask for more: it is as good as new (R4).

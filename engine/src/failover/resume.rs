@@ -186,8 +186,8 @@ pub(super) fn waiting(why: Wait) -> Error {
     let (kind, what) = match why {
         Wait::Lost => (
             Kind::Damaged,
-            "the other device has shown that this device lost durable records: it serves nobody and \
-             must be resynchronised",
+            "the other device has shown that this device lost durable records: this one serves no host \
+             and must be resynchronised",
         ),
         Wait::Asking => (Kind::NotReady, "a takeover is under way here: try again soon"),
         Wait::Fenced => {

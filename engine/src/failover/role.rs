@@ -54,7 +54,9 @@ pub(crate) struct Role {
 
 /// The error for the loser of two crossing requests.
 fn lost() -> Error {
-    Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
+    let what =
+        "the other device asked for the host at the same time and gets it: the host is there";
+    Error::new(Kind::NotReady, what)
 }
 
 impl Role {
@@ -115,7 +117,10 @@ impl Role {
         let waited = now.saturating_sub(request.progress_at);
         if waited > timeout {
             let ms = waited / 1_000_000;
-            let what = format!("the peer has not answered the takeover request for {ms} ms");
+            let what = format!(
+                "the peer has not answered the takeover request for {ms} ms: see that it runs and \
+                 is connected, then ask again"
+            );
             self.request = None;
             self.outcome = Some(Err(Error::new(Kind::Timeout, what)));
         }

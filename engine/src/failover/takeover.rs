@@ -196,12 +196,16 @@ impl Device {
         let _one = lock(&self.role);
         let epoch = self.superblock.get().epoch;
         if grant.saturating_sub(epoch) > EPOCH_JUMP_MAX {
-            let what = format!("the peer grants tenure {grant} where {epoch} is held");
+            let what = format!(
+                "the peer grants tenure {grant}, too far above tenure {epoch}, the last one here"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         let is_asked = lock(&self.failover).role.progress(nonce, self.clock.monotonic());
         if is_asked && grant <= epoch && holds(Clause::GrantRises) {
-            let what = format!("a prototype for tenure {grant}, {epoch} is held");
+            let what = format!(
+                "the peer grants tenure {grant}, but this device already has tenure {epoch}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         // Every record of the peer's is of a tenure that was granted here.

@@ -28,8 +28,10 @@ impl Device {
             now if now == epoch => Ok(()),
             0 => Err(self.not_serving()),
             now if holds(Clause::Tenure) => {
-                let what =
-                    format!("a command of tenure {epoch}, which is over: tenure {now} is open");
+                let what = format!(
+                    "the session is of tenure {epoch}, which is over: tenure {now} is open; open a \
+                     new session"
+                );
                 Err(Error::new(Kind::Fenced, what))
             }
             _ => Ok(()),
@@ -113,7 +115,9 @@ impl Device {
         let _still = self.begin_step(&self.reflecting)?;
         let reach = lock(&self.tables).normal.reach();
         if reach > cut {
-            let what = format!("block {block} as of {cut}: the volume has records up to {reach}");
+            let what = format!(
+                "block {block} cannot be read as of {cut}: its volume has records up to {reach} already"
+            );
             return Err(Error::new(Kind::Invalid, what));
         }
         let mut wait = Wait::default();

@@ -238,7 +238,8 @@ impl Device {
             return Err(Error::new(
                 Kind::Timeout,
                 format!(
-                    "the newest data of block {block} is at the peer, which did not answer within {} ms",
+                    "the newest data of block {block} is at the peer, which did not answer within {} \
+                     ms: see that it runs and is connected, then read again",
                     waited / 1_000_000
                 ),
             ));

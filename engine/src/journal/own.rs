@@ -479,7 +479,8 @@ struct EndOfRound<'a> {
 impl Drop for EndOfRound<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let what = "a commit of the own log panicked";
+            let what = "a commit of the own log panicked, which is a fault of this program: report it, \
+                        with the panic's message";
             let _ = self.own.failed.set(Error::new(Kind::Halted, what));
         }
         self.own.led.swap(false, Ordering::AcqRel);

@@ -216,14 +216,14 @@ pub fn scan(
     let newest = last.map_or(Stamp::ZERO, |row| row.stamp);
     if let Verdict::Damaged(rot) = judge(Place::End { next, newest }, marks) {
         let (offset, why) = match &scan.end {
-            End::Clean => (scan.end_offset, "no batch stands there".into()),
+            End::Clean => (scan.end_offset, "there is no batch".into()),
             End::Torn(offset, reason) => (*offset, reason.clone()),
         };
         let Marks { synced, hi, fl, .. } = marks;
         let what = match rot {
             Rot::Acknowledged => format!(
-                "the log ends with stamp {newest}, but {hi} was received, and {fl} only is in the \
-                 volumes (at {offset}: {why})"
+                "the log ends with stamp {newest}, but records up to {hi} were received, and the \
+                 volumes have those up to {fl} only (at {offset}: {why})"
             ),
             Rot::Data | Rot::Gone | Rot::Foreign => {
                 format!("records {next} to {synced} were durable and are gone (at {offset}: {why})")

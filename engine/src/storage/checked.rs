@@ -39,7 +39,9 @@ impl Checked {
         change: impl FnOnce(&dyn Storage) -> io::Result<()>,
     ) -> io::Result<()> {
         if let Some(first) = self.failure() {
-            return Err(io::Error::other(format!("not tried after the failure of {first}")));
+            return Err(io::Error::other(format!(
+                "not tried, as an earlier change failed and nothing is changed after that: {first}"
+            )));
         }
         let done = change(&*self.storage);
         if let Err(error) = &done {
@@ -177,7 +179,8 @@ mod tests {
         ];
         for refused in later {
             let story = refused.expect_err("a change after a failure").to_string();
-            assert_eq!(story, "not tried after the failure of syncing own.log: no light");
+            let first = "an earlier change failed and nothing is changed after that: ";
+            assert_eq!(story, format!("not tried, as {first}syncing own.log: no light"));
         }
         let mut bytes = [0; 512];
         checked.read(file, 0, &mut bytes).unwrap();

@@ -123,7 +123,9 @@ impl Debt {
         let mut before = previous;
         for &(block, stamp) in piece {
             if stamp <= before {
-                return Err(format!("the peer tells of {stamp} behind {before}"));
+                return Err(format!(
+                    "the peer tells of record {stamp} after {before}, which is not older"
+                ));
             }
             let has_arrived = stamp <= hi && holds(Clause::PrototypeFilter);
             if stamp > self.last && !has_arrived {
@@ -131,7 +133,8 @@ impl Debt {
                 // The piece names everything behind `before`: a gap begins above what is known.
                 if before > last.max(hi) && holds(Clause::ToldChain) {
                     return Err(format!(
-                        "the peer tells of {stamp} behind {before}, {last} was told last"
+                        "the peer tells of record {stamp} as the one after {before}, but the last one \
+                         told here is {last}"
                     ));
                 }
                 self.push(block, stamp);
@@ -190,7 +193,9 @@ impl Debt {
                     };
                     self.indexed = at;
                     self.indexed_last = self.last;
-                    return Err(format!("the peer tells of more than {most} blocks that it owes"));
+                    return Err(format!(
+                        "the peer tells of more than {most} blocks, the most that it can owe"
+                    ));
                 }
             }
         } else {
@@ -433,7 +438,7 @@ mod tests {
             prop_assert!(extend(Stamp::ZERO, &good, Stamp::ZERO, 9).unwrap_err().contains("than 9"));
             let gap = &good[swap + 1..];
             let before = good[swap].1;
-            prop_assert!(extend(before, gap, Stamp::ZERO, 11).unwrap_err().contains("told last"));
+            prop_assert!(extend(before, gap, Stamp::ZERO, 11).unwrap_err().contains("told here"));
             prop_assert!(extend(before, gap, before, 11).is_ok());
             // A second refusal takes back nothing that was taken.
             let mut debt = Debt::default();
@@ -446,7 +451,7 @@ mod tests {
             let mut falling = good.clone();
             falling.swap(swap, swap + 1);
             let refused = extend(Stamp::ZERO, &falling, Stamp::ZERO, 11);
-            prop_assert!(refused.unwrap_err().contains("behind"));
+            prop_assert!(refused.unwrap_err().contains("not older"));
         }
 
         #[test]

@@ -81,11 +81,12 @@ impl Open {
         let asked = StatxFlags::SIZE | StatxFlags::NLINK;
         let now = rustix::fs::statx(&self.file, "", AtFlags::EMPTY_PATH, asked)?;
         if now.stx_nlink == 0 {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "something else has deleted it"));
+            let story = "the file was deleted while the device had it open";
+            return Err(io::Error::new(io::ErrorKind::NotFound, story));
         }
         if now.stx_size != self.length() {
             let story = format!(
-                "it has {} bytes, not {}: something else changed it",
+                "the file has {} bytes, not {}: another program changed it while the device had it open",
                 now.stx_size,
                 self.length()
             );
@@ -288,7 +289,10 @@ impl Descriptors {
                 Ok(())
             }
             Err(error) => {
-                let story = format!("{name} was not synced, and never will be: {error}");
+                let story = format!(
+                    "{name} could not be synced, and is not tried again, as a second try may succeed \
+                     without the data: {error}"
+                );
                 table.failed.insert(name, (error.kind(), story));
                 table.failure(name)
             }
@@ -379,7 +383,7 @@ mod tests {
             let path = directory.path().join("0");
             let error = all.sync(segment(0), &path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-            assert!(error.to_string().starts_with("volumes/0.0 was not synced"), "{error}");
+            assert!(error.to_string().starts_with("volumes/0.0 could not be synced"), "{error}");
             get(&directory, &all, 0);
         }
     }
