@@ -106,7 +106,7 @@ mod tests {
     use crate::link::{Line, memory_link};
     use crate::storage::Memory;
 
-    /// Of each kind of event once: its name.
+    /// The name of the event's kind.
     fn name(event: &Event) -> String {
         let shown = format!("{event:?}");
         shown.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()

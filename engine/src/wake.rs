@@ -281,15 +281,15 @@ pub(crate) struct Wakes {
     pub waiters: Waiters,
     /// A commit is wanted, or due.
     pub commit: Bell,
-    /// Of the own queue's tail.
+    /// The mark of the own queue's tail.
     pub commit_at: Mark,
     /// Something may be shipped, or asked for.
     pub ship: Bell,
-    /// Of what is committed.
+    /// The mark of the committed positions.
     pub ship_at: Mark,
     /// Something may be reflected, or a checkpoint free places.
     pub reflect: Bell,
-    /// Of what is committed, and of the received queue's tail.
+    /// The marks of the committed positions, and of the received queue's tail.
     pub reflect_at: [Mark; 2],
     /// There is a link, or the peer has said hello, or the connection is over.
     pub line: Bell,

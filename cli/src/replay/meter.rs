@@ -26,7 +26,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// All of them, in the order of reports.
+    /// All metrics, in the order of reports.
     pub const ALL: [Metric; 6] = [
         Metric::Write,
         Metric::Flush,

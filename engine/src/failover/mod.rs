@@ -53,7 +53,7 @@ pub(crate) struct Failover {
 }
 
 impl Failover {
-    /// Of the device with this id, just opened.
+    /// The state of the device with this id, just opened.
     pub fn new(device: u64) -> Failover {
         Failover { connection: Connection::default(), role: Role::new(device) }
     }

@@ -60,7 +60,7 @@ fn lost() -> Error {
 }
 
 impl Role {
-    /// Of the device with this id, just opened.
+    /// The role of the device with this id, just opened.
     pub fn new(device: u64) -> Role {
         Role {
             device,

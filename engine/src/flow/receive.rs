@@ -229,7 +229,7 @@ impl Device {
                     row.stamp, row.block
                 ));
             }
-            // So is what it says of anything newer.
+            // The flag speaks of the prototype, too: whether it has a newer record.
             if shipped.total_remaining != (row.stamp < last) {
                 let says = if shipped.total_remaining { "more follow" } else { "it is the last" };
                 return broken(format!(

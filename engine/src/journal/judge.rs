@@ -92,7 +92,7 @@ pub(super) enum Verdict {
 /// The part that has rotted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rot {
-    /// All of it: the file is another device's log.
+    /// The whole file: it is another device's log.
     Foreign,
     /// Data of records that were durable.
     Data,

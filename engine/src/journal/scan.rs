@@ -266,7 +266,7 @@ pub(crate) fn write_back(
 }
 
 impl Identity {
-    /// Of the batches of one of the device's logs.
+    /// The identity that the batches of this log of the device have.
     pub fn of(superblock: &Superblock, log: Log) -> Identity {
         let incarnation = log_of(superblock, log).1.incarnation;
         Identity { group: superblock.group, log, device: superblock.device, incarnation }

@@ -30,7 +30,7 @@ pub(super) struct Record {
     pub promised: bool,
 }
 
-/// All of them.
+/// All records.
 pub(super) struct History {
     /// By block, each in stamp order.
     blocks: Vec<Vec<Record>>,

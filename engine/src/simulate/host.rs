@@ -43,10 +43,10 @@ pub(super) struct Asked {
     pub number: u32,
     pub what: What,
     pub volume: u32,
-    /// Of the volume.
+    /// The sectors of the volume that it concerns.
     pub sectors: Range<u64>,
     pub fua: bool,
-    /// Of a tenure that is over.
+    /// Whether it was asked under a tenure that is over.
     pub late: bool,
     /// The tenure it was asked under.
     pub epoch: u64,

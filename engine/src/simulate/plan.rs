@@ -18,7 +18,7 @@ pub(super) struct Plan {
     pub block_size: usize,
     /// Sectors of each volume.
     pub volumes: Vec<u64>,
-    /// Of each device, in units of its largest batch.
+    /// The size of each device's logs, in units of its largest batch.
     pub journals: [u64; 2],
     pub settings: [Settings; 2],
     /// Offset and grain of each clock.

@@ -154,7 +154,7 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// None open, and never more than about `bound`.
+    /// A table without an open file, which will hold about `bound` at most.
     pub(super) fn new(bound: usize, writable: bool) -> Descriptors {
         let live = Arc::new(AtomicU64::new(0));
         Descriptors { table: Mutex::default(), bound, writable, live }
