@@ -86,6 +86,7 @@ pub struct Requests {
     pub read: RequestCount,
     pub write: RequestCount,
     pub discard: RequestCount,
+    pub zero: RequestCount,
     pub flush: RequestCount,
     pub total: RequestCount,
 }

@@ -302,6 +302,7 @@ fn requests(meter: &Meter) -> Requests {
         read: of(counts.read),
         write: of(counts.write),
         discard: of(counts.discard),
+        zero: of(counts.zero),
         flush: of(counts.flush),
         total: of(counts.total()),
     }

@@ -121,6 +121,8 @@ impl<'a> Plan<'a> {
                 .for_each(|(offset, length)| add(Action::Write { offset, length })),
             Action::Discard { offset, length } => cut(offset, length, limits.zero_bytes_max, block)
                 .for_each(|(offset, length)| add(Action::Discard { offset, length })),
+            Action::Zero { offset, length } => cut(offset, length, limits.zero_bytes_max, block)
+                .for_each(|(offset, length)| add(Action::Zero { offset, length })),
         }
         pieces
     }

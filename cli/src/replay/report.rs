@@ -64,6 +64,7 @@ fn requests(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
         ("read", requests.read),
         ("write", requests.write),
         ("discard", requests.discard),
+        ("zero", requests.zero),
         ("flush", requests.flush),
         ("total", requests.total),
     ];

@@ -22,6 +22,7 @@ pub(super) enum Op {
     Read,
     Write,
     Discard,
+    Zero,
 }
 
 /// The rows of a trace so far, times as in the files.
@@ -31,6 +32,8 @@ pub(super) struct Collector {
     /// The names of all files of the trace, if there are several.
     pub(super) files: Vec<String>,
     file: String,
+    /// The line in hand ends its file without a newline, and may be half a line.
+    pub(super) is_cut: bool,
     rows: Vec<Row>,
     volumes: Volumes,
     rows_read: u64,
@@ -47,6 +50,7 @@ impl Collector {
             room: limit_rows.unwrap_or(u64::MAX),
             files: Vec::new(),
             file: String::new(),
+            is_cut: false,
             rows: Vec::new(),
             volumes: Volumes::default(),
             rows_read: 0,
@@ -113,7 +117,8 @@ impl Collector {
         let volume = self.volumes.number(volume);
         if let Action::Read { offset, length }
         | Action::Write { offset, length }
-        | Action::Discard { offset, length } = row.action
+        | Action::Discard { offset, length }
+        | Action::Zero { offset, length } = row.action
         {
             self.volumes.holds(volume, offset + length);
         }
@@ -210,6 +215,7 @@ impl Extent {
             Op::Read => Action::Read { offset, length },
             Op::Write => Action::Write { offset, length },
             Op::Discard => Action::Discard { offset, length },
+            Op::Zero => Action::Zero { offset, length },
         }
     }
 }

@@ -178,7 +178,8 @@ pub(super) fn each_line(
             Ok(Ending::TooLong) => {
                 Err(Fault::new("row", &buffer, "is longer than any row of a trace"))
             }
-            Ok(_) => {
+            Ok(ending) => {
+                rows.is_cut = matches!(ending, Ending::File);
                 let bare = match number {
                     1 => buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&buffer),
                     _ => &buffer,

@@ -139,6 +139,13 @@ pub enum Action {
         /// How long it is.
         length: u64,
     },
+    /// Make a range read as zeros: a write without data.
+    Zero {
+        /// Where the range begins.
+        offset: u64,
+        /// How long it is.
+        length: u64,
+    },
     /// Make durable what was answered before.
     Flush,
 }

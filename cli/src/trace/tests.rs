@@ -338,7 +338,7 @@ fn real_traces_match_their_manifest() {
             let (sum, offset, length) = match row.action {
                 Action::Read { offset, length } => (&mut reads, offset, length),
                 Action::Write { offset, length } => (&mut writes, offset, length),
-                Action::Discard { .. } => panic!("{file} has no discards"),
+                Action::Discard { .. } | Action::Zero { .. } => panic!("{file} has none"),
                 Action::Flush => {
                     flushes += 1;
                     continue;
@@ -409,7 +409,8 @@ fn check(trace: &Trace, options: &Options) {
             Action::Flush => assert!(row.preflush && !row.fua),
             Action::Read { offset, length }
             | Action::Write { offset, length }
-            | Action::Discard { offset, length } => {
+            | Action::Discard { offset, length }
+            | Action::Zero { offset, length } => {
                 assert!(length > 0 && offset % 512 == 0 && length % 512 == 0);
                 assert!(offset + length <= volume.bytes);
             }
