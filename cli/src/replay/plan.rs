@@ -177,6 +177,9 @@ mod tests {
             empty_rows: 0,
             other_rows: 0,
             rounded_rows: 0,
+            sections: 1,
+            out_of_order_rows: 0,
+            largest_step_back_ns: 0,
             has_time: true,
             start_unix_ns: None,
         }

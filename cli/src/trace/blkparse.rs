@@ -24,7 +24,8 @@
 //!
 //! Header lines begin with `#`, the summary at the end with letters: neither are records. A line
 //! that begins with a digit must be an event, and so must one with an action and rwbs in their
-//! places, whatever stands before them. Each device is a volume, also when devices stack.
+//! places, whatever stands before them. Each device is a volume, also when devices stack. Events
+//! behind a summary that go back in time are of another output: a new section.
 
 use super::collect::{Collector, Op, whole_sectors};
 use super::error::Fault;
@@ -55,11 +56,21 @@ pub(super) struct Lines {
     named: [bool; ACTIONS.len()],
     /// The best action seen on a line with sectors; the number of actions if none was.
     chosen: usize,
+    /// The latest time of an event.
+    latest: u64,
+    /// Whether a line of text follows the events.
+    is_summed: bool,
 }
 
 impl Default for Lines {
     fn default() -> Lines {
-        Lines { rows: Default::default(), named: Default::default(), chosen: ACTIONS.len() }
+        Lines {
+            rows: Default::default(),
+            named: Default::default(),
+            chosen: ACTIONS.len(),
+            latest: 0,
+            is_summed: false,
+        }
     }
 }
 
@@ -68,10 +79,19 @@ impl LineFormat for Lines {
         let event = match (Event::cut(line), line[0].is_ascii_digit()) {
             (event, true) => event?,
             (Ok(event), false) if event.names_an_action() => event,
-            _ => return Ok(Line::Text),
+            _ => {
+                self.is_summed = true;
+                return Ok(Line::Text);
+            }
         };
         let volume = device(event.device)?;
         let time_ns = seconds("time", event.time)?;
+        if self.is_summed && time_ns < self.latest {
+            std::mem::take(self).end(rows);
+            rows.end_section();
+        }
+        self.is_summed = false;
+        self.latest = self.latest.max(time_ns);
         let Some(rank) = ACTIONS.iter().position(|action| *action == event.action) else {
             return Ok(Line::Record);
         };
@@ -398,6 +418,28 @@ mod tests {
         assert_eq!(rows(&completions), [(0, write(8192, 4096)), (1, Action::Flush)]);
         let flushes = good(Format::Blkparse, &text(&[flush]));
         assert_eq!(rows(&flushes), [(0, Action::Flush)]);
+    }
+
+    #[test]
+    fn outputs_one_after_another_are_sections() {
+        let first = text(&["8,0 0 1 0.000000001 9 Q W 8 + 8 [a]", "8,0 0 1 0.5 9 Q W 16 + 8 [a]"]);
+        let second =
+            text(&["8,0 0 1 0.0 9 D W 24 + 8 [a]", "8,0 0 1 0.000000007 9 D W 32 + 8 [a]"]);
+        let trace = good(Format::Blkparse, &[&first[..], &second].concat());
+        let expected = [
+            (0, write(8 * 512, 4096)),
+            (499_999_999, write(16 * 512, 4096)),
+            (499_999_999, write(24 * 512, 4096)),
+            (500_000_006, write(32 * 512, 4096)),
+        ];
+        assert_eq!((rows(&trace), trace.sections), (expected.to_vec(), 2));
+        assert_eq!(rows(&limited(&[first, second].concat(), 3)), expected[..3]);
+
+        // Without a summary between them, rows are sorted and counted.
+        let lines = ["8,0 0 1 0.5 9 Q W 8 + 8 [a]", "8,0 0 1 0.2 9 Q W 16 + 8 [a]"];
+        let trace = good(Format::Blkparse, &text(&lines));
+        let order = (trace.sections, trace.out_of_order_rows, trace.largest_step_back_ns);
+        assert_eq!(order, (1, 1, 300_000_000));
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(super) struct Collector {
     /// The line in hand ends its file without a newline, and may be half a line.
     pub(super) is_cut: bool,
     rows: Vec<Row>,
+    order: Order,
     volumes: Volumes,
     rows_read: u64,
     bad_rows: u64,
@@ -52,6 +53,7 @@ impl Collector {
             file: String::new(),
             is_cut: false,
             rows: Vec::new(),
+            order: Order::default(),
             volumes: Volumes::default(),
             rows_read: 0,
             bad_rows: 0,
@@ -62,7 +64,34 @@ impl Collector {
     }
 
     pub(super) fn begin_file(&mut self, name: &str) {
+        self.end_section();
+        self.order.ended_at = None;
         self.file = name.to_string();
+    }
+
+    /// Ends a section of the file: its clock starts again behind. The next section begins when this
+    /// one ended, so that no row of it comes between the rows of this one. Without rows there is no
+    /// section.
+    ///
+    /// Sections that are longer together than 64 bits of nanoseconds end at the largest time.
+    pub(super) fn end_section(&mut self) {
+        let rows = &mut self.rows[self.order.section_at..];
+        let times = rows.iter().map(|row| row.time_ns);
+        let (Some(first), Some(mut last)) = (times.clone().min(), times.max()) else { return };
+        if let Some(begins_at) = self.order.ended_at {
+            let moved = |time_ns: u64| (time_ns - first).saturating_add(begins_at);
+            rows.iter_mut().for_each(|row| row.time_ns = moved(row.time_ns));
+            last = moved(last);
+        }
+        self.order.ended_at = Some(last);
+        self.order.section_at = self.rows.len();
+        self.order.sections += 1;
+        self.order.latest = 0;
+    }
+
+    /// Whether the section in hand has rows.
+    pub(super) fn has_section(&self) -> bool {
+        self.order.section_at < self.rows.len()
     }
 
     /// How many more rows may come.
@@ -122,6 +151,7 @@ impl Collector {
         {
             self.volumes.holds(volume, offset + length);
         }
+        self.order.row(row.time_ns);
         self.rows.push(Row { volume, ..row });
         self.room = self.room.saturating_sub(1);
     }
@@ -160,9 +190,14 @@ impl Collector {
     }
 
     /// Sorts, rebases, and hands over.
-    pub(super) fn finish(self, format: Format) -> Trace {
+    pub(super) fn finish(mut self, format: Format) -> Trace {
+        self.end_section();
         let mut rows = self.rows;
-        rows.sort_by_key(|row| row.time_ns);
+        if self.has_time {
+            rows.sort_by_key(|row| row.time_ns);
+        } else {
+            rows.iter_mut().for_each(|row| row.time_ns = 0);
+        }
         let start = rows.first().map_or(0, |row| row.time_ns);
         rows.iter_mut().for_each(|row| row.time_ns -= start);
         let start_unix_ns = match format.epoch_before_unix_ns() {
@@ -179,9 +214,36 @@ impl Collector {
             empty_rows: self.empty_rows,
             other_rows: self.rows_read - kept,
             rounded_rows: self.rounded_rows,
+            sections: self.order.sections,
+            out_of_order_rows: self.order.rows,
+            largest_step_back_ns: self.order.largest_step_ns,
             has_time: self.has_time,
             start_unix_ns,
         }
+    }
+}
+
+/// The order in which rows stand in their files.
+#[derive(Default)]
+struct Order {
+    /// The number of the first row of the section in hand.
+    section_at: usize,
+    /// When the section before it ended, on the file's clock; `None` in a file's first.
+    ended_at: Option<u64>,
+    /// Sections with rows.
+    sections: u64,
+    /// The latest time in the section in hand.
+    latest: u64,
+    /// Rows that stand behind a later one in their section.
+    rows: u64,
+    largest_step_ns: u64,
+}
+
+impl Order {
+    fn row(&mut self, time_ns: u64) {
+        self.rows += u64::from(time_ns < self.latest);
+        self.largest_step_ns = self.largest_step_ns.max(self.latest.saturating_sub(time_ns));
+        self.latest = self.latest.max(time_ns);
     }
 }
 
@@ -298,6 +360,26 @@ mod tests {
         assert_eq!(names, [("b", SIZE_UNIT), ("a", 2 * SIZE_UNIT), ("c", SIZE_UNIT)]);
         let order: Vec<_> = trace.rows.iter().map(|r| (r.time_ns, r.volume)).collect();
         assert_eq!(order, [(0, 1), (1, 0), (2, 0), (6, 2)]);
+    }
+
+    #[test]
+    fn a_section_begins_when_the_one_before_ended() {
+        let mut rows = Collector::new(false, None);
+        for file in ["a", "b"] {
+            rows.begin_file(file);
+            for section in [&[7, 5, 9][..], &[], &[3, 1], &[u64::MAX]] {
+                section.iter().for_each(|&time| rows.flush(time, b"a"));
+                rows.end_section();
+            }
+        }
+        let trace = rows.finish_counted();
+        let order: Vec<_> = trace.rows.iter().map(|r| r.time_ns).collect();
+        // 5, 7, 9; then 1 is 9 and 3 is 11; then the last is 11: of either file.
+        assert_eq!(order, [0, 0, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6]);
+        assert_eq!(
+            (trace.sections, trace.out_of_order_rows, trace.largest_step_back_ns),
+            (6, 4, 2)
+        );
     }
 
     #[test]

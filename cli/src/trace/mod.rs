@@ -5,7 +5,12 @@
 //!
 //! Rules that hold for every format:
 //! - Rows are sorted by time; rows of the same time keep the order of the file (and files the order
-//!   in which they were named). Times are counted from the earliest row, wherever it stood.
+//!   in which they were named). Times are counted from the earliest row, wherever it stood. Rows that
+//!   stood behind a later one are counted, and so is the largest step back.
+//! - A file that is several logs one after the other, each with a clock of its own, has as many
+//!   sections. They keep the file's order: a section begins when the one before it ended. fio's logs
+//!   have sections, and blkparse's and blkreplay's text where a summary or a header shows them;
+//!   other formats show none, and what goes back there is sorted and counted.
 //! - All files of a trace belong to one consistency group and share one clock. A volume that
 //!   carries the same name in two files is the same volume; where the format names none, a file
 //!   is a volume.
@@ -93,6 +98,9 @@ pub fn fuzz_trace(bytes: &[u8]) {
         let options = Options { skip_bad_rows, ..Options::default() };
         if let Ok(trace) = read_bytes("fuzz", bytes, &options) {
             assert!(trace.rows.is_sorted_by_key(|row| row.time_ns));
+            let rows = trace.rows.len() as u64;
+            assert!(trace.sections <= rows && trace.out_of_order_rows + trace.sections <= rows);
+            assert_eq!(trace.out_of_order_rows == 0, trace.largest_step_back_ns == 0);
         }
     }
 }
@@ -172,7 +180,14 @@ pub struct Trace {
     pub other_rows: u64,
     /// Requests in `rows` that were widened to whole sectors.
     pub rounded_rows: u64,
-    /// Whether the trace says when its requests were issued. If not, all times are 0.
+    /// Logs with rows, each with a clock of its own: one a file, or several one after the other.
+    pub sections: u64,
+    /// Requests in `rows` that stood behind a later one in their section, and were sorted.
+    pub out_of_order_rows: u64,
+    /// The most by which such a request was earlier than one that stood before it, in nanoseconds.
+    pub largest_step_back_ns: u64,
+    /// Whether the trace says when its requests were issued: in every section. If not, all times are
+    /// 0, and rows have the order of the files.
     pub has_time: bool,
     /// When the earliest row was issued, in nanoseconds since 1970, where the format knows.
     pub start_unix_ns: Option<u64>,

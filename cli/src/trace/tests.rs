@@ -403,6 +403,9 @@ fn check(trace: &Trace, options: &Options) {
     assert!(options.skip_bad_rows || trace.bad_rows == 0);
     assert!(trace.rows.is_sorted_by_key(|r| r.time_ns));
     assert!(trace.rows.first().is_none_or(|r| r.time_ns == 0));
+    assert!(trace.has_time || trace.rows.iter().all(|r| r.time_ns == 0));
+    assert!(trace.sections <= rows && trace.out_of_order_rows + trace.sections <= rows);
+    assert_eq!(trace.out_of_order_rows == 0, trace.largest_step_back_ns == 0);
     for row in &trace.rows {
         let volume = &trace.volumes[row.volume as usize];
         match row.action {
