@@ -48,6 +48,7 @@ pub struct TraceInfo {
     pub sections: u64,
     pub out_of_order_rows: u64,
     pub largest_step_back_ns: u64,
+    pub warnings: Vec<String>,
     pub volumes: u64,
     pub volume_bytes: u64,
     pub span_ns: u64,

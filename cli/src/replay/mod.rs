@@ -65,6 +65,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, story));
     }
     let trace = trace::read(&args.traces, &options)?;
+    trace.warnings.iter().for_each(|warning| eprintln!("afterimage: warning: {warning}"));
     check(args, &trace)?;
     // Made first: no replay should end in a result that cannot be written.
     let json = created(&args.json, json::Output::create)?;
@@ -270,6 +271,7 @@ fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
         sections: trace.sections,
         out_of_order_rows: trace.out_of_order_rows,
         largest_step_back_ns: trace.largest_step_back_ns,
+        warnings: trace.warnings.clone(),
         volumes: trace.volumes.len() as u64,
         volume_bytes: trace.volumes.iter().map(|volume| volume.bytes).sum(),
         span_ns: trace.rows.last().map_or(0, |row| row.time_ns),

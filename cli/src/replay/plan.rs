@@ -180,6 +180,7 @@ mod tests {
             sections: 1,
             out_of_order_rows: 0,
             largest_step_back_ns: 0,
+            warnings: Vec::new(),
             has_time: true,
             start_unix_ns: None,
         }

@@ -41,6 +41,7 @@ pub(super) struct Collector {
     bad_rows: u64,
     empty_rows: u64,
     rounded_rows: u64,
+    pub(super) warnings: Vec<String>,
     pub(super) has_time: bool,
 }
 
@@ -59,6 +60,7 @@ impl Collector {
             bad_rows: 0,
             empty_rows: 0,
             rounded_rows: 0,
+            warnings: Vec::new(),
             has_time: true,
         }
     }
@@ -217,6 +219,7 @@ impl Collector {
             sections: self.order.sections,
             out_of_order_rows: self.order.rows,
             largest_step_back_ns: self.order.largest_step_ns,
+            warnings: self.warnings,
             has_time: self.has_time,
             start_unix_ns,
         }

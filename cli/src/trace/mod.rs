@@ -56,6 +56,8 @@ pub use error::{Kind, Place, TraceError};
 use collect::Collector;
 use input::{Source, each_line};
 
+use crate::words::plural;
+
 /// Reads the files of one trace, merged.
 ///
 /// # Errors
@@ -186,6 +188,8 @@ pub struct Trace {
     pub out_of_order_rows: u64,
     /// The most by which such a request was earlier than one that stood before it, in nanoseconds.
     pub largest_step_back_ns: u64,
+    /// What is odd about the files and does not keep them from being read, one sentence each.
+    pub warnings: Vec<String>,
     /// Whether the trace says when its requests were issued: in every section. If not, all times are
     /// 0, and rows have the order of the files.
     pub has_time: bool,
@@ -341,6 +345,7 @@ impl Reading {
 
         let rows = &mut self.rows;
         rows.begin_file(name);
+        let trailing = source.trailing();
         match format {
             Format::Msr => each_line(source, rows, msr::Lines::default()),
             Format::Alibaba => each_line(source, rows, alibaba::Lines),
@@ -353,7 +358,14 @@ impl Reading {
             Format::Fio => each_line(source, rows, fio::Lines::default()),
             Format::Ssdsim | Format::Mqsim => each_line(source, rows, ascii::Lines::integer()),
             Format::Disksim => each_line(source, rows, ascii::Lines::decimal()),
+        }?;
+        if trailing.get() > 0 {
+            let bytes = plural(trailing.get(), "byte");
+            let story =
+                "that no gzip stream begins with stand behind the file's, and were left out";
+            rows.warnings.push(format!("{name}: {bytes} {story}"));
         }
+        Ok(())
     }
 
     fn finish(self) -> Result<Trace, TraceError> {

@@ -95,8 +95,28 @@ fn zeros_that_pad_gzip_are_nothing() {
     let read = |parts: &[&[u8]]| read_bytes("t", &parts.concat(), &Options::default());
     assert_eq!(read(&[&member, &zeros]).unwrap().rows.len(), 2);
     assert_eq!(read(&[&member, &zeros, &member, &[0]]).unwrap().rows.len(), 4);
-    assert_eq!(read(&[&member, &zeros, b"x"]).unwrap_err().kind(), Kind::Damaged);
-    assert_eq!(read(&[&member, b"x"]).unwrap_err().kind(), Kind::Damaged);
+    assert!(read(&[&member, &zeros]).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn bytes_behind_gzip_are_counted_and_left_out() {
+    let (member, zeros) = (gzip(MSR.as_bytes()), vec![0; 100_000]);
+    let read = |parts: &[&[u8]]| read_bytes("t.gz", &parts.concat(), &Options::default());
+    for (parts, rows, bytes) in [
+        (&[&member[..], b"x"][..], 2, "1 byte "),
+        (&[&member, b"\x1f"], 2, "1 byte "),
+        (&[&member, &zeros, b"some text\n"], 2, "10 bytes "),
+        (&[&member, &member, b"x", &member], 4, &format!("{} bytes ", member.len() + 1)),
+    ] {
+        let trace = read(parts).unwrap();
+        assert_eq!((trace.rows.len(), trace.bad_rows), (rows, 0));
+        let [warning] = &trace.warnings[..] else { panic!("{:?}", trace.warnings) };
+        assert!(warning.starts_with(&format!("t.gz: {bytes}")), "{warning}");
+    }
+    // A member that begins and does not end is damage.
+    for half in [&member[..2], &member[..12], &member[..member.len() - 4]] {
+        assert_eq!(read(&[&member, half]).unwrap_err().kind(), Kind::Damaged);
+    }
 }
 
 #[test]
