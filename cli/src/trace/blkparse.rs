@@ -186,7 +186,7 @@ impl Event<'_> {
             return Err(Fault::new("sector + n", line, "has no \"+\" behind the sector"));
         }
         let length = sectors("sector + n", count)?;
-        if !opens(after) && !(after.is_empty() && may_lack_name) {
+        if !(opens(after) || after.is_empty() && may_lack_name) {
             return Err(Fault::new("process", line, "ends before the process or error"));
         }
         Ok(Some((offset, length)))

@@ -32,20 +32,16 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
-mod alibaba;
 mod ascii;
 mod blkparse;
 mod blkreplay;
 mod collect;
+mod columns;
 mod detect;
 mod error;
 mod field;
 mod fio;
 mod input;
-mod msr;
-mod spc;
-mod systor;
-mod tencent;
 mod vscsi;
 
 #[cfg(test)]
@@ -54,6 +50,7 @@ mod tests;
 pub use error::{Kind, Place, TraceError};
 
 use collect::Collector;
+use columns::Columns;
 use input::{Source, each_line};
 
 use crate::words::plural;
@@ -292,7 +289,7 @@ impl Format {
     /// Nanoseconds from the zero of the format's clock to 1970, where the zero is known.
     fn epoch_before_unix_ns(self) -> Option<u64> {
         match self {
-            Format::Msr => Some(msr::EPOCH_BEFORE_UNIX_NS),
+            Format::Msr => Some(columns::MSR_EPOCH_BEFORE_UNIX_NS),
             Format::Alibaba | Format::Tencent | Format::Systor => Some(0),
             _ => None,
         }
@@ -332,6 +329,9 @@ impl Reading {
 
     fn file(&mut self, name: &str, reader: Box<dyn Read + '_>) -> Result<(), TraceError> {
         let source = Source::open(name, reader)?;
+        if self.forced != Some(Format::Vscsi) {
+            detect::refuse_unread(name, source.head())?;
+        }
         let format = match self.forced {
             Some(format) => format,
             None => detect::detect(name, source.head())?,
@@ -347,11 +347,10 @@ impl Reading {
         rows.begin_file(name);
         let trailing = source.trailing();
         match format {
-            Format::Msr => each_line(source, rows, msr::Lines::default()),
-            Format::Alibaba => each_line(source, rows, alibaba::Lines),
-            Format::Tencent => each_line(source, rows, tencent::Lines),
-            Format::Spc => each_line(source, rows, spc::Lines),
-            Format::Systor => each_line(source, rows, systor::Lines::of_file(name)),
+            Format::Msr | Format::Alibaba | Format::Tencent | Format::Spc | Format::Systor => {
+                let lines = columns::Lines::new(Columns::of(format), name, source.head());
+                each_line(source, rows, lines)
+            }
             Format::Vscsi => vscsi::read(source, rows),
             Format::Blkparse => each_line(source, rows, blkparse::Lines::default()),
             Format::Blkreplay => each_line(source, rows, blkreplay::Lines::default()),
@@ -361,9 +360,10 @@ impl Reading {
         }?;
         if trailing.get() > 0 {
             let bytes = plural(trailing.get(), "byte");
-            let story =
-                "that no gzip stream begins with stand behind the file's, and were left out";
-            rows.warnings.push(format!("{name}: {bytes} {story}"));
+            rows.warnings.push(format!(
+                "{name}: the gzip stream is whole; {bytes} of something that is no gzip follow, and \
+                 were left out"
+            ));
         }
         Ok(())
     }
