@@ -51,7 +51,7 @@ fn heading(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     if trace.out_of_order_rows > 0 {
         let rows = plural(trace.out_of_order_rows, "row");
         let step = duration(trace.largest_step_back_ns);
-        writeln!(f, "{rows} sorted: behind a later one, the largest step back {step}")?;
+        writeln!(f, "{rows} out of order, sorted; the largest step back {step}")?;
     }
     let s = &document.settings;
     let rate = s.link_bytes_per_s.map_or("no limit".into(), |rate| format!("{}/s", bytes(rate)));
