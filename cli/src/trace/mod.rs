@@ -20,9 +20,9 @@
 //!   such rows counted and left out. No input, however broken, makes the reader panic.
 //! - Files are read as a stream; what stays in memory is a [`Row`] a request.
 //!
-//! One file a format holds what is peculiar to it, `columns` what is of the five formats that are
-//! columns; `field` reads numbers and times, `collect`
-//! keeps the rows, `input` opens and unpacks, `detect` recognises.
+//! One file a format holds what is peculiar to it, `columns` the maps of the five formats that are
+//! columns; `field` reads numbers and times, `collect` keeps the rows, `input` opens and unpacks,
+//! `detect` recognises.
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -394,6 +394,9 @@ fn seeds() -> Vec<Vec<u8>> {
         "8,0 0 1 0.000000001 9 Q FWFS 8 + 8 [a]\n8,0 0 1 0.000000002 9 D FN [a]\n",
         "fio version 2 iolog\nf write 0 512\nf wait 1000 0\nf sync\nf trim 0 512\n",
         "fio version 3 iolog\n0 f add\n10 f write 0 512\n",
+        "fio version 3 iolog\n9 f write 0 512\n1 f sync\nfio version 2 iolog\nf read 0 512\n",
+        "8,0 0 1 0.5 9 Q ZA 8 + 8\nCPU0 (sdb):\n8,0 0 1 0.1 9 Q WZ 8 + 8\n",
+        "\"7\";\"R\";\"0\";\"4096\";\"1577808000000046\"\n1;W;0;77824;1577808000000426\n",
         "1000 0 8 8 0\n3500 1 16 1 1\n",
         "1.5 0 8 8 a\n3.25 1 16 1 1\n",
     ];
