@@ -163,6 +163,7 @@ impl World {
         self.note_rot(side, &mut asked);
         self.claims(side, &asked);
         let (mut asked, submitted) = self.submit(side, &session, asked, time);
+        self.note_rot(side, &mut asked);
         self.published(side, Some(&mut asked));
         match submitted {
             Ok(ticket) => asked.ticket = Some(ticket),
@@ -306,7 +307,7 @@ impl World {
     }
 
     /// What a read takes from rotten sectors nobody can judge, even if they are written before it is
-    /// done.
+    /// done. Noted before and after each step of it, as they may rot while its thread is stalled.
     fn note_rot(&self, side: Side, asked: &mut Asked) {
         if asked.what == What::Read && self.machines[side].disk.is_rotten(|_, _| true) {
             let blocks = self.blocks_of(asked.volume, &asked.sectors);
@@ -326,6 +327,7 @@ impl World {
         asked.is_waiting = true;
         let (mut asked, outcome) = self
             .asking(side, asked, || Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)));
+        self.note_rot(side, &mut asked);
         self.published(side, Some(&mut asked));
         if self.machines[side].is_dead() {
             return;
