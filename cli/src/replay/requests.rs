@@ -228,7 +228,8 @@ pub fn parse(text: &str) -> Result<Vec<Event>, String> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let lines = (1..).zip(whole.split('\n')).filter(|(_, line)| !line.is_empty());
     let parsed = lines.map(|(number, line)| {
-        Event::parse(line).ok_or_else(|| format!("line {number} of the request log: '{line}'"))
+        let unknown = || format!("line {number} of the request log is of no known form: '{line}'");
+        Event::parse(line).ok_or_else(unknown)
     });
     let events = parsed.collect::<Result<Vec<_>, _>>()?;
     match events.first() {

@@ -5,7 +5,7 @@
 //! is neither void nor in the log. So a cell that comes round again holds nothing that the log has not.
 //! It says whose data it holds: a position that finds another's finds its own in the log.
 //!
-//! A cell is a lock that nobody ever waits for, so that a stalled thread delays no other (R2):
+//! A cell is a lock that no thread ever waits for, so that a stalled thread delays no other (R2):
 //!
 //! | thread | finds the cell locked by | and then |
 //! |---|---|---|
@@ -176,7 +176,7 @@ impl<G: Deref<Target = Cell>> Deref for Data<G> {
 }
 
 /// The value that a lock guards, unless it is held. Nothing in a cell is ever half changed, so a
-/// panic of who held it makes no difference.
+/// panic of the thread that held it makes no difference.
 fn free<T>(tried: Result<T, TryLockError<T>>) -> Option<T> {
     match tried {
         Ok(guard) => Some(guard),
