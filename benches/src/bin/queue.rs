@@ -369,7 +369,9 @@ fn main() -> ExitCode {
             "--pairs" => pairs = number().unwrap_or(pairs),
             "--json" => drop(arguments.next()),
             _ => {
-                eprintln!("usage: queue [--quick] [--alone] [--rounds N] [--pairs N] [--json FILE]");
+                eprintln!(
+                    "usage: queue [--quick] [--alone] [--rounds N] [--pairs N] [--json FILE]"
+                );
                 return ExitCode::from(2);
             }
         }

@@ -6,12 +6,12 @@
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::meter::Metric;
+use crate::results::Target;
 
 /// The version of the document.
 pub const VERSION: u32 = 1;
@@ -223,7 +223,7 @@ pub struct DeviceAtRest {
 /// The file that a document goes to. Without a document there is no file, whatever stood there
 /// before: nobody takes the results of another run for those of one that failed.
 pub struct Output {
-    path: PathBuf,
+    target: Target,
     file: File,
     is_written: bool,
 }
@@ -233,8 +233,8 @@ impl Output {
     ///
     /// # Errors
     /// Those of the file.
-    pub fn create(path: &Path) -> std::io::Result<Output> {
-        Ok(Output { path: path.into(), file: File::create(path)?, is_written: false })
+    pub fn create(target: &Target) -> std::io::Result<Output> {
+        Ok(Output { target: target.clone(), file: target.create()?, is_written: false })
     }
 
     /// Writes the document.
@@ -250,10 +250,11 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
+        let Target::Path(path) = &self.target else { return };
         // A pipe or a terminal stays, or a link to one.
-        let is_file = || self.path.symlink_metadata().is_ok_and(|found| found.is_file());
+        let is_file = || path.symlink_metadata().is_ok_and(|found| found.is_file());
         if !self.is_written && is_file() {
-            let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_file(path);
         }
     }
 }
