@@ -26,6 +26,8 @@ pub enum Exit {
     Refused = 5,
     /// A result could not be written.
     Output = 6,
+    /// Nothing is damaged, and one of two devices has not yet got what the other has.
+    Behind = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -112,6 +114,7 @@ mod tests {
             (Exit::Device, 4),
             (Exit::Refused, 5),
             (Exit::Output, 6),
+            (Exit::Behind, 7),
         ];
         for (exit, number) in all {
             assert_eq!(exit as u8, number);

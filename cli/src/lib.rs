@@ -76,6 +76,7 @@ fn verify_devices(args: &verify::Args) -> Result<Exit, Failure> {
     shown(report.write(args, &mut std::io::stdout().lock()))?;
     Ok(match report.verdict() {
         verify::Verdict::Equal => Exit::Held,
-        verify::Verdict::Different => Exit::NotHeld,
+        verify::Verdict::Behind => Exit::Behind,
+        verify::Verdict::Different | verify::Verdict::Damaged => Exit::NotHeld,
     })
 }
