@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use afterimage::internal::storage::Storage;
+use afterimage::internal::storage::{Directory, Storage};
 use host::{Host, Manner, Move};
 use json::{
     DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, Pace, RequestCount, Requests,
@@ -67,6 +67,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, story));
     }
     results::refuse_clashes(&named_results(args), &args.traces, &kept(args))?;
+    refuse_existing(&kept(args))?;
     let trace = trace::read(&args.traces, &options)?;
     check(args, &trace)?;
     // Made first: no replay should end in a result that cannot be written.
@@ -148,6 +149,20 @@ fn named_results(args: &ReplayArgs) -> Vec<(&'static str, &Target)> {
 fn kept(args: &ReplayArgs) -> Vec<PathBuf> {
     let parent = args.dir.iter().filter(|_| args.keep);
     parent.flat_map(|parent| NAMES.map(|name| parent.join(name))).collect()
+}
+
+/// Refuses directories that hold a device already, before a result is made or the other device is.
+fn refuse_existing(directories: &[PathBuf]) -> Result<(), Failure> {
+    for path in directories {
+        let found = Directory::open_read_only(path).and_then(|there| there.files());
+        // A directory that cannot be listed cannot be made either, and then there is more to tell.
+        if let Some(file) = found.unwrap_or_default().first() {
+            let path = path.display();
+            let story = format!("making the device {path}: {path} holds a device already: {file}");
+            return Err(Failure::new(Exit::Refused, story));
+        }
+    }
+    Ok(())
 }
 
 /// The file for a result, if one is asked for.
