@@ -96,6 +96,12 @@ impl From<TraceError> for Failure {
 pub fn report(outcome: Result<Exit, Failure>) -> Exit {
     outcome.unwrap_or_else(|failure| {
         eprintln!("afterimage: {failure}");
+        if crate::signals::met_file_size_limit() {
+            eprintln!(
+                "afterimage: SIGXFSZ: no file of this process may be so large; `ulimit -f` says how \
+                 large it may be"
+            );
+        }
         failure.exit
     })
 }

@@ -10,6 +10,7 @@
 //! | `simulate` | `afterimage simulate`, with the feature `simulate`: two simulated devices through faults of every kind |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
+//! | `signals` | what a signal that ends the program leaves behind |
 //! | [`results`] | files that results go to, none of which is an input, another result or a device |
 //!
 //! There is no storage logic here: everything that keeps data is the engine's.
@@ -21,6 +22,7 @@ mod output;
 pub mod recover;
 pub mod replay;
 pub mod results;
+mod signals;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod trace;
@@ -45,6 +47,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Held };
         }
     };
+    signals::watch();
     match cli.command {
         Command::Replay(args) => exit::report(replay::run(&args)),
         Command::Inspect(args) => exit::report(inspect_directory(&args)),

@@ -6,12 +6,14 @@
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::path::Path;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::meter::Metric;
 use crate::results::Target;
+use crate::signals::{self, Guard};
 
 /// The version of the document.
 pub const VERSION: u32 = 1;
@@ -226,6 +228,7 @@ pub struct Output {
     target: Target,
     file: File,
     is_written: bool,
+    _guard: Option<Guard>,
 }
 
 impl Output {
@@ -234,7 +237,12 @@ impl Output {
     /// # Errors
     /// Those of the file.
     pub fn create(target: &Target) -> std::io::Result<Output> {
-        Ok(Output { target: target.clone(), file: target.create()?, is_written: false })
+        let file = target.create()?;
+        let guard = match target {
+            Target::Path(path) if is_file(path) => Some(signals::removing(path)),
+            _ => None,
+        };
+        Ok(Output { target: target.clone(), file, is_written: false, _guard: guard })
     }
 
     /// Writes the document.
@@ -251,10 +259,13 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         let Target::Path(path) = &self.target else { return };
-        // A pipe or a terminal stays, or a link to one.
-        let is_file = || path.symlink_metadata().is_ok_and(|found| found.is_file());
-        if !self.is_written && is_file() {
+        if !self.is_written && is_file(path) {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// A pipe or a terminal stays, or a link to one.
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_file())
 }
