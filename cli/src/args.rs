@@ -119,10 +119,10 @@ pub struct ReplayArgs {
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub depth: Option<u32>,
 
-    /// Size of each journal
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB",
-          help_heading = "Devices")]
-    pub journal_size: u64,
+    /// Size of each journal [default: 64MiB; with --link-rate the next power of two that holds all
+    /// that the trace writes and discards, from 64MiB to 2GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Devices")]
+    pub journal_size: Option<u64>,
 
     /// Size of a block: a power of two, 512 to 64KiB
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4KiB",

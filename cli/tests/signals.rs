@@ -14,9 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A folder with a trace that takes a minute at its own pace.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let rows: String = (1..=600)
-        .map(|row| format!("{} f write {} 4096\n", row * 100_000_000u64, row * 4096))
-        .collect();
+    let rows: String =
+        (1..=600).map(|row| format!("{} f write {} 4096\n", row * 100, row * 4096)).collect();
     fs::write(folder.path().join("slow.iolog"), format!("fio version 3 iolog\n{rows}")).unwrap();
     fs::write(folder.path().join("one.iolog"), "fio version 3 iolog\n1 f write 0 4096\n").unwrap();
     folder
@@ -132,4 +131,17 @@ fn a_file_that_would_be_too_large_is_an_error_with_its_name() {
     let result = limited(&folder, 0, "replay one.iolog --memory --json r");
     named(&result, 6, "writing r");
     assert!(!folder.path().join("r").exists());
+}
+
+#[test]
+fn a_planned_duration_is_said() {
+    let folder = folder();
+    for (speed, passes, said) in [("600", "1", "takes 99.8 ms"), ("1200", "2", "takes 99.8 ms")] {
+        let words = ["replay", "slow.iolog", "--memory", "--speed", speed, "--passes", passes];
+        let output = start(&folder, &words).wait_with_output().unwrap();
+        let story = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(story.contains(said), "{story}");
+    }
+    let output = start(&folder, &["replay", "one.iolog", "--memory"]).wait_with_output().unwrap();
+    assert!(output.stderr.is_empty());
 }

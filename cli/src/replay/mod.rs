@@ -70,6 +70,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     refuse_existing(&kept(args))?;
     let trace = trace::read(&args.traces, &options)?;
     check(args, &trace)?;
+    say_duration(args, &trace);
     // Made first: no replay should end in a result that cannot be written.
     let json = created(&args.json, json::Output::create)?;
     let hlog = created(&args.hlog, hlog::Hlog::create)?;
@@ -105,7 +106,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         trace: trace_info(args, &trace),
         settings: json::Settings {
             directory: directory.map(|path| path.display().to_string()),
-            ..settings(args, run)
+            ..settings(args, &trace, run)
         },
         requests: requests(&meter),
         latency_ns: Latencies::from(|metric| Latency::of(meter.total(metric))),
@@ -235,6 +236,19 @@ pub fn rehearse(
     Ok(oracle.into_findings())
 }
 
+/// Says how long the trace's own pace will take, if that is what was asked for.
+fn say_duration(args: &ReplayArgs, trace: &Trace) {
+    let Speed::Times(times) = args.speed else { return };
+    let plan = Plan::new(trace, args.passes);
+    let span = plan.row(plan.len() - 1).time_ns;
+    let planned = duration((span as f64 / times) as u64);
+    // Without a standard error nobody waits for it.
+    let _ = writeln!(
+        std::io::stderr(),
+        "at {times} times the trace's own pace the replay takes {planned}"
+    );
+}
+
 /// Refuses what only the trace can tell to be impossible.
 fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
     if trace.rows.is_empty() {
@@ -315,7 +329,7 @@ fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
     }
 }
 
-fn settings(args: &ReplayArgs, run: u64) -> json::Settings {
+fn settings(args: &ReplayArgs, trace: &Trace, run: u64) -> json::Settings {
     json::Settings {
         passes: args.passes,
         depth: args.depth(),
@@ -324,7 +338,7 @@ fn settings(args: &ReplayArgs, run: u64) -> json::Settings {
             Speed::Times(times) => Some(times),
         },
         block_bytes: args.block_size,
-        journal_bytes: args.journal_size,
+        journal_bytes: plan::journal_bytes(args, trace),
         link_bytes_per_s: args.link_rate,
         link_delay_ns: args.link_delay,
         skew_ns: args.skew,

@@ -16,6 +16,7 @@ use afterimage::internal::threads::Threads;
 use afterimage::internal::unit::Stamp;
 
 use super::meter::Track;
+use super::plan;
 use super::requests::{self, Listener, NAMES};
 use crate::args::ReplayArgs;
 use crate::exit::{Exit, Failure};
@@ -117,7 +118,7 @@ impl Pair {
         let volumes = volumes.map(|(id, volume)| VolumeSpec { id, bytes: volume.bytes }).collect();
         let geometry = Geometry {
             block_size: u32::try_from(args.block_size).unwrap_or(u32::MAX),
-            journal_bytes: args.journal_size,
+            journal_bytes: plan::journal_bytes(args, trace),
             ..Geometry::new(group, 1, volumes)
         };
         let open = |at: usize| -> Result<Arc<Device>, Failure> {
