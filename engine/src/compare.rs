@@ -97,7 +97,7 @@ fn segments(
         let size = sizes.get(&volume).map_or(0, |size| size.next_multiple_of(block));
         let begins = u64::from(index).saturating_mul(superblock.segment_bytes);
         if begins >= size {
-            continue; // of no volume: nobody ever reads it
+            continue; // beyond its volume's end: no host reads it
         }
         let expected = superblock.segment_bytes.min(size - begins);
         let length = storage.length(file).map_err(|e| Error::storage(named(&file), e))?;
@@ -146,7 +146,7 @@ impl Side<'_> {
             let begins = u64::from(index) * self.segment_bytes;
             let found = self.storage.next_data(file, at.saturating_sub(begins));
             if let Some(found) = found.map_err(|e| self.failed(file, e))? {
-                // Of a last block that is larger than the volume's rest, nobody sees the rest.
+                // A host sees the last block only as far as the volume goes.
                 let end = (begins + found.end).min(self.size);
                 let start = begins + found.start;
                 return Ok((start < end).then_some(start..end));

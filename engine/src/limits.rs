@@ -270,7 +270,7 @@ pub struct Settings {
     /// at most. At least 1, at most 32,768. An announcement has no more, and no more than 1,024.
     pub piece_entries_max: usize,
     /// R20: several sessions may write to a volume at once, as the connections of one host do that
-    /// shares its requests out among them. Nobody is superseded then, and a host that gives up one
+    /// shares its requests out among them. No session is superseded then, and a host that gives up one
     /// connection with requests under way and repeats them on another is not protected: the first
     /// may be admitted after the second, and after what was written later.
     pub shared_sessions: bool,

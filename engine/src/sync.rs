@@ -117,7 +117,7 @@ mod searched {
     }
 
     /// The standard library's lock as far as it is tried: a word that counts readers, with the
-    /// orderings that the standard library promises and no more. loom's own lock makes whoever
+    /// orderings that the standard library promises and no more. loom's own lock makes a thread that
     /// tries to write wait for the readers, so that it never finds one.
     #[derive(Debug)]
     pub struct RwLock<T> {
@@ -125,7 +125,7 @@ mod searched {
         value: std::sync::RwLock<T>,
     }
 
-    /// The count while somebody writes.
+    /// The count while a writer has the lock.
     const WRITTEN: u64 = 1 << 32;
 
     impl<T> RwLock<T> {

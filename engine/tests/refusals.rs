@@ -457,8 +457,11 @@ fn a_gap_in_what_is_shipped_ends_the_connection() {
             assert_eq!((status.hi, status.connected), (hi, false), "{at_once} {lost}");
             assert_eq!(status.unreflected_records, came as u64);
             let newest = stamps[..lost].last().copied().unwrap_or_default();
-            let story =
-                format!("ships {} behind {}, {newest} came last", stamps[lost + 1], stamps[lost]);
+            let story = format!(
+                "ships record {} as the one after {}, but the last one received here is {newest}",
+                stamps[lost + 1],
+                stamps[lost]
+            );
             let told = told.once();
             assert!(told.contains(&story), "{told}, not {story}");
             pair.connect();
@@ -479,7 +482,7 @@ fn a_record_that_arrives_damaged_ends_the_connection() {
     *frame.last_mut().unwrap() ^= 1;
     pair.ends[A].send(Lane::Data, frame).unwrap();
     pair.step(B, Receive);
-    assert!(told.once().contains("arrived damaged"));
+    assert!(told.once().contains("was damaged on the line"));
     assert_eq!(pair.devices[B].status().hi, Stamp::ZERO);
     pair.connect();
     pair.drain();

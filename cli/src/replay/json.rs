@@ -47,6 +47,10 @@ pub struct TraceInfo {
     pub empty_rows: u64,
     pub other_rows: u64,
     pub rounded_rows: u64,
+    pub sections: u64,
+    pub out_of_order_rows: u64,
+    pub largest_step_back_ns: u64,
+    pub warnings: Vec<String>,
     pub volumes: u64,
     pub volume_bytes: u64,
     pub span_ns: u64,
@@ -88,6 +92,7 @@ pub struct Requests {
     pub read: RequestCount,
     pub write: RequestCount,
     pub discard: RequestCount,
+    pub zero: RequestCount,
     pub flush: RequestCount,
     pub total: RequestCount,
 }
@@ -223,7 +228,7 @@ pub struct DeviceAtRest {
 }
 
 /// The file that a document goes to. Without a document there is no file, whatever stood there
-/// before: nobody takes the results of another run for those of one that failed.
+/// before, so that the results of another run are not taken for those of one that failed.
 pub struct Output {
     target: Target,
     file: File,

@@ -69,6 +69,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     results::refuse_clashes(&named_results(args), &args.traces, &kept(args))?;
     refuse_existing(&kept(args))?;
     let trace = trace::read(&args.traces, &options)?;
+    trace.warnings.iter().for_each(|warning| eprintln!("afterimage: warning: {warning}"));
     check(args, &trace)?;
     say_duration(args, &trace);
     // Made first: no replay should end in a result that cannot be written.
@@ -321,6 +322,10 @@ fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
         empty_rows: trace.empty_rows,
         other_rows: trace.other_rows,
         rounded_rows: trace.rounded_rows,
+        sections: trace.sections,
+        out_of_order_rows: trace.out_of_order_rows,
+        largest_step_back_ns: trace.largest_step_back_ns,
+        warnings: trace.warnings.clone(),
         volumes: trace.volumes.len() as u64,
         volume_bytes: trace.volumes.iter().map(|volume| volume.bytes).sum(),
         span_ns: trace.rows.last().map_or(0, |row| row.time_ns),
@@ -356,6 +361,7 @@ fn requests(meter: &Meter) -> Requests {
         read: of(counts.read),
         write: of(counts.write),
         discard: of(counts.discard),
+        zero: of(counts.zero),
         flush: of(counts.flush),
         total: of(counts.total()),
     }

@@ -164,7 +164,8 @@ impl Pair {
                 return Err(failure);
             }
             if self.clock.monotonic() > until {
-                return Err(Failure::new(Exit::Device, "the two devices do not find each other"));
+                let story = "the two devices are not connected in time; is --link-delay too long?";
+                return Err(Failure::new(Exit::Device, story));
             }
             std::thread::sleep(Duration::from_micros(200));
         }

@@ -146,6 +146,8 @@ impl<'a> Plan<'a> {
                 .for_each(|(offset, length)| add(Action::Write { offset, length })),
             Action::Discard { offset, length } => cut(offset, length, limits.zero_bytes_max, block)
                 .for_each(|(offset, length)| add(Action::Discard { offset, length })),
+            Action::Zero { offset, length } => cut(offset, length, limits.zero_bytes_max, block)
+                .for_each(|(offset, length)| add(Action::Zero { offset, length })),
         }
         pieces
     }
@@ -200,6 +202,10 @@ mod tests {
             empty_rows: 0,
             other_rows: 0,
             rounded_rows: 0,
+            sections: 1,
+            out_of_order_rows: 0,
+            largest_step_back_ns: 0,
+            warnings: Vec::new(),
             has_time: true,
             start_unix_ns: None,
         }

@@ -248,7 +248,8 @@ pub fn parse(text: &str) -> Result<Vec<Event>, String> {
     let run = &lines[lines.iter().rposition(begins).unwrap_or(0)..];
     let lines = run.iter().filter(|(_, line)| !line.is_empty());
     let parsed = lines.map(|(number, line)| {
-        Event::parse(line).ok_or_else(|| format!("line {number} of the request log: '{line}'"))
+        let unknown = || format!("line {number} of the request log is of no known form: '{line}'");
+        Event::parse(line).ok_or_else(unknown)
     });
     let events = parsed.collect::<Result<Vec<_>, _>>()?;
     match events.first() {

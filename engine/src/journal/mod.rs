@@ -181,7 +181,7 @@ impl Journal {
     fn free(&self, tail: &mut Tail, freed: Position) {
         // Readers must find the positions gone before their bytes can be written over.
         self.queue.release(freed, 0);
-        // A storage need not order anything: whoever reads what comes there finds them gone.
+        // A storage need not order anything: a reader that sees newer bytes there must find them gone.
         fence(Release);
         tail.ring.free_below(freed);
     }

@@ -1,18 +1,18 @@
-//! The own log: host writes, committed in groups by whoever needs it (S1603–S1606).
+//! The own log: host writes, committed in groups by the threads that wait for them (S1603–S1606).
 //!
 //! A caller that must wait for durability becomes the leader of a commit if none is under way:
-//! it writes everything published so far and syncs once, for itself and for all who came
-//! meanwhile. Waking a thread takes a system call and a switch: a single writer wakes nobody.
+//! it writes everything published so far and syncs once, for itself and for the threads that came
+//! meanwhile. Waking a thread takes a system call and a switch: with a single writer none is woken.
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
-//! | `led` | whoever would lead (swap); the leader, at the end (swap) | as writers | AcqRel: one leads at a time, and sees what the last one did; a leader that ends sees what those wanted who could not lead |
-//! | `begun` | the leader; whoever waits (by adding 0) | the background | AcqRel read-modify-write: a commit that begins after the touch finds what was published before it |
-//! | `done` | the leader | whoever waits | Release/Acquire: the records are marked durable before it |
-//! | `ended` | the leader, after `done` and `led` | whoever waits, before `done` | AcqRel/Acquire: no end is slept through |
-//! | `expected`, `overdue` | the leader | whoever waits | Release/Acquire: hints, a stale one costs a moment |
+//! | `led` | a thread that would lead (swap); the leader, at the end (swap) | as writers | AcqRel: one leads at a time, and sees what the last one did; a leader that ends sees the wants of threads that could not lead |
+//! | `begun` | the leader; a waiting thread (by adding 0) | the background | AcqRel read-modify-write: a commit that begins after the touch finds the records published before it |
+//! | `done` | the leader | waiting threads | Release/Acquire: the records are marked durable before it |
+//! | `ended` | the leader, after `done` and `led` | waiting threads, before `done` | AcqRel/Acquire: no end is slept through |
+//! | `expected`, `overdue` | the leader | waiting threads | Release/Acquire: hints, a stale one costs a moment |
 //! | `committed` | the leader | the background | Release/Acquire: the records are marked durable before it |
-//! | `watched`, `wanted` | whoever waits, whoever polls (max) | as writers, the background | AcqRel/Acquire: only ever raised |
+//! | `watched`, `wanted` | threads that wait or poll (max) | as writers, the background | AcqRel/Acquire: only ever raised |
 
 use super::payload::Payloads;
 use super::scan::Found;
@@ -38,7 +38,7 @@ pub(crate) struct OwnLog {
     pub journal: Journal,
     payloads: Payloads,
     writer: Mutex<Writer>,
-    /// Whether a commit is under way; who sets it leads.
+    /// Whether a commit is under way; the thread that sets it leads.
     led: AtomicBool,
     /// Commits begun and ended.
     begun: AtomicU64,
@@ -46,14 +46,14 @@ pub(crate) struct OwnLog {
     /// To sleep on, for the even and the odd commits: they change when one of them has ended, or
     /// when the other kind has and it is their turn to lead.
     ended: [FutexWord; 2],
-    /// Where the tail will be once everyone whom the last commit served has come back.
+    /// Where the tail will be once each writer that the last commit served has written again.
     expected: AtomicU64,
-    /// Monotonic time at which those who are not back by then are not waited for.
+    /// Monotonic time from which a commit waits no longer for the writers that are not back.
     overdue: AtomicU64,
-    /// The highest round whose beginning somebody watches the time for.
+    /// The highest round that a waiting thread begins when the time is over.
     watched: AtomicU64,
     failed: OnceLock<Error>,
-    /// The highest round that somebody wants and does not lead.
+    /// The highest round that a request waits for without leading it.
     wanted: AtomicU64,
     /// How many positions commits have done with, counted as positions.
     committed: AtomicU64,
@@ -144,7 +144,7 @@ impl OwnLog {
         Locked { own: self, writer: Some(lock(&self.writer)) }
     }
 
-    /// `None` while somebody is at work on the log.
+    /// `None` while another thread has the writer.
     fn try_locked(&self) -> Option<Locked<'_>> {
         let writer = self.writer.try_lock().ok()?;
         Some(Locked { own: self, writer: Some(writer) })
@@ -264,7 +264,7 @@ impl OwnLog {
         self.failed.get().map_or(Ok(false), |error| Err(error.clone()))
     }
 
-    /// Somebody waits for the end of `round` and will not lead it.
+    /// A request waits for the end of `round` and will not lead it.
     pub fn want(&self, round: u64) {
         if self.wanted.fetch_max(round, Ordering::AcqRel) < round {
             self.wakes.commit.ring();
@@ -290,8 +290,8 @@ impl OwnLog {
         self.wanted.load(Ordering::Acquire) > self.begun.load(Ordering::Acquire)
     }
 
-    /// Waits until `round` has ended, leading it if nobody else does. With a clock, it gives those
-    /// whom the last commit served a moment to join; the last of them to come leads.
+    /// Waits until `round` has ended, leading it if no other thread does. With a clock, the threads
+    /// that the last commit served get a moment to join; the last of them to come leads.
     pub fn wait_round(
         &self,
         round: u64,
@@ -316,13 +316,13 @@ impl OwnLog {
             } else {
                 self.lead(durability, linger);
             }
-            // A request woken and not served may be the only one: it watches from now on.
+            // A thread woken without being served may be the last waiter, so it watches the time.
             watches = true;
         }
     }
 
-    /// How long to wait, in nanoseconds, for those whom the last commit served and who are on
-    /// their way back; those who came meanwhile are here.
+    /// How long to wait, in nanoseconds, for the writers that the last commit served: 0 once as many
+    /// writes have come.
     fn linger(&self, clock: &dyn Clock) -> u64 {
         if self.journal.queue.tail() >= self.expected.load(Ordering::Acquire) {
             return 0;
@@ -330,7 +330,7 @@ impl OwnLog {
         self.overdue.load(Ordering::Acquire).saturating_sub(clock.monotonic())
     }
 
-    /// Commits once, for everyone; the caller has won `led`.
+    /// Commits once, for every waiting thread; the caller has won `led`.
     fn lead(&self, durability: Durability, linger: Option<&dyn Clock>) {
         let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let end = EndOfRound { own: self, this };
@@ -339,14 +339,14 @@ impl OwnLog {
             self.done.store(this, Ordering::Release);
         }
         if let (Some(clock), Some(began)) = (linger, began) {
-            // Nobody is worth waiting for longer than a commit takes.
+            // Waiting for more writers than a commit takes would cost more than another commit.
             let now = clock.monotonic();
             self.overdue.store(now + now.saturating_sub(began), Ordering::Release);
         }
         drop(end);
     }
 
-    /// Commits once if nobody is doing so, and says whether it did: for the background (R10).
+    /// Commits once if no commit is under way, and says whether it did: for the background (R10).
     pub fn try_round(&self, durability: Durability) -> Result<bool> {
         let leads = !self.led.swap(true, Ordering::AcqRel);
         if leads {
@@ -389,7 +389,7 @@ impl OwnLog {
         }
         let outcome = change(&mut w);
         if let Err(error) = &outcome {
-            // Before the writer is unlocked: nobody may find the log clean.
+            // Set before the writer is unlocked, so that no other thread takes the log for sound.
             let _ = self.failed.set(error.clone());
         }
         outcome
@@ -415,7 +415,7 @@ impl OwnLog {
         w.gather.run(&journal.queue, &mut fresh);
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
-            // The data is in the log's pages: whoever reads from now on finds it there.
+            // The data is in the log's pages: a reader finds it there from now on.
             let firsts = fresh.iter().filter(|&&position| journal.queue.group(position).0 == 0);
             w.logged.extend(firsts);
             // Nothing is freed under the writer's lock; a freed one's cell is a later request's.
@@ -470,7 +470,7 @@ impl OwnLog {
     }
 }
 
-/// Ends a commit however it ends: whoever sleeps is woken.
+/// Ends a commit, also one that fails or panics: the sleeping threads are woken.
 struct EndOfRound<'a> {
     own: &'a OwnLog,
     this: u64,
@@ -479,7 +479,8 @@ struct EndOfRound<'a> {
 impl Drop for EndOfRound<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let what = "a commit of the own log panicked";
+            let what = "a commit of the own log panicked, which is a fault of this program: report it, \
+                        with the panic's message";
             let _ = self.own.failed.set(Error::new(Kind::Halted, what));
         }
         self.own.led.swap(false, Ordering::AcqRel);
@@ -487,7 +488,7 @@ impl Drop for EndOfRound<'_> {
         let (served, next) = (word(self.this), word(self.this + 1));
         served.fetch_add(1, Ordering::AcqRel);
         atomic_wait::wake_all(served);
-        // Those who wait for the next commit need one of them to lead it, unless all is lost.
+        // Of the threads that wait for the next commit one must lead it, unless the log has failed.
         next.fetch_add(1, Ordering::AcqRel);
         match self.own.failed.get() {
             None => atomic_wait::wake_one(next),
@@ -498,8 +499,8 @@ impl Drop for EndOfRound<'_> {
 }
 
 impl EndOfRound<'_> {
-    /// Wakes those who did not lead: requests that this round served, and the
-    /// background, if it waits for as much.
+    /// Wakes the requests that this round served, and each background thread that waits until as many
+    /// positions are committed.
     fn wake_others(&self) {
         let wakes = &self.own.wakes;
         let last = match self.own.failed.get() {

@@ -1,7 +1,7 @@
 //! Data on its way to the log: readable by anyone from publication until the log has it.
 //!
 //! Each place has a cell, and a request's data is in the cell of its first position. A cell is a
-//! lock that nobody ever waits for, so that a stalled thread delays no other (R2):
+//! lock that no thread ever waits for, so that a stalled thread delays no other (R2):
 //!
 //! | thread | finds the cell locked by | and then |
 //! |---|---|---|
@@ -112,7 +112,7 @@ impl Payloads {
 }
 
 /// The value that a lock guards, unless it is held. Nothing in a cell is ever half changed, so a
-/// panic of who held it makes no difference.
+/// panic of the thread that held it makes no difference.
 fn free<T>(tried: Result<T, TryLockError<T>>) -> Option<T> {
     match tried {
         Ok(guard) => Some(guard),

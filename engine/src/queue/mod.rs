@@ -2,8 +2,8 @@
 //!
 //! A ring of reserved positions in the manner of FASTER's hybrid log (Chandramouli et al., SIGMOD
 //! 2018): a writer takes positions from the tail, fills their slots, links them into the hash
-//! chains of their blocks and publishes them by one store. Nobody sorts on the way in; whoever
-//! takes in stamp order drains to the tail and sorts there ([`Sequencer`]).
+//! chains of their blocks and publishes them by one store. Writers sort nothing; a taker in stamp
+//! order drains to the tail and sorts there ([`Sequencer`]).
 //!
 //! # Rules
 //! 1. **A position is the announcement** (R2). Taking it is a read-modify-write of `tail`; the
@@ -23,7 +23,7 @@
 //!    followed by one, and whichever of the two comes second sees the other's link (as in rule 1).
 //! 4. **Positions below `freed` are gone**, in every chain at once: a chain ends where a position
 //!    below `freed` stands. Slots are reused only by positions below `limit`, which is raised
-//!    after `freed`; so whoever reads fields and then finds its position not freed has read that
+//!    after `freed`; so a reader of fields that then finds its position not freed has read that
 //!    position's fields. Only settled positions are freed, and only whole requests, because a
 //!    record looks up its state in the slot of its request's first.
 //!
@@ -42,8 +42,8 @@
 //! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
 //! | `place`, `marks` | commit, reflect | all | Release/Acquire: data is there before the mark |
-//! | `Clk::time` | sealers (max); who opens a tenure, before that | inserters, sealers | AcqRel/Acquire: rule 1 |
-//! | `Clk::open` | who opens or closes admission | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
+//! | `Clk::time` | sealers (max); a takeover, before it opens the tenure | inserters, sealers | AcqRel/Acquire: rule 1 |
+//! | `Clk::open` | takeover and fence | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
 
 mod clk;
 mod order;

@@ -368,7 +368,7 @@ impl Pair {
     /// Holds the normal volumes of a device against history; see the module.
     fn check(&mut self, at: usize) {
         let reflected = self.devices[at].status().reflected;
-        self.replays[at].go(&self.oracle, reflected);
+        self.replays[at].advance_to(&self.oracle, reflected);
         let (image, expected) = (self.image(at), &self.replays[at].image);
         assert!(
             image == *expected,

@@ -468,7 +468,7 @@ fn completion_and_reservation() {
             let (device, complete) = (device.clone(), complete.clone());
             thread::spawn(move || {
                 let stamp = device.write_one(1, 20);
-                // As `WriteState::go` does before it tells anybody.
+                // As `WriteState::try_publish` does before it tells anybody.
                 device.clk.raise(stamp.time);
                 complete.store(true, Ordering::Release);
                 stamp
