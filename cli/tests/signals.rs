@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let rows: String =
-        (1..=600).map(|row| format!("{} f write {} 4096\n", row * 100, row * 4096)).collect();
+        (1..=600).map(|row| format!("{} f write {} 4096\n", row * 100_000, row * 4096)).collect();
     fs::write(folder.path().join("slow.iolog"), format!("fio version 3 iolog\n{rows}")).unwrap();
     fs::write(folder.path().join("one.iolog"), "fio version 3 iolog\n1 f write 0 4096\n").unwrap();
     folder

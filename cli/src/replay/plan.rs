@@ -28,7 +28,9 @@ pub fn journal_bytes(args: &ReplayArgs, trace: &Trace) -> u64 {
     }
     let block = args.block_size.max(SECTOR as u64);
     let changed = trace.rows.iter().map(|row| match row.action {
-        Action::Write { offset, length } | Action::Discard { offset, length } => {
+        Action::Write { offset, length }
+        | Action::Discard { offset, length }
+        | Action::Zero { offset, length } => {
             let end = offset.saturating_add(length).div_ceil(block);
             (end - offset / block).saturating_mul(block)
         }
