@@ -20,7 +20,7 @@ const ATTEMPTS: usize = 100;
 enum Remains {
     /// A directory or a file that nobody needs.
     Remove(PathBuf),
-    /// What stays, in words.
+    /// A story of something that stays.
     Say(String),
 }
 
