@@ -14,7 +14,7 @@ use crate::trace::{Action, Row, Trace};
 const PASS_GAP_NS: u64 = 1_000_000;
 
 /// Bounds of a journal that follows the trace.
-const JOURNAL_BYTES: RangeInclusive<u64> = 64 << 20..=2 << 30;
+const JOURNAL_BYTES: RangeInclusive<u64> = 64 << 20..=1 << 30;
 
 /// Bytes of each journal: as `args` say, or enough for all that a replay of `trace` changes on a
 /// line that lags from the beginning to the end, within [`JOURNAL_BYTES`].
