@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(bytes("--link-rate 1MiB", 1638), 64);
         assert_eq!(bytes("--link-rate 1MiB", 1639), 128);
         assert_eq!(bytes("--link-rate 1MiB --passes 2", 1639), 256);
-        assert_eq!(bytes("--link-rate 1MiB --passes 1000", 1639), 2048);
+        assert_eq!(bytes("--link-rate 1MiB --passes 1000", 1639), 1024);
         assert_eq!(bytes("", 1639), 64, "without a rate the line does not lag");
         assert_eq!(bytes("--link-rate 1MiB --journal-size 8MiB", 1639), 8);
     }
