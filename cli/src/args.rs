@@ -120,7 +120,7 @@ pub struct ReplayArgs {
     pub depth: Option<u32>,
 
     /// Size of each journal [default: 64MiB; with --link-rate the next power of two that holds all
-    /// that the trace writes and discards, from 64MiB to 2GiB]
+    /// that the trace writes and discards, from 64MiB to 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Devices")]
     pub journal_size: Option<u64>,
 

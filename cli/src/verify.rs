@@ -17,7 +17,6 @@ use crate::words::plural;
 use afterimage::internal::compare;
 use afterimage::internal::error::{Error, Kind, Result};
 use afterimage::internal::format::superblock::{Superblock, VolumeSpec};
-
 use afterimage::internal::storage::{Directory, Storage};
 use afterimage::internal::superblock;
 use afterimage::internal::unit::{Block, Stamp};

@@ -248,6 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn the_help_says_how_large_a_journal_may_become() {
+        let mut command = <crate::args::Cli as clap::CommandFactory>::command();
+        let replay = command.find_subcommand_mut("replay").expect("the command");
+        let help = replay.render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (least, most) = JOURNAL_BYTES.into_inner();
+        let bounds = format!("from {}MiB to {}GiB", least >> 20, most >> 30);
+        assert!(help.contains(&bounds), "the help says nothing of {bounds}");
+    }
+
+    #[test]
     fn takeovers_come_in_order() {
         let trace = trace(&[0, 10, 10, 30]);
         let plan = Plan::new(&trace, 1);
