@@ -47,7 +47,7 @@ pub(super) struct Columns {
     /// The unit of a whole time, in nanoseconds; `None` if times are decimal seconds.
     tick_ns: Option<u64>,
     volume: usize,
-    /// What the name of a volume begins with.
+    /// The beginning of every volume's name.
     prefix: &'static str,
     /// A column whose text belongs to the name of the volume.
     host: Option<usize>,
@@ -63,67 +63,61 @@ pub(super) struct Columns {
 /// How a number is read, in bytes.
 type Number = fn(&'static str, &[u8]) -> Result<u64, Fault>;
 
+/// The map that the others name their differences from: MSR's, without its host and kinds.
+const PLAIN: Columns = Columns {
+    format: Format::Msr,
+    names: &["Timestamp", "Hostname", "DiskNumber", "Type", "Offset", "Size", "ResponseTime"],
+    more: false,
+    time: 0,
+    tick_ns: Some(100),
+    volume: 2,
+    prefix: "",
+    host: None,
+    kind: 3,
+    kinds: ["R", "W"],
+    response: None,
+    offset: (4, number),
+    size: (5, number),
+};
+
 /// The maps, in the order in which a line is tried.
 pub(super) static FORMATS: [Columns; 5] = [
-    Columns {
-        format: Format::Msr,
-        names: &["Timestamp", "Hostname", "DiskNumber", "Type", "Offset", "Size", "ResponseTime"],
-        more: false,
-        time: 0,
-        tick_ns: Some(100),
-        volume: 2,
-        prefix: "",
-        host: Some(1),
-        kind: 3,
-        kinds: ["Read", "Write"],
-        response: None,
-        offset: (4, number),
-        size: (5, number),
-    },
+    Columns { host: Some(1), kinds: ["Read", "Write"], ..PLAIN },
     Columns {
         format: Format::Systor,
         names: &["Timestamp", "Response", "IOType", "LUN", "Offset", "Size"],
-        more: false,
         time: 0,
         tick_ns: None,
         volume: 3,
         prefix: LUN,
-        host: None,
         kind: 2,
-        kinds: ["R", "W"],
         response: Some(1),
         offset: (4, number),
         size: (5, number),
+        ..PLAIN
     },
     Columns {
         format: Format::Alibaba,
         names: &["device_id", "opcode", "offset", "length", "timestamp"],
-        more: false,
         time: 4,
         tick_ns: Some(1_000),
         volume: 0,
-        prefix: "",
-        host: None,
         kind: 1,
-        kinds: ["R", "W"],
-        response: None,
         offset: (2, number),
         size: (3, number),
+        ..PLAIN
     },
     Columns {
         format: Format::Tencent,
         names: &["Timestamp", "Offset", "Size", "IOType", "VolumeID"],
-        more: false,
         time: 0,
         tick_ns: Some(1_000_000_000),
         volume: 4,
-        prefix: "",
-        host: None,
         kind: 3,
         kinds: ["0", "1"],
-        response: None,
         offset: (1, sectors),
         size: (2, sectors),
+        ..PLAIN
     },
     Columns {
         format: Format::Spc,
@@ -132,17 +126,14 @@ pub(super) static FORMATS: [Columns; 5] = [
         time: 4,
         tick_ns: None,
         volume: 0,
-        prefix: "",
-        host: None,
         kind: 3,
-        kinds: ["R", "W"],
-        response: None,
         offset: (1, sectors),
         size: (2, number),
+        ..PLAIN
     },
 ];
 
-/// What the names of SYSTOR's volumes begin with.
+/// The beginning of the names of SYSTOR's volumes.
 const LUN: &str = "LUN";
 
 impl Columns {

@@ -186,7 +186,7 @@ pub struct Trace {
     pub out_of_order_rows: u64,
     /// The most by which such a request was earlier than one that stood before it, in nanoseconds.
     pub largest_step_back_ns: u64,
-    /// What is odd about the files and does not keep them from being read, one sentence each.
+    /// Oddities of the files that do not keep them from being read, one sentence each.
     pub warnings: Vec<String>,
     /// Whether the trace says when its requests were issued: in every section. If not, all times are
     /// 0, and rows have the order of the files.

@@ -48,6 +48,7 @@
 mod clk;
 mod order;
 mod record;
+mod slot;
 
 pub use clk::Clk;
 pub use order::{Gather, Sequencer};
@@ -58,64 +59,7 @@ use crate::sync::{AtomicU64, Ordering::*, fence, zeros};
 use crate::unit::{Block, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
-
-const MEMBER: u64 = 0;
-const INSERTING: u64 = 1;
-const PUBLISHED: u64 = 2;
-const VOID: u64 = 3;
-
-/// In a shape: the record is published by itself, whatever its request was.
-const ALONE: u64 = 1 << 63;
-
-const REFLECTED: u64 = 1;
-const DURABLE: u64 = 2;
-const MARKS: u64 = REFLECTED | DURABLE;
-
-/// A place in the ring, all zeros before its first use. Every field has one writer at a time: see the
-/// table above.
-#[derive(Debug, Default)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
-struct Slot {
-    /// `position << 2 | tag`; the tag of a request's first slot speaks for the request.
-    state: AtomicU64,
-    /// The next older position of the bucket's chain, 0 at its end.
-    prev: AtomicU64,
-    number: AtomicU64,
-    /// `volume << 32 | sequence`
-    volume_sequence: AtomicU64,
-    time: AtomicU64,
-    epoch: AtomicU64,
-    /// `index << 32 | count << 1 | is data`, with [`ALONE`] if the record's request is not published
-    /// as one here: index and count have 31 bits.
-    shape: AtomicU64,
-    checksum: AtomicU64,
-    written_at: AtomicU64,
-    /// The byte offset in the log, a multiple of 512, with marks in its lowest bits.
-    place: AtomicU64,
-}
-
-impl Slot {
-    fn block(&self) -> Block {
-        let volume = (self.volume_sequence.load(Acquire) >> 32) as u32;
-        Block { volume, number: self.number.load(Acquire) }
-    }
-
-    fn stamp(&self) -> Stamp {
-        Stamp {
-            epoch: self.epoch.load(Acquire),
-            time: self.time.load(Acquire),
-            sequence: self.volume_sequence.load(Acquire) as u32,
-        }
-    }
-
-    /// Which of those that are published together, and how many they are.
-    fn group(&self) -> (u64, u64) {
-        match self.shape.load(Acquire) {
-            shape if shape & ALONE != 0 => (0, 1),
-            shape => (shape >> 32, (shape & 0xffff_ffff) >> 1),
-        }
-    }
-}
+use slot::{ALONE, DURABLE, INSERTING, MARKS, MEMBER, PUBLISHED, REFLECTED, Slot, VOID};
 
 /// Why a record cannot stand where its position puts it.
 enum Conflict {
@@ -549,21 +493,7 @@ impl Queue {
 
     /// The record at `position`, which the caller knows to be published and not freed.
     pub fn record(&self, position: Position) -> Record {
-        let slot = self.slot(position);
-        let shape = slot.shape.load(Acquire);
-        let place = slot.place.load(Acquire);
-        Record {
-            position,
-            stamp: slot.stamp(),
-            block: slot.block(),
-            content: if shape & 1 == 1 { Content::Data } else { Content::Zero },
-            checksum: slot.checksum.load(Acquire),
-            index: ((shape & !ALONE) >> 32) as u32,
-            count: (shape as u32) >> 1,
-            written_at: slot.written_at.load(Acquire),
-            place: if place | MARKS == NO_PLACE { NO_PLACE } else { place & !MARKS },
-            was_reflected: place & REFLECTED != 0,
-        }
+        self.slot(position).record(position)
     }
 
     /// The stamp of the record at `position`, as [`Queue::record`] has it.

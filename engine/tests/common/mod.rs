@@ -294,7 +294,7 @@ impl Pair {
             }
             let owes = |d: &Arc<Device>| {
                 let s = d.status();
-                s.backlog_records + s.unreflected_records + d.step_sequence() > 0
+                s.backlog_records + s.unreflected_records > 0
             };
             let waits = self.pending.values().any(|p| !p.manual);
             if !waits && !self.devices.iter().any(owes) && !self.settle_once() {
