@@ -4,10 +4,12 @@ use afterimage::internal::storage::{Directory, FileName, Fill, Memory, Storage};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// Some files on disk, the others in memory, or the volumes nowhere.
 pub struct Split {
     volumes: bool,
+    logs: OnceLock<u8>,
     on_disk: Vec<FileName>,
     disk: Directory,
     memory: Memory,
@@ -21,12 +23,25 @@ impl Split {
     pub fn create(path: PathBuf, on_disk: &[FileName]) -> io::Result<Split> {
         let on_disk = on_disk.to_vec();
         let disk = Directory::create(path)?;
-        Ok(Split { volumes: true, on_disk, disk, memory: Memory::new() })
+        Ok(Split { volumes: true, logs: OnceLock::new(), on_disk, disk, memory: Memory::new() })
     }
 
     /// The same, and what is written to the volumes is forgotten: for what never looks at them.
     pub fn without_volumes(self) -> Split {
         Split { volumes: false, ..self }
+    }
+
+    /// From now on what is written to the logs is forgotten, and each of their bytes is `byte`: for
+    /// records that hold nothing else.
+    ///
+    /// # Panics
+    /// The second time.
+    pub fn forget_logs(&self, byte: u8) {
+        self.logs.set(byte).expect("once");
+    }
+
+    fn log_byte(&self, file: FileName) -> Option<u8> {
+        self.logs.get().copied().filter(|_| matches!(file, FileName::OwnLog | FileName::RecvLog))
     }
 
     fn is_nowhere(&self, file: FileName) -> bool {
@@ -43,6 +58,10 @@ impl Storage for Split {
         if self.is_nowhere(file) {
             return Ok(());
         }
+        if matches!(file, FileName::OwnLog | FileName::RecvLog) && !self.on_disk.contains(&file) {
+            // In memory, what is not written takes none.
+            return self.memory.create(file, length, Fill::Sparse);
+        }
         self.of(file).create(file, length, fill)
     }
     fn length(&self, file: FileName) -> io::Result<Option<u64>> {
@@ -53,10 +72,14 @@ impl Storage for Split {
             buf.fill(0);
             return Ok(());
         }
+        if let Some(byte) = self.log_byte(file) {
+            buf.fill(byte);
+            return Ok(());
+        }
         self.of(file).read(file, offset, buf)
     }
     fn write(&self, file: FileName, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
-        if self.is_nowhere(file) {
+        if self.is_nowhere(file) || self.log_byte(file).is_some() {
             return Ok(());
         }
         self.of(file).write(file, offset, bufs)

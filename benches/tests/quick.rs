@@ -17,6 +17,14 @@ fn memory() {
 }
 
 #[test]
+fn memory_of_records() {
+    let arguments = ["--records", "--quick"];
+    let out = Command::new(env!("CARGO_BIN_EXE_memory")).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("a received record of"), "{text}{out:?}");
+}
+
+#[test]
 fn open() {
     let out = Command::new(env!("CARGO_BIN_EXE_open")).arg("--quick").output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);

@@ -3,12 +3,14 @@
 //! Sizes are `512`, `64KiB`, `20MiB` (also `K`, `M`, `G`, `T`, which mean the same, and `kB`,
 //! `MB`, `GB`, `TB`, which are powers of ten). Times are `250us`, `5ms`, `1.5s`, `2m`, `-1h`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use afterimage::internal::limits::Durability;
 
+use crate::results::Target;
 use crate::trace::{Format, Input};
 
 /// Replication of block storage in time order, with a takeover that does not wait for the copy.
@@ -117,10 +119,10 @@ pub struct ReplayArgs {
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub depth: Option<u32>,
 
-    /// Size of each journal
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB",
-          help_heading = "Devices")]
-    pub journal_size: u64,
+    /// Size of each journal [default: 64MiB; with --link-rate the next power of two that holds all
+    /// that the trace writes and discards, from 64MiB to 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Devices")]
+    pub journal_size: Option<u64>,
 
     /// Size of a block: a power of two, 512 to 64KiB
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4KiB",
@@ -143,18 +145,19 @@ pub struct ReplayArgs {
     #[arg(long, conflicts_with_all = ["dir", "keep"], help_heading = "Devices")]
     pub memory: bool,
 
-    /// Write everything measured to this file, for programs (docs/replay-json.md)
+    /// Write everything measured to this file, for programs (docs/replay-json.md); `-` is the
+    /// standard output, and the table then goes to the standard error, as with the next two
     #[arg(long, value_name = "FILE", help_heading = "Results")]
-    pub json: Option<PathBuf>,
+    pub json: Option<Target>,
 
     /// Write an HdrHistogram interval log to this file
     #[arg(long, value_name = "FILE", help_heading = "Results")]
-    pub hlog: Option<PathBuf>,
+    pub hlog: Option<Target>,
 
     /// Append what the hosts ask for and are told to this file, as it happens, for programs that
     /// judge what must have survived a crash (docs/request-log.md)
     #[arg(long, value_name = "FILE", help_heading = "Results")]
-    pub request_log: Option<PathBuf>,
+    pub request_log: Option<Target>,
 
     /// Name of the run in every sector written (docs/payload.md) [default: from the clock]
     #[arg(long, value_name = "N", help_heading = "Results")]
@@ -170,6 +173,17 @@ impl ReplayArgs {
             Speed::Times(_) => 1024,
         })
     }
+}
+
+/// The words of a command line, without the `-` of `inspect --json -` and `verify --json -`: there
+/// `--json` takes no file, and the standard output is where it goes.
+pub fn without_dashes(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    if !words.get(1).is_some_and(|command| command == "inspect" || command == "verify") {
+        return words;
+    }
+    let is_dash = |at: usize| at > 0 && words[at] == "-" && words[at - 1] == "--json";
+    (0..words.len()).filter(|&at| !is_dash(at)).map(|at| words[at].clone()).collect()
 }
 
 /// Where in a trace a takeover comes.

@@ -26,6 +26,8 @@ pub enum Exit {
     Refused = 5,
     /// A result could not be written.
     Output = 6,
+    /// Nothing is damaged, and one of two devices has not yet got what the other has.
+    Behind = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -94,6 +96,12 @@ impl From<TraceError> for Failure {
 pub fn report(outcome: Result<Exit, Failure>) -> Exit {
     outcome.unwrap_or_else(|failure| {
         eprintln!("afterimage: {failure}");
+        if crate::signals::met_file_size_limit() {
+            eprintln!(
+                "afterimage: SIGXFSZ: no file of this process may be so large; `ulimit -f` says how \
+                 large it may be"
+            );
+        }
         failure.exit
     })
 }
@@ -112,6 +120,7 @@ mod tests {
             (Exit::Device, 4),
             (Exit::Refused, 5),
             (Exit::Output, 6),
+            (Exit::Behind, 7),
         ];
         for (exit, number) in all {
             assert_eq!(exit as u8, number);

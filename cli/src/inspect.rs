@@ -135,13 +135,24 @@ impl Report {
 
 /// Everything that can be said of the device in `storage`, which stands at `path`.
 fn report_on(storage: &dyn Storage, path: &Path) -> Report {
+    look_at(storage, path).0
+}
+
+/// The faults of the device in `storage`, which stands at `path`, each with its file's name, and its
+/// tables, if what is there can be read as such.
+pub(crate) fn findings(storage: &dyn Storage, path: &Path) -> (Vec<String>, Option<Tables>) {
+    let (report, tables) = look_at(storage, path);
+    (report.findings.iter().map(ToString::to_string).collect(), tables)
+}
+
+fn look_at(storage: &dyn Storage, path: &Path) -> (Report, Option<Tables>) {
     let mut report = Report::new(path.display().to_string());
     list_files(storage, path, &mut report);
     let Some(superblock) = read_superblock(storage, &mut report) else {
         report
             .notes
             .push("without a superblock nothing is known of logs, tables and volumes".into());
-        return report.judged();
+        return (report.judged(), None);
     };
     report.state = if superblock.clean { State::Clean } else { State::Unclean };
     if !superblock.clean {
@@ -159,7 +170,7 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
         possible.and_then(|()| Geometry::of(&superblock).check().map_err(|e| e.to_string()));
     if let Err(error) = possible {
         report.find(FileName::Superblock, format!("is impossible: {error}"));
-        return report.judged();
+        return (report.judged(), None);
     }
     check_files(&superblock, &mut report);
     match afterimage::internal::storage::segments::check(storage, &superblock) {
@@ -184,7 +195,7 @@ fn report_on(storage: &dyn Storage, path: &Path) -> Report {
     report.location = Some(Location::new(&tables, &superblock));
     report.own_log = Some(LogReport::new(&own));
     report.recv_log = Some(LogReport::new(&recv));
-    report.judged()
+    (report.judged(), Some(tables))
 }
 
 fn list_files(storage: &dyn Storage, path: &Path, report: &mut Report) {

@@ -10,6 +10,8 @@
 //! | `simulate` | `afterimage simulate`, with the feature `simulate`: two simulated devices through faults of every kind |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
+//! | `signals` | what a signal that ends the program leaves behind |
+//! | [`results`] | files that results go to, none of which is an input, another result or a device |
 //!
 //! There is no storage logic here: everything that keeps data is the engine's.
 
@@ -19,6 +21,8 @@ pub mod inspect;
 mod output;
 pub mod recover;
 pub mod replay;
+pub mod results;
+mod signals;
 #[cfg(feature = "simulate")]
 pub mod simulate;
 pub mod trace;
@@ -35,7 +39,7 @@ use output::shown;
 /// Runs the command that `words` name, the program's name first, and says how it ended.
 /// Whatever is to be said has been said on the terminal by then.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match Cli::try_parse_from(args::without_dashes(words)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and the version go to the standard output and are no failure.
@@ -43,6 +47,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Held };
         }
     };
+    signals::watch();
     match cli.command {
         Command::Replay(args) => exit::report(replay::run(&args)),
         Command::Inspect(args) => exit::report(inspect_directory(&args)),
@@ -74,6 +79,7 @@ fn verify_devices(args: &verify::Args) -> Result<Exit, Failure> {
     shown(report.write(args, &mut std::io::stdout().lock()))?;
     Ok(match report.verdict() {
         verify::Verdict::Equal => Exit::Held,
-        verify::Verdict::Different => Exit::NotHeld,
+        verify::Verdict::Behind => Exit::Behind,
+        verify::Verdict::Different | verify::Verdict::Damaged => Exit::NotHeld,
     })
 }

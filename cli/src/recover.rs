@@ -26,6 +26,7 @@ use afterimage::internal::storage::{Directory, FileName, Storage};
 use self::rehearsal::Rehearsal;
 use crate::exit::{Exit, Failure};
 use crate::output::{bar, shown};
+use crate::signals;
 use crate::words::plural;
 
 /// The devices to recover.
@@ -58,6 +59,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     if let [first, second] = &directories[..] {
         rehearse([first, second], &clock)?;
     }
+    let names: Vec<String> = paths().map(|path| path.display().to_string()).collect();
+    let _guard = signals::saying(format!(
+        "nothing is lost, and not all is closed; `afterimage recover {}` goes on",
+        names.join(" ")
+    ));
     let mut devices = Vec::new();
     for (path, directory) in directories {
         let device = open(path, directory, &clock)?;

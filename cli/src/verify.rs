@@ -4,21 +4,24 @@
 //! - **Looks only**, as `inspect` does; a device that is open elsewhere may change meanwhile.
 //! - **Like with like**: group, block size and volumes must be the same, or nothing is compared.
 //! - **Contents, not history**: the normal volumes are compared byte by byte where either device
-//!   has ever written. Records that have not reached them yet are counted and named, because then
-//!   contents may rightly differ: at rest, with nothing pending, they must be equal (I14).
+//!   has ever written. At rest, with nothing pending, they must be equal (I14).
+//! - **Behind is neither**: where a record of either device has not reached the other, or not its
+//!   volume, contents may rightly differ; where none has to, they may not.
+//! - **Damage comes first**: whatever `inspect` finds in either device is the verdict, though the
+//!   volumes be equal.
 
-use crate::inspect::logs;
+use crate::inspect;
 use crate::inspect::tables::Tables;
 use crate::output;
 use crate::words::plural;
 use afterimage::internal::compare;
 use afterimage::internal::error::{Error, Kind, Result};
-use afterimage::internal::format::batch::Log;
 use afterimage::internal::format::superblock::{Superblock, VolumeSpec};
-use afterimage::internal::storage::{Directory, Storage, segments};
+use afterimage::internal::storage::{Directory, Storage};
 use afterimage::internal::superblock;
-use afterimage::internal::unit::Stamp;
+use afterimage::internal::unit::{Block, Stamp};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -39,14 +42,18 @@ pub struct Args {
     pub ranges: usize,
 }
 
-/// The verdict of the comparison.
+/// The verdict of the comparison: the last one that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Every byte of every volume is the same.
+    /// Every byte of every volume is the same, and no record is on its way.
     Equal,
-    /// Some bytes differ.
+    /// Records are on their way, and bytes differ nowhere but where one of them belongs.
+    Behind,
+    /// Some bytes differ that no record on its way explains.
     Different,
+    /// Something in one of the devices is missing, or not what it should be.
+    Damaged,
 }
 
 /// The result of a comparison.
@@ -59,6 +66,8 @@ pub struct Report {
     devices: [Side; 2],
     /// Whether records are on their way into a volume: then a difference may be rightful.
     pending: bool,
+    /// Ranges that differ in a block that no such record is for.
+    unexplained_ranges: u64,
     #[serde(flatten)]
     compared: Compared,
 }
@@ -82,13 +91,8 @@ struct Differing {
     bytes: u64,
 }
 
-impl From<compare::Compared> for Compared {
-    fn from(c: compare::Compared) -> Compared {
-        let differing = |d: compare::Differing| Differing {
-            volume: d.volume,
-            offset: d.offset,
-            bytes: d.bytes,
-        };
+impl Compared {
+    fn new(c: &compare::Compared, ranges: Vec<Differing>) -> Compared {
         Compared {
             volumes: c.volumes,
             volume_bytes: c.volume_bytes,
@@ -96,7 +100,7 @@ impl From<compare::Compared> for Compared {
             differing_volumes: c.differing_volumes,
             differing_ranges: c.differing_ranges,
             differing_bytes: c.differing_bytes,
-            ranges: c.ranges.into_iter().map(differing).collect(),
+            ranges,
         }
     }
 }
@@ -115,10 +119,25 @@ struct Side {
     unreceived: u64,
     /// Its peer owed it newer records than it has received, when it was last active.
     behind: bool,
-    /// The faults of its logs and segments, if any: the counts are then too low.
+    /// Its faults, if any: the counts may then be too low.
     findings: Vec<String>,
     #[serde(skip)]
     tables: Option<Tables>,
+}
+
+/// The blocks whose newest contents have not reached everything that they belong to.
+struct Pending {
+    blocks: HashSet<Block>,
+    block_size: u64,
+}
+
+impl Pending {
+    /// Whether `range` lies in such blocks.
+    fn explains(&self, range: &compare::Differing) -> bool {
+        let last = (range.offset + range.bytes - 1) / self.block_size;
+        let mut numbers = range.offset / self.block_size..=last;
+        numbers.all(|number| self.blocks.contains(&Block { volume: range.volume, number }))
+    }
 }
 
 /// Compares the two devices and writes what was found to `out`.
@@ -153,30 +172,54 @@ pub fn compare(args: &Args) -> Result<Report> {
     let superblocks = [load(0)?, load(1)?];
     check_alike(&superblocks, paths)?;
     let names = paths.map(Path::display);
+    let side = |k: usize| Side::new(&directories[k], &superblocks[k], paths[k]);
+    let mut devices = [side(0), side(1)];
+    let blocks = pending_blocks(&mut devices);
+    let pending = Pending { blocks, block_size: superblocks[0].block_size.into() };
+    let (mut ranges, mut unexplained_ranges) = (Vec::new(), 0);
     let compared = compare::volumes(
         [&directories[0], &directories[1]],
         &superblocks,
         [&names[0], &names[1]],
-        args.ranges,
+        &mut |range| {
+            unexplained_ranges += u64::from(!pending.explains(&range));
+            if ranges.len() < args.ranges {
+                let compare::Differing { volume, offset, bytes } = range;
+                ranges.push(Differing { volume, offset, bytes });
+            }
+        },
     )?;
-    let side = |k: usize| Side::new(&directories[k], &superblocks[k], paths[k]);
-    let mut devices = [side(0)?, side(1)?];
-    let received = [0, 1].map(|k| devices[k].tables.as_ref().map_or(Stamp::ZERO, |t| t.hi));
-    for (k, device) in devices.iter_mut().enumerate() {
-        let own = device.tables.take().map(|t| t.remote).unwrap_or_default();
-        let not_there = own.iter().filter(|e| e.row.stamp > received[1 - k]);
-        device.unreceived = not_there.count() as u64;
-    }
     let pending = devices.iter().any(|d| d.unreflected + d.unreceived > 0 || d.behind);
+    let verdict = match () {
+        () if devices.iter().any(|d| !d.findings.is_empty()) => Verdict::Damaged,
+        () if unexplained_ranges > 0 => Verdict::Different,
+        () if pending => Verdict::Behind,
+        () => Verdict::Equal,
+    };
     Ok(Report {
         version: 1,
         command: "verify",
-        verdict: if compared.differing_bytes == 0 { Verdict::Equal } else { Verdict::Different },
+        verdict,
         group: format!("{:032x}", superblocks[0].group),
         devices,
         pending,
-        compared: compared.into(),
+        unexplained_ranges,
+        compared: Compared::new(&compared, ranges),
     })
+}
+
+/// The blocks of the records that are on their way, which are counted in `devices`.
+fn pending_blocks(devices: &mut [Side; 2]) -> HashSet<Block> {
+    let tables = devices.each_mut().map(|device| device.tables.take());
+    let received = tables.each_ref().map(|t| t.as_ref().map_or(Stamp::ZERO, |t| t.hi));
+    let mut blocks = HashSet::new();
+    for (k, tables) in tables.iter().enumerate() {
+        let Some(Tables { remote, local, .. }) = tables else { continue };
+        let not_there = || remote.iter().filter(|e| e.row.stamp > received[1 - k]);
+        devices[k].unreceived = not_there().count() as u64;
+        blocks.extend(local.iter().chain(not_there()).map(|e| e.row.block));
+    }
+    blocks
 }
 
 /// Refuses devices that are not two of one group.
@@ -214,28 +257,20 @@ fn check_alike([first, second]: &[Superblock; 2], paths: [&Path; 2]) -> Result<(
 }
 
 impl Side {
-    fn new(storage: &dyn Storage, superblock: &Superblock, path: &Path) -> Result<Side> {
-        let missing = segments::check(storage, superblock)?;
-        let own = logs::read(storage, superblock, Log::Own);
-        let recv = logs::read(storage, superblock, Log::Recv);
-        let tables = Tables::new(superblock, &own, &recv);
-        let findings = own.findings.iter().chain(&recv.findings).map(|f| match f.file {
-            Some(file) => format!("{file} {}", f.what),
-            None => f.what.clone(),
-        });
-        let missing = missing.into_iter().map(|(file, what)| format!("{file} {what}"));
-        Ok(Side {
+    fn new(storage: &dyn Storage, superblock: &Superblock, path: &Path) -> Side {
+        let (findings, tables) = inspect::findings(storage, path);
+        Side {
             directory: path.display().to_string(),
             device: superblock.device,
             clean: superblock.clean,
             epoch: superblock.epoch,
             fenced: superblock.fenced,
-            unreflected: tables.local.len() as u64,
+            unreflected: tables.as_ref().map_or(0, |t| t.local.len() as u64),
             unreceived: 0,
-            behind: tables.hi < superblock.need,
-            findings: missing.chain(findings).collect(),
-            tables: Some(tables),
-        })
+            behind: tables.as_ref().is_some_and(|t| t.hi < superblock.need),
+            findings,
+            tables,
+        }
     }
 
     fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
@@ -292,9 +327,6 @@ impl Report {
             "compared {} of {volume_bytes} bytes; {compared_bytes} were ever written",
             plural(volumes, "volume")
         )?;
-        if self.verdict == Verdict::Equal {
-            return writeln!(out, "EQUAL");
-        }
         let Compared { differing_bytes, differing_ranges, differing_volumes, .. } = self.compared;
         for range in &self.compared.ranges {
             let (volume, offset, bytes) = (range.volume, range.offset, range.bytes);
@@ -304,14 +336,33 @@ impl Report {
         if unnamed > 0 {
             writeln!(out, "  and {} more", plural(unnamed, "range"))?;
         }
-        if self.pending {
-            writeln!(out, "records are still pending: the contents may rightly differ")?;
+        let differ = match differing_ranges {
+            0 => "no bytes".to_string(),
+            ranges => format!(
+                "{differing_bytes} bytes in {} of {}",
+                plural(ranges, "range"),
+                plural(differing_volumes, "volume")
+            ),
+        };
+        let [first, second] = self.devices.each_ref().map(|device| &device.directory);
+        match self.verdict {
+            Verdict::Equal => writeln!(out, "EQUAL"),
+            Verdict::Behind => writeln!(
+                out,
+                "BEHIND: {differ} differ, and nothing but where a record is still on its way; \
+                 `afterimage recover {first} {second}` moves them all"
+            ),
+            Verdict::Different => {
+                if self.pending {
+                    let ranges = plural(self.unexplained_ranges, "range");
+                    writeln!(out, "of these, {ranges} by no record that is on its way")?;
+                }
+                writeln!(out, "DIFFERENT: {differ}")
+            }
+            Verdict::Damaged => writeln!(
+                out,
+                "DAMAGED: `afterimage inspect` tells more of it; of the volumes, {differ} differ"
+            ),
         }
-        writeln!(
-            out,
-            "DIFFERENT: {differing_bytes} bytes in {} of {}",
-            plural(differing_ranges, "range"),
-            plural(differing_volumes, "volume")
-        )
     }
 }

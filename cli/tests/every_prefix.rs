@@ -169,7 +169,7 @@ fn what_was_promised_survives_a_power_cut_at_every_point() {
     let (mut judged, mut unsynced, mut promised, mut twice) = (0, 0, 0, 0);
     tape.cut(Default::default(), |cutter| {
         for (k, &at) in points.iter().enumerate() {
-            cutter.go(at);
+            cutter.advance_to(at);
             while let Some((_, event)) = told.next_if(|(done, _)| *done <= at) {
                 history.note(event);
             }
@@ -205,7 +205,7 @@ fn what_was_promised_survives_a_power_cut_at_every_point() {
             if k % 2 == 1 {
                 let after = random.within(before as u64..cut.tape.len() as u64 + 1) as usize;
                 let disks = cut.tape.cut(durable, |again| {
-                    again.go(after);
+                    again.advance_to(after);
                     [0, 1].map(|disk| again.cut(disk, survivals[k / 4 % 4], &mut random))
                 });
                 let story = format!("{}, and again {} later", cut.story, after - before);

@@ -48,7 +48,12 @@ fn verify_json(pair: &Pair) -> Value {
     let verdict = verify::run(&verify_args(pair, true), &mut out).expect("compared");
     let report: Value = serde_json::from_slice(&out).expect("JSON");
     assert_eq!(report["version"], 1);
-    let word = if verdict == verify::Verdict::Equal { "equal" } else { "different" };
+    let word = match verdict {
+        verify::Verdict::Equal => "equal",
+        verify::Verdict::Behind => "behind",
+        verify::Verdict::Different => "different",
+        verify::Verdict::Damaged => "damaged",
+    };
     assert_eq!(report["verdict"], word);
     report
 }
@@ -184,12 +189,12 @@ fn a_device_that_is_behind_says_so() {
     assert_eq!(fenced["remote_unreflected"]["rows"].as_array().expect("rows").len(), 2);
 
     let compared = verify_json(&pair);
-    assert_eq!((&compared["verdict"], &compared["pending"]), (&"different".into(), &true.into()));
+    assert_eq!((&compared["verdict"], &compared["pending"]), (&"behind".into(), &true.into()));
     assert_eq!(compared["devices"][0]["unreceived"], 2);
     assert_eq!(compared["devices"][1]["unreflected"], 2);
     assert_eq!(compared["devices"][1]["behind"], true);
     let text = verify_text(&pair);
-    assert!(text.contains("the contents may rightly differ"), "{text}");
+    assert!(text.contains("BEHIND: "), "{text}");
     assert!(text.contains("it is behind"), "{text}");
 }
 
@@ -329,6 +334,91 @@ fn a_log_that_was_emptied_is_named_by_verify_too() {
     assert!(text.contains("DAMAGED: 1 finding\n"), "{text}");
 }
 
+/// A changed byte of `file` of the device `k`.
+fn change(pair: &Pair, k: usize, file: &str, at: u64, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let open = fs::OpenOptions::new().write(true).open(pair.path(k).join(file));
+    open.and_then(|f| f.write_all_at(bytes, at)).expect("changed");
+}
+
+/// The exit status of the command `verify` and what it says at the end.
+fn verify_command(pair: &Pair) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_afterimage"));
+    let output = command.arg("verify").args([pair.path(0), pair.path(1)]).output().expect("run");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let last = text.lines().last().unwrap_or_default().to_owned();
+    (output.status.code(), last)
+}
+
+#[test]
+fn verify_never_exits_0_with_damage_found() {
+    let pair = Pair::new();
+    pair.links[0].hold(Lane::Data, true);
+    pair.write(0, 0, 5, 1);
+    pair.close();
+    assert_eq!(verify_command(&pair).0, Some(7));
+    for (k, file, bytes) in [
+        (0, "own.log", &[0xff; 16][..]),
+        (1, "superblock", &[0xff; 600]),
+        (0, "superblock", &[0xff; 600]),
+        (1, "own.log", &[]),
+    ] {
+        let path = pair.path(k).join(file);
+        let whole = fs::read(&path).expect("read");
+        let at = if file == "superblock" { COPY_OFFSETS[1] } else { 4096 };
+        match bytes {
+            [] => fs::write(&path, bytes).expect("emptied"),
+            _ => (0..whole.len() as u64 / 4096)
+                .filter(|page| file == "own.log" || page * 4096 == at)
+                .for_each(|page| change(&pair, k, file, page * 4096, bytes)),
+        }
+        let (code, last) = verify_command(&pair);
+        assert_eq!(code, Some(1), "{k} {file}: {last}");
+        assert!(last.starts_with("DAMAGED: "), "{k} {file}: {last}");
+        fs::write(&path, whole).expect("mended");
+        assert_eq!(verify_command(&pair).0, Some(7));
+    }
+    fs::create_dir_all(pair.path(1).join("volumes")).expect("made");
+    fs::write(pair.path(1).join("volumes/0.9"), [0; 512]).expect("made");
+    assert_eq!(verify_command(&pair).0, Some(1), "a segment that belongs nowhere");
+}
+
+#[test]
+fn a_pair_of_which_one_is_behind_is_neither_equal_nor_damaged() {
+    let pair = Pair::new();
+    pair.write(0, 0, 5, 1);
+    pair.settle();
+    pair.links[0].hold(Lane::Data, true);
+    pair.write(0, 0, 6, 2);
+    pair.write(0, 0, 7, 0);
+    pair.close();
+    let (code, last) = verify_command(&pair);
+    assert_eq!(code, Some(7), "{last}");
+    assert!(last.starts_with("BEHIND: ") && last.contains("`afterimage recover "), "{last}");
+    // Contents that differ where a record belongs are rightful, elsewhere they are not.
+    change(&pair, 1, "volumes/0.0", 6 * BLOCK + 512, &[9]);
+    let (code, last) = verify_command(&pair);
+    assert_eq!(code, Some(7), "{last}");
+    change(&pair, 1, "volumes/0.0", 5 * BLOCK + 512, &[9]);
+    let report = verify_json(&pair);
+    assert_eq!((&report["verdict"], &report["pending"]), (&"different".into(), &true.into()));
+    assert_eq!(report["unexplained_ranges"], 1);
+    assert!(verify_text(&pair).contains("of these, 1 range by no record that is on its way"));
+    assert_eq!(verify_command(&pair).0, Some(1));
+}
+
+#[test]
+fn records_that_are_received_and_not_reflected_are_on_their_way() {
+    let pair = Pair::new();
+    pair.write(0, 0, 5, 1);
+    pair.carry();
+    assert_eq!(verify_command(&pair).0, Some(7));
+    pair.settle();
+    pair.close();
+    let (code, last) = verify_command(&pair);
+    assert_eq!((code, last.as_str()), (Some(0), "EQUAL"));
+}
+
 #[test]
 fn of_a_superblock_cut_short_everything_there_is_looked_at() {
     let pair = Pair::new();
@@ -342,8 +432,11 @@ fn of_a_superblock_cut_short_everything_there_is_looked_at() {
     };
     let table = "the table of volumes has 0 bytes, needs 32";
     assert_eq!(errors(8191), [table, table]);
-    assert_eq!(errors(4607), [table, "the file ends before it does, at byte 4607"]);
-    assert_eq!(errors(0), ["the file ends before it does, at byte 0"; 2]);
+    let short = |k: u64, length: u64| {
+        format!("the file has only {length} bytes, and the copy ends at {}", k * 4096 + 512)
+    };
+    assert_eq!(errors(4607), [table.to_string(), short(1, 4607)]);
+    assert_eq!(errors(0), [short(0, 0), short(1, 0)]);
 }
 
 #[test]

@@ -9,8 +9,9 @@ mod random;
 use afterimage_cli::verify::{Args, Verdict};
 use pair::Pair;
 use random::Random;
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn afterimage(command: &str, paths: &[&Path]) -> Output {
@@ -126,6 +127,87 @@ fn what_rots_is_named_and_left_alone() {
         assert!(said.contains(part), "no '{part}' in {said}");
     }
     assert_eq!(fs::read(b.join("superblock")).unwrap(), before, "nothing was changed");
+}
+
+/// Every file of a device, with its contents.
+fn contents(device: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(device).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+/// `recover` of `paths` ends with `status`, says `why`, and leaves every byte as it was.
+fn refused(paths: &[&Path], status: i32, why: &str) {
+    let before: Vec<_> = paths.iter().map(|path| contents(path)).collect();
+    let output = afterimage("recover", paths);
+    let story = stderr(&output);
+    assert_eq!(output.status.code(), Some(status), "{why}: {}{story}", stdout(&output));
+    assert!(story.contains(why), "{why}: {story}");
+    let after: Vec<_> = paths.iter().map(|path| contents(path)).collect();
+    assert!(before == after, "{why}: something was changed");
+}
+
+#[test]
+fn what_is_refused_is_left_as_it_is() {
+    let (_one, [a, b]) = killed();
+    let (_other, [_, other]) = killed();
+    assert_eq!(afterimage("recover", &[&a, &b]).status.code(), Some(0));
+    let empty = tempfile::tempdir().unwrap();
+    refused(&[&a, empty.path()], 4, "there is no superblock");
+    refused(&[empty.path(), &a], 4, "there is no superblock");
+    let stranger = tempfile::tempdir().unwrap();
+    let words = ["replay", "--keep", "--journal-size", "1MiB", "--dir"];
+    let trace = stranger.path().join("one.iolog");
+    fs::write(&trace, "fio version 3 iolog\n1 f write 0 4096\n").unwrap();
+    let mut replay = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+    let made = replay.args(words).arg(stranger.path()).arg(&trace).output().unwrap();
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    refused(&[&b, &stranger.path().join("a")], 4, "bringing the two together");
+    refused(&[&stranger.path().join("b"), &a], 4, "bringing the two together");
+    // One that is sound beside one that is damaged, cleanly closed or not.
+    let log = other.join("recv.log");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[4096 + 700] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    refused(&[&a, &other], 4, "recv.log");
+    refused(&[&other, &a], 4, "recv.log");
+    // One alone, of which a copy of the superblock would be written anew, if the rest were sound.
+    let superblock = a.join("superblock");
+    let mut bytes = fs::read(&superblock).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&superblock, bytes).unwrap();
+    fs::write(a.join("volumes/0.0"), [1; 512]).unwrap();
+    refused(&[&a], 4, "volumes/0.0");
+    refused(&[&b, &a], 4, "volumes/0.0");
+    refused(&[&b, &b], 5, "open elsewhere");
+}
+
+#[test]
+fn a_refused_replay_leaves_devices_and_results_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("one.iolog"), "fio version 3 iolog\n1 f write 0 4096\n").unwrap();
+    let replay = || {
+        let mut replay = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+        replay.current_dir(folder.path()).args(["replay", "one.iolog", "--dir", "d", "--keep"]);
+        replay.args(["--journal-size", "1MiB", "--json", "r", "--hlog", "h"]).output().unwrap()
+    };
+    assert_eq!(replay().status.code(), Some(0));
+    let before = contents(folder.path());
+    assert_eq!(replay().status.code(), Some(5));
+    assert!(before == contents(folder.path()), "something was changed");
+    fs::remove_dir_all(at("d/a")).unwrap();
+    let before = contents(folder.path());
+    let output = replay();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains("d/b holds a device already"), "{}", stderr(&output));
+    assert!(before == contents(folder.path()) && !at("d/a").exists(), "something was changed");
 }
 
 #[test]

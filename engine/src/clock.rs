@@ -10,7 +10,7 @@ pub trait Clock: Send + Sync {
     /// Nanoseconds since some fixed moment; it never steps back. For time-outs and latencies.
     fn monotonic(&self) -> u64;
 
-    /// A number that nobody can guess, to name a connection or a request with: the operating
+    /// A number that cannot be guessed, to name a connection or a request with: the operating
     /// system's, unless runs are to be repeated.
     ///
     /// # Errors

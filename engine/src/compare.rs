@@ -30,8 +30,6 @@ pub struct Compared {
     pub differing_ranges: u64,
     /// Their bytes, in whole sectors.
     pub differing_bytes: u64,
-    /// The first of these ranges.
-    pub ranges: Vec<Differing>,
 }
 
 /// Sectors next to each other that differ.
@@ -45,8 +43,8 @@ pub struct Differing {
     pub bytes: u64,
 }
 
-/// Compares all volumes of two devices, whose superblocks say that they are of one group; names at
-/// most `ranges_max` ranges. Errors call the devices by `names`.
+/// Compares all volumes of two devices, whose superblocks say that they are of one group; tells
+/// `each` of every range that differs, by volume and offset. Errors call the devices by `names`.
 ///
 /// # Errors
 /// [`Kind::Damaged`] if a segment is not as long as it should be, [`Kind::Storage`] if one cannot
@@ -55,7 +53,7 @@ pub fn volumes(
     storages: [&dyn Storage; 2],
     superblocks: &[Superblock; 2],
     names: [&dyn Display; 2],
-    ranges_max: usize,
+    each: &mut dyn FnMut(Differing),
 ) -> Result<Compared> {
     let mut present = [BTreeMap::new(), BTreeMap::new()];
     for k in [0, 1] {
@@ -77,7 +75,7 @@ pub fn volumes(
         compared.volumes += 1;
         compared.volume_bytes = compared.volume_bytes.saturating_add(spec.bytes);
         let before = compared.differing_ranges;
-        volume(&mut sides, &mut compared, ranges_max)?;
+        volume(&mut sides, &mut compared, each)?;
         compared.differing_volumes += u64::from(compared.differing_ranges > before);
     }
     Ok(compared)
@@ -99,7 +97,7 @@ fn segments(
         let size = sizes.get(&volume).map_or(0, |size| size.next_multiple_of(block));
         let begins = u64::from(index).saturating_mul(superblock.segment_bytes);
         if begins >= size {
-            continue; // of no volume: nobody ever reads it
+            continue; // beyond its volume's end: no host reads it
         }
         let expected = superblock.segment_bytes.min(size - begins);
         let length = storage.length(file).map_err(|e| Error::storage(named(&file), e))?;
@@ -148,7 +146,7 @@ impl Side<'_> {
             let begins = u64::from(index) * self.segment_bytes;
             let found = self.storage.next_data(file, at.saturating_sub(begins));
             if let Some(found) = found.map_err(|e| self.failed(file, e))? {
-                // Of a last block that is larger than the volume's rest, nobody sees the rest.
+                // A host sees the last block only as far as the volume goes.
                 let end = (begins + found.end).min(self.size);
                 let start = begins + found.start;
                 return Ok((start < end).then_some(start..end));
@@ -178,19 +176,21 @@ impl Side<'_> {
     }
 }
 
-fn volume(sides: &mut [Side<'_>; 2], compared: &mut Compared, ranges_max: usize) -> Result<()> {
+fn volume(
+    sides: &mut [Side<'_>; 2],
+    compared: &mut Compared,
+    each: &mut dyn FnMut(Differing),
+) -> Result<()> {
     let mut at = 0;
     let mut bufs = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
     let mut open: Option<Range<u64>> = None;
     let volume = sides[0].volume;
-    let close = |range: Option<Range<u64>>, compared: &mut Compared| {
+    let mut close = |range: Option<Range<u64>>, compared: &mut Compared| {
         let Some(range) = range else { return };
         let bytes = range.end - range.start;
         compared.differing_ranges += 1;
         compared.differing_bytes += bytes;
-        if compared.ranges.len() < ranges_max {
-            compared.ranges.push(Differing { volume, offset: range.start, bytes });
-        }
+        each(Differing { volume, offset: range.start, bytes });
     };
     loop {
         let found = [sides[0].data_from(at)?, sides[1].data_from(at)?];

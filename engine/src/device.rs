@@ -40,7 +40,7 @@ pub struct Device {
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
     pub(crate) superblock: SuperblockFile,
-    /// The lock of every change of who serves: fence, takeover, resuming, close.
+    /// The lock of every change of the device that serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
@@ -261,7 +261,7 @@ impl Device {
             )
         };
         let mut tables = lock(&self.tables);
-        // What is durable since the last step counts, too.
+        // Records that became durable since the last step count, too.
         self.sequence(&mut tables);
         let (told_blocks, told) = {
             let debt = self.peer.owed.told();
@@ -307,7 +307,7 @@ impl Device {
 
     /// Stops the device for good, because of `cause`; returns what callers are told from now on.
     pub(crate) fn halt(&self, cause: Error) -> Error {
-        let story = "the device has stopped for good and serves nothing more";
+        let story = "the device has stopped for good: remove the cause, then open it again";
         let first = self.halted.set(cause.because(Kind::Halted, story)).is_ok();
         let error = self.halted.get().expect("just set").clone();
         self.clk.close();
@@ -341,10 +341,10 @@ impl Device {
         self.superblock.update(change).map_err(|e| self.halt(e))
     }
 
-    /// Stops the device because a record cannot be read back from its log: whoever meets that, a
-    /// host or a step, nothing behind the record can be shipped or reflected any more, and a host
-    /// must not be let write what would be lost with it. A damaged log first says how far it was
-    /// durable, or the next opening might take the damage for a torn tail.
+    /// Stops the device because a record cannot be read back from its log, in a host's call or in a
+    /// step: nothing behind the record can be shipped or reflected any more, and further writes would
+    /// be lost with it. A damaged log first says how far it was durable, or the next opening might take
+    /// the damage for a torn tail.
     pub(crate) fn unreadable(&self, cause: Error) -> Error {
         if cause.kind() == Kind::Damaged && self.check_halted().is_ok() {
             let durable = [self.own.synced(), self.peer.recv.synced()];
@@ -366,7 +366,8 @@ impl Device {
         Ok(guard)
     }
 
-    /// Whether the device goes on. A storage that has failed halts it, whoever was told first.
+    /// Whether the device goes on. A storage that has failed halts it, even if the failure was reported
+    /// to another call.
     pub(crate) fn check_halted(&self) -> Result<()> {
         match (self.halted.get(), self.storage.failure()) {
             (Some(error), _) => Err(error.clone()),
@@ -390,7 +391,7 @@ impl Device {
             self.host.writers.drop_hang_ups();
         }
         // Those that are woken meanwhile have the next turn.
-        self.host.calls.take().into_iter().map(|woken| usize::from(woken.go_on(self))).sum()
+        self.host.calls.take().into_iter().map(|woken| usize::from(woken.try_finish(self))).sum()
     }
 
     /// Every background thread looks again.
@@ -529,8 +530,7 @@ mod tests {
             assert_eq!(refused.kind(), Kind::Halted);
         }
         device.own.sync().expect_err("nothing is synced any more");
-        let story =
-            "the device has stopped for good and serves nothing more: syncing volumes/3.0: ";
+        let story = "the device has stopped for good: remove the cause, then open it again: syncing volumes/3.0: ";
         let told = lock(&told);
         assert!(told.len() == 1 && told[0].starts_with(story), "{told:?}");
     }

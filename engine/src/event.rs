@@ -97,8 +97,8 @@ pub struct Recovery {
 pub struct LogRecovery {
     /// Records taken over: not surely in the normal volume, or not surely at the peer.
     pub live_records: u64,
-    /// Records found at the end that had not been made durable, so that nobody had been promised
-    /// them; they are gone. Of a torn header nobody can say how many it was to describe.
+    /// Records found at the end that had not been made durable, so that no host had been promised
+    /// them; they are gone. Those of a torn header are not counted: it does not say how many they are.
     pub cut_records: u64,
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Of a device that lets nobody in yet.
+    /// The host state of a device that has not served yet.
     pub fn new(geometry: &Geometry, settings: &Settings) -> Host {
         let ids = geometry.volumes.iter().map(|volume| volume.id);
         Host {

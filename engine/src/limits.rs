@@ -183,6 +183,13 @@ impl Geometry {
         (self.journal_bytes / u64::from(self.block_size).max(1)).max(64)
     }
 
+    /// How many positions of the own log's queue may wait for the log at a time, as each may have a
+    /// cell for its data then: those of the largest request, and 8,192 more, which are 4 MiB of the
+    /// smallest blocks: as much as waits for a commit as a rule.
+    pub(crate) fn payload_cells(&self) -> u64 {
+        self.request_blocks_max() + 8192
+    }
+
     /// Most blocks in one request: a quarter of what the journal surely holds, so that there is
     /// room for it as soon as most of the journal is free. Nothing is held back for a large request
     /// while smaller ones take the room as it comes. At least 1, whatever the geometry.
@@ -217,8 +224,8 @@ pub const VOLUMES_MAX: usize = 65_536;
 // A hello names every volume in 12 bytes.
 const _: () = assert!(HEADER + 1024 + 12 * VOLUMES_MAX <= FRAME_BYTES_MAX);
 
-/// Most places in a journal's queue: at about 100 bytes each they take 7 GiB of memory, and what a
-/// peer owes 4 GiB.
+/// Most places in a journal's queue: journals of 256 GiB with blocks of 4 KiB. Full, each takes 9 GiB
+/// of memory at most, and what a peer owes 4 GiB.
 pub const PLACES_MAX: u64 = 1 << 26;
 
 /// Entries of a prototype that room is made for on the peer's word alone (60 MiB), before they come.
@@ -270,7 +277,7 @@ pub struct Settings {
     /// at most. At least 1, at most 32,768. An announcement has no more, and no more than 1,024.
     pub piece_entries_max: usize,
     /// R20: several sessions may write to a volume at once, as the connections of one host do that
-    /// shares its requests out among them. Nobody is superseded then, and a host that gives up one
+    /// shares its requests out among them. No session is superseded then, and a host that gives up one
     /// connection with requests under way and repeats them on another is not protected: the first
     /// may be admitted after the second, and after what was written later.
     pub shared_sessions: bool,

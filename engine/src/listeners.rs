@@ -28,7 +28,7 @@ pub(crate) struct Listeners {
 struct State {
     listeners: Vec<Listener>,
     waiting: VecDeque<Event>,
-    /// Somebody is telling: what waits is told by them.
+    /// A thread is telling events: it tells those that wait, too.
     telling: bool,
 }
 
@@ -63,7 +63,7 @@ impl Listeners {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Tells what waits, unless somebody else does.
+    /// Tells the events that wait, unless another thread does.
     pub fn tell_waiting(&self) {
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.telling, true) {
@@ -106,13 +106,13 @@ mod tests {
     use crate::link::{Line, memory_link};
     use crate::storage::Memory;
 
-    /// Of each kind of event once: its name.
+    /// The name of the event's kind.
     fn name(event: &Event) -> String {
         let shown = format!("{event:?}");
         shown.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
     }
 
-    /// The locks of the device that somebody holds.
+    /// The names of the device's locks that are held.
     fn held(device: &Device) -> Vec<&'static str> {
         [
             ("role", device.role.try_lock().is_err()),
@@ -157,7 +157,7 @@ mod tests {
             device
         });
         let [a, b] = &devices;
-        let go = || {
+        let run_steps = || {
             for device in devices.iter().cycle().take(8) {
                 while device.step_control().unwrap_or(false) {}
                 let _ = device.step_commit();
@@ -169,14 +169,14 @@ mod tests {
             let (end_a, end_b) = memory_link(Line::default(), clock.clone());
             let _ = a.connect(Arc::new(end_a));
             let _ = b.connect(Arc::new(end_b));
-            go();
+            run_steps();
         };
         connect();
         a.resume_alone().unwrap();
         a.session().unwrap().write(0, 0, &[1; 4096]).unwrap();
         a.step_commit().unwrap();
         b.begin_takeover().unwrap();
-        go();
+        run_steps();
         connect();
         let telling = b.events.enter();
         b.lost_here("a test says so");

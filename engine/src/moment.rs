@@ -42,9 +42,9 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// Lets other threads go on; `what` waits.
+    /// Gives the processor to other threads; `what` names the wait.
     #[inline(always)]
-    pub fn go_on(&mut self, what: &str) {
+    pub fn yield_now(&mut self, what: &str) {
         #[cfg(feature = "simulate")]
         {
             self.turns += 1;
@@ -61,7 +61,8 @@ impl Wait {
 #[cfg(feature = "simulate")]
 const WAIT_TURNS_MAX: u32 = 1000;
 
-/// In a simulation nobody is there to end a wait: it says what waits. Elsewhere it is nothing.
+/// In a simulation there is no other thread that could end a wait: this panics with `what`. Elsewhere
+/// it does nothing.
 #[inline(always)]
 pub(crate) fn stuck(what: &str) {
     #[cfg(feature = "simulate")]
@@ -135,7 +136,7 @@ mod tests {
             || {
                 let mut wait = Wait::default();
                 loop {
-                    wait.go_on("a loop");
+                    wait.yield_now("a loop");
                 }
             },
         ];

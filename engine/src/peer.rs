@@ -15,8 +15,8 @@ pub(crate) struct Peer {
     pub owed: Owed,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,
-    /// One at a time in each of these steps; nobody else ever waits for them. With the first goes
-    /// what the peer has asked for.
+    /// One thread at a time in each of these steps; nothing else waits for these locks. The first guards
+    /// the peer's questions.
     pub controlling: Mutex<Answers>,
     pub shipping: Mutex<()>,
     pub receiving: Mutex<()>,

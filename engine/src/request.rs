@@ -160,7 +160,7 @@ pub(crate) struct Pending {
     pass: Arc<Pass>,
     state: State,
     completion: Completion,
-    /// Where it stands among those who wait, once it has been polled with a waker.
+    /// Its place in the lists of waiters, once it has been polled with a waker.
     stand: Option<Stand>,
     /// Bytes of the room for those that wait to be admitted.
     room: u64,
@@ -174,7 +174,7 @@ enum State {
         fua: bool,
     },
     Read(ReadState),
-    /// Waits until the log file has it, while somebody else is at work on the log.
+    /// Waits until the log file has it, while another thread has the log's writer.
     Written,
     /// Waits for a commit.
     Round(u64),
@@ -475,8 +475,8 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
-    /// The outcome (S1010, S1607), once, when there is one. Never waits, and nobody is woken when
-    /// there is one: for that a ticket is a [`Future`].
+    /// The outcome (S1010, S1607), once, when there is one. Never waits, and wakes no thread later: for
+    /// that a ticket is a [`Future`].
     ///
     /// # Errors
     /// As [`Session::submit`] says of tickets.
@@ -504,7 +504,7 @@ impl Ticket {
 }
 
 impl Pending {
-    /// A request whose outcome somebody else takes.
+    /// The rest of a request once its outcome has gone to a callback.
     fn taken(pass: &Arc<Pass>) -> Pending {
         let completion = Completion::default();
         Pending { pass: pass.clone(), state: State::Taken, completion, stand: None, room: 0 }

@@ -1,8 +1,8 @@
 //! The superblock's file: two copies of one sector each, both written by every update.
 //!
 //! A sector is written whole or not at all, so a copy that is wrong has rotted, and the other one
-//! is of the same generation, or of the one before an update that nobody was told of. Either may
-//! be gone on from. Opening always updates, so a damaged or older copy does not stay.
+//! is of the same generation, or of the one before an update that was never reported as done. Either
+//! is a state to go on from. Opening always updates, so a damaged or older copy does not stay.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::superblock::{
@@ -21,7 +21,8 @@ const FILE: FileName = FileName::Superblock;
 /// The superblock of an open device.
 pub(crate) struct SuperblockFile {
     storage: Arc<dyn Storage>,
-    /// As it was last made durable. Locked for moments: who reads it does not wait for the disk.
+    /// The superblock as it was last made durable. Locked for moments: a reader does not wait for the
+    /// disk.
     current: Mutex<Arc<Superblock>>,
     /// The fault of the copy that was not read, at opening.
     bad_copy: Option<String>,
@@ -128,7 +129,10 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
     let copy = |k: usize| -> Result<Result<Superblock, String>> {
         Ok(match copy_bytes(storage, k)? {
             Some(bytes) => Superblock::decode(&bytes, &volumes),
-            None => Err(format!("the file ends before it does, at byte {length}")),
+            None => Err(format!(
+                "the file has only {length} bytes, and the copy ends at {}",
+                COPY_OFFSETS[k] + COPY_BYTES
+            )),
         })
     };
     Ok([copy(0)?, copy(1)?])
@@ -234,7 +238,8 @@ impl SuperblockFile {
     /// # Errors
     /// [`Kind::Halted`] after 2^64 updates: there is no further one.
     pub fn next_generation(&self) -> Result<u64> {
-        let exhausted = || Error::new(Kind::Halted, format!("{FILE}: generations have run out"));
+        let what = "no generation follows 2^64 - 1, so that nothing can be changed any more";
+        let exhausted = || Error::new(Kind::Halted, format!("{FILE}: {what}"));
         self.get().generation.checked_add(1).ok_or_else(exhausted)
     }
 
@@ -263,7 +268,7 @@ impl SuperblockFile {
         assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
         // No opening would take it.
         next.check().unwrap_or_else(|what| panic!("the superblock is not written: {what}"));
-        // After a failure nobody knows what is on disk: the storage refuses every later update.
+        // After a failure it is unknown what is on disk: the storage refuses every later update.
         let written = write_copies(&*self.storage, &next);
         written.map_err(|e| Error::storage(format!("writing {FILE}"), e))?;
         *lock(&self.current) = Arc::new(next);

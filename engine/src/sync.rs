@@ -20,6 +20,21 @@ pub use std::sync::atomic::{AtomicBool as SignalFlag, AtomicPtr as SignalPointer
 pub use std::sync::atomic::AtomicU32 as FutexWord;
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+#[cfg(not(loom))]
+use zerocopy::FromZeros;
+
+/// So many zeros, and memory only for those that are touched: what comes from the operating system
+/// is zero, and is not there before.
+#[cfg(not(loom))]
+pub(crate) fn zeros<T: FromZeros>(count: usize) -> Box<[T]> {
+    <[T]>::new_box_zeroed_with_elems(count).expect("address space for the places of a journal")
+}
+
+/// The same where an atomic is more than its value.
+#[cfg(loom)]
+pub(crate) fn zeros<T: Default>(count: usize) -> Box<[T]> {
+    (0..count).map(|_| T::default()).collect()
+}
 
 /// Locks `mutex`, even after a thread panicked while it held it: the panic of a background step
 /// has halted the device, and a host's leaves no state half changed that others do not check.
@@ -99,6 +114,10 @@ mod searched {
             self.turn().swap(value, order)
         }
 
+        pub fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+            self.turn().fetch_and(value, order)
+        }
+
         pub fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
             self.turn().fetch_or(value, order)
         }
@@ -129,7 +148,7 @@ mod searched {
     }
 
     /// The standard library's lock as far as it is tried: a word that counts readers, with the
-    /// orderings that the standard library promises and no more. loom's own lock makes whoever
+    /// orderings that the standard library promises and no more. loom's own lock makes a thread that
     /// tries to write wait for the readers, so that it never finds one.
     #[derive(Debug)]
     pub struct RwLock<T> {
@@ -137,7 +156,7 @@ mod searched {
         value: std::sync::RwLock<T>,
     }
 
-    /// The count while somebody writes.
+    /// The count while a writer has the lock.
     const WRITTEN: u64 = 1 << 32;
 
     impl<T> RwLock<T> {

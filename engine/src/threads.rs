@@ -160,13 +160,14 @@ impl Threads {
                     break;
                 }
                 let stepped = catch_unwind(AssertUnwindSafe(|| step(&device, heard)));
-                let what = "a background step panicked: an invariant does not hold";
+                let what = "a background step panicked, which is a fault of this program: report it, \
+                            with the panic's message";
                 let stepped = stepped.unwrap_or_else(|_| Err(Error::new(Kind::Halted, what)));
                 if let Err(error) = stepped {
                     // Nothing goes on without this thread. A device that has halted says no more.
                     let _telling = device.events.enter();
                     device.halt(error);
-                    // Those who wait for a call are told.
+                    // Requests that wait end, and their callbacks are called.
                     device.step_calls();
                     break;
                 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// The things that requests wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
-    /// That nobody is at work on the own log: it can be given to the log file then (R20).
+    /// That the own log's writer is free: the request can be given to the log file then (R20).
     Written,
     /// The end of this commit, or of a later one.
     Round(u64),
@@ -48,7 +48,7 @@ impl Key {
     const ALL: RangeInclusive<Key> = Key::Written..=Key::Time(u64::MAX);
 }
 
-/// The wakers of those who wait, by what they wait for.
+/// The wakers of the requests that wait, by the thing that each waits for.
 #[derive(Debug, Default)]
 pub struct Waiters {
     count: AtomicU64,
@@ -60,7 +60,7 @@ struct Table {
     /// The newest waiter's number.
     last: u64,
     waiting: BTreeMap<(Key, u64), Waiting>,
-    /// Places that woken waiters have not taken yet, or left: nobody else is woken for them.
+    /// Places that woken waiters have neither taken nor left yet: no other waiter is woken for them.
     claims: HashMap<u64, u64>,
     claimed: u64,
 }
@@ -83,7 +83,7 @@ impl Waiters {
     /// needs of [`Key::Places`]. Whether it is new there: it must look again then.
     pub fn enter(&self, key: Key, number: u64, places: u64, waker: &Waker) -> bool {
         let waiting = Waiting { waker: waker.clone(), places };
-        // Counted first, so that the count is never below the number of those who stand there.
+        // Counted first, so that the count is never below the number of waiters in the table.
         self.count.fetch_add(1, Ordering::AcqRel);
         let is_new = lock(&self.table).waiting.insert((key, number), waiting).is_none();
         // Touched once more if new: an owner that came in between has not found it.
@@ -111,7 +111,7 @@ impl Waiters {
         self.count.fetch_add(0, Ordering::AcqRel) > 0
     }
 
-    /// Wakes everybody who waits for one of `keys`, which the caller has made true.
+    /// Wakes every waiter for one of `keys`, which the caller has made true.
     pub fn wake(&self, keys: RangeInclusive<Key>) {
         if !self.are_there() {
             return;
@@ -128,7 +128,7 @@ impl Waiters {
         self.call(woken);
     }
 
-    /// Wakes the first of those who wait for `key`, which passes it on when it needs no more.
+    /// Wakes the first waiter for `key`, which wakes the next one when it needs no more.
     pub fn wake_first(&self, key: Key) {
         if !self.are_there() {
             return;
@@ -141,12 +141,12 @@ impl Waiters {
         self.call(first.into_iter().collect());
     }
 
-    /// Wakes everybody: they look what has become of them.
+    /// Wakes every waiter: each looks whether its request goes on or has ended.
     pub fn wake_all(&self) {
         self.wake(Key::ALL);
     }
 
-    /// Wakes as many of those who wait for places, the first first, as `free` places are enough for.
+    /// Wakes as many waiters for places, the first first, as `free` places are enough for.
     /// Read `free` after [`Waiters::are_there`].
     pub fn wake_places(&self, free: u64) {
         let mut woken = Vec::new();
@@ -176,7 +176,7 @@ impl Waiters {
         }
     }
 
-    /// The earliest moment that somebody waits for, by the monotonic clock.
+    /// The earliest moment that a request waits for, by the monotonic clock.
     pub fn next_time(&self) -> Option<u64> {
         let table = lock(&self.table);
         match table.waiting.range((Key::Time(0), 0)..).next() {
@@ -281,15 +281,15 @@ pub(crate) struct Wakes {
     pub waiters: Waiters,
     /// A commit is wanted, or due.
     pub commit: Bell,
-    /// Of the own queue's tail.
+    /// The mark of the own queue's tail.
     pub commit_at: Mark,
     /// Something may be shipped, or asked for.
     pub ship: Bell,
-    /// Of what is committed.
+    /// The mark of the committed positions.
     pub ship_at: Mark,
     /// Something may be reflected, or a checkpoint free places.
     pub reflect: Bell,
-    /// Of what is committed, and of the received queue's tail.
+    /// The marks of the committed positions, and of the received queue's tail.
     pub reflect_at: [Mark; 2],
     /// There is a link, or the peer has said hello, or the connection is over.
     pub line: Bell,

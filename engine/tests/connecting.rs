@@ -249,7 +249,7 @@ fn a_peer_whose_clock_is_behind_what_it_knows_is_refused() {
     stranger.send(Lane::Control, hello.encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     let why = why.lock().unwrap();
-    let story = "the peer's clock is at 1.4.0, but it knows 1.5.0";
+    let story = "contradicts itself: its highest stamp is 1.4.0, but it has 1.5.0";
     assert!(why.len() == 1 && why[0].contains(story), "{why:?}");
 }
 
@@ -300,9 +300,9 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
     };
     let cases = [
         (zeros(first, Some(last), true), None),
-        (zeros(first, Some(last), false), Some("says false of whether anything newer is left")),
-        (zeros(last, None, true), Some("says true of whether anything newer is left")),
-        (zeros(first, None, true), Some("says 1.1.0 is its newest")),
+        (zeros(first, Some(last), false), Some("says that it is the last")),
+        (zeros(last, None, true), Some("says that more follow")),
+        (zeros(first, None, true), Some("newest record is 1.1.0")),
     ];
     for (shipped, story) in cases {
         let (device, stranger, hello, why) = with_stranger(false);

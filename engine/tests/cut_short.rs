@@ -96,7 +96,7 @@ fn a_deleted_file_is_an_error_once_it_must_be_opened_or_synced() {
     std::fs::remove_file(directory.path().join(segment(0).to_string())).unwrap();
     let error = directory.sync(segment(0)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.to_string().starts_with("volumes/0.0 was not synced"), "{error}");
+    assert!(error.to_string().starts_with("volumes/0.0 could not be synced"), "{error}");
     let path = directory.path().to_path_buf();
     drop(directory);
     let directory = Directory::open(path).unwrap();

@@ -207,7 +207,7 @@ fn stopped(random: &mut Random) -> Vec<Stopped> {
                 let before = tape.len();
                 session.flush().unwrap();
                 tape.cut(Default::default(), |cutter| {
-                    cutter.go(before + 1);
+                    cutter.advance_to(before + 1);
                     assert!(cutter.pending(host) > 0, "in the middle of a commit");
                     [A, B].map(|at| cutter.cut(at, Survival::Sectors, random))
                 })

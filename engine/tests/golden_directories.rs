@@ -15,7 +15,7 @@ use afterimage::internal::limits::Settings;
 use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::storage::Directory;
 use flate2::read::GzDecoder;
-use make::{BLOCK, Still, go};
+use make::{BLOCK, Still, run_steps};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ fn every_directory_opens_and_has_what_was_written() {
         devices[0].connect(Arc::new(a)).expect("connected");
         devices[1].connect(Arc::new(b)).expect("connected");
         // B asks again: it was catching up.
-        (0..4).for_each(|_| go(&devices));
+        (0..4).for_each(|_| run_steps(&devices));
         assert!(devices[1].status().serving, "{name}");
         for device in &devices {
             while device.step_reflect().expect("reflected") > 0 {}

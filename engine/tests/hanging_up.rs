@@ -51,7 +51,10 @@ fn a_closed_devices_peer_learns_it_at_once() {
 fn a_peer_that_is_not_understood_learns_it_at_once() {
     for (frame, told) in [
         (vec![7; 99], "a frame: expected magic"),
-        (vec![0; FRAME_BYTES_MAX + 1], "a frame of 2097153 bytes: at most 2097152 go"),
+        (
+            vec![0; FRAME_BYTES_MAX + 1],
+            "a frame has 2097153 bytes, more than the 2097152 that one may have",
+        ),
     ] {
         let mut pair = Pair::new();
         let why: Arc<Mutex<String>> = Arc::default();

@@ -1,19 +1,16 @@
 //! Memory that a device keeps while its host writes and never flushes.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
 use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::storage::Memory;
+use common::resident;
 use std::sync::Arc;
-
-/// Pages of this process that are resident, in bytes.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
 
 /// Each commit finds more requests than any list of things to be done later is emptied by.
 #[test]

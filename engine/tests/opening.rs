@@ -123,7 +123,7 @@ fn a_segment_that_vanished_is_refused_by_name() {
     };
     // A checkpoint counts on the one; the records of the other are in the log still.
     std::fs::rename(&paths[0], &aside).unwrap();
-    refused(&["volumes/3.0", "was made and is not there"]);
+    refused(&["volumes/3.0", "is missing, though the table of segments lists it"]);
     std::fs::write(&paths[0], [1; 512]).unwrap();
     refused(&["volumes/3.0", "has 512 bytes, should have 65536"]);
     std::fs::rename(&aside, &paths[0]).unwrap();

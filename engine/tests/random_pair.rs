@@ -138,7 +138,7 @@ impl Walk<'_> {
             if self.random.is_spent() {
                 break;
             }
-            self.go();
+            self.move_once();
             if self.random.once_in(150) {
                 self.rest();
             }
@@ -156,7 +156,7 @@ impl Walk<'_> {
         [A, B].into_iter().find(|&at| self.pair.devices[at].status().serving)
     }
 
-    fn go(&mut self) {
+    fn move_once(&mut self) {
         self.now += self.random.within(0..20);
         match self.random.within(0..100) {
             0..35 if self.pair.waiting() < 8 => self.request(),

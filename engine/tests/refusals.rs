@@ -193,12 +193,20 @@ fn settings_out_of_range_are_refused() {
 #[test]
 fn impossible_geometries_are_refused() {
     type Change = fn(&mut Geometry);
-    let cases: [(Change, &str); 13] = [
+    let cases: [(Change, &str); 15] = [
         (|g| g.block_size = 256, "block size is 256"),
         (|g| g.block_size = 131_072, "block size is 131072"),
         (|g| g.block_size = 5000, "block size is 5000; it must be a power of two"),
         (|g| g.journal_bytes = 8192, "journal size is 8192 bytes"),
         (|g| g.journal_bytes += 512, "a multiple of 4096"),
+        (
+            |g| g.journal_bytes = (1 << 38) + 4096,
+            "journal size is 274877911040 bytes; with blocks of 4096 it must be at most 274877906944",
+        ),
+        (
+            |g| (g.block_size, g.journal_bytes) = (512, (1 << 35) + 4096),
+            "with blocks of 512 it must be at most 34359738368",
+        ),
         (|g| g.segment_bytes = 0, "segment size is 0"),
         (|g| g.segment_bytes = 4096, "segment size is 4096 bytes, not a multiple of 65536"),
         (|g| g.volumes.clear(), "1 to 65536 volumes, not 0"),
@@ -457,8 +465,11 @@ fn a_gap_in_what_is_shipped_ends_the_connection() {
             assert_eq!((status.hi, status.connected), (hi, false), "{at_once} {lost}");
             assert_eq!(status.unreflected_records, came as u64);
             let newest = stamps[..lost].last().copied().unwrap_or_default();
-            let story =
-                format!("ships {} behind {}, {newest} came last", stamps[lost + 1], stamps[lost]);
+            let story = format!(
+                "ships record {} as the one after {}, but the last one received here is {newest}",
+                stamps[lost + 1],
+                stamps[lost]
+            );
             let told = told.once();
             assert!(told.contains(&story), "{told}, not {story}");
             pair.connect();
@@ -479,7 +490,7 @@ fn a_record_that_arrives_damaged_ends_the_connection() {
     *frame.last_mut().unwrap() ^= 1;
     pair.ends[A].send(Lane::Data, frame).unwrap();
     pair.step(B, Receive);
-    assert!(told.once().contains("arrived damaged"));
+    assert!(told.once().contains("was damaged on the line"));
     assert_eq!(pair.devices[B].status().hi, Stamp::ZERO);
     pair.connect();
     pair.drain();

@@ -113,7 +113,7 @@ fn what_was_acknowledged_is_missed_whatever_the_numbers_say() {
         reseal(&mut bytes);
         disk.rot(FileName::Superblock, offset, &bytes);
     }
-    damage(&disk, &["recv.log", "the log ends with stamp 0.0.0, but 1.0.0 was received"]);
+    damage(&disk, &["recv.log", "the log ends with stamp 0.0.0, but records up to 1.0.0 were"]);
     let superblock = superblock::load(&*disk).unwrap();
     let damages = |log| scan(&*disk, &superblock, log, Verify::Live, &mut |_| {}).unwrap().damages;
     assert_eq!((damages(Log::Own).len(), damages(Log::Recv).len()), (0, 1));

@@ -30,7 +30,7 @@ fn stalled_at(moment: Moment, mut nth: u64, meanwhile: impl FnOnce() + 'static) 
 }
 
 /// Ends what [`stalled_at`] began.
-fn go_on() {
+fn end_stall() {
     at_every_moment(None);
 }
 
@@ -63,7 +63,7 @@ fn a_read_does_not_take_the_older_of_two_records() {
     let a = pair.devices[A].clone();
     stalled_at(Moment::Looking, 1, move || reflect_and_free(&a));
     let read = pair.read(A, X);
-    go_on();
+    end_stall();
     assert_eq!(pair.devices[A].status().unreflected_records, 0, "it was stalled");
     assert_eq!(read, (2, false));
     pair.drain();
@@ -76,7 +76,7 @@ fn a_partial_write_does_not_bring_an_older_half_back() {
     let a = pair.devices[A].clone();
     stalled_at(Moment::Looking, 1, move || reflect_and_free(&a));
     pair.submit(A, 0, Action::Write(0..4, 3));
-    go_on();
+    end_stall();
     assert_eq!(pair.devices[A].status().unreflected_records, 0, "it was stalled");
     let halves = pair.submit(A, 0, Action::Read(0..8));
     assert_eq!(pair.outcome(halves).unwrap().unwrap().values, [3, 3, 3, 3, 2, 2, 2, 2]);
@@ -109,7 +109,7 @@ fn a_read_does_not_ask_for_what_has_come() {
         assert_eq!(gate.held(), 2, "acknowledgements of what came, and of the room it left");
     });
     let read = pair.read(A, X);
-    go_on();
+    end_stall();
     assert_eq!(read, (9, false));
     pair.gates[A].release();
     pair.drain();
@@ -133,7 +133,7 @@ fn a_turn_that_nobody_takes_holds_up_within_bounds() {
         }
     })));
     let mut overtaken = write(&pair, 512, 1);
-    go_on();
+    end_stall();
     let mut other = write(&pair, 0, 8);
     assert!(other.poll().is_none(), "it is not its turn");
     pair.clocks[A].pass(pair.spec.settings.admit_timeout_ns + 1);
@@ -168,7 +168,7 @@ fn overlapping(outer: (u64, u64), inner: (u64, u64)) -> ([Stamp; 2], Vec<Stamp>,
     let (insert_inner, into) = (insert.clone(), inner_stamp.clone());
     stalled_at(Moment::Reserved, 0, move || into.set(insert_inner(inner)).unwrap());
     let outer_stamp = insert(outer);
-    go_on();
+    end_stall();
     let mut out = Vec::new();
     Sequencer::new(1).take(&queue, &clk, |_| true, &mut out);
     let order = out.into_iter().map(|e| e.0).collect();

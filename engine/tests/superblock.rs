@@ -103,6 +103,17 @@ fn an_impossible_superblock_is_refused_by_name() {
     change(240, u64::MAX, "tail sequence");
     change(248, u64::MAX, "durable is");
     change(256, u64::MAX, "opened is");
+    // Both logs are as long as no journal may be.
+    let longest = disk.copy();
+    for offset in COPY_OFFSETS.map(|at| at as usize) {
+        let mut bytes = longest.bytes(FileName::Superblock)[offset..offset + 512].to_vec();
+        for at in [216, 264] {
+            bytes[at..at + 8].copy_from_slice(&(1u64 << 48).to_le_bytes());
+        }
+        reseal(&mut bytes);
+        longest.rot(FileName::Superblock, offset, &bytes);
+    }
+    damage(&longest, &["superblock", "journal size is 281474976710656", "it must be at most"]);
     // Values that only a forced takeover, a suspension or a resync leaves behind: planned.
     let word = |at: usize| {
         let bytes = disk.bytes(FileName::Superblock);
@@ -120,7 +131,7 @@ fn an_impossible_superblock_is_refused_by_name() {
         disk.rot(FileName::Superblock, offset, &bytes);
     }
     let error = open(&disk).unwrap_err();
-    assert!(error.to_string().contains("generations have run out"), "{error}");
+    assert!(error.to_string().contains("no generation follows 2^64 - 1"), "{error}");
 }
 
 /// The disk of a device that served, with `bytes` at `at` in both copies, and their checksums right.

@@ -404,3 +404,47 @@ fn what_waits_is_bounded_by_bytes() {
     });
     assert!(waiting.is_empty());
 }
+
+/// A journal has more places than cells for data on its way to the log: a write that finds all cells
+/// taken waits for a commit, though places are free, and no data is lost.
+#[test]
+fn a_write_waits_for_a_cell() {
+    const SMALL: usize = 512;
+    const BLOCKS: u64 = 100;
+    let storage = Arc::new(Hooked::default());
+    storage.is_sparse.store(true, SeqCst);
+    let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * SMALL as u64 }];
+    let mut geometry = Geometry::new(7, 1, volumes);
+    (geometry.block_size, geometry.journal_bytes) = (SMALL as u32, 256 << 20);
+    Device::create(&*storage, &geometry, true).unwrap();
+    let clock = Arc::new(SystemClock::default());
+    let device = Device::open(storage, clock, Settings::default()).unwrap();
+    device.resume_alone().unwrap();
+    let host = device.session().unwrap();
+    let (_, waker) = sleeper();
+    let of = |write: u64| (write % BLOCKS, [write as u8; SMALL]);
+    let mut writes = 0;
+    for round in 0..3 {
+        let free = device.status().own_free_places;
+        let mut last = loop {
+            let (block, data) = of(writes);
+            writes += 1;
+            let slices = [IoSlice::new(&data)];
+            let request = Request::write(0, block * SMALL as u64, &slices);
+            let mut ticket = host.submit(request).unwrap();
+            if poll(&mut ticket, &waker).is_pending() {
+                break ticket;
+            }
+        };
+        assert!(writes > (round + 1) * 16_000 && writes < (round + 1) * 17_000, "{writes}");
+        assert!(free <= 17_000, "{free} places, and fewer cells");
+        device.step_commit().unwrap();
+        assert_eq!(poll(&mut last, &waker), Poll::Ready(Ok(())));
+        let mut found = [0; SMALL];
+        for write in writes - BLOCKS..writes {
+            let (block, data) = of(write);
+            host.read(0, block * SMALL as u64, &mut found).unwrap();
+            assert_eq!(found, data);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use afterimage::internal::storage::FileName;
 use serde::{Serialize, Serializer};
+use std::fmt::{self, Display, Formatter};
 
 /// Something that should not be so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -9,6 +10,15 @@ pub(crate) struct Finding {
     #[serde(serialize_with = "optional_display")]
     pub(crate) file: Option<FileName>,
     pub(crate) what: String,
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.file {
+            Some(file) => write!(f, "{file} {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
 }
 
 fn optional_display<S: Serializer>(value: &Option<FileName>, to: S) -> Result<S::Ok, S::Error> {

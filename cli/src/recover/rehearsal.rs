@@ -28,7 +28,7 @@ impl Rehearsal {
 }
 
 fn unsupported() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "nothing is made while a device is only looked at")
+    io::Error::new(io::ErrorKind::Unsupported, "no file is made while a device is only looked at")
 }
 
 impl Storage for Rehearsal {

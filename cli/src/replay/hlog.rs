@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -17,6 +16,8 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{
     IntervalLogWriterBuilder, IntervalLogWriterError, Tag,
 };
+
+use crate::results::Target;
 
 /// Nanoseconds in a unit of the `max` column.
 const MAX_UNIT_NS: f64 = 1e6;
@@ -40,12 +41,12 @@ pub struct Hlog {
 }
 
 impl Hlog {
-    /// Begins a log at `path`, in place of what was there.
+    /// Begins a log at `target`, in place of what was there.
     ///
     /// # Errors
     /// Those of the file, or of a thread that the system refuses.
-    pub fn create(path: &Path) -> io::Result<Hlog> {
-        let file = BufWriter::new(File::create(path)?);
+    pub fn create(target: &Target) -> io::Result<Hlog> {
+        let file = BufWriter::new(target.create()?);
         let (sender, receiver) = channel();
         let writer = std::thread::Builder::new()
             .name("hlog".into())
@@ -98,7 +99,7 @@ mod tests {
     fn the_log_can_be_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.hlog");
-        let log = Hlog::create(&path).unwrap();
+        let log = Hlog::create(&Target::Path(path.clone())).unwrap();
         for (tag, start) in [("write", 0), ("lag", 0), ("write", 1)] {
             let mut values = Histogram::new(3).unwrap();
             values.record(2_000_000).unwrap();

@@ -6,12 +6,14 @@
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::meter::Metric;
+use crate::results::Target;
+use crate::signals::{self, Guard};
 
 /// The version of the document.
 pub const VERSION: u32 = 1;
@@ -45,6 +47,10 @@ pub struct TraceInfo {
     pub empty_rows: u64,
     pub other_rows: u64,
     pub rounded_rows: u64,
+    pub sections: u64,
+    pub out_of_order_rows: u64,
+    pub largest_step_back_ns: u64,
+    pub warnings: Vec<String>,
     pub volumes: u64,
     pub volume_bytes: u64,
     pub span_ns: u64,
@@ -86,6 +92,7 @@ pub struct Requests {
     pub read: RequestCount,
     pub write: RequestCount,
     pub discard: RequestCount,
+    pub zero: RequestCount,
     pub flush: RequestCount,
     pub total: RequestCount,
 }
@@ -221,11 +228,12 @@ pub struct DeviceAtRest {
 }
 
 /// The file that a document goes to. Without a document there is no file, whatever stood there
-/// before: nobody takes the results of another run for those of one that failed.
+/// before, so that the results of another run are not taken for those of one that failed.
 pub struct Output {
-    path: PathBuf,
+    target: Target,
     file: File,
     is_written: bool,
+    _guard: Option<Guard>,
 }
 
 impl Output {
@@ -233,8 +241,13 @@ impl Output {
     ///
     /// # Errors
     /// Those of the file.
-    pub fn create(path: &Path) -> std::io::Result<Output> {
-        Ok(Output { path: path.into(), file: File::create(path)?, is_written: false })
+    pub fn create(target: &Target) -> std::io::Result<Output> {
+        let file = target.create()?;
+        let guard = match target {
+            Target::Path(path) if is_file(path) => Some(signals::removing(path)),
+            _ => None,
+        };
+        Ok(Output { target: target.clone(), file, is_written: false, _guard: guard })
     }
 
     /// Writes the document.
@@ -250,10 +263,14 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // A pipe or a terminal stays, or a link to one.
-        let is_file = || self.path.symlink_metadata().is_ok_and(|found| found.is_file());
-        if !self.is_written && is_file() {
-            let _ = std::fs::remove_file(&self.path);
+        let Target::Path(path) = &self.target else { return };
+        if !self.is_written && is_file(path) {
+            let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// A pipe or a terminal stays, or a link to one.
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_file())
 }

@@ -11,7 +11,7 @@ use crate::trace::Action;
 /// The kind of a latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
-    /// A host's write, discards included.
+    /// A host's write, discards and zeroes included.
     Write,
     /// A flush of its own; one that a write asks for first is part of the write.
     Flush,
@@ -26,7 +26,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// All of them, in the order of reports.
+    /// All metrics, in the order of reports.
     pub const ALL: [Metric; 6] = [
         Metric::Write,
         Metric::Flush,
@@ -118,6 +118,8 @@ pub struct Counts {
     pub write: Count,
     /// Discards.
     pub discard: Count,
+    /// Ranges to read as zeros.
+    pub zero: Count,
     /// Flushes.
     pub flush: Count,
 }
@@ -129,6 +131,7 @@ impl Counts {
             Action::Read { length, .. } => (&mut self.read, length),
             Action::Write { length, .. } => (&mut self.write, length),
             Action::Discard { length, .. } => (&mut self.discard, length),
+            Action::Zero { length, .. } => (&mut self.zero, length),
             Action::Flush => (&mut self.flush, 0),
         };
         count.requests += 1;
@@ -137,7 +140,7 @@ impl Counts {
 
     /// All together.
     pub fn total(&self) -> Count {
-        let all = [self.read, self.write, self.discard, self.flush];
+        let all = [self.read, self.write, self.discard, self.zero, self.flush];
         Count {
             requests: all.iter().map(|count| count.requests).sum(),
             bytes: all.iter().map(|count| count.bytes).sum(),

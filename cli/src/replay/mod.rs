@@ -23,11 +23,11 @@ mod stall;
 mod verify;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use afterimage::internal::storage::Storage;
+use afterimage::internal::storage::{Directory, Storage};
 use host::{Host, Manner, Move};
 use json::{
     DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, Pace, RequestCount, Requests,
@@ -42,6 +42,8 @@ use verify::AtRest;
 
 use crate::args::{DurabilityArg, ReplayArgs, Speed, TakeoverAt};
 use crate::exit::{Exit, Failure};
+use crate::output::shown;
+use crate::results::{self, Target};
 use crate::trace::{self, Input, Options, Trace};
 use crate::words::duration;
 
@@ -64,12 +66,16 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         let story = "- is given twice: the standard input can be read only once";
         return Err(Failure::new(Exit::Usage, story));
     }
+    results::refuse_clashes(&named_results(args), &args.traces, &kept(args))?;
+    refuse_existing(&kept(args))?;
     let trace = trace::read(&args.traces, &options)?;
+    trace.warnings.iter().for_each(|warning| eprintln!("afterimage: warning: {warning}"));
     check(args, &trace)?;
+    say_duration(args, &trace);
     // Made first: no replay should end in a result that cannot be written.
     let json = created(&args.json, json::Output::create)?;
     let hlog = created(&args.hlog, hlog::Hlog::create)?;
-    let request_log = created(&args.request_log, RequestLog::create)?.map(Arc::new);
+    let request_log = created(&args.request_log, RequestLog::append)?.map(Arc::new);
     let listener: Arc<dyn Listener> = match &request_log {
         None => Arc::new(Nobody),
         Some(log) => log.clone(),
@@ -101,7 +107,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         trace: trace_info(args, &trace),
         settings: json::Settings {
             directory: directory.map(|path| path.display().to_string()),
-            ..settings(args, run)
+            ..settings(args, &trace, run)
         },
         requests: requests(&meter),
         latency_ns: Latencies::from(|metric| Latency::of(meter.total(metric))),
@@ -120,30 +126,63 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         },
         verification: verification(&oracle, &at_rest),
     };
-    show(&document)?;
-    if let Some((log, path)) = request_log.zip(args.request_log.as_ref()) {
-        log.finish().map_err(|error| Failure::output(path.display(), &error))?;
+    show(args, &document)?;
+    if let Some((log, target)) = request_log.zip(args.request_log.as_ref()) {
+        written(target, log.finish())?;
     }
-    if let Some(path) = &args.hlog {
-        hlog_written.map_err(|error| Failure::output(path.display(), &error))?;
+    if let Some(target) = &args.hlog {
+        written(target, hlog_written)?;
     }
     // Last: where it stands, nothing else failed.
-    if let Some((output, path)) = json.zip(args.json.as_ref()) {
-        let written = output.finish(&document);
-        written.map_err(|error| Failure::output(path.display(), &error))?;
+    if let Some((output, target)) = json.zip(args.json.as_ref()) {
+        written(target, output.finish(&document))?;
     }
     Ok(if held { Exit::Held } else { Exit::NotHeld })
 }
 
+/// The results asked for in files, each with its flag.
+fn named_results(args: &ReplayArgs) -> Vec<(&'static str, &Target)> {
+    let all =
+        [("--json", &args.json), ("--hlog", &args.hlog), ("--request-log", &args.request_log)];
+    all.into_iter().filter_map(|(flag, target)| Some((flag, target.as_ref()?))).collect()
+}
+
+/// The directories in which devices will be left.
+fn kept(args: &ReplayArgs) -> Vec<PathBuf> {
+    let parent = args.dir.iter().filter(|_| args.keep);
+    parent.flat_map(|parent| NAMES.map(|name| parent.join(name))).collect()
+}
+
+/// Refuses directories that hold a device already, before a result is made or the other device is.
+fn refuse_existing(directories: &[PathBuf]) -> Result<(), Failure> {
+    for path in directories {
+        let found = Directory::open_read_only(path).and_then(|there| there.files());
+        // A directory that cannot be listed cannot be made either, and then there is more to tell.
+        if let Some(file) = found.unwrap_or_default().first() {
+            let path = path.display();
+            let story = format!("making the device {path}: {path} holds a device already: {file}");
+            return Err(Failure::new(Exit::Refused, story));
+        }
+    }
+    Ok(())
+}
+
 /// The file for a result, if one is asked for.
 fn created<T>(
-    path: &Option<PathBuf>,
-    create: impl FnOnce(&Path) -> std::io::Result<T>,
+    target: &Option<Target>,
+    create: impl FnOnce(&Target) -> std::io::Result<T>,
 ) -> Result<Option<T>, Failure> {
-    let made = path
+    let made = target
         .as_ref()
-        .map(|path| create(path).map_err(|error| Failure::output(path.display(), &error)));
+        .map(|target| create(target).map_err(|error| Failure::output(target, &error)));
     made.transpose()
+}
+
+fn written(target: &Target, outcome: std::io::Result<()>) -> Result<(), Failure> {
+    match target {
+        Target::Stdout => shown(outcome),
+        Target::Path(_) => outcome.map_err(|error| Failure::output(target, &error)),
+    }
 }
 
 /// The hosts of a replay on `pair`.
@@ -198,6 +237,19 @@ pub fn rehearse(
     Ok(oracle.into_findings())
 }
 
+/// Says how long the trace's own pace will take, if that is what was asked for.
+fn say_duration(args: &ReplayArgs, trace: &Trace) {
+    let Speed::Times(times) = args.speed else { return };
+    let plan = Plan::new(trace, args.passes);
+    let span = plan.row(plan.len() - 1).time_ns;
+    let planned = duration((span as f64 / times) as u64);
+    // Without a standard error nobody waits for it.
+    let _ = writeln!(
+        std::io::stderr(),
+        "at {times} times the trace's own pace the replay takes {planned}"
+    );
+}
+
 /// Refuses what only the trace can tell to be impossible.
 fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
     if trace.rows.is_empty() {
@@ -239,13 +291,16 @@ fn run_name(args: &ReplayArgs) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&seed.to_le_bytes()) | 1
 }
 
-fn show(document: &Document) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match write!(out, "{}", report::Table(document)).and_then(|()| out.flush()) {
-        // The reader has read enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failure::output("the results", &error)),
+/// Shows the table where no result is in its way.
+fn show(args: &ReplayArgs, document: &Document) -> Result<(), Failure> {
+    let table = report::Table(document);
+    if named_results(args).iter().any(|(_, target)| **target == Target::Stdout) {
+        // Without a standard error nobody waits for the table.
+        let _ = write!(std::io::stderr(), "{table}");
+        return Ok(());
     }
+    let mut out = std::io::stdout().lock();
+    shown(write!(out, "{table}").and_then(|()| out.flush()))
 }
 
 /// The trace's files, as named.
@@ -267,6 +322,10 @@ fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
         empty_rows: trace.empty_rows,
         other_rows: trace.other_rows,
         rounded_rows: trace.rounded_rows,
+        sections: trace.sections,
+        out_of_order_rows: trace.out_of_order_rows,
+        largest_step_back_ns: trace.largest_step_back_ns,
+        warnings: trace.warnings.clone(),
         volumes: trace.volumes.len() as u64,
         volume_bytes: trace.volumes.iter().map(|volume| volume.bytes).sum(),
         span_ns: trace.rows.last().map_or(0, |row| row.time_ns),
@@ -275,7 +334,7 @@ fn trace_info(args: &ReplayArgs, trace: &Trace) -> TraceInfo {
     }
 }
 
-fn settings(args: &ReplayArgs, run: u64) -> json::Settings {
+fn settings(args: &ReplayArgs, trace: &Trace, run: u64) -> json::Settings {
     json::Settings {
         passes: args.passes,
         depth: args.depth(),
@@ -284,7 +343,7 @@ fn settings(args: &ReplayArgs, run: u64) -> json::Settings {
             Speed::Times(times) => Some(times),
         },
         block_bytes: args.block_size,
-        journal_bytes: args.journal_size,
+        journal_bytes: plan::journal_bytes(args, trace),
         link_bytes_per_s: args.link_rate,
         link_delay_ns: args.link_delay,
         skew_ns: args.skew,
@@ -302,6 +361,7 @@ fn requests(meter: &Meter) -> Requests {
         read: of(counts.read),
         write: of(counts.write),
         discard: of(counts.discard),
+        zero: of(counts.zero),
         flush: of(counts.flush),
         total: of(counts.total()),
     }

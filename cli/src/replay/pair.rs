@@ -16,9 +16,11 @@ use afterimage::internal::threads::Threads;
 use afterimage::internal::unit::Stamp;
 
 use super::meter::Track;
+use super::plan;
 use super::requests::{self, Listener, NAMES};
 use crate::args::ReplayArgs;
 use crate::exit::{Exit, Failure};
+use crate::signals::{self, Guard};
 use crate::trace::Trace;
 
 /// A write waits for the journal as long as it takes: a full one slows a replay, no more.
@@ -34,8 +36,14 @@ const CONNECT: Duration = Duration::from_secs(30);
 enum Place {
     Memory,
     /// Removed at the end.
-    Temporary(tempfile::TempDir),
-    Kept(PathBuf),
+    Temporary {
+        directory: tempfile::TempDir,
+        _guard: Guard,
+    },
+    Kept {
+        path: PathBuf,
+        _guard: Guard,
+    },
 }
 
 /// The events that a device has reported.
@@ -110,7 +118,7 @@ impl Pair {
         let volumes = volumes.map(|(id, volume)| VolumeSpec { id, bytes: volume.bytes }).collect();
         let geometry = Geometry {
             block_size: u32::try_from(args.block_size).unwrap_or(u32::MAX),
-            journal_bytes: args.journal_size,
+            journal_bytes: plan::journal_bytes(args, trace),
             ..Geometry::new(group, 1, volumes)
         };
         let open = |at: usize| -> Result<Arc<Device>, Failure> {
@@ -156,7 +164,8 @@ impl Pair {
                 return Err(failure);
             }
             if self.clock.monotonic() > until {
-                return Err(Failure::new(Exit::Device, "the two devices do not find each other"));
+                let story = "the two devices are not connected in time; is --link-delay too long?";
+                return Err(Failure::new(Exit::Device, story));
             }
             std::thread::sleep(Duration::from_micros(200));
         }
@@ -196,10 +205,10 @@ impl Pair {
         let place = std::mem::replace(&mut self.place, Place::Memory);
         let path = match place {
             Place::Memory => return None,
-            Place::Temporary(directory) => directory.keep(),
-            Place::Kept(path) => path,
+            Place::Temporary { directory, .. } => directory.keep(),
+            Place::Kept { path, .. } => path,
         };
-        self.place = Place::Kept(path.clone());
+        self.place = Place::kept(path.clone());
         Some(path)
     }
 }
@@ -213,20 +222,28 @@ impl Place {
         let make = || {
             std::fs::create_dir_all(&parent)?;
             if args.keep {
-                return Ok(Place::Kept(parent.clone()));
+                return Ok(Place::kept(parent.clone()));
             }
-            let temporary = tempfile::Builder::new().prefix("afterimage-").tempdir_in(&parent);
-            temporary.map(Place::Temporary)
+            let directory = tempfile::Builder::new().prefix("afterimage-").tempdir_in(&parent)?;
+            let _guard = signals::removing(directory.path());
+            Ok(Place::Temporary { directory, _guard })
         };
         let doing = format_args!("making a directory in {}", parent.display());
         make().map_err(|e| Failure::storage(doing, &e))
     }
 
+    fn kept(path: PathBuf) -> Place {
+        let [a, b] = NAMES.map(|name| path.join(name).display().to_string());
+        let story =
+            format!("the devices remain in {a} and {b}; `afterimage recover {a} {b}` closes them");
+        Place::Kept { path, _guard: signals::saying(story) }
+    }
+
     fn directory(&self, name: &str) -> Option<PathBuf> {
         match self {
             Place::Memory => None,
-            Place::Temporary(directory) => Some(directory.path().join(name)),
-            Place::Kept(path) => Some(path.join(name)),
+            Place::Temporary { directory, .. } => Some(directory.path().join(name)),
+            Place::Kept { path, .. } => Some(path.join(name)),
         }
     }
 }

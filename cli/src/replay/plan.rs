@@ -2,16 +2,43 @@
 //! host moves, and how a request is cut into pieces that a device takes.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use afterimage::internal::limits::Limits;
 
 use super::pattern::SECTOR;
-use crate::args::TakeoverAt;
+use crate::args::{ReplayArgs, TakeoverAt};
 use crate::trace::{Action, Row, Trace};
 
 /// The gap between the end of one pass and the beginning of the next, on the trace's clock.
 const PASS_GAP_NS: u64 = 1_000_000;
+
+/// Bounds of a journal that follows the trace.
+const JOURNAL_BYTES: RangeInclusive<u64> = 64 << 20..=1 << 30;
+
+/// Bytes of each journal: as `args` say, or enough for all that a replay of `trace` changes on a
+/// line that lags from the beginning to the end, within [`JOURNAL_BYTES`].
+pub fn journal_bytes(args: &ReplayArgs, trace: &Trace) -> u64 {
+    if let Some(bytes) = args.journal_size {
+        return bytes;
+    }
+    let (least, most) = JOURNAL_BYTES.into_inner();
+    if args.link_rate.is_none() {
+        return least;
+    }
+    let block = args.block_size.max(SECTOR as u64);
+    let changed = trace.rows.iter().map(|row| match row.action {
+        Action::Write { offset, length }
+        | Action::Discard { offset, length }
+        | Action::Zero { offset, length } => {
+            let end = offset.saturating_add(length).div_ceil(block);
+            (end - offset / block).saturating_mul(block)
+        }
+        Action::Read { .. } | Action::Flush => 0,
+    });
+    let once = changed.fold(0, u64::saturating_add);
+    once.saturating_mul(args.passes.into()).clamp(least, most).next_power_of_two()
+}
 
 /// The requests of a replay. A request is named by its number in the replay, from 0.
 pub struct Plan<'a> {
@@ -121,6 +148,8 @@ impl<'a> Plan<'a> {
                 .for_each(|(offset, length)| add(Action::Write { offset, length })),
             Action::Discard { offset, length } => cut(offset, length, limits.zero_bytes_max, block)
                 .for_each(|(offset, length)| add(Action::Discard { offset, length })),
+            Action::Zero { offset, length } => cut(offset, length, limits.zero_bytes_max, block)
+                .for_each(|(offset, length)| add(Action::Zero { offset, length })),
         }
         pieces
     }
@@ -175,6 +204,10 @@ mod tests {
             empty_rows: 0,
             other_rows: 0,
             rounded_rows: 0,
+            sections: 1,
+            out_of_order_rows: 0,
+            largest_step_back_ns: 0,
+            warnings: Vec::new(),
             has_time: true,
             start_unix_ns: None,
         }
@@ -194,6 +227,35 @@ mod tests {
         assert_eq!((plan.len(), plan.pass_ns()), (6, 1_000_010));
         let times: Vec<u64> = (0..6).map(|number| plan.row(number).time_ns).collect();
         assert_eq!(times, [0, 10, 10, 1_000_010, 1_000_020, 1_000_020]);
+    }
+
+    #[test]
+    fn the_journal_follows_the_trace() {
+        let bytes = |words: &str, requests: usize| {
+            let all = ["afterimage", "replay", "t"].into_iter().chain(words.split_whitespace());
+            let cli = <crate::args::Cli as clap::Parser>::parse_from(all);
+            let crate::args::Command::Replay(args) = cli.command else { panic!("replay") };
+            journal_bytes(&args, &trace(&vec![0; requests])) >> 20
+        };
+        // A request of nine blocks in length lies in ten.
+        assert_eq!(bytes("--link-rate 1MiB", 1), 64);
+        assert_eq!(bytes("--link-rate 1MiB", 1638), 64);
+        assert_eq!(bytes("--link-rate 1MiB", 1639), 128);
+        assert_eq!(bytes("--link-rate 1MiB --passes 2", 1639), 256);
+        assert_eq!(bytes("--link-rate 1MiB --passes 1000", 1639), 1024);
+        assert_eq!(bytes("", 1639), 64, "without a rate the line does not lag");
+        assert_eq!(bytes("--link-rate 1MiB --journal-size 8MiB", 1639), 8);
+    }
+
+    #[test]
+    fn the_help_says_how_large_a_journal_may_become() {
+        let mut command = <crate::args::Cli as clap::CommandFactory>::command();
+        let replay = command.find_subcommand_mut("replay").expect("the command");
+        let help = replay.render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (least, most) = JOURNAL_BYTES.into_inner();
+        let bounds = format!("from {}MiB to {}GiB", least >> 20, most >> 30);
+        assert!(help.contains(&bounds), "the help says nothing of {bounds}");
     }
 
     #[test]

@@ -44,6 +44,15 @@ fn heading(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     for (number, what, so) in odd.into_iter().filter(|(number, ..)| *number > 0) {
         writeln!(f, "{} {so}", plural(number, what))?;
     }
+    if trace.sections > trace.files.len() as u64 {
+        let sections = plural(trace.sections, "section");
+        writeln!(f, "{sections} with clocks of their own, replayed in the files' order")?;
+    }
+    if trace.out_of_order_rows > 0 {
+        let rows = plural(trace.out_of_order_rows, "row");
+        let step = duration(trace.largest_step_back_ns);
+        writeln!(f, "{rows} out of order, sorted; the largest step back {step}")?;
+    }
     let s = &document.settings;
     let rate = s.link_bytes_per_s.map_or("no limit".into(), |rate| format!("{}/s", bytes(rate)));
     writeln!(
@@ -64,6 +73,7 @@ fn requests(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
         ("read", requests.read),
         ("write", requests.write),
         ("discard", requests.discard),
+        ("zero", requests.zero),
         ("flush", requests.flush),
         ("total", requests.total),
     ];

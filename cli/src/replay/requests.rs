@@ -6,15 +6,15 @@
 //! the lines.
 
 use std::fmt::{self, Display};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use afterimage::internal::unit::Stamp;
 
 use super::oracle::Number;
+use crate::results::Target;
 
 /// Names of the devices, in the order of their numbers.
 pub const NAMES: [&str; 2] = ["a", "b"];
@@ -189,13 +189,16 @@ pub struct RequestLog {
 }
 
 impl RequestLog {
-    /// Begins a log at `path`, in place of what was there.
+    /// Begins a log at `target`, after what is there: on a line of its own, though a run that was
+    /// killed may have left half a line.
     ///
     /// # Errors
     /// Those of the file.
-    pub fn create(path: &Path) -> io::Result<RequestLog> {
-        let _emptied = File::create(path)?;
-        let file = OpenOptions::new().append(true).open(path)?;
+    pub fn append(target: &Target) -> io::Result<RequestLog> {
+        let mut file = target.append()?;
+        if ends_within_a_line(target)? {
+            file.write_all(b"\n")?;
+        }
         Ok(RequestLog { file, failed: Mutex::default() })
     }
 
@@ -219,16 +222,34 @@ impl Listener for RequestLog {
     }
 }
 
-/// Reads a request log. A last line without its end was being written when the process died: it
-/// did not happen.
+/// Whether the last byte of a file is not the end of a line.
+fn ends_within_a_line(target: &Target) -> io::Result<bool> {
+    let Target::Path(path) = target else { return Ok(false) };
+    let found = path.metadata()?;
+    if !found.is_file() || found.len() == 0 {
+        return Ok(false);
+    }
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+/// Reads the last run of a request log. A last line without its end was being written when the
+/// process died: it did not happen.
 ///
 /// # Errors
 /// The line that is no event, by number; a log that does not begin as one.
 pub fn parse(text: &str) -> Result<Vec<Event>, String> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let lines = (1..).zip(whole.split('\n')).filter(|(_, line)| !line.is_empty());
+    let lines: Vec<(u64, &str)> = (1..).zip(whole.split('\n')).collect();
+    let begins = |(_, line): &(u64, &str)| line.starts_with(FORMAT);
+    let run = &lines[lines.iter().rposition(begins).unwrap_or(0)..];
+    let lines = run.iter().filter(|(_, line)| !line.is_empty());
     let parsed = lines.map(|(number, line)| {
-        Event::parse(line).ok_or_else(|| format!("line {number} of the request log: '{line}'"))
+        let unknown = || format!("line {number} of the request log is of no known form: '{line}'");
+        Event::parse(line).ok_or_else(unknown)
     });
     let events = parsed.collect::<Result<Vec<_>, _>>()?;
     match events.first() {
@@ -283,13 +304,28 @@ acknowledged a 2.1577836800000000001.7
     fn what_is_written_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        std::fs::write(&path, "of an earlier run").unwrap();
-        let log = RequestLog::create(&path).unwrap();
+        let log = RequestLog::append(&Target::Path(path.clone())).unwrap();
         all().iter().for_each(|event| log.note(event));
         log.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, LINES);
         assert_eq!(parse(&text).unwrap(), all());
+    }
+
+    #[test]
+    fn a_further_run_is_appended_on_a_line_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        for earlier in ["", LINES, &LINES[..LINES.len() - 9], "no request log", "\n"] {
+            std::fs::write(&path, earlier).unwrap();
+            let log = RequestLog::append(&Target::Path(path.clone())).unwrap();
+            all().iter().for_each(|event| log.note(event));
+            log.finish().unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let between = if earlier.is_empty() || earlier.ends_with('\n') { "" } else { "\n" };
+            assert_eq!(text, format!("{earlier}{between}{LINES}"));
+            assert_eq!(parse(&text).unwrap(), all());
+        }
     }
 
     #[test]

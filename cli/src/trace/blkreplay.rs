@@ -3,7 +3,8 @@
 //! The licence and the instructions before the rows have no four fields, and the line that names
 //! the columns begins with `start`; any other line of four fields is a row, and so is one that
 //! begins with a decimal time or, once a row was seen, with a digit: a damaged row is no text.
-//! Names no volume: the file's name stands in.
+//! Names no volume: the file's name stands in. A second line that names the columns begins another
+//! log, with its own clock: a new section.
 
 use super::collect::{Collector, Op};
 use super::error::Fault;
@@ -25,7 +26,11 @@ pub(super) struct Lines {
 impl LineFormat for Lines {
     fn line(&mut self, line: &[u8], _: u64, rows: &mut Collector) -> Result<Line, Fault> {
         let ([time, sector, length, kind], count) = split::<4>(line, b';');
-        let has_fields = count >= 4 && !time.eq_ignore_ascii_case(b"start");
+        let names_columns = time.eq_ignore_ascii_case(b"start");
+        if names_columns {
+            rows.end_section();
+        }
+        let has_fields = count >= 4 && !names_columns;
         let is_cut = self.volume.is_some() && line[0].is_ascii_digit();
         if !(fits(line) || has_fields || is_cut) {
             return Ok(Line::Text);
@@ -63,8 +68,17 @@ mod tests {
         let trace = good(Format::Blkreplay, text.as_bytes());
         assert_eq!(names(&trace), ["hand-made"]);
         let rows: Vec<_> = trace.rows.iter().map(|r| (r.time_ns, r.action)).collect();
-        assert_eq!(rows, [(0, write(0, 512)), (300_422_537, read(4096, 1536))]);
-        assert_eq!(trace.rows_read, 2);
+        assert_eq!(rows, [(0, read(4096, 1536)), (0, write(0, 512))]);
+        assert_eq!((trace.rows_read, trace.sections), (2, 2));
+    }
+
+    #[test]
+    fn rows_out_of_order_are_sorted_and_counted() {
+        let rows = "0.5 ; 8 ; 8 ; W\n0.2 ; 16 ; 8 ; W\n0.4 ; 24 ; 8 ; W\n0.6 ; 32 ; 8 ; W\n";
+        let trace = good(Format::Blkreplay, rows.as_bytes());
+        assert_eq!(trace.rows[0].action, write(16 * 512, 4096));
+        let order = (trace.sections, trace.out_of_order_rows, trace.largest_step_back_ns);
+        assert_eq!(order, (1, 2, 300_000_000));
     }
 
     #[test]

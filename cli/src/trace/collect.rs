@@ -22,6 +22,7 @@ pub(super) enum Op {
     Read,
     Write,
     Discard,
+    Zero,
 }
 
 /// The rows of a trace so far, times as in the files.
@@ -31,12 +32,16 @@ pub(super) struct Collector {
     /// The names of all files of the trace, if there are several.
     pub(super) files: Vec<String>,
     file: String,
+    /// The line in hand ends its file without a newline, and may be half a line.
+    pub(super) is_cut: bool,
     rows: Vec<Row>,
+    order: Order,
     volumes: Volumes,
     rows_read: u64,
     bad_rows: u64,
     empty_rows: u64,
     rounded_rows: u64,
+    pub(super) warnings: Vec<String>,
     pub(super) has_time: bool,
 }
 
@@ -47,18 +52,48 @@ impl Collector {
             room: limit_rows.unwrap_or(u64::MAX),
             files: Vec::new(),
             file: String::new(),
+            is_cut: false,
             rows: Vec::new(),
+            order: Order::default(),
             volumes: Volumes::default(),
             rows_read: 0,
             bad_rows: 0,
             empty_rows: 0,
             rounded_rows: 0,
+            warnings: Vec::new(),
             has_time: true,
         }
     }
 
     pub(super) fn begin_file(&mut self, name: &str) {
+        self.end_section();
+        self.order.ended_at = None;
         self.file = name.to_string();
+    }
+
+    /// Ends a section of the file: its clock starts again behind. The next section begins when this
+    /// one ended, so that no row of it comes between the rows of this one. Without rows there is no
+    /// section.
+    ///
+    /// Sections that are longer together than 64 bits of nanoseconds end at the largest time.
+    pub(super) fn end_section(&mut self) {
+        let rows = &mut self.rows[self.order.section_at..];
+        let times = rows.iter().map(|row| row.time_ns);
+        let (Some(first), Some(mut last)) = (times.clone().min(), times.max()) else { return };
+        if let Some(begins_at) = self.order.ended_at {
+            let moved = |time_ns: u64| (time_ns - first).saturating_add(begins_at);
+            rows.iter_mut().for_each(|row| row.time_ns = moved(row.time_ns));
+            last = moved(last);
+        }
+        self.order.ended_at = Some(last);
+        self.order.section_at = self.rows.len();
+        self.order.sections += 1;
+        self.order.latest = 0;
+    }
+
+    /// Whether the section in hand has rows.
+    pub(super) fn has_section(&self) -> bool {
+        self.order.section_at < self.rows.len()
     }
 
     /// How many more rows may come.
@@ -113,10 +148,12 @@ impl Collector {
         let volume = self.volumes.number(volume);
         if let Action::Read { offset, length }
         | Action::Write { offset, length }
-        | Action::Discard { offset, length } = row.action
+        | Action::Discard { offset, length }
+        | Action::Zero { offset, length } = row.action
         {
             self.volumes.holds(volume, offset + length);
         }
+        self.order.row(row.time_ns);
         self.rows.push(Row { volume, ..row });
         self.room = self.room.saturating_sub(1);
     }
@@ -155,9 +192,14 @@ impl Collector {
     }
 
     /// Sorts, rebases, and hands over.
-    pub(super) fn finish(self, format: Format) -> Trace {
+    pub(super) fn finish(mut self, format: Format) -> Trace {
+        self.end_section();
         let mut rows = self.rows;
-        rows.sort_by_key(|row| row.time_ns);
+        if self.has_time {
+            rows.sort_by_key(|row| row.time_ns);
+        } else {
+            rows.iter_mut().for_each(|row| row.time_ns = 0);
+        }
         let start = rows.first().map_or(0, |row| row.time_ns);
         rows.iter_mut().for_each(|row| row.time_ns -= start);
         let start_unix_ns = match format.epoch_before_unix_ns() {
@@ -174,9 +216,37 @@ impl Collector {
             empty_rows: self.empty_rows,
             other_rows: self.rows_read - kept,
             rounded_rows: self.rounded_rows,
+            sections: self.order.sections,
+            out_of_order_rows: self.order.rows,
+            largest_step_back_ns: self.order.largest_step_ns,
+            warnings: self.warnings,
             has_time: self.has_time,
             start_unix_ns,
         }
+    }
+}
+
+/// The order in which rows stand in their files.
+#[derive(Default)]
+struct Order {
+    /// The number of the first row of the section in hand.
+    section_at: usize,
+    /// When the section before it ended, on the file's clock; `None` in a file's first.
+    ended_at: Option<u64>,
+    /// Sections with rows.
+    sections: u64,
+    /// The latest time in the section in hand.
+    latest: u64,
+    /// Rows that stand behind a later one in their section.
+    rows: u64,
+    largest_step_ns: u64,
+}
+
+impl Order {
+    fn row(&mut self, time_ns: u64) {
+        self.rows += u64::from(time_ns < self.latest);
+        self.largest_step_ns = self.largest_step_ns.max(self.latest.saturating_sub(time_ns));
+        self.latest = self.latest.max(time_ns);
     }
 }
 
@@ -210,6 +280,7 @@ impl Extent {
             Op::Read => Action::Read { offset, length },
             Op::Write => Action::Write { offset, length },
             Op::Discard => Action::Discard { offset, length },
+            Op::Zero => Action::Zero { offset, length },
         }
     }
 }
@@ -292,6 +363,26 @@ mod tests {
         assert_eq!(names, [("b", SIZE_UNIT), ("a", 2 * SIZE_UNIT), ("c", SIZE_UNIT)]);
         let order: Vec<_> = trace.rows.iter().map(|r| (r.time_ns, r.volume)).collect();
         assert_eq!(order, [(0, 1), (1, 0), (2, 0), (6, 2)]);
+    }
+
+    #[test]
+    fn a_section_begins_when_the_one_before_ended() {
+        let mut rows = Collector::new(false, None);
+        for file in ["a", "b"] {
+            rows.begin_file(file);
+            for section in [&[7, 5, 9][..], &[], &[3, 1], &[u64::MAX]] {
+                section.iter().for_each(|&time| rows.flush(time, b"a"));
+                rows.end_section();
+            }
+        }
+        let trace = rows.finish_counted();
+        let order: Vec<_> = trace.rows.iter().map(|r| r.time_ns).collect();
+        // 5, 7, 9; then 1 is 9 and 3 is 11; then the last is 11: of either file.
+        assert_eq!(order, [0, 0, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6]);
+        assert_eq!(
+            (trace.sections, trace.out_of_order_rows, trace.largest_step_back_ns),
+            (6, 4, 2)
+        );
     }
 
     #[test]

@@ -1,9 +1,8 @@
-//! Fields of text rows: splitting, whole numbers, decimal times, and the check for header lines.
+//! Fields of text rows: splitting, whole numbers and decimal times.
 //!
 //! Times never pass through floating point: those of MSR exceed 2^53 and those of SYSTOR '17 need
 //! ten digits before the point and nine after it.
 
-use super::collect::Op;
 use super::error::Fault;
 use afterimage::internal::unit::SECTOR;
 
@@ -72,34 +71,11 @@ pub(super) fn is_number(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
-/// `R` or `W`, in either case.
-pub(super) fn op(name: &'static str, text: &[u8]) -> Result<Op, Fault> {
-    match text {
-        b"R" | b"r" => Ok(Op::Read),
-        b"W" | b"w" => Ok(Op::Write),
-        _ => Err(Fault::new(name, text, "is neither R nor W")),
-    }
-}
-
 /// A number as a volume's name: without leading zeros, so that `07` and `7` are one volume.
 pub(super) fn plain<'a>(name: &'static str, text: &'a [u8]) -> Result<&'a [u8], Fault> {
     number(name, text)?;
     let zeros = text.iter().take_while(|&&b| b == b'0').count();
     Ok(&text[zeros.min(text.len() - 1)..])
-}
-
-/// Whether a line of comma-separated values names its columns: its first field is `name`, or it is
-/// the first line of the file, begins with a letter, and no field is a number, as some of a damaged
-/// row would be.
-pub(super) fn is_header(line: &[u8], number: u64, name: &str) -> bool {
-    let mut fields = line.split(|&b| b == b',').map(<[u8]>::trim_ascii);
-    let first = fields.next().unwrap_or_default();
-    let first = first.strip_prefix(b"\"").unwrap_or(first);
-    let bare = first.strip_suffix(b"\"").unwrap_or(first);
-    bare.eq_ignore_ascii_case(name.as_bytes())
-        || (number == 1
-            && first.first().is_some_and(u8::is_ascii_alphabetic)
-            && !fields.any(is_decimal))
 }
 
 fn decimal(name: &'static str, text: &[u8], places: usize) -> Result<u64, Fault> {

@@ -8,6 +8,9 @@
 //! Version 3: `timestamp file action [offset length]`, in microseconds from the start of the run;
 //! `wait` is not allowed, and left out as fio leaves it out.
 //!
+//! A line with a version begins a new section, and so does a time of version 3 that is earlier than
+//! the one before it: logs were written or joined one after the other, and each has its own clock.
+//!
 //! `sync`, `datasync` and `syncfs` are flushes, `trim` a discard. `sync_file_range`, which fio writes
 //! and does not read, makes nothing durable and is left out; `add`, `open` and `close` are no
 //! requests.
@@ -38,7 +41,7 @@ pub(super) enum Version {
     Stamps,
 }
 
-/// Reads the lines; holds the version and, in version 2, the time so far.
+/// Reads the lines; holds the section's version and the time so far.
 #[derive(Default)]
 pub(super) struct Lines {
     version: Option<Version>,
@@ -49,6 +52,7 @@ pub(super) struct Lines {
 impl LineFormat for Lines {
     fn line(&mut self, line: &[u8], _: u64, rows: &mut Collector) -> Result<Line, Fault> {
         if let Some(version) = version(line) {
+            self.end_section(rows);
             self.version = Some(version);
             return Ok(Line::Text);
         }
@@ -70,33 +74,50 @@ impl LineFormat for Lines {
         }
         let (offset, length) = (offset.unwrap_or_default(), length.unwrap_or_default());
         let op = match action {
-            b"add" | b"open" | b"close" => return Ok(Line::Text),
+            b"add" | b"open" | b"close" | b"sync_file_range" => None,
             b"wait" => {
                 self.wait(version, offset)?;
                 return Ok(Line::Text);
             }
-            b"sync" | b"datasync" | b"syncfs" => {
-                rows.flush(time_ns, file);
-                return Ok(Line::Record);
-            }
-            b"sync_file_range" => return Ok(Line::Record),
-            b"read" => Op::Read,
-            b"write" => Op::Write,
-            b"trim" => Op::Discard,
+            b"sync" | b"datasync" | b"syncfs" => None,
+            b"read" => Some(Op::Read),
+            b"write" => Some(Op::Write),
+            b"trim" => Some(Op::Discard),
             _ => return Err(Fault::new("action", action, "is no action of an iolog")),
         };
-        rows.request(time_ns, file, op, number("offset", offset)?, number("length", length)?)?;
+        let range = match op {
+            Some(op) => Some((op, number("offset", offset)?, number("length", length)?)),
+            None => None,
+        };
+        if time_ns < self.now_ns {
+            self.end_section(rows);
+        }
+        if version == Version::Stamps {
+            self.now_ns = time_ns;
+        }
+        match (range, action) {
+            (Some((op, offset, length)), _) => rows.request(time_ns, file, op, offset, length)?,
+            (None, b"sync" | b"datasync" | b"syncfs") => rows.flush(time_ns, file),
+            (None, b"sync_file_range") => {}
+            (None, _) => return Ok(Line::Text),
+        }
         Ok(Line::Record)
     }
 
-    fn end(self, rows: &mut Collector) {
-        if self.version == Some(Version::Waits) && !self.waited {
-            rows.has_time = false;
-        }
+    fn end(mut self, rows: &mut Collector) {
+        self.end_section(rows);
     }
 }
 
 impl Lines {
+    fn end_section(&mut self, rows: &mut Collector) {
+        if self.version == Some(Version::Waits) && !self.waited && rows.has_section() {
+            rows.has_time = false;
+        }
+        rows.end_section();
+        (self.now_ns, self.waited) = (0, false);
+    }
+
     fn wait(&mut self, version: Version, text: &[u8]) -> Result<(), Fault> {
         let wait_ns = ticks("offset", text, 1_000)?;
         if version == Version::Waits && wait_ns >= WAIT_US_MIN * 1_000 {
@@ -175,6 +196,64 @@ mod tests {
             [(0, 0, write(0, 512)), (1_000_000, 0, read(0, 512)), (1_500_000, 0, Action::Flush)]
         );
         assert_eq!((trace.rows_read, trace.other_rows), (4, 1));
+    }
+
+    #[test]
+    fn a_clock_that_starts_again_begins_a_section() {
+        let text = b"fio version 3 iolog\n20 f write 4096 4096\n1000001 f write 8192 4096\n\
+                     2000002 f read 4096 4096\n1 f write 4096 4096\n1000000 f write 12288 4096\n";
+        let trace = good(Format::Fio, text);
+        let at = |us: u64| us * 1_000;
+        assert_eq!(
+            rows(&trace),
+            [
+                (0, 0, write(4096, 4096)),
+                (at(999_981), 0, write(8192, 4096)),
+                (at(1_999_982), 0, read(4096, 4096)),
+                (at(1_999_982), 0, write(4096, 4096)),
+                (at(2_999_981), 0, write(12_288, 4096)),
+            ]
+        );
+        assert_eq!((trace.sections, trace.out_of_order_rows), (2, 0));
+        // The lines without a request tell it as well.
+        let opened =
+            b"fio version 3 iolog\n5 f write 0 512\n9 f close\n0 f add\n7 f write 512 512\n";
+        assert_eq!(good(Format::Fio, opened).sections, 2);
+        let sorted =
+            b"fio version 3 iolog\n5 f write 0 512\n5 f close\n5 f add\n7 f write 512 512\n";
+        assert_eq!(good(Format::Fio, sorted).sections, 1);
+    }
+
+    #[test]
+    fn logs_one_after_another_keep_their_order() {
+        let joined = b"fio version 3 iolog\n1 f write 0 4096\n9 f write 4096 4096\n\
+                       fio version 3 iolog\n0 f write 0 8192\n";
+        let trace = good(Format::Fio, joined);
+        let expected =
+            [(0, 0, write(0, 4096)), (8_000, 0, write(4096, 4096)), (8_000, 0, write(0, 8192))];
+        assert_eq!((rows(&trace), trace.sections), (expected.to_vec(), 2));
+
+        let later = b"fio version 2 iolog\nf write 0 512\nf wait 200\nf write 512 512\n\
+                      fio version 3 iolog\nfio version 3 iolog\n7000 f write 0 512\n7001 f sync\n\
+                      fio version 2 iolog\nf wait 300 0\nf read 0 512\nf wait 100 0\nf sync\n";
+        let trace = good(Format::Fio, later);
+        let times: Vec<_> = trace.rows.iter().map(|row| row.time_ns / 1_000).collect();
+        assert_eq!((times, trace.sections), (vec![0, 200, 200, 201, 201, 301], 3));
+        assert!(trace.has_time);
+    }
+
+    #[test]
+    fn a_section_without_time_takes_it_from_all() {
+        let mixed = b"fio version 3 iolog\n1 f write 0 512\n9 f write 512 512\n\
+                      fio version 2 iolog\nf read 0 512\n";
+        let trace = good(Format::Fio, mixed);
+        assert_eq!((trace.has_time, trace.sections), (false, 2));
+        assert_eq!(
+            rows(&trace),
+            [(0, 0, write(0, 512)), (0, 0, write(512, 512)), (0, 0, read(0, 512))]
+        );
+        let empty = b"fio version 2 iolog\nfio version 3 iolog\n1 f write 0 512\n";
+        assert!(good(Format::Fio, empty).has_time);
     }
 
     #[test]

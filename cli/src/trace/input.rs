@@ -4,7 +4,9 @@
 //! Nothing is held but the head and one line. A line longer than [`LINE_MAX`] is a bad row, so that
 //! a binary file read as text by mistake does not end up in memory whole.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::rc::Rc;
 
 use flate2::bufread::GzDecoder;
 
@@ -24,14 +26,17 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub(super) struct Source<'a> {
     reader: Replay<Box<dyn Read + 'a>>,
     gzip: bool,
+    trailing: Rc<Cell<u64>>,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn open(name: &str, reader: Box<dyn Read + 'a>) -> Result<Source<'a>, TraceError> {
         let packed = Replay::new(reader, GZIP_MAGIC.len());
         let gzip = packed.head == GZIP_MAGIC;
+        let trailing = Rc::new(Cell::new(0));
         let unpacked: Box<dyn Read + 'a> = if gzip {
-            Box::new(Members::new(BufReader::with_capacity(64 << 10, packed)))
+            let packed = BufReader::with_capacity(64 << 10, packed);
+            Box::new(Members::new(packed, trailing.clone()))
         } else {
             Box::new(packed)
         };
@@ -39,7 +44,7 @@ impl<'a> Source<'a> {
         match reader.error.take_if(|_| reader.head.is_empty()) {
             Some(e) if gzip && is_damage(&e) => Err(TraceError::damaged(name, None, e)),
             Some(e) => Err(TraceError::read(name, None, e)),
-            None => Ok(Source { reader, gzip }),
+            None => Ok(Source { reader, gzip, trailing }),
         }
     }
 
@@ -52,6 +57,11 @@ impl<'a> Source<'a> {
     pub(super) fn is_gzip(&self) -> bool {
         self.gzip
     }
+
+    /// How many bytes that are no gzip follow the gzip stream; filled in at the end of the file.
+    pub(super) fn trailing(&self) -> Rc<Cell<u64>> {
+        self.trailing.clone()
+    }
 }
 
 impl Read for Source<'_> {
@@ -61,15 +71,34 @@ impl Read for Source<'_> {
 }
 
 /// The members of a gzip file, one after the other. Zeros between and behind them are nothing, as
-/// to gzip(1): tapes and block devices pad with them.
+/// to gzip(1): tapes and block devices pad with them. Other bytes that begin no member end the
+/// stream, and are counted.
 struct Members<R> {
     /// `None` at the end.
-    member: Option<GzDecoder<R>>,
+    member: Option<GzDecoder<Begun<R>>>,
+    trailing: Rc<Cell<u64>>,
 }
 
+/// The rest of a file, of which the first bytes were looked at already.
+type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
+
 impl<R: BufRead> Members<R> {
-    fn new(packed: R) -> Members<R> {
-        Members { member: Some(GzDecoder::new(packed)) }
+    fn new(packed: R, trailing: Rc<Cell<u64>>) -> Members<R> {
+        let begun = Cursor::new(Vec::new()).chain(packed);
+        Members { member: Some(GzDecoder::new(begun)), trailing }
+    }
+
+    /// The next member; `None` behind the last one.
+    fn next(&self, mut packed: R) -> io::Result<Option<GzDecoder<Begun<R>>>> {
+        skip_zeros(&mut packed)?;
+        let mut magic = Vec::new();
+        packed.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic)?;
+        if magic == GZIP_MAGIC {
+            return Ok(Some(GzDecoder::new(Cursor::new(magic).chain(packed))));
+        }
+        let rest = io::copy(&mut packed, &mut io::sink())?;
+        self.trailing.set(magic.len() as u64 + rest);
+        Ok(None)
     }
 }
 
@@ -80,21 +109,20 @@ impl<R: BufRead> Read for Members<R> {
             if filled > 0 || buffer.is_empty() {
                 return Ok(filled);
             }
-            let mut packed = self.member.take().expect("just read from").into_inner();
-            self.member = skip_zeros(&mut packed)?.then(|| GzDecoder::new(packed));
+            let (_, packed) = self.member.take().expect("just read from").into_inner().into_inner();
+            self.member = self.next(packed)?;
         }
         Ok(0)
     }
 }
 
-/// Whether anything else follows.
-fn skip_zeros(reader: &mut impl BufRead) -> io::Result<bool> {
+fn skip_zeros(reader: &mut impl BufRead) -> io::Result<()> {
     loop {
         let ahead = reader.fill_buf()?;
         let (length, zeros) = (ahead.len(), ahead.iter().take_while(|&&byte| byte == 0).count());
         reader.consume(zeros);
         if length == 0 || zeros < length {
-            return Ok(length > 0);
+            return Ok(());
         }
     }
 }
@@ -178,7 +206,8 @@ pub(super) fn each_line(
             Ok(Ending::TooLong) => {
                 Err(Fault::new("row", &buffer, "is longer than any row of a trace"))
             }
-            Ok(_) => {
+            Ok(ending) => {
+                rows.is_cut = matches!(ending, Ending::File);
                 let bare = match number {
                     1 => buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&buffer),
                     _ => &buffer,

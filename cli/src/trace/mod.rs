@@ -5,7 +5,12 @@
 //!
 //! Rules that hold for every format:
 //! - Rows are sorted by time; rows of the same time keep the order of the file (and files the order
-//!   in which they were named). Times are counted from the earliest row, wherever it stood.
+//!   in which they were named). Times are counted from the earliest row, wherever it stood. Rows that
+//!   stood behind a later one are counted, and so is the largest step back.
+//! - A file that is several logs one after the other, each with a clock of its own, has as many
+//!   sections. They keep the file's order: a section begins when the one before it ended. fio's logs
+//!   have sections, and blkparse's and blkreplay's text where a summary or a header shows them;
+//!   other formats show none, and what goes back there is sorted and counted.
 //! - All files of a trace belong to one consistency group and share one clock. A volume that
 //!   carries the same name in two files is the same volume; where the format names none, a file
 //!   is a volume.
@@ -15,8 +20,9 @@
 //!   such rows counted and left out. No input, however broken, makes the reader panic.
 //! - Files are read as a stream; what stays in memory is a [`Row`] a request.
 //!
-//! One file a format holds what is peculiar to it; `field` reads numbers and times, `collect`
-//! keeps the rows, `input` opens and unpacks, `detect` recognises.
+//! One file a format holds what is peculiar to it, `columns` the maps of the five formats that are
+//! columns; `field` reads numbers and times, `collect` keeps the rows, `input` opens and unpacks,
+//! `detect` recognises.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -27,20 +33,16 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
-mod alibaba;
 mod ascii;
 mod blkparse;
 mod blkreplay;
 mod collect;
+mod columns;
 mod detect;
 mod error;
 mod field;
 mod fio;
 mod input;
-mod msr;
-mod spc;
-mod systor;
-mod tencent;
 mod vscsi;
 
 #[cfg(test)]
@@ -49,7 +51,10 @@ mod tests;
 pub use error::{Kind, Place, TraceError};
 
 use collect::Collector;
+use columns::Columns;
 use input::{Source, each_line};
+
+use crate::words::plural;
 
 /// Reads the files of one trace, merged.
 ///
@@ -93,6 +98,9 @@ pub fn fuzz_trace(bytes: &[u8]) {
         let options = Options { skip_bad_rows, ..Options::default() };
         if let Ok(trace) = read_bytes("fuzz", bytes, &options) {
             assert!(trace.rows.is_sorted_by_key(|row| row.time_ns));
+            let rows = trace.rows.len() as u64;
+            assert!(trace.sections <= rows && trace.out_of_order_rows + trace.sections <= rows);
+            assert_eq!(trace.out_of_order_rows == 0, trace.largest_step_back_ns == 0);
         }
     }
 }
@@ -139,6 +147,13 @@ pub enum Action {
         /// How long it is.
         length: u64,
     },
+    /// Make a range read as zeros: a write without data.
+    Zero {
+        /// Where the range begins.
+        offset: u64,
+        /// How long it is.
+        length: u64,
+    },
     /// Make durable what was answered before.
     Flush,
 }
@@ -165,7 +180,16 @@ pub struct Trace {
     pub other_rows: u64,
     /// Requests in `rows` that were widened to whole sectors.
     pub rounded_rows: u64,
-    /// Whether the trace says when its requests were issued. If not, all times are 0.
+    /// Logs with rows, each with a clock of its own: one a file, or several one after the other.
+    pub sections: u64,
+    /// Requests in `rows` that stood behind a later one in their section, and were sorted.
+    pub out_of_order_rows: u64,
+    /// The most by which such a request was earlier than one that stood before it, in nanoseconds.
+    pub largest_step_back_ns: u64,
+    /// Oddities of the files that do not keep them from being read, one sentence each.
+    pub warnings: Vec<String>,
+    /// Whether the trace says when its requests were issued: in every section. If not, all times are
+    /// 0, and rows have the order of the files.
     pub has_time: bool,
     /// When the earliest row was issued, in nanoseconds since 1970, where the format knows.
     pub start_unix_ns: Option<u64>,
@@ -266,7 +290,7 @@ impl Format {
     /// Nanoseconds from the zero of the format's clock to 1970, where the zero is known.
     fn epoch_before_unix_ns(self) -> Option<u64> {
         match self {
-            Format::Msr => Some(msr::EPOCH_BEFORE_UNIX_NS),
+            Format::Msr => Some(columns::MSR_EPOCH_BEFORE_UNIX_NS),
             Format::Alibaba | Format::Tencent | Format::Systor => Some(0),
             _ => None,
         }
@@ -306,6 +330,9 @@ impl Reading {
 
     fn file(&mut self, name: &str, reader: Box<dyn Read + '_>) -> Result<(), TraceError> {
         let source = Source::open(name, reader)?;
+        if self.forced != Some(Format::Vscsi) {
+            detect::refuse_unread(name, source.head())?;
+        }
         let format = match self.forced {
             Some(format) => format,
             None => detect::detect(name, source.head())?,
@@ -319,19 +346,27 @@ impl Reading {
 
         let rows = &mut self.rows;
         rows.begin_file(name);
+        let trailing = source.trailing();
         match format {
-            Format::Msr => each_line(source, rows, msr::Lines::default()),
-            Format::Alibaba => each_line(source, rows, alibaba::Lines),
-            Format::Tencent => each_line(source, rows, tencent::Lines),
-            Format::Spc => each_line(source, rows, spc::Lines),
-            Format::Systor => each_line(source, rows, systor::Lines::of_file(name)),
+            Format::Msr | Format::Alibaba | Format::Tencent | Format::Spc | Format::Systor => {
+                let lines = columns::Lines::new(Columns::of(format), name, source.head());
+                each_line(source, rows, lines)
+            }
             Format::Vscsi => vscsi::read(source, rows),
             Format::Blkparse => each_line(source, rows, blkparse::Lines::default()),
             Format::Blkreplay => each_line(source, rows, blkreplay::Lines::default()),
             Format::Fio => each_line(source, rows, fio::Lines::default()),
             Format::Ssdsim | Format::Mqsim => each_line(source, rows, ascii::Lines::integer()),
             Format::Disksim => each_line(source, rows, ascii::Lines::decimal()),
+        }?;
+        if trailing.get() > 0 {
+            let bytes = plural(trailing.get(), "byte");
+            rows.warnings.push(format!(
+                "{name}: the gzip stream is whole; {bytes} of something that is no gzip follow, and \
+                 were left out"
+            ));
         }
+        Ok(())
     }
 
     fn finish(self) -> Result<Trace, TraceError> {

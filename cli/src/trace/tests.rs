@@ -95,8 +95,29 @@ fn zeros_that_pad_gzip_are_nothing() {
     let read = |parts: &[&[u8]]| read_bytes("t", &parts.concat(), &Options::default());
     assert_eq!(read(&[&member, &zeros]).unwrap().rows.len(), 2);
     assert_eq!(read(&[&member, &zeros, &member, &[0]]).unwrap().rows.len(), 4);
-    assert_eq!(read(&[&member, &zeros, b"x"]).unwrap_err().kind(), Kind::Damaged);
-    assert_eq!(read(&[&member, b"x"]).unwrap_err().kind(), Kind::Damaged);
+    assert!(read(&[&member, &zeros]).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn bytes_behind_gzip_are_counted_and_left_out() {
+    let (member, zeros) = (gzip(MSR.as_bytes()), vec![0; 100_000]);
+    let read = |parts: &[&[u8]]| read_bytes("t.gz", &parts.concat(), &Options::default());
+    for (parts, rows, bytes) in [
+        (&[&member[..], b"x"][..], 2, "1 byte "),
+        (&[&member, b"\x1f"], 2, "1 byte "),
+        (&[&member, &zeros, b"some text\n"], 2, "10 bytes "),
+        (&[&member, &member, b"x", &member], 4, &format!("{} bytes ", member.len() + 1)),
+    ] {
+        let trace = read(parts).unwrap();
+        assert_eq!((trace.rows.len(), trace.bad_rows), (rows, 0));
+        let [warning] = &trace.warnings[..] else { panic!("{:?}", trace.warnings) };
+        let told = format!("t.gz: the gzip stream is whole; {bytes}of something that is no gzip");
+        assert!(warning.starts_with(&told), "{warning}");
+    }
+    // A member that begins and does not end is damage.
+    for half in [&member[..2], &member[..12], &member[..member.len() - 4]] {
+        assert_eq!(read(&[&member, half]).unwrap_err().kind(), Kind::Damaged);
+    }
 }
 
 #[test]
@@ -248,7 +269,7 @@ const REAL: [Expected; 6] = [
         bytes_read: 49_152,
         addresses: (22_728_704, 13_575_029_248),
         span_ns: 55_984_123_300,
-        start_unix_ns: Some(12_816_638_529_551_466_300 - msr::EPOCH_BEFORE_UNIX_NS),
+        start_unix_ns: Some(12_816_638_529_551_466_300 - columns::MSR_EPOCH_BEFORE_UNIX_NS),
     },
     Expected {
         file: "systor17-traces-sample.csv.gz",
@@ -338,7 +359,7 @@ fn real_traces_match_their_manifest() {
             let (sum, offset, length) = match row.action {
                 Action::Read { offset, length } => (&mut reads, offset, length),
                 Action::Write { offset, length } => (&mut writes, offset, length),
-                Action::Discard { .. } => panic!("{file} has no discards"),
+                Action::Discard { .. } | Action::Zero { .. } => panic!("{file} has none"),
                 Action::Flush => {
                     flushes += 1;
                     continue;
@@ -373,6 +394,9 @@ fn seeds() -> Vec<Vec<u8>> {
         "8,0 0 1 0.000000001 9 Q FWFS 8 + 8 [a]\n8,0 0 1 0.000000002 9 D FN [a]\n",
         "fio version 2 iolog\nf write 0 512\nf wait 1000 0\nf sync\nf trim 0 512\n",
         "fio version 3 iolog\n0 f add\n10 f write 0 512\n",
+        "fio version 3 iolog\n9 f write 0 512\n1 f sync\nfio version 2 iolog\nf read 0 512\n",
+        "8,0 0 1 0.5 9 Q ZA 8 + 8\nCPU0 (sdb):\n8,0 0 1 0.1 9 Q WZ 8 + 8\n",
+        "\"7\";\"R\";\"0\";\"4096\";\"1577808000000046\"\n1;W;0;77824;1577808000000426\n",
         "1000 0 8 8 0\n3500 1 16 1 1\n",
         "1.5 0 8 8 a\n3.25 1 16 1 1\n",
     ];
@@ -403,13 +427,17 @@ fn check(trace: &Trace, options: &Options) {
     assert!(options.skip_bad_rows || trace.bad_rows == 0);
     assert!(trace.rows.is_sorted_by_key(|r| r.time_ns));
     assert!(trace.rows.first().is_none_or(|r| r.time_ns == 0));
+    assert!(trace.has_time || trace.rows.iter().all(|r| r.time_ns == 0));
+    assert!(trace.sections <= rows && trace.out_of_order_rows + trace.sections <= rows);
+    assert_eq!(trace.out_of_order_rows == 0, trace.largest_step_back_ns == 0);
     for row in &trace.rows {
         let volume = &trace.volumes[row.volume as usize];
         match row.action {
             Action::Flush => assert!(row.preflush && !row.fua),
             Action::Read { offset, length }
             | Action::Write { offset, length }
-            | Action::Discard { offset, length } => {
+            | Action::Discard { offset, length }
+            | Action::Zero { offset, length } => {
                 assert!(length > 0 && offset % 512 == 0 && length % 512 == 0);
                 assert!(offset + length <= volume.bytes);
             }

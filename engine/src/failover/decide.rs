@@ -1,8 +1,8 @@
 //! The decision to serve, after a restart and at every hello (R13, R10): one pure function.
 //!
 //! `fenced` is durable. *Proven* is not: a device that wakes up unfenced does not know whether the
-//! other one was forced to take over meanwhile (R11), so it serves nobody until somebody vouches
-//! against that: the peer by its hello, or an operator.
+//! other one was forced to take over meanwhile (R11), so it serves no host until the peer by its
+//! hello, or an operator, says that it was not.
 //!
 //! Without the peer, the first row that holds. A request is a host's, to a device that was found
 //! not to serve; it learns why.
@@ -33,10 +33,10 @@
 //! | unfenced | fenced, its `epoch` < `epoch`: it lacks what it granted | refuses: the peer lost durable records |
 //! | asking for the host | any other | asks again: the request or its answer was lost |
 //! | fenced, `prefer` | fenced, not asking | asks for the host |
-//! | fenced | any other | follows: whoever is told to asks |
+//! | fenced | any other | follows: a device asks for the host when its driver calls for it |
 //! | unfenced | its `epoch` > `epoch` | asks: the answer to a request was lost |
 //! | serving | any other | goes on; with a debt in hand it is still good |
-//! | `hi >= need` | any other | serves: nobody was forced meanwhile |
+//! | `hi >= need` | any other | serves: no takeover was forced meanwhile |
 //! | `hi < need` | any other | asks: a restart loses the prototype (S20) |
 //!
 //! A device that has served since its opening knows its newest stamp and the tenures it granted: no
@@ -151,7 +151,7 @@ pub enum Wait {
     Fenced,
     /// The peer owed records at the last takeover that are not here.
     Behind,
-    /// Nobody has vouched that the peer was not forced to take over.
+    /// Neither the peer's hello nor an operator has said that the peer was not forced to take over.
     Unproven,
 }
 
@@ -416,7 +416,7 @@ mod tests {
             let of_b = decide(b, Occasion::Hello(hello(a)));
             let what = || format!("{a:?}: {of_a:?}; {b:?}: {of_b:?}");
             let serving = [serves_after(a, of_a), serves_after(b, of_b)];
-            // Two histories are told by their lineages; nobody stops for another pair's device.
+            // Lineages tell two histories apart: a device does not stop for one of another pair.
             let parted = a.lineage != b.lineage && a.serving && b.serving;
             assert!(serving != [true; 2] || parted, "{}", what());
             // A device that serves is not stopped without cause.
@@ -432,7 +432,7 @@ mod tests {
                         assert!(serving[0] || of_a == Ask, "{}", what());
                         assert_eq!(of_b, if b.asking { Ask } else { GoOn }, "{}", what());
                     }
-                    // With both fenced somebody asks if somebody is to.
+                    // With both fenced a device asks if at least one prefers the host.
                     (true, true) if a.prefer || b.prefer => {
                         assert!([of_a, of_b].contains(&Ask), "{}", what());
                     }

@@ -26,7 +26,7 @@ impl Device {
     ) -> Result<()> {
         let _one = lock(&self.role);
         {
-            let yields = self.in_time().role.yields_to(device);
+            let yields = self.expire_and_lock().role.yields_to(device);
             if !yields {
                 return self.send(Lane::Control, &Frame::Busy { nonce });
             }
@@ -35,7 +35,9 @@ impl Device {
         let held = self.superblock.get().epoch;
         let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         if epoch > next.saturating_add(EPOCH_JUMP_MAX) {
-            let what = format!("the peer asks for tenure {epoch} where {next} would be the next");
+            let what = format!(
+                "the peer asks for tenure {epoch}, but the next one after this device's is {next}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         let (granted, newest) = {
@@ -43,7 +45,9 @@ impl Device {
             (tables.out.granted(), tables.out.told())
         };
         if told > newest {
-            let what = format!("the peer says that it was told of {told}, {newest} was told last");
+            let what = format!(
+                "the peer says that it was told of {told}, but the last record told here is {newest}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         // The peer never held it, or it would ask for more: it is as good as new (R4).
@@ -93,8 +97,8 @@ impl Device {
         self.sequence(&mut tables);
         let mut wait = Wait::default();
         while !tables.own.is_complete() {
-            // Somebody is giving up a reservation that found the gate closed.
-            wait.go_on("a fence waits for a reservation to be given up");
+            // A writer is giving up a reservation that found the gate closed.
+            wait.yield_now("a fence waits for a reservation to be given up");
             self.sequence(&mut tables);
         }
         tables.out.fence(grant);
@@ -114,7 +118,7 @@ impl Device {
         let mut wait = Wait::default();
         for position in queue.freed().max(self.own.settled())..horizon {
             while queue.settled(position).is_none() && position >= queue.freed() {
-                wait.go_on("closing admission waits for a reservation");
+                wait.yield_now("closing admission waits for a reservation");
             }
         }
         horizon

@@ -148,10 +148,15 @@ impl Device {
         let (mut volume, mut blocks) = (None, 0);
         for &(block, stamp) in entries {
             if stamp.epoch >= tenure {
-                return broken(format!("the peer tells of {stamp} before tenure {tenure}"));
+                return broken(format!(
+                    "the peer tells of record {stamp}, which is not older than tenure {tenure}"
+                ));
             }
             if stamp.time > Stamp::TIME_MAX {
-                return broken(format!("the peer tells of {stamp}, a time that no device reaches"));
+                return broken(format!(
+                    "the peer tells of record {stamp}, whose time is above {} ns",
+                    Stamp::TIME_MAX
+                ));
             }
             if volume != Some(block.volume) {
                 (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
@@ -164,7 +169,9 @@ impl Device {
         let hi = tables.incoming.hi();
         let known = self.peer.owed.told().last().max(hi);
         if self.clk.epoch() != 0 && entries.last().is_some_and(|(_, stamp)| *stamp > known) {
-            return broken("the peer tells of a record, but this device serves".into());
+            return broken(
+                "the peer tells of a new record of its own while this device serves".into(),
+            );
         }
         self.peer.owed.tell(previous, entries, left, hi, most).or_else(broken)
     }

@@ -1,4 +1,4 @@
-//! Connecting: who is there, and where did we stop (R10).
+//! Connecting: each device names itself and the last record that it has of the other (R10).
 
 use super::connection::Peer;
 use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
@@ -51,7 +51,9 @@ impl Device {
     pub(crate) fn connect_heard(&self, link: &Arc<dyn Link>, first: &[u8]) -> Result<()> {
         let _telling = self.events.enter();
         let (_, Frame::Hello(hello)) = Frame::decode(first)? else {
-            return Err(Error::new(Kind::Protocol, "the first frame of a connection is no hello"));
+            let what =
+                "the first frame of the connection is not a hello: is the other end a device?";
+            return Err(Error::new(Kind::Protocol, what));
         };
         self.check_hello(&hello)?;
         // No step takes the frame behind the hello before it.
@@ -63,7 +65,7 @@ impl Device {
     pub(super) fn hello(&self, nonce: u64) -> Hello {
         let superblock = self.superblock.get();
         let (asking, (wire, features)) = {
-            let failover = self.in_time();
+            let failover = self.expire_and_lock();
             (failover.role.is_asking(), failover.connection.range())
         };
         let clk = self.clk_stamp();
@@ -205,7 +207,10 @@ impl Device {
         }
         let known = hello.hi.max(hello.newest);
         if hello.clk < known {
-            let what = format!("the peer's clock is at {}, but it knows {known}", hello.clk);
+            let what = format!(
+                "the peer's hello contradicts itself: its highest stamp is {}, but it has {known}",
+                hello.clk
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         Ok(peer)
@@ -216,7 +221,7 @@ impl Device {
     fn decide_at(&self, hello: &Hello) -> Result<Decision> {
         // The records promised in a prototype are records of this device, too.
         self.sequence(&mut lock(&self.tables));
-        let here = self.here();
+        let here = self.own_state();
         let Here { lineage, fenced, epoch, newest, acked, hi, need, .. } = here;
         let refused = |what: String| Err(Error::new(Kind::Protocol, what));
         let mut heard = Heard::from(hello);
@@ -229,7 +234,8 @@ impl Device {
                 let show = |l: (u64, u64)| format!("{}.{:x}", l.0, l.1);
                 let (here, there) = (show(lineage), show(hello.lineage));
                 refused(format!(
-                    "the histories of the two devices have parted: lineage is {here} here and {there} there"
+                    "the two devices hold different histories: lineage is {here} here and {there} \
+                     there; choose one of them, and make the other anew"
                 ))
             }
             Decision::Refuse(Refusal::NotPaired) => {
@@ -246,7 +252,8 @@ impl Device {
             )),
             Decision::Halt(Alarm::BothUnfenced) => Err(self.halt(Error::new(
                 Kind::Protocol,
-                "both devices of the pair are unfenced: stop both and ask the operator",
+                "both devices of the pair are unfenced, so each holds the host: stop both, and choose \
+                 the one whose writes are to be kept",
             ))),
             Decision::Refuse(why @ (Refusal::LostHere | Refusal::Untrue)) => {
                 let story = format!(

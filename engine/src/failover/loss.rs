@@ -1,9 +1,9 @@
 //! Completed writes that may be lost (R20): the mark in the superblock, which keeps hosts away until
-//! somebody has accepted the loss.
+//! an operator has accepted the loss ([`Device::accept_loss`]).
 //!
-//! An opening sets it ([`may_have_lost`]). It is the active device's: each hello carries it, and a
-//! fenced device makes it its own before it can ask for the host, so that a grant has nothing to add
-//! to it; and it drops it when the active one has.
+//! An opening sets the mark ([`may_have_lost`]). The active device's counts: each hello carries it, and
+//! a fenced device copies it before it can ask for the host, so that a grant need not carry it; the
+//! fenced device clears its copy when the active one has cleared the mark.
 
 use super::decide::Wait;
 use super::resume::waiting;
@@ -32,8 +32,8 @@ pub(crate) fn may_have_lost(superblock: &Superblock, cache_identity: [u8; 32]) -
 }
 
 /// The mark of such an opening at the wall time `found`, which drops `first` before all others, if it
-/// is known. What is in the volumes or at the peer was final when the next write of its tenure was
-/// stamped.
+/// is known. A record that is in the volumes or at the peer was final before the next write of its
+/// tenure was stamped, so no lost write is older.
 pub(crate) fn mark(superblock: &Superblock, first: Option<Stamp>, found: u64) -> Lost {
     let kept = superblock.fl.max(superblock.acked);
     let is_of_tenure = kept.epoch == superblock.epoch || !holds(Clause::LostSince);
@@ -60,10 +60,10 @@ impl Device {
         }
     }
 
-    /// Somebody answers for what is lost: writes that hosts had been told were completed, and that no
-    /// flush covered ([`crate::event::Status::lost_writes`]). From now on hosts are served again,
-    /// here and, once it has heard of it, at the peer. To be called at the device that holds the
-    /// host, whether it has shown already that it may serve or not. Without a loss it does nothing.
+    /// Accepts the loss of writes that hosts had been told were completed, and that no flush covered
+    /// ([`crate::event::Status::lost_writes`]). From now on hosts are served again: here and, once the
+    /// peer has heard of it, there. To be called at the device that holds the host, even before it
+    /// serves. Without a loss it does nothing.
     ///
     /// # Errors
     /// [`Kind::Fenced`] at the other device, [`Kind::Halted`].
@@ -113,8 +113,8 @@ fn lost_writes(lost: Lost) -> Error {
         Kind::LostWrites,
         format!(
             "writes that hosts were told had completed may be lost (found at {found} ns since \
-             1970{since}{first}): hosts are served once somebody has accepted that \
-             (`Device::accept_loss`)"
+             1970{since}{first}): check the volumes, then accept the loss (`Device::accept_loss`); \
+             until then no host is served"
         ),
     )
 }

@@ -53,7 +53,7 @@ pub(crate) struct Failover {
 }
 
 impl Failover {
-    /// Of the device with this id, just opened.
+    /// The state of the device with this id, just opened.
     pub fn new(device: u64) -> Failover {
         Failover { connection: Connection::default(), role: Role::new(device) }
     }
@@ -73,7 +73,7 @@ pub(crate) fn link_down(error: Error) -> Error {
 }
 
 impl Device {
-    /// A number that nobody can guess: it names a connection or a request.
+    /// A number that cannot be guessed: it names a connection or a request.
     ///
     /// # Errors
     /// [`Kind::NoPeer`] if the machine gives no random numbers: there is no connection then.
@@ -126,7 +126,7 @@ impl Device {
         if holds(Clause::HangUp) {
             link.close();
         }
-        // A connection that a hello ended before it stood is told of, too: else nobody learns why.
+        // The event for a connection that its hello ended is the only one that says why.
         if was {
             self.tell(Event::Disconnected { link: link.clone(), why: why.clone() });
             self.wakes.line.ring();
@@ -198,7 +198,8 @@ impl Device {
         let _ = self.send(Lane::Control, &Frame::Serving { epoch, reachable });
     }
 
-    /// At a hello, which itself says who serves: what the last connection may have lost.
+    /// At a hello, which says which device serves: repeats that hosts reach this one, as the last
+    /// connection may have lost that.
     fn say_reachable_again(&self) {
         let reachable = lock(&self.failover).role.reachable();
         if reachable != 0 && reachable == self.clk.epoch() && holds(Clause::SayReachableAgain) {

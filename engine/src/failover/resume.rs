@@ -1,4 +1,4 @@
-//! Beginning to serve under the epoch that is held already: after a restart, once somebody has
+//! Beginning to serve under the epoch that is held already: after a restart, once peer or operator has
 //! vouched for this device (R13). The decision is [`super::decide`]'s; here is what it needs and
 //! what it leads to.
 
@@ -37,7 +37,7 @@ impl Device {
     pub fn resume_alone(&self) -> Result<()> {
         let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
-        match decide(self.here(), Occasion::Operator) {
+        match decide(self.own_state(), Occasion::Operator) {
             Decision::Serve => self.resume(Stamp::ZERO),
             Decision::GoOn => return Ok(()),
             Decision::Wait(why) => return Err(waiting(why)),
@@ -68,12 +68,12 @@ impl Device {
         })
     }
 
-    /// How this device stands, for a decision.
-    pub(super) fn here(&self) -> Here {
+    /// The state of this device that a decision looks at.
+    pub(super) fn own_state(&self) -> Here {
         let marks = marks(&lock(&self.tables));
         let serving = self.clk.epoch() != 0;
         let (asking, served, lost) = {
-            let role = &self.in_time().role;
+            let role = &self.expire_and_lock().role;
             (role.is_asking(), role.served(), role.lost().is_some())
         };
         Here { serving, served, lost, asking, ..Here::opened(&self.superblock.get(), marks) }
@@ -126,7 +126,7 @@ impl Device {
         if let Err(halted) = self.check_halted() {
             return halted;
         }
-        let mut here = self.here();
+        let mut here = self.own_state();
         // A device that has served and does not any more is just being fenced.
         here.fenced |= lock(&self.failover).role.held();
         match decide(here, Occasion::Request) {
@@ -186,8 +186,8 @@ pub(super) fn waiting(why: Wait) -> Error {
     let (kind, what) = match why {
         Wait::Lost => (
             Kind::Damaged,
-            "the other device has shown that this device lost durable records: it serves nobody and \
-             must be resynchronised",
+            "the other device has shown that this device lost durable records: this one serves no host \
+             and must be resynchronised",
         ),
         Wait::Asking => (Kind::NotReady, "a takeover is under way here: try again soon"),
         Wait::Fenced => {

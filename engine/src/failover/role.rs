@@ -31,13 +31,14 @@ pub(crate) struct Grant {
 pub(crate) struct Role {
     device: u64,
     request: Option<OpenRequest>,
-    /// A hello made this device ask, and nothing has settled since who serves.
+    /// A hello made this device ask for the host, and neither device has begun to serve since.
     must_ask: bool,
     grant: Option<Grant>,
     outcome: Option<Result<Takeover>>,
     /// It has served since its opening.
     served: bool,
-    /// As `served`, and nothing has put that in doubt since: a host that is refused was fenced off.
+    /// It serves, or a fence ended its tenure. Cleared when the tenure comes in doubt, and it asks for
+    /// the host anew.
     held: bool,
     /// The peer's proof that this device lost durable records; no hello has agreed with it since.
     lost: Option<Error>,
@@ -53,11 +54,13 @@ pub(crate) struct Role {
 
 /// The error for the loser of two crossing requests.
 fn lost() -> Error {
-    Error::new(Kind::NotReady, "the other device asked for the host at the same time and won")
+    let what =
+        "the other device asked for the host at the same time and gets it: the host is there";
+    Error::new(Kind::NotReady, what)
 }
 
 impl Role {
-    /// Of the device with this id, just opened.
+    /// The role of the device with this id, just opened.
     pub fn new(device: u64) -> Role {
         Role {
             device,
@@ -103,7 +106,7 @@ impl Role {
         self.must_ask && self.request.is_none()
     }
 
-    /// Forgets the open request, of which nobody has heard.
+    /// Forgets the open request, which the peer has not heard.
     pub fn withdraw(&mut self) {
         self.request = None;
     }
@@ -114,7 +117,10 @@ impl Role {
         let waited = now.saturating_sub(request.progress_at);
         if waited > timeout {
             let ms = waited / 1_000_000;
-            let what = format!("the peer has not answered the takeover request for {ms} ms");
+            let what = format!(
+                "the peer has not answered the takeover request for {ms} ms: see that it runs and \
+                 is connected, then ask again"
+            );
             self.request = None;
             self.outcome = Some(Err(Error::new(Kind::Timeout, what)));
         }
@@ -145,8 +151,8 @@ impl Role {
         is_open
     }
 
-    /// The device `device` asks, too: of crossing requests the lower device id wins (R5). Whether it
-    /// is that one; whoever asked here is told then.
+    /// The device `device` asks, too: of crossing requests the lower device id wins (R5). Returns
+    /// whether `device` wins; the request here has then ended, and its caller is told.
     pub fn yields_to(&mut self, device: u64) -> bool {
         if self.request.is_some() && holds(Clause::CrossingRequests) {
             if self.device < device {

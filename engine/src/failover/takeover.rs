@@ -55,7 +55,7 @@ impl Device {
         let now = self.clock.monotonic();
         let sent = self.ask_for_host(now, now);
         if sent.is_err() {
-            // Nobody has heard it: it must not stand in the way of the peer's.
+            // The peer has not heard this request: it must not stand in the way of the peer's own.
             lock(&self.failover).role.withdraw();
             self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         }
@@ -91,8 +91,8 @@ impl Device {
         }
     }
 
-    /// Asks once more if a hello made this device ask and the request has ended without an answer:
-    /// nobody polls for it, and the peer may only be slow. Returns whether it asked.
+    /// Asks once more if a hello made this device ask and the request has ended without an answer: no
+    /// caller polls for it, and the peer may only be slow. Returns whether it asked.
     pub(super) fn ask_for_host_again(&self) -> Result<bool> {
         if self.clk.epoch() != 0 {
             return Ok(false);
@@ -100,7 +100,7 @@ impl Device {
         let must = |failover: &Failover| {
             failover.role.asks_again() && failover.connection.standing().is_some()
         };
-        if !must(&self.in_time()) {
+        if !must(&self.expire_and_lock()) {
             return Ok(false);
         }
         let _one = lock(&self.role);
@@ -122,12 +122,12 @@ impl Device {
         if let Err(halted) = self.check_halted() {
             return Some(Err(halted));
         }
-        self.in_time().role.take_outcome()
+        self.expire_and_lock().role.take_outcome()
     }
 
-    /// Where takeovers stand, without a request that the peer has left unanswered for too long:
-    /// also one that this device made by itself, and nobody polls for.
-    pub(super) fn in_time(&self) -> MutexGuard<'_, Failover> {
+    /// Locks the state of takeovers, after closing an open request that the peer has left unanswered
+    /// for too long. A request that this device made by itself expires here, as no caller polls for it.
+    pub(super) fn expire_and_lock(&self) -> MutexGuard<'_, Failover> {
         let mut failover = lock(&self.failover);
         failover.role.expire(self.clock.monotonic(), self.settings.takeover_timeout_ns);
         failover
@@ -191,16 +191,21 @@ impl Device {
         previous: Stamp,
         entries: &[(Block, Stamp)],
     ) -> Result<()> {
-        // Until it serves: nobody may ask anew between the end of the request and the tenure.
+        // The lock stays until this device serves: no request may begin between the end of this one and
+        // the tenure.
         let _one = lock(&self.role);
         let epoch = self.superblock.get().epoch;
         if grant.saturating_sub(epoch) > EPOCH_JUMP_MAX {
-            let what = format!("the peer grants tenure {grant} where {epoch} is held");
+            let what = format!(
+                "the peer grants tenure {grant}, too far above tenure {epoch}, the last one here"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         let is_asked = lock(&self.failover).role.progress(nonce, self.clock.monotonic());
         if is_asked && grant <= epoch && holds(Clause::GrantRises) {
-            let what = format!("a prototype for tenure {grant}, {epoch} is held");
+            let what = format!(
+                "the peer grants tenure {grant}, but this device already has tenure {epoch}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         // Every record of the peer's is of a tenure that was granted here.

@@ -1,6 +1,6 @@
-//! What this device was told and has not received goes to a side file at a close and at a halt, and is
-//! known again at the next opening (R18). Without the file, or with one that is damaged, the next
-//! request names an older stamp, and is told the rest once more.
+//! The debt, records that the peer has told of and this device has not received, goes to a side file at
+//! a close and at a halt, and is read at the next opening (R18). Without the file, or with one that is
+//! damaged, the next takeover request names an older stamp, and the peer tells the rest once more.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ fn owner(superblock: &Superblock) -> Owner {
     Owner { group, device, lineage }
 }
 
-/// What was told before this opening, behind `hi`: nothing if the file does not say.
+/// The debt above `hi` that the side file of an earlier opening has: empty without a sound file.
 ///
 /// # Errors
 /// [`crate::error::Kind::Storage`] if the storage fails.
@@ -35,7 +35,7 @@ pub(crate) fn told_before(
     let mut debt = Debt::default();
     let length = storage.length(FILE).map_err(failed)?.unwrap_or(0);
     let mut bytes = vec![0; length.min(TOLD_FILE_BYTES_MAX) as usize];
-    // What cannot be read is told once more.
+    // A file that cannot be read is no failure: the peer tells once more.
     if bytes.is_empty() || storage.read(FILE, 0, &mut bytes).is_err() {
         return Ok(debt);
     }

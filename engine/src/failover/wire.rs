@@ -57,12 +57,12 @@ mod tests {
         devices[0].connect(Arc::new(a)).expect("connected");
         devices[1].connect(Arc::new(b)).expect("connected");
         let pair = Pair { devices, why };
-        pair.go();
+        pair.run_steps();
         pair
     }
 
     impl Pair {
-        fn go(&self) {
+        fn run_steps(&self) {
             for device in self.devices.iter().cycle().take(8) {
                 while device.step_control().expect("control") {}
                 device.step_commit().expect("committed");
@@ -118,14 +118,14 @@ mod tests {
             let pair = pair(wires, [0b110, 0b011]);
             assert_eq!(pair.agreed(), [Some((3, 0b010)); 2], "features that one knows are ignored");
             pair.write(0, 1, 7);
-            pair.go();
+            pair.run_steps();
             assert_eq!(pair.devices[0].status().backlog_records, 0);
             pair.devices[1].begin_takeover().expect("asked");
-            pair.go();
+            pair.run_steps();
             pair.devices[1].poll_takeover().expect("answered").expect("serves");
             assert_eq!(pair.read(1, 1), 7);
             pair.write(1, 2, 8);
-            pair.go();
+            pair.run_steps();
             assert_eq!(pair.devices[1].status().backlog_records, 0);
             let why = pair.why.each_ref().map(|why| lock(why).clone());
             assert_eq!(why, [const { Vec::<String>::new() }; 2]);
@@ -155,7 +155,7 @@ mod tests {
             failover.connection.speak(range(2, 2), 0);
         }
         pair.write(0, 1, 7);
-        pair.go();
+        pair.run_steps();
         let why = lock(&pair.why[1]).join("; ");
         assert!(why.contains("wire version 3 in a connection of wire version 2"), "{why}");
     }

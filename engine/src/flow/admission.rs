@@ -3,15 +3,15 @@
 //!
 //! A host's connection may die and come back by itself, and repeat what was not answered. So sessions
 //! are numbered as they are opened, and each volume knows its *writer*: the highest number that has
-//! written to it. The first write of a higher session raises it: what lower ones have not had
-//! admitted is never admitted, and the one that was the writer until now is over. A session that only
-//! reads ends nobody's. The writer is volatile: no session outlives the process.
+//! written to it. The first write of a higher session raises it: requests of lower sessions that are not
+//! admitted by then never are, and the session that was the writer until now is over. A session that
+//! only reads ends no other session. The writer is volatile: no session outlives the process.
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
-//! | `Pass::state` | whoever ends the session (CAS from open) | whoever admits or serves | Release/Acquire; `tail` of the own queue is touched behind the store, and taken before the load: a reservation that comes after it finds the session over (queue, rule 1) |
-//! | `Writer::newest` | the first write of a higher session, under `holder` | whoever admits | the same |
-//! | `Writers::opened` | whoever opens a session | – | a counter |
+//! | `Pass::state` | the thread that ends the session (CAS from open) | threads that admit or serve | Release/Acquire; `tail` of the own queue is touched behind the store, and taken before the load: a reservation that comes after it finds the session over (queue, rule 1) |
+//! | `Writer::newest` | the first write of a higher session, under `holder` | threads that admit | the same |
+//! | `Writers::opened` | the thread that opens a session | – | a counter |
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -75,10 +75,10 @@ impl Pass {
 
 /// The writer of a volume.
 pub(crate) struct Writer {
-    /// The number of the session in `holder`; 0 if nobody has written.
+    /// The number of the session in `holder`; 0 before the volume's first write.
     newest: AtomicU64,
     holder: Mutex<Option<Arc<Pass>>>,
-    /// Sessions end nobody's.
+    /// [`crate::limits::Settings::shared_sessions`]: a session that writes ends no other.
     shared: bool,
 }
 

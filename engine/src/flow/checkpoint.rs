@@ -30,7 +30,7 @@ impl Device {
     }
 
     /// Makes a checkpoint now (S1506, R9): everything reflected becomes durable in the normal
-    /// volumes, and the places of the records that nobody needs any more are freed.
+    /// volumes, and the places of the records that are in N and at the peer are freed.
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.

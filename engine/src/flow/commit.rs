@@ -7,7 +7,7 @@ use crate::sync::{Ordering, lock};
 use crate::weaken::{Clause, holds};
 
 impl Device {
-    /// Waits for a commit, leading it if nobody else does.
+    /// Waits for a commit, leading it if no other thread does.
     pub(crate) fn lead_round(&self, round: u64, linger: bool) -> Result<()> {
         self.check_halted()?;
         let linger = linger.then_some(&*self.clock);
@@ -15,9 +15,9 @@ impl Device {
         done.map_err(|e| self.halt(e))
     }
 
-    /// Commits what is published, now (S1605; R2, R10), unless somebody else is doing so; returns
-    /// whether it did, also if there was nothing to commit: a loop asks
-    /// [`Device::step_commit_due`].
+    /// Commits what is published, now (S1605; R2, R10), unless another thread is doing so. Returns
+    /// whether it did, also if there was nothing to commit; a loop calls [`Device::step_commit_due`]
+    /// instead.
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the log fails: the device has stopped.
@@ -28,7 +28,7 @@ impl Device {
         self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))
     }
 
-    /// Commits if it is due (S1605, R10): the interval is over, much is waiting, or somebody waits.
+    /// Commits if it is due (S1605, R10): the interval is over, much is waiting, or a request waits.
     /// Returns whether it did.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ impl Tables {
         taken
     }
 
-    /// The newest own record that is in R, or was acknowledged: nobody else has heard of a newer one.
+    /// The newest own record that is in R, or was acknowledged: the peer has not heard of a newer one.
     pub fn newest_own(&self) -> Stamp {
         let records = self.own.records();
         let newest = records.newest_first(records.begin()).next();

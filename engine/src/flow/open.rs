@@ -54,7 +54,7 @@ impl Logs {
             let failed = |e| Error::storage(format!("reading {file}"), e);
             let length = storage.length(file).map_err(failed)?;
             if length != Some(state.bytes) {
-                let found = length.map_or("is not there".into(), |n| format!("has {n} bytes"));
+                let found = length.map_or("is missing".into(), |n| format!("has {n} bytes"));
                 let what = format!("{found}, should have {}", state.bytes);
                 return Err(damaged(superblock, log, &what));
             }

@@ -1,4 +1,4 @@
-//! What one peer owes (`pend`, R5, R18) as hosts' reads find it (R7): beside the tables, under a lock
+//! The debt of one peer (`pend`, R5, R18) as hosts' reads find it (R7): beside the tables, under a lock
 //! of its own, so that no read waits for a step.
 
 use crate::sync::{AtomicBool, Ordering};
@@ -8,8 +8,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The debt of one peer.
 pub(crate) struct Owed {
-    /// What the peer owes, as far as it has told (R18); complete while this device is active. Taken
-    /// after the tables by who changes it, and changed while fenced only, but for payments.
+    /// The debt, as far as the peer has told (R18); complete while this device is active. A step that
+    /// changes it locks the tables first. Entries are added while this device is fenced only.
     debt: RwLock<Debt>,
     /// Whether `debt` needs to be asked at all: `hi < need`, while active. Release/Acquire: a reader
     /// that finds it cleared finds those records, or a tenure that is over.
@@ -17,7 +17,7 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    /// What was told before an opening; the device does not serve yet.
+    /// Begins with the `debt` told before the opening. The device does not serve yet.
     pub fn new(debt: Debt) -> Owed {
         Owed { debt: RwLock::new(debt), is_due: AtomicBool::new(false) }
     }
@@ -32,12 +32,12 @@ impl Owed {
         self.is_due.load(Ordering::Acquire)
     }
 
-    /// What the peer has told.
+    /// The debt, locked for reading.
     pub fn told(&self) -> RwLockReadGuard<'_, Debt> {
         self.debt.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same, unless somebody is at work on it.
+    /// The debt, locked for reading; `None` while a step changes it.
     pub fn try_told(&self) -> Option<RwLockReadGuard<'_, Debt>> {
         self.debt.try_read().ok()
     }
@@ -70,7 +70,7 @@ impl Owed {
         self.is_due.store(due, Ordering::Release);
     }
 
-    /// A fence: nothing is read here any more. What was told stays known (R18).
+    /// A fence: hosts read nothing here any more. The debt stays known (R18).
     pub fn end(&self) {
         self.is_due.store(false, Ordering::Release);
     }

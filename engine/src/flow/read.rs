@@ -28,8 +28,10 @@ impl Device {
             now if now == epoch => Ok(()),
             0 => Err(self.not_serving()),
             now if holds(Clause::Tenure) => {
-                let what =
-                    format!("a command of tenure {epoch}, which is over: tenure {now} is open");
+                let what = format!(
+                    "the session is of tenure {epoch}, which is over: tenure {now} is open; open a \
+                     new session"
+                );
                 Err(Error::new(Kind::Fenced, what))
             }
             _ => Ok(()),
@@ -70,7 +72,7 @@ impl Device {
                 Location::Received(_) | Location::Normal => false,
             };
             if missed {
-                wait.go_on("a read finds its block moved");
+                wait.yield_now("a read finds its block moved");
                 continue;
             }
             moment(Moment::Located);
@@ -96,7 +98,7 @@ impl Device {
             if copied {
                 return Ok(Fetched::Here(own_token));
             }
-            wait.go_on("a read finds its block moved");
+            wait.yield_now("a read finds its block moved");
         }
     }
 }
@@ -113,7 +115,9 @@ impl Device {
         let _still = self.begin_step(&self.reflecting)?;
         let reach = lock(&self.tables).normal.reach();
         if reach > cut {
-            let what = format!("block {block} as of {cut}: the volume has records up to {reach}");
+            let what = format!(
+                "block {block} cannot be read as of {cut}: its volume has records up to {reach} already"
+            );
             return Err(Error::new(Kind::Invalid, what));
         }
         let mut wait = Wait::default();
@@ -131,7 +135,7 @@ impl Device {
                 return Ok(());
             }
             // A checkpoint has freed it: it is in N.
-            wait.go_on("a read as of a stamp finds its block moved");
+            wait.yield_now("a read as of a stamp finds its block moved");
         }
     }
 }
@@ -170,15 +174,15 @@ impl ReadState {
         pass: &Pass,
         completion: &mut Completion,
     ) -> Result<bool> {
-        let outcome = self.go(device, pass, completion);
+        let outcome = self.try_fetch(device, pass, completion);
         if !matches!(outcome, Ok(false)) {
             self.abandon(device);
         }
         outcome
     }
 
-    /// It waits for the last answer, since they come in the order of the questions, and the
-    /// time of the question asked first.
+    /// The read waits for the answer to its last question, since answers come in the order of the
+    /// questions, until the first question's time is over.
     pub fn awaited(&self, device: &Device) -> Awaited {
         let last = self.remote.iter().max_by_key(|read| read.number());
         let first = self.remote.iter().min_by_key(|read| read.asked_at());
@@ -186,12 +190,17 @@ impl ReadState {
         Awaited { until: device.awaited(first).until, ..device.awaited(last) }
     }
 
-    /// Gives up what is still awaited.
+    /// Gives up the answers that it still waits for.
     pub fn abandon(&mut self, device: &Device) {
         self.remote.drain(..).for_each(|read| device.forget(&read));
     }
 
-    fn go(&mut self, device: &Device, pass: &Pass, completion: &mut Completion) -> Result<bool> {
+    fn try_fetch(
+        &mut self,
+        device: &Device,
+        pass: &Pass,
+        completion: &mut Completion,
+    ) -> Result<bool> {
         let epoch = pass.epoch;
         while self.next < self.end {
             let block = Block { volume: self.volume, number: self.next };
@@ -278,7 +287,7 @@ mod tests {
     use crate::storage::Memory;
     use std::sync::Arc;
 
-    /// Nobody would ever take their answers, and the device would keep them until its end.
+    /// The device would otherwise keep the answers to an ended read as long as it is open.
     #[test]
     fn a_read_that_fails_gives_up_all_that_it_awaits() {
         let storage = Arc::new(Memory::new());

@@ -76,7 +76,8 @@ impl Device {
                 _ => continue, // of an earlier connection
             }
             let Frame::Ship { previous: mut last, granted, records, mut data } = decoded else {
-                return Err(Error::new(Kind::Protocol, "a control frame in the data lane"));
+                let what = "a control frame came in the data lane: does the link mix its lanes?";
+                return Err(Error::new(Kind::Protocol, what));
             };
             if granted == 0 {
                 self.taken(records.last().map_or(0, |shipped| shipped.row.stamp.epoch));
@@ -91,20 +92,28 @@ impl Device {
                 let first = last_session != session && last <= newest;
                 let gap = stamp > newest && last != newest && !first;
                 if stamp <= last || gap && holds(Clause::ShipChain) {
-                    let what = format!("the peer ships {stamp} behind {last}, {newest} came last");
+                    let what = format!(
+                        "the peer ships record {stamp} as the one after {last}, but the last one \
+                         received here is {newest}"
+                    );
                     return Err(Error::new(Kind::Protocol, what));
                 }
                 last_session = if stamp > newest { session } else { last_session };
                 last = stamp;
                 if stamp > newest && stamp.epoch == mine {
-                    let what = format!("I2: record {stamp} claims this device's own last tenure");
+                    let what = format!(
+                        "the peer ships record {stamp} of a tenure that this device held itself (I2)"
+                    );
                     return Err(Error::new(Kind::Protocol, what));
                 }
                 newest =
                     self.take_shipped(&shipped, is_promised, newest, &mut data, &mut arrivals)?;
             }
             if !data.is_empty() {
-                let what = format!("a shipped frame has {} bytes of data too many", data.len());
+                let what = format!(
+                    "a shipped frame has {} bytes of data behind that of its last record",
+                    data.len()
+                );
                 return Err(Error::new(Kind::Protocol, what));
             }
         }
@@ -133,7 +142,7 @@ impl Device {
             }
             if caught_up {
                 self.tell(Event::CaughtUp);
-                // Nothing is owed any more: who waits for an answer looks again.
+                // Nothing is owed any more: each read that waits for an answer looks again.
                 self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
@@ -148,7 +157,8 @@ impl Device {
         if newest.epoch <= held {
             return Ok(());
         }
-        let what = format!("the peer has {newest}, the newest tenure known here is {held}");
+        let what =
+            format!("the peer has record {newest}, but the newest tenure known here is {held}");
         if newest.epoch - held > EPOCH_JUMP_MAX {
             return Err(Error::new(Kind::Protocol, what));
         }
@@ -170,7 +180,10 @@ impl Device {
         let row = shipped.row;
         let size = if row.has_data { self.geometry.block_size as usize } else { 0 };
         let Some((block_data, rest)) = data.split_at_checked(size) else {
-            return broken(format!("record {} has less than a block of data", row.stamp));
+            return broken(format!(
+                "record {} is shipped with less data than its block has",
+                row.stamp
+            ));
         };
         *data = rest;
         if row.stamp <= newest && holds(Clause::ReceiveOnce) {
@@ -183,13 +196,23 @@ impl Device {
             ));
         }
         if row.has_data && data_checksum(block_data) != row.checksum {
-            return broken(format!("record {} arrived damaged", row.stamp));
+            return broken(format!(
+                "record {} was damaged on the line: its data does not give its checksum",
+                row.stamp
+            ));
         }
         if row.stamp.time > Stamp::TIME_MAX {
-            return broken(format!("record {} has a time that no device reaches", row.stamp));
+            return broken(format!(
+                "the peer ships record {}, whose time is above {} ns",
+                row.stamp,
+                Stamp::TIME_MAX
+            ));
         }
         if row.stamp.epoch == self.clk.epoch() {
-            return broken(format!("I2: record {} claims this device's own tenure", row.stamp));
+            return broken(format!(
+                "the peer ships record {} of the tenure under which this device serves (I2)",
+                row.stamp
+            ));
         }
         // The records that a fenced sender says remain are those of its prototype.
         if is_promised {
@@ -199,16 +222,19 @@ impl Device {
             };
             let said = shipped.remaining.unwrap_or(row.stamp);
             if promised != Some(said) && promised.is_none_or(|p| p > newest) {
+                let promised = promised.map_or("none".into(), |stamp| stamp.to_string());
                 return broken(format!(
-                    "record {} of block {} says {said} is its newest, the prototype said {promised:?}",
+                    "record {} says that block {}'s newest record is {said}; the prototype said \
+                     {promised}",
                     row.stamp, row.block
                 ));
             }
-            // So is what it says of anything newer.
+            // The flag speaks of the prototype, too: whether it has a newer record.
             if shipped.total_remaining != (row.stamp < last) {
-                let (said, stamp) = (shipped.total_remaining, row.stamp);
+                let says = if shipped.total_remaining { "more follow" } else { "it is the last" };
                 return broken(format!(
-                    "record {stamp} says {said} of whether anything newer is left, the prototype ends with {last}"
+                    "record {} says that {says}, but the prototype ends with {last}",
+                    row.stamp
                 ));
             }
         }

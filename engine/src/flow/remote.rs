@@ -160,7 +160,7 @@ impl Device {
         }
     }
 
-    /// As [`Device::send_questions`], for a reader, who has just added some: the background sends
+    /// As [`Device::send_questions`], for a reader that has just added some: the background sends
     /// them later if there is no room now.
     pub(crate) fn ask_now(&self) {
         self.send_questions();
@@ -238,7 +238,8 @@ impl Device {
             return Err(Error::new(
                 Kind::Timeout,
                 format!(
-                    "the newest data of block {block} is at the peer, which did not answer within {} ms",
+                    "the newest data of block {block} is at the peer, which did not answer within {} \
+                     ms: see that it runs and is connected, then read again",
                     waited / 1_000_000
                 ),
             ));
@@ -311,7 +312,7 @@ impl Device {
         }
     }
 
-    /// After a reconnect: whoever waits for an answer looks again.
+    /// After a reconnect: each read that waits for an answer looks again.
     pub(crate) fn ask_again(&self) {
         let mut questions = lock(&self.peer.questions);
         for waiting in questions.waiting.values_mut() {
@@ -413,7 +414,7 @@ impl Device {
             .is_some_and(|waiting| waiting.reply.is_some())
     }
 
-    /// Whether answers are owed: for the simulator, which steps only who has something to do.
+    /// Whether answers are owed: the simulator steps only devices that have something to do.
     #[cfg(feature = "simulate")]
     pub(crate) fn owes_answers(&self) -> bool {
         lock(&self.peer.controlling).is_owed()

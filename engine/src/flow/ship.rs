@@ -161,6 +161,7 @@ mod tests {
             &late,
             1,
             &write,
+            |_| (),
             || true,
             |_, _| {
                 assert_eq!(a.step_ship().unwrap(), 1);

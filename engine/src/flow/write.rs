@@ -31,7 +31,7 @@ pub(crate) struct WriteState {
     /// Blocks that the host gave only in part: at most the first and the last.
     edges: [Option<Edge>; 2],
     host_time: Option<u64>,
-    /// Since when it waits for a place, or for somebody's turn to be over.
+    /// Since when it waits for a place, or for another write's turn to be over.
     waiting_since: Option<u64>,
     /// The blocks whose turn it has, with the tenure.
     turn: Vec<(u64, Block)>,
@@ -192,14 +192,14 @@ impl WriteState {
         pass: &Arc<Pass>,
         completion: &mut Completion,
     ) -> Result<bool> {
-        let outcome = self.go(device, pass, completion);
+        let outcome = self.try_publish(device, pass, completion);
         if !matches!(outcome, Ok(false)) {
             self.abandon(device);
         }
         outcome
     }
 
-    /// Gives up what is still awaited, and the turn.
+    /// Gives up the answers that it still waits for, and its turn.
     pub fn abandon(&mut self, device: &Device) {
         let asked = self.edges.iter_mut().flatten().filter_map(|e| e.remote.take());
         asked.for_each(|read| device.forget(&read));
@@ -209,7 +209,7 @@ impl WriteState {
         }
     }
 
-    fn go(
+    fn try_publish(
         &mut self,
         device: &Device,
         pass: &Arc<Pass>,
@@ -387,12 +387,12 @@ impl Edge {
     }
 }
 
-/// Blocks that a partial write could not get hold of in bounded retries (R15): whoever else wants
-/// to write one waits until it has.
+/// The turns of partial writes: blocks that such a write could not get hold of in bounded retries
+/// (R15). Every other write of such a block waits until the turn has ended.
 #[derive(Debug)]
 pub(crate) struct Turns {
     count: AtomicU64,
-    /// Each with its tenure, as what belongs to another one holds nobody up, and its session.
+    /// Tenure and block of each turn → its session. A turn of another tenure delays no write.
     blocks: Mutex<HashMap<(u64, Block), u64>>,
 }
 
@@ -445,7 +445,7 @@ impl Turns {
         }
     }
 
-    /// A session that is over holds nobody up. The caller wakes those who wait.
+    /// Ends the turns of a session that is over. The caller wakes the requests that wait for them.
     pub fn leave(&self, session: u64) {
         self.keep(|_, of| of != session);
     }

@@ -124,7 +124,7 @@ impl Header {
         page
     }
 
-    /// Whether a header may begin here at all: a glance, for who looks at many pages.
+    /// Whether a header may begin here at all: a cheap first test for scans of many pages.
     pub fn is_likely(page: &[u8]) -> bool {
         page.starts_with(&MAGIC)
     }

@@ -291,10 +291,16 @@ impl Frame<'_> {
     pub fn decode(bytes: &[u8]) -> Result<(u64, Frame<'_>)> {
         if bytes.len() > FRAME_BYTES_MAX {
             let found = bytes.len();
-            return Err(broken(format!("a frame of {found} bytes: at most {FRAME_BYTES_MAX} go")));
+            return Err(broken(format!(
+                "a frame has {found} bytes, more than the {FRAME_BYTES_MAX} that one may have"
+            )));
         }
         let Ok((header, rest)) = HeaderBytes::read_from_prefix(bytes) else {
-            return Err(broken(format!("a frame of {} bytes is no frame", bytes.len())));
+            return Err(broken(format!(
+                "a frame has {} bytes, fewer than its header takes: {}",
+                bytes.len(),
+                size_of::<HeaderBytes>()
+            )));
         };
         is_magic(&header.magic, &MAGIC).map_err(|e| broken(format!("a frame: {e}")))?;
         let version = header.version.get();
@@ -350,7 +356,7 @@ impl Frame<'_> {
                 },
                 data,
             },
-            other => return Err(broken(format!("a frame of unknown kind {other}"))),
+            other => return Err(broken(format!("a frame is of the unknown kind {other}"))),
         };
         let blocks = matches!(frame, Frame::ReadReply { .. } | Frame::Ship { .. });
         if !blocks && !data.is_empty() {

@@ -106,7 +106,7 @@ pub(crate) fn take(
 }
 
 const MAGIC: &[u8; 4] = b"AFTT";
-/// Of the side file.
+/// The version of the side file.
 const VERSION: u32 = 1;
 /// Magic (4), version (4), group (16), device (8), lineage (16), how many entries (8), their bytes
 /// (8), checksum of all that and of the entries (8).

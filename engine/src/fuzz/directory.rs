@@ -57,7 +57,7 @@ fn make(which: usize, clean: bool) -> Vec<File> {
     };
     let devices = [open(0), open(1)];
     let (a, b) = memory_link(Line::default(), clock.clone());
-    let go = || {
+    let run_steps = || {
         for device in devices.iter().chain(&devices).chain(&devices) {
             while device.step_control().expect("control") {}
             device.step_commit().expect("committed");
@@ -68,7 +68,7 @@ fn make(which: usize, clean: bool) -> Vec<File> {
     let (a_end, b_end) = (a.clone(), b.clone());
     devices[0].connect(Arc::new(a)).expect("connected");
     devices[1].connect(Arc::new(b)).expect("connected");
-    go();
+    run_steps();
     let write = |at: usize, blocks: std::ops::Range<u64>, value: u8| {
         let host = devices[at].session().expect("serves");
         for block in blocks {
@@ -79,20 +79,20 @@ fn make(which: usize, clean: bool) -> Vec<File> {
         }
     };
     write(0, 0..8, 1);
-    go();
+    run_steps();
     devices[0].step_reflect().expect("reflected");
     devices[0].checkpoint_now().expect("checkpoint");
     a_end.hold(Lane::Data, true);
     write(0, 4..16, 2);
-    go();
+    run_steps();
     if which == 1 {
         devices[1].begin_takeover().expect("asked");
-        go();
+        run_steps();
         devices[1].poll_takeover().expect("answered").expect("serves");
     }
     b_end.hold(Lane::Data, true);
     write(which, 12..20, 3);
-    go();
+    run_steps();
     if clean {
         devices.iter().for_each(|device| device.close().expect("closed"));
     }

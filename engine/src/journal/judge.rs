@@ -10,7 +10,7 @@
 //! |---|---|
 //! | zeros | nothing |
 //! | no header, or one that its checksum or a field refutes | torn |
-//! | a header of another group, log, device or incarnation; of another offset; of an opening that has not been | nothing: somebody's data, or an earlier life |
+//! | a header of another group, log, device or incarnation; of another offset; of an opening that has not been | nothing: a host's data, or an earlier life |
 //! | another sequence number than the next | nothing: an earlier lap |
 //! | an earlier opening than the batch before it | torn: it was cut off once |
 //! | `synced` at or above its own sequence | torn |
@@ -34,7 +34,7 @@
 //! | a next batch with wrong data | cut from here on |
 //! | no next batch, the next record at or below `synced` | damage: `Gone` |
 //! | no next batch, received log: the newest stamp kept is below the superblock's hi, and that above fl | damage: `Acknowledged`: it was durable, and is not in the volumes |
-//! | no next batch | cut: what follows was promised to nobody |
+//! | no next batch | cut: the records that follow were not promised to any host |
 
 use super::scan::{Found, log_of};
 use crate::format::batch::{Header, Identity, Log, batch_bytes};
@@ -92,7 +92,7 @@ pub(super) enum Verdict {
 /// The part that has rotted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rot {
-    /// All of it: the file is another device's log.
+    /// The whole file: it is another device's log.
     Foreign,
     /// Data of records that were durable.
     Data,
@@ -237,7 +237,7 @@ impl Expected {
         (!follows).then(|| format!("the batch follows stamp {previous}, expected was {expected}"))
     }
 
-    pub fn go_on(&mut self, header: &Header) {
+    pub fn accept(&mut self, header: &Header) {
         self.sequence += header.rows.len() as u64;
         self.opened = header.opened;
         self.previous = header.rows.last().map(|row| row.stamp);

@@ -165,12 +165,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Lets the queue's tail rise as far as the log has room when every position above
-    /// `collected`, which the log does not have yet, may need a batch of its own: never lower
+    /// Lets the queue's tail rise, to `most` at most, as far as the log has room when every position
+    /// above `collected`, which the log does not have yet, may need a batch of its own: never lower
     /// than before. Called after every change of the ring, and tells the status of it.
-    fn refresh_limit(&self, tail: &Tail, collected: Position) {
+    fn refresh_limit(&self, tail: &Tail, collected: Position, most: Position) {
         self.used.store(tail.ring.used_bytes(), Relaxed);
-        self.queue.raise_limit(collected + tail.ring.free_bytes() / self.place_bytes);
+        let room = collected + tail.ring.free_bytes() / self.place_bytes;
+        self.queue.raise_limit(room.min(most));
     }
 
     /// Bytes of the log that are held.
@@ -182,7 +183,7 @@ impl Journal {
     fn free(&self, tail: &mut Tail, freed: Position) {
         // Readers must find the positions gone before their bytes can be written over.
         self.queue.release(freed, 0);
-        // A storage need not order anything: whoever reads what comes there finds them gone.
+        // A storage need not order anything: a reader that sees newer bytes there must find them gone.
         fence(Release);
         tail.ring.free_below(freed);
     }

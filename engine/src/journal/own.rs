@@ -1,18 +1,18 @@
-//! The own log: host writes, committed in groups by whoever needs it (S1603–S1606).
+//! The own log: host writes, committed in groups by the threads that wait for them (S1603–S1606).
 //!
 //! A caller that must wait for durability becomes the leader of a commit if none is under way:
-//! it writes everything published so far and syncs once, for itself and for all who came
-//! meanwhile. Waking a thread takes a system call and a switch: a single writer wakes nobody.
+//! it writes everything published so far and syncs once, for itself and for the threads that came
+//! meanwhile. Waking a thread takes a system call and a switch: with a single writer none is woken.
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
-//! | `led` | whoever would lead (swap); the leader, at the end (swap) | as writers | AcqRel: one leads at a time, and sees what the last one did; a leader that ends sees what those wanted who could not lead |
-//! | `begun` | the leader; whoever waits (by adding 0) | the background | AcqRel read-modify-write: a commit that begins after the touch finds what was published before it |
-//! | `done` | the leader | whoever waits | Release/Acquire: the records are marked durable before it |
-//! | `ended` | the leader, after `done` and `led` | whoever waits, before `done` | AcqRel/Acquire: no end is slept through |
-//! | `expected`, `overdue` | the leader | whoever waits | Release/Acquire: hints, a stale one costs a moment |
+//! | `led` | a thread that would lead (swap); the leader, at the end (swap) | as writers | AcqRel: one leads at a time, and sees what the last one did; a leader that ends sees the wants of threads that could not lead |
+//! | `begun` | the leader; a waiting thread (by adding 0) | the background | AcqRel read-modify-write: a commit that begins after the touch finds the records published before it |
+//! | `done` | the leader | waiting threads | Release/Acquire: the records are marked durable before it |
+//! | `ended` | the leader, after `done` and `led` | waiting threads, before `done` | AcqRel/Acquire: no end is slept through |
+//! | `expected`, `overdue` | the leader | waiting threads | Release/Acquire: hints, a stale one costs a moment |
 //! | `committed` | the leader | the background | Release/Acquire: the records are marked durable before it |
-//! | `watched`, `wanted` | whoever waits, whoever polls (max) | as writers, the background | AcqRel/Acquire: only ever raised |
+//! | `watched`, `wanted` | threads that wait or poll (max) | as writers, the background | AcqRel/Acquire: only ever raised |
 
 use super::payload::Payloads;
 use super::scan::Found;
@@ -38,7 +38,7 @@ pub(crate) struct OwnLog {
     pub journal: Journal,
     payloads: Payloads,
     writer: Mutex<Writer>,
-    /// Whether a commit is under way; who sets it leads.
+    /// Whether a commit is under way; the thread that sets it leads.
     led: AtomicBool,
     /// Commits begun and ended.
     begun: AtomicU64,
@@ -46,14 +46,14 @@ pub(crate) struct OwnLog {
     /// To sleep on, for the even and the odd commits: they change when one of them has ended, or
     /// when the other kind has and it is their turn to lead.
     ended: [FutexWord; 2],
-    /// Where the tail will be once everyone whom the last commit served has come back.
+    /// Where the tail will be once each writer that the last commit served has written again.
     expected: AtomicU64,
-    /// Monotonic time at which those who are not back by then are not waited for.
+    /// Monotonic time from which a commit waits no longer for the writers that are not back.
     overdue: AtomicU64,
-    /// The highest round whose beginning somebody watches the time for.
+    /// The highest round that a waiting thread begins when the time is over.
     watched: AtomicU64,
     failed: OnceLock<Error>,
-    /// The highest round that somebody wants and does not lead.
+    /// The highest round that a request waits for without leading it.
     wanted: AtomicU64,
     /// How many positions commits have done with, counted as positions.
     committed: AtomicU64,
@@ -67,6 +67,8 @@ struct Writer {
     fresh: Vec<Position>,
     /// In the log file, and not marked durable yet.
     written: Vec<Position>,
+    /// Every position below this is in the log file, or void.
+    in_log: Position,
     /// Requests whose data the log has and memory still holds.
     logged: Vec<Position>,
 }
@@ -117,12 +119,13 @@ impl OwnLog {
             Journal::new(superblock, geometry, Log::Own, opened, batch_records_max, storage);
         let first = journal.queue.tail();
         OwnLog {
-            payloads: Payloads::new(journal.queue.places()),
+            payloads: Payloads::new(geometry.payload_cells().min(journal.queue.places())),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
                 tail: Tail::new(&superblock.own, geometry, opened),
                 fresh: Vec::new(),
                 written: Vec::new(),
+                in_log: first,
                 logged: Vec::new(),
             }),
             led: AtomicBool::new(false),
@@ -144,14 +147,16 @@ impl OwnLog {
         Locked { own: self, writer: Some(lock(&self.writer)) }
     }
 
-    /// `None` while somebody is at work on the log.
+    /// `None` while another thread has the writer.
     fn try_locked(&self) -> Option<Locked<'_>> {
         let writer = self.writer.try_lock().ok()?;
         Some(Locked { own: self, writer: Some(writer) })
     }
 
     fn refresh_limit(&self, w: &Writer) {
-        self.journal.refresh_limit(&w.tail, w.gather.collected());
+        // A cell is used again when the log has what was in it.
+        let most = w.in_log + self.payloads.cells();
+        self.journal.refresh_limit(&w.tail, w.gather.collected(), most);
     }
 
     /// Takes a record found in the log at opening back into the queue.
@@ -164,9 +169,10 @@ impl OwnLog {
     pub fn adopt_batches(&self, batches: &[Found], last: &[Position]) {
         let mut w = self.locked();
         batches.iter().zip(last).for_each(|(found, &last)| w.tail.adopt(found, last));
-        let Writer { gather, fresh, .. } = &mut *w;
+        let Writer { gather, fresh, in_log, .. } = &mut *w;
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
+        *in_log = gather.settled();
         self.committed.store(gather.collected(), Ordering::Release);
         self.refresh_limit(&w);
     }
@@ -198,10 +204,11 @@ impl OwnLog {
         data: &mut Vec<u8>,
     ) -> Insert {
         if data.is_empty() {
-            return self.journal.queue.insert_with(clk, epoch, write, may, |_, _| true);
+            return self.journal.queue.insert_with(clk, epoch, write, |_| (), may, |_, _| true);
         }
+        let ready = |next| self.payloads.make(next);
         let board = |first, _| self.payloads.board(first, data);
-        let outcome = self.journal.queue.insert_with(clk, epoch, write, may, board);
+        let outcome = self.journal.queue.insert_with(clk, epoch, write, ready, may, board);
         if matches!(outcome, Insert::Published { .. }) {
             self.payloads.give(std::mem::take(data));
         }
@@ -227,10 +234,7 @@ impl OwnLog {
         if record.place == NO_PLACE {
             if let Some(data) = self.payloads.get(record.first()) {
                 let at = record.index as usize * self.journal.block_size;
-                // If it is another's, of a later lap, the record is gone, and the look says so.
-                if let Some(data) = data.get(at..at + buf.len()) {
-                    buf.copy_from_slice(data);
-                }
+                buf.copy_from_slice(&data[at..][..buf.len()]);
                 return Ok(self.journal.queue.live(record.position).is_some());
             }
             // The place is set before the data leaves memory, so it is there now.
@@ -264,7 +268,7 @@ impl OwnLog {
         self.failed.get().map_or(Ok(false), |error| Err(error.clone()))
     }
 
-    /// Somebody waits for the end of `round` and will not lead it.
+    /// A request waits for the end of `round` and will not lead it.
     pub fn want(&self, round: u64) {
         if self.wanted.fetch_max(round, Ordering::AcqRel) < round {
             self.wakes.commit.ring();
@@ -290,8 +294,8 @@ impl OwnLog {
         self.wanted.load(Ordering::Acquire) > self.begun.load(Ordering::Acquire)
     }
 
-    /// Waits until `round` has ended, leading it if nobody else does. With a clock, it gives those
-    /// whom the last commit served a moment to join; the last of them to come leads.
+    /// Waits until `round` has ended, leading it if no other thread does. With a clock, the threads
+    /// that the last commit served get a moment to join; the last of them to come leads.
     pub fn wait_round(
         &self,
         round: u64,
@@ -316,13 +320,13 @@ impl OwnLog {
             } else {
                 self.lead(durability, linger);
             }
-            // A request woken and not served may be the only one: it watches from now on.
+            // A thread woken without being served may be the last waiter, so it watches the time.
             watches = true;
         }
     }
 
-    /// How long to wait, in nanoseconds, for those whom the last commit served and who are on
-    /// their way back; those who came meanwhile are here.
+    /// How long to wait, in nanoseconds, for the writers that the last commit served: 0 once as many
+    /// writes have come.
     fn linger(&self, clock: &dyn Clock) -> u64 {
         if self.journal.queue.tail() >= self.expected.load(Ordering::Acquire) {
             return 0;
@@ -330,7 +334,7 @@ impl OwnLog {
         self.overdue.load(Ordering::Acquire).saturating_sub(clock.monotonic())
     }
 
-    /// Commits once, for everyone; the caller has won `led`.
+    /// Commits once, for every waiting thread; the caller has won `led`.
     fn lead(&self, durability: Durability, linger: Option<&dyn Clock>) {
         let this = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let end = EndOfRound { own: self, this };
@@ -339,14 +343,14 @@ impl OwnLog {
             self.done.store(this, Ordering::Release);
         }
         if let (Some(clock), Some(began)) = (linger, began) {
-            // Nobody is worth waiting for longer than a commit takes.
+            // Waiting for more writers than a commit takes would cost more than another commit.
             let now = clock.monotonic();
             self.overdue.store(now + now.saturating_sub(began), Ordering::Release);
         }
         drop(end);
     }
 
-    /// Commits once if nobody is doing so, and says whether it did: for the background (R10).
+    /// Commits once if no commit is under way, and says whether it did: for the background (R10).
     pub fn try_round(&self, durability: Durability) -> Result<bool> {
         let leads = !self.led.swap(true, Ordering::AcqRel);
         if leads {
@@ -389,7 +393,7 @@ impl OwnLog {
         }
         let outcome = change(&mut w);
         if let Err(error) = &outcome {
-            // Before the writer is unlocked: nobody may find the log clean.
+            // Set before the writer is unlocked, so that no other thread takes the log for sound.
             let _ = self.failed.set(error.clone());
         }
         outcome
@@ -415,12 +419,11 @@ impl OwnLog {
         w.gather.run(&journal.queue, &mut fresh);
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
-            // The data is in the log's pages: whoever reads from now on finds it there.
+            w.in_log = w.gather.settled();
+            // The data is in the log's pages: a reader finds it there from now on.
             let firsts = fresh.iter().filter(|&&position| journal.queue.group(position).0 == 0);
             w.logged.extend(firsts);
-            // Nothing is freed under the writer's lock; a freed one's cell is a later request's.
-            let freed = journal.queue.freed();
-            w.logged.retain(|&first| first >= freed && !self.payloads.release(first));
+            w.logged.retain(|&first| !self.payloads.release(first));
         }
         self.refresh_limit(w);
         let count = fresh.len() as u64;
@@ -470,7 +473,7 @@ impl OwnLog {
     }
 }
 
-/// Ends a commit however it ends: whoever sleeps is woken.
+/// Ends a commit, also one that fails or panics: the sleeping threads are woken.
 struct EndOfRound<'a> {
     own: &'a OwnLog,
     this: u64,
@@ -479,7 +482,8 @@ struct EndOfRound<'a> {
 impl Drop for EndOfRound<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let what = "a commit of the own log panicked";
+            let what = "a commit of the own log panicked, which is a fault of this program: report it, \
+                        with the panic's message";
             let _ = self.own.failed.set(Error::new(Kind::Halted, what));
         }
         self.own.led.swap(false, Ordering::AcqRel);
@@ -487,7 +491,7 @@ impl Drop for EndOfRound<'_> {
         let (served, next) = (word(self.this), word(self.this + 1));
         served.fetch_add(1, Ordering::AcqRel);
         atomic_wait::wake_all(served);
-        // Those who wait for the next commit need one of them to lead it, unless all is lost.
+        // Of the threads that wait for the next commit one must lead it, unless the log has failed.
         next.fetch_add(1, Ordering::AcqRel);
         match self.own.failed.get() {
             None => atomic_wait::wake_one(next),
@@ -498,8 +502,8 @@ impl Drop for EndOfRound<'_> {
 }
 
 impl EndOfRound<'_> {
-    /// Wakes those who did not lead: requests that this round served, and the
-    /// background, if it waits for as much.
+    /// Wakes the requests that this round served, and each background thread that waits until as many
+    /// positions are committed.
     fn wake_others(&self) {
         let wakes = &self.own.wakes;
         let last = match self.own.failed.get() {

@@ -40,7 +40,7 @@ impl RecvLog {
     }
 
     fn refresh_limit(&self, tail: &Tail) {
-        self.journal.refresh_limit(tail, self.journal.queue.tail());
+        self.journal.refresh_limit(tail, self.journal.queue.tail(), Position::MAX);
     }
 
     /// Takes a record found in the log at opening back into the queue.

@@ -80,7 +80,7 @@ pub struct Scan {
     pub end: End,
     /// The highest log sequence number that anything found says was durable.
     pub synced: u64,
-    /// Records found behind the run that nobody was ever promised.
+    /// Records found behind the run, which were promised to no host and no peer.
     pub cut: u64,
     /// The first record that was cut, if its header is still there and it surely was not cut before:
     /// it follows one that is newer than the superblock, which every opening writes.
@@ -216,14 +216,14 @@ pub fn scan(
     let newest = last.map_or(Stamp::ZERO, |row| row.stamp);
     if let Verdict::Damaged(rot) = judge(Place::End { next, newest }, marks) {
         let (offset, why) = match &scan.end {
-            End::Clean => (scan.end_offset, "no batch stands there".into()),
+            End::Clean => (scan.end_offset, "there is no batch".into()),
             End::Torn(offset, reason) => (*offset, reason.clone()),
         };
         let Marks { synced, hi, fl, .. } = marks;
         let what = match rot {
             Rot::Acknowledged => format!(
-                "the log ends with stamp {newest}, but {hi} was received, and {fl} only is in the \
-                 volumes (at {offset}: {why})"
+                "the log ends with stamp {newest}, but records up to {hi} were received, and the \
+                 volumes have those up to {fl} only (at {offset}: {why})"
             ),
             Rot::Data | Rot::Gone | Rot::Foreign => {
                 format!("records {next} to {synced} were durable and are gone (at {offset}: {why})")
@@ -266,7 +266,7 @@ pub(crate) fn write_back(
 }
 
 impl Identity {
-    /// Of the batches of one of the device's logs.
+    /// The identity that the batches of this log of the device have.
     pub fn of(superblock: &Superblock, log: Log) -> Identity {
         let incarnation = log_of(superblock, log).1.incarnation;
         Identity { group: superblock.group, log, device: superblock.device, incarnation }
@@ -316,7 +316,7 @@ impl Reader<'_> {
                 let reason = "the batch lies over the oldest that is held";
                 return Ok(End::Torn(found.offset, reason.into()));
             }
-            expected.go_on(&found.header);
+            expected.accept(&found.header);
             offset = found.offset + found.bytes;
             batches.push(found);
         }

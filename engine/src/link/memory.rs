@@ -5,8 +5,8 @@
 //!   `length / rate` later, and arrives `delay` after that.
 //! - Control overtakes: a control frame goes before every data frame that has not begun to leave,
 //!   and those wait for as much longer as it takes. Which data frames have begun is worked out
-//!   only when somebody sends, receives or waits, from the time at that moment, so that the answer
-//!   is the same as if it were done all the time.
+//!   only in a call that sends, receives or waits, from the time at that moment, so that the answer is
+//!   the same as if it were done all the time.
 //! - A cut loses the frames that have not arrived. The others are still handed over, and then, once
 //!   in each lane, the news that the link was down, even if it is up again by then: frames were
 //!   lost between what came before and what comes after, and a reader must know.
@@ -206,7 +206,7 @@ impl Direction {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of the state and wakes who waits for a change of it.
+    /// Unlocks the state and wakes the threads that wait for a change of it.
     fn changed(&self, state: MutexGuard<'_, State>) {
         let sleepers = state.sleepers;
         drop(state);

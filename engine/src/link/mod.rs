@@ -19,8 +19,8 @@ pub enum Lane {
 
 /// One end of a link. Frames arrive whole, once and in order per lane, or the link is down.
 ///
-/// The lanes are independent: a lane whose frames nobody takes holds up nothing in the other, on the
-/// line neither. No frame has more than [`FRAME_BYTES_MAX`] bytes: a link that is told of a longer one
+/// The lanes are independent: a lane whose frames the receiver does not take holds up nothing in the
+/// other, on the line neither. No frame has more than [`FRAME_BYTES_MAX`] bytes: a link that is told of a longer one
 /// is down, before it makes room for it.
 ///
 /// The link notices that its peer is gone without a word, since the engine sends nothing to ask: a lane
@@ -64,7 +64,7 @@ pub trait Link: Send + Sync {
     fn wait(&self, lane: Lane, timeout_ns: u64) -> bool;
 
     /// Ends the link, both lanes and both directions: from now on this end sends and hears nothing,
-    /// and who waits here returns; the peer's next receipt, after whatever still arrives there, says
+    /// and each [`Link::wait`] here returns; the peer's next receipt, after whatever still arrives there, says
     /// that the link is down. Frames under way may be lost. Never waits, not even for the line: it
     /// is called under locks of the engine's. Of a link that is down already it does nothing.
     ///

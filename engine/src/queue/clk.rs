@@ -9,7 +9,7 @@ use crossbeam_utils::CachePadded;
 /// The highest sealed time of the open tenure, and whether one is open.
 #[derive(Debug)]
 pub struct Clk {
-    /// Highest sealed time, in nanoseconds. Written by whoever seals, only ever raised.
+    /// Highest sealed time, in nanoseconds. Written by each thread that seals, only ever raised.
     time: CachePadded<AtomicU64>,
     /// Epoch of the open tenure, 0 when closed. Written by takeover and fence only.
     open: CachePadded<AtomicU64>,

@@ -1,12 +1,12 @@
 //! Records of many blocks in the queue (R19): rule 5 of [`super`].
 
-use super::{Conflict, NewWrite, Queue, VOID};
+use super::slot::{MEMBER, VOID};
+use super::{Conflict, NewWrite, Queue};
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::unit::{Block, Extent, Position, Stamp};
 
 const NUMBER_BITS: u32 = 42;
 const LEVEL_BITS: u32 = 5;
-const MEMBER: u64 = super::MEMBER;
 
 /// A slot's extent, and how many blocks its request has, or which of them it has in part:
 /// `blocks or parts << 47 | level << 42 | number of the first block`.

@@ -2,8 +2,8 @@
 //!
 //! A ring of reserved positions in the manner of FASTER's hybrid log (Chandramouli et al., SIGMOD
 //! 2018): a writer takes positions from the tail, fills their slots, links them into the hash
-//! chains of their blocks and publishes them by one store. Nobody sorts on the way in; whoever
-//! takes in stamp order drains to the tail and sorts there ([`Sequencer`]).
+//! chains of their blocks and publishes them by one store. Writers sort nothing; a taker in stamp
+//! order drains to the tail and sorts there ([`Sequencer`]).
 //!
 //! # Rules
 //! 1. **A position is the announcement** (R2). Taking it is a read-modify-write of `tail`; the
@@ -23,7 +23,7 @@
 //!    followed by one, and whichever of the two comes second sees the other's link (as in rule 1).
 //! 4. **Positions below `freed` are gone**, in every chain at once: a chain ends where a position
 //!    below `freed` stands. Slots are reused only by positions below `limit`, which is raised
-//!    after `freed`; so whoever reads fields and then finds its position not freed has read that
+//!    after `freed`; so a reader of fields that then finds its position not freed has read that
 //!    position's fields. Only settled positions are freed, and only whole requests, because a
 //!    record looks up its state in the slot of its request's first.
 //!
@@ -37,7 +37,7 @@
 //!    What was published before is older, because a write's time is sealed before it is published.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
-//! A stalled writer delays neither insertions nor reads, only takers and, since R15 leaves no
+//! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers and, since R15 leaves no
 //! choice, partial writes of the very block that it is writing: these are [`Insert::Stale`] until
 //! it has settled, and take no places in vain.
 //!
@@ -50,98 +50,27 @@
 //! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
 //! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
-//! | `place`, `marks` | commit, reflect | all | Release/Acquire: data is there before the mark |
-//! | `Clk::time` | sealers (max); who opens a tenure, before that | inserters, sealers | AcqRel/Acquire: rule 1 |
-//! | `Clk::open` | who opens or closes admission | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
+//! | `place` with its marks | commit, reflect | all | Release/Acquire: data is there before the mark |
+//! | `Clk::time` | sealers (max); a takeover, before it opens the tenure | inserters, sealers | AcqRel/Acquire: rule 1 |
+//! | `Clk::open` | takeover and fence | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
 
 mod clk;
 mod extent;
 mod order;
 mod record;
+mod slot;
 
 pub use clk::Clk;
 pub use order::{Gather, Sequencer};
 pub use record::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 
 use crate::moment::{Moment, moment};
-use crate::sync::{AtomicU64, Ordering::*, fence, store_touched};
+use crate::sync::{AtomicU64, Ordering::*, fence, store_touched, zeros};
 use crate::unit::{Block, Extent, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
 use extent::{Levels, Span};
-
-const MEMBER: u64 = 0;
-const INSERTING: u64 = 1;
-const PUBLISHED: u64 = 2;
-const VOID: u64 = 3;
-
-/// In a shape: the record is published by itself, whatever its request was.
-const ALONE: u64 = 1 << 63;
-
-const REFLECTED: u64 = 1;
-const DURABLE: u64 = 2;
-
-/// A place in the ring. Every field has one writer at a time: see the table above.
-#[derive(Debug)]
-struct Slot {
-    /// `position << 2 | tag`; the tag of a request's first slot speaks for the request.
-    state: AtomicU64,
-    /// The next older position of the bucket's chain, 0 at its end.
-    prev: AtomicU64,
-    /// Of its extent and, in a request's first slot, of the request: see [`extent::Span`].
-    span: AtomicU64,
-    /// `volume << 32 | sequence`
-    volume_sequence: AtomicU64,
-    time: AtomicU64,
-    epoch: AtomicU64,
-    /// `index << 32 | count << 1 | is data`, with [`ALONE`] if the record's request is not published
-    /// as one here: index and count have 31 bits.
-    shape: AtomicU64,
-    checksum: AtomicU64,
-    written_at: AtomicU64,
-    place: AtomicU64,
-    marks: AtomicU64,
-}
-
-impl Slot {
-    fn new() -> Slot {
-        let zero = || AtomicU64::new(0);
-        Slot {
-            state: zero(),
-            prev: zero(),
-            span: zero(),
-            volume_sequence: zero(),
-            time: zero(),
-            epoch: zero(),
-            shape: zero(),
-            checksum: zero(),
-            written_at: zero(),
-            place: zero(),
-            marks: zero(),
-        }
-    }
-
-    fn extent(&self) -> Extent {
-        let volume = (self.volume_sequence.load(Acquire) >> 32) as u32;
-        Span(self.span.load(Acquire)).extent(volume)
-    }
-
-    fn stamp(&self) -> Stamp {
-        Stamp {
-            epoch: self.epoch.load(Acquire),
-            time: self.time.load(Acquire),
-            sequence: self.volume_sequence.load(Acquire) as u32,
-        }
-    }
-
-    /// Which of those that are published together, and how many they are.
-    fn group(&self) -> (u64, u64) {
-        match self.shape.load(Acquire) {
-            shape if shape & ALONE != 0 => (0, 1),
-            shape => (shape >> 32, (shape & 0xffff_ffff) >> 1),
-        }
-    }
-}
+use slot::{ALONE, DURABLE, INSERTING, MARKS, MEMBER, PUBLISHED, REFLECTED, Slot, VOID};
 
 /// Why a record cannot stand where its position puts it.
 enum Conflict {
@@ -171,12 +100,11 @@ impl Queue {
     pub fn new(places: usize, first: Position, salt: u64) -> Queue {
         assert!(first > 0, "position 0 means none");
         let places = places.next_power_of_two();
-        // Two buckets a place: a chain holds half a record on average.
-        let buckets = 2 * places;
         let start = || CachePadded::new(AtomicU64::new(first));
         Queue {
-            slots: (0..places).map(|_| Slot::new()).collect(),
-            buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(),
+            slots: zeros(places),
+            // One bucket a place: a chain holds one record at most on average.
+            buckets: zeros(places),
             salt: salt | 1,
             tail: start(),
             limit: start(),
@@ -231,19 +159,22 @@ impl Queue {
     /// Admits a host's write (R1, R2, R16; S1603–S1606 as one step): all its places or none,
     /// stamped under `epoch`, in R and L at once.
     pub fn insert(&self, clk: &Clk, epoch: u64, write: &NewWrite<'_>) -> Insert {
-        self.insert_with(clk, epoch, write, || true, |_, _| true)
+        self.insert_with(clk, epoch, write, |_| (), || true, |_, _| true)
     }
 
-    /// As [`Queue::insert`], if `may` says so once the places are taken (R20): only loads are
-    /// allowed there. With the request's data, which `board` puts where readers of its
-    /// first position look for it, right before it is published; there its time is sealed, too (rule 5). A move under a lock that is not
-    /// waited for is all that `board` may do (R2). `false`: a stalled reader is in the way, and
-    /// the request takes other places.
+    /// As [`Queue::insert`], with `ready` called before places are taken, each time, with the position
+    /// of the next one: what has to be allocated is allocated there. And if `may` says so once the
+    /// places are taken (R20): only loads are allowed there. With the request's data, which `board` puts
+    /// where readers of its first position look for it, right before it is published; there its time is
+    /// sealed, too (rule 5). A move under a lock that is not waited for is all that `board` may do
+    /// besides (R2). `false`: a stalled reader is in the way, or others were so fast that nothing is ready
+    /// there, and the request takes other places.
     pub fn insert_with(
         &self,
         clk: &Clk,
         epoch: u64,
         write: &NewWrite<'_>,
+        ready: impl Fn(Position),
         may: impl Fn() -> bool,
         mut board: impl FnMut(Position, Stamp) -> bool,
     ) -> Insert {
@@ -262,6 +193,7 @@ impl Queue {
                 Err(Conflict::Stale) => return Insert::Stale,
             }
             let floor = if is_wide { self.settled_floor() } else { 0 };
+            ready(self.tail());
             let Some(first) = self.reserve(count) else { return Insert::Full };
             // Announced: nothing but stores and compare-and-swaps until it is settled.
             if clk.epoch() != epoch || !may() {
@@ -317,8 +249,7 @@ impl Queue {
         let data = u64::from(record.content == Content::Data);
         let (index, count) = (u64::from(record.index), u64::from(record.count));
         slot.shape.store(ALONE | index << 32 | count << 1 | data, Release);
-        slot.place.store(record.place, Release);
-        slot.marks.store(DURABLE, Release);
+        slot.place.store(record.place & !MARKS | DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
         self.levels.raise(record.level, position);
         self.link(position, self.bucket(record.extent()));
@@ -377,8 +308,7 @@ impl Queue {
             slot.shape.store(index << 32 | count << 1 | data, Release);
             slot.checksum.store(record.checksum, Release);
             slot.written_at.store(write.written_at, Release);
-            slot.place.store(NO_PLACE, Release);
-            slot.marks.store(0, Release);
+            slot.place.store(NO_PLACE & !MARKS, Release);
             match index {
                 // A read-modify-write, behind the request's span and time: rule 5.
                 0 => drop(slot.state.swap(first << 2 | INSERTING, AcqRel)),
@@ -622,21 +552,7 @@ impl Queue {
 
     /// The record at `position`, which the caller knows to be published and not freed.
     pub fn record(&self, position: Position) -> Record {
-        let slot = self.slot(position);
-        let (shape, extent) = (slot.shape.load(Acquire), slot.extent());
-        Record {
-            position,
-            stamp: slot.stamp(),
-            block: extent.first,
-            level: extent.level,
-            content: if shape & 1 == 1 { Content::Data } else { Content::Zero },
-            checksum: slot.checksum.load(Acquire),
-            index: ((shape & !ALONE) >> 32) as u32,
-            count: (shape as u32) >> 1,
-            written_at: slot.written_at.load(Acquire),
-            place: slot.place.load(Acquire),
-            was_reflected: slot.marks.load(Acquire) & REFLECTED != 0,
-        }
+        self.slot(position).record(position)
     }
 
     /// The stamp of the record at `position`, as [`Queue::record`] has it.
@@ -644,24 +560,26 @@ impl Queue {
         self.slot(position).stamp()
     }
 
-    /// Says where in the log the data of `position` now is.
+    /// Says where in the log the data of `position` now is, once.
     pub fn set_place(&self, position: Position, place: u64) {
-        self.slot(position).place.store(place, Release);
+        debug_assert!(place & MARKS == 0, "{place} is no multiple of 512");
+        // All of its bits are set until then, but for the marks, which stay.
+        self.slot(position).place.fetch_and(place | MARKS, AcqRel);
     }
 
     /// Marks the record at `position` durable in its log.
     pub fn set_durable(&self, position: Position) {
-        self.slot(position).marks.fetch_or(DURABLE, AcqRel);
+        self.slot(position).place.fetch_or(DURABLE, AcqRel);
     }
 
     /// Whether the record at `position` is durable in its log.
     pub fn is_durable(&self, position: Position) -> bool {
-        self.slot(position).marks.load(Acquire) & DURABLE != 0
+        self.slot(position).place.load(Acquire) & DURABLE != 0
     }
 
     /// Marks the record at `position` as being in the normal volume (S1502, invalidation in L).
     pub fn set_reflected(&self, position: Position) {
-        self.slot(position).marks.fetch_or(REFLECTED, AcqRel);
+        self.slot(position).place.fetch_or(REFLECTED, AcqRel);
     }
 }
 

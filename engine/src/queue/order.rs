@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 /// Collects settled positions in the order of publication: what the log is written from.
 ///
-/// A reservation in flight is left behind and looked at again, so that it delays nobody's flush.
+/// A reservation in flight is left behind and looked at again, so that it delays no flush.
 /// The records of a request are collected together.
 #[derive(Debug)]
 pub struct Gather {
@@ -109,7 +109,7 @@ impl Sequencer {
             && let Some(&(newest, _)) = self.pending.back()
             && newest > self.sealed
         {
-            // Raise the clock first; whoever reserves after the horizon is stamped later.
+            // Raise the clock first; a reservation after the horizon is stamped later.
             clk.raise(newest.time);
             self.sealing = Some((newest, queue.horizon()));
             self.drain(queue);

@@ -33,7 +33,7 @@ fn insert_sealed(queue: &Queue, clk: &Clk, write: &NewWrite<'_>) -> Insert {
         clk.raise(stamp.time);
         true
     };
-    queue.insert_with(clk, clk.epoch(), write, || true, seal)
+    queue.insert_with(clk, clk.epoch(), write, |_| (), || true, seal)
 }
 
 fn opened(places: usize, first: Position) -> (Queue, Clk) {

@@ -35,10 +35,10 @@ impl Awaited {
     }
 }
 
-/// Where a request stands among those who wait.
+/// The place of a request in the lists of waiters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stand {
-    /// The same as long as it waits: who waits for places longer comes first.
+    /// Kept as long as the request waits: of those that wait for places the lowest number comes first.
     number: u64,
     key: Key,
     until: Option<u64>,
@@ -125,7 +125,7 @@ impl Pending {
         is_new
     }
 
-    /// Waits for nothing any more.
+    /// Leaves the lists of waiters.
     pub(super) fn leave(&mut self, device: &Device) {
         let Some(Stand { number, key, until }) = self.stand.take() else { return };
         device.wakes.waiters.leave(key, number);
@@ -246,9 +246,9 @@ impl Calls {
 
 impl Woken {
     /// Whether the call was made.
-    pub fn go_on(self, device: &Device) -> bool {
+    pub fn try_finish(self, device: &Device) -> bool {
         match self {
-            Woken::Request(call) => call.go_on(device),
+            Woken::Request(call) => call.try_finish(device),
             Woken::HangUp(hang_up, why) => make(|| hang_up(why)),
         }
     }
@@ -269,7 +269,7 @@ fn make(call: impl FnOnce()) -> bool {
     true
 }
 
-/// A request with a callback. It belongs to whatever will wake it.
+/// A request with a callback. Its waker owns it.
 pub(crate) struct Call {
     calls: Arc<Calls>,
     /// Whether it is in `calls`.
@@ -291,13 +291,13 @@ impl Call {
     pub fn begin(device: &Device, pending: Pending, callback: Callback) {
         let waits = Mutex::new(Some((pending, callback)));
         let calls = device.host.calls.clone();
-        Arc::new(Call { calls, is_woken: AtomicBool::new(false), waits }).go_on(device);
+        Arc::new(Call { calls, is_woken: AtomicBool::new(false), waits }).try_finish(device);
     }
 
     /// Whether the callback was called.
-    pub fn go_on(self: &Arc<Self>, device: &Device) -> bool {
+    pub fn try_finish(self: &Arc<Self>, device: &Device) -> bool {
         let mut waits = lock(&self.waits);
-        // Behind the lock: who is woken from here on is looked at again.
+        // Cleared under the lock: a wake from here on puts the call into `calls` again.
         self.is_woken.swap(false, Ordering::AcqRel);
         let Some((pending, _)) = &mut *waits else { return false };
         let waker = Waker::from(self.clone());

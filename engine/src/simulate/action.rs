@@ -129,7 +129,7 @@ pub(super) struct Moods {
     mood: u64,
     /// Rising sums of the weights.
     sums: [u32; WEIGHTS.len()],
-    /// Of 16 actions so many concern the second device.
+    /// How many of 16 actions concern the second device.
     second: u64,
     never: Vec<Kind>,
 }

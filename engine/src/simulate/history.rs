@@ -30,7 +30,7 @@ pub(super) struct Record {
     pub promised: bool,
 }
 
-/// All of them.
+/// All records.
 pub(super) struct History {
     /// By block, each in stamp order.
     blocks: Vec<Vec<Record>>,
@@ -142,7 +142,7 @@ impl Image {
     }
 
     /// Goes on to everything up to `stamp`; which blocks that concerned.
-    pub fn go(&mut self, history: &History, stamp: Stamp) -> Vec<usize> {
+    pub fn advance_to(&mut self, history: &History, stamp: Stamp) -> Vec<usize> {
         let mut touched = Vec::new();
         for &(_, _, block) in history.after(self.at).iter().take_while(|o| o.0 <= stamp) {
             if !touched.contains(&block) {

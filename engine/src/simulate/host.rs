@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-/// What a request does.
+/// The kinds of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     Read,
@@ -26,7 +26,7 @@ pub(super) enum What {
     Flush,
 }
 
-/// What a host asks for.
+/// A host's request before it is submitted.
 pub(super) struct Order {
     pub what: What,
     pub volume: u32,
@@ -43,10 +43,10 @@ pub(super) struct Asked {
     pub number: u32,
     pub what: What,
     pub volume: u32,
-    /// Of the volume.
+    /// The sectors of the volume that it concerns.
     pub sectors: Range<u64>,
     pub fua: bool,
-    /// Of a tenure that is over.
+    /// Whether it was asked under a tenure that is over.
     pub late: bool,
     /// The tenure it was asked under.
     pub epoch: u64,
@@ -60,7 +60,7 @@ pub(super) struct Asked {
     pub rotten: Vec<usize>,
     /// How many records were published before it.
     pub behind: u64,
-    /// What it has published.
+    /// Its published records: stamp and block.
     pub records: Vec<(Stamp, usize)>,
     pub ticket: Option<Ticket>,
     /// Whether it was polled, and whether it was woken since.
@@ -306,8 +306,9 @@ impl World {
         }
     }
 
-    /// What a read takes from rotten sectors nobody can judge, even if they are written before it is
-    /// done. Noted before and after each step of it, as they may rot while its thread is stalled.
+    /// The oracle cannot judge data that a read takes from rotten sectors, even if they are written
+    /// before the read is done: notes which blocks have any. Called before and after each step of the
+    /// read, as sectors may rot while its thread is stalled.
     fn note_rot(&self, side: Side, asked: &mut Asked) {
         if asked.what == What::Read && self.machines[side].disk.is_rotten(|_, _| true) {
             let blocks = self.blocks_of(asked.volume, &asked.sectors);
@@ -413,7 +414,7 @@ impl World {
         self.plan.place(self.plan.index(Block { volume, number: 0 })) + sector as usize
     }
 
-    /// What a request makes of a block that held `before`.
+    /// The content that a request leaves in a block that held `before`.
     pub(super) fn expected(&self, asked: &Asked, block: usize, before: Content) -> Content {
         let value: Value = if asked.what == What::Write { asked.number } else { 0 };
         let first = self.plan.place(block);

@@ -1,5 +1,5 @@
-//! What a seed's world is like: sizes, settings, clocks, which faults may come. Small, so that
-//! everything meets everything.
+//! The world of a seed: sizes, settings, clocks, which faults may come. It is small, so that requests
+//! meet in the same blocks.
 
 use super::action::Kind;
 use super::payload::SECTOR;
@@ -18,7 +18,7 @@ pub(super) struct Plan {
     pub block_size: usize,
     /// Sectors of each volume.
     pub volumes: Vec<u64>,
-    /// Of each device, in units of its largest batch.
+    /// The size of each device's logs, in units of its largest batch.
     pub journals: [u64; 2],
     pub settings: [Settings; 2],
     /// Offset and grain of each clock.
@@ -27,7 +27,7 @@ pub(super) struct Plan {
     pub depth: usize,
     /// The device whose normal volumes rot, if any do.
     pub rotting: usize,
-    /// What never happens in this run.
+    /// The actions that never happen in this run.
     pub never: Vec<Kind>,
 }
 
@@ -80,7 +80,7 @@ impl Plan {
             Kind::Stall,
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
-        // What ends a run early happens in few of them.
+        // Faults that end a run early happen in few runs.
         never
             .extend([Kind::Lie, Kind::Rot, Kind::Lose].into_iter().filter(|_| !random.once_in(10)));
         if !random.once_in(6) {

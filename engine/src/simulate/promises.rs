@@ -383,7 +383,7 @@ impl World {
             image.reset(&history, reflected);
             all = true;
         }
-        let touched = image.go(&history, reflected);
+        let touched = image.advance_to(&history, reflected);
         let blocks = if all { (0..history.blocks()).collect() } else { touched };
         for block in blocks {
             let found = self.normal(side, block);

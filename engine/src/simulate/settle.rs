@@ -130,13 +130,14 @@ impl World {
             _ => return,
         };
         let names: [&dyn Display; 2] = [&NAMES[0], &NAMES[1]];
-        let compared = compare::volumes([&views[0], &views[1]], &superblocks, names, usize::MAX);
-        let found: Vec<usize> = match compared {
-            Ok(compared) => {
-                compared.ranges.iter().flat_map(|range| self.sectors_of(range)).collect()
-            }
-            Err(error) => return self.tape.broken("volumes can be compared", error.to_string()),
-        };
+        let mut found: Vec<usize> = Vec::new();
+        let compared =
+            compare::volumes([&views[0], &views[1]], &superblocks, names, &mut |range| {
+                found.extend(self.sectors_of(&range));
+            });
+        if let Err(error) = compared {
+            return self.tape.broken("volumes can be compared", error.to_string());
+        }
         let wrong = self.wrong_sectors(side);
         if found != wrong {
             let story = format!("sectors {found:?} of the group differ, {wrong:?} are wrong");

@@ -57,7 +57,7 @@ impl World {
             let action = Action { kind, random: Random::new(random.next()), side: other };
             if !self.plan.never.contains(&kind) && self.may_come_between(kind, other, side, moment)
             {
-                self.go(action);
+                self.perform(action);
                 self.check_one_serves();
             }
         }

@@ -212,7 +212,7 @@ impl World {
 
     /// Does what `action` says, and looks at what may have come of it.
     pub fn act(&self, action: Action) {
-        self.go(action);
+        self.perform(action);
         self.check_one_serves();
         for side in [0, 1] {
             self.bury(side);
@@ -222,7 +222,7 @@ impl World {
     }
 
     /// Does what `action` says.
-    pub fn go(&self, action: Action) {
+    pub fn perform(&self, action: Action) {
         let Action { kind, mut random, side } = action;
         let random = &mut random;
         match kind {

@@ -1,9 +1,9 @@
 //! The caller's storage, as the engine uses it: failure is final by construction.
 //!
-//! After a write or a sync that failed nobody knows what is durable, and a later sync that succeeds
+//! After a write or a sync that failed it is unknown what is durable, and a later sync that succeeds
 //! proves nothing. So the first failure of anything that changes the storage is kept, and every later
-//! change is refused with it, whoever asks. The files can still be read: a read that fails says
-//! nothing about what was written.
+//! change by any caller is refused with it. The files can still be read: a read that fails says nothing
+//! about the writes.
 
 use super::{FileName, Fill, Storage};
 use crate::error::Error;
@@ -39,7 +39,9 @@ impl Checked {
         change: impl FnOnce(&dyn Storage) -> io::Result<()>,
     ) -> io::Result<()> {
         if let Some(first) = self.failure() {
-            return Err(io::Error::other(format!("not tried after the failure of {first}")));
+            return Err(io::Error::other(format!(
+                "not tried, as an earlier change failed and nothing is changed after that: {first}"
+            )));
         }
         let done = change(&*self.storage);
         if let Err(error) = &done {
@@ -177,7 +179,8 @@ mod tests {
         ];
         for refused in later {
             let story = refused.expect_err("a change after a failure").to_string();
-            assert_eq!(story, "not tried after the failure of syncing own.log: no light");
+            let first = "an earlier change failed and nothing is changed after that: ";
+            assert_eq!(story, format!("not tried, as {first}syncing own.log: no light"));
         }
         let mut bytes = [0; 512];
         checked.read(file, 0, &mut bytes).unwrap();

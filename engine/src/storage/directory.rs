@@ -1,7 +1,7 @@
 //! A directory of the operating system as the storage of one device.
 //!
 //! ```text
-//! <path>/lock                      empty; whoever has it locked has the device open
+//! <path>/lock                      empty; the process that has it locked has the device open
 //! <path>/superblock own.log recv.log
 //! <path>/volumes/<volume>.<index>
 //! <path>/side/<kind>.<number>      side files
@@ -178,8 +178,8 @@ impl Directory {
             let under = self.path.join(prefix);
             let entries = match fs::read_dir(&under).map_err(|error| (error.kind(), error)) {
                 Ok(entries) => entries,
-                // Nothing was created there yet, or there is something else in its place: damage
-                // that an inspector has to get past, and everyone else stumbles over soon enough.
+                // No file was created there yet, or there is something else in its place: damage.
+                // `inspect` has to get past it, and an opening reports it at the first file.
                 Err((io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _))
                     if !prefix.is_empty() =>
                 {
@@ -237,7 +237,7 @@ impl Directory {
         file.sync_all()?;
         fs::rename(temporary, path)?;
         sync_directory(under).inspect_err(|_| {
-            // Whole, but perhaps gone after a crash: a caller who is told "no" must find none.
+            // The file is whole, but a crash may take it: after an error there must be none.
             let _ = fs::remove_file(path);
         })
     }

@@ -406,8 +406,9 @@ pub(super) fn within(offset: u64, length: u64, file_length: u64) -> bool {
 
 /// The error for a write that would make a file longer.
 pub(super) fn would_extend(offset: u64, length: u64, file_length: u64) -> io::Error {
-    let story =
-        format!("{length} bytes at {offset} of a file of {file_length}: never extended by a write");
+    let story = format!(
+        "a write of {length} bytes at {offset} goes beyond the end of a file of {file_length} bytes"
+    );
     io::Error::new(io::ErrorKind::InvalidInput, story)
 }
 

@@ -141,9 +141,9 @@ pub trait Storage: Send + Sync {
     fn sync(&self, file: FileName) -> io::Result<()>;
 
     /// Names the life of the cache that holds what was written and not synced: as long as it is the
-    /// same, a write that returned is there for whoever opens the storage next, though its process
-    /// has died ([`crate::limits::Durability::Written`]). After a power cut it is another. `None`, and
-    /// all zeros: nobody vouches for that.
+    /// same, the next opening of the storage finds each write that returned, though its process has
+    /// died ([`crate::limits::Durability::Written`]). After a power cut it is another. `None`, and all
+    /// zeros: the storage makes no such promise.
     fn cache_identity(&self) -> Option<[u8; 32]> {
         None
     }

@@ -129,8 +129,11 @@ impl Layout {
         let Found { lists, findings, .. } = &mut found;
         for &number in lists.listed.difference(&there) {
             findings.push(match self.name(number) {
-                Some(file) => (file, "was made and is not there".into()),
-                None => (FileName::Superblock, format!("lists segment {number}: there is none")),
+                Some(file) => (file, "is missing, though the table of segments lists it".into()),
+                None => (
+                    FileName::Superblock,
+                    format!("lists segment {number}, which belongs to no volume"),
+                ),
             });
         }
         lists.new = there.difference(&lists.listed).copied().collect();

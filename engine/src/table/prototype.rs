@@ -1,9 +1,9 @@
 //! The prototype (S805, R4) and what becomes of it here: the peer's debt, `pend` (R5).
 //!
 //! A prototype names, for every block in the sender's R, its newest stamp there, in rising stamp
-//! order. What it names is told and stays told (R18): the debt grows at one end and is paid from
-//! the other, through takeovers, fences and connections, and only what came after the last stamp
-//! told is ever sent.
+//! order. A record once named is told and stays told (R18): the debt grows at one end and is paid from
+//! the other, through takeovers, fences and connections, and a prototype names only records behind
+//! the last stamp told.
 
 use crate::sync::{AtomicU64, Ordering};
 use crate::unit::{Block, Stamp};
@@ -63,7 +63,7 @@ impl Entry {
     }
 }
 
-/// What the peer owes: block → newest stamp, those above `hi`.
+/// The records that the peer owes: block → newest stamp, those above `hi`.
 #[derive(Debug, Default)]
 pub struct Debt {
     /// Rising.
@@ -80,8 +80,8 @@ pub struct Debt {
     /// The last stamp told when they were all.
     indexed_last: Stamp,
     /// Number of the first entry that has not been received. Written by the receiver, after the
-    /// record that pays is published; read before the queues are (R7). Release/Acquire: who finds a
-    /// block paid for finds its record.
+    /// record that pays is published; read before the queues are (R7). Release/Acquire: a reader that
+    /// finds a block paid for finds its record.
     paid: AtomicU64,
     /// How many blocks the entries from there on name.
     blocks: AtomicU64,
@@ -91,11 +91,11 @@ pub struct Debt {
 
 impl Debt {
     /// Takes the next piece of what the peer tells (S807, R18), which follows `previous` in the
-    /// peer's order. What was told before or is at or below `hi`, which has arrived, is ignored.
+    /// peer's order. Entries told before, and those at or below `hi`, which have arrived, are ignored.
     ///
     /// # Errors
     /// The entry that is not in rising order, that follows neither the last one told nor what has
-    /// arrived, or whose block would be one of more than `most`. What came before it has been taken.
+    /// arrived, or whose block would be one of more than `most`. The entries before it have been taken.
     pub fn extend(
         &mut self,
         previous: Stamp,
@@ -123,7 +123,9 @@ impl Debt {
         let mut before = previous;
         for &(block, stamp) in piece {
             if stamp <= before {
-                return Err(format!("the peer tells of {stamp} behind {before}"));
+                return Err(format!(
+                    "the peer tells of record {stamp} after {before}, which is not older"
+                ));
             }
             let has_arrived = stamp <= hi && holds(Clause::PrototypeFilter);
             if stamp > self.last && !has_arrived {
@@ -131,7 +133,8 @@ impl Debt {
                 // The piece names everything behind `before`: a gap begins above what is known.
                 if before > last.max(hi) && holds(Clause::ToldChain) {
                     return Err(format!(
-                        "the peer tells of {stamp} behind {before}, {last} was told last"
+                        "the peer tells of record {stamp} as the one after {before}, but the last one \
+                         told here is {last}"
                     ));
                 }
                 self.push(block, stamp);
@@ -176,7 +179,7 @@ impl Debt {
     /// Brings the index up to the entries. Where they are many, it is filled part by part: an
     /// index of many blocks is larger than a processor's cache, a part of it is not.
     fn index(&mut self, most: u64) -> Result<(), String> {
-        // What has arrived meanwhile is not looked for.
+        // Records that have arrived meanwhile are not looked for.
         let arrived = self.paid.load(Ordering::Relaxed) - self.begin;
         let first = self.indexed.max(arrived as usize);
         let fresh = self.entries.len().saturating_sub(first);
@@ -190,7 +193,9 @@ impl Debt {
                     };
                     self.indexed = at;
                     self.indexed_last = self.last;
-                    return Err(format!("the peer tells of more than {most} blocks that it owes"));
+                    return Err(format!(
+                        "the peer tells of more than {most} blocks, the most that it can owe"
+                    ));
                 }
             }
         } else {
@@ -239,7 +244,7 @@ impl Debt {
             Place::Vacant(_) if blocks >= most => return false,
             Place::Vacant(place) => {
                 place.insert(number);
-                // Nobody reads beside the one who may index.
+                // No reader has the debt while it is indexed.
                 self.blocks.store(self.blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }
         }
@@ -358,8 +363,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is told and what arrives, in any order, against a map of the newest stamp per
-        /// block.
+        /// Records are told and arrive in any order; the debt agrees with a map of the newest stamp
+        /// per block.
         #[test]
         fn debt_is_the_newest_stamp_per_block_above_hi(
             told in prop::collection::vec((0..20u64, 0..4u64), 0..if cfg!(miri) { 90 } else { 900 }),
@@ -433,7 +438,7 @@ mod tests {
             prop_assert!(extend(Stamp::ZERO, &good, Stamp::ZERO, 9).unwrap_err().contains("than 9"));
             let gap = &good[swap + 1..];
             let before = good[swap].1;
-            prop_assert!(extend(before, gap, Stamp::ZERO, 11).unwrap_err().contains("told last"));
+            prop_assert!(extend(before, gap, Stamp::ZERO, 11).unwrap_err().contains("told here"));
             prop_assert!(extend(before, gap, before, 11).is_ok());
             // A second refusal takes back nothing that was taken.
             let mut debt = Debt::default();
@@ -446,7 +451,7 @@ mod tests {
             let mut falling = good.clone();
             falling.swap(swap, swap + 1);
             let refused = extend(Stamp::ZERO, &falling, Stamp::ZERO, 11);
-            prop_assert!(refused.unwrap_err().contains("behind"));
+            prop_assert!(refused.unwrap_err().contains("not older"));
         }
 
         #[test]

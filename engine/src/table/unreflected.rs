@@ -11,32 +11,46 @@ use std::collections::VecDeque;
 /// A place in a table's order, counted from the first entry it ever had.
 pub type Index = u64;
 
+/// Entries of a chunk (32 KiB). A table that grows by chunks has no room that is never used.
+const CHUNK: u64 = if cfg!(test) { 4 } else { 1024 };
+
 /// The table.
 #[derive(Debug, Default)]
 pub struct Unreflected {
-    entries: VecDeque<(Stamp, Position)>,
+    /// The first has the entry at `begin`, and those that were dropped before it.
+    chunks: VecDeque<Vec<(Stamp, Position)>>,
     /// Index of the front entry.
     begin: Index,
+    /// Index behind the newest entry.
+    end: Index,
 }
 
 impl Unreflected {
     /// Appends an entry, which is newer than all before it.
     pub fn push(&mut self, stamp: Stamp, position: Position) {
-        if let Some(&(newest, _)) = self.entries.back() {
+        if let Some((newest, _)) = self.end.checked_sub(1).and_then(|last| self.get(last)) {
             assert!(newest < stamp, "I1: {stamp} comes after {newest} in stamp order");
         }
-        self.entries.push_back((stamp, position));
+        if self.end.is_multiple_of(CHUNK) {
+            self.chunks.push_back(Vec::with_capacity(CHUNK as usize));
+        }
+        let last = self.chunks.back_mut().expect("the chunk of the end");
+        last.push((stamp, position));
+        self.end += 1;
     }
 
     /// The entry at `index`; `None` past the end, or if it has been dropped.
     pub fn get(&self, index: Index) -> Option<(Stamp, Position)> {
-        let at = index.checked_sub(self.begin)?;
-        self.entries.get(at as usize).copied()
+        if !(self.begin..self.end).contains(&index) {
+            return None;
+        }
+        let chunk = &self.chunks[(index / CHUNK - self.begin / CHUNK) as usize];
+        Some(chunk[(index % CHUNK) as usize])
     }
 
     /// Index behind the newest entry.
     pub fn end(&self) -> Index {
-        self.begin + self.entries.len() as u64
+        self.end
     }
 
     /// Index of the oldest entry still here.
@@ -46,21 +60,23 @@ impl Unreflected {
 
     /// Index of the first entry newer than `stamp`: a binary search.
     pub fn after(&self, stamp: Stamp) -> Index {
-        self.begin + self.entries.partition_point(|entry| entry.0 <= stamp) as u64
+        let older = |entry: &(Stamp, Position)| entry.0 <= stamp;
+        let at = self.chunks.partition_point(|chunk| chunk.last().is_some_and(older));
+        let within = self.chunks.get(at).map(|chunk| chunk.partition_point(older) as u64);
+        let first = (self.begin / CHUNK + at as u64) * CHUNK;
+        within.map_or(self.end, |within| self.begin.max(first + within))
     }
 
     /// Drops the entries before `index`: each is dropped once.
     pub fn drop_before(&mut self, index: Index) {
-        while self.begin < index.min(self.end()) {
-            self.entries.pop_front();
-            self.begin += 1;
-        }
+        let index = index.min(self.end).max(self.begin);
+        self.chunks.drain(..(index / CHUNK - self.begin / CHUNK) as usize);
+        self.begin = index;
     }
 
     /// Entries from `index` to the newest, newest first.
     pub fn newest_first(&self, index: Index) -> impl Iterator<Item = (Stamp, Position)> + '_ {
-        let skip = index.saturating_sub(self.begin) as usize;
-        self.entries.iter().skip(skip).rev().copied()
+        (index.max(self.begin)..self.end).rev().filter_map(|index| self.get(index))
     }
 }
 

@@ -4,7 +4,7 @@ use afterimage::internal::storage::{FileName, Fill, Memory, Storage};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Hooked {
     memory: Memory,
     /// Bytes read of the logs.
     pub read: AtomicU64,
+    /// Files take memory where they were written only, whatever their maker asks for.
+    pub is_sparse: AtomicBool,
     hook: Mutex<Option<Hook>>,
 }
 
@@ -44,6 +46,7 @@ impl Hooked {
 impl Storage for Hooked {
     fn create(&self, file: FileName, length: u64, fill: Fill) -> io::Result<()> {
         self.called(Call::Create, file);
+        let fill = if self.is_sparse.load(SeqCst) { Fill::Sparse } else { fill };
         self.memory.create(file, length, fill)
     }
 

@@ -92,7 +92,7 @@ pub fn check(history: &[Op]) -> Result<(), String> {
 
 /// The same by trying every order, for a few operations: the oracle of the tests.
 pub fn check_by_trying(history: &[Op]) -> bool {
-    fn go(left: &[Op], value: u64) -> bool {
+    fn try_orders(left: &[Op], value: u64) -> bool {
         if left.iter().all(|op| op.returned == NEVER && matches!(op.what, What::Write(_))) {
             return true;
         }
@@ -104,10 +104,10 @@ pub fn check_by_trying(history: &[Op]) -> bool {
                 return false; // that one was over before this began
             }
             match op.what {
-                What::Write(new) => go(&rest, new),
-                What::Read(read) => read == value && go(&rest, value),
+                What::Write(new) => try_orders(&rest, new),
+                What::Read(read) => read == value && try_orders(&rest, value),
             }
         })
     }
-    go(history, INITIAL)
+    try_orders(history, INITIAL)
 }

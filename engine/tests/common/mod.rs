@@ -294,7 +294,7 @@ impl Pair {
             }
             let owes = |d: &Arc<Device>| {
                 let s = d.status();
-                s.backlog_records + s.unreflected_records + d.step_sequence() > 0
+                s.backlog_records + s.unreflected_records > 0
             };
             let waits = self.pending.values().any(|p| !p.manual);
             if !waits && !self.devices.iter().any(owes) && !self.settle_once() {
@@ -368,7 +368,7 @@ impl Pair {
     /// Holds the normal volumes of a device against history; see the module.
     fn check(&mut self, at: usize) {
         let reflected = self.devices[at].status().reflected;
-        self.replays[at].go(&self.oracle, reflected);
+        self.replays[at].advance_to(&self.oracle, reflected);
         let (image, expected) = (self.image(at), &self.replays[at].image);
         assert!(
             image == *expected,
@@ -387,4 +387,11 @@ fn values_of(bytes: &[u8]) -> Vec<u64> {
         u64::from_le_bytes(sector[..8].try_into().unwrap())
     };
     bytes.chunks(SECTOR as usize).map(value).collect()
+}
+
+/// Pages of this process that are resident, in bytes.
+#[allow(dead_code)]
+pub fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }

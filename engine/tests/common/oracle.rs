@@ -103,7 +103,7 @@ impl Replay {
     }
 
     /// Goes on to every record at or below `stamp`.
-    pub fn go(&mut self, oracle: &Oracle, stamp: Stamp) {
+    pub fn advance_to(&mut self, oracle: &Oracle, stamp: Stamp) {
         while let Some(r) = oracle.records.get(self.next).filter(|r| r.stamp <= stamp) {
             self.image[r.sectors.clone()].fill(r.value);
             self.next += 1;

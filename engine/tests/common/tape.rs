@@ -265,7 +265,7 @@ impl Tape {
 
 impl Cutter<'_> {
     /// Goes on to where so many operations have been done.
-    pub fn go(&mut self, to: usize) {
+    pub fn advance_to(&mut self, to: usize) {
         assert!(self.next <= to && to <= self.ops.len(), "only forwards");
         for at in self.next..to {
             let (disk, op) = &self.ops[at];

@@ -79,7 +79,7 @@ impl Device {
         let records = [NewRecord { checksum: checksum(time, 1), content: Content::Data, level: 0 }];
         let write =
             NewWrite { block: block(1), records: &records, time, written_at: 0, bases: [None; 2] };
-        self.queue.insert_with(&self.clk, 1, &write, may, |_, _| true)
+        self.queue.insert_with(&self.clk, 1, &write, |_| (), may, |_, _| true)
     }
 
     /// Zeros over the extent of `level` around block 1, or a write of it, its time sealed before it is
@@ -94,7 +94,7 @@ impl Device {
             self.clk.raise(stamp.time);
             true
         };
-        self.queue.insert_with(&self.clk, 1, &write, || true, seal)
+        self.queue.insert_with(&self.clk, 1, &write, |_| (), || true, seal)
     }
 
     fn write_one(&self, number: u64, time: u64) -> Stamp {
@@ -531,7 +531,7 @@ fn completion_and_reservation() {
             let (device, complete) = (device.clone(), complete.clone());
             thread::spawn(move || {
                 let stamp = device.write_one(1, 20);
-                // As `WriteState::go` does before it tells anybody.
+                // As `WriteState::try_publish` does before it tells anybody.
                 device.clk.raise(stamp.time);
                 complete.store(true, Ordering::Release);
                 stamp

@@ -18,8 +18,9 @@ fn write(device: &Device, payloads: &Payloads, number: u64, time: u8) -> (Insert
     let write =
         NewWrite { block, records: &[record], time: time_, written_at: 0, bases: [None; 2] };
     let mut data = vec![time; 2];
+    let ready = |next| payloads.make(next);
     let board = |first, _| payloads.board(first, &mut data);
-    let insert = device.queue.insert_with(&device.clk, 1, &write, || true, board);
+    let insert = device.queue.insert_with(&device.clk, 1, &write, ready, || true, board);
     (insert, data)
 }
 
@@ -117,7 +118,7 @@ fn a_cell_through_two_laps() {
             }
             (Insert::Full, left) => {
                 assert_eq!(left, [90; 2], "what is not admitted keeps its data");
-                assert_eq!(payloads.get(2).is_none(), released);
+                assert_eq!(payloads.get(1).is_none(), released);
                 saw("the host of the next lap finds a reader in the cell", true);
             }
             (other, _) => panic!("{other:?}"),
@@ -126,4 +127,53 @@ fn a_cell_through_two_laps() {
     for (case, seen) in CASES.iter().zip(&SEEN) {
         assert!(seen.load(Relaxed), "the model never came to where {case}");
     }
+}
+
+/// Two places share the only cell: the second position takes it once the log has the first's data,
+/// whose record is not freed. A reader of the first gets its data or its place, and never the second's.
+#[test]
+fn a_cell_through_two_places() {
+    static SEEN: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+    check(|| {
+        let device = Device::full(2);
+        let payloads = Arc::new(Payloads::new(1));
+        // As `OwnLog::refresh_limit`: no further than the cells above what is in the log.
+        device.queue.raise_limit(1 + payloads.cells());
+        write(&device, &payloads, 1, 10);
+        let record = device.newest(1).expect("published");
+        let reader = {
+            let (device, payloads) = (device.clone(), payloads.clone());
+            thread::spawn(move || match read(&device, &payloads, record) {
+                Some((Some(data), _)) => {
+                    assert_eq!(data, [10; 2], "another record's data");
+                    SEEN[0].store(true, Relaxed);
+                }
+                Some((None, place)) => assert_eq!(place, PLACE),
+                // A commit or another request was in the cell: the reader looks again.
+                None => {}
+            })
+        };
+        let host = {
+            let (device, payloads) = (device.clone(), payloads.clone());
+            thread::spawn(move || write(&device, &payloads, 2, 90))
+        };
+        // As `OwnLog::write_published`.
+        device.queue.set_place(1, PLACE);
+        device.queue.raise_limit(2 + payloads.cells());
+        let released = payloads.release(1);
+        reader.join().unwrap();
+        match host.join().unwrap() {
+            (Insert::Published { first, .. }, _) => {
+                assert_eq!(*payloads.get(first).expect("aboard"), [90; 2], "released by mistake");
+                SEEN[1].store(true, Relaxed);
+                SEEN[2].fetch_or(!released, Relaxed);
+            }
+            (full, left) => {
+                assert_eq!(full, Insert::Full);
+                assert_eq!(left, [90; 2], "what is not admitted keeps its data");
+            }
+        }
+        assert!(payloads.get(1).is_none_or(|data| *data == [10; 2]));
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "the model never came to a point");
 }

@@ -299,6 +299,11 @@ impl<'a> Host<'a> {
                 asked = Asked::Write(self.begin_write(volume, range, true, fua));
                 request = Request::discard(volume, offset, length);
             }
+            Action::Zero { offset, length } => {
+                let range = sectors(offset, length);
+                asked = Asked::Write(self.begin_write(volume, range, true, fua));
+                request = Request::write_zeroes(volume, offset, length);
+            }
         }
         let slices = [IoSlice::new(&self.payload)];
         if let Action::Write { offset, .. } = piece.action {
@@ -414,7 +419,9 @@ impl<'a> Host<'a> {
             let metric = match action {
                 Action::Read { .. } if job.remote => Metric::ReadRemote,
                 Action::Read { .. } => Metric::ReadLocal,
-                Action::Write { .. } | Action::Discard { .. } => Metric::Write,
+                Action::Write { .. } | Action::Discard { .. } | Action::Zero { .. } => {
+                    Metric::Write
+                }
                 Action::Flush => Metric::Flush,
             };
             self.meter.record(metric, now.saturating_sub(job.since.unwrap_or(now)));

@@ -114,7 +114,9 @@ impl<'a> Fields<'a> {
     pub(super) fn told(&mut self) -> Result<(Stamp, Vec<(Block, Stamp)>)> {
         let (previous, count) = (self.stamp()?, self.u32()? as usize);
         if count > TOLD_MAX {
-            return Err(broken(format!("a frame of {} bytes claims {count} items", self.0.len())));
+            return Err(broken(format!(
+                "a frame claims {count} entries, more than the {TOLD_MAX} that one may have"
+            )));
         }
         let entries = told::take(&mut self.0, previous, count);
         entries.map(|entries| (previous, entries)).map_err(|e| broken(format!("a frame: {e}")))
@@ -125,7 +127,10 @@ impl<'a> Fields<'a> {
         let count = self.u32()? as usize;
         match count.checked_mul(size) {
             Some(bytes) if bytes <= self.0.len() => Ok(count),
-            _ => Err(broken(format!("a frame of {} bytes claims {count} items", self.0.len()))),
+            _ => Err(broken(format!(
+                "a frame claims {count} items of {size} bytes, and has {} bytes left",
+                self.0.len()
+            ))),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A weakened build's reading of a log, which it does not cut at its first gap
-//! ([`Clause::SequenceCut`], [`Clause::Chain`]): it goes on behind it, as nobody must.
+//! ([`Clause::SequenceCut`], [`Clause::Chain`]): it goes on behind the gap, which the rules forbid.
 
 use super::{Expected, Found, Header, Log, Reader, Run, Stamp, Superblock, log_of};
 use crate::weaken::{Clause, holds};

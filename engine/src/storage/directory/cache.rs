@@ -1,7 +1,7 @@
-//! Whether what was written and not synced outlives a process, and until when: the page cache of the
-//! kernel keeps it until the machine stops, for file systems that are the kernel's own and on its own
-//! disks. It vouches for nothing else: a disk that loses power by itself, or a log that is moved to
-//! another machine, is a loss that nobody sees.
+//! Whether data that was written and not synced outlives a process, and until when: the page cache of
+//! the kernel keeps it until the machine stops, for file systems that are the kernel's own and on its
+//! own disks. The identity promises nothing else: if a disk loses power by itself, or a log is moved to
+//! another machine, the loss goes unnoticed.
 
 use crate::format::data_checksum;
 use rustix::fs::{Stat, stat, statfs};
@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 /// The magic numbers of the file systems that are known to keep it: ext2 to ext4, XFS, btrfs, F2FS,
 /// bcachefs, tmpfs. A network's or a user's own (NFS, FUSE) may lose it with another machine or
-/// process, and of the rest nobody knows.
+/// process; any other is taken for one that does.
 const KEPT: [u64; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e, 0x0102_1994];
 
-/// The boot's id, then a digest of device and inode for each log. `None` where nobody vouches.
+/// The boot's id, then a digest of device and inode for each log. `None` on a file system that is not
+/// in [`KEPT`].
 pub(super) fn identity(logs: [PathBuf; 2]) -> Option<[u8; 32]> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let boot = u128::from_str_radix(&boot.trim().replace('-', ""), 16).ok()?;

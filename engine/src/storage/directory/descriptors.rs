@@ -4,11 +4,11 @@
 //! # Rules
 //! - The superblock and the logs stay open once they were used; segments and side files are closed
 //!   again, oldest use first, so that at most the bound is open, plus one for each thread at work in here.
-//! - Only a descriptor that nobody holds is closed.
+//! - Only a descriptor that no call holds is closed.
 //! - **A descriptor with unsynced writes is synced before it is closed.** The kernel reports a
 //!   failed write-back to the descriptors that were open when it happened. Once they are closed
-//!   and the file's inode has left memory, nobody is told, and a sync through a fresh descriptor
-//!   would call durable what was lost.
+//!   and the file's inode has left memory, the failure is reported to none, and a sync through a fresh
+//!   descriptor would succeed though data is lost.
 //! - **A failed sync is never tried again.** The kernel drops the pages it could not write, or
 //!   calls them clean, so that a second fsync succeeds without the data. The first failure is
 //!   remembered by name and is the answer to every later sync of that file, whether the
@@ -46,8 +46,8 @@ pub(super) struct Open {
     /// The most that may be unsynced: [`CLEAN`], [`UNPROVEN`] or [`WRITTEN`]. Set after a write
     /// and before its caller knows of it; cleared by a sync before it begins.
     unsynced: AtomicU64,
-    /// One sync at a time, so that who finds nothing to sync knows that it *is* durable, and not
-    /// just about to be.
+    /// One sync at a time, so that a caller that finds nothing to sync knows that everything *is*
+    /// durable, and not just about to be.
     syncing: Mutex<()>,
     live: Arc<AtomicU64>,
 }
@@ -81,11 +81,12 @@ impl Open {
         let asked = StatxFlags::SIZE | StatxFlags::NLINK;
         let now = rustix::fs::statx(&self.file, "", AtFlags::EMPTY_PATH, asked)?;
         if now.stx_nlink == 0 {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "something else has deleted it"));
+            let story = "the file was deleted while the device had it open";
+            return Err(io::Error::new(io::ErrorKind::NotFound, story));
         }
         if now.stx_size != self.length() {
             let story = format!(
-                "it has {} bytes, not {}: something else changed it",
+                "the file has {} bytes, not {}: another program changed it while the device had it open",
                 now.stx_size,
                 self.length()
             );
@@ -132,7 +133,7 @@ impl Table {
         }
     }
 
-    /// The segment or side file that nobody holds and that was not asked for the longest.
+    /// The segment or side file that no call holds and whose last use is the oldest.
     fn oldest_idle(&mut self) -> Option<(FileName, &mut Arc<Open>)> {
         let many =
             |name: &FileName| matches!(name, FileName::Segment { .. } | FileName::Side { .. });
@@ -153,7 +154,7 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// None open, and never more than about `bound`.
+    /// A table without an open file, which will hold about `bound` at most.
     pub(super) fn new(bound: usize, writable: bool) -> Descriptors {
         let live = Arc::new(AtomicU64::new(0));
         Descriptors { table: Mutex::default(), bound, writable, live }
@@ -288,7 +289,10 @@ impl Descriptors {
                 Ok(())
             }
             Err(error) => {
-                let story = format!("{name} was not synced, and never will be: {error}");
+                let story = format!(
+                    "{name} could not be synced, and is not tried again, as a second try may succeed \
+                     without the data: {error}"
+                );
                 table.failed.insert(name, (error.kind(), story));
                 table.failure(name)
             }
@@ -379,7 +383,7 @@ mod tests {
             let path = directory.path().join("0");
             let error = all.sync(segment(0), &path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-            assert!(error.to_string().starts_with("volumes/0.0 was not synced"), "{error}");
+            assert!(error.to_string().starts_with("volumes/0.0 could not be synced"), "{error}");
             get(&directory, &all, 0);
         }
     }

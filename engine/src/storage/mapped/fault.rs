@@ -3,16 +3,16 @@
 //! The kernel answers an access to a mapped page that it cannot fill – the file was cut short by
 //! someone else, or the medium cannot read it back – by a signal, SIGBUS, whose default is death.
 //! Here it is caught, in the way of Wayland's shared buffers: the handler maps zeros over the whole
-//! window, so that the copy goes on, and marks the window as lost; whoever copied looks at the
-//! mark afterwards and believes nothing of what it got.
+//! window, so that the copy goes on, and marks the window as lost; the copying thread looks at the
+//! mark afterwards, and the read is an error.
 //!
 //! # Rules
 //! - **Only our own.** A thread that copies says so, in a thread-local that the handler reads: a
-//!   SIGBUS from anywhere else goes to whoever handled it before, or has its default effect.
+//!   SIGBUS from anywhere else goes to the handler that was there before, or has its default effect.
 //! - **Once a process, and late**: installed with the first window, never taken out again. A
 //!   program that installs a handler of its own later must pass on what is not its own, as this one
 //!   does. Where no handler is wanted, `Directory::without_mappings` reads by calls.
-//! - **The mark comes before the zeros**, so nobody can see zeros and miss the mark.
+//! - **The mark comes before the zeros**, so that no thread can see zeros and miss the mark.
 //! - The handler does nothing but look at atomics and call the kernel.
 
 use std::cell::UnsafeCell;
@@ -93,7 +93,7 @@ fn install() -> io::Result<()> {
     static INSTALLED: SignalFlag = SignalFlag::new(false);
     ONCE.call_once(|| {
         // SAFETY: A sigaction of zeros is a valid value; the pointers are to a live local and to
-        // `PREVIOUS`, which nobody reads yet. The kernel writes a whole sigaction to the latter in
+        // `PREVIOUS`, which no thread reads yet. The kernel writes a whole sigaction to the latter in
         // the first call, which changes nothing else, and so before the handler can run. `handle`
         // has the signature that SA_SIGINFO asks for, and keeps to what a handler may do.
         let done = unsafe {

@@ -33,7 +33,7 @@ impl Clock for Still {
 }
 
 /// Some steps of both devices, reflection aside.
-pub fn go(devices: &[Arc<Device>; 2]) {
+pub fn run_steps(devices: &[Arc<Device>; 2]) {
     for device in devices.iter().cycle().take(8) {
         while device.step_control().expect("control") {}
         device.step_commit().expect("committed");
@@ -61,7 +61,7 @@ fn make_in(dir: &Path, clean: bool) -> String {
     let (a, b) = memory_link(Line::default(), clock.clone());
     devices[0].connect(Arc::new(a.clone())).expect("connected");
     devices[1].connect(Arc::new(b.clone())).expect("connected");
-    go(&devices);
+    run_steps(&devices);
     let write = |at: usize, volume: u32, blocks: std::ops::Range<u64>, value: u8| {
         let host = devices[at].session().expect("serves");
         for block in blocks {
@@ -70,21 +70,21 @@ fn make_in(dir: &Path, clean: bool) -> String {
     };
     write(0, 1, 3..4, 9);
     write(0, 0, 0..8, 1);
-    go(&devices);
+    run_steps(&devices);
     for device in &devices {
         while device.step_reflect().expect("reflected") > 0 {}
         device.checkpoint_now().expect("checkpoint");
     }
     write(0, 0, 4..12, 2);
-    go(&devices);
+    run_steps(&devices);
     a.hold(Lane::Data, true);
     write(0, 0, 8..16, 3);
-    go(&devices);
+    run_steps(&devices);
     devices[1].begin_takeover().expect("asked");
-    go(&devices);
+    run_steps(&devices);
     devices[1].poll_takeover().expect("answered").expect("serves");
     write(1, 0, 14..20, 4);
-    go(&devices);
+    run_steps(&devices);
     b.hold(Lane::Data, true);
     write(1, 0, 18..24, 5);
     let host = devices[1].session().expect("serves");

@@ -9,8 +9,13 @@
 //! file take turns with the tenths. Fails if memory is not flat after the first tenth: its largest
 //! more than 20 % above its smallest.
 //!
+//! `memory --records [--quick]` counts bytes of memory instead: of a place that is not used, of a
+//! record and of what is told ([`records`]).
+//!
 //! `--disk`: the log is on disk, beside that file, and a commit syncs it. `--peer`: the peer is a
 //! whole device, in memory.
+
+mod records;
 
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
@@ -122,6 +127,9 @@ fn main() {
         arguments.retain(|a| a != flag);
         arguments.len() < before
     };
+    if has("--records") {
+        return records::main(has("--quick"), &arguments);
+    }
     let (quick, disk, peer) = (has("--quick"), has("--disk"), has("--peer"));
     let dir = arguments.iter().position(|a| a == "--dir");
     let dir = dir.map(|at| arguments.drain(at..at + 2).next_back().expect("a directory"));

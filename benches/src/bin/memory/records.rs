@@ -1,0 +1,166 @@
+//! Bytes of resident memory for each place of a journal that is not used, for each record in a queue,
+//! and for each record told and not received.
+//!
+//! Each row is measured in a process of its own, as the growth of what is resident. Blocks have 4 KiB,
+//! volumes and logs are nowhere, and the steps are taken by hand: the writer's records are committed
+//! 1,024 at a time, stay in R and L, and are told or shipped to a second device, which does not
+//! reflect them. Fails if a bound is exceeded.
+
+use crate::{BLOCK, resident};
+use afterimage::Device;
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Line, memory_link};
+use afterimage_benches::split::Split;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes for a place that is not used, for a record in a queue beyond that, and for one told.
+const PLACE_BOUND: f64 = 8.0;
+const RECORD_BOUND: f64 = 128.0;
+const TOLD_BOUND: f64 = 64.0;
+/// Records of a commit, and of the first one, after which a device is what others are compared with.
+const COMMIT: u64 = 1024;
+/// Bytes of a device with journals of 64 GiB.
+const IDLE_BOUND: u64 = 300_000_000;
+
+/// The parent starts a child for each row: `idle BYTES`, `shipped RECORDS`, `told RECORDS`.
+pub fn main(quick: bool, arguments: &[String]) {
+    if let [row, number] = arguments {
+        let number = number.parse().expect("a number");
+        let good = match row.as_str() {
+            "idle" => idle(number),
+            row => pending(number, row == "told"),
+        };
+        std::process::exit(i32::from(!good));
+    }
+    let journals = [64 * MIB, 4096 * MIB, 65_536 * MIB].map(|bytes| ("idle", bytes));
+    let counts = if quick { [2_000, 20_000] } else { [100_000, 1_000_000] };
+    let records = counts.into_iter().flat_map(|n| [("shipped", n), ("told", n)]);
+    let program = std::env::current_exe().expect("this program");
+    let mut good = true;
+    for (row, number) in journals.into_iter().chain(records) {
+        let mut child = Command::new(&program);
+        let child = child.args(["--records", row, &number.to_string()]);
+        good &= child.status().expect("this program again").success() || quick;
+    }
+    std::process::exit(i32::from(!good));
+}
+
+/// The directory of a device, removed at the end.
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).expect("removed");
+    }
+}
+
+fn device(
+    id: u64,
+    journal_bytes: u64,
+    blocks: u64,
+    settings: Settings,
+    clock: &Arc<dyn Clock>,
+) -> (Dir, Arc<Device>) {
+    let name = format!("afterimage-records-{}-{id}", std::process::id());
+    let dir = Dir(std::env::temp_dir().join(name));
+    let storage = Split::create(dir.0.clone(), &[]).expect("a directory").without_volumes();
+    let storage = Arc::new(storage);
+    let volumes = vec![VolumeSpec { id: 0, bytes: blocks * BLOCK }];
+    let geometry = Geometry { journal_bytes, ..Geometry::new(1, id, volumes) };
+    Device::create(&*storage, &geometry, id == 1).expect("a device");
+    let device = Device::open(storage.clone(), clock.clone(), settings).expect("a device");
+    storage.forget_logs(7);
+    (dir, device)
+}
+
+fn grown(before: u64) -> f64 {
+    resident().saturating_sub(before) as f64
+}
+
+/// Whether `bytes` are within `bound`, and says so.
+fn within(what: &str, bytes: f64, bound: f64) -> bool {
+    println!("{what}: {bytes:.1} bytes, bound {bound}");
+    bytes <= bound
+}
+
+fn idle(journal_bytes: u64) -> bool {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let mut kept = Vec::new();
+    // The program's own pages come with the first, what any device has with the second.
+    let sizes = [8 * MIB, 8 * MIB, journal_bytes];
+    let [_, [small, few], [large, many]] = sizes.map(|bytes| {
+        let before = resident();
+        let device = device(kept.len() as u64 + 1, bytes, 1 << 20, Settings::default(), &clock);
+        let grown = grown(before);
+        let places = 2.0 * device.1.geometry().places() as f64;
+        kept.push(device);
+        [grown, places]
+    });
+    let place = (large - small).max(0.0) / (many - few);
+    let (mib, all) = (journal_bytes / MIB, resident());
+    println!("idle, journals of {mib} MiB: {large} bytes resident of {all} of the process");
+    within("  a place that is not used", place, PLACE_BOUND) && all < IDLE_BOUND
+}
+
+fn pending(records: u64, is_told: bool) -> bool {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let journal_bytes = (records * BLOCK * 5 / 4).max(64 * MIB).next_multiple_of(BLOCK);
+    let told =
+        Settings { told_records_max: if is_told { 1 << 20 } else { 0 }, ..Settings::default() };
+    let (_a, a) = device(1, journal_bytes, COMMIT + records, Settings::default(), &clock);
+    let (_b, b) = device(2, journal_bytes, COMMIT + records, told, &clock);
+    a.resume_alone().expect("A serves");
+    let host = a.session().expect("A serves");
+    let places = a.geometry().places().next_power_of_two() as f64;
+    let record = |bytes: f64| (bytes - PLACE_BOUND * places).max(0.0) / records as f64;
+
+    let mut before = 0;
+    for n in 0..COMMIT + records {
+        if n == COMMIT {
+            // With the buffers at rest, and whatever else a device has that is used.
+            before = resident();
+        }
+        // Every block once, in an order that is none: 2,654,435,761 is a prime.
+        let block = n * 2_654_435_761 % (COMMIT + records);
+        host.write(0, block * BLOCK, &[7; BLOCK as usize]).expect("written");
+        if n % COMMIT == COMMIT - 1 || n + 1 == COMMIT + records {
+            a.step_commit().expect("committed");
+            a.step_sequence();
+        }
+    }
+    assert_eq!(a.status().backlog_records, COMMIT + records);
+    let mut good = true;
+    if !is_told {
+        let bytes = record(grown(before));
+        good &= within(&format!("an own record of {records}"), bytes, RECORD_BOUND);
+    }
+
+    let (end_a, end_b) = memory_link(Line::default(), clock);
+    a.connect(Arc::new(end_a)).expect("connected");
+    b.connect(Arc::new(end_b)).expect("connected");
+    let step = |device: &Device| device.step_control().expect("a step");
+    let before = resident();
+    while step(&a) | step(&b) {}
+    if is_told {
+        let status = b.status();
+        assert_eq!(status.told_blocks, COMMIT + records, "{status:?}");
+        let bytes = grown(before) / records as f64;
+        return within(&format!("a record told, of {records}"), bytes, TOLD_BOUND) && good;
+    }
+    let mut idle = 0;
+    while idle < 3 {
+        let moved = a.step_ship().expect("shipped") + b.step_receive().expect("received");
+        let moved = moved > 0 || step(&a) | step(&b);
+        idle = if moved { 0 } else { idle + 1 };
+    }
+    let status = b.status();
+    assert_eq!(status.unreflected_records, COMMIT + records, "{status:?}");
+    let bytes = record(grown(before));
+    within(&format!("a received record of {records}"), bytes, RECORD_BOUND) && good
+}
