@@ -52,6 +52,11 @@ impl Extent {
         self.first.number + self.blocks()
     }
 
+    /// Whether a volume of so many blocks has all of it.
+    pub fn ends_within(&self, blocks: u64) -> bool {
+        self.first.number.checked_add(self.blocks()).is_some_and(|end| end <= blocks)
+    }
+
     /// Whether `block` is one of its blocks.
     pub fn holds(&self, block: Block) -> bool {
         Extent::around(block, self.level) == *self

@@ -41,10 +41,8 @@ macro_rules! clauses {
 clauses! {
     /// R1: a host's time above 2^62 is ignored.
     HostTimeBound = "host-time-bound",
-    /// R2: a completed write raises the clock.
-    SealCompletion = "seal-completion",
-    /// R2: a read raises the clock to what it returns.
-    SealRead = "seal-read",
+    /// R2: a write raises the clock before it can be seen.
+    SealPublication = "seal-publication",
     /// R2: what is taken in stamp order waits for reservations that may precede it.
     SealWait = "seal-wait",
     /// R2: all records of a request are published by one store.

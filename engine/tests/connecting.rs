@@ -14,7 +14,7 @@ use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::internal::storage::{FileName, Memory, Storage};
-use afterimage::internal::unit::{Block, Stamp};
+use afterimage::internal::unit::{Block, Extent, Stamp};
 use common::hooked::{Call, Hooked};
 use common::{A, B, ManualClock, Pair, Spec, Step::*, X, Y};
 use std::sync::{Arc, Mutex, mpsc};
@@ -271,7 +271,7 @@ fn no_two_openings_name_their_connections_alike() {
 }
 
 /// The stranger says `hello`, and hands `entries` over to the device, which takes over.
-fn hand_over(device: &Device, stranger: &MemoryLink, hello: Hello, entries: Vec<(Block, Stamp)>) {
+fn hand_over(device: &Device, stranger: &MemoryLink, hello: Hello, entries: Vec<(Extent, Stamp)>) {
     stranger.send(Lane::Control, Frame::Hello(hello).encode(9)).unwrap();
     assert!(device.step_control().unwrap());
     device.begin_takeover().unwrap();
@@ -307,7 +307,7 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
     for (shipped, story) in cases {
         let (device, stranger, hello, why) = with_stranger(false);
         let hello = Hello { fenced: false, newest: last, clk: last, ..hello };
-        hand_over(&device, &stranger, hello, vec![(block, last)]);
+        hand_over(&device, &stranger, hello, vec![(block.into(), last)]);
         assert!(device.status().serving);
         let records = vec![shipped];
         let ship = Frame::Ship { previous: Stamp::ZERO, granted: 2, records, data: &[] };
@@ -326,7 +326,7 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
 fn a_prototype_of_blocks_that_no_volume_has_is_refused() {
     let (device, stranger, hello, why) = with_stranger(false);
     let block = Block { volume: 0, number: 256 };
-    let entries = vec![(block, Stamp { epoch: 1, time: 1, sequence: 0 })];
+    let entries = vec![(block.into(), Stamp { epoch: 1, time: 1, sequence: 0 })];
     hand_over(&device, &stranger, Hello { fenced: false, ..hello }, entries);
     let why = why.lock().unwrap();
     assert!(why.len() == 1 && why[0].contains("block 0:256, which no volume has"), "{why:?}");

@@ -15,7 +15,7 @@ use afterimage::internal::format::superblock::{
     Annex, Features, LogState, Lost, Mode, SEQUENCE_MAX, Superblock, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum, segments, superblock};
-use afterimage::internal::unit::{Block, Stamp};
+use afterimage::internal::unit::{Block, Extent, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
 use proptest::prelude::*;
@@ -270,16 +270,22 @@ fn any_block() -> impl Strategy<Value = Block> {
     any::<(u32, u64)>().prop_map(|(volume, number)| Block { volume, number })
 }
 
+/// Most of one block.
+fn any_extent() -> impl Strategy<Value = Extent> {
+    let level = prop_oneof![3 => Just(0), 1 => 0..=Extent::LEVEL_MAX];
+    (any_block(), level).prop_map(|(block, level)| Extent::around(block, level))
+}
+
 fn any_row() -> impl Strategy<Value = Row> {
-    (any_stamp(), any_block(), any::<(u64, u32, u32, bool)>()).prop_map(
-        |(stamp, block, (checksum, index, count, has_data))| Row {
+    (any_stamp(), any_extent(), any::<(u64, u32, u32, bool)>()).prop_map(
+        |(stamp, extent, (checksum, index, count, has_data))| Row {
             stamp: Stamp { epoch: stamp.epoch.max(1), ..stamp },
-            block,
-            level: 0,
+            block: extent.first,
+            level: extent.level,
             checksum,
             index: index % Row::COUNT_MAX,
             count: (count % Row::COUNT_MAX + 1).max(index % Row::COUNT_MAX + 1),
-            has_data,
+            has_data: has_data && extent.level == 0,
         },
     )
 }
@@ -399,7 +405,7 @@ proptest! {
 
     #[test]
     fn any_prototype_survives_its_bytes(
-        entries in prop::collection::vec((any_block(), any_stamp()), 0..100),
+        entries in prop::collection::vec((any_extent(), any_stamp()), 0..100),
         ([nonce, grant, left, session], is_last) in any::<([u64; 4], bool)>(),
         previous in any_stamp(),
     ) {

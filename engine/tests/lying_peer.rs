@@ -62,7 +62,7 @@ fn is_shipped_an_unknown_tenure(pair: &Pair, at: usize) {
 /// of a time that nobody reaches.
 fn is_told_unasked(pair: &Pair, at: usize, stamp: Stamp) {
     let (line, nonce) = hears(pair, at, |_| ());
-    let entries = vec![(Block { volume: 0, number: Y }, stamp)];
+    let entries = vec![(Block { volume: 0, number: Y }.into(), stamp)];
     let (grant, previous) = (NEVER.epoch + 1, Stamp::ZERO);
     let piece = Frame::Prototype { nonce: 77, grant, left: 1, is_last: false, previous, entries };
     line.send(Lane::Control, piece.encode(nonce)).unwrap();

@@ -15,7 +15,7 @@ use crate::link::{Lane, Link};
 use crate::queue::Queue;
 use crate::sync::lock;
 use crate::table::unreflected::Index;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Extent, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) struct Piece {
     pub left: u64,
     /// The stamp told before the first entry.
     pub previous: Stamp,
-    pub entries: Vec<(Block, Stamp)>,
+    pub entries: Vec<(Extent, Stamp)>,
     /// Nothing follows.
     pub is_last: bool,
 }
@@ -111,7 +111,7 @@ impl Device {
     pub(super) fn receive_announced(
         &self,
         previous: Stamp,
-        entries: &[(Block, Stamp)],
+        entries: &[(Extent, Stamp)],
     ) -> Result<()> {
         let _one = lock(&self.role);
         if let Some(&(_, newest)) = entries.last() {
@@ -126,7 +126,7 @@ impl Device {
     pub(super) fn take_piece(
         &self,
         previous: Stamp,
-        entries: &[(Block, Stamp)],
+        entries: &[(Extent, Stamp)],
         left: Option<u64>,
         tenure: u64,
     ) -> Result<()> {
@@ -139,14 +139,14 @@ impl Device {
     fn take_told(
         &self,
         previous: Stamp,
-        entries: &[(Block, Stamp)],
+        entries: &[(Extent, Stamp)],
         left: Option<u64>,
         most: u64,
         tenure: u64,
     ) -> Result<()> {
         let broken = |what: String| Err(Error::new(Kind::Protocol, what));
         let (mut volume, mut blocks) = (None, 0);
-        for &(block, stamp) in entries {
+        for &(extent, stamp) in entries {
             if stamp.epoch >= tenure {
                 return broken(format!(
                     "the peer tells of record {stamp}, which is not older than tenure {tenure}"
@@ -158,11 +158,12 @@ impl Device {
                     Stamp::TIME_MAX
                 ));
             }
-            if volume != Some(block.volume) {
-                (volume, blocks) = (Some(block.volume), self.volumes.blocks(block.volume));
+            let number = extent.first.volume;
+            if volume != Some(number) {
+                (volume, blocks) = (Some(number), self.volumes.blocks(number));
             }
-            if block.number >= blocks {
-                return broken(format!("the peer tells of block {block}, which no volume has"));
+            if !extent.ends_within(blocks) {
+                return broken(format!("the peer tells of block {extent}, which no volume has"));
             }
         }
         let tables = lock(&self.tables);

@@ -7,8 +7,8 @@ use super::resume::not_paired;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::frame::{Frame, Hello};
-use crate::format::superblock::VolumeSpec;
+use crate::format::frame::{EXTENTS_FEATURE, Frame, Hello};
+use crate::format::superblock::{Features, VolumeSpec};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::unit::Stamp;
@@ -120,6 +120,7 @@ impl Device {
         let _one = lock(&self.role);
         let decision = self.decide_at(hello)?;
         self.take_mark(hello)?;
+        self.agree_on_extents(peer.features)?;
         let records = {
             let mut tables = lock(&self.tables);
             if holds(Clause::AnnounceAfterTold) {
@@ -173,6 +174,19 @@ impl Device {
         self.ask_at_hello(decision == Decision::Ask)
     }
 
+    /// Both programs know records of many blocks (R19): from now on the logs may have them.
+    fn agree_on_extents(&self, features: u64) -> Result<()> {
+        if features & EXTENTS_FEATURE != 0 && !self.has_extents() {
+            self.store(|s| s.features.incompat |= Features::EXTENTS)?;
+        }
+        Ok(())
+    }
+
+    /// Whether records without data may be of many blocks (R19).
+    pub(crate) fn has_extents(&self) -> bool {
+        self.superblock.get().features.incompat & Features::EXTENTS != 0
+    }
+
     /// Whether `hello` is from a device of this pair that can be understood.
     fn check_hello(&self, hello: &Hello) -> Result<Peer> {
         let peer = lock(&self.failover).connection.meet(hello)?;
@@ -204,6 +218,11 @@ impl Device {
             };
             let what = format!("entry {same} of the table of volumes");
             return differ(&what, show(here), show(there));
+        }
+        if mine.features.incompat & Features::EXTENTS != 0 && peer.features & EXTENTS_FEATURE == 0 {
+            let what = "the peer's program is an older one that does not know records of many blocks \
+                        (wire feature 2), which this pair's logs may have: give the peer this version";
+            return Err(Error::new(Kind::Protocol, what));
         }
         let known = hello.hi.max(hello.newest);
         if hello.clk < known {

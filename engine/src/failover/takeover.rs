@@ -11,7 +11,7 @@ use crate::format::frame::Frame;
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
 use crate::sync::lock;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Extent, Stamp};
 use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
 use std::ops::ControlFlow;
@@ -189,7 +189,7 @@ impl Device {
         left: u64,
         is_last: bool,
         previous: Stamp,
-        entries: &[(Block, Stamp)],
+        entries: &[(Extent, Stamp)],
     ) -> Result<()> {
         // The lock stays until this device serves: no request may begin between the end of this one and
         // the tenure.

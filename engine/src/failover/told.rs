@@ -10,7 +10,7 @@ use crate::format::told::Owner;
 use crate::limits::{Geometry, TOLD_FILE_BYTES_MAX};
 use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
 use crate::table::prototype::Debt;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Extent, Stamp};
 use std::io::{self, IoSlice};
 
 const FILE: FileName = FileName::Side { kind: SideKind::new("told").expect("a word"), number: 0 };
@@ -40,8 +40,8 @@ pub(crate) fn told_before(
         return Ok(debt);
     }
     let told = owner(superblock).read_side_file(&bytes, most).unwrap_or_default();
-    let is_known = |&(block, stamp): &(Block, Stamp)| {
-        volumes.contains(block) && stamp.epoch <= superblock.epoch
+    let is_known = |&(extent, stamp): &(Extent, Stamp)| {
+        volumes.contains(extent) && stamp.epoch <= superblock.epoch
     };
     if told.iter().all(is_known) && debt.extend(Stamp::ZERO, &told, hi, most).is_err() {
         debt = Debt::default();
@@ -52,7 +52,7 @@ pub(crate) fn told_before(
 impl Device {
     /// Writes down what the peer owes, `told`. A file that cannot be written leaves it to be told
     /// once more.
-    pub(crate) fn keep_told(&self, told: Vec<(Block, Stamp)>) {
+    pub(crate) fn keep_told(&self, told: Vec<(Extent, Stamp)>) {
         if !told.is_empty() {
             let owner = owner(&self.superblock.get());
             let mut bytes = owner.side_file(told, TOLD_FILE_BYTES_MAX as usize);
@@ -82,6 +82,7 @@ mod tests {
     use crate::limits::Settings;
     use crate::link::{Lane, Line, memory_link};
     use crate::storage::Memory;
+    use crate::unit::Block;
     use std::sync::Arc;
 
     const BLOCKS: u64 = 300;
@@ -157,7 +158,8 @@ mod tests {
         for (number, epoch, known) in
             [(0, epoch, 1), (BLOCKS - 1, epoch, 1), (BLOCKS, epoch, 0), (0, epoch + 1, 0)]
         {
-            let entry = (Block { volume: 0, number }, Stamp { epoch, time: u64::MAX, sequence: 0 });
+            let entry =
+                (Block { volume: 0, number }.into(), Stamp { epoch, time: u64::MAX, sequence: 0 });
             let bytes = owner.side_file(vec![entry], PAGE as usize);
             storage.write(FILE, 0, &[IoSlice::new(&bytes)]).unwrap();
             assert_eq!(told(&open(&storage)).0, known, "block {number} of tenure {epoch}");

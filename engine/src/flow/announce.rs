@@ -10,14 +10,14 @@ use crate::link::{Lane, Link};
 use crate::queue::Queue;
 use crate::sync::lock;
 use crate::table::unreflected::Index;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Extent, Stamp};
 use std::sync::Arc;
 
 /// The told records of one frame.
 pub(crate) struct Told {
     /// The stamp told before the first of these, or one that the peer has received.
     pub previous: Stamp,
-    pub entries: Vec<(Block, Stamp)>,
+    pub entries: Vec<(Extent, Stamp)>,
 }
 
 impl Tables {
@@ -32,7 +32,7 @@ impl Tables {
         while index < stop && entries.len() < most {
             let (stamp, position) = self.own.records().get(index).expect("R is kept");
             if !newest_only || queue.is_newest(position) {
-                entries.push((queue.record(position).block, stamp));
+                entries.push((queue.record(position).extent(), stamp));
             }
             index += 1;
         }
@@ -80,15 +80,15 @@ impl Device {
         tables.out.next_to_tell().0 < tables.out.tell_end(&tables.own)
     }
 
-    /// The newest record of each block in R: what is told must come to the same.
+    /// The newest record of each extent in R: what is told must come to the same.
     #[cfg(feature = "simulate")]
-    pub(crate) fn prototype(&self) -> Vec<(Block, Stamp)> {
+    pub(crate) fn prototype(&self) -> Vec<(Extent, Stamp)> {
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
         let queue = &self.own.journal.queue;
         let records = tables.own.records();
         let r = (tables.out.first()..records.end()).filter_map(|index| records.get(index));
         let newest = r.filter(|&(_, position)| queue.is_newest(position));
-        newest.map(|(stamp, position)| (queue.record(position).block, stamp)).collect()
+        newest.map(|(stamp, position)| (queue.record(position).extent(), stamp)).collect()
     }
 }

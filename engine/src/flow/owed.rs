@@ -3,7 +3,7 @@
 
 use crate::sync::{AtomicBool, Ordering};
 use crate::table::prototype::Debt;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The debt of one peer.
@@ -50,7 +50,7 @@ impl Owed {
     pub fn tell(
         &self,
         previous: Stamp,
-        piece: &[(Block, Stamp)],
+        piece: &[(Extent, Stamp)],
         left: Option<u64>,
         hi: Stamp,
         most: u64,

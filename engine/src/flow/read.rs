@@ -79,10 +79,6 @@ impl Device {
             let copied = match location {
                 Location::Remote => return Ok(Fetched::Away(own_token)),
                 Location::Own(record) => {
-                    // A record is sealed before a read shows it (R2).
-                    if record.stamp.epoch == self.clk.epoch() && holds(Clause::SealRead) {
-                        self.clk.raise(record.stamp.time);
-                    }
                     self.own.read(&record, buf).map_err(|e| self.unreadable(e))?
                 }
                 Location::Received(record) => {

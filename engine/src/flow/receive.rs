@@ -189,10 +189,11 @@ impl Device {
         if row.stamp <= newest && holds(Clause::ReceiveOnce) {
             return Ok(newest); // a duplicate: acknowledged, otherwise ignored
         }
-        if !self.volumes.contains(row.block) {
+        if !self.volumes.contains(row.extent()) {
             return broken(format!(
                 "record {} is for block {}, which no volume has",
-                row.stamp, row.block
+                row.stamp,
+                row.extent()
             ));
         }
         if row.has_data && data_checksum(block_data) != row.checksum {
@@ -218,7 +219,7 @@ impl Device {
         if is_promised {
             let (promised, last) = {
                 let debt = self.peer.owed.told();
-                (debt.owed(row.block), debt.last())
+                (debt.owed_for(row.extent()), debt.last())
             };
             let said = shipped.remaining.unwrap_or(row.stamp);
             if promised != Some(said) && promised.is_none_or(|p| p > newest) {
@@ -226,7 +227,8 @@ impl Device {
                 return broken(format!(
                     "record {} says that block {}'s newest record is {said}; the prototype said \
                      {promised}",
-                    row.stamp, row.block
+                    row.stamp,
+                    row.extent()
                 ));
             }
             // The flag speaks of the prototype, too: whether it has a newer record.

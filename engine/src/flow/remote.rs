@@ -435,7 +435,8 @@ impl Device {
                 data.truncate(at);
             }
             if is_there {
-                return Ok(Some(Row::from(&record)));
+                // The block asked for, though the record may be of many (R19).
+                return Ok(Some(Row { block, level: 0, ..Row::from(&record) }));
             }
         }
         Ok(None)

@@ -103,8 +103,8 @@ impl Device {
             let record = queue.record(position);
             debug_assert!(record.stamp == stamp || !holds(Clause::HeldUntilAcknowledged), "I8");
             debug_assert!(queue.is_durable(position) || !holds(Clause::ShipBound), "I8");
-            // Only what is newer than the record itself counts (R10).
-            let newest = queue.newest(record.block).0.map(|r| r.stamp);
+            // Only what is newer than the record itself counts (R10), and only of just its extent.
+            let newest = queue.newest_of(record.extent()).map(|position| queue.stamp(position));
             shipped.push(Shipped {
                 row: Row::from(&record),
                 remaining: newest.filter(|&newest| newest > stamp),

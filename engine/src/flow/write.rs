@@ -13,7 +13,7 @@ use crate::moment::{Moment, moment};
 use crate::queue::{Content, Insert, NewRecord, NewWrite, Token};
 use crate::request::{Awaited, Completion, Request};
 use crate::sync::{AtomicU64, Ordering, lock};
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use crate::wake::{Key, Waiters};
 use crate::weaken::{Clause, holds, instead};
 use std::collections::{HashMap, VecDeque};
@@ -166,11 +166,18 @@ impl WriteState {
             states.push_back(edge(begin, end.min(first)));
         }
         if first < last {
-            let record = NewRecord { checksum: 0, content: Content::Zero, level: 0 };
+            let (number, count) = (first / size, (last - first) / size);
+            let first = Block { volume: request.volume, number };
+            let most = if device.has_extents() { Extent::LEVEL_MAX } else { 0 };
+            let zero = |extent: Extent| NewRecord {
+                checksum: 0,
+                content: Content::Zero,
+                level: extent.level,
+            };
             states.push_back(WriteState {
-                first: Block { volume: request.volume, number: first / size },
+                first,
                 data: Vec::new(),
-                records: vec![record; ((last - first) / size) as usize],
+                records: Extent::split(first, count, most).map(zero).collect(),
                 edges: [None, None],
                 host_time: request.host_time,
                 waiting_since: None,
@@ -222,7 +229,7 @@ impl WriteState {
             let writer = device.claim(self.first.volume, pass)?;
             if device.host.turns.are_taken()
                 && let Some(turn) =
-                    device.host.turns.hold_up(epoch, self.first, self.records.len(), &self.turn)
+                    device.host.turns.hold_up(epoch, self.first, self.blocks(), &self.turn)
             {
                 return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
@@ -237,10 +244,6 @@ impl WriteState {
             match inserted {
                 Insert::Published { stamp, .. } => {
                     moment(Moment::Published);
-                    // Completion seals: the clock rises before anyone can know (R2).
-                    if holds(Clause::SealCompletion) {
-                        device.clk.raise(stamp.time);
-                    }
                     completion.stamp = Some(stamp);
                     if let Some(since) = self.waiting_since {
                         completion.waited_ns += device.clock.monotonic().saturating_sub(since);
@@ -269,6 +272,11 @@ impl WriteState {
         }
         self.awaited = SOON;
         Ok(false)
+    }
+
+    /// How many blocks it writes.
+    fn blocks(&self) -> u64 {
+        self.records.iter().map(|record| 1 << record.level).sum()
     }
 
     fn block(&self, edge: &Edge) -> Block {
@@ -308,7 +316,7 @@ impl WriteState {
             self.awaited = Awaited { key: Some(key), until, places: self.records.len() as u64 };
             return Ok(false);
         }
-        let (blocks, ms) = (self.records.len(), waited / 1_000_000);
+        let (blocks, ms) = (self.blocks(), waited / 1_000_000);
         let what = match kind {
             Kind::JournalFull => format!(
                 "the journal has had no room for {blocks} blocks for {ms} ms: the other device takes records too slowly, or not at all"
@@ -409,14 +417,8 @@ impl Turns {
     }
 
     /// A block whose turn a write of `count` blocks from `first` on must wait for.
-    fn hold_up(
-        &self,
-        epoch: u64,
-        first: Block,
-        count: usize,
-        own: &[(u64, Block)],
-    ) -> Option<Block> {
-        let numbers = first.number..first.number + count as u64;
+    fn hold_up(&self, epoch: u64, first: Block, count: u64, own: &[(u64, Block)]) -> Option<Block> {
+        let numbers = first.number..first.number + count;
         let within = |&(tenure, block): &(u64, Block)| {
             tenure == epoch && block.volume == first.volume && numbers.contains(&block.number)
         };

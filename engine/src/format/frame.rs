@@ -12,12 +12,12 @@ mod fields;
 mod hello;
 
 pub(crate) use fields::{HEADER, version_of};
-pub(crate) use hello::SERVING_FEATURE;
+pub(crate) use hello::{EXTENTS_FEATURE, SERVING_FEATURE};
 pub use hello::{FEATURES, Hello, WIRE, WireRange};
 
 use super::{Row, RowBytes, is_magic, told};
 use crate::error::Result;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use fields::{
     Fields, HeaderBytes, MAGIC, broken, frame_checksum, put_block, put_stamp, put_told, put_u32,
     put_u64, seal,
@@ -83,7 +83,7 @@ pub enum Frame<'a> {
         /// The stamp told before the first of these, or one that the receiver has received.
         previous: Stamp,
         /// Block and newest stamp.
-        entries: Vec<(Block, Stamp)>,
+        entries: Vec<(Extent, Stamp)>,
     },
     /// The request lost against the sender's own (R5).
     Busy {
@@ -129,7 +129,7 @@ pub enum Frame<'a> {
         /// The stamp told before the first of these, or one that the receiver has received.
         previous: Stamp,
         /// Block and stamp.
-        entries: Vec<(Block, Stamp)>,
+        entries: Vec<(Extent, Stamp)>,
     },
     /// Records, in stamp order, with their data one after the other.
     Ship {

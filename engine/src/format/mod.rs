@@ -190,7 +190,7 @@ impl RowBytes {
                 "level is {level} with content {content}: an extent of many blocks has 1 to {most}, any other 0"
             ));
         }
-        if row.extent().first != row.block || row.block.number > u64::MAX - row.extent().blocks() {
+        if row.extent().first != row.block {
             return Err(format!("no extent of level {level} begins with block {}", row.block));
         }
         if row.stamp.epoch == 0 {

@@ -146,8 +146,11 @@ pub struct Features {
 }
 
 impl Features {
-    /// The features that this program knows: there is none yet.
-    pub const KNOWN: Features = Features { compat: 0, ro_compat: 0, incompat: 0 };
+    /// An incompat feature: a log may have records of many blocks (R19).
+    pub const EXTENTS: u64 = 1;
+
+    /// The features that this program knows.
+    pub const KNOWN: Features = Features { compat: 0, ro_compat: 0, incompat: Features::EXTENTS };
 
     /// Whether a device with these may be opened to serve.
     ///

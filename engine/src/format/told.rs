@@ -1,26 +1,28 @@
-//! Blocks and their stamps, as one device tells the other of them (R18): in rising stamp order,
+//! Extents, most of one block, and their stamps, as one device tells the other of them (R18): in rising stamp order,
 //! each as what it differs in from the one before, so that most take six bytes.
 //!
 //! An entry is a byte of flags and then numbers, little end first, seven bits a byte, the eighth set
 //! in all bytes but the last (LEB128): the volume, if another; the epoch, if another; the block's
 //! number less that before (2d for a distance of d, 2d - 1 for one of -d); the time less that
-//! before, in 64 bits that wrap; the sequence, if not the one before and one; how many blocks follow
-//! that are told of by the same entry, if any: the next ones, with the next sequences.
+//! before, in 64 bits that wrap; the sequence, if not the one before and one; how many extents follow
+//! that are told of by the same entry, if any: the next ones, of the same length, with the next
+//! sequences; the level, if it is not 0 (R19).
 
 use super::checksum;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 
 const VOLUME: u8 = 1;
 const EPOCH: u8 = 2;
 const SEQUENCE: u8 = 4;
 const MORE: u8 = 8;
+const LEVEL: u8 = 16;
 
 /// Most bytes of an entry.
-pub(crate) const ENTRY_BYTES_MAX: usize = 1 + 5 + 10 + 10 + 10 + 5 + 5;
+pub(crate) const ENTRY_BYTES_MAX: usize = 1 + 5 + 10 + 10 + 10 + 5 + 5 + 1;
 
 /// Appends `entries`, which follow `before`.
-pub(crate) fn put(to: &mut Vec<u8>, before: Stamp, entries: &[(Block, Stamp)]) {
-    let mut last = (Block { volume: 0, number: 0 }, before);
+pub(crate) fn put(to: &mut Vec<u8>, before: Stamp, entries: &[(Extent, Stamp)]) {
+    let mut last = (Block { volume: 0, number: 0 }.into(), before);
     let mut rest = entries;
     while let Some((&entry, behind)) = rest.split_first() {
         let mut end = entry;
@@ -30,13 +32,18 @@ pub(crate) fn put(to: &mut Vec<u8>, before: Stamp, entries: &[(Block, Stamp)]) {
             is_next
         });
         let more = more.count();
-        let (block, stamp) = entry;
+        let (Extent { first: block, level }, stamp) = entry;
+        let before: Block = {
+            let (extent, _): (Extent, Stamp) = last;
+            extent.first
+        };
         let is_followed = stamp.sequence == last.1.sequence.wrapping_add(1);
         let flags = [
-            (VOLUME, block.volume != last.0.volume),
+            (VOLUME, block.volume != before.volume),
             (EPOCH, stamp.epoch != last.1.epoch),
             (SEQUENCE, !is_followed),
             (MORE, more > 0),
+            (LEVEL, level > 0),
         ];
         let flags = flags.iter().filter(|flag| flag.1).map(|flag| flag.0).sum::<u8>();
         to.push(flags);
@@ -46,7 +53,7 @@ pub(crate) fn put(to: &mut Vec<u8>, before: Stamp, entries: &[(Block, Stamp)]) {
         if flags & EPOCH != 0 {
             put_number(to, stamp.epoch);
         }
-        let distance = block.number.wrapping_sub(last.0.number);
+        let distance = block.number.wrapping_sub(before.number);
         put_number(to, distance << 1 ^ (distance as i64 >> 63) as u64);
         put_number(to, stamp.time.wrapping_sub(last.1.time));
         if flags & SEQUENCE != 0 {
@@ -54,6 +61,9 @@ pub(crate) fn put(to: &mut Vec<u8>, before: Stamp, entries: &[(Block, Stamp)]) {
         }
         if flags & MORE != 0 {
             put_number(to, more as u64);
+        }
+        if flags & LEVEL != 0 {
+            to.push(level);
         }
         last = end;
         rest = &behind[more..];
@@ -68,12 +78,12 @@ pub(crate) fn take(
     bytes: &mut &[u8],
     before: Stamp,
     count: usize,
-) -> Result<Vec<(Block, Stamp)>, String> {
+) -> Result<Vec<(Extent, Stamp)>, String> {
     let mut entries = Vec::with_capacity(count);
     let (mut block, mut stamp) = (Block { volume: 0, number: 0 }, before);
     while entries.len() < count {
         let flags = take_number(bytes)?;
-        if flags >= 2 * u64::from(MORE) {
+        if flags >= 2 * u64::from(LEVEL) {
             return Err(format!("an entry has the unknown flags {flags:#x}"));
         }
         let has = |flag: u8| flags & u64::from(flag) != 0;
@@ -90,17 +100,30 @@ pub(crate) fn take(
             true => take_small(bytes, "sequence")?,
             false => stamp.sequence.wrapping_add(1),
         };
-        entries.push((block, stamp));
-        if has(MORE) {
-            let (more, left) = (take_number(bytes)?, count - entries.len());
-            if more > left as u64 {
-                return Err(format!("an entry tells of {more} blocks more, where {left} are left"));
-            }
-            for _ in 0..more {
-                (block, stamp) = after((block, stamp));
-                entries.push((block, stamp));
-            }
+        let (more, left) =
+            (if has(MORE) { take_number(bytes)? } else { 0 }, count - entries.len() - 1);
+        if more > left as u64 {
+            return Err(format!("an entry tells of {more} extents more, where {left} are left"));
         }
+        let level = if has(LEVEL) { take_small(bytes, "level")? } else { 0 };
+        let extent = match u8::try_from(level) {
+            Ok(level) if level <= Extent::LEVEL_MAX => Extent::around(block, level),
+            _ => {
+                return Err(format!("an entry has the level {level}, above {}", Extent::LEVEL_MAX));
+            }
+        };
+        if extent.first != block {
+            return Err(format!(
+                "an entry has an extent of level {level} that begins with {block}"
+            ));
+        }
+        let mut entry = (extent, stamp);
+        entries.push(entry);
+        for _ in 0..more {
+            entry = after(entry);
+            entries.push(entry);
+        }
+        (block, stamp) = (entry.0.first, entry.1);
     }
     Ok(entries)
 }
@@ -123,7 +146,7 @@ pub(crate) struct Owner {
 impl Owner {
     /// The side file of what this device was told: as many of `entries`, from the oldest on, as
     /// surely fit `room` bytes.
-    pub fn side_file(&self, mut entries: Vec<(Block, Stamp)>, room: usize) -> Vec<u8> {
+    pub fn side_file(&self, mut entries: Vec<(Extent, Stamp)>, room: usize) -> Vec<u8> {
         loop {
             let mut bytes = Vec::with_capacity(SIDE_HEADER + entries.len() * 8);
             bytes.extend_from_slice(MAGIC);
@@ -147,7 +170,7 @@ impl Owner {
 
     /// The told records of a side file of this device, at most `most` entries; `None` if it is
     /// damaged, another's, or of another version.
-    pub fn read_side_file(&self, bytes: &[u8], most: u64) -> Option<Vec<(Block, Stamp)>> {
+    pub fn read_side_file(&self, bytes: &[u8], most: u64) -> Option<Vec<(Extent, Stamp)>> {
         let (header, entries) = bytes.split_at_checked(SIDE_HEADER)?;
         let number =
             |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("8 bytes"));
@@ -164,10 +187,11 @@ impl Owner {
     }
 }
 
-/// The entry of the next block of the same request.
-fn after((block, stamp): (Block, Stamp)) -> (Block, Stamp) {
-    let block = Block { number: block.number.wrapping_add(1), ..block };
-    (block, Stamp { sequence: stamp.sequence.wrapping_add(1), ..stamp })
+/// The entry of the next extent of the same request, of the same length.
+fn after((extent, stamp): (Extent, Stamp)) -> (Extent, Stamp) {
+    let number = extent.first.number.wrapping_add(extent.blocks());
+    let first = Block { number, ..extent.first };
+    (Extent { first, ..extent }, Stamp { sequence: stamp.sequence.wrapping_add(1), ..stamp })
 }
 
 fn put_number(to: &mut Vec<u8>, mut number: u64) {
@@ -217,13 +241,14 @@ mod tests {
         fn what_is_put_is_taken(
             before in any_stamp(),
             entries in prop::collection::vec(
-                (prop_oneof![0..2u32, any::<u32>()], prop_oneof![0..9u64, any::<u64>()], any_stamp(), 0..5u32),
+                (prop_oneof![0..2u32, any::<u32>()], prop_oneof![0..9u64, any::<u64>()], any_stamp(), 0..5u32, 0..20u8),
                 0..40,
             ),
         ) {
             let mut told = Vec::new();
-            for (volume, number, stamp, more) in entries {
-                told.push((Block { volume, number }, stamp));
+            for (volume, number, stamp, more, level) in entries {
+                let level = level.saturating_sub(20 - 1 - Extent::LEVEL_MAX);
+                told.push((Extent::around(Block { volume, number }, level), stamp));
                 for _ in 0..more {
                     told.push(after(*told.last().unwrap()));
                 }
@@ -244,7 +269,12 @@ mod tests {
     fn a_side_file_is_read_whole_or_not_at_all() {
         let owner = Owner { group: 7, device: 1, lineage: (2, 3) };
         let told: Vec<_> = (1..100)
-            .map(|n| (Block { volume: 0, number: n * 3 }, Stamp { epoch: 1, time: n, sequence: 5 }))
+            .map(|n| {
+                (
+                    Block { volume: 0, number: n * 3 }.into(),
+                    Stamp { epoch: 1, time: n, sequence: 5 },
+                )
+            })
             .collect();
         let bytes = owner.side_file(told.clone(), 4096);
         assert_eq!(owner.read_side_file(&bytes, 99), Some(told.clone()));
@@ -267,8 +297,8 @@ mod tests {
     #[test]
     fn what_was_not_put_is_refused() {
         let refused = |mut bytes: &[u8]| take(&mut bytes, Stamp::ZERO, 2).unwrap_err();
-        assert!(refused(&[16, 0, 0]).contains("flags 0x10"));
-        assert!(refused(&[8, 2, 1, 2]).contains("2 blocks more, where 1 are left"));
+        assert!(refused(&[32, 0, 0]).contains("flags 0x20"));
+        assert!(refused(&[8, 2, 1, 2]).contains("2 extents more, where 1 are left"));
         assert!(refused(&[1, 0x80, 0x80, 0x80, 0x80, 0x10, 0, 0]).contains("volume 4294967296"));
         assert!(
             refused(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).contains("64")

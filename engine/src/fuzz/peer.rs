@@ -13,7 +13,7 @@ use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
 use crate::request::{Request, Ticket};
 use crate::storage::Memory;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -111,7 +111,7 @@ fn act(
         }
         3 => {
             let count = input.below(6);
-            let entries = (0..count).map(|_| (block(input), liar.stamp(input))).collect();
+            let entries = (0..count).map(|_| (extent(input), liar.stamp(input))).collect();
             let nonce = if input.byte().is_multiple_of(8) { input.number() } else { liar.asked };
             let left = if input.byte().is_multiple_of(8) { input.number() } else { count };
             let is_last = !input.byte().is_multiple_of(8);
@@ -147,7 +147,7 @@ fn act(
             let (previous, epoch) = (liar.stamp(input), liar.epoch(input));
             let entry = |n| {
                 let stamp = Stamp { epoch, time: 1 + n, sequence: 0 };
-                (Block { volume: 0, number: n % BLOCKS }, stamp)
+                (Block { volume: 0, number: n % BLOCKS }.into(), stamp)
             };
             let (entries, left) = ((0..4096).map(entry).collect(), input.number());
             let piece = Frame::Prototype { nonce, grant, left, is_last: false, previous, entries };
@@ -187,6 +187,15 @@ fn block(input: &mut Input<'_>) -> Block {
     match input.byte() % 16 {
         0 => Block { volume: input.number() as u32, number: input.number() },
         n => Block { volume: 0, number: u64::from(n) },
+    }
+}
+
+/// An extent: mostly of one block, or within the volume.
+fn extent(input: &mut Input<'_>) -> Extent {
+    let block = block(input);
+    match input.byte() {
+        byte @ ..32 => Extent::around(block, byte % 5),
+        _ => block.into(),
     }
 }
 
@@ -267,10 +276,11 @@ impl Liar {
     fn row(&self, input: &mut Input<'_>, data: &[u8]) -> Row {
         let has_data = !data.is_empty();
         let checksum = if input.byte() == 0 { input.number() } else { data_checksum(data) };
+        let Extent { first, level } = if has_data { block(input).into() } else { extent(input) };
         Row {
             stamp: self.stamp(input),
-            block: block(input),
-            level: 0,
+            block: first,
+            level,
             index: 0,
             count: 1,
             checksum: if has_data { checksum } else { 0 },

@@ -2,7 +2,7 @@
 
 use super::Input;
 use crate::table::prototype::Debt;
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use std::collections::BTreeMap;
 
 /// Pieces of what a peer tells, right or wrong, and what arrives in between.
@@ -30,7 +30,8 @@ pub fn prototype(bytes: &[u8]) {
                 0 => input.below(256),
                 step => (next + step).min(300),
             };
-            let (b, s) = (block(input.below(64)), stamp(next));
+            let level = if input.below(4) == 0 { input.below(4) } else { 0 };
+            let (b, s) = (Extent::around(block(input.below(64)), level as u8), stamp(next));
             piece.push((b, s));
             is_right &= s > before;
             if is_right && s > last && s > hi {
@@ -49,10 +50,12 @@ pub fn prototype(bytes: &[u8]) {
         debt.pay(hi);
         oracle.retain(|_, owed| *owed > hi);
         assert_eq!(debt.last(), last);
-        assert_eq!((debt.len(), debt.is_empty()), (oracle.len() as u64, oracle.is_empty()));
+        let blocks: u64 = oracle.keys().map(Extent::blocks).sum();
+        assert_eq!((debt.len(), debt.is_empty()), (blocks, oracle.is_empty()));
         assert_eq!(debt.iter().collect::<BTreeMap<_, _>>(), oracle);
         for b in (0..64).map(block) {
-            assert_eq!(debt.owed(b), oracle.get(&b).copied());
+            let around = oracle.iter().filter(|(extent, _)| extent.holds(b));
+            assert_eq!(debt.owed(b), around.map(|(_, stamp)| *stamp).max());
         }
     }
 }

@@ -216,13 +216,14 @@ impl Expected {
         }
         let mut last = previous;
         for (number, row) in (sequence..).zip(&header.rows) {
-            let (stamp, block) = (row.stamp, row.block);
+            let (stamp, extent) = (row.stamp, row.extent());
             if stamp.epoch > self.epoch {
                 let epoch = self.epoch;
                 return Some(format!("record {number} has stamp {stamp}, the tenure is {epoch}"));
             }
-            if self.blocks.get(&block.volume).is_none_or(|&blocks| block.number >= blocks) {
-                return Some(format!("record {number} is for block {block}, which no volume has"));
+            let blocks = self.blocks.get(&extent.first.volume);
+            if blocks.is_none_or(|&blocks| !extent.ends_within(blocks)) {
+                return Some(format!("record {number} is for block {extent}, which no volume has"));
             }
             if self.identity.log == Log::Recv && stamp <= last {
                 return Some(format!("record {number} has stamp {stamp}, which follows {last}"));

@@ -27,6 +27,7 @@ use crate::storage::Storage;
 use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering, lock};
 use crate::unit::{Position, Stamp};
 use crate::wake::{Key, Wakes};
+use crate::weaken::{Clause, holds};
 use rustix::io::Errno;
 use rustix::thread::futex;
 use std::ops::{Deref, DerefMut};
@@ -203,11 +204,19 @@ impl OwnLog {
         may: impl Fn() -> bool,
         data: &mut Vec<u8>,
     ) -> Insert {
+        // A time is sealed before its record can be seen (R2, rule 5 of the queue).
+        let seal = |stamp: Stamp| {
+            if holds(Clause::SealPublication) {
+                clk.raise(stamp.time);
+            }
+            true
+        };
         if data.is_empty() {
-            return self.journal.queue.insert_with(clk, epoch, write, |_| (), may, |_, _| true);
+            let board = |_, stamp| seal(stamp);
+            return self.journal.queue.insert_with(clk, epoch, write, |_| (), may, board);
         }
         let ready = |next| self.payloads.make(next);
-        let board = |first, _| self.payloads.board(first, data);
+        let board = |first, stamp| self.payloads.board(first, data) && seal(stamp);
         let outcome = self.journal.queue.insert_with(clk, epoch, write, ready, may, board);
         if matches!(outcome, Insert::Published { .. }) {
             self.payloads.give(std::mem::take(data));

@@ -6,7 +6,7 @@ use super::{FileName, Storage};
 use crate::error::{Error, Result};
 use crate::format::superblock::Superblock;
 use crate::sync::{Ordering, fence};
-use crate::unit::Block;
+use crate::unit::{Block, Extent};
 use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -46,8 +46,8 @@ impl Volumes {
     }
 
     /// Whether `block` lies in a volume, wholly or with its first byte.
-    pub fn contains(&self, block: Block) -> bool {
-        block.number < self.blocks(block.volume)
+    pub fn contains(&self, extent: Extent) -> bool {
+        extent.ends_within(self.blocks(extent.first.volume))
     }
 
     /// How many blocks `volume` has, the last one perhaps in part; 0 if there is no such volume.

@@ -1,12 +1,12 @@
 //! The prototype (S805, R4) and what becomes of it here: the peer's debt, `pend` (R5).
 //!
-//! A prototype names, for every block in the sender's R, its newest stamp there, in rising stamp
-//! order. A record once named is told and stays told (R18): the debt grows at one end and is paid from
+//! A prototype names, for every extent in the sender's R, which mostly is a block (R19), its newest
+//! stamp there, in rising stamp order. A record once named is told and stays told (R18): the debt grows at one end and is paid from
 //! the other, through takeovers, fences and connections, and a prototype names only records behind
 //! the last stamp told.
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use crate::weaken::{Clause, holds};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
@@ -26,9 +26,14 @@ const PARTS: usize = 256;
 
 const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Where an entry's number has its extent's level.
+const LEVEL_SHIFT: u32 = 58;
+
 /// Mixes well and costs little: blocks come from a peer of this group.
-fn short_hash(block: Block) -> u32 {
-    let mixed = (u64::from(block.volume).rotate_left(40) ^ block.number).wrapping_mul(MIXER);
+fn short_hash(extent: Extent) -> u32 {
+    let Extent { first, level } = extent;
+    let number = first.number ^ u64::from(level) << LEVEL_SHIFT;
+    let mixed = (u64::from(first.volume).rotate_left(40) ^ number).wrapping_mul(MIXER);
     ((mixed ^ mixed >> 32).wrapping_mul(MIXER) >> 32) as u32
 }
 
@@ -37,33 +42,36 @@ fn spread(short_hash: u32) -> u64 {
     u64::from(short_hash).wrapping_mul(MIXER)
 }
 
-fn hash(block: Block) -> u64 {
-    spread(short_hash(block))
+fn hash(extent: Extent) -> u64 {
+    spread(short_hash(extent))
 }
 
 /// One record told. A takeover takes in a million of them, and the memory that it touches is most of
 /// its time.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    /// The number of the extent's first block, and above it the level.
     number: u64,
     time: u64,
     volume: u32,
     sequence: u32,
     /// Where [`Debt::tenures`] has the stamp's epoch.
     tenure: u32,
-    /// Whether a newer entry names the block.
+    /// Whether a newer entry names the extent.
     is_replaced: bool,
 }
 
 const _: () = assert!(size_of::<Entry>() == 32);
 
 impl Entry {
-    fn block(&self) -> Block {
-        Block { volume: self.volume, number: self.number }
+    fn extent(&self) -> Extent {
+        let number = self.number & ((1 << LEVEL_SHIFT) - 1);
+        let first = Block { volume: self.volume, number };
+        Extent { first, level: (self.number >> LEVEL_SHIFT) as u8 }
     }
 }
 
-/// The records that the peer owes: block → newest stamp, those above `hi`.
+/// The records that the peer owes: extent → newest stamp, those above `hi`.
 #[derive(Debug, Default)]
 pub struct Debt {
     /// Rising.
@@ -72,7 +80,7 @@ pub struct Debt {
     tenures: Vec<u64>,
     /// Number of the front entry, counted from the first there ever was.
     begin: u64,
-    /// Number of each block's newest entry, its low 32 bits.
+    /// Number of each extent's newest entry, its low 32 bits.
     newest: HashTable<u32>,
     /// How many entries from the front are in that index; all of them, but between the pieces of a
     /// prototype.
@@ -83,8 +91,10 @@ pub struct Debt {
     /// record that pays is published; read before the queues are (R7). Release/Acquire: a reader that
     /// finds a block paid for finds its record.
     paid: AtomicU64,
-    /// How many blocks the entries from there on name.
+    /// How many blocks the entries from there on name, but for those that are replaced.
     blocks: AtomicU64,
+    /// For each level of extents, the number behind its newest entry; for level 0, of them all but it.
+    levels: [u64; Extent::LEVEL_MAX as usize + 1],
     /// The last stamp told.
     last: Stamp,
 }
@@ -95,11 +105,11 @@ impl Debt {
     ///
     /// # Errors
     /// The entry that is not in rising order, that follows neither the last one told nor what has
-    /// arrived, or whose block would be one of more than `most`. The entries before it have been taken.
+    /// arrived, or whose extent would be one of more than `most`. The entries before it have been taken.
     pub fn extend(
         &mut self,
         previous: Stamp,
-        piece: &[(Block, Stamp)],
+        piece: &[(Extent, Stamp)],
         hi: Stamp,
         most: u64,
     ) -> Result<(), String> {
@@ -115,13 +125,13 @@ impl Debt {
     pub fn append(
         &mut self,
         previous: Stamp,
-        piece: &[(Block, Stamp)],
+        piece: &[(Extent, Stamp)],
         hi: Stamp,
         most: u64,
     ) -> Result<(), String> {
         self.sweep();
         let mut before = previous;
-        for &(block, stamp) in piece {
+        for &(extent, stamp) in piece {
             if stamp <= before {
                 return Err(format!(
                     "the peer tells of record {stamp} after {before}, which is not older"
@@ -137,26 +147,36 @@ impl Debt {
                          told here is {last}"
                     ));
                 }
-                self.push(block, stamp);
+                self.push(extent, stamp);
             }
             before = stamp;
         }
         if self.entries.len() - self.indexed < BATCH_MAX { Ok(()) } else { self.index(most) }
     }
 
-    fn push(&mut self, block: Block, stamp: Stamp) {
+    fn push(&mut self, extent: Extent, stamp: Stamp) {
         if self.tenures.last() != Some(&stamp.epoch) {
             self.tenures.push(stamp.epoch);
         }
         self.entries.push_back(Entry {
-            number: block.number,
+            number: extent.first.number | u64::from(extent.level) << LEVEL_SHIFT,
             time: stamp.time,
-            volume: block.volume,
+            volume: extent.first.volume,
             sequence: stamp.sequence,
             tenure: self.tenures.len() as u32 - 1,
             is_replaced: false,
         });
         self.last = stamp;
+        *self.blocks.get_mut() += extent.blocks();
+        self.enter_level(extent.level, self.begin + self.entries.len() as u64);
+    }
+
+    /// An entry of `level` stands before number `behind`.
+    fn enter_level(&mut self, level: u8, behind: u64) {
+        if level > 0 {
+            self.levels[usize::from(level)] = behind;
+            self.levels[0] = behind;
+        }
     }
 
     fn stamp(&self, entry: &Entry) -> Stamp {
@@ -172,7 +192,7 @@ impl Debt {
 
     fn reserve_index(&mut self, blocks: usize) {
         let (begin, told) = (self.begin as u32, &self.entries);
-        let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block());
+        let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].extent());
         self.newest.reserve(blocks, rehash);
     }
 
@@ -185,8 +205,9 @@ impl Debt {
         let fresh = self.entries.len().saturating_sub(first);
         if fresh < BATCH_MIN || (self.newest.len() + fresh) as u64 > most {
             for at in first..first + fresh {
-                if !self.index_one(at, hash(self.entries[at].block()), most) {
-                    self.entries.truncate(at);
+                if !self.index_one(at, hash(self.entries[at].extent()), most) {
+                    let refused = self.entries.drain(at..).map(|entry| entry.extent().blocks());
+                    *self.blocks.get_mut() -= refused.sum::<u64>();
                     self.last = match at > first {
                         true => self.stamp(&self.entries[at - 1]),
                         false => self.indexed_last,
@@ -194,7 +215,7 @@ impl Debt {
                     self.indexed = at;
                     self.indexed_last = self.last;
                     return Err(format!(
-                        "the peer tells of more than {most} blocks, the most that it can owe"
+                        "the peer tells of more than {most} extents of blocks, the most that it can owe"
                     ));
                 }
             }
@@ -203,7 +224,7 @@ impl Debt {
             let places = (self.newest.capacity() * 8 / 7).next_power_of_two();
             let shift = places.trailing_zeros().saturating_sub(PARTS.trailing_zeros());
             let part = |hash: u32| (spread(hash) >> shift) as usize % PARTS;
-            let hashes = || self.entries.range(first..).map(|entry| short_hash(entry.block()));
+            let hashes = || self.entries.range(first..).map(|entry| short_hash(entry.extent()));
             let mut next = [0; PARTS + 1];
             hashes().for_each(|hash| next[part(hash) + 1] += 1);
             for at in 1..PARTS {
@@ -225,28 +246,27 @@ impl Debt {
         Ok(())
     }
 
-    /// Enters the entry at `at` into the index; whether its block is not one too many.
-    fn index_one(&mut self, at: usize, hash_of_block: u64, most: u64) -> bool {
+    /// Enters the entry at `at` into the index; whether its extent is not one too many.
+    fn index_one(&mut self, at: usize, hash_of_extent: u64, most: u64) -> bool {
         let (begin, entries) = (self.begin as u32, &mut self.entries);
         let (this, number) = (at, begin.wrapping_add(at as u32));
         let at = |n: u32| n.wrapping_sub(begin) as usize;
-        let blocks = self.newest.len() as u64;
+        let extents = self.newest.len() as u64;
         // Looked at only where the hashes are alike: it is far away, too.
-        let is_same = |&n: &u32| entries[at(n)].block() == entries[this].block();
-        let rehash = |&n: &u32| hash(entries[at(n)].block());
-        match self.newest.entry(hash_of_block, is_same, rehash) {
+        let is_same = |&n: &u32| entries[at(n)].extent() == entries[this].extent();
+        let rehash = |&n: &u32| hash(entries[at(n)].extent());
+        match self.newest.entry(hash_of_extent, is_same, rehash) {
             Place::Occupied(mut newest) => {
-                entries[at(*newest.get())].is_replaced = true;
+                let replaced = &mut entries[at(*newest.get())];
+                replaced.is_replaced = true;
+                // What has arrived was swept away before. No reader has the debt while it is indexed.
+                *self.blocks.get_mut() -= replaced.extent().blocks();
                 if holds(Clause::NewestPerBlock) {
                     *newest.get_mut() = number;
                 }
             }
-            Place::Vacant(_) if blocks >= most => return false,
-            Place::Vacant(place) => {
-                place.insert(number);
-                // No reader has the debt while it is indexed.
-                self.blocks.store(self.blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            }
+            Place::Vacant(_) if extents >= most => return false,
+            Place::Vacant(place) => drop(place.insert(number)),
         }
         true
     }
@@ -259,7 +279,7 @@ impl Debt {
             let oldest = self.entries[0];
             if !oldest.is_replaced {
                 let number = self.begin as u32;
-                let hash = hash(oldest.block());
+                let hash = hash(oldest.extent());
                 if let Ok(found) = self.newest.find_entry(hash, |&n| n == number) {
                     found.remove();
                 }
@@ -279,10 +299,14 @@ impl Debt {
             self.entries.retain(|entry| !entry.is_replaced);
             self.keep_tenures_used();
             self.newest.clear();
+            self.levels = Default::default();
+            for at in 0..self.entries.len() {
+                self.enter_level(self.entries[at].extent().level, self.begin + at as u64 + 1);
+            }
             let (begin, told) = (self.begin as u32, &self.entries);
-            let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].block());
+            let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].extent());
             for (entry, number) in told.iter().zip(0u32..) {
-                self.newest.insert_unique(hash(entry.block()), begin.wrapping_add(number), rehash);
+                self.newest.insert_unique(hash(entry.extent()), begin.wrapping_add(number), rehash);
             }
             self.indexed = self.entries.len();
         }
@@ -300,10 +324,22 @@ impl Debt {
         }
     }
 
-    /// The newest stamp owed for `block`, if it has not arrived.
+    /// The newest stamp owed for `block`, if it has not arrived: of the extents that hold it (R19).
     pub fn owed(&self, block: Block) -> Option<Stamp> {
+        let paid = self.paid.load(Ordering::Acquire);
+        let mut owed = self.owed_for(block.into());
+        if self.levels[0] > paid {
+            let levels = (1..=Extent::LEVEL_MAX).filter(|&l| self.levels[usize::from(l)] > paid);
+            owed = levels.map(|l| self.owed_for(Extent::around(block, l))).fold(owed, Ord::max);
+        }
+        owed
+    }
+
+    /// The newest stamp owed for just this extent, if it has not arrived.
+    pub fn owed_for(&self, extent: Extent) -> Option<Stamp> {
         let at = |n: u32| n.wrapping_sub(self.begin as u32) as usize;
-        let &newest = self.newest.find(hash(block), |&n| self.entries[at(n)].block() == block)?;
+        let &newest =
+            self.newest.find(hash(extent), |&n| self.entries[at(n)].extent() == extent)?;
         let is_owed = self.begin + at(newest) as u64 >= self.paid.load(Ordering::Acquire);
         is_owed.then(|| self.stamp(&self.entries[at(newest)]))
     }
@@ -315,8 +351,9 @@ impl Debt {
         while let Some(entry) = self.entries.get((paid - self.begin) as usize)
             && self.stamp(entry) <= hi
         {
-            let is_counted = ((paid - self.begin) as usize) < self.indexed;
-            blocks -= u64::from(is_counted && !entry.is_replaced);
+            if !entry.is_replaced {
+                blocks -= entry.extent().blocks();
+            }
             paid += 1;
         }
         self.blocks.store(blocks, Ordering::Relaxed);
@@ -328,11 +365,10 @@ impl Debt {
         self.last
     }
 
-    /// How many blocks are still owed; between the pieces of a prototype at most so many.
+    /// How many blocks are still owed; at most so many, between the pieces of a prototype, and where
+    /// extents lie in one another.
     pub fn len(&self) -> u64 {
-        let arrived = self.paid.load(Ordering::Acquire) - self.begin;
-        let fresh = self.entries.len().saturating_sub(self.indexed.max(arrived as usize));
-        self.blocks.load(Ordering::Relaxed) + fresh as u64
+        self.blocks.load(Ordering::Relaxed)
     }
 
     /// Whether nothing is owed.
@@ -340,11 +376,11 @@ impl Debt {
         self.len() == 0
     }
 
-    /// The blocks owed, with their newest stamps, in rising order.
-    pub fn iter(&self) -> impl Iterator<Item = (Block, Stamp)> + '_ {
+    /// The extents owed, with their newest stamps, in rising order.
+    pub fn iter(&self) -> impl Iterator<Item = (Extent, Stamp)> + '_ {
         let arrived = self.paid.load(Ordering::Acquire) - self.begin;
         let left = self.entries.iter().skip(arrived as usize).filter(|e| !e.is_replaced);
-        left.map(|entry| (entry.block(), self.stamp(entry)))
+        left.map(|entry| (entry.extent(), self.stamp(entry)))
     }
 }
 
@@ -376,7 +412,7 @@ mod tests {
             for (time, (b, arrived)) in (1..).zip(told) {
                 // Little arrives before much has been told.
                 let arrived = if time % 500 < 450 { 0 } else { arrived };
-                debt.extend(last, &[(block(b), stamp(time))], hi, 20).unwrap();
+                debt.extend(last, &[(block(b).into(), stamp(time))], hi, 20).unwrap();
                 last = stamp(time);
                 oracle.insert(b, last);
                 prop_assert_eq!(debt.last(), last);
@@ -390,7 +426,7 @@ mod tests {
                 prop_assert_eq!(debt.is_empty(), oracle.is_empty());
                 let listed: Vec<_> = debt.iter().collect();
                 prop_assert!(listed.is_sorted_by_key(|entry| entry.1));
-                let listed: BTreeMap<_, _> = listed.iter().map(|(b, s)| (b.number, *s)).collect();
+                let listed: BTreeMap<_, _> = listed.iter().map(|(b, s)| (b.first.number, *s)).collect();
                 prop_assert_eq!(listed, oracle.clone());
             }
         }
@@ -404,13 +440,13 @@ mod tests {
         ) {
             let [mut at_once, mut one_by_one] = [(); 2].map(|()| Debt::default());
             let (mut time, mut hi) = (earlier, Stamp::ZERO);
-            let begin: Vec<_> = (1..=earlier).map(|n| (block(n % 7), stamp(n))).collect();
+            let begin: Vec<_> = (1..=earlier).map(|n| (block(n % 7).into(), stamp(n))).collect();
             for debt in [&mut at_once, &mut one_by_one] {
                 debt.extend(Stamp::ZERO, &begin, hi, 500).unwrap();
             }
             for (piece, arrives) in pieces {
                 let previous = stamp(time);
-                let piece: Vec<_> = piece.into_iter().map(|b| { time += 1; (block(b), stamp(time)) }).collect();
+                let piece: Vec<_> = piece.into_iter().map(|b| { time += 1; (block(b).into(), stamp(time)) }).collect();
                 at_once.append(previous, &piece, hi, 500).unwrap();
                 one_by_one.extend(previous, &piece, hi, 500).unwrap();
                 hi = hi.max(stamp(time * arrives / 10));
@@ -429,7 +465,7 @@ mod tests {
 
         #[test]
         fn what_breaks_the_order_is_refused(swap in 0..9usize) {
-            let good: Vec<_> = (0..10u64).map(|n| (block(n), stamp(n + 1))).collect();
+            let good: Vec<_> = (0..10u64).map(|n| (block(n).into(), stamp(n + 1))).collect();
             let extend = |previous, piece: &[_], hi, most| {
                 let mut debt = Debt::default();
                 debt.extend(previous, piece, hi, most)
@@ -443,9 +479,9 @@ mod tests {
             // A second refusal takes back nothing that was taken.
             let mut debt = Debt::default();
             debt.extend(Stamp::ZERO, &good[..9], Stamp::ZERO, 9).unwrap();
-            let again = [(block(swap as u64), stamp(10)), (block(99), stamp(11))];
+            let again = [(block(swap as u64).into(), stamp(10)), (block(99).into(), stamp(11))];
             debt.extend(stamp(9), &again, Stamp::ZERO, 9).unwrap_err();
-            debt.extend(stamp(10), &[(block(99), stamp(12))], Stamp::ZERO, 9).unwrap_err();
+            debt.extend(stamp(10), &[(block(99).into(), stamp(12))], Stamp::ZERO, 9).unwrap_err();
             prop_assert_eq!((debt.last(), debt.len()), (stamp(10), 9));
             prop_assert_eq!(debt.owed(block(swap as u64)), Some(stamp(10)));
             let mut falling = good.clone();
@@ -461,7 +497,7 @@ mod tests {
             let told = |n| Stamp { epoch: n, time: 1, sequence: 0 };
             for n in 1..end {
                 let before = if n > 1 { told(n - 1) } else { Stamp::ZERO };
-                debt.extend(before, &[(block(n % blocks), told(n))], Stamp::ZERO, 10).unwrap();
+                debt.extend(before, &[(block(n % blocks).into(), told(n))], Stamp::ZERO, 10).unwrap();
             }
             prop_assert_eq!(debt.len(), blocks);
             prop_assert!(debt.tenures.len() < 3 * ENTRIES_MIN, "{} epochs", debt.tenures.len());
@@ -472,7 +508,7 @@ mod tests {
 
         #[test]
         fn what_was_told_or_has_arrived_is_ignored(from in 0..9u64, hi in 0..12u64) {
-            let good: Vec<_> = (0..10u64).map(|n| (block(n), stamp(n + 1))).collect();
+            let good: Vec<_> = (0..10u64).map(|n| (block(n).into(), stamp(n + 1))).collect();
             let mut debt = Debt::default();
             debt.extend(Stamp::ZERO, &good[..5], Stamp::ZERO, 10).unwrap();
             debt.pay(stamp(hi));

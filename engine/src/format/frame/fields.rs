@@ -3,7 +3,7 @@
 use super::super::{Row, RowBytes, StampBytes, checksum, told};
 use super::TOLD_MAX;
 use crate::error::{Error, Kind, Result};
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Extent, Stamp};
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -63,7 +63,7 @@ pub(super) fn put_block(to: &mut Vec<u8>, block: Block) {
     put_u64(to, block.number);
 }
 
-pub(super) fn put_told(to: &mut Vec<u8>, previous: Stamp, entries: &[(Block, Stamp)]) {
+pub(super) fn put_told(to: &mut Vec<u8>, previous: Stamp, entries: &[(Extent, Stamp)]) {
     put_stamp(to, previous);
     put_u32(to, entries.len() as u32);
     told::put(to, previous, entries);
@@ -111,7 +111,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The stamp told before, and entries that follow it.
-    pub(super) fn told(&mut self) -> Result<(Stamp, Vec<(Block, Stamp)>)> {
+    pub(super) fn told(&mut self) -> Result<(Stamp, Vec<(Extent, Stamp)>)> {
         let (previous, count) = (self.stamp()?, self.u32()? as usize);
         if count > TOLD_MAX {
             return Err(broken(format!(
