@@ -60,8 +60,8 @@ pub(super) struct Asked {
     pub rotten: Vec<usize>,
     /// How many records were published before it.
     pub behind: u64,
-    /// Its published records: stamp and block.
-    pub records: Vec<(Stamp, usize)>,
+    /// Its published records: stamp and blocks.
+    pub records: Vec<(Stamp, Range<usize>)>,
     pub ticket: Option<Ticket>,
     /// Whether it was polled, and whether it was woken since.
     pub is_waiting: bool,

@@ -6,7 +6,8 @@ use super::payload::SECTOR;
 use super::random::Random;
 use crate::format::superblock::VolumeSpec;
 use crate::limits::{Durability, Geometry, Settings};
-use crate::unit::Block;
+use crate::unit::{Block, Extent};
+use std::ops::Range;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -146,26 +147,32 @@ impl Plan {
     }
 
     /// Blocks of a volume.
-    fn blocks_of(&self, volume: usize) -> u64 {
+    fn blocks_in(&self, volume: usize) -> u64 {
         self.volumes[volume].div_ceil(self.block_sectors())
     }
 
     /// Blocks of the group.
     pub fn blocks(&self) -> usize {
-        (0..self.volumes.len()).map(|v| self.blocks_of(v) as usize).sum()
+        (0..self.volumes.len()).map(|v| self.blocks_in(v) as usize).sum()
     }
 
     /// A block's number in the group.
     pub fn index(&self, block: Block) -> usize {
-        let before: u64 = (0..block.volume as usize).map(|v| self.blocks_of(v)).sum();
+        let before: u64 = (0..block.volume as usize).map(|v| self.blocks_in(v)).sum();
         (before + block.number) as usize
+    }
+
+    /// The group's numbers of an extent's blocks.
+    pub fn blocks_of(&self, extent: Extent) -> Range<usize> {
+        let first = self.index(extent.first);
+        first..first + extent.blocks() as usize
     }
 
     /// The block with this number in the group.
     pub fn block(&self, index: usize) -> Block {
         let (mut volume, mut number) = (0, index as u64);
-        while number >= self.blocks_of(volume) {
-            number -= self.blocks_of(volume);
+        while number >= self.blocks_in(volume) {
+            number -= self.blocks_in(volume);
             volume += 1;
         }
         Block { volume: volume as u32, number }

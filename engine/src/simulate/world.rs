@@ -47,7 +47,7 @@ pub(super) struct Machine {
     pub unsettled_positions: RefCell<Vec<Position>>,
     /// Own records that nobody was told are durable.
     /// The first number says how many were published before.
-    pub unpromised: RefCell<VecDeque<(u64, Stamp, usize)>>,
+    pub unpromised: RefCell<VecDeque<(u64, Stamp)>>,
     /// How many records it has published.
     pub count: Cell<u64>,
     /// The next position of the received queue to look at, and the newest stamp seen there.
@@ -72,7 +72,7 @@ pub(super) struct Machine {
     /// Its power has failed since its last start.
     pub power_failed: Cell<bool>,
     /// Own records that it took back.
-    pub taken_back: RefCell<Vec<(Stamp, usize)>>,
+    pub taken_back: RefCell<Vec<Stamp>>,
     /// Its disk has lied, and that came out: what its superblock said of its tenure before.
     pub lied: Cell<Option<Tenure>>,
     /// The tenures that its device has heard its peer to serve and to be reachable under.
