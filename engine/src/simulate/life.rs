@@ -9,6 +9,7 @@ use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Error, Kind};
+use crate::format::frame::{EXTENTS_FEATURE, FEATURES, WIRE};
 use crate::sync::lock;
 use crate::unit::Stamp;
 
@@ -34,11 +35,38 @@ impl World {
         }
         match opened {
             Ok(device) => {
+                self.choose_program(side, &device);
                 self.hook(side, &device);
                 *machine.device.borrow_mut() = Some(device);
                 self.check_recovered(side);
             }
             Err(error) => self.check_refused_opening(side, &error),
+        }
+    }
+
+    /// The program that has been started may be an older one, unless the superblock says that records
+    /// of many blocks are known.
+    fn choose_program(&self, side: Side, device: &Device) {
+        let random = &mut Random::of(self.plan.seed, 8, self.tape.now());
+        let is_old = self.plan.old_programs && !self.upgraded.get() && random.once_in(2);
+        let knows = device.has_extents() || !is_old;
+        self.machines[side].knows_extents.set(knows);
+        self.tape.set_old(side, !knows);
+        if !knows {
+            lock(&device.failover).connection.speak(WIRE, FEATURES & !EXTENTS_FEATURE);
+            let name = NAMES[side];
+            self.tape.event(Sort::Fault, format_args!("the program of {name} is an older one"));
+            self.tape.count("starts of an older program");
+        }
+    }
+
+    /// Devices of an older program get the newest.
+    pub fn upgrade(&self) {
+        self.upgraded.set(true);
+        for side in [0, 1] {
+            if !self.machines[side].knows_extents.get() {
+                self.close(side);
+            }
         }
     }
 
@@ -279,9 +307,8 @@ impl World {
         for position in queue.freed()..queue.tail() {
             let record = queue.record(position);
             let blocks = self.plan.blocks_of(record.extent());
-            let content = self.read_record(&record, |buf| {
-                device.own.read(&record, buf).is_ok_and(|read| read)
-            });
+            let content = self
+                .read_record(&record, |buf| device.own.read(&record, buf).is_ok_and(|read| read));
             let history = self.history.borrow();
             let known = history.find(record.stamp).filter(|r| r.by == side && r.blocks == blocks);
             let held = known.map(|known| history.content(known.blocks.start, known.stamp));
@@ -357,7 +384,8 @@ impl World {
         machine.published.set(queue.tail());
         let mut unpromised = machine.unpromised.borrow_mut();
         unpromised.clear();
-        let is_open = |&&(stamp, _): &&(Stamp, u64)| history.find(stamp).is_some_and(|r| !r.promised);
+        let is_open =
+            |&&(stamp, _): &&(Stamp, u64)| history.find(stamp).is_some_and(|r| !r.promised);
         let mut open: Vec<_> = there.iter().filter(is_open).collect();
         open.sort_unstable_by_key(|t| t.1);
         for &&(stamp, _) in &open {

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub clocks: [(i64, u64); 2],
     /// Most requests under way at a device.
     pub depth: usize,
+    /// Programs start that do not know records of many blocks (R19).
+    pub old_programs: bool,
     /// The device whose normal volumes rot, if any do.
     pub rotting: usize,
     /// The actions that never happen in this run.
@@ -42,6 +44,8 @@ impl Plan {
             0 => random.within(1..6) * block + random.within(0..block).max(1),
             // More than a segment.
             1 if block_size <= 1024 => 130 * block,
+            // Room for extents in one another.
+            2 | 3 => random.within(16..40) * block,
             _ => random.within(1..9) * block,
         };
         let volumes = (0..random.within(1..4)).map(|_| volume(&mut random)).collect();
@@ -88,11 +92,23 @@ impl Plan {
             never.push(Kind::RotVolume);
         }
         let rotting = random.below(2);
+        let old_programs = random.once_in(4);
         if settings[0].durability == Durability::Never {
             never.extend([Kind::PowerCut, Kind::Blackout, Kind::Lie, Kind::Rot]);
         }
         let depth = random.pick(&[1, 2, 4, 8]);
-        Plan { seed, block_size, volumes, journals, settings, clocks, depth, rotting, never }
+        Plan {
+            seed,
+            block_size,
+            volumes,
+            journals,
+            settings,
+            clocks,
+            depth,
+            old_programs,
+            rotting,
+            never,
+        }
     }
 
     /// Each device has its own; only never to sync is for both.

@@ -355,6 +355,10 @@ impl World {
         let content = self.read_record(&record, |buf| {
             machine.disk.if_sound(|| device.peer.recv.read(&record, buf).is_ok_and(|read| read))
         });
+        if blocks.len() > 1 && !machine.knows_extents.get() {
+            let story = format!("{name} got {}", record.extent());
+            self.tape.broken("a program gets only records that it knows", story);
+        }
         let history = self.history.borrow();
         let due = history.next_of(1 - side, machine.hi.get());
         let is_due = |due: &Record| {

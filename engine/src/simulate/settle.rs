@@ -23,6 +23,7 @@ impl World {
     pub fn settle(&self) {
         self.machines.iter().for_each(|machine| machine.disk.disarm());
         self.stall.take();
+        self.upgrade();
         if self.tape.is_lossy() {
             // Nobody misses the last frame of all.
             self.cut_line(&mut Random::of(self.plan.seed, 6, 0));
