@@ -226,6 +226,7 @@ impl World {
     /// noticed by the next hello; the device serves nothing and says why. So does a peer that finds
     /// both of them unfenced, which hangs up: the device may never hear its hello.
     fn check_noticed(&self, side: Side) {
+        self.upgrade();
         for _ in 0..100 {
             for at in [0, 1] {
                 self.start(at);

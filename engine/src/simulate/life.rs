@@ -49,12 +49,17 @@ impl World {
     fn choose_program(&self, side: Side, device: &Device) {
         let random = &mut Random::of(self.plan.seed, 8, self.tape.now());
         let is_old = self.plan.old_programs && !self.upgraded.get() && random.once_in(2);
-        let knows = device.has_extents() || !is_old;
-        self.machines[side].knows_extents.set(knows);
-        self.tape.set_old(side, !knows);
-        if !knows {
-            lock(&device.failover).connection.speak(WIRE, FEATURES & !EXTENTS_FEATURE);
+        self.speak(side, device, device.has_extents() || !is_old);
+    }
+
+    /// From its next hello on the device is one of a program that knows records of many blocks, or not.
+    fn speak(&self, side: Side, device: &Device, knows_extents: bool) {
+        self.machines[side].knows_extents.set(knows_extents);
+        let unknown = if knows_extents { 0 } else { EXTENTS_FEATURE };
+        lock(&device.failover).connection.speak(WIRE, FEATURES & !unknown);
+        if !knows_extents {
             let name = NAMES[side];
+            self.tape.set_old(side);
             self.tape.event(Sort::Fault, format_args!("the program of {name} is an older one"));
             self.tape.count("starts of an older program");
         }
@@ -64,8 +69,8 @@ impl World {
     pub fn upgrade(&self) {
         self.upgraded.set(true);
         for side in [0, 1] {
-            if !self.machines[side].knows_extents.get() {
-                self.close(side);
+            if let Some(device) = self.device(side) {
+                self.speak(side, &device, true);
             }
         }
     }

@@ -51,7 +51,7 @@ struct State {
     refused: bool,
     /// By receiver: its line has lost frames.
     lossy: [bool; 2],
-    /// By device: its program does not know records of many blocks.
+    /// By device: its program was once one that does not know records of many blocks.
     old: [bool; 2],
 }
 
@@ -133,9 +133,10 @@ impl Tape {
         lock(&self.state).lossy[side] = lossy;
     }
 
-    /// The program at `side` is an older one, which does not know records of many blocks.
-    pub fn set_old(&self, side: Side, old: bool) {
-        lock(&self.state).old[side] = old;
+    /// The program at `side` is an older one, which does not know records of many blocks: a hello of it
+    /// may come late.
+    pub fn set_old(&self, side: Side) {
+        lock(&self.state).old[side] = true;
     }
 
     pub fn is_lossy(&self) -> bool {
