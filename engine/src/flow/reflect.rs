@@ -11,6 +11,7 @@ use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::sync::{Ordering, lock};
 use crate::unit::{Block, Extent, Stamp};
+use crate::weaken::{Clause, holds};
 use std::cmp::Reverse;
 use std::io::IoSlice;
 
@@ -202,7 +203,9 @@ fn newest_runs(extents: Vec<Extent>) -> Vec<Run> {
         while let Some(&outer) = around.last() {
             if outer.0.holds(extent.first) {
                 run_to(&mut next, extent.first.number, outer);
-                newest = newest.max(outer.1);
+                if holds(Clause::NewestAround) {
+                    newest = newest.max(outer.1);
+                }
                 break;
             }
             run_to(&mut next, outer.0.end(), outer);

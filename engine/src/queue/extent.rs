@@ -4,6 +4,7 @@ use super::slot::{MEMBER, VOID};
 use super::{Conflict, NewWrite, Queue};
 use crate::sync::{AtomicU64, Ordering::*};
 use crate::unit::{Block, Extent, Position, Stamp};
+use crate::weaken::{Clause, holds};
 
 const NUMBER_BITS: u32 = 42;
 const LEVEL_BITS: u32 = 5;
@@ -66,7 +67,11 @@ impl Levels {
 
     /// The extents around `extent` of those levels at which something may not be freed yet.
     pub fn live_around(&self, extent: Extent, freed: Position) -> impl Iterator<Item = Extent> {
-        let most = if self.any.load(Acquire) < freed { 0 } else { Extent::LEVEL_MAX };
+        let most = if self.any.load(Acquire) < freed || !holds(Clause::WiderExtents) {
+            0
+        } else {
+            Extent::LEVEL_MAX
+        };
         let wider = (extent.level + 1..=most)
             .filter(move |&level| self.newest[usize::from(level)].load(Acquire) >= freed);
         wider.map(move |level| Extent::around(extent.first, level))
@@ -119,7 +124,7 @@ impl Queue {
                 continue;
             }
             let is_below = (epoch, time) < (stamp.epoch, stamp.time);
-            let has_parts = rest == 1;
+            let has_parts = rest == 1 && holds(Clause::WideHalves);
             match position < first {
                 true if !is_below => return Err(Conflict::Seen(time)),
                 false if (epoch, time) <= (stamp.epoch, stamp.time) || has_parts => {

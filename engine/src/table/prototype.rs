@@ -328,7 +328,7 @@ impl Debt {
     pub fn owed(&self, block: Block) -> Option<Stamp> {
         let paid = self.paid.load(Ordering::Acquire);
         let mut owed = self.owed_for(block.into());
-        if self.levels[0] > paid {
+        if self.levels[0] > paid && holds(Clause::OwedAround) {
             let levels = (1..=Extent::LEVEL_MAX).filter(|&l| self.levels[usize::from(l)] > paid);
             owed = levels.map(|l| self.owed_for(Extent::around(block, l))).fold(owed, Ord::max);
         }
