@@ -34,7 +34,7 @@
 //!    each block. It looks at the requests in flight instead, and at those published since the last
 //!    look: a read-modify-write of a request's state either finds it filled, and compares, or comes
 //!    before the one by which it is filled, so that the other finds the wide one in its chains.
-//!    What was published before is older, because a write's time is sealed before it is published.
+//!    Records published before are older, because a write's time is sealed before it is published.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
 //! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers and, since R15 leaves no

@@ -259,7 +259,7 @@ impl Debt {
             Place::Occupied(mut newest) => {
                 let replaced = &mut entries[at(*newest.get())];
                 replaced.is_replaced = true;
-                // What has arrived was swept away before. No reader has the debt while it is indexed.
+                // Entries that have arrived were swept away before. No reader has the debt while it is indexed.
                 *self.blocks.get_mut() -= replaced.extent().blocks();
                 if holds(Clause::NewestPerBlock) {
                     *newest.get_mut() = number;
