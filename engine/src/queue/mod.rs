@@ -309,12 +309,12 @@ impl Queue {
             slot.checksum.store(record.checksum, Release);
             slot.written_at.store(write.written_at, Release);
             slot.place.store(NO_PLACE & !MARKS, Release);
-            match index {
-                // A read-modify-write, behind the request's span and time: rule 5.
-                0 => drop(slot.state.swap(first << 2 | INSERTING, AcqRel)),
-                _ => store_touched(&slot.state, (first + index) << 2 | MEMBER, Release),
+            if index > 0 {
+                store_touched(&slot.state, (first + index) << 2 | MEMBER, Release);
             }
         }
+        // A read-modify-write, behind all of the request's extents and times: rule 5.
+        self.slot(first).state.swap(first << 2 | INSERTING, AcqRel);
     }
 
     /// The conflict of `write` if it were linked now.
