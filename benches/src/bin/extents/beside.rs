@@ -20,9 +20,10 @@ const BLOCK: u64 = 4096;
 /// Blocks of the largest extent.
 const LEVELS: u64 = 13;
 const LARGEST: u64 = 1 << LEVELS;
-/// What is written to and read from lies in the last bytes of the volume.
 const VOLUME: u64 = 1 << 40;
-const SPAN: u64 = 64 * MIB;
+/// What is written to and read from: pieces of 1 MiB, evenly spread, each at the end of its part.
+const PIECES: u64 = 64;
+const PART: u64 = VOLUME / PIECES;
 
 struct Pair {
     host: Session,
@@ -30,10 +31,16 @@ struct Pair {
     devices: [Arc<Device>; 2],
 }
 
-/// Discards `extents` extents, one a request, of every level, in blocks from `first` on.
+/// Discards `extents` extents, one a request, of every level, evenly spread from byte `first` on over a
+/// half of the volume, but for the pieces.
 fn discard(host: &Session, first: u64, extents: u64) -> u64 {
     let mut done = 0;
-    for cell in (first..).step_by(2 * LARGEST as usize) {
+    let cells = extents.div_ceil(LEVELS);
+    for cell in 0..cells {
+        // The last two regions of a part have the piece.
+        let cell = (first + VOLUME / 2 / cells * cell) / BLOCK / (2 * LARGEST) * (2 * LARGEST);
+        let last = PART / BLOCK - 2 * LARGEST;
+        let cell = if cell % (PART / BLOCK) == last { cell - 2 * LARGEST } else { cell };
         // Nothing is discarded where nothing is.
         for number in [cell, cell + LARGEST] {
             host.write(0, number * BLOCK, &[1; BLOCK as usize]).expect("written");
@@ -82,8 +89,8 @@ fn pair(dir: &Path, extents: u64) -> Pair {
     a.resume_alone().expect("A serves");
     wait_until(|| devices.iter().all(|device| device.status().connected));
     let host = a.session().expect("A serves");
-    for offset in (VOLUME - SPAN..VOLUME).step_by(MIB as usize) {
-        host.write(0, offset, &vec![1; MIB as usize]).expect("written");
+    for piece in 1..=PIECES {
+        host.write(0, piece * PART - MIB, &vec![1; MIB as usize]).expect("written");
     }
     wait_until(|| a.status().backlog_records == 0);
     for device in &devices {
@@ -94,8 +101,8 @@ fn pair(dir: &Path, extents: u64) -> Pair {
     wait_until(|| a.status().backlog_records == 0);
     b.takeover().expect("B serves");
     let host = b.session().expect("B serves");
-    let own = discard(&host, VOLUME / 2 / BLOCK, extents / 2);
-    host.write(0, VOLUME - SPAN, &[1; BLOCK as usize]).expect("written");
+    let own = discard(&host, VOLUME / 2, extents / 2);
+    host.write(0, VOLUME - MIB, &[1; BLOCK as usize]).expect("written");
     host.flush().expect("flushed");
     wait_until(|| b.status().backlog_records == 0);
     drop(threads);
@@ -105,10 +112,13 @@ fn pair(dir: &Path, extents: u64) -> Pair {
     Pair { host, devices: [b, a] }
 }
 
-/// Nanoseconds that `each` takes at blocks of the span, on the average.
+/// Nanoseconds that `each` takes at blocks of the pieces, on the average.
 fn timed(random: &mut Random, count: u64, mut each: impl FnMut(u64)) -> f64 {
-    let offsets: Vec<_> =
-        (0..count).map(|_| VOLUME - SPAN + random.draw() % (SPAN / BLOCK) * BLOCK).collect();
+    let mut offset = || {
+        let (piece, block) = (random.draw() % PIECES, random.draw() % (MIB / BLOCK));
+        (piece + 1) * PART - MIB + block * BLOCK
+    };
+    let offsets: Vec<_> = (0..count).map(|_| offset()).collect();
     let began = Instant::now();
     offsets.into_iter().for_each(&mut each);
     began.elapsed().as_nanos() as f64 / count as f64
