@@ -2,8 +2,8 @@
 
 use super::slot::{MEMBER, VOID};
 use super::{Conflict, NewWrite, Queue};
-use crate::sync::{AtomicU64, Ordering::*};
-use crate::unit::{Block, Extent, Position, Stamp};
+use crate::sync::{AtomicU64, Ordering::*, zeros};
+use crate::unit::{Block, Extent, Position, Stamp, regions};
 
 /// A volume is below 4 EiB, and a block at least 512 bytes.
 const NUMBER_BITS: u32 = 53;
@@ -33,44 +33,59 @@ impl Span {
     }
 }
 
-/// The levels at which there are extents, and how far wide requests have looked.
+/// The levels at which there are extents, region by region, and how far wide requests have looked.
 ///
 /// | atomic | writers | readers | ordering |
 /// |---|---|---|---|
-/// | `newest`, `any` | inserters of wide requests (max), before they link | all | AcqRel/Acquire: rule 5 |
+/// | `regions`, `any` | inserters of extents (max), before they link | all | AcqRel/Acquire: rule 5 |
 /// | `settled` | inserters of wide requests (max) | the same | AcqRel/Acquire: the times of what is published below it are sealed |
 #[derive(Debug)]
 pub(super) struct Levels {
-    /// The youngest position that an extent of the level ever had; of level 0 none.
-    newest: [AtomicU64; Extent::LEVEL_MAX as usize + 1],
-    /// The youngest of them all.
+    regions: Box<[Region]>,
+    /// The youngest position that an extent ever had.
     any: AtomicU64,
     /// Every position below this was once found settled.
     settled: AtomicU64,
 }
 
+/// The youngest position that an extent of levels 1 and 2, of 3 and 4, and so on ever had there: one
+/// line of a processor's cache.
+#[derive(Debug, Default)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[repr(align(64))]
+struct Region([AtomicU64; Extent::LEVEL_MAX as usize / 2]);
+
+/// Enough for 512 GiB of the usual blocks. A region shares its line with those so far away.
+const REGIONS: usize = if cfg!(loom) { 1 } else { 1 << 14 };
+
+impl Region {
+    fn of(&self, level: u8) -> &AtomicU64 {
+        &self.0[usize::from(level - 1) / 2]
+    }
+}
+
 impl Levels {
     pub fn new(first: Position) -> Levels {
-        Levels {
-            newest: std::array::from_fn(|_| AtomicU64::new(0)),
-            any: AtomicU64::new(0),
-            settled: AtomicU64::new(first),
-        }
+        Levels { regions: zeros(REGIONS), any: AtomicU64::new(0), settled: AtomicU64::new(first) }
     }
 
-    /// An extent of `level` is about to be linked at `position`.
-    pub fn raise(&self, level: u8, position: Position) {
-        if level > 0 {
-            self.newest[usize::from(level)].fetch_max(position, AcqRel);
+    /// `extent` is about to be linked at `position`.
+    pub fn raise(&self, extent: Extent, position: Position) {
+        if extent.level > 0 {
+            for region in regions(extent.first, extent.blocks(), REGIONS) {
+                self.regions[region].of(extent.level).fetch_max(position, AcqRel);
+            }
             self.any.fetch_max(position, AcqRel);
         }
     }
 
-    /// The extents around `extent` of those levels at which something may not be freed yet.
+    /// The extents around `extent` of those levels at which something near it may not be freed yet.
     pub fn live_around(&self, extent: Extent, freed: Position) -> impl Iterator<Item = Extent> {
         let most = if self.any.load(Acquire) < freed { 0 } else { Extent::LEVEL_MAX };
-        let wider = (extent.level + 1..=most)
-            .filter(move |&level| self.newest[usize::from(level)].load(Acquire) >= freed);
+        let region = regions(extent.first, 1, REGIONS).next().expect("a block lies in a region");
+        let region = &self.regions[region];
+        let wider =
+            (extent.level + 1..=most).filter(move |&level| region.of(level).load(Acquire) >= freed);
         wider.map(move |level| Extent::around(extent.first, level))
     }
 }

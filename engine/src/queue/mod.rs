@@ -251,7 +251,7 @@ impl Queue {
         slot.shape.store(ALONE | index << 32 | count << 1 | data, Release);
         slot.place.store(record.place & !MARKS | DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
-        self.levels.raise(record.level, position);
+        self.levels.raise(record.extent(), position);
         self.link(position, self.bucket(record.extent()));
         slot.state.store(position << 2 | PUBLISHED, Release);
         Some(position)
@@ -344,7 +344,7 @@ impl Queue {
         for (index, extent) in (0..).zip(write.extents()) {
             let position = first + index;
             let bucket = self.bucket(extent);
-            self.levels.raise(extent.level, position);
+            self.levels.raise(extent, position);
             if !self.link(position, bucket) {
                 self.check_younger(position, bucket.fetch_add(0, AcqRel), extent)?;
             }
