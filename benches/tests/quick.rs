@@ -30,3 +30,10 @@ fn open() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && text.contains("opened"), "{text}{out:?}");
 }
+
+#[test]
+fn extents() {
+    let out = Command::new(env!("CARGO_BIN_EXE_extents")).arg("--quick").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("with / without"), "{text}{out:?}");
+}

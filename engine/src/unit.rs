@@ -92,6 +92,19 @@ impl fmt::Display for Extent {
     }
 }
 
+/// The logarithm of a region's length in blocks: an extent of 32 MiB of the usual blocks.
+const REGION_LEVEL: u8 = 13;
+
+/// Which of `count` counters stand for the regions that the `blocks` blocks from `first` on lie in.
+/// Regions of one volume that follow one another have different ones.
+pub(crate) fn regions(first: Block, blocks: u64, count: usize) -> impl Iterator<Item = usize> {
+    debug_assert!(count.is_power_of_two());
+    let apart = u64::from(first.volume).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let [begin, end] = [first.number, first.number + blocks.max(1) - 1].map(|n| n >> REGION_LEVEL);
+    let numbers = (begin..=end).take(count);
+    numbers.map(move |number| number.wrapping_add(apart) as usize & (count - 1))
+}
+
 /// When a write takes its place in history (R1): compared by epoch, then time, then sequence.
 ///
 /// Unique within a group, and never zero for a real record.

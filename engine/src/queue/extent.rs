@@ -2,27 +2,29 @@
 
 use super::slot::{MEMBER, VOID};
 use super::{Conflict, NewWrite, Queue};
-use crate::sync::{AtomicU64, Ordering::*};
-use crate::unit::{Block, Extent, Position, Stamp};
+use crate::sync::{AtomicU64, Ordering::*, zeros};
+use crate::unit::{Block, Extent, Position, Stamp, regions};
 use crate::weaken::{Clause, holds};
 
-const NUMBER_BITS: u32 = 42;
+/// A volume is below 4 EiB, and a block at least 512 bytes.
+const NUMBER_BITS: u32 = 53;
 const LEVEL_BITS: u32 = 5;
 
-/// A slot's extent, and how many blocks its request has, or which of them it has in part:
-/// `blocks or parts << 47 | level << 42 | number of the first block`.
+/// A slot's extent, and whether its request has blocks in part:
+/// `has parts << 58 | level << 53 | number of the first block`.
 #[derive(Clone, Copy)]
 pub(super) struct Span(pub u64);
 
 impl Span {
     pub fn of(extent: Extent, write: &NewWrite<'_>) -> Span {
         debug_assert!(extent.first.number >> NUMBER_BITS == 0, "no volume is so large");
-        let rest = match write.is_wide() {
-            true => write.extents().map(|extent| extent.blocks()).sum(),
-            false => u64::from(write.bases.iter().any(Option::is_some)),
-        };
+        let has_parts = u64::from(write.bases.iter().any(Option::is_some));
         let level = u64::from(extent.level);
-        Span(rest << (NUMBER_BITS + LEVEL_BITS) | level << NUMBER_BITS | extent.first.number)
+        Span(has_parts << (NUMBER_BITS + LEVEL_BITS) | level << NUMBER_BITS | extent.first.number)
+    }
+
+    fn has_parts(self) -> bool {
+        self.0 >> (NUMBER_BITS + LEVEL_BITS) != 0
     }
 
     pub fn extent(self, volume: u32) -> Extent {
@@ -32,48 +34,60 @@ impl Span {
     }
 }
 
-/// The levels at which there are extents, and how far wide requests have looked.
+/// The levels at which there are extents, region by region, and how far wide requests have looked.
 ///
 /// | atomic | writers | readers | ordering |
 /// |---|---|---|---|
-/// | `newest`, `any` | inserters of wide requests (max), before they link | all | AcqRel/Acquire: rule 5 |
+/// | `regions`, `any` | inserters of extents (max), before they link | all | AcqRel/Acquire: rule 5 |
 /// | `settled` | inserters of wide requests (max) | the same | AcqRel/Acquire: the times of what is published below it are sealed |
 #[derive(Debug)]
 pub(super) struct Levels {
-    /// The youngest position that an extent of the level ever had; of level 0 none.
-    newest: [AtomicU64; Extent::LEVEL_MAX as usize + 1],
-    /// The youngest of them all.
+    regions: Box<[Region]>,
+    /// The youngest position that an extent ever had.
     any: AtomicU64,
     /// Every position below this was once found settled.
     settled: AtomicU64,
 }
 
+/// The youngest position that an extent of levels 1 and 2, of 3 and 4, and so on ever had there: one
+/// line of a processor's cache.
+#[derive(Debug, Default)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[repr(align(64))]
+struct Region([AtomicU64; Extent::LEVEL_MAX as usize / 2]);
+
+/// Enough for 512 GiB of the usual blocks. A region shares its line with those so far away.
+const REGIONS: usize = if cfg!(loom) { 1 } else { 1 << 14 };
+
+impl Region {
+    fn of(&self, level: u8) -> &AtomicU64 {
+        &self.0[usize::from(level - 1) / 2]
+    }
+}
+
 impl Levels {
     pub fn new(first: Position) -> Levels {
-        Levels {
-            newest: std::array::from_fn(|_| AtomicU64::new(0)),
-            any: AtomicU64::new(0),
-            settled: AtomicU64::new(first),
-        }
+        Levels { regions: zeros(REGIONS), any: AtomicU64::new(0), settled: AtomicU64::new(first) }
     }
 
-    /// An extent of `level` is about to be linked at `position`.
-    pub fn raise(&self, level: u8, position: Position) {
-        if level > 0 {
-            self.newest[usize::from(level)].fetch_max(position, AcqRel);
+    /// `extent` is about to be linked at `position`.
+    pub fn raise(&self, extent: Extent, position: Position) {
+        if extent.level > 0 {
+            for region in regions(extent.first, extent.blocks(), REGIONS) {
+                self.regions[region].of(extent.level).fetch_max(position, AcqRel);
+            }
             self.any.fetch_max(position, AcqRel);
         }
     }
 
-    /// The extents around `extent` of those levels at which something may not be freed yet.
+    /// The extents around `extent` of those levels at which something near it may not be freed yet.
     pub fn live_around(&self, extent: Extent, freed: Position) -> impl Iterator<Item = Extent> {
-        let most = if self.any.load(Acquire) < freed || !holds(Clause::WiderExtents) {
-            0
-        } else {
-            Extent::LEVEL_MAX
-        };
-        let wider = (extent.level + 1..=most)
-            .filter(move |&level| self.newest[usize::from(level)].load(Acquire) >= freed);
+        let is_live = self.any.load(Acquire) >= freed && holds(Clause::WiderExtents);
+        let most = if is_live { Extent::LEVEL_MAX } else { 0 };
+        let region = regions(extent.first, 1, REGIONS).next().expect("a block lies in a region");
+        let region = &self.regions[region];
+        let wider =
+            (extent.level + 1..=most).filter(move |&level| region.of(level).load(Acquire) >= freed);
         wider.map(move |level| Extent::around(extent.first, level))
     }
 }
@@ -109,22 +123,22 @@ impl Queue {
             if state >> 2 != position || [MEMBER, VOID].contains(&(state & 3)) {
                 continue;
             }
-            let other = Span(slot.span.load(Acquire));
-            let volume = (slot.volume_sequence.load(Acquire) >> 32) as u32;
-            let (extent, rest) = (other.extent(volume), other.0 >> (NUMBER_BITS + LEVEL_BITS));
+            let has_parts = Span(slot.span.load(Acquire)).has_parts();
             let (_, count) = slot.group();
+            let (its_first, its_last) = (slot.extent(), self.slot(position + count - 1).extent());
             let (epoch, time) = (slot.epoch.load(Acquire), slot.time.load(Acquire));
             if position < self.freed() {
                 continue; // settled before, and older
             }
-            let blocks = if rest > 1 { rest } else { count };
-            let number = extent.first.number;
-            let overlaps = volume == write.block.volume && number < end && begin < number + blocks;
-            if !overlaps {
+            let its_begin = its_first.first;
+            if its_begin.volume != write.block.volume
+                || its_begin.number >= end
+                || its_last.end() <= begin
+            {
                 continue;
             }
+            let has_parts = has_parts && holds(Clause::WideHalves);
             let is_below = (epoch, time) < (stamp.epoch, stamp.time);
-            let has_parts = rest == 1 && holds(Clause::WideHalves);
             match position < first {
                 true if !is_below => return Err(Conflict::Seen(time)),
                 false if (epoch, time) <= (stamp.epoch, stamp.time) || has_parts => {

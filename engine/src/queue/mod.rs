@@ -34,7 +34,7 @@
 //!    each block. It looks at the requests in flight instead, and at those published since the last
 //!    look: a read-modify-write of a request's state either finds it filled, and compares, or comes
 //!    before the one by which it is filled, so that the other finds the wide one in its chains.
-//!    What was published before is older, because a write's time is sealed before it is published.
+//!    Records published before are older, because a write's time is sealed before it is published.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
 //! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers and, since R15 leaves no
@@ -252,7 +252,7 @@ impl Queue {
         slot.shape.store(ALONE | index << 32 | count << 1 | data, Release);
         slot.place.store(record.place & !MARKS | DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
-        self.levels.raise(record.level, position);
+        self.levels.raise(record.extent(), position);
         self.link(position, self.bucket(record.extent()));
         slot.state.store(position << 2 | PUBLISHED, Release);
         Some(position)
@@ -310,12 +310,12 @@ impl Queue {
             slot.checksum.store(record.checksum, Release);
             slot.written_at.store(write.written_at, Release);
             slot.place.store(NO_PLACE & !MARKS, Release);
-            match index {
-                // A read-modify-write, behind the request's span and time: rule 5.
-                0 => drop(slot.state.swap(first << 2 | INSERTING, AcqRel)),
-                _ => store_touched(&slot.state, (first + index) << 2 | MEMBER, Release),
+            if index > 0 {
+                store_touched(&slot.state, (first + index) << 2 | MEMBER, Release);
             }
         }
+        // A read-modify-write, behind all of the request's extents and times: rule 5.
+        self.slot(first).state.swap(first << 2 | INSERTING, AcqRel);
     }
 
     /// The conflict of `write` if it were linked now.
@@ -345,7 +345,7 @@ impl Queue {
         for (index, extent) in (0..).zip(write.extents()) {
             let position = first + index;
             let bucket = self.bucket(extent);
-            self.levels.raise(extent.level, position);
+            self.levels.raise(extent, position);
             if !self.link(position, bucket) {
                 self.check_younger(position, bucket.fetch_add(0, AcqRel), extent)?;
             }
