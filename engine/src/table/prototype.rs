@@ -99,6 +99,11 @@ pub struct Debt {
     last: Stamp,
 }
 
+/// Counts anew, where no reader has the debt.
+fn count(blocks: &AtomicU64, by: impl FnOnce(u64) -> u64) {
+    blocks.store(by(blocks.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
 impl Debt {
     /// Takes the next piece of what the peer tells (S807, R18), which follows `previous` in the
     /// peer's order. Entries told before, and those at or below `hi`, which have arrived, are ignored.
@@ -167,7 +172,7 @@ impl Debt {
             is_replaced: false,
         });
         self.last = stamp;
-        *self.blocks.get_mut() += extent.blocks();
+        count(&self.blocks, |blocks| blocks + extent.blocks());
         self.enter_level(extent.level, self.begin + self.entries.len() as u64);
     }
 
@@ -207,7 +212,8 @@ impl Debt {
             for at in first..first + fresh {
                 if !self.index_one(at, hash(self.entries[at].extent()), most) {
                     let refused = self.entries.drain(at..).map(|entry| entry.extent().blocks());
-                    *self.blocks.get_mut() -= refused.sum::<u64>();
+                    let refused: u64 = refused.sum();
+                    count(&self.blocks, |blocks| blocks - refused);
                     self.last = match at > first {
                         true => self.stamp(&self.entries[at - 1]),
                         false => self.indexed_last,
@@ -260,7 +266,7 @@ impl Debt {
                 let replaced = &mut entries[at(*newest.get())];
                 replaced.is_replaced = true;
                 // Entries that have arrived were swept away before. No reader has the debt while it is indexed.
-                *self.blocks.get_mut() -= replaced.extent().blocks();
+                count(&self.blocks, |blocks| blocks - replaced.extent().blocks());
                 if holds(Clause::NewestPerBlock) {
                     *newest.get_mut() = number;
                 }
