@@ -101,6 +101,6 @@ mod weakened {
         let output = simulate(&["--weaken", "gravity"]);
         assert_eq!(output.status.code(), Some(2));
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("seal-read") && said.contains("tenure"), "{said}");
+        assert!(said.contains("seal-publication") && said.contains("tenure"), "{said}");
     }
 }
