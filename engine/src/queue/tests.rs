@@ -20,7 +20,7 @@ fn records(checksum: u64, count: u64) -> Vec<NewRecord> {
 }
 
 fn opened(places: usize, first: Position) -> (Queue, Clk) {
-    let queue = Queue::new(places, first, 0x5eed);
+    let queue = Queue::new(places, first, 0x5eed).unwrap();
     queue.raise_limit(first + queue.places());
     let clk = Clk::new();
     clk.open(1, 0);

@@ -148,6 +148,11 @@ impl Debt {
         if self.tenures.last() != Some(&stamp.epoch) {
             self.tenures.push(stamp.epoch);
         }
+        let most = self.entries.capacity();
+        if self.entries.len() == most {
+            // Not twice as many: the entries come round to all of the room, however few they are.
+            self.entries.reserve_exact(most / 8 + ENTRIES_MIN);
+        }
         self.entries.push_back(Entry {
             number: block.number,
             time: stamp.time,
@@ -166,7 +171,7 @@ impl Debt {
 
     /// Makes room for so many entries more, in one go.
     pub fn reserve(&mut self, entries: u64) {
-        self.entries.reserve(entries as usize);
+        self.entries.reserve_exact(entries as usize);
         self.reserve_index(self.entries.len() - self.indexed + entries as usize);
     }
 
