@@ -3,8 +3,12 @@
 //!
 //! Each row is measured in a process of its own, as the growth of what is resident. Blocks have 4 KiB,
 //! volumes and logs are nowhere, and the steps are taken by hand: the writer's records are committed
-//! 1,024 at a time, stay in R and L, and are told or shipped to a second device, which does not
-//! reflect them. Fails if a bound is exceeded.
+//! 1,024 at a time or each by itself, stay in R and L, and are told or shipped to a second device, which
+//! does not reflect them. A device takes some memory once, its cells and buffers for example: that is
+//! there before records are counted. Fails if a bound is exceeded.
+//!
+//! Told records are counted where an index has just doubled, too, and by the debt alone where entries
+//! have come round to all of the room of their list: an entry takes no more than there.
 
 use crate::{BLOCK, resident};
 use afterimage::Device;
@@ -21,7 +25,8 @@ use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
 
-/// Bytes for a place that is not used, for a record in a queue beyond that, and for one told.
+/// Bytes for a place that is not used, for a record in a queue, its place's bytes among them, and for one
+/// told.
 const PLACE_BOUND: f64 = 8.0;
 const RECORD_BOUND: f64 = 128.0;
 const TOLD_BOUND: f64 = 64.0;
