@@ -150,7 +150,7 @@ impl Debt {
         }
         let most = self.entries.capacity();
         if self.entries.len() == most {
-            // Not twice as many: the entries come round to all of the room, however few they are.
+            // By an eighth: the entries come round to all of the room, however few they are.
             self.entries.reserve_exact(most / 8 + ENTRIES_MIN);
         }
         self.entries.push_back(Entry {

@@ -103,7 +103,7 @@ mod tests {
                 match what {
                     0 | 1 => {
                         time += n;
-                        // Not in the order of stamps, and about where their lowest bits begin again.
+                        // Positions in another order than stamps, about where their lowest bits begin again.
                         let position = (1 << 32) + time * 7 % 1000 - 500;
                         table.push(stamp(time), position);
                         list.push((stamp(time), position));
