@@ -459,6 +459,16 @@ mod tests {
             prop_assert!(refused.unwrap_err().contains("not older"));
         }
 
+        /// Entries come round to all of it.
+        #[test]
+        fn the_list_of_entries_has_little_room_to_spare(told in 1000..5000u64) {
+            let mut debt = Debt::default();
+            let entries: Vec<_> = (1..=told).map(|n| (block(n), stamp(n))).collect();
+            debt.extend(Stamp::ZERO, &entries, Stamp::ZERO, told).unwrap();
+            let most = told as usize + told as usize / 8 + ENTRIES_MIN;
+            prop_assert!(debt.entries.capacity() <= most, "{}", debt.entries.capacity());
+        }
+
         #[test]
         fn epochs_that_no_entry_has_are_forgotten(blocks in 1..9u64) {
             let mut debt = Debt::default();
