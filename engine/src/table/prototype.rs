@@ -163,6 +163,11 @@ impl Debt {
         if self.tenures.last() != Some(&stamp.epoch) {
             self.tenures.push(stamp.epoch);
         }
+        let most = self.entries.capacity();
+        if self.entries.len() == most {
+            // By an eighth: the entries come round to all of the room, however few they are.
+            self.entries.reserve_exact(most / 8 + ENTRIES_MIN);
+        }
         self.entries.push_back(Entry {
             number: extent.first.number | u64::from(extent.level) << LEVEL_SHIFT,
             time: stamp.time,
@@ -191,7 +196,7 @@ impl Debt {
 
     /// Makes room for so many entries more, in one go.
     pub fn reserve(&mut self, entries: u64) {
-        self.entries.reserve(entries as usize);
+        self.entries.reserve_exact(entries as usize);
         self.reserve_index(self.entries.len() - self.indexed + entries as usize);
     }
 
@@ -499,6 +504,16 @@ mod tests {
             falling.swap(swap, swap + 1);
             let refused = extend(Stamp::ZERO, &falling, Stamp::ZERO, 11);
             prop_assert!(refused.unwrap_err().contains("not older"));
+        }
+
+        /// Entries come round to all of it.
+        #[test]
+        fn the_list_of_entries_has_little_room_to_spare(told in 1000..5000u64) {
+            let mut debt = Debt::default();
+            let entries: Vec<_> = (1..=told).map(|n| (block(n).into(), stamp(n))).collect();
+            debt.extend(Stamp::ZERO, &entries, Stamp::ZERO, told).unwrap();
+            let most = told as usize + told as usize / 8 + ENTRIES_MIN;
+            prop_assert!(debt.entries.capacity() <= most, "{}", debt.entries.capacity());
         }
 
         #[test]

@@ -49,7 +49,7 @@ struct Device {
 impl Device {
     /// A ring of so many places from position 1 on, open under epoch 1.
     fn new(places: usize) -> Arc<Device> {
-        let queue = Queue::new(places, 1, 0);
+        let queue = Queue::new(places, 1, 0).unwrap();
         queue.raise_limit(1 + queue.places());
         let clk = Clk::new();
         clk.open(1, 0);
@@ -60,7 +60,7 @@ impl Device {
     fn full(places: usize) -> Arc<Device> {
         let clk = Clk::new();
         clk.open(1, 0);
-        Arc::new(Device { queue: Queue::new(places, 1, 0), clk })
+        Arc::new(Device { queue: Queue::new(places, 1, 0).unwrap(), clk })
     }
 
     /// A write of `count` blocks whose checksums are the host's time and the block's number.
