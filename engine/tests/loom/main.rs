@@ -301,13 +301,15 @@ fn half_and_whole() {
 fn extent_and(level: u8, times: [u64; 2], is_partial: bool, bound: usize) {
     check_within(bound, move || {
         let device = Device::new(8);
-        device.write_sealed(0, 1, None);
-        let (_, token) = device.queue.newest(block(1));
+        let base = is_partial.then(|| {
+            device.write_sealed(0, 1, None);
+            device.queue.newest(block(1)).1
+        });
         let wide = {
             let device = device.clone();
             thread::spawn(move || device.write_sealed(2, times[0], None))
         };
-        let other = device.write_sealed(level, times[1], is_partial.then_some(token));
+        let other = device.write_sealed(level, times[1], base);
         let [wide, other] = [wide.join().unwrap(), other].map(|insert| match insert {
             Insert::Published { first, stamp } => Some((first, stamp)),
             Insert::Stale | Insert::Full => None,
@@ -317,7 +319,7 @@ fn extent_and(level: u8, times: [u64; 2], is_partial: bool, bound: usize) {
             assert_eq!(wide.0 < other.0, wide.1 < other.1, "out of order: {wide:?} {other:?}");
             assert!(!is_partial || other.0 < wide.0, "a half above zeros that it has not read");
         }
-        let newest = [wide, other].into_iter().flatten().max().map_or(1, |newest| newest.0);
+        let newest = [wide, other].into_iter().flatten().max().expect("one is published").0;
         assert_eq!(device.newest(1).unwrap().position, newest);
     });
 }
