@@ -177,4 +177,14 @@ impl Storage for Sketch {
             None => self.directory.next_data(file, offset),
         }
     }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        match self.sketched(file) {
+            Some(files) => {
+                let next = files.get(&file).and_then(|ranges| ranges.next(range.start));
+                Ok(next.is_none_or(|data| data.start >= range.end))
+            }
+            None => self.directory.reads_as_zeros(file, range),
+        }
+    }
 }

@@ -156,6 +156,8 @@ clauses! {
     Turn = "turn",
     /// R16: the records of a request have stamps of their own.
     RequestStamps = "request-stamps",
+    /// R17: for what reads as zeros no record is made once the records are looked at, and N behind them.
+    RecordsBeforeVolume = "records-before-volume",
     /// R18: a prototype is handed over as the control lane takes it.
     HandOverPaced = "hand-over-paced",
     /// R18: no more is announced than the peer keeps.
@@ -217,6 +219,19 @@ pub(crate) mod instead {
     #[inline(always)]
     pub fn tenure(of_session: u64, open: impl FnOnce() -> u64) -> u64 {
         if holds(Clause::Tenure) { of_session } else { open().max(1) }
+    }
+
+    /// R17: whether there is neither a record nor, looked at behind that, anything in N; else N is
+    /// looked at first.
+    #[inline(always)]
+    pub fn records_then_volume<E>(
+        has_none: impl FnOnce() -> bool,
+        is_zero: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        match holds(Clause::RecordsBeforeVolume) {
+            true => Ok(has_none() && is_zero()?),
+            false => Ok(is_zero()? && has_none()),
+        }
     }
 
     /// R2: the state of a request's record is the request's; else each counts as `published`.

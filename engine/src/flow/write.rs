@@ -233,6 +233,11 @@ impl WriteState {
             {
                 return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
+            if self.data.is_empty()
+                && device.takes_no_record(self.first, self.blocks(), pass, writer)?
+            {
+                return Ok(true);
+            }
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
             }

@@ -17,7 +17,7 @@ impl Span {
     pub fn of(extent: Extent, write: &NewWrite<'_>) -> Span {
         debug_assert!(extent.first.number >> NUMBER_BITS == 0, "no volume is so large");
         let rest = match write.is_wide() {
-            true => write.extents().map(|extent| extent.blocks()).sum(),
+            true => write.blocks(),
             false => u64::from(write.bases.iter().any(Option::is_some)),
         };
         let level = u64::from(extent.level);
@@ -110,7 +110,7 @@ impl Queue {
         write: &NewWrite<'_>,
     ) -> Result<(), Conflict> {
         let begin = write.block.number;
-        let end = write.extents().last().map_or(begin, |last| last.end());
+        let end = begin + write.blocks();
         // Requests above it find this one in its chains.
         let horizon = self.horizon();
         for position in (floor..first).chain(first + write.records.len() as u64..horizon) {

@@ -91,4 +91,8 @@ impl Storage for Hooked {
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
         self.memory.next_data(file, offset)
     }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        self.memory.reads_as_zeros(file, range)
+    }
 }
