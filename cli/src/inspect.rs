@@ -301,9 +301,10 @@ fn check_rows(superblock: &Superblock, log: &LogRead, findings: &mut Vec<Finding
     let mut said = HashSet::new();
     for entry in &log.entries {
         let row = &entry.row;
-        let outside = blocks.get(&row.block.volume).is_none_or(|count| row.block.number >= *count);
+        let extent = row.extent();
+        let outside = blocks.get(&row.block.volume).is_none_or(|&count| !extent.ends_within(count));
         if outside && said.insert("block") {
-            let what = format!("{} is for block {}, which no volume has", entry.name(), row.block);
+            let what = format!("{} is for block {extent}, which no volume has", entry.name());
             findings.push(Finding { file: Some(log.file), what });
         }
         if row.stamp.epoch > superblock.epoch && said.insert("epoch") {

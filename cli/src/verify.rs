@@ -19,7 +19,7 @@ use afterimage::internal::error::{Error, Kind, Result};
 use afterimage::internal::format::superblock::{Superblock, VolumeSpec};
 use afterimage::internal::storage::{Directory, Storage};
 use afterimage::internal::superblock;
-use afterimage::internal::unit::{Block, Stamp};
+use afterimage::internal::unit::{Block, Extent, Stamp};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::io::Write;
@@ -125,18 +125,22 @@ struct Side {
     tables: Option<Tables>,
 }
 
-/// The blocks whose newest contents have not reached everything that they belong to.
+/// The extents of records that have not reached everything that they belong to.
 struct Pending {
-    blocks: HashSet<Block>,
+    extents: HashSet<Extent>,
     block_size: u64,
 }
 
 impl Pending {
-    /// Whether `range` lies in such blocks.
+    /// Whether each block of `range` is of such a record.
     fn explains(&self, range: &compare::Differing) -> bool {
         let last = (range.offset + range.bytes - 1) / self.block_size;
         let mut numbers = range.offset / self.block_size..=last;
-        numbers.all(|number| self.blocks.contains(&Block { volume: range.volume, number }))
+        numbers.all(|number| {
+            let block = Block { volume: range.volume, number };
+            (0..=Extent::LEVEL_MAX)
+                .any(|level| self.extents.contains(&Extent::around(block, level)))
+        })
     }
 }
 
@@ -174,8 +178,8 @@ pub fn compare(args: &Args) -> Result<Report> {
     let names = paths.map(Path::display);
     let side = |k: usize| Side::new(&directories[k], &superblocks[k], paths[k]);
     let mut devices = [side(0), side(1)];
-    let blocks = pending_blocks(&mut devices);
-    let pending = Pending { blocks, block_size: superblocks[0].block_size.into() };
+    let extents = pending_extents(&mut devices);
+    let pending = Pending { extents, block_size: superblocks[0].block_size.into() };
     let (mut ranges, mut unexplained_ranges) = (Vec::new(), 0);
     let compared = compare::volumes(
         [&directories[0], &directories[1]],
@@ -208,18 +212,18 @@ pub fn compare(args: &Args) -> Result<Report> {
     })
 }
 
-/// The blocks of the records that are on their way, which are counted in `devices`.
-fn pending_blocks(devices: &mut [Side; 2]) -> HashSet<Block> {
+/// The extents of the records that are on their way, which are counted in `devices`.
+fn pending_extents(devices: &mut [Side; 2]) -> HashSet<Extent> {
     let tables = devices.each_mut().map(|device| device.tables.take());
     let received = tables.each_ref().map(|t| t.as_ref().map_or(Stamp::ZERO, |t| t.hi));
-    let mut blocks = HashSet::new();
+    let mut extents = HashSet::new();
     for (k, tables) in tables.iter().enumerate() {
         let Some(Tables { remote, local, .. }) = tables else { continue };
         let not_there = || remote.iter().filter(|e| e.row.stamp > received[1 - k]);
         devices[k].unreceived = not_there().count() as u64;
-        blocks.extend(local.iter().chain(not_there()).map(|e| e.row.block));
+        extents.extend(local.iter().chain(not_there()).map(|e| e.row.extent()));
     }
-    blocks
+    extents
 }
 
 /// Refuses devices that are not two of one group.

@@ -11,7 +11,7 @@ use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{Features, Superblock};
 use crate::host::Host;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
@@ -22,7 +22,7 @@ use crate::queue::Clk;
 use crate::request::Session;
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
-use crate::sync::{AtomicU64, lock};
+use crate::sync::{AtomicBool, AtomicU64, lock};
 use crate::unit::Stamp;
 use crate::wake::{Key, Wakes};
 use crate::weaken::{Clause, holds};
@@ -40,6 +40,8 @@ pub struct Device {
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
     pub(crate) superblock: SuperblockFile,
+    /// Whether `superblock` has it that records without data may be of many blocks (R19).
+    pub(crate) extents: AtomicBool,
     /// The lock of every change of the device that serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
     recovery: Recovery,
@@ -160,12 +162,14 @@ impl Device {
         own.free(first[0]);
         recv.free(first[1]);
         let now = clock.monotonic();
+        let extents = file.get().features.incompat & Features::EXTENTS != 0;
         let device = Device {
             storage: checked,
             own,
             volumes,
             clk: Clk::new(),
             tables: Mutex::new(tables),
+            extents: AtomicBool::new(extents),
             superblock: file,
             role: Mutex::default(),
             recovery,
@@ -229,11 +233,13 @@ impl Device {
         let block = u64::from(self.geometry.block_size);
         // One block is lost to misalignment at most.
         let blocks = self.geometry.request_blocks_max().max(2) - 1;
+        let request_bytes_max = blocks * block;
+        let zeros = if self.has_extents() { u64::MAX } else { request_bytes_max };
         Limits {
             block_size: self.geometry.block_size,
             alignment: crate::unit::SECTOR,
-            request_bytes_max: blocks * block,
-            zero_bytes_max: (blocks * block).min(self.settings.zero_bytes_max),
+            request_bytes_max,
+            zero_bytes_max: self.settings.zero_bytes_max.min(zeros),
         }
     }
 

@@ -205,11 +205,11 @@ impl Geometry {
         FRAME_DATA_MAX / u64::from(self.block_size)
     }
 
-    /// Most entries of a prototype that a peer's word is taken for: one a block of the volumes, and
-    /// no more than a journal has places.
+    /// Most entries of a prototype that a peer's word is taken for: one an extent of the volumes, of
+    /// which there are fewer than two a block, and no more than a journal has places.
     pub fn prototype_entries_max(&self) -> u64 {
-        let blocks = |volume: &VolumeSpec| volume.bytes.div_ceil(self.block_size.into());
-        self.volumes.iter().map(blocks).fold(0, u64::saturating_add).min(PLACES_MAX)
+        let extents = |volume: &VolumeSpec| 2 * volume.bytes.div_ceil(self.block_size.into());
+        self.volumes.iter().map(extents).fold(0, u64::saturating_add).min(PLACES_MAX)
     }
 
     /// Four batches: one being written, one being read, one wasted at the end, one free.
@@ -281,8 +281,9 @@ pub struct Settings {
     /// connection with requests under way and repeats them on another is not protected: the first
     /// may be admitted after the second, and after what was written later.
     pub shared_sessions: bool,
-    /// R17: most bytes of one write-zeroes or discard; a multiple of 512, at least 512. More than
-    /// the largest request counts as that ([`crate::Device::limits`]).
+    /// R17: most bytes of one write-zeroes or discard; a multiple of 512, from 512 to 32 MiB. Until a
+    /// peer was met that knows records of many blocks (R19), more than the largest request counts
+    /// as that ([`crate::Device::limits`]).
     pub zero_bytes_max: u64,
     /// Most data bytes in one shipped frame: large enough to fill a line, small enough that a
     /// control frame does not wait long behind one that has begun to leave. At least 1, at most 1 MiB
@@ -324,8 +325,12 @@ impl Settings {
             Err(Error::new(Kind::Config, what))
         };
         let zero_bytes_max = self.zero_bytes_max;
-        if zero_bytes_max == 0 || !zero_bytes_max.is_multiple_of(SECTOR) {
-            return wrong("zero_bytes_max", zero_bytes_max, "a multiple of 512, and not 0");
+        if !(1..=32 * MIB).contains(&zero_bytes_max) || !zero_bytes_max.is_multiple_of(SECTOR) {
+            return wrong(
+                "zero_bytes_max",
+                zero_bytes_max,
+                "a multiple of 512, up to 32 MiB, and not 0",
+            );
         }
         let counts = [
             ("piece_entries_max", self.piece_entries_max as u64),

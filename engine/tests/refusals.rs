@@ -87,11 +87,12 @@ fn what_no_volume_holds_is_refused_before_admission() {
 /// R17: `zero_max`, and the largest read and write.
 #[test]
 fn what_is_larger_than_the_limits_is_refused() {
-    for zero_bytes_max in [Settings::default().zero_bytes_max, 8192] {
+    for zero_bytes_max in [VOLUME / 2, 8192] {
         let settings = Settings { zero_bytes_max, ..Settings::default() };
         let mut pair = pair_of_volumes(settings);
         let limits = pair.devices[A].limits();
-        assert_eq!(limits.zero_bytes_max, limits.request_bytes_max.min(zero_bytes_max));
+        assert_eq!(limits.zero_bytes_max, zero_bytes_max);
+        assert!(limits.request_bytes_max < VOLUME / 2);
         let free = pair.devices[A].status().own_free_places;
         for (what, most) in [
             (Read, limits.request_bytes_max),

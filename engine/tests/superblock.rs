@@ -72,7 +72,7 @@ fn the_newer_copy_of_the_superblock_counts() {
         world.disks[A].rot(FileName::Superblock, at, &old);
         let device = open(&world.disks[A]).unwrap();
         let said = device.recovery().superblock_repaired.clone().expect("said");
-        assert!(said.contains(&format!("copy {copy} is of generation 3, not 4")), "{said}");
+        assert!(said.contains(&format!("copy {copy} is of generation 4, not 5")), "{said}");
         assert_eq!(device.resume_alone().unwrap_err().kind(), Kind::Fenced);
     }
 }
@@ -169,7 +169,7 @@ const INCOMPAT: usize = 328;
 #[test]
 fn an_unknown_incompat_feature_is_refused_by_its_bits() {
     let disk = changed(INCOMPAT, &[0b1001]);
-    refused(&disk, "incompat features 0x9 are of a later version");
+    refused(&disk, "incompat features 0x8 are of a later version");
     assert_eq!(superblock::load(&*disk).unwrap_err().kind(), Kind::Config);
 }
 
@@ -215,8 +215,8 @@ fn a_copy_of_a_later_version_is_not_gone_on_from() {
         change(&disk, offset, 8, &[4]);
         refused(&disk, "version is 4, this program reads up to 3");
         let disk = changed(0, b"A");
-        change(&disk, offset, INCOMPAT, &[1]);
-        refused(&disk, "incompat features 0x1");
+        change(&disk, offset, INCOMPAT, &[2]);
+        refused(&disk, "incompat features 0x2");
         // Rot is no version.
         let disk = changed(0, b"A");
         disk.rot(FileName::Superblock, offset as usize + 8, &[4]);

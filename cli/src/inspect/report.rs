@@ -343,6 +343,7 @@ pub(super) struct RowReport {
     pub(super) r_live: bool,
     pub(super) l_live: bool,
     pub(super) zero: bool,
+    pub(super) blocks: u64,
     pub(super) index: u32,
     pub(super) count: u32,
     pub(super) offset: Option<u64>,
@@ -373,6 +374,7 @@ impl Table {
             r_live: log_name(e.log) == "own" && e.row.stamp > superblock.acked,
             l_live: e.row.stamp > superblock.fl,
             zero: !e.row.has_data,
+            blocks: e.row.extent().blocks(),
             index: e.row.index,
             count: e.row.count,
             offset: e.data_offset,
@@ -403,6 +405,7 @@ pub(super) struct Location {
 pub(super) struct LocationRow {
     pub(super) volume: u32,
     pub(super) block: u64,
+    pub(super) blocks: u64,
     pub(super) entry: String,
 }
 
@@ -411,13 +414,15 @@ impl Location {
         let size = u64::from(superblock.block_size);
         let blocks = superblock.volumes.iter().map(|v| v.bytes.div_ceil(size));
         let blocks = blocks.fold(0, u64::saturating_add);
-        let rows = tables.location.iter().map(|(block, entry)| LocationRow {
-            volume: block.volume,
-            block: block.number,
+        let rows = tables.location.iter().map(|(run, entry)| LocationRow {
+            volume: run.first.volume,
+            block: run.first.number,
+            blocks: run.blocks,
             entry: entry.name(),
         });
+        let located = tables.location.iter().map(|(run, _)| run.blocks).sum();
         Location {
-            rest: blocks.saturating_sub(tables.location.len() as u64),
+            rest: blocks.saturating_sub(located),
             rows: rows.collect(),
             behind: tables.hi < superblock.need,
             hi: tables.hi.into(),

@@ -2,8 +2,8 @@
 
 use super::logs::{Entry, LogRead};
 use afterimage::internal::format::superblock::Superblock;
-use afterimage::internal::unit::{Block, Stamp};
-use std::collections::BTreeMap;
+use afterimage::internal::table::runs::{Run, newest_runs};
+use afterimage::internal::unit::Stamp;
 
 /// The tables, in stamp order.
 pub(crate) struct Tables {
@@ -13,7 +13,7 @@ pub(crate) struct Tables {
     /// normal volume.
     pub(crate) local: Vec<Entry>,
     /// Data location (figure 14): the rows that are not -1.
-    pub(crate) location: BTreeMap<Block, Entry>,
+    pub(crate) location: Vec<(Run, Entry)>,
     /// The highest stamp received.
     pub(crate) hi: Stamp,
 }
@@ -31,10 +31,10 @@ impl Tables {
         let mut local = newer(own, superblock.fl);
         local.extend(newer(recv, superblock.fl));
         let local = sorted(local);
+        let location = newest_runs(local.iter().map(|e| e.row.extent())).into_iter();
         Tables {
             remote: sorted(newer(own, superblock.acked)),
-            // The newest of each block is the last to be put in.
-            location: local.iter().map(|e| (e.row.block, *e)).collect(),
+            location: location.map(|run| (run, local[run.newest])).collect(),
             local,
             hi: superblock.hi.max(recv.newest()),
         }

@@ -232,7 +232,7 @@ fn unreflected(title: &str, table: &Table, rows_max: usize, out: &mut dyn Write)
         ];
         vec![
             row.entry.clone(),
-            format!("{}:{}", row.volume, row.block),
+            blocks(row.volume, row.block, row.blocks),
             row.time.epoch.to_string(),
             row.time.time.to_string(),
             row.time.sequence.to_string(),
@@ -258,7 +258,7 @@ fn location(table: &Location, rows_max: usize, out: &mut dyn Write) -> io::Resul
     writeln!(out, "\nDATA LOCATION TABLE: where the newest data of a block is")?;
     let mut rows = vec![vec!["block".into(), "entry".into()]];
     let shown = table.rows.iter().take(rows_max);
-    rows.extend(shown.map(|r| vec![format!("{}:{}", r.volume, r.block), r.entry.clone()]));
+    rows.extend(shown.map(|r| vec![blocks(r.volume, r.block, r.blocks), r.entry.clone()]));
     if rows.len() > 1 {
         aligned(&rows, out)?;
     }
@@ -281,6 +281,14 @@ fn location(table: &Location, rows_max: usize, out: &mut dyn Write) -> io::Resul
         )?;
     }
     Ok(())
+}
+
+/// A block, or the first of many and how many they are.
+fn blocks(volume: u32, block: u64, blocks: u64) -> String {
+    match blocks {
+        1 => format!("{volume}:{block}"),
+        _ => format!("{volume}:{block}+{blocks}"),
+    }
 }
 
 fn more(rows: usize, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {

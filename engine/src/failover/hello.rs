@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::format::frame::{EXTENTS_FEATURE, Frame, Hello};
 use crate::format::superblock::{Features, VolumeSpec};
 use crate::link::{Lane, Link};
-use crate::sync::lock;
+use crate::sync::{Ordering, lock};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
@@ -178,13 +178,14 @@ impl Device {
     fn agree_on_extents(&self, features: u64) -> Result<()> {
         if features & EXTENTS_FEATURE != 0 && !self.has_extents() {
             self.store(|s| s.features.incompat |= Features::EXTENTS)?;
+            self.extents.store(true, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Whether records without data may be of many blocks (R19).
+    /// Whether records without data may be of many blocks (R19): the superblock says so.
     pub(crate) fn has_extents(&self) -> bool {
-        self.superblock.get().features.incompat & Features::EXTENTS != 0
+        self.extents.load(Ordering::Acquire)
     }
 
     /// Whether `hello` is from a device of this pair that can be understood.
@@ -219,7 +220,7 @@ impl Device {
             let what = format!("entry {same} of the table of volumes");
             return differ(&what, show(here), show(there));
         }
-        if mine.features.incompat & Features::EXTENTS != 0 && peer.features & EXTENTS_FEATURE == 0 {
+        if self.has_extents() && peer.features & EXTENTS_FEATURE == 0 {
             let what = "the peer's program is an older one that does not know records of many blocks \
                         (wire feature 2), which this pair's logs may have: give the peer this version";
             return Err(Error::new(Kind::Protocol, what));

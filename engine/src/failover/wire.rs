@@ -53,15 +53,29 @@ mod tests {
                 }
             });
         }
-        let (a, b) = memory_link(Line::default(), clock);
-        devices[0].connect(Arc::new(a)).expect("connected");
-        devices[1].connect(Arc::new(b)).expect("connected");
         let pair = Pair { devices, why };
-        pair.run_steps();
+        pair.connect();
         pair
     }
 
     impl Pair {
+        fn connect(&self) {
+            let (a, b) = memory_link(Line::default(), self.devices[0].clock().clone());
+            self.devices[0].connect(Arc::new(a)).expect("connected");
+            self.devices[1].connect(Arc::new(b)).expect("connected");
+            self.run_steps();
+        }
+
+        /// Discards the eight blocks from block 8 on; how many records that takes.
+        fn discard(&self) -> u64 {
+            let host = self.devices[0].session().expect("serves");
+            host.discard(0, 8 * BLOCK as u64, 8 * BLOCK as u64).expect("discarded");
+            self.devices[0].step_commit().expect("committed");
+            let records = self.devices[0].status().backlog_records;
+            self.run_steps();
+            records
+        }
+
         fn run_steps(&self) {
             for device in self.devices.iter().cycle().take(8) {
                 while device.step_control().expect("control") {}
@@ -144,6 +158,33 @@ mod tests {
                 "{why}"
             );
         }
+    }
+
+    /// R19: with an older program each record is of one block; once both have known better, there is
+    /// no way back.
+    #[test]
+    fn records_of_many_blocks_wait_for_a_peer_that_knows_them() {
+        let pair = pair([range(3, 3); 2], [0b11, 0b01]);
+        assert_eq!((pair.discard(), pair.devices[0].has_extents()), (8, false));
+        let limits = pair.devices[0].limits();
+        assert_eq!(limits.zero_bytes_max, limits.request_bytes_max);
+        pair.devices[1].speak(range(3, 3), 0b11);
+        pair.connect();
+        assert!(pair.devices.iter().all(|device| device.has_extents()));
+        assert_eq!(pair.discard(), 1);
+        assert_eq!(pair.devices[0].limits().zero_bytes_max, 32 << 20);
+        pair.write(0, 9, 7);
+        pair.run_steps();
+        pair.devices[1].begin_takeover().expect("asked");
+        pair.run_steps();
+        pair.devices[1].poll_takeover().expect("answered").expect("serves");
+        assert_eq!([8, 9, 10].map(|block| pair.read(1, block)), [0, 7, 0]);
+        let before = lock(&pair.why[0]).len();
+        pair.devices[1].speak(range(3, 3), 0b01);
+        pair.connect();
+        let why = lock(&pair.why[0])[before..].join("; ");
+        assert!(why.contains("does not know records of many blocks"), "{why}");
+        assert_eq!(pair.agreed()[0], None);
     }
 
     /// The sender speaks as was agreed; what does not is not believed.

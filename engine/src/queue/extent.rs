@@ -5,23 +5,25 @@ use super::{Conflict, NewWrite, Queue};
 use crate::sync::{AtomicU64, Ordering::*, zeros};
 use crate::unit::{Block, Extent, Position, Stamp, regions};
 
-const NUMBER_BITS: u32 = 42;
+/// A volume is below 4 EiB, and a block at least 512 bytes.
+const NUMBER_BITS: u32 = 53;
 const LEVEL_BITS: u32 = 5;
 
-/// A slot's extent, and how many blocks its request has, or which of them it has in part:
-/// `blocks or parts << 47 | level << 42 | number of the first block`.
+/// A slot's extent, and whether its request has blocks in part:
+/// `has parts << 58 | level << 53 | number of the first block`.
 #[derive(Clone, Copy)]
 pub(super) struct Span(pub u64);
 
 impl Span {
     pub fn of(extent: Extent, write: &NewWrite<'_>) -> Span {
         debug_assert!(extent.first.number >> NUMBER_BITS == 0, "no volume is so large");
-        let rest = match write.is_wide() {
-            true => write.blocks(),
-            false => u64::from(write.bases.iter().any(Option::is_some)),
-        };
+        let has_parts = u64::from(write.bases.iter().any(Option::is_some));
         let level = u64::from(extent.level);
-        Span(rest << (NUMBER_BITS + LEVEL_BITS) | level << NUMBER_BITS | extent.first.number)
+        Span(has_parts << (NUMBER_BITS + LEVEL_BITS) | level << NUMBER_BITS | extent.first.number)
+    }
+
+    fn has_parts(self) -> bool {
+        self.0 >> (NUMBER_BITS + LEVEL_BITS) != 0
     }
 
     pub fn extent(self, volume: u32) -> Extent {
@@ -119,22 +121,21 @@ impl Queue {
             if state >> 2 != position || [MEMBER, VOID].contains(&(state & 3)) {
                 continue;
             }
-            let other = Span(slot.span.load(Acquire));
-            let volume = (slot.volume_sequence.load(Acquire) >> 32) as u32;
-            let (extent, rest) = (other.extent(volume), other.0 >> (NUMBER_BITS + LEVEL_BITS));
+            let has_parts = Span(slot.span.load(Acquire)).has_parts();
             let (_, count) = slot.group();
+            let (its_first, its_last) = (slot.extent(), self.slot(position + count - 1).extent());
             let (epoch, time) = (slot.epoch.load(Acquire), slot.time.load(Acquire));
             if position < self.freed() {
                 continue; // settled before, and older
             }
-            let blocks = if rest > 1 { rest } else { count };
-            let number = extent.first.number;
-            let overlaps = volume == write.block.volume && number < end && begin < number + blocks;
-            if !overlaps {
+            let its_begin = its_first.first;
+            if its_begin.volume != write.block.volume
+                || its_begin.number >= end
+                || its_last.end() <= begin
+            {
                 continue;
             }
             let is_below = (epoch, time) < (stamp.epoch, stamp.time);
-            let has_parts = rest == 1;
             match position < first {
                 true if !is_below => return Err(Conflict::Seen(time)),
                 false if (epoch, time) <= (stamp.epoch, stamp.time) || has_parts => {

@@ -34,7 +34,7 @@
 //!    each block. It looks at the requests in flight instead, and at those published since the last
 //!    look: a read-modify-write of a request's state either finds it filled, and compares, or comes
 //!    before the one by which it is filled, so that the other finds the wide one in its chains.
-//!    What was published before is older, because a write's time is sealed before it is published.
+//!    Records published before are older, because a write's time is sealed before it is published.
 //!
 //! 6. **A request without a record is a reservation of no places** (R17). It looks whether anything is
 //!    live of its blocks, then at the volume, then touches `tail` by a read-modify-write and looks at the
@@ -323,12 +323,12 @@ impl Queue {
             slot.checksum.store(record.checksum, Release);
             slot.written_at.store(write.written_at, Release);
             slot.place.store(NO_PLACE & !MARKS, Release);
-            match index {
-                // A read-modify-write, behind the request's span and time: rule 5.
-                0 => drop(slot.state.swap(first << 2 | INSERTING, AcqRel)),
-                _ => store_touched(&slot.state, (first + index) << 2 | MEMBER, Release),
+            if index > 0 {
+                store_touched(&slot.state, (first + index) << 2 | MEMBER, Release);
             }
         }
+        // A read-modify-write, behind all of the request's extents and times: rule 5.
+        self.slot(first).state.swap(first << 2 | INSERTING, AcqRel);
     }
 
     /// The conflict of `write` if it were linked now.

@@ -9,6 +9,7 @@
 //! | `normal.rs` | N: what is reflected, and what R8 lets go there |
 //! | `prototype.rs` | what one peer owes (`pend`) |
 //! | `location.rs` | where a block's newest data is |
+//! | `runs.rs` | nothing: which record is the newest of each of many blocks |
 //!
 //! A cursor has one owner, whose fields are private: it moves by the owner's transitions only
 //! (`engine/tests/layers.rs`). The state of one peer is a value of its own.
@@ -19,4 +20,5 @@ pub(crate) mod normal;
 pub(crate) mod out;
 pub(crate) mod own;
 pub mod prototype;
+pub mod runs;
 pub mod unreflected;

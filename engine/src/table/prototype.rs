@@ -104,6 +104,11 @@ pub struct Debt {
     last: Stamp,
 }
 
+/// Changes a number that has one writer.
+fn change(number: &AtomicU64, to: impl FnOnce(u64) -> u64) {
+    number.store(to(number.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
 impl Debt {
     /// Takes the next piece of what the peer tells (S807, R18), which follows `previous` in the
     /// peer's order. Entries told before, and those at or below `hi`, which have arrived, are ignored.
@@ -172,7 +177,7 @@ impl Debt {
             is_replaced: false,
         });
         self.last = stamp;
-        *self.blocks.get_mut() += extent.blocks();
+        change(&self.blocks, |blocks| blocks + extent.blocks());
         self.enter(extent, self.begin + self.entries.len() as u64);
     }
 
@@ -216,7 +221,8 @@ impl Debt {
             for at in first..first + fresh {
                 if !self.index_one(at, hash(self.entries[at].extent()), most) {
                     let refused = self.entries.drain(at..).map(|entry| entry.extent().blocks());
-                    *self.blocks.get_mut() -= refused.sum::<u64>();
+                    let refused = refused.sum::<u64>();
+                    change(&self.blocks, |blocks| blocks - refused);
                     self.last = match at > first {
                         true => self.stamp(&self.entries[at - 1]),
                         false => self.indexed_last,
@@ -268,8 +274,8 @@ impl Debt {
             Place::Occupied(mut newest) => {
                 let replaced = &mut entries[at(*newest.get())];
                 replaced.is_replaced = true;
-                // What has arrived was swept away before. No reader has the debt while it is indexed.
-                *self.blocks.get_mut() -= replaced.extent().blocks();
+                // Entries that have arrived were swept away before. No reader has the debt while it is indexed.
+                change(&self.blocks, |blocks| blocks - replaced.extent().blocks());
                 if holds(Clause::NewestPerBlock) {
                     *newest.get_mut() = number;
                 }

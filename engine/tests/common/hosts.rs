@@ -156,8 +156,8 @@ impl Pair {
         let last = last.expect("zeros have a stamp");
         for (k, part) in parts.iter().enumerate() {
             let later = &parts[k + 1..];
-            let records: u64 =
-                parts[k..parts.len() - 1].iter().map(|s| self.oracle.blocks(s)).sum();
+            let records = |part| self.oracle.extents(p.volume, part, true).count();
+            let records: usize = parts[k..parts.len() - 1].iter().map(records).sum();
             let stamp = Stamp {
                 time: last.time - later.len() as u64,
                 sequence: last.sequence - records as u32,

@@ -24,17 +24,18 @@ impl KeptTable {
         let mut owed = BTreeMap::new();
         let mut local = BTreeMap::new();
         for record in &pair.oracle.records {
-            if record.by != at && record.stamp > status.hi {
-                owed.insert(record.block, record.stamp);
-            } else if record.stamp > status.reflected {
-                local.insert(record.block, record.stamp);
+            for block in blocks(record) {
+                if record.by != at && record.stamp > status.hi {
+                    owed.insert(block, record.stamp);
+                } else if record.stamp > status.reflected {
+                    local.insert(block, record.stamp);
+                }
             }
         }
-        let named = |map: BTreeMap<_, _>| map.into_iter().map(|(b, s)| (block(b), s));
         let table = KeptTable {
             at,
             epoch: status.epoch,
-            kept: Kept::merge(named(owed), named(local)),
+            kept: Kept::merge(owed.into_iter(), local.into_iter()),
             hi: status.hi,
             reflected: status.reflected,
             records: pair.oracle.records.len(),
@@ -49,9 +50,9 @@ impl KeptTable {
 
     /// The newest entry of a block here, with everything up to `hi` received and up to
     /// `reflected` in the normal volume.
-    fn newest(&self, pair: &Pair, of: (u32, u64), hi: Stamp, reflected: Stamp) -> Option<Stamp> {
+    fn newest(&self, pair: &Pair, of: Block, hi: Stamp, reflected: Stamp) -> Option<Stamp> {
         let records = pair.oracle.records[..self.records].iter().rev();
-        let mut here = records.filter(|r| r.block == of && (r.by == self.at || r.stamp <= hi));
+        let mut here = records.filter(|r| r.extent.holds(of) && (r.by == self.at || r.stamp <= hi));
         here.next().map(|r| r.stamp).filter(|&stamp| stamp > reflected)
     }
 
@@ -64,26 +65,28 @@ impl KeptTable {
         }
         for record in &pair.oracle.records[self.records..] {
             assert_eq!(record.by, self.at, "only one device takes writes");
-            self.kept.written(block(record.block), record.stamp);
+            blocks(record).for_each(|block| self.kept.written(block, record.stamp));
         }
         self.records = pair.oracle.records.len();
         let between = |from: Stamp, to: Stamp| {
             pair.oracle.records[pair.oracle.upto(from)..pair.oracle.upto(to)].iter()
         };
         let arrived = between(self.hi, status.hi).filter(|r| r.by != self.at);
-        for record in arrived {
+        for (record, block) in arrived.flat_map(|r| blocks(r).map(move |block| (r, block))) {
             // Remaining: what the peer's prototype named, if it is newer.
             let theirs = pair.oracle.records.iter().rev().find(|r: &&Written| {
-                r.by != self.at && r.block == record.block && r.stamp.epoch < self.epoch
+                r.by != self.at && r.extent.holds(block) && r.stamp.epoch < self.epoch
             });
             let remaining = theirs.map(|r| r.stamp).filter(|&stamp| stamp > record.stamp);
-            let newest = self.newest(pair, record.block, record.stamp, self.reflected);
-            self.kept.copied(block(record.block), newest, remaining);
+            let newest = self.newest(pair, block, record.stamp, self.reflected);
+            self.kept.copied(block, newest, remaining);
         }
         self.hi = status.hi;
         for record in between(self.reflected, status.reflected) {
-            let newest = self.newest(pair, record.block, self.hi, record.stamp);
-            self.kept.reflected(block(record.block), newest);
+            for block in blocks(record) {
+                let newest = self.newest(pair, block, self.hi, record.stamp);
+                self.kept.reflected(block, newest);
+            }
         }
         self.reflected = status.reflected;
         self.check(pair);
@@ -106,6 +109,7 @@ impl KeptTable {
     }
 }
 
-fn block((volume, number): (u32, u64)) -> Block {
-    Block { volume, number }
+fn blocks(record: &Written) -> impl Iterator<Item = Block> + use<> {
+    let first = record.extent.first;
+    (first.number..record.extent.end()).map(move |number| Block { number, ..first })
 }

@@ -1,19 +1,18 @@
 //! The hosts' writes, in the order of the stamps: slow, obvious, and never wrong.
 
-use afterimage::internal::unit::Stamp;
+use afterimage::internal::unit::{Block, Extent, Stamp};
 use std::ops::Range;
 
 /// A group's content: a value for every sector of every volume, in the order of the volumes.
 pub type Image = Vec<u64>;
 
-/// One block's share of a completed write.
+/// One record of a completed write.
 #[derive(Clone, Debug)]
 pub struct Written {
     pub stamp: Stamp,
     /// The device that took it.
     pub by: usize,
-    /// Volume and number of the block.
-    pub block: (u32, u64),
+    pub extent: Extent,
     /// Its written part, as sectors of the image.
     pub sectors: Range<usize>,
     pub value: u64,
@@ -42,9 +41,17 @@ impl Oracle {
         (before + number) as usize
     }
 
-    /// How many blocks `sectors` touches.
-    pub fn blocks(&self, sectors: &Range<u64>) -> u64 {
-        sectors.end.div_ceil(self.block_sectors) - sectors.start / self.block_sectors
+    /// The extents of the records that a write of `sectors` has, or zeros of them.
+    pub fn extents(
+        &self,
+        volume: u32,
+        sectors: &Range<u64>,
+        zeros: bool,
+    ) -> impl Iterator<Item = Extent> + use<> {
+        let number = sectors.start / self.block_sectors;
+        let count = sectors.end.div_ceil(self.block_sectors) - number;
+        let most = if zeros { Extent::LEVEL_MAX } else { 0 };
+        Extent::split(Block { volume, number }, count, most)
     }
 
     /// A write has completed at device `by`, its first block's record with `first`. A write issued
@@ -57,16 +64,16 @@ impl Oracle {
         sectors: &Range<u64>,
         value: u64,
     ) {
-        let begin = sectors.start / self.block_sectors;
-        for block in begin..begin + self.blocks(sectors) {
-            let stamp = Stamp { sequence: first.sequence + (block - begin) as u32, ..first };
+        for (sequence, extent) in (first.sequence..).zip(self.extents(volume, sectors, value == 0))
+        {
+            let stamp = Stamp { sequence, ..first };
             if let Some(last) = self.records.last() {
                 assert!(last.stamp < stamp, "R1: {stamp} was stamped after {}", last.stamp);
             }
-            let from = sectors.start.max(block * self.block_sectors);
-            let to = sectors.end.min((block + 1) * self.block_sectors);
+            let from = sectors.start.max(extent.first.number * self.block_sectors);
+            let to = sectors.end.min(extent.end() * self.block_sectors);
             let sectors = self.at(volume, from)..self.at(volume, from) + (to - from) as usize;
-            self.records.push(Written { stamp, by, block: (volume, block), sectors, value });
+            self.records.push(Written { stamp, by, extent, sectors, value });
         }
     }
 
