@@ -206,10 +206,11 @@ impl Geometry {
     }
 
     /// Most entries of a prototype that a peer's word is taken for: one an extent of the volumes, of
-    /// which there are fewer than two a block, and no more than a journal has places.
+    /// which there are fewer than two a block (R19), and no more than a journal has places.
     pub fn prototype_entries_max(&self) -> u64 {
-        let extents = |volume: &VolumeSpec| 2 * volume.bytes.div_ceil(self.block_size.into());
-        self.volumes.iter().map(extents).fold(0, u64::saturating_add).min(PLACES_MAX)
+        let blocks = |volume: &VolumeSpec| volume.bytes.div_ceil(self.block_size.into());
+        let blocks = self.volumes.iter().map(blocks).fold(0, u64::saturating_add);
+        blocks.saturating_mul(2).min(PLACES_MAX)
     }
 
     /// Four batches: one being written, one being read, one wasted at the end, one free.
@@ -393,4 +394,24 @@ pub struct Limits {
     pub request_bytes_max: u64,
     /// Most bytes of one write-zeroes or discard.
     pub zero_bytes_max: u64,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::unit::{Block, Extent};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_prototype_may_name_every_extent() {
+        let blocks = 11;
+        let volumes = vec![VolumeSpec { id: 0, bytes: blocks * 4096 }];
+        let around = |number| {
+            let block = Block { volume: 0, number };
+            (0..=Extent::LEVEL_MAX).map(move |level| Extent::around(block, level))
+        };
+        let all = (0..blocks).flat_map(around).filter(|extent| extent.ends_within(blocks));
+        let all = all.collect::<BTreeSet<_>>().len() as u64;
+        assert!(all > blocks && all <= Geometry::new(7, 1, volumes).prototype_entries_max());
+    }
 }

@@ -158,7 +158,7 @@ impl Connection {
     }
 
     /// Speaks as another version of the program would.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(any(all(test, not(loom)), feature = "simulate"))]
     pub fn speak(&mut self, range: WireRange, features: u64) {
         (self.range, self.features) = (range, features);
         if let Some(peer) = &mut self.peer {

@@ -231,6 +231,7 @@ impl Queue {
                 if let Err(Conflict::Seen(time)) = looked {
                     hint = time.saturating_add(1);
                 }
+                moment(Moment::Linked);
             }
             let stays = looked.is_ok() && board(first, stamp);
             let tag = if stays { PUBLISHED } else { VOID };

@@ -62,6 +62,8 @@ pub(super) enum Kind {
     Reachable,
     /// Other actions come in the middle of one of the next steps.
     Stall,
+    /// The program at a device is exchanged for one of another version.
+    Upgrade,
 }
 
 /// An action and the numbers that say the rest.
@@ -76,11 +78,11 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 40] = [
+const WEIGHTS: [(Kind, u32); 41] = [
     (Write, 150),
     (Read, 60),
-    (Zeroes, 8),
-    (Discard, 8),
+    (Zeroes, 16),
+    (Discard, 16),
     (Flush, 12),
     (Late, 6),
     (Return, 4),
@@ -117,6 +119,7 @@ const WEIGHTS: [(Kind, u32); 40] = [
     (Policy, 2),
     (Stall, 30),
     (Reachable, 3),
+    (Upgrade, 1),
 ];
 
 /// How many actions a mood lasts.

@@ -141,8 +141,8 @@ impl World {
         let rot = self.machines[side].rot.borrow();
         let Some(held) = rot.as_ref() else { return false };
         let history = self.history.borrow();
-        let mut missing = history.after(hi).iter().take_while(|o| o.0 <= told);
-        missing.all(|o| o.1 == side || held.recv_unnamed.contains(&o.0))
+        let mut missing = history.after(hi).iter().take_while(|r| r.stamp <= told);
+        missing.all(|r| r.by == side || held.recv_unnamed.contains(&r.stamp))
     }
 
     /// After a start: what the disk at `side` did comes out.
@@ -195,7 +195,7 @@ impl World {
 
     /// Whether `side` lost what its peer has, was told of, or was promised by a prototype; `taken` are
     /// its own records that are gone. Those that nobody has are history no more.
-    fn is_missing(&self, side: Side, taken: &[(Stamp, usize)]) -> bool {
+    fn is_missing(&self, side: Side, taken: &[Stamp]) -> bool {
         // The peer may have forgotten, too, and then it ships again.
         let told = self.machines[side].must_notice.take();
         let (Some(device), Some(peer)) = (self.device(side), self.device(1 - side)) else {
@@ -206,14 +206,14 @@ impl World {
             let known = tables.incoming.hi().max(peer.peer.owed.told().last());
             (known, tables.out.acked(), tables.normal.need())
         };
-        let gone: Vec<_> = taken.iter().copied().filter(|t| t.0 > known).collect();
+        let gone: Vec<_> = taken.iter().copied().filter(|&t| t > known).collect();
         self.history.borrow_mut().lose(&gone);
         self.recount();
         let (hi, kept) = {
             let tables = lock(&device.tables);
             (tables.incoming.hi(), tables.newest_own())
         };
-        let is_missing = hi < acked || taken.iter().any(|t| t.0 <= known || t.0 == need);
+        let is_missing = hi < acked || taken.iter().any(|&t| t <= known || t == need);
         // A record may stand in the log behind a newer one. A hello tells of the newest only.
         if is_missing && hi >= acked && kept >= known.max(need) {
             self.tape.count("losses that no hello tells of");
@@ -226,6 +226,7 @@ impl World {
     /// noticed by the next hello; the device serves nothing and says why. So does a peer that finds
     /// both of them unfenced, which hangs up: the device may never hear its hello.
     fn check_noticed(&self, side: Side) {
+        self.upgrade();
         for _ in 0..100 {
             for at in [0, 1] {
                 self.start(at);

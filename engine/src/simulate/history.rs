@@ -4,6 +4,7 @@
 use super::Side;
 use super::payload::Value;
 use crate::unit::Stamp;
+use std::ops::Range;
 
 /// Most sectors of a block here.
 pub(super) const SECTORS_MAX: usize = 8;
@@ -12,16 +13,15 @@ pub(super) const SECTORS_MAX: usize = 8;
 pub(super) type Content = [Value; SECTORS_MAX];
 
 /// A published record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Record {
     pub stamp: Stamp,
     /// The device that took it.
     pub by: Side,
     /// The request, by its number.
     pub request: u32,
-    /// The block, counted through the group.
-    pub block: usize,
-    pub content: Content,
+    /// The blocks of its extent, counted through the group.
+    pub blocks: Range<usize>,
     /// When it was first completed or shown by a read.
     pub visible_at: Option<u64>,
     /// Whether its write was completed.
@@ -30,102 +30,91 @@ pub(super) struct Record {
     pub promised: bool,
 }
 
+/// A block as a record has left it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Version {
+    pub stamp: Stamp,
+    pub content: Content,
+}
+
 /// All records.
 pub(super) struct History {
+    /// In stamp order.
+    records: Vec<Record>,
     /// By block, each in stamp order.
-    blocks: Vec<Vec<Record>>,
-    /// All stamps in order.
-    order: Vec<(Stamp, Side, usize)>,
+    blocks: Vec<Vec<Version>>,
     /// When each request was issued, by its number.
     pub issued: Vec<u64>,
 }
 
 impl History {
     pub fn new(blocks: usize) -> History {
-        let order = Vec::new();
-        History { blocks: vec![Vec::new(); blocks], order, issued: vec![0] }
+        History { records: Vec::new(), blocks: vec![Vec::new(); blocks], issued: vec![0] }
     }
 
     pub fn blocks(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Puts a record into its place.
-    pub fn insert(&mut self, record: Record) {
-        let at = self.order.partition_point(|o| o.0 < record.stamp);
-        self.order.insert(at, (record.stamp, record.by, record.block));
-        let block = &mut self.blocks[record.block];
-        let at = block.partition_point(|r| r.stamp < record.stamp);
-        block.insert(at, record);
+    /// Puts a record into its place, which leaves `content` in each of its blocks.
+    pub fn insert(&mut self, record: Record, content: Content) {
+        let stamp = record.stamp;
+        for block in record.blocks.clone() {
+            let versions = &mut self.blocks[block];
+            let at = versions.partition_point(|v| v.stamp < stamp);
+            versions.insert(at, Version { stamp, content });
+        }
+        let at = self.records.partition_point(|r| r.stamp < stamp);
+        self.records.insert(at, record);
     }
 
-    /// The records of a block, oldest first.
-    pub fn of(&self, block: usize) -> &[Record] {
+    /// What a block was, oldest first.
+    pub fn of(&self, block: usize) -> &[Version] {
         &self.blocks[block]
+    }
+
+    /// The newest stamp of a block.
+    pub fn newest(&self, block: usize) -> Option<Stamp> {
+        self.blocks[block].last().map(|v| v.stamp)
     }
 
     /// The content of a block after everything up to `stamp`.
     pub fn content(&self, block: usize, upto: Stamp) -> Content {
-        self.newest(block, upto).map_or([0; SECTORS_MAX], |r| r.content)
+        let versions = &self.blocks[block];
+        let before = versions[..versions.partition_point(|v| v.stamp <= upto)].last();
+        before.map_or([0; SECTORS_MAX], |v| v.content)
     }
 
-    /// The newest record of a block up to `stamp`.
-    pub fn newest(&self, block: usize, upto: Stamp) -> Option<&Record> {
-        let records = &self.blocks[block];
-        records[..records.partition_point(|r| r.stamp <= upto)].last()
+    fn at(&self, stamp: Stamp) -> Option<usize> {
+        self.records.binary_search_by_key(&stamp, |r| r.stamp).ok()
     }
 
-    pub fn find(&self, block: usize, stamp: Stamp) -> Option<&Record> {
-        self.newest(block, stamp).filter(|r| r.stamp == stamp)
+    pub fn find(&self, stamp: Stamp) -> Option<&Record> {
+        self.at(stamp).map(|at| &self.records[at])
     }
 
-    /// Whether any record has this stamp.
-    pub fn has(&self, stamp: Stamp) -> bool {
-        self.order.binary_search_by_key(&stamp, |o| o.0).is_ok()
+    /// The same, to be noted on.
+    pub fn find_mut(&mut self, stamp: Stamp) -> Option<&mut Record> {
+        self.at(stamp).map(|at| &mut self.records[at])
     }
 
-    /// Stamps with their blocks after `stamp`, oldest first.
-    pub fn after(&self, stamp: Stamp) -> &[(Stamp, Side, usize)] {
-        &self.order[self.order.partition_point(|o| o.0 <= stamp)..]
+    /// The records after `stamp`, oldest first.
+    pub fn after(&self, stamp: Stamp) -> &[Record] {
+        &self.records[self.records.partition_point(|r| r.stamp <= stamp)..]
     }
 
     /// The first record of `by` after `stamp`.
     pub fn next_of(&self, by: Side, stamp: Stamp) -> Option<&Record> {
-        let &(stamp, _, block) = self.after(stamp).iter().find(|o| o.1 == by)?;
-        self.find(block, stamp)
-    }
-
-    /// The record was completed, or shown.
-    pub fn show(&mut self, block: usize, stamp: Stamp, now: u64) {
-        let records = &mut self.blocks[block];
-        let at = records.partition_point(|r| r.stamp < stamp);
-        if let Some(record) = records.get_mut(at).filter(|r| r.stamp == stamp) {
-            record.visible_at.get_or_insert(now);
-        }
-    }
-
-    /// Somebody was told that the write is completed.
-    pub fn complete(&mut self, block: usize, stamp: Stamp) {
-        let records = &mut self.blocks[block];
-        if let Some(record) = records.iter_mut().rfind(|r| r.stamp == stamp) {
-            record.completed = true;
-        }
-    }
-
-    /// Somebody was told that the record is durable.
-    pub fn promise(&mut self, block: usize, stamp: Stamp) {
-        let records = &mut self.blocks[block];
-        let at = records.partition_point(|r| r.stamp < stamp);
-        if let Some(record) = records.get_mut(at).filter(|r| r.stamp == stamp) {
-            record.promised = true;
-        }
+        self.after(stamp).iter().find(|r| r.by == by)
     }
 
     /// Takes out what was lost.
-    pub fn lose(&mut self, lost: &[(Stamp, usize)]) {
-        for &(stamp, block) in lost {
-            self.order.retain(|o| o.0 != stamp);
-            self.blocks[block].retain(|r| r.stamp != stamp);
+    pub fn lose(&mut self, lost: &[Stamp]) {
+        for &stamp in lost {
+            let Some(at) = self.at(stamp) else { continue };
+            for block in self.records.remove(at).blocks {
+                self.blocks[block].retain(|v| v.stamp != stamp);
+            }
         }
     }
 }
@@ -143,12 +132,12 @@ impl Image {
 
     /// Goes on to everything up to `stamp`; which blocks that concerned.
     pub fn advance_to(&mut self, history: &History, stamp: Stamp) -> Vec<usize> {
-        let mut touched = Vec::new();
-        for &(_, _, block) in history.after(self.at).iter().take_while(|o| o.0 <= stamp) {
-            if !touched.contains(&block) {
-                self.blocks[block] = history.content(block, stamp);
-                touched.push(block);
-            }
+        let passed = history.after(self.at).iter().take_while(|r| r.stamp <= stamp);
+        let mut touched: Vec<_> = passed.flat_map(|r| r.blocks.clone()).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for &block in &touched {
+            self.blocks[block] = history.content(block, stamp);
         }
         self.at = stamp;
         touched

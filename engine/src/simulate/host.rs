@@ -60,8 +60,8 @@ pub(super) struct Asked {
     pub rotten: Vec<usize>,
     /// How many records were published before it.
     pub behind: u64,
-    /// Its published records: stamp and block.
-    pub records: Vec<(Stamp, usize)>,
+    /// Its published records: stamp and blocks.
+    pub records: Vec<(Stamp, Range<usize>)>,
     pub ticket: Option<Ticket>,
     /// Whether it was polled, and whether it was woken since.
     pub is_waiting: bool,
@@ -259,11 +259,22 @@ impl World {
             _ => limits.request_bytes_max,
         };
         let most = (most / SECTOR as u64).min(size);
-        let length = random.pick(&[1, 1, 3, 8]) * block;
+        let lengths: &[u64] = match what {
+            What::Zeroes | What::Discard => &[1, 3, 8, 16, 32, 160],
+            _ => &[1, 1, 3, 8],
+        };
+        let length = random.pick(lengths) * block;
         let length = 1 + random.within(0..most.min(length));
-        // In a large volume, around the end of its first segment.
-        let from = if size > 128 * block { 126 * block } else { 0 };
-        let start = from + random.within(0..size - from - length.min(size - from) + 1);
+        // In a large volume around the end of its first segment, in a middling one around the middle
+        // as often as not: else few requests would meet.
+        let from = match length / block {
+            16.. => 0,
+            _ if size > 128 * block => 124 * block,
+            _ if size > 12 * block && random.once_in(2) => size / block / 2 * block - 3 * block,
+            _ => 0,
+        };
+        let room = (size - from).min(if from > 0 { 8 * block } else { size });
+        let start = from + random.within(0..room - length.min(room) + 1);
         let end = (start + length).min(size);
         if random.once_in(2) {
             return start..end;

@@ -2,13 +2,14 @@
 //! there again.
 
 use super::disk::Leaves;
+use super::history::Record;
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Error, Kind};
-use crate::queue::Content as Shape;
+use crate::format::frame::{EXTENTS_FEATURE, FEATURES, WIRE};
 use crate::sync::lock;
 use crate::unit::Stamp;
 
@@ -34,11 +35,43 @@ impl World {
         }
         match opened {
             Ok(device) => {
+                self.choose_program(side, &device);
                 self.hook(side, &device);
                 *machine.device.borrow_mut() = Some(device);
                 self.check_recovered(side);
             }
             Err(error) => self.check_refused_opening(side, &error),
+        }
+    }
+
+    /// The program that has been started may be an older one, unless the superblock says that records
+    /// of many blocks are known.
+    fn choose_program(&self, side: Side, device: &Device) {
+        let random = &mut Random::of(self.plan.seed, 8, self.tape.now());
+        let is_old = self.plan.old_programs && !self.upgraded.get() && random.once_in(2);
+        self.speak(side, device, device.has_extents() || !is_old);
+    }
+
+    /// From its next hello on the device is one of a program that knows records of many blocks, or not.
+    fn speak(&self, side: Side, device: &Device, knows_extents: bool) {
+        self.machines[side].knows_extents.set(knows_extents);
+        let unknown = if knows_extents { 0 } else { EXTENTS_FEATURE };
+        lock(&device.failover).connection.speak(WIRE, FEATURES & !unknown);
+        if !knows_extents {
+            let name = NAMES[side];
+            self.tape.set_old(side);
+            self.tape.event(Sort::Fault, format_args!("the program of {name} is an older one"));
+            self.tape.count("starts of an older program");
+        }
+    }
+
+    /// Devices of an older program get the newest.
+    pub fn upgrade(&self) {
+        self.upgraded.set(true);
+        for side in [0, 1] {
+            if let Some(device) = self.device(side) {
+                self.speak(side, &device, true);
+            }
         }
     }
 
@@ -235,9 +268,9 @@ impl World {
             match first {
                 // The one before the first that is there.
                 Some(first) if first <= fl => {
-                    let before = |o: &&(Stamp, Side, usize)| o.0 < first && o.1 != side;
+                    let before = |r: &&Record| r.stamp < first && r.by != side;
                     let last = history.after(Stamp::ZERO).iter().rfind(before);
-                    last.map_or(Stamp::ZERO, |o| o.0)
+                    last.map_or(Stamp::ZERO, |r| r.stamp)
                 }
                 _ => after,
             }
@@ -278,42 +311,42 @@ impl World {
         let mut there = Vec::new();
         for position in queue.freed()..queue.tail() {
             let record = queue.record(position);
-            let block = self.plan.index(record.block);
-            let content = self.read_record(record.content == Shape::Data, block, |buf| {
-                device.own.read(&record, buf).is_ok_and(|read| read)
-            });
+            let blocks = self.plan.blocks_of(record.extent());
+            let content = self
+                .read_record(&record, |buf| device.own.read(&record, buf).is_ok_and(|read| read));
             let history = self.history.borrow();
-            let known = history.find(block, record.stamp).filter(|r| r.by == side);
-            if known.map(|r| &r.content) != content.as_ref().ok() {
+            let known = history.find(record.stamp).filter(|r| r.by == side && r.blocks == blocks);
+            let held = known.map(|known| history.content(known.blocks.start, known.stamp));
+            if held != content.clone().ok() {
                 let story =
                     format!("{name} finds {} with {content:?}, known is {known:?}", record.stamp);
                 self.tape.broken("nothing is there that nobody wrote", story);
             }
-            there.push((record.stamp, position, block));
+            there.push((record.stamp, position));
         }
         there.sort_unstable();
         let mut history = self.history.borrow_mut();
         let is_lost = |stamp: Stamp| there.binary_search_by_key(&stamp, |t| t.0).is_err();
-        let own = history.after(kept_upto).iter().filter(|o| o.1 == side);
-        let lost: Vec<(Stamp, usize)> = own.filter(|o| is_lost(o.0)).map(|o| (o.0, o.2)).collect();
+        let own = history.after(kept_upto).iter().filter(|r| r.by == side).map(|r| r.stamp);
+        let lost: Vec<Stamp> = own.filter(|&stamp| is_lost(stamp)).collect();
         if !lost.is_empty() {
             self.tape.count("crashes that lost a tail");
         }
         let lied = machine.lied.get().is_some();
         let rot = machine.rot.borrow();
         let mut taken_back = machine.taken_back.borrow_mut();
-        for &(stamp, block) in &lost {
-            let record = *history.find(block, stamp).expect("just found");
+        for &stamp in &lost {
+            let record = history.find(stamp).expect("just found");
             let peer = self.machines[1 - side].hi.get();
             let rotted = rot.as_ref().filter(|rot| rot.own.contains(&stamp));
             let story = if lied {
-                taken_back.push((stamp, block));
+                taken_back.push(stamp);
                 continue;
             } else if let Some(rot) = rotted {
                 if rot.own_unnamed.contains(&stamp) {
                     // Rot in the last batch, which nothing names, looks like a tail that was never
                     // synced.
-                    taken_back.push((stamp, block));
+                    taken_back.push(stamp);
                     continue;
                 }
                 "has rotted, and nobody says so"
@@ -332,11 +365,10 @@ impl World {
             self.tape.broken("nothing acknowledged as durable is lost", story);
         }
         // Of what was completed, only a tail: what was issued after a completion goes with it.
-        let first =
-            lost.iter().filter_map(|&(s, b)| history.find(b, s)?.visible_at.map(|at| (at, s)));
+        let first = lost.iter().filter_map(|&s| history.find(s)?.visible_at.map(|at| (at, s)));
         if let Some((at, gone)) = first.min() {
-            for &(stamp, _, block) in &there {
-                let Some(record) = history.find(block, stamp) else { continue };
+            for &(stamp, _) in &there {
+                let Some(record) = history.find(stamp) else { continue };
                 if history.issued[record.request as usize] > at {
                     let story = format!(
                         "{name} lost {gone} and kept {stamp}, issued after it was completed"
@@ -345,8 +377,7 @@ impl World {
                 }
             }
         }
-        let is_completed =
-            |&(s, b): &(Stamp, usize)| history.find(b, s).is_some_and(|r| r.completed);
+        let is_completed = |&s: &Stamp| history.find(s).is_some_and(|r| r.completed);
         let gone = lost.iter().filter(|l| !taken_back.contains(l)).any(is_completed);
         self.check_mark(side, device, gone, history.issued.len());
         // Until it is known what the peer has, what was taken back is history all the same.
@@ -358,14 +389,13 @@ impl World {
         machine.published.set(queue.tail());
         let mut unpromised = machine.unpromised.borrow_mut();
         unpromised.clear();
-        let is_open = |&(stamp, _, block): &(Stamp, u64, usize)| {
-            history.find(block, stamp).is_some_and(|r| !r.promised)
-        };
-        let mut open: Vec<_> = there.iter().filter(|t| is_open(t)).collect();
+        let is_open =
+            |&&(stamp, _): &&(Stamp, u64)| history.find(stamp).is_some_and(|r| !r.promised);
+        let mut open: Vec<_> = there.iter().filter(is_open).collect();
         open.sort_unstable_by_key(|t| t.1);
-        for &&(stamp, _, block) in &open {
+        for &&(stamp, _) in &open {
             let number = machine.count.replace(machine.count.get() + 1);
-            unpromised.push_back((number, stamp, block));
+            unpromised.push_back((number, stamp));
         }
     }
 
@@ -374,8 +404,9 @@ impl World {
         let history = self.history.borrow();
         let mut seen = Stamp::ZERO;
         for (block, floor) in self.floors.borrow_mut().iter_mut().enumerate() {
-            let shown = history.of(block).iter().rev().find(|r| r.visible_at.is_some());
-            *floor = shown.map_or(Stamp::ZERO, |r| r.stamp);
+            let is_visible = |s: &Stamp| history.find(*s).is_some_and(|r| r.visible_at.is_some());
+            let mut stamps = history.of(block).iter().rev().map(|v| v.stamp);
+            *floor = stamps.find(is_visible).unwrap_or(Stamp::ZERO);
             seen = seen.max(*floor);
         }
         self.seen.set(seen);

@@ -25,15 +25,15 @@ impl World {
     }
 
     /// The mark, if it stands, is true of the records that an opening found `gone`.
-    pub(super) fn check_mark_names(&self, side: Side, device: &Device, gone: &[(Stamp, usize)]) {
+    pub(super) fn check_mark_names(&self, side: Side, device: &Device, gone: &[Stamp]) {
         let Some(lost) = device.superblock.get().lost else { return };
         let story = |what: &str| format!("{}: {what}, and {lost:?} is said", NAMES[side]);
-        if let Some((older, _)) = gone.iter().find(|(stamp, _)| stamp.time < lost.since) {
+        if let Some(older) = gone.iter().find(|stamp| stamp.time < lost.since) {
             let story = story(&format!("{older} is gone"));
             self.tape.broken("nothing older than is said is lost", story);
         }
         let is_named = device.recovery().lost_writes && lost.first != Stamp::ZERO;
-        if is_named && !gone.is_empty() && gone.iter().all(|&(stamp, _)| stamp != lost.first) {
+        if is_named && !gone.is_empty() && !gone.contains(&lost.first) {
             self.tape.broken("the first record dropped is named", story("another is gone"));
         }
         if !gone.is_empty() && lost.since > 0 {

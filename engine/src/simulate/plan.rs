@@ -6,7 +6,8 @@ use super::payload::SECTOR;
 use super::random::Random;
 use crate::format::superblock::VolumeSpec;
 use crate::limits::{Durability, Geometry, Settings};
-use crate::unit::Block;
+use crate::unit::{Block, Extent};
+use std::ops::Range;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -25,6 +26,8 @@ pub(super) struct Plan {
     pub clocks: [(i64, u64); 2],
     /// Most requests under way at a device.
     pub depth: usize,
+    /// Programs start that do not know records of many blocks (R19).
+    pub old_programs: bool,
     /// The device whose normal volumes rot, if any do.
     pub rotting: usize,
     /// The actions that never happen in this run.
@@ -41,6 +44,8 @@ impl Plan {
             0 => random.within(1..6) * block + random.within(0..block).max(1),
             // More than a segment.
             1 if block_size <= 1024 => 130 * block,
+            // Room for extents in one another.
+            2 | 3 => random.within(16..40) * block,
             _ => random.within(1..9) * block,
         };
         let volumes = (0..random.within(1..4)).map(|_| volume(&mut random)).collect();
@@ -87,11 +92,23 @@ impl Plan {
             never.push(Kind::RotVolume);
         }
         let rotting = random.below(2);
+        let old_programs = random.once_in(4);
         if settings[0].durability == Durability::Never {
             never.extend([Kind::PowerCut, Kind::Blackout, Kind::Lie, Kind::Rot]);
         }
         let depth = random.pick(&[1, 2, 4, 8]);
-        Plan { seed, block_size, volumes, journals, settings, clocks, depth, rotting, never }
+        Plan {
+            seed,
+            block_size,
+            volumes,
+            journals,
+            settings,
+            clocks,
+            depth,
+            old_programs,
+            rotting,
+            never,
+        }
     }
 
     /// Each device has its own; only never to sync is for both.
@@ -146,26 +163,32 @@ impl Plan {
     }
 
     /// Blocks of a volume.
-    fn blocks_of(&self, volume: usize) -> u64 {
+    fn blocks_in(&self, volume: usize) -> u64 {
         self.volumes[volume].div_ceil(self.block_sectors())
     }
 
     /// Blocks of the group.
     pub fn blocks(&self) -> usize {
-        (0..self.volumes.len()).map(|v| self.blocks_of(v) as usize).sum()
+        (0..self.volumes.len()).map(|v| self.blocks_in(v) as usize).sum()
     }
 
     /// A block's number in the group.
     pub fn index(&self, block: Block) -> usize {
-        let before: u64 = (0..block.volume as usize).map(|v| self.blocks_of(v)).sum();
+        let before: u64 = (0..block.volume as usize).map(|v| self.blocks_in(v)).sum();
         (before + block.number) as usize
+    }
+
+    /// The group's numbers of an extent's blocks.
+    pub fn blocks_of(&self, extent: Extent) -> Range<usize> {
+        let first = self.index(extent.first);
+        first..first + extent.blocks() as usize
     }
 
     /// The block with this number in the group.
     pub fn block(&self, index: usize) -> Block {
         let (mut volume, mut number) = (0, index as u64);
-        while number >= self.blocks_of(volume) {
-            number -= self.blocks_of(volume);
+        while number >= self.blocks_in(volume) {
+            number -= self.blocks_in(volume);
             volume += 1;
         }
         Block { volume: volume as u32, number }

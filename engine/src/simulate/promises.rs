@@ -1,6 +1,6 @@
 //! The promises, one function each, as a reader would put them.
 
-use super::history::{Content, Record, SECTORS_MAX};
+use super::history::{Content, Record, SECTORS_MAX, Version};
 use super::host::{Asked, What};
 use super::payload::{self, SECTOR};
 use super::tape::says_what_is_lost;
@@ -15,6 +15,7 @@ use crate::sync::lock;
 use crate::table::location::Location;
 use crate::unit::Stamp;
 use std::cell::Ref;
+use std::ops::Range;
 
 impl World {
     /// At every moment at most one device serves.
@@ -63,13 +64,14 @@ impl World {
         asked: &mut Asked,
     ) {
         let (name, number, stamp) = (NAMES[side], asked.number, record.stamp);
-        let block = self.plan.index(record.block);
+        let blocks = self.plan.blocks_of(record.extent());
+        let block = blocks.start;
         let broken = |promise, story: String| {
-            self.tape
-                .broken(promise, format!("{name} #{number} at block {}: {story}", record.block));
+            let extent = record.extent();
+            self.tape.broken(promise, format!("{name} #{number} at block {extent}: {story}"));
         };
         let disk = &self.machines[side].disk;
-        let content = match self.read_record(record.content == Shape::Data, block, |buf| {
+        let content = match self.read_record(&record, |buf| {
             disk.if_sound(|| {
                 // It may have died while it wrote the next batch.
                 let place = record.place as usize;
@@ -92,7 +94,7 @@ impl World {
                 format!("{stamp}, seen: {seen}"),
             );
         }
-        if history.has(stamp) {
+        if history.find(stamp).is_some() {
             broken("stamps are unique", format!("{stamp}"));
         }
         for (at, machine) in self.machines.iter().enumerate() {
@@ -104,32 +106,34 @@ impl World {
                 );
             }
         }
-        let before = history.content(block, stamp);
-        let expected = self.expected(asked, block, before);
-        if content != expected {
-            self.spreads(side, block);
-            let story = format!("holds {content:?}, not {expected:?}");
-            broken("what is not written of a block stays", story);
+        for block in blocks.clone() {
+            let before = history.content(block, stamp);
+            let expected = self.expected(asked, block, before);
+            if content != expected {
+                self.spreads(side, block);
+                let story = format!("holds {content:?}, not {expected:?}");
+                broken("what is not written of a block stays", story);
+            }
         }
-        if history.of(block).last().is_some_and(|r| r.stamp > stamp) && expected != content {
-            broken("parts of blocks are ordered", format!("{stamp} is below a newer record"));
+        if blocks.len() > 1 {
+            self.tape.count("records of many blocks");
         }
         self.check_session(side, asked, record.position);
-        asked.records.push((stamp, block));
+        asked.records.push((stamp, blocks.clone()));
         let machine = &self.machines[side];
         let number = machine.count.replace(machine.count.get() + 1);
-        machine.unpromised.borrow_mut().push_back((number, stamp, block));
+        machine.unpromised.borrow_mut().push_back((number, stamp));
         let request = asked.number;
-        history.insert(Record {
+        let fresh = Record {
             stamp,
             by: side,
             request,
-            block,
-            content,
+            blocks,
             visible_at: None,
             completed: false,
             promised: false,
-        });
+        };
+        history.insert(fresh, content);
     }
 
     /// A record is not what it should be: if that is because a write of a part of a block has taken
@@ -145,11 +149,10 @@ impl World {
     /// A record's content as the disk or memory has it.
     pub(super) fn read_record(
         &self,
-        has_data: bool,
-        block: usize,
+        record: &queue::Record,
         read: impl FnOnce(&mut [u8]) -> bool,
     ) -> Result<Content, String> {
-        if !has_data {
+        if record.content == Shape::Zero {
             return Ok([0; SECTORS_MAX]);
         }
         let mut buffer = self.buffer.borrow_mut();
@@ -157,7 +160,7 @@ impl World {
         if !read(&mut buffer) {
             return Err("cannot be read".into());
         }
-        self.content_of(&buffer, block)
+        self.content_of(&buffer, self.plan.index(record.block))
     }
 
     fn content_of(&self, bytes: &[u8], block: usize) -> Result<Content, String> {
@@ -179,7 +182,7 @@ impl World {
             blocks.start = first + asked.sectors.start.div_ceil(size) as usize;
             blocks.end = (first + (asked.sectors.end / size) as usize).max(blocks.start);
         }
-        let mut wrote: Vec<usize> = asked.records.iter().map(|r| r.1).collect();
+        let mut wrote: Vec<usize> = asked.records.iter().flat_map(|r| r.1.clone()).collect();
         wrote.sort_unstable();
         wrote.dedup();
         let one_time = asked.records.windows(2).all(|w| w[0].0.time == w[1].0.time);
@@ -220,15 +223,12 @@ impl World {
             let shown = {
                 let history = self.history.borrow();
                 let since = history.of(block).partition_point(|r| r.stamp < floor);
-                let shown = history.of(block)[since..].iter().find(|r| same(&r.content));
+                let shown = history.of(block)[since..].iter().find(|v| same(&v.content));
                 match shown {
-                    Some(record) => Some(record.stamp),
+                    Some(version) => Some(version.stamp),
                     None if floor == Stamp::ZERO && same(&[0; SECTORS_MAX]) => None,
                     None => {
-                        let newest: Vec<_> = history.of(block)[since..]
-                            .iter()
-                            .map(|r| (r.stamp, r.content))
-                            .collect();
+                        let newest: Vec<Version> = history.of(block)[since..].to_vec();
                         let block = self.plan.block(block);
                         drop(history);
                         return self.tape.broken(promise, format!(
@@ -239,24 +239,29 @@ impl World {
                 }
             };
             if let Some(stamp) = shown {
-                self.saw(block, stamp);
+                self.saw(stamp);
             }
         }
     }
 
     /// The record was completed, or shown by a read: nobody may see older ones, or be stamped
     /// below it, from now on.
-    fn saw(&self, block: usize, stamp: Stamp) {
-        self.history.borrow_mut().show(block, stamp, self.tape.now());
-        let floor = &mut self.floors.borrow_mut()[block];
-        *floor = stamp.max(*floor);
+    fn saw(&self, stamp: Stamp) {
+        let mut history = self.history.borrow_mut();
+        let Some(record) = history.find_mut(stamp) else { return };
+        record.visible_at.get_or_insert(self.tape.now());
+        for floor in &mut self.floors.borrow_mut()[record.blocks.clone()] {
+            *floor = stamp.max(*floor);
+        }
         self.seen.set(self.seen.get().max(stamp));
     }
 
-    pub(super) fn completed(&self, records: &[(Stamp, usize)]) {
-        for &(stamp, block) in records {
-            self.saw(block, stamp);
-            self.history.borrow_mut().complete(block, stamp);
+    pub(super) fn completed(&self, records: &[(Stamp, Range<usize>)]) {
+        for &(stamp, _) in records {
+            self.saw(stamp);
+            if let Some(record) = self.history.borrow_mut().find_mut(stamp) {
+                record.completed = true;
+            }
         }
     }
 
@@ -310,8 +315,10 @@ impl World {
     pub(super) fn promise(&self, side: Side, behind: u64) {
         let mut history = self.history.borrow_mut();
         let mut unpromised = self.machines[side].unpromised.borrow_mut();
-        while let Some(&(_, stamp, block)) = unpromised.front().filter(|u| u.0 < behind) {
-            history.promise(block, stamp);
+        while let Some(&(_, stamp)) = unpromised.front().filter(|u| u.0 < behind) {
+            if let Some(record) = history.find_mut(stamp) {
+                record.promised = true;
+            }
             unpromised.pop_front();
         }
     }
@@ -320,7 +327,7 @@ impl World {
     pub(super) fn promise_records(&self, side: Side, asked: &Asked) {
         let behind = {
             let unpromised = self.machines[side].unpromised.borrow();
-            let last = unpromised.iter().filter(|u| asked.records.contains(&(u.1, u.2)));
+            let last = unpromised.iter().filter(|u| asked.records.iter().any(|r| r.0 == u.1));
             last.map(|u| u.0 + 1).max()
         };
         if let Some(behind) = behind {
@@ -343,20 +350,25 @@ impl World {
     pub(super) fn check_arrival(&self, side: Side, device: &crate::Device, record: queue::Record) {
         let name = NAMES[side];
         let promise = "what arrives is the other side's history, in order";
-        let block = self.plan.index(record.block);
+        let blocks = self.plan.blocks_of(record.extent());
         let machine = &self.machines[side];
-        let content = self.read_record(record.content == Shape::Data, block, |buf| {
+        let content = self.read_record(&record, |buf| {
             machine.disk.if_sound(|| device.peer.recv.read(&record, buf).is_ok_and(|read| read))
         });
+        if blocks.len() > 1 && !machine.knows_extents.get() {
+            let story = format!("{name} got {}", record.extent());
+            self.tape.broken("a program gets only records that it knows", story);
+        }
         let history = self.history.borrow();
         let due = history.next_of(1 - side, machine.hi.get());
-        match (due, content) {
-            (Some(due), Ok(content))
-                if due.stamp == record.stamp && due.block == block && due.content == content => {}
-            (due, content) => self.tape.broken(
-                promise,
-                format!("{name} got {} with {content:?}, due was {due:?}", record.stamp),
-            ),
+        let is_due = |due: &Record| {
+            let held = history.content(due.blocks.start, due.stamp);
+            due.stamp == record.stamp && due.blocks == blocks && content.as_ref() == Ok(&held)
+        };
+        if !due.is_some_and(is_due) {
+            let (stamp, extent) = (record.stamp, record.extent());
+            let story = format!("{name} got {stamp} for {extent} with {content:?}, due: {due:?}");
+            self.tape.broken(promise, story);
         }
         machine.hi.set(record.stamp);
         machine.raise_final(record.stamp);
@@ -411,8 +423,9 @@ impl World {
         let mut blocks: Vec<_> = (0..history.blocks()).map(|b| self.normal(side, b)).collect();
         let mut upto = lock(&device.tables).normal.reflected();
         for (_, record) in records {
-            let block = self.plan.index(record.block);
-            blocks[block] = Ok(history.content(block, record.stamp));
+            for block in self.plan.blocks_of(record.extent()) {
+                blocks[block] = Ok(history.content(block, record.stamp));
+            }
             upto = record.stamp;
         }
         let torn = |at| {
@@ -422,7 +435,7 @@ impl World {
             blocks.iter().enumerate().find(is_torn)
         };
         // N may be ahead of what the tables say, as long as it is whole.
-        let later = history.after(upto).iter().map(|o| o.0);
+        let later = history.after(upto).iter().map(|r| r.stamp);
         if let Some((block, held)) = torn(upto)
             && later.into_iter().all(|at| torn(at).is_some())
         {
@@ -485,20 +498,20 @@ impl World {
         let history = self.history.borrow();
         for index in 0..history.blocks() {
             let block = self.plan.block(index);
-            let Some(newest) = history.of(index).last() else { continue };
+            let Some(newest) = history.newest(index) else { continue };
             let location = device.location(block);
             let holds = match &location {
                 Location::Remote => {
                     let owed = device.peer.owed.of(block);
-                    owed == Some(newest.stamp) && newest.stamp > hi
+                    owed == Some(newest) && newest > hi
                 }
-                Location::Own(r) | Location::Received(r) => r.stamp == newest.stamp,
-                Location::Normal => newest.stamp <= reflected,
+                Location::Own(r) | Location::Received(r) => r.stamp == newest,
+                Location::Normal => newest <= reflected,
             };
             if !holds {
-                let (name, stamp) = (NAMES[side], newest.stamp);
+                let name = NAMES[side];
                 let story =
-                    format!("{name} finds block {block} at {location:?}, its newest is {stamp}");
+                    format!("{name} finds block {block} at {location:?}, its newest is {newest}");
                 self.tape.broken("a takeover takes everything over", story);
             }
         }

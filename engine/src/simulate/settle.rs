@@ -2,7 +2,6 @@
 //! time both devices must then hold the history, all of it.
 
 use super::NAMES;
-use super::history::SECTORS_MAX;
 use super::host::What;
 use super::payload::{self, SECTOR};
 use super::random::Random;
@@ -12,6 +11,7 @@ use crate::device::Device;
 use crate::internal::compare;
 use crate::superblock;
 use crate::sync::lock;
+use crate::unit::Stamp;
 use std::fmt::Display;
 use std::ops::Range;
 
@@ -23,6 +23,7 @@ impl World {
     pub fn settle(&self) {
         self.machines.iter().for_each(|machine| machine.disk.disarm());
         self.stall.take();
+        self.upgrade();
         if self.tape.is_lossy() {
             // Nobody misses the last frame of all.
             self.cut_line(&mut Random::of(self.plan.seed, 6, 0));
@@ -159,7 +160,7 @@ impl World {
         let history = self.history.borrow();
         let mut wrong = Vec::new();
         for index in 0..history.blocks() {
-            let newest = history.of(index).last().map_or([0; SECTORS_MAX], |r| r.content);
+            let newest = history.content(index, Stamp::MAX);
             let at = self.plan.block(index);
             let before = at.number * self.plan.block_sectors();
             let count = self.plan.volumes[at.volume as usize] - before;
@@ -182,7 +183,7 @@ impl World {
         for (name, machine) in super::NAMES.iter().zip(&self.machines) {
             let image = machine.image.borrow();
             for (index, held) in image.blocks.iter().enumerate() {
-                let newest = history.of(index).last().map_or([0; SECTORS_MAX], |r| r.content);
+                let newest = history.content(index, Stamp::MAX);
                 if *held != newest || machine.replays_upto.get().is_some() {
                     let block = self.plan.block(index);
                     let story = format!("{name} holds {held:?} at block {block}, not {newest:?}");

@@ -18,10 +18,10 @@ pub(super) struct Stall {
 }
 
 /// The actions that can come in between.
-const BETWEEN: [Kind; 29] = [
-    Write, Write, Write, Write, Read, Read, Flush, Late, Return, Poll, Poll, Commit, Commit,
-    Sequence, Ship, Ship, Receive, Receive, Control, Control, Control, Reflect, Reflect,
-    Checkpoint, Ask, Plug, Cut, Tick, StepClock,
+const BETWEEN: [Kind; 33] = [
+    Write, Write, Write, Write, Zeroes, Discard, Discard, Stall, Read, Read, Flush, Late, Return,
+    Poll, Poll, Commit, Commit, Sequence, Ship, Ship, Receive, Receive, Control, Control, Control,
+    Reflect, Reflect, Checkpoint, Ask, Plug, Cut, Tick, StepClock,
 ];
 
 impl World {
@@ -50,18 +50,17 @@ impl World {
         let name = NAMES[side];
         self.tape.event(Sort::Fault, format_args!("a thread of {name} is stalled: {moment:?}"));
         self.tape.count("stalled threads");
-        self.stalled.set(self.stalled.get() + 1);
+        self.stalled.borrow_mut().push((side, moment));
         for _ in 0..stall.actions {
             let random = &mut stall.random;
             let (kind, other) = (random.pick(&BETWEEN), random.below(2));
             let action = Action { kind, random: Random::new(random.next()), side: other };
-            if !self.plan.never.contains(&kind) && self.may_come_between(kind, other, side, moment)
-            {
+            if !self.plan.never.contains(&kind) && self.may_come_between(kind, other) {
                 self.perform(action);
                 self.check_one_serves();
             }
         }
-        self.stalled.set(self.stalled.get() - 1);
+        self.stalled.borrow_mut().pop();
         self.tape.event(Sort::Fault, format_args!("the thread of {name} goes on"));
         if let Some(process) = &*self.machines[side].process.borrow() {
             process.ending.store(process.has_failed(), Relaxed);
@@ -69,9 +68,9 @@ impl World {
         *self.asking.borrow_mut() = asking;
     }
 
-    /// Whether a step would not wait, in the one thread that there is, for the stalled one.
-    fn may_come_between(&self, kind: Kind, at: Side, side: Side, moment: Moment) -> bool {
-        let waits = match moment {
+    /// Whether a step would not wait, in the one thread that there is, for a stalled one.
+    fn may_come_between(&self, kind: Kind, at: Side) -> bool {
+        let waits = |moment| match moment {
             // A fence waits for what is being admitted.
             Moment::Reserved | Moment::Linked => kind == Control,
             Moment::Published | Moment::Looking | Moment::Located => false,
@@ -80,6 +79,7 @@ impl World {
             Moment::Shipping => kind == Ship,
             Moment::Checkpointing | Moment::Checkpointed => kind == Checkpoint,
         };
-        at != side || !waits
+        let stalled = self.stalled.borrow();
+        stalled.iter().all(|&(side, moment)| at != side || !waits(moment))
     }
 }

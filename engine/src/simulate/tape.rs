@@ -51,6 +51,8 @@ struct State {
     refused: bool,
     /// By receiver: its line has lost frames.
     lossy: [bool; 2],
+    /// By device: its program was once one that does not know records of many blocks.
+    old: [bool; 2],
 }
 
 impl Tape {
@@ -65,6 +67,7 @@ impl Tape {
             faithless: [false; 2],
             refused: false,
             lossy: [false; 2],
+            old: [false; 2],
         };
         Tape { state: Mutex::new(state) }
     }
@@ -130,6 +133,12 @@ impl Tape {
         lock(&self.state).lossy[side] = lossy;
     }
 
+    /// The program at `side` is an older one, which does not know records of many blocks: a hello of it
+    /// may come late.
+    pub fn set_old(&self, side: Side) {
+        lock(&self.state).old[side] = true;
+    }
+
     pub fn is_lossy(&self) -> bool {
         lock(&self.state).lossy.contains(&true)
     }
@@ -138,6 +147,9 @@ impl Tape {
     pub fn refused(&self, side: Side, promise: &'static str, story: String) {
         if lock(&self.state).lossy[side] && story.contains("the peer ships") {
             return;
+        }
+        if lock(&self.state).old[1 - side] && story.contains("know records of many blocks") {
+            return self.count("older programs refused");
         }
         let excused = self.is_faithless() && says_what_is_lost(&story);
         lock(&self.state).refused = true;

@@ -23,6 +23,7 @@ use crate::event::Event;
 use crate::failover::Policy;
 use crate::format::frame::Frame;
 use crate::link::Lane;
+use crate::moment::Moment;
 use crate::request::Session;
 use crate::sync::{Ordering::Relaxed, lock};
 use crate::unit::{Position, Stamp};
@@ -47,7 +48,7 @@ pub(super) struct Machine {
     pub unsettled_positions: RefCell<Vec<Position>>,
     /// Own records that nobody was told are durable.
     /// The first number says how many were published before.
-    pub unpromised: RefCell<VecDeque<(u64, Stamp, usize)>>,
+    pub unpromised: RefCell<VecDeque<(u64, Stamp)>>,
     /// How many records it has published.
     pub count: Cell<u64>,
     /// The next position of the received queue to look at, and the newest stamp seen there.
@@ -72,13 +73,15 @@ pub(super) struct Machine {
     /// Its power has failed since its last start.
     pub power_failed: Cell<bool>,
     /// Own records that it took back.
-    pub taken_back: RefCell<Vec<(Stamp, usize)>>,
+    pub taken_back: RefCell<Vec<Stamp>>,
     /// Its disk has lied, and that came out: what its superblock said of its tenure before.
     pub lied: Cell<Option<Tenure>>,
     /// The tenures that its device has heard its peer to serve and to be reachable under.
     pub heard: RefCell<Arc<Mutex<[u64; 2]>>>,
     /// Its disk has rotted: what it would hold otherwise.
     pub rot: RefCell<Option<Held>>,
+    /// Its program knows records of many blocks (R19).
+    pub knows_extents: Cell<bool>,
 }
 
 impl Machine {
@@ -108,6 +111,7 @@ impl Machine {
             torn_upto: Cell::default(),
             lied: Cell::default(),
             rot: RefCell::default(),
+            knows_extents: Cell::default(),
             heard: RefCell::default(),
             power_failed: Cell::default(),
             taken_back: RefCell::default(),
@@ -151,7 +155,9 @@ pub(super) struct World {
     pub busy: Cell<Option<Side>>,
     pub stall: RefCell<Option<Stall>>,
     /// Threads that are stalled: what their device has noted is told when they go on.
-    pub stalled: Cell<u32>,
+    pub stalled: RefCell<Vec<(Side, Moment)>>,
+    /// From now on only the newest program starts.
+    pub upgraded: Cell<bool>,
     /// The request that it is about.
     pub asking: RefCell<Option<Asked>>,
 }
@@ -182,7 +188,8 @@ impl World {
             ended: Cell::default(),
             busy: Cell::default(),
             stall: RefCell::default(),
-            stalled: Cell::default(),
+            stalled: RefCell::default(),
+            upgraded: Cell::default(),
             asking: RefCell::default(),
             plan,
             tape,
@@ -269,6 +276,11 @@ impl World {
             Kind::Policy => self.set_policy(side, random),
             Kind::Stall => self.arm_stall(random),
             Kind::Reachable => self.reachable(side),
+            Kind::Upgrade if self.plan.old_programs => {
+                self.close(side);
+                self.start(side);
+            }
+            Kind::Upgrade => {}
         }
     }
 
@@ -467,7 +479,7 @@ impl World {
         let most = self.plan.settings[side].control_queue_bytes_max;
         let Some(end) = wire.take_end(side, process.dead.clone(), most) else { return };
         *machine.wire.borrow_mut() = Some(wire);
-        if self.stalled.get() == 0 {
+        if self.stalled.borrow().is_empty() {
             self.tape.set_lossy(side, false);
         }
         self.tape.event(Sort::Fault, format_args!("{} is connected", NAMES[side]));
