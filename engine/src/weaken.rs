@@ -221,16 +221,16 @@ pub(crate) mod instead {
         if holds(Clause::Tenure) { of_session } else { open().max(1) }
     }
 
-    /// R17: whether there is neither a record nor, looked at behind that, anything in N; else N is
-    /// looked at first.
+    /// R17: whether there is no record and, looked at behind that, nothing in N; else N is looked at
+    /// first.
     #[inline(always)]
-    pub fn records_then_volume<E>(
+    pub fn records_then_volume(
         has_none: impl FnOnce() -> bool,
-        is_zero: impl FnOnce() -> Result<bool, E>,
-    ) -> Result<bool, E> {
+        is_zero: impl FnOnce() -> bool,
+    ) -> bool {
         match holds(Clause::RecordsBeforeVolume) {
-            true => Ok(has_none() && is_zero()?),
-            false => Ok(is_zero()? && has_none()),
+            true => has_none() && is_zero(),
+            false => is_zero() && has_none(),
         }
     }
 

@@ -174,16 +174,13 @@ impl Device {
     /// is live behind that, what leaves the queues is in N behind that, and the zeros of N are durable, as
     /// a zero record is live until the checkpoint behind its reflection. The request takes effect where
     /// the records are looked at.
-    ///
-    /// # Errors
-    /// [`Kind::Storage`] if a volume cannot be looked at.
     pub(crate) fn takes_no_record(
         &self,
         first: Block,
         blocks: u64,
         pass: &Pass,
         writer: &Writer,
-    ) -> Result<bool> {
+    ) -> bool {
         let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
         let has_none = || {
             let is_owed = self.peer.owed.may_be_of(first, blocks);
@@ -197,8 +194,8 @@ impl Device {
             moment(Moment::Looking);
             is_zero
         };
-        Ok(instead::records_then_volume(has_none, is_zero)?
-            && own.admits(&self.clk, pass.epoch, || writer.admits(pass)))
+        instead::records_then_volume(has_none, is_zero)
+            && own.admits(&self.clk, pass.epoch, || writer.admits(pass))
     }
 
     /// `hang_up` is called once, as callbacks are, if the session of `pass` is superseded, or has been.
