@@ -58,7 +58,7 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// What the volumes hold where they hold data.
+    /// Each byte of the volumes where they hold data.
     pub const BYTE: u8 = 7;
 
     /// A new directory at `path`; `on_disk`: the volumes, too.

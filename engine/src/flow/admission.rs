@@ -170,10 +170,10 @@ impl Device {
     }
 
     /// Admits zeros for blocks that provably read as zeros already, for which there is no record (R17):
-    /// nothing is owed, then nothing is live, then nothing is in N, in the open tenure. What the peer pays
-    /// is live behind that, what leaves the queues is in N behind that, and the zeros of N are durable, as
-    /// a zero record is live until the checkpoint behind its reflection. The request takes effect where
-    /// the records are looked at.
+    /// nothing is owed, then nothing is live, then nothing is in N, in the open tenure. A record that the
+    /// peer pays is live behind the first look, one that leaves its queue is in N behind the second, and
+    /// the zeros of N are durable, as a zero record is live until the checkpoint behind its reflection. The
+    /// request takes effect where the records are looked at.
     pub(crate) fn takes_no_record(
         &self,
         first: Block,
