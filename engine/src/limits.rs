@@ -206,11 +206,10 @@ impl Geometry {
     }
 
     /// Most entries of a prototype that a peer's word is taken for: one an extent of the volumes, of
-    /// which there are fewer than two a block (R19), and no more than a journal has places.
+    /// which there are fewer than two a block, and no more than a journal has places.
     pub fn prototype_entries_max(&self) -> u64 {
-        let blocks = |volume: &VolumeSpec| volume.bytes.div_ceil(self.block_size.into());
-        let blocks = self.volumes.iter().map(blocks).fold(0, u64::saturating_add);
-        blocks.saturating_mul(2).min(PLACES_MAX)
+        let extents = |volume: &VolumeSpec| 2 * volume.bytes.div_ceil(self.block_size.into());
+        self.volumes.iter().map(extents).fold(0, u64::saturating_add).min(PLACES_MAX)
     }
 
     /// Four batches: one being written, one being read, one wasted at the end, one free.

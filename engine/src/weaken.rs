@@ -158,6 +158,22 @@ clauses! {
     RequestStamps = "request-stamps",
     /// R17: for what reads as zeros no record is made once the records are looked at, and N behind them.
     RecordsBeforeVolume = "records-before-volume",
+    /// R19: a wide request looks at the requests in flight around it.
+    WideLook = "wide-look",
+    /// R19: no half that has not read an extent's zeros comes above it.
+    WideHalves = "wide-halves",
+    /// R19: a look for a block goes through the extents around it.
+    WiderExtents = "wider-extents",
+    /// R19: what is owed for a block is owed for an extent around it, too.
+    OwedAround = "owed-around",
+    /// R19: of extents in one another the newest is written to N.
+    NewestAround = "newest-around",
+    /// R19: a shipped record tells of newer data of just its extent.
+    RemainingOfExtent = "remaining-of-extent",
+    /// R19: records are of many blocks only once both devices know such records.
+    ExtentsAgreed = "extents-agreed",
+    /// R19: from then on a peer that does not know them is refused.
+    ExtentsRefused = "extents-refused",
     /// R18: a prototype is handed over as the control lane takes it.
     HandOverPaced = "hand-over-paced",
     /// R18: no more is announced than the peer keeps.
@@ -232,6 +248,12 @@ pub(crate) mod instead {
             true => has_none() && is_zero(),
             false => is_zero() && has_none(),
         }
+    }
+
+    /// R19: what a shipped record tells of newer data of is its extent; else its first block.
+    #[inline(always)]
+    pub fn remaining<T>(of_extent: impl FnOnce() -> T, of_block: impl FnOnce() -> T) -> T {
+        if holds(Clause::RemainingOfExtent) { of_extent() } else { of_block() }
     }
 
     /// R2: the state of a request's record is the request's; else each counts as `published`.

@@ -176,7 +176,8 @@ impl Device {
 
     /// Both programs know records of many blocks (R19): from now on the logs may have them.
     fn agree_on_extents(&self, features: u64) -> Result<()> {
-        if features & EXTENTS_FEATURE != 0 && !self.has_extents() {
+        let both_know = features & EXTENTS_FEATURE != 0 || !holds(Clause::ExtentsAgreed);
+        if both_know && !self.has_extents() {
             self.store(|s| s.features.incompat |= Features::EXTENTS)?;
             self.extents.store(true, Ordering::Release);
         }
@@ -220,7 +221,8 @@ impl Device {
             let what = format!("entry {same} of the table of volumes");
             return differ(&what, show(here), show(there));
         }
-        if self.has_extents() && peer.features & EXTENTS_FEATURE == 0 {
+        let is_known = peer.features & EXTENTS_FEATURE != 0;
+        if self.has_extents() && !is_known && holds(Clause::ExtentsRefused) {
             let what = "the peer's program is an older one that does not know records of many blocks \
                         (wire feature 2), which this pair's logs may have: give the peer this version";
             return Err(Error::new(Kind::Protocol, what));

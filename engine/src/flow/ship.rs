@@ -10,7 +10,7 @@ use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::sync::lock;
 use crate::unit::Stamp;
-use crate::weaken::{Clause, holds};
+use crate::weaken::{Clause, holds, instead};
 use std::sync::Arc;
 
 /// Records on their way into a frame.
@@ -104,7 +104,10 @@ impl Device {
             debug_assert!(record.stamp == stamp || !holds(Clause::HeldUntilAcknowledged), "I8");
             debug_assert!(queue.is_durable(position) || !holds(Clause::ShipBound), "I8");
             // Only what is newer than the record itself counts (R10), and only of just its extent.
-            let newest = queue.newest_of(record.extent()).map(|position| queue.stamp(position));
+            let newest = instead::remaining(
+                || queue.newest_of(record.extent()).map(|position| queue.stamp(position)),
+                || queue.newest(record.block).0.map(|newest| newest.stamp),
+            );
             shipped.push(Shipped {
                 row: Row::from(&record),
                 remaining: newest.filter(|&newest| newest > stamp),

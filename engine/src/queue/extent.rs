@@ -4,6 +4,7 @@ use super::slot::{MEMBER, VOID};
 use super::{Conflict, NewWrite, Queue};
 use crate::sync::{AtomicU64, Ordering::*, zeros};
 use crate::unit::{Block, Extent, Position, Stamp, regions};
+use crate::weaken::{Clause, holds};
 
 /// A volume is below 4 EiB, and a block at least 512 bytes.
 const NUMBER_BITS: u32 = 53;
@@ -81,7 +82,8 @@ impl Levels {
 
     /// The extents around `extent` of those levels at which something near it may not be freed yet.
     pub fn live_around(&self, extent: Extent, freed: Position) -> impl Iterator<Item = Extent> {
-        let most = if self.any.load(Acquire) < freed { 0 } else { Extent::LEVEL_MAX };
+        let is_live = self.any.load(Acquire) >= freed && holds(Clause::WiderExtents);
+        let most = if is_live { Extent::LEVEL_MAX } else { 0 };
         let region = regions(extent.first, 1, REGIONS).next().expect("a block lies in a region");
         let region = &self.regions[region];
         let wider =
@@ -135,6 +137,7 @@ impl Queue {
             {
                 continue;
             }
+            let has_parts = has_parts && holds(Clause::WideHalves);
             let is_below = (epoch, time) < (stamp.epoch, stamp.time);
             match position < first {
                 true if !is_below => return Err(Conflict::Seen(time)),

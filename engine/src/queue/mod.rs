@@ -226,7 +226,7 @@ impl Queue {
             moment(Moment::Reserved);
             self.fill(first, stamp, write);
             let mut looked = self.link_all(first, stamp, write);
-            if is_wide && looked.is_ok() {
+            if is_wide && looked.is_ok() && holds(Clause::WideLook) {
                 looked = self.look_at_others(floor, first, stamp, write);
                 if let Err(Conflict::Seen(time)) = looked {
                     hint = time.saturating_add(1);

@@ -8,7 +8,7 @@ use crate::unit::{Block, Position, regions};
 const REGIONS: usize = if cfg!(loom) { 1 } else { 4096 };
 
 /// A counter rises by so many positions at a time, that most writes only read it.
-const STEP: u64 = if cfg!(loom) { 1 } else { 256 };
+const STEP: u64 = if cfg!(any(loom, feature = "simulate")) { 1 } else { 256 };
 
 /// For each region a position that no record there is above.
 #[derive(Debug)]

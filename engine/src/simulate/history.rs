@@ -12,6 +12,9 @@ pub(super) const SECTORS_MAX: usize = 8;
 /// The sectors of a block.
 pub(super) type Content = [Value; SECTORS_MAX];
 
+/// A mark for each sector of a block.
+pub(super) type Sectors = [bool; SECTORS_MAX];
+
 /// A published record.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
@@ -35,6 +38,8 @@ pub(super) struct Record {
 pub(super) struct Version {
     pub stamp: Stamp,
     pub content: Content,
+    /// The sectors that its host wrote; the others it has from the version before.
+    pub written: Sectors,
 }
 
 /// All records.
@@ -56,13 +61,13 @@ impl History {
         self.blocks.len()
     }
 
-    /// Puts a record into its place, which leaves `content` in each of its blocks.
-    pub fn insert(&mut self, record: Record, content: Content) {
+    /// Puts a record into its place. `version` is what it leaves in each of its blocks.
+    pub fn insert(&mut self, record: Record, version: Version) {
         let stamp = record.stamp;
         for block in record.blocks.clone() {
             let versions = &mut self.blocks[block];
             let at = versions.partition_point(|v| v.stamp < stamp);
-            versions.insert(at, Version { stamp, content });
+            versions.insert(at, version);
         }
         let at = self.records.partition_point(|r| r.stamp < stamp);
         self.records.insert(at, record);
@@ -83,6 +88,12 @@ impl History {
         let versions = &self.blocks[block];
         let before = versions[..versions.partition_point(|v| v.stamp <= upto)].last();
         before.map_or([0; SECTORS_MAX], |v| v.content)
+    }
+
+    /// The version of a block after the one at `stamp`.
+    pub fn next(&self, block: usize, stamp: Stamp) -> Option<&Version> {
+        let versions = &self.blocks[block];
+        versions.get(versions.partition_point(|v| v.stamp <= stamp))
     }
 
     fn at(&self, stamp: Stamp) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! The hosts: what they ask, and what they make of the answers.
 
-use super::history::Content;
-use super::payload::{self, SECTOR, Value};
+use super::history::Sectors;
+use super::payload::{self, SECTOR};
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
@@ -425,20 +425,12 @@ impl World {
         self.plan.place(self.plan.index(Block { volume, number: 0 })) + sector as usize
     }
 
-    /// The content that a request leaves in a block that held `before`.
-    pub(super) fn expected(&self, asked: &Asked, block: usize, before: Content) -> Content {
-        let value: Value = if asked.what == What::Write { asked.number } else { 0 };
+    /// The sectors of a block that a request writes.
+    pub(super) fn written(&self, asked: &Asked, block: usize) -> Sectors {
         let first = self.plan.place(block);
-        let (from, to) = (
-            self.place(asked.volume, asked.sectors.start),
-            self.place(asked.volume, asked.sectors.end),
-        );
-        let mut content = before;
-        for (k, now) in content.iter_mut().enumerate().take(self.plan.block_sectors() as usize) {
-            if (from..to).contains(&(first + k)) {
-                *now = value;
-            }
-        }
-        content
+        let from = self.place(asked.volume, asked.sectors.start);
+        let to = self.place(asked.volume, asked.sectors.end);
+        let size = self.plan.block_sectors() as usize;
+        std::array::from_fn(|k| k < size && (from..to).contains(&(first + k)))
     }
 }

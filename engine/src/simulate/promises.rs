@@ -2,7 +2,7 @@
 
 use super::history::{Content, Record, SECTORS_MAX, Version};
 use super::host::{Asked, What};
-use super::payload::{self, SECTOR};
+use super::payload::{self, SECTOR, Value};
 use super::tape::says_what_is_lost;
 use super::world::World;
 use super::{NAMES, Side};
@@ -106,13 +106,22 @@ impl World {
                 );
             }
         }
+        let version = Version { stamp, content, written: self.written(asked, block) };
+        let value: Value = if asked.what == What::Write { asked.number } else { 0 };
         for block in blocks.clone() {
             let before = history.content(block, stamp);
-            let expected = self.expected(asked, block, before);
-            if content != expected {
-                self.spreads(side, block);
-                let story = format!("holds {content:?}, not {expected:?}");
-                broken("what is not written of a block stays", story);
+            let next = history.next(block, stamp);
+            for (k, is_written) in self.written(asked, block).into_iter().enumerate() {
+                let expected = if is_written { value } else { before[k] };
+                if content[k] != expected {
+                    self.spreads(side, block);
+                    let story = format!("holds {content:?}, not {expected:?} in sector {k}");
+                    broken("what is not written of a block stays", story);
+                }
+                if let Some(next) = next.filter(|n| !n.written[k] && n.content[k] != content[k]) {
+                    let story = format!("{content:?} is below {next:?}, which has not read it");
+                    broken("parts of blocks are ordered", story);
+                }
             }
         }
         if blocks.len() > 1 {
@@ -133,7 +142,7 @@ impl World {
             completed: false,
             promised: false,
         };
-        history.insert(fresh, content);
+        history.insert(fresh, version);
     }
 
     /// A record is not what it should be: if that is because a write of a part of a block has taken

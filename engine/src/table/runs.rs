@@ -2,6 +2,7 @@
 //! (R19).
 
 use crate::unit::{Block, Extent};
+use crate::weaken::{Clause, holds};
 use std::cmp::Reverse;
 
 /// Blocks of which one record is the newest.
@@ -41,7 +42,9 @@ pub fn newest_runs(extents: impl IntoIterator<Item = Extent>) -> Vec<Run> {
         while let Some(&outer) = around.last() {
             if outer.0.holds(extent.first) {
                 run_to(&mut next, extent.first.number, outer);
-                newest = newest.max(outer.1);
+                if holds(Clause::NewestAround) {
+                    newest = newest.max(outer.1);
+                }
                 break;
             }
             run_to(&mut next, outer.0.end(), outer);
