@@ -118,7 +118,7 @@ fn receiving_and_read() {
         let record = received(1, 7);
         let stamp = record.stamp;
         let mut debt = Debt::default();
-        debt.extend(Stamp::ZERO, &[(block(1), stamp)], Stamp::ZERO, 1).unwrap();
+        debt.extend(Stamp::ZERO, &[(block(1).into(), stamp)], Stamp::ZERO, 1).unwrap();
         let debt = Arc::new(debt);
         let volume = Arc::new(Volume::new(0));
         let reader = {
