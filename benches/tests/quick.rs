@@ -21,7 +21,12 @@ fn memory_of_records() {
     let arguments = ["--records", "--quick"];
     let out = Command::new(env!("CARGO_BIN_EXE_memory")).args(arguments).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success() && text.contains("a received record of"), "{text}{out:?}");
+    assert!(
+        out.status.success()
+            && text.contains("committed by itself")
+            && text.contains("three turns"),
+        "{text}{out:?}"
+    );
 }
 
 #[test]

@@ -93,7 +93,8 @@ impl Device {
     /// may (R13): [`Event::Ready`], [`Device::resume_alone`].
     ///
     /// # Errors
-    /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at;
+    /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at, and if
+    /// the operating system refuses the address space of a large journal, with nothing changed;
     /// [`Kind::Damaged`] if something durable is not what it was, by name, or the device went on
     /// alone or was being resynchronised, from which nothing leads back yet (R11, R12), with nothing
     /// changed; [`Kind::Storage`] if the storage fails, or another device of this process has it open
@@ -130,8 +131,9 @@ impl Device {
         let logs = Logs::read(&*storage, &superblock, progress)?;
         let most = settings.batch_records_max;
         let wakes = Arc::new(Wakes::default());
-        let own = OwnLog::new(&superblock, &geometry, opened, most, storage.clone(), wakes.clone());
-        let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone());
+        let own =
+            OwnLog::new(&superblock, &geometry, opened, &settings, storage.clone(), wakes.clone())?;
+        let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone())?;
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;

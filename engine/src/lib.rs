@@ -36,6 +36,7 @@
 pub mod internal {
     //! The parts, for this project's own tools: no promise is made of anything in here.
 
+    pub(crate) mod chunks;
     pub mod clock;
     pub mod compare;
     pub mod device;
@@ -76,8 +77,8 @@ pub mod internal {
 // The parts name each other from the crate's root, as if they lay there.
 use internal::weaken;
 use internal::{
-    clock, device, error, event, failover, flow, format, host, journal, limits, link, listeners,
-    moment, peer, queue, request, storage, superblock, sync, table, threads, unit, wake,
+    chunks, clock, device, error, event, failover, flow, format, host, journal, limits, link,
+    listeners, moment, peer, queue, request, storage, superblock, sync, table, threads, unit, wake,
 };
 
 pub use clock::{Clock, SystemClock};

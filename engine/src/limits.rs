@@ -183,19 +183,24 @@ impl Geometry {
         (self.journal_bytes / u64::from(self.block_size).max(1)).max(64)
     }
 
-    /// How many positions of the own log's queue may wait for the log at a time, as each may have a
-    /// cell for its data then: those of the largest request, and 8,192 more, which are 4 MiB of the
-    /// smallest blocks: as much as waits for a commit as a rule.
-    pub(crate) fn payload_cells(&self) -> u64 {
-        self.request_blocks_max() + 8192
-    }
-
     /// Most blocks in one request: a quarter of what the journal surely holds, so that there is
     /// room for it as soon as most of the journal is free. Nothing is held back for a large request
-    /// while smaller ones take the room as it comes. At least 1, whatever the geometry.
+    /// while smaller ones take the room as it comes. At least 1, whatever the geometry, and at most
+    /// 65,536, as each may take a cell ([`Settings::unlogged_records_max`]).
     pub fn request_blocks_max(&self) -> u64 {
+        self.quarter().min(1 << 16)
+    }
+
+    /// A quarter of the records that a journal surely holds, at least 1.
+    fn quarter(&self) -> u64 {
         let promised = self.journal_bytes.saturating_sub(self.log_slack());
         (promised / self.place_bytes() / 4).max(1)
+    }
+
+    /// With fewer free places than this the own journal and the received one are getting full: the
+    /// largest request finds no room there; the peer has no more credit than that (R9).
+    pub(crate) fn reserves(&self) -> [u64; 2] {
+        [self.request_blocks_max(), self.quarter()]
     }
 
     /// Most blocks that a device asks its peer for and has no answer to (R7): 1 MiB of data, which a
@@ -224,7 +229,7 @@ pub const VOLUMES_MAX: usize = 65_536;
 // A hello names every volume in 12 bytes.
 const _: () = assert!(HEADER + 1024 + 12 * VOLUMES_MAX <= FRAME_BYTES_MAX);
 
-/// Most places in a journal's queue: journals of 256 GiB with blocks of 4 KiB. Full, each takes 9 GiB
+/// Most places in a journal's queue: journals of 256 GiB with blocks of 4 KiB. Full, each takes 8 GiB
 /// of memory at most, and what a peer owes 4 GiB.
 pub const PLACES_MAX: u64 = 1 << 26;
 
@@ -309,6 +314,10 @@ pub struct Settings {
     pub checkpoint_interval_ns: u64,
     /// Unlogged bytes at which the background commits before the interval is over. At least 1.
     pub commit_bytes: u64,
+    /// R9: most records whose data is in memory and not in the own log, beside those of one largest
+    /// request: 8,192 blocks are 4 MiB of the smallest, as much as waits for a commit as a rule. A write
+    /// that would be one more waits for a place, as the place of its data is a cell of 48 bytes. Any.
+    pub unlogged_records_max: u64,
     /// Most records of one batch of a log. At least 1; more than [`Geometry::batch_rows`] counts as
     /// that.
     pub batch_records_max: usize,
@@ -377,6 +386,7 @@ impl Default for Settings {
             checkpoint_records: 32_768,
             checkpoint_interval_ns: 2_000_000_000,
             commit_bytes: 4 * MIB,
+            unlogged_records_max: 8192,
             batch_records_max: ROWS_MAX,
         }
     }

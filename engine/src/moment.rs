@@ -11,9 +11,10 @@ pub enum Moment {
     /// A host's write has places and a stamp, and nobody can see it. No lock is held; nothing may
     /// wait for the reservation meanwhile (a fence, a close).
     Reserved,
-    /// A block of a host's write is in its chain, the request is not published. As `Reserved`.
+    /// A block of a host's write is in its chain, or a wide request has looked at those in flight; the
+    /// request is not published. As `Reserved`.
     Linked,
-    /// A host's write is published and has not raised the clock. No lock is held.
+    /// A host's write is published, and its host knows nothing of it. No lock is held.
     Published,
     /// A read has looked for its block at one place and not at the next. No lock is held.
     Looking,

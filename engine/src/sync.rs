@@ -24,16 +24,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use zerocopy::FromZeros;
 
 /// So many zeros, and memory only for those that are touched: what comes from the operating system
-/// is zero, and is not there before.
+/// is zero, and is not there before. `None`: it refuses the address space.
 #[cfg(not(loom))]
-pub(crate) fn zeros<T: FromZeros>(count: usize) -> Box<[T]> {
-    <[T]>::new_box_zeroed_with_elems(count).expect("address space for the places of a journal")
+pub(crate) fn zeros<T: FromZeros>(count: usize) -> Option<Box<[T]>> {
+    <[T]>::new_box_zeroed_with_elems(count).ok()
 }
 
 /// The same where an atomic is more than its value.
 #[cfg(loom)]
-pub(crate) fn zeros<T: Default>(count: usize) -> Box<[T]> {
-    (0..count).map(|_| T::default()).collect()
+pub(crate) fn zeros<T: Default>(count: usize) -> Option<Box<[T]>> {
+    Some((0..count).map(|_| T::default()).collect())
 }
 
 /// Locks `mutex`, even after a thread panicked while it held it: the panic of a background step

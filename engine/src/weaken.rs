@@ -93,6 +93,8 @@ clauses! {
     WholeOfRecords = "whole-of-records",
     /// R9: places are taken before anything is reserved.
     PlacesBeforeReservation = "places-before-reservation",
+    /// R9: the tail rises no further than the number of cells above what the log does not have.
+    CellsLogged = "cells-logged",
     /// R9: an own record is held until the peer has it.
     HeldUntilAcknowledged = "held-until-acknowledged",
     /// R9: a journal that is getting full forces a checkpoint.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// Lowest first; those in one layer may name each other.
 const LAYERS: [&[&str]; 12] = [
-    &["unit", "clock", "error", "sync", "wake", "moment", "weaken"],
+    &["unit", "chunks", "clock", "error", "sync", "wake", "moment", "weaken"],
     &["format"],
     &["limits"],
     &["storage"],

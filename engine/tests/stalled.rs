@@ -154,7 +154,7 @@ fn whole(block: u64, time: u64) -> NewWrite<'static> {
 /// Inserts the write `inner` while the write `outer`, which has taken its place, is not published;
 /// the stamps, and what then comes out in stamp order.
 fn overlapping(outer: (u64, u64), inner: (u64, u64)) -> ([Stamp; 2], Vec<Stamp>, Arc<Queue>) {
-    let (queue, clk) = (Arc::new(Queue::new(64, 1, 1)), Arc::new(Clk::new()));
+    let (queue, clk) = (Arc::new(Queue::new(64, 1, 1).unwrap()), Arc::new(Clk::new()));
     queue.raise_limit(64);
     clk.open(1, 0);
     let insert = {

@@ -55,7 +55,7 @@ struct Ours {
 
 impl Ours {
     fn new() -> Ours {
-        let queue = Queue::new(PLACES as usize, 1, 0x5eed);
+        let queue = Queue::new(PLACES as usize, 1, 0x5eed).expect("address space");
         queue.raise_limit(Position::MAX);
         let clk = Clk::new();
         clk.open(1, 0);

@@ -56,7 +56,7 @@ impl Device {
         if held_back {
             self.wakes.ship.ring();
         }
-        if self.own.journal.queue.free() < self.geometry.request_blocks_max() {
+        if self.own.journal.queue.free() < self.geometry.reserves()[0] {
             // A checkpoint may free the records that were acknowledged now.
             self.wakes.reflect.ring();
         }

@@ -139,11 +139,11 @@ impl Device {
         };
         // As long as there is nothing to reflect, the first record counts; then, enough of them.
         let enough = if is_reflectable { self.reflect_enough().saturating_sub(waiting) } else { 0 };
-        let reserve = self.geometry.request_blocks_max();
+        let reserves = self.geometry.reserves();
         let queues = [&self.own.journal.queue, &self.peer.recv.journal.queue];
         // It sleeps no longer than there is room.
-        let room = queues.map(|queue| queue.free().saturating_sub(reserve));
-        let marks = [0, 1].map(|at| seen[at].saturating_add(enough.min(room[at])));
+        let room = |at: usize| queues[at].free().saturating_sub(reserves[at]);
+        let marks = [0, 1].map(|at| seen[at].saturating_add(enough.min(room(at))));
         self.wakes.reflect_at.iter().zip(marks).for_each(|(mark, at)| mark.set(at));
         let is_passed = self.logged().iter().zip(marks).any(|(&now, mark)| now > mark);
         if !is_passed {

@@ -10,7 +10,7 @@
 //! | without a place a host's write waits, within bounds, and is not admitted | `flow/write.rs` |
 //! | an own record holds its place while it is in R, in L, or above `fl`; a received one while it is in L, or above `fl` | [`Device::freeable`] |
 //! | the peer may fill the places of the received log that are free: its credit | [`Device::credit`], `table/out.rs` |
-//! | a log with less than a quarter free forces a checkpoint, if that frees something | [`Device::is_getting_full`] |
+//! | a received log with less than a quarter free, and an own one without room for the largest request, forces a checkpoint, if that frees something | [`Device::is_getting_full`] |
 //! | a place is given up once the superblock no longer needs it | [`Device::free`] |
 
 use crate::device::Device;
@@ -43,24 +43,24 @@ impl Device {
         grows
     }
 
-    /// Less than a quarter of a journal's places is free, and a checkpoint would free some.
+    /// Fewer places of a journal are free than its reserve, and a checkpoint would free some.
     pub(super) fn is_getting_full(&self) -> bool {
-        let reserve = self.geometry.request_blocks_max();
+        let [own_reserve, recv_reserve] = self.geometry.reserves();
         let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
-        if recv.free() >= reserve && own.free() >= reserve {
+        if recv.free() >= recv_reserve && own.free() >= own_reserve {
             return false;
         }
         let (reflected, floor) = {
             let tables = lock(&self.tables);
             (tables.normal.reflected(), tables.out.floor())
         };
-        if recv.free() < reserve && recv.freed() < recv.tail() {
+        if recv.free() < recv_reserve && recv.freed() < recv.tail() {
             let oldest = recv.freed();
             if recv.settled(oldest).is_some() && recv.stamp(oldest) <= reflected {
                 return true;
             }
         }
-        own.free() < reserve && {
+        own.free() < own_reserve && {
             // Another checkpoint may free meanwhile.
             let freeable = self.own_freeable(reflected.min(floor)).saturating_sub(own.freed());
             freeable >= (own.tail() - own.freed()) / 4

@@ -68,11 +68,22 @@ impl Journal {
         opened: u64,
         batch_records_max: usize,
         storage: Arc<dyn Storage>,
-    ) -> Self {
+    ) -> Result<Self> {
         let (file, _) = scan::log_of(superblock, log);
         let salt = (superblock.group as u64) ^ superblock.device.rotate_left(32);
-        Journal {
-            queue: Queue::new(geometry.places() as usize, 1, salt),
+        let places = geometry.places() as usize;
+        let refused = || {
+            let (bytes, size) = (geometry.journal_bytes, geometry.block_size);
+            let what = format!(
+                "a journal of {bytes} bytes with blocks of {size} takes {} bytes of address space, and the \
+                 operating system refuses them: raise its limit (`ulimit -v`, `vm.overcommit_memory`), \
+                 or make devices with smaller journals",
+                Queue::bytes(places)
+            );
+            Error::new(Kind::Config, what)
+        };
+        Ok(Journal {
+            queue: Queue::new(places, 1, salt).ok_or_else(refused)?,
             file,
             identity: Identity::of(superblock, log),
             opened,
@@ -82,7 +93,7 @@ impl Journal {
             place_bytes: geometry.place_bytes(),
             unsynced_max: geometry.unsynced_bytes_max(),
             used: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Copies a record's data from the log. `false`: it has been freed meanwhile; look again.

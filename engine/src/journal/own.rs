@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::batch::Log;
 use crate::format::superblock::{LogState, Superblock};
-use crate::limits::{Durability, Geometry};
+use crate::limits::{Durability, Geometry, Settings};
 use crate::queue::{Clk, Content, Gather, Insert, NO_PLACE, NewWrite, Record};
 use crate::storage::Storage;
 use crate::sync::{AtomicBool, AtomicU64, FutexWord, Ordering, lock};
@@ -108,19 +108,23 @@ impl Drop for Locked<'_> {
 
 impl OwnLog {
     /// An empty log that promises no place before [`OwnLog::adopt_batches`].
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if the operating system refuses the address space.
     pub fn new(
         superblock: &Superblock,
         geometry: &Geometry,
         opened: u64,
-        batch_records_max: usize,
+        settings: &Settings,
         storage: Arc<dyn Storage>,
         wakes: Arc<Wakes>,
-    ) -> OwnLog {
-        let journal =
-            Journal::new(superblock, geometry, Log::Own, opened, batch_records_max, storage);
+    ) -> Result<OwnLog> {
+        let most = settings.batch_records_max;
+        let journal = Journal::new(superblock, geometry, Log::Own, opened, most, storage)?;
         let first = journal.queue.tail();
-        OwnLog {
-            payloads: Payloads::new(geometry.payload_cells().min(journal.queue.places())),
+        let cells = geometry.request_blocks_max().saturating_add(settings.unlogged_records_max);
+        Ok(OwnLog {
+            payloads: Payloads::new(cells.min(journal.queue.places())),
             writer: Mutex::new(Writer {
                 gather: Gather::new(first),
                 tail: Tail::new(&superblock.own, geometry, opened),
@@ -141,7 +145,7 @@ impl OwnLog {
             committed: AtomicU64::new(first),
             wakes,
             journal,
-        }
+        })
     }
 
     fn locked(&self) -> Locked<'_> {
@@ -156,7 +160,10 @@ impl OwnLog {
 
     fn refresh_limit(&self, w: &Writer) {
         // A cell is used again when the log has what was in it.
-        let most = w.in_log + self.payloads.cells();
+        let mut most = Position::MAX;
+        if holds(Clause::CellsLogged) {
+            most = w.in_log + self.payloads.cells();
+        }
         self.journal.refresh_limit(&w.tail, w.gather.collected(), most);
     }
 

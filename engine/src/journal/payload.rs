@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(again.iter().filter(|buffer| buffer.as_ptr() == address).count(), 1);
     }
 
-    /// What an earlier position's data was in is a later one's, and each finds its own or nothing.
+    /// A later position's data is in the cell of an earlier one's, and each finds its own or nothing.
     #[test]
     fn a_cell_says_whose_data_it_holds() {
         let payloads = Payloads::new(4);

@@ -27,16 +27,19 @@ pub(crate) struct Arrival<'a> {
 
 impl RecvLog {
     /// An empty log that promises no place before [`RecvLog::adopt_batches`].
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if the operating system refuses the address space.
     pub fn new(
         superblock: &Superblock,
         geometry: &Geometry,
         opened: u64,
         batch_records_max: usize,
         storage: Arc<dyn Storage>,
-    ) -> RecvLog {
+    ) -> Result<RecvLog> {
         let journal =
-            Journal::new(superblock, geometry, Log::Recv, opened, batch_records_max, storage);
-        RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) }
+            Journal::new(superblock, geometry, Log::Recv, opened, batch_records_max, storage)?;
+        Ok(RecvLog { journal, tail: Mutex::new(Tail::new(&superblock.recv, geometry, opened)) })
     }
 
     fn refresh_limit(&self, tail: &Tail) {

@@ -66,8 +66,10 @@ impl Region {
 }
 
 impl Levels {
-    pub fn new(first: Position) -> Levels {
-        Levels { regions: zeros(REGIONS), any: AtomicU64::new(0), settled: AtomicU64::new(first) }
+    /// `None`: the operating system refuses the address space.
+    pub fn new(first: Position) -> Option<Levels> {
+        let (any, settled) = (AtomicU64::new(0), AtomicU64::new(first));
+        Some(Levels { regions: zeros(REGIONS)?, any, settled })
     }
 
     /// `extent` is about to be linked at `position`.

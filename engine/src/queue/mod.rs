@@ -45,9 +45,9 @@
 //!    the volume's zeros are durable.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
-//! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers and, since R15 leaves no
-//! choice, partial writes of the very block that it is writing: these are [`Insert::Stale`] until
-//! it has settled, and take no places in vain.
+//! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers
+//! and, since R15 leaves no choice, partial writes of the very block that it is writing: these are
+//! [`Insert::Stale`] until it has settled, and take no places in vain.
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
@@ -108,22 +108,28 @@ pub struct Queue {
 
 impl Queue {
     /// A queue of at least `places` places whose positions start at `first`. `salt` keeps hosts
-    /// from choosing blocks that share a chain.
-    pub fn new(places: usize, first: Position, salt: u64) -> Queue {
+    /// from choosing blocks that share a chain. `None`: the operating system refuses the address space
+    /// ([`Queue::bytes`]).
+    pub fn new(places: usize, first: Position, salt: u64) -> Option<Queue> {
         assert!(first > 0, "position 0 means none");
         let places = places.next_power_of_two();
         let start = || CachePadded::new(AtomicU64::new(first));
-        Queue {
-            slots: zeros(places),
+        Some(Queue {
+            slots: zeros(places)?,
             // One bucket a place: a chain holds one record at most on average.
-            buckets: zeros(places),
+            buckets: zeros(places)?,
             salt: salt | 1,
             tail: start(),
             limit: start(),
             freed: start(),
-            levels: CachePadded::new(Levels::new(first)),
-            recent: Recent::new(),
-        }
+            levels: CachePadded::new(Levels::new(first)?),
+            recent: Recent::new()?,
+        })
+    }
+
+    /// Bytes of address space of a queue of at least `places` places.
+    pub fn bytes(places: usize) -> u64 {
+        (places.next_power_of_two() * (size_of::<Slot>() + size_of::<AtomicU64>())) as u64
     }
 
     /// How many places there are.
@@ -175,13 +181,15 @@ impl Queue {
         self.insert_with(clk, epoch, write, |_| (), || true, |_, _| true)
     }
 
-    /// As [`Queue::insert`], with `ready` called before places are taken, each time, with the position
-    /// of the next one: what has to be allocated is allocated there. And if `may` says so once the
-    /// places are taken (R20): only loads are allowed there. With the request's data, which `board` puts
-    /// where readers of its first position look for it, right before it is published; there its time is
-    /// sealed, too (rule 5). A move under a lock that is not waited for is all that `board` may do
-    /// besides (R2). `false`: a stalled reader is in the way, or others were so fast that nothing is ready
-    /// there, and the request takes other places.
+    /// As [`Queue::insert`], with three calls to the caller:
+    /// - `ready`, each time before places are taken, with the position of the next one: what has to be
+    ///   allocated is allocated there.
+    /// - `may`, once they are taken: whether the request may be admitted (R20). Only loads are allowed
+    ///   there.
+    /// - `board`, right before the request is published: it puts the request's data where readers of
+    ///   its first position look for it, and seals its time (rule 5). A move under a lock that is not
+    ///   waited for is all that it may do besides (R2). `false`: a stalled reader is in the way, or
+    ///   others were so fast that nothing is ready there, and the request takes other places.
     pub fn insert_with(
         &self,
         clk: &Clk,

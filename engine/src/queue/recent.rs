@@ -15,8 +15,8 @@ const STEP: u64 = if cfg!(any(loom, feature = "simulate")) { 1 } else { 256 };
 pub(super) struct Recent(Box<[AtomicU64]>);
 
 impl Recent {
-    pub fn new() -> Recent {
-        Recent(zeros(REGIONS))
+    pub fn new() -> Option<Recent> {
+        zeros(REGIONS).map(Recent)
     }
 
     /// Records of these blocks are about to be linked, the youngest at `position`.

@@ -37,7 +37,7 @@ fn insert_sealed(queue: &Queue, clk: &Clk, write: &NewWrite<'_>) -> Insert {
 }
 
 fn opened(places: usize, first: Position) -> (Queue, Clk) {
-    let queue = Queue::new(places, first, 0x5eed);
+    let queue = Queue::new(places, first, 0x5eed).unwrap();
     queue.raise_limit(first + queue.places());
     let clk = Clk::new();
     clk.open(1, 0);

@@ -54,6 +54,7 @@ impl Plan {
         for (side, settings) in settings.iter_mut().enumerate() {
             let random = &mut Random::of(seed, 7, side as u64);
             settings.waiting_bytes_max = random.pick(&[1, 4096, 64 << 20, 64 << 20]);
+            settings.unlogged_records_max = random.pick(&[0, 4, 8192, 8192]);
         }
         let clocks = match random.within(0..5) {
             0 => [(0, 1), (0, 1)],

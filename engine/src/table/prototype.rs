@@ -104,9 +104,9 @@ pub struct Debt {
     last: Stamp,
 }
 
-/// Changes a number that has one writer.
-fn change(number: &AtomicU64, to: impl FnOnce(u64) -> u64) {
-    number.store(to(number.load(Ordering::Relaxed)), Ordering::Relaxed);
+/// Counts anew, where no reader has the debt.
+fn count(blocks: &AtomicU64, by: impl FnOnce(u64) -> u64) {
+    blocks.store(by(blocks.load(Ordering::Relaxed)), Ordering::Relaxed);
 }
 
 impl Debt {
@@ -168,6 +168,11 @@ impl Debt {
         if self.tenures.last() != Some(&stamp.epoch) {
             self.tenures.push(stamp.epoch);
         }
+        let most = self.entries.capacity();
+        if self.entries.len() == most {
+            // By an eighth: the entries come round to all of the room, however few they are.
+            self.entries.reserve_exact(most / 8 + ENTRIES_MIN);
+        }
         self.entries.push_back(Entry {
             number: extent.first.number | u64::from(extent.level) << LEVEL_SHIFT,
             time: stamp.time,
@@ -177,7 +182,7 @@ impl Debt {
             is_replaced: false,
         });
         self.last = stamp;
-        change(&self.blocks, |blocks| blocks + extent.blocks());
+        count(&self.blocks, |blocks| blocks + extent.blocks());
         self.enter(extent, self.begin + self.entries.len() as u64);
     }
 
@@ -200,7 +205,7 @@ impl Debt {
 
     /// Makes room for so many entries more, in one go.
     pub fn reserve(&mut self, entries: u64) {
-        self.entries.reserve(entries as usize);
+        self.entries.reserve_exact(entries as usize);
         self.reserve_index(self.entries.len() - self.indexed + entries as usize);
     }
 
@@ -221,8 +226,8 @@ impl Debt {
             for at in first..first + fresh {
                 if !self.index_one(at, hash(self.entries[at].extent()), most) {
                     let refused = self.entries.drain(at..).map(|entry| entry.extent().blocks());
-                    let refused = refused.sum::<u64>();
-                    change(&self.blocks, |blocks| blocks - refused);
+                    let refused: u64 = refused.sum();
+                    count(&self.blocks, |blocks| blocks - refused);
                     self.last = match at > first {
                         true => self.stamp(&self.entries[at - 1]),
                         false => self.indexed_last,
@@ -275,7 +280,7 @@ impl Debt {
                 let replaced = &mut entries[at(*newest.get())];
                 replaced.is_replaced = true;
                 // Entries that have arrived were swept away before. No reader has the debt while it is indexed.
-                change(&self.blocks, |blocks| blocks - replaced.extent().blocks());
+                count(&self.blocks, |blocks| blocks - replaced.extent().blocks());
                 if holds(Clause::NewestPerBlock) {
                     *newest.get_mut() = number;
                 }
@@ -448,11 +453,14 @@ mod tests {
                 oracle.retain(|_, stamp| *stamp > hi);
                 for b in 0..20 {
                     let around = oracle.iter().filter(|(extent, _)| extent.holds(block(b)));
-                    prop_assert_eq!(debt.owed(block(b)), around.map(|(_, stamp)| *stamp).max());
+                    let owed = around.map(|(_, stamp)| *stamp).max();
+                    prop_assert_eq!(debt.owed(block(b)), owed);
+                    prop_assert!(owed.is_none() || debt.may_owe(block(b), 1));
                 }
                 prop_assert_eq!(debt.owed_for(extent), oracle.get(&extent).copied());
                 prop_assert_eq!(debt.len(), oracle.keys().map(Extent::blocks).sum::<u64>());
                 prop_assert_eq!(debt.is_empty(), oracle.is_empty());
+                prop_assert!(!debt.is_empty() || !debt.may_owe(block(0), 1 << 40));
                 let listed: Vec<_> = debt.iter().collect();
                 prop_assert!(listed.is_sorted_by_key(|entry| entry.1));
                 prop_assert_eq!(listed.into_iter().collect::<BTreeMap<_, _>>(), oracle.clone());
@@ -516,6 +524,16 @@ mod tests {
             falling.swap(swap, swap + 1);
             let refused = extend(Stamp::ZERO, &falling, Stamp::ZERO, 11);
             prop_assert!(refused.unwrap_err().contains("not older"));
+        }
+
+        /// Entries come round to all of it.
+        #[test]
+        fn the_list_of_entries_has_little_room_to_spare(told in 1000..5000u64) {
+            let mut debt = Debt::default();
+            let entries: Vec<_> = (1..=told).map(|n| (block(n).into(), stamp(n))).collect();
+            debt.extend(Stamp::ZERO, &entries, Stamp::ZERO, told).unwrap();
+            let most = told as usize + told as usize / 8 + ENTRIES_MIN;
+            prop_assert!(debt.entries.capacity() <= most, "{}", debt.entries.capacity());
         }
 
         #[test]

@@ -5,78 +5,81 @@
 //! holds own records until the peer has them *and* the normal volume has them, the local one holds
 //! received records until the normal volume has them.
 
+use crate::chunks::Chunks;
 use crate::unit::{Position, Stamp};
-use std::collections::VecDeque;
 
 /// A place in a table's order, counted from the first entry it ever had.
 pub type Index = u64;
 
-/// Entries of a chunk (32 KiB). A table that grows by chunks has no room that is never used.
-const CHUNK: u64 = if cfg!(test) { 4 } else { 1024 };
+/// A record's stamp, and the lowest bits of its position: a queue has far fewer places than these
+/// bits tell apart.
+#[derive(Debug)]
+struct Entry {
+    epoch: u64,
+    time: u64,
+    sequence: u32,
+    position: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 24);
+
+impl Entry {
+    fn stamp(&self) -> Stamp {
+        Stamp { epoch: self.epoch, time: self.time, sequence: self.sequence }
+    }
+}
 
 /// The table.
 #[derive(Debug, Default)]
 pub struct Unreflected {
-    /// The first has the entry at `begin`, and those that were dropped before it.
-    chunks: VecDeque<Vec<(Stamp, Position)>>,
-    /// Index of the front entry.
-    begin: Index,
-    /// Index behind the newest entry.
-    end: Index,
+    entries: Chunks<Entry>,
+    /// The position of the newest entry; those of the others are less than 2^31 away from it.
+    position: Position,
 }
 
 impl Unreflected {
-    /// Appends an entry, which is newer than all before it.
+    /// Appends an entry, which is newer than all before it. Entries that are here at the same time have
+    /// their records in one queue ([`PLACES_MAX`](crate::limits::PLACES_MAX)).
     pub fn push(&mut self, stamp: Stamp, position: Position) {
-        if let Some((newest, _)) = self.end.checked_sub(1).and_then(|last| self.get(last)) {
+        if let Some((newest, before)) = self.end().checked_sub(1).and_then(|last| self.get(last)) {
             assert!(newest < stamp, "I1: {stamp} comes after {newest} in stamp order");
+            assert!(before.abs_diff(position) < 1 << 31, "no queue has {before} and {position}");
         }
-        if self.end.is_multiple_of(CHUNK) {
-            self.chunks.push_back(Vec::with_capacity(CHUNK as usize));
-        }
-        let last = self.chunks.back_mut().expect("the chunk of the end");
-        last.push((stamp, position));
-        self.end += 1;
+        let Stamp { epoch, time, sequence } = stamp;
+        self.entries.push(Entry { epoch, time, sequence, position: position as u32 });
+        self.position = position;
     }
 
     /// The entry at `index`; `None` past the end, or if it has been dropped.
     pub fn get(&self, index: Index) -> Option<(Stamp, Position)> {
-        if !(self.begin..self.end).contains(&index) {
-            return None;
-        }
-        let chunk = &self.chunks[(index / CHUNK - self.begin / CHUNK) as usize];
-        Some(chunk[(index % CHUNK) as usize])
+        let entry = self.entries.get(index)?;
+        let away = entry.position.wrapping_sub(self.position as u32) as i32;
+        Some((entry.stamp(), self.position.wrapping_add_signed(away.into())))
     }
 
     /// Index behind the newest entry.
     pub fn end(&self) -> Index {
-        self.end
+        self.entries.end()
     }
 
     /// Index of the oldest entry still here.
     pub fn begin(&self) -> Index {
-        self.begin
+        self.entries.begin()
     }
 
     /// Index of the first entry newer than `stamp`: a binary search.
     pub fn after(&self, stamp: Stamp) -> Index {
-        let older = |entry: &(Stamp, Position)| entry.0 <= stamp;
-        let at = self.chunks.partition_point(|chunk| chunk.last().is_some_and(older));
-        let within = self.chunks.get(at).map(|chunk| chunk.partition_point(older) as u64);
-        let first = (self.begin / CHUNK + at as u64) * CHUNK;
-        within.map_or(self.end, |within| self.begin.max(first + within))
+        self.entries.after(|entry| entry.stamp() <= stamp)
     }
 
     /// Drops the entries before `index`: each is dropped once.
     pub fn drop_before(&mut self, index: Index) {
-        let index = index.min(self.end).max(self.begin);
-        self.chunks.drain(..(index / CHUNK - self.begin / CHUNK) as usize);
-        self.begin = index;
+        self.entries.drop_before(index);
     }
 
     /// Entries from `index` to the newest, newest first.
     pub fn newest_first(&self, index: Index) -> impl Iterator<Item = (Stamp, Position)> + '_ {
-        (index.max(self.begin)..self.end).rev().filter_map(|index| self.get(index))
+        (index.max(self.begin())..self.end()).rev().filter_map(|index| self.get(index))
     }
 }
 
@@ -100,8 +103,10 @@ mod tests {
                 match what {
                     0 | 1 => {
                         time += n;
-                        table.push(stamp(time), time * 7);
-                        list.push((stamp(time), time * 7));
+                        // Positions in another order than stamps, about where their lowest bits begin again.
+                        let position = (1 << 32) + time * 7 % 1000 - 500;
+                        table.push(stamp(time), position);
+                        list.push((stamp(time), position));
                     }
                     _ => {
                         begin = list.len().min(begin + n as usize);
