@@ -191,8 +191,8 @@ impl Oracle {
         self.write_mut(number).state = State::Done;
         let Write { volume, begin, end, zero, .. } = *self.write_of(number);
         let Some(stamp) = stamp else {
-            // A discard of no whole block is no record.
-            if begin < end {
+            // A discard of no whole block takes no record, nor do zeros where there were zeros.
+            if begin < end && !zero {
                 self.findings.add(Finding::NoStamp { number });
             }
             return;
