@@ -9,7 +9,7 @@ use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::storage::{FileName, Storage};
 use afterimage::{Device, Kind};
 use common::hooked::Hooked;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -36,12 +36,11 @@ fn refused_address_space_is_an_error() {
         || Device::open(storage.clone(), Arc::new(SystemClock::default()), Settings::default());
 
     let usual = getrlimit(Resource::As);
-    let mut limited = usual.clone();
-    limited.current = Some(taken() + (256 << 20));
+    let limited = Rlimit { current: Some(taken() + (256 << 20)), ..usual };
     setrlimit(Resource::As, limited).unwrap();
     let refused = open();
     setrlimit(Resource::As, usual).unwrap();
-    let refused = refused.err().expect("no room for 2^24 places");
+    let Err(refused) = refused else { panic!("there is room for 2^24 places") };
     assert_eq!(refused.kind(), Kind::Config, "{refused}");
     let text = refused.to_string();
     for part in ["68719476736 bytes", "blocks of 4096", "1476395008 bytes", "ulimit -v", "smaller"]
