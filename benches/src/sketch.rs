@@ -58,7 +58,7 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// What the volumes hold where they hold data.
+    /// Each byte of the volumes where they hold data.
     pub const BYTE: u8 = 7;
 
     /// A new directory at `path`; `on_disk`: the volumes, too.
@@ -175,6 +175,16 @@ impl Storage for Sketch {
         match self.sketched(file) {
             Some(files) => Ok(files.get(&file).and_then(|ranges| ranges.next(offset))),
             None => self.directory.next_data(file, offset),
+        }
+    }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        match self.sketched(file) {
+            Some(files) => {
+                let next = files.get(&file).and_then(|ranges| ranges.next(range.start));
+                Ok(next.is_none_or(|data| data.start >= range.end))
+            }
+            None => self.directory.reads_as_zeros(file, range),
         }
     }
 }

@@ -110,4 +110,10 @@ impl Storage for Split {
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
         self.of(file).next_data(file, offset)
     }
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        if self.is_nowhere(file) {
+            return Ok(false);
+        }
+        self.of(file).reads_as_zeros(file, range)
+    }
 }

@@ -91,6 +91,37 @@ fn write_zeroes_make_zeros_at_the_edges_too() {
     assert_eq!(verification["devices"][0]["data_sectors"], 64 - 41);
 }
 
+/// Cost by extent: a request without data costs by its records, not by its blocks. Of each of these
+/// most lies where nothing is, some where the write before it is.
+#[test]
+fn zeros_cost_by_their_requests() {
+    // As many sectors as a file system gives up when it is made.
+    let most = 8 << 21;
+    let traces = [
+        format!("8,0 1 1 0.0 7 Q D 0 + {most} [mkfs.ext4]\n"),
+        format!("8,0 1 1 0.0 7 Q W 800 + 8 [a]\n8,0 1 2 0.1 7 Q WZ 3 + {most} [a]\n"),
+        format!(
+            "8,0 1 1 0.0 7 Q W 4096 + 16 [a]\n8,16 1 2 0.1 7 Q W 5 + 1 [a]\n\
+             8,0 1 3 0.2 7 Q D 4099 + {most} [a]\n8,16 1 4 0.3 7 Q D 0 + {most} [a]\n"
+        ),
+    ];
+    // Data sectors that are left: of the first block that a discard has in part, for example.
+    for (trace, (operation, left)) in
+        traces.iter().zip([("discard", 0), ("zero", 0), ("discard", 8)])
+    {
+        let began = std::time::Instant::now();
+        let (table, _, document) = held(trace.as_bytes());
+        assert_eq!(document["journal_full"]["requests"], 0, "{table}");
+        let bytes = document["requests"][operation]["bytes"].as_u64().unwrap();
+        assert_eq!(bytes >> 30, 8 * trace.matches(&most.to_string()).count() as u64);
+        for device in document["verification"]["devices"].as_array().unwrap() {
+            assert_eq!(device["data_sectors"], left, "{trace}");
+        }
+        // Two million records would take many times as long.
+        assert!(began.elapsed().as_secs() < 10, "{trace}");
+    }
+}
+
 #[test]
 fn text_in_utf_16_is_told() {
     let wide: Vec<u8> = MSR.encode_utf16().flat_map(u16::to_le_bytes).collect();

@@ -305,16 +305,17 @@ fn every_durability_depth_and_pace_holds() {
 }
 
 #[test]
-fn a_backlog_of_discards_has_records_and_no_bytes() {
+fn a_backlog_of_discards_has_records_without_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let trims = (0..40).map(|at| format!("{at} d trim {} 1048576\n", at << 20));
-    let text: String =
-        ["fio version 3 iolog\n0 d add\n0 d open\n".into()].into_iter().chain(trims).collect();
+    // The write is what there is to discard near it.
+    let begin = "fio version 3 iolog\n0 d add\n0 d open\n0 d write 0 4096\n";
+    let text: String = [begin.into()].into_iter().chain(trims).collect();
     let trace = file(&directory, "trims.log", &text);
     let document = measure(&[&trace, "--takeover-at", "100%", "--link-delay", "200ms"]);
     let takeover = &document["takeovers"][0];
-    assert!(takeover["backlog_records"].as_u64().unwrap() > 0, "{takeover}");
-    assert_eq!(takeover["backlog_bytes"], 0);
+    assert!(takeover["backlog_records"].as_u64().unwrap() > 1, "{takeover}");
+    assert_eq!(takeover["backlog_bytes"], 4096);
 }
 
 #[test]

@@ -541,6 +541,8 @@ impl Pending {
         loop {
             let next = match &mut self.state {
                 State::Write { parts, fua } => match parts.front_mut() {
+                    // Nothing was written (R17).
+                    None if self.completion.stamp.is_none() => State::Done(None),
                     None => match device.settings.durability {
                         durability if durability == Durability::Strict || *fua => {
                             State::Round(device.own.round_wanted())

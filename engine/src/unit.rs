@@ -92,8 +92,9 @@ impl fmt::Display for Extent {
     }
 }
 
-/// The logarithm of a region's length in blocks: an extent of 32 MiB of the usual blocks.
-const REGION_LEVEL: u8 = 13;
+/// The logarithm of a region's length in blocks: an extent of 32 MiB of the usual blocks. The few blocks
+/// of a simulation lie in several, too.
+const REGION_LEVEL: u8 = if cfg!(feature = "simulate") { 2 } else { 13 };
 
 /// Which of `count` counters stand for the regions that the `blocks` blocks from `first` on lie in.
 /// Regions of one volume that follow one another have different ones.

@@ -158,6 +158,8 @@ clauses! {
     Turn = "turn",
     /// R16: the records of a request have stamps of their own.
     RequestStamps = "request-stamps",
+    /// R17: for what reads as zeros no record is made once the records are looked at, and N behind them.
+    RecordsBeforeVolume = "records-before-volume",
     /// R19: a wide request looks at the requests in flight around it.
     WideLook = "wide-look",
     /// R19: no half that has not read an extent's zeros comes above it.
@@ -235,6 +237,19 @@ pub(crate) mod instead {
     #[inline(always)]
     pub fn tenure(of_session: u64, open: impl FnOnce() -> u64) -> u64 {
         if holds(Clause::Tenure) { of_session } else { open().max(1) }
+    }
+
+    /// R17: whether there is no record and, looked at behind that, nothing in N; else N is looked at
+    /// first.
+    #[inline(always)]
+    pub fn records_then_volume(
+        has_none: impl FnOnce() -> bool,
+        is_zero: impl FnOnce() -> bool,
+    ) -> bool {
+        match holds(Clause::RecordsBeforeVolume) {
+            true => has_none() && is_zero(),
+            false => is_zero() && has_none(),
+        }
     }
 
     /// R19: what a shipped record tells of newer data of is its extent; else its first block.

@@ -100,6 +100,8 @@ fn all_data(storage: &dyn Storage, file: FileName) -> Result<Vec<std::ops::Range
     let mut at = 0;
     while let Some(range) = storage.next_data(file, at).map_err(failure)? {
         assert!(at <= range.start && range.start < range.end && range.end <= length);
+        assert!(!storage.reads_as_zeros(file, at..range.end).unwrap());
+        assert!(at == range.start || storage.reads_as_zeros(file, at..range.start).unwrap());
         at = range.end;
         ranges.push(range);
     }
@@ -375,6 +377,9 @@ fn written_files_take_their_space_and_sparse_ones_none() {
     assert!(taken(segment(0, 0)) < 1 << 20);
     assert_eq!(directory.next_data(FileName::OwnLog, 0).unwrap(), Some(0..bytes));
     assert_eq!(directory.next_data(segment(0, 0), 0).unwrap(), None);
+    assert!(!directory.reads_as_zeros(FileName::OwnLog, 0..512).unwrap());
+    assert!(directory.reads_as_zeros(segment(0, 0), 0..1 << 40).unwrap());
+    assert!(!directory.reads_as_zeros(segment(0, 0), 0..1 + (1 << 40)).unwrap());
     let far = 700 << 30;
     directory.write(segment(0, 0), far, &[IoSlice::new(&[1; 65536])]).unwrap();
     let data = directory.next_data(segment(0, 0), 1 << 30).unwrap().unwrap();

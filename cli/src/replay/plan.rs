@@ -16,8 +16,9 @@ const PASS_GAP_NS: u64 = 1_000_000;
 /// Bounds of a journal that follows the trace.
 const JOURNAL_BYTES: RangeInclusive<u64> = 64 << 20..=1 << 30;
 
-/// Bytes of each journal: as `args` say, or enough for all that a replay of `trace` changes on a
-/// line that lags from the beginning to the end, within [`JOURNAL_BYTES`].
+/// Bytes of each journal: as `args` say, or enough for all that a replay of `trace` writes on a
+/// line that lags from the beginning to the end, within [`JOURNAL_BYTES`]. Discards and zeros take no
+/// room for their blocks: a request is a few records without data, and data at its edges only.
 pub fn journal_bytes(args: &ReplayArgs, trace: &Trace) -> u64 {
     if let Some(bytes) = args.journal_size {
         return bytes;
@@ -27,16 +28,15 @@ pub fn journal_bytes(args: &ReplayArgs, trace: &Trace) -> u64 {
         return least;
     }
     let block = args.block_size.max(SECTOR as u64);
-    let changed = trace.rows.iter().map(|row| match row.action {
-        Action::Write { offset, length }
-        | Action::Discard { offset, length }
-        | Action::Zero { offset, length } => {
+    let written = trace.rows.iter().map(|row| match row.action {
+        Action::Write { offset, length } => {
             let end = offset.saturating_add(length).div_ceil(block);
             (end - offset / block).saturating_mul(block)
         }
-        Action::Read { .. } | Action::Flush => 0,
+        Action::Zero { .. } => 2 * block,
+        Action::Discard { .. } | Action::Read { .. } | Action::Flush => 0,
     });
-    let once = changed.fold(0, u64::saturating_add);
+    let once = written.fold(0, u64::saturating_add);
     once.saturating_mul(args.passes.into()).clamp(least, most).next_power_of_two()
 }
 
@@ -237,6 +237,17 @@ mod tests {
             let crate::args::Command::Replay(args) = cli.command else { panic!("replay") };
             journal_bytes(&args, &trace(&vec![0; requests])) >> 20
         };
+        let without_data = |action: Action| {
+            let all = ["afterimage", "replay", "t", "--link-rate", "1MiB"];
+            let cli = <crate::args::Cli as clap::Parser>::parse_from(all);
+            let crate::args::Command::Replay(args) = cli.command else { panic!("replay") };
+            let mut trace = trace(&vec![0; 1639]);
+            trace.rows.iter_mut().for_each(|row| row.action = action);
+            journal_bytes(&args, &trace) >> 20
+        };
+        let (offset, length) = (512, 8 << 30);
+        assert_eq!(without_data(Action::Discard { offset, length }), 64);
+        assert_eq!(without_data(Action::Zero { offset, length }), 64);
         // A request of nine blocks in length lies in ten.
         assert_eq!(bytes("--link-rate 1MiB", 1), 64);
         assert_eq!(bytes("--link-rate 1MiB", 1638), 64);

@@ -15,8 +15,10 @@
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
+use crate::moment::{Moment, moment};
 use crate::sync::{AtomicU64, Ordering, lock};
-use crate::weaken::{Clause, holds};
+use crate::unit::Block;
+use crate::weaken::{Clause, holds, instead};
 use std::sync::{Arc, Mutex};
 
 /// The call of a session's owner when it is superseded: hang up on the host. It is called, and
@@ -165,6 +167,35 @@ impl Device {
             return Err(pass.over());
         }
         Ok(writer)
+    }
+
+    /// Admits zeros for blocks that provably read as zeros already, for which there is no record (R17):
+    /// nothing is owed, then nothing is live, then nothing is in N, in the open tenure. A record that the
+    /// peer pays is live behind the first look, one that leaves its queue is in N behind the second, and
+    /// the zeros of N are durable, as a zero record is live until the checkpoint behind its reflection. The
+    /// request takes effect where the records are looked at.
+    pub(crate) fn takes_no_record(
+        &self,
+        first: Block,
+        blocks: u64,
+        pass: &Pass,
+        writer: &Writer,
+    ) -> bool {
+        let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
+        let has_none = || {
+            let is_owed = self.peer.owed.may_be_of(first, blocks);
+            let has_none =
+                !(is_owed || own.may_have(first, blocks) || recv.may_have(first, blocks));
+            moment(Moment::Looking);
+            has_none
+        };
+        let is_zero = || {
+            let is_zero = self.volumes.read_as_zeros(first, blocks);
+            moment(Moment::Looking);
+            is_zero
+        };
+        instead::records_then_volume(has_none, is_zero)
+            && own.admits(&self.clk, pass.epoch, || writer.admits(pass))
     }
 
     /// `hang_up` is called once, as callbacks are, if the session of `pass` is superseded, or has been.

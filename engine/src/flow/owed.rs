@@ -27,6 +27,11 @@ impl Owed {
         if self.is_due() { self.told().owed(block) } else { None }
     }
 
+    /// Whether the peer may owe any of the `blocks` blocks from `first` on, while this device serves.
+    pub fn may_be_of(&self, first: Block, blocks: u64) -> bool {
+        self.is_due() && self.told().may_owe(first, blocks)
+    }
+
     /// Whether this device serves and something is owed.
     pub fn is_due(&self) -> bool {
         self.is_due.load(Ordering::Acquire)

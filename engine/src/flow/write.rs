@@ -233,6 +233,14 @@ impl WriteState {
             {
                 return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
+            // One that waits is woken for what a record needs.
+            let waits = self.waiting_since.is_some();
+            if self.data.is_empty()
+                && !waits
+                && device.takes_no_record(self.first, self.blocks(), pass, writer)
+            {
+                return Ok(true);
+            }
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
             }

@@ -116,7 +116,7 @@ impl Queue {
         write: &NewWrite<'_>,
     ) -> Result<(), Conflict> {
         let begin = write.block.number;
-        let end = write.extents().last().map_or(begin, |last| last.end());
+        let end = begin + write.blocks();
         // Requests above it find this one in its chains.
         let horizon = self.horizon();
         for position in (floor..first).chain(first + write.records.len() as u64..horizon) {

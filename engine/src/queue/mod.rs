@@ -36,6 +36,14 @@
 //!    before the one by which it is filled, so that the other finds the wide one in its chains.
 //!    Records published before are older, because a write's time is sealed before it is published.
 //!
+//! 6. **A request without a record is a reservation of no places** (R17). It looks whether anything is
+//!    live of its blocks, then at the volume, then touches `tail` by a read-modify-write and looks at the
+//!    gate (rule 1): a fence behind that finds all it looked at done. It looks at a counter for each
+//!    region, which a writer raises before it publishes, unless the counter is above it already; so a
+//!    record that was published before the look is below the counter, or below `freed` and in the
+//!    volume. A zero record that is reflected and not yet checkpointed is live: where nothing is live,
+//!    the volume's zeros are durable.
+//!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
 //! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers
 //! and, since R15 leaves no choice, partial writes of the very block that it is writing: these are
@@ -46,6 +54,7 @@
 //! | `tail` | inserters, sealers (by adding 0) | all | AcqRel read-modify-write: rule 1 |
 //! | `limit` | the journal | inserters | Release/Acquire: after `freed`, rule 4 |
 //! | `freed` | the checkpoint | all | Release/Acquire: rule 4 |
+//! | `recent` | inserters (max), before they link | requests without a record | AcqRel/Acquire: rule 6 |
 //! | bucket | inserters (CAS, adding 0) | all | AcqRel/Acquire: a linked slot is filled; rule 3 |
 //! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
 //! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled |
@@ -57,6 +66,7 @@
 mod clk;
 mod extent;
 mod order;
+mod recent;
 mod record;
 mod slot;
 
@@ -70,6 +80,7 @@ use crate::unit::{Block, Extent, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
 use extent::{Levels, Span};
+use recent::Recent;
 use slot::{ALONE, DURABLE, INSERTING, MARKS, MEMBER, PUBLISHED, REFLECTED, Slot, VOID};
 
 /// Why a record cannot stand where its position puts it.
@@ -92,6 +103,7 @@ pub struct Queue {
     limit: CachePadded<AtomicU64>,
     freed: CachePadded<AtomicU64>,
     levels: CachePadded<Levels>,
+    recent: Recent,
 }
 
 impl Queue {
@@ -111,6 +123,7 @@ impl Queue {
             limit: start(),
             freed: start(),
             levels: CachePadded::new(Levels::new(first)?),
+            recent: Recent::new()?,
         })
     }
 
@@ -261,6 +274,7 @@ impl Queue {
         slot.place.store(record.place & !MARKS | DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
         self.levels.raise(record.extent(), position);
+        self.recent.raise(record.block, record.extent().blocks(), position);
         self.link(position, self.bucket(record.extent()));
         slot.state.store(position << 2 | PUBLISHED, Release);
         Some(position)
@@ -350,6 +364,8 @@ impl Queue {
         stamp: Stamp,
         write: &NewWrite<'_>,
     ) -> Result<(), Conflict> {
+        let last = first + write.records.len() as u64 - 1;
+        self.recent.raise(write.block, write.blocks(), last);
         for (index, extent) in (0..).zip(write.extents()) {
             let position = first + index;
             let bucket = self.bucket(extent);

@@ -50,6 +50,11 @@ impl NewWrite<'_> {
         })
     }
 
+    /// How many blocks it has.
+    pub(super) fn blocks(&self) -> u64 {
+        self.records.iter().map(|record| 1 << record.level).sum()
+    }
+
     /// Whether one of its records has an extent of many blocks.
     pub(super) fn is_wide(&self) -> bool {
         self.records.iter().any(|record| record.level > 0)

@@ -83,6 +83,11 @@ enum Step {
         time: u64,
     },
     Newest(u64),
+    /// Whether anything is live of so many blocks.
+    Zeros {
+        number: u64,
+        count: u64,
+    },
     /// Take; only positions below the one that many in are ready.
     Take(u64),
     Gather,
@@ -109,7 +114,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (number.clone(), 0..2u64, 1..3u64, 0..60u64).prop_map(
             |(number, before, count, time)| Step::Partial { number, before, count, time }
         ),
-        4 => number.prop_map(Step::Newest),
+        4 => number.clone().prop_map(Step::Newest),
+        3 => (number, prop_oneof![1..9u64, Just(1 << 20)])
+            .prop_map(|(number, count)| Step::Zeros { number, count }),
         4 => prop_oneof![Just(u64::MAX), 0..12u64].prop_map(Step::Take),
         2 => Just(Step::Gather),
         4 => (0..8usize, 0..20u64).prop_map(|(request, limit)| Step::Release { request, limit }),
@@ -260,6 +267,19 @@ impl Run {
                 assert_eq!(found, self.oracle.newest(block(number), self.queue.freed()));
                 assert_eq!(token.newest, found.map_or(0, |record| record.position));
                 assert!(self.queue.unchanged(block(number), token));
+            }
+            Step::Zeros { number, count } => {
+                let (tail, freed) = (self.queue.tail(), self.queue.freed());
+                let may_have = self.queue.may_have(block(number), count);
+                let mut blocks = (number..number + count.min(99)).map(block);
+                let is_live = blocks.any(|block| self.oracle.newest(block, freed).is_some());
+                assert!(may_have || !is_live, "a live record is missed");
+                assert!(!may_have || freed < tail, "nothing is live at all");
+                let epoch = self.clk.epoch();
+                assert!(self.queue.admits(&self.clk, epoch, || true));
+                assert!(!self.queue.admits(&self.clk, epoch - 1, || true));
+                assert!(!self.queue.admits(&self.clk, epoch, || false));
+                assert_eq!(self.queue.tail(), tail);
             }
             Step::Take(ready) => {
                 let before = self.queue.freed().saturating_add(ready);

@@ -575,4 +575,10 @@ impl Storage for Process {
         let length = self.length(file)?.ok_or(ErrorKind::NotFound)?;
         Ok((offset < length).then_some(offset..length))
     }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.read(file, range.start, &mut bytes)?;
+        Ok(bytes.iter().all(|&byte| byte == 0))
+    }
 }

@@ -54,9 +54,9 @@ pub(super) struct Asked {
     pub session: u64,
     /// Newest stamp that anybody had seen when it was issued.
     pub seen: Stamp,
-    /// For a read: the same for each of its blocks.
+    /// The same for each of its blocks.
     pub floors: Vec<Stamp>,
-    /// For a read: which of its blocks had rotten sectors in N when it was looked at.
+    /// Which of its blocks had rotten sectors in N when it was looked at, but for a write.
     pub rotten: Vec<usize>,
     /// How many records were published before it.
     pub behind: u64,
@@ -317,11 +317,11 @@ impl World {
         }
     }
 
-    /// The oracle cannot judge data that a read takes from rotten sectors, even if they are written
-    /// before the read is done: notes which blocks have any. Called before and after each step of the
-    /// read, as sectors may rot while its thread is stalled.
+    /// The oracle cannot judge data that a request takes from rotten sectors, even if they are written
+    /// before it is done: notes which blocks have any. Called before and after each step of the
+    /// request, as sectors may rot while its thread is stalled.
     fn note_rot(&self, side: Side, asked: &mut Asked) {
-        if asked.what == What::Read && self.machines[side].disk.is_rotten(|_, _| true) {
+        if asked.what != What::Write && self.machines[side].disk.is_rotten(|_, _| true) {
             let blocks = self.blocks_of(asked.volume, &asked.sectors);
             asked.rotten.extend(blocks.filter(|&block| self.is_rotten(side, block)));
         }

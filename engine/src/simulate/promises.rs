@@ -182,24 +182,39 @@ impl World {
         Ok(content)
     }
 
-    /// A completed write is there, whole: a record for every block, with consecutive stamps.
+    /// A completed write is there, whole: a record for every block, with consecutive stamps. Blocks
+    /// that are to read as zeros and have none did so already, all those of one part of the request.
     pub(super) fn check_written(&self, side: Side, asked: &Asked) {
         let size = self.plan.block_sectors();
         let mut blocks = self.blocks_of(asked.volume, &asked.sectors);
+        let first = blocks.start - (asked.sectors.start / size) as usize;
+        let begin = first + asked.sectors.start.div_ceil(size) as usize;
+        let whole = begin..(first + (asked.sectors.end / size) as usize).max(begin);
         if asked.what == What::Discard {
-            let first = blocks.start - (asked.sectors.start / size) as usize;
-            blocks.start = first + asked.sectors.start.div_ceil(size) as usize;
-            blocks.end = (first + (asked.sectors.end / size) as usize).max(blocks.start);
+            blocks = whole.clone();
         }
         let mut wrote: Vec<usize> = asked.records.iter().flat_map(|r| r.1.clone()).collect();
         wrote.sort_unstable();
         wrote.dedup();
+        let takes_none =
+            asked.what != What::Write && !wrote.iter().any(|block| whole.contains(block));
+        if takes_none {
+            wrote.extend(whole.clone());
+            wrote.sort_unstable();
+        }
         let one_time = asked.records.windows(2).all(|w| w[0].0.time == w[1].0.time);
         let together = asked.what != What::Write || one_time;
         if !wrote.iter().copied().eq(blocks.clone()) || !together {
             let (name, number, records) = (NAMES[side], asked.number, &asked.records);
             let story = format!("{name} #{number} for {blocks:?} published {records:?}");
             self.tape.broken("a completed write is there, whole", story);
+        }
+        if takes_none && !whole.is_empty() {
+            self.tape.count("requests without a record");
+            for block in whole.filter(|block| !asked.rotten.contains(block)) {
+                let promise = "what takes no record reads as zeros";
+                self.check_shown(promise, side, asked, block, 0..size as usize, &[0; SECTORS_MAX]);
+            }
         }
     }
 
@@ -211,7 +226,7 @@ impl World {
         let to = self.place(asked.volume, asked.sectors.end);
         let (name, number) = (NAMES[side], asked.number);
         let promise = "reads are linearizable per block";
-        for (block, &floor) in self.blocks_of(asked.volume, &asked.sectors).zip(&asked.floors) {
+        for block in self.blocks_of(asked.volume, &asked.sectors) {
             if asked.rotten.contains(&block) {
                 continue;
             }
@@ -228,29 +243,42 @@ impl World {
                 }
             }
             let within = wanted.start - first..wanted.end - first;
-            let same = |held: &Content| held[within.clone()] == content[within.clone()];
-            let shown = {
-                let history = self.history.borrow();
-                let since = history.of(block).partition_point(|r| r.stamp < floor);
-                let shown = history.of(block)[since..].iter().find(|v| same(&v.content));
-                match shown {
-                    Some(version) => Some(version.stamp),
-                    None if floor == Stamp::ZERO && same(&[0; SECTORS_MAX]) => None,
-                    None => {
-                        let newest: Vec<Version> = history.of(block)[since..].to_vec();
-                        let block = self.plan.block(block);
-                        drop(history);
-                        return self.tape.broken(promise, format!(
-                            "{name} #{number} reads {:?} from block {block}, whose sectors {within:?} \
-                             since {floor} held {newest:?}", &content[within.clone()]
-                        ));
-                    }
-                }
-            };
-            if let Some(stamp) = shown {
-                self.saw(stamp);
-            }
+            self.check_shown(promise, side, asked, block, within, &content);
         }
+    }
+
+    /// The request found `content` in the sectors `within` a block of its: that of a write that nothing
+    /// completed or seen before the request was issued is newer than.
+    fn check_shown(
+        &self,
+        promise: &'static str,
+        side: Side,
+        asked: &Asked,
+        block: usize,
+        within: Range<usize>,
+        content: &Content,
+    ) {
+        let floor = asked.floors[block - self.blocks_of(asked.volume, &asked.sectors).start];
+        let same = |held: &Content| held[within.clone()] == content[within.clone()];
+        let history = self.history.borrow();
+        let since = history.of(block).partition_point(|r| r.stamp < floor);
+        let shown = history.of(block)[since..].iter().find(|v| same(&v.content));
+        let stamp = match shown {
+            Some(version) => version.stamp,
+            None if floor == Stamp::ZERO && same(&[0; SECTORS_MAX]) => return,
+            None => {
+                let newest: Vec<Version> = history.of(block)[since..].to_vec();
+                let (block, found) = (self.plan.block(block), &content[within.clone()]);
+                let (name, number) = (NAMES[side], asked.number);
+                drop(history);
+                return self.tape.broken(promise, format!(
+                    "{name} #{number} reads {found:?} from block {block}, whose sectors {within:?} \
+                     since {floor} held {newest:?}"
+                ));
+            }
+        };
+        drop(history);
+        self.saw(stamp);
     }
 
     /// The record was completed, or shown by a read: nobody may see older ones, or be stamped

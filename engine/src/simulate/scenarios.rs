@@ -5,6 +5,7 @@
 mod late_write;
 mod lost_tail;
 mod lying_disk;
+mod no_record;
 mod torn_below_need;
 
 use super::clock::SimClock;
@@ -514,9 +515,10 @@ fn every_scenario_misses_its_clauses() {
     use crate::weaken::{Clause, Clause::*, without};
     use late_write::*;
     use lost_tail::*;
+    use no_record::a_record_that_leaves_amid_a_look;
     use torn_below_need::{s34_after_an_opening, s34_amid_a_reflect_step, s34_torn_below_need};
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 22] = [
+    let table: [Row; 23] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -542,6 +544,7 @@ fn every_scenario_misses_its_clauses() {
         (s34_amid_a_reflect_step, &[Whole, WholeOfRecords]),
         (s34_after_an_opening, &[Whole, WholeOfRecords]),
         (a_part_of_a_block_gets_its_turn, &[Turn]),
+        (a_record_that_leaves_amid_a_look, &[RecordsBeforeVolume]),
         (s37_late_write, &[Revoked]),
         (s37_seems_to_live, &[Writer]),
         (s38_lost_tail, &[LostMark, LostRefused]),

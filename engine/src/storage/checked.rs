@@ -100,6 +100,10 @@ impl Storage for Checked {
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
         self.storage.next_data(file, offset)
     }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        self.storage.reads_as_zeros(file, range)
+    }
 }
 
 #[cfg(all(test, not(loom)))]

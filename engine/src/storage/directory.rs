@@ -379,6 +379,16 @@ impl Storage for Directory {
         }
         Ok(None)
     }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        let open = self.open_file(file)?;
+        match rustix::fs::seek(&*open, SeekFrom::Data(range.start)) {
+            Ok(start) => Ok(start >= range.end),
+            Err(Errno::NXIO) => Ok(range.end <= open.length()),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// The file of that name, if it is one of ours, written exactly as we do.

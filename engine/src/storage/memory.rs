@@ -189,6 +189,14 @@ impl File {
         let start = offset.max(first * page_bytes);
         (first < end).then(|| start..(hole * page_bytes).min(self.length))
     }
+
+    fn reads_as_zeros(&self, range: Range<u64>) -> bool {
+        let page_bytes = PAGE_BYTES as u64;
+        let end = range.end.min(self.length).div_ceil(page_bytes);
+        self.fill == Fill::Sparse
+            && range.end <= self.length
+            && self.next_page(range.start / page_bytes, end, true) >= end
+    }
 }
 
 /// One device's files in memory. Share it by [`Arc`].
@@ -365,6 +373,10 @@ impl Storage for Memory {
 
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
         self.with(file, |file| Ok(file.next_data(offset)))
+    }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        self.with(file, |file| Ok(file.reads_as_zeros(range)))
     }
 }
 

@@ -175,6 +175,16 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the file does not exist; the medium's.
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>>;
+
+    /// Whether `range` of `file` is known to read as zeros, without reading it: a discard of it is then
+    /// nothing to be done. `false`: it may, or it is not known.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the file does not exist; the medium's.
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        let _ = (file, range);
+        Ok(false)
+    }
 }
 
 /// Refuses to change the length of anything but a side file, or to remove it: mappings and the

@@ -115,6 +115,24 @@ impl Volumes {
             .map_err(|e| Error::storage(format!("zeroing block {block} at {offset} of {file}"), e))
     }
 
+    /// Whether `count` blocks from `block` on are known to read as zeros (R17). A storage that fails
+    /// knows nothing.
+    pub fn read_as_zeros(&self, mut block: Block, mut count: u64) -> bool {
+        while count > 0 {
+            let (file, offset) = self.at(block);
+            let blocks = count.min(self.bytes_to_segment_end(block) / self.block_size);
+            let range = offset..offset + blocks * self.block_size;
+            if self.segments.is_present(file)
+                && !self.storage.reads_as_zeros(file, range).unwrap_or(false)
+            {
+                return false;
+            }
+            block.number += blocks;
+            count -= blocks;
+        }
+        true
+    }
+
     /// Makes everything written so far durable; returns how many segments that concerned.
     ///
     /// # Errors

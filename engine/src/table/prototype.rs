@@ -6,7 +6,7 @@
 //! the last stamp told.
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::unit::{Block, Extent, Stamp};
+use crate::unit::{Block, Extent, Stamp, regions};
 use crate::weaken::{Clause, holds};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
@@ -23,6 +23,9 @@ const BATCH_MAX: usize = 1 << 20;
 
 /// Parts of the index that are filled one after the other.
 const PARTS: usize = 256;
+
+/// Regions further apart share a number.
+const REGIONS: usize = 4096;
 
 const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -95,6 +98,8 @@ pub struct Debt {
     blocks: AtomicU64,
     /// For each level of extents, the number behind its newest entry; for level 0, of them all but it.
     levels: [u64; Extent::LEVEL_MAX as usize + 1],
+    /// For each region, the number behind its newest entry (R17); none before the first entry.
+    regions: Vec<u64>,
     /// The last stamp told.
     last: Stamp,
 }
@@ -178,14 +183,18 @@ impl Debt {
         });
         self.last = stamp;
         count(&self.blocks, |blocks| blocks + extent.blocks());
-        self.enter_level(extent.level, self.begin + self.entries.len() as u64);
+        self.enter(extent, self.begin + self.entries.len() as u64);
     }
 
-    /// An entry of `level` stands before number `behind`.
-    fn enter_level(&mut self, level: u8, behind: u64) {
-        if level > 0 {
-            self.levels[usize::from(level)] = behind;
+    /// An entry of `extent` stands before number `behind`.
+    fn enter(&mut self, extent: Extent, behind: u64) {
+        if extent.level > 0 {
+            self.levels[usize::from(extent.level)] = behind;
             self.levels[0] = behind;
+        }
+        self.regions.resize(REGIONS, 0);
+        for region in regions(extent.first, extent.blocks(), REGIONS) {
+            self.regions[region] = behind;
         }
     }
 
@@ -311,8 +320,9 @@ impl Debt {
             self.keep_tenures_used();
             self.newest.clear();
             self.levels = Default::default();
+            self.regions.fill(0);
             for at in 0..self.entries.len() {
-                self.enter_level(self.entries[at].extent().level, self.begin + at as u64 + 1);
+                self.enter(self.entries[at].extent(), self.begin + at as u64 + 1);
             }
             let (begin, told) = (self.begin as u32, &self.entries);
             let rehash = |n: &u32| hash(told[n.wrapping_sub(begin) as usize].extent());
@@ -344,6 +354,13 @@ impl Debt {
             owed = levels.map(|l| self.owed_for(Extent::around(block, l))).fold(owed, Ord::max);
         }
         owed
+    }
+
+    /// Whether any of the `blocks` blocks from `first` on may be owed (R17).
+    pub fn may_owe(&self, first: Block, blocks: u64) -> bool {
+        let paid = self.paid.load(Ordering::Acquire);
+        let behind = |region| self.regions.get(region).copied().unwrap_or(0);
+        regions(first, blocks, REGIONS).any(|region| behind(region) > paid)
     }
 
     /// The newest stamp owed for just this extent, if it has not arrived.
@@ -436,11 +453,14 @@ mod tests {
                 oracle.retain(|_, stamp| *stamp > hi);
                 for b in 0..20 {
                     let around = oracle.iter().filter(|(extent, _)| extent.holds(block(b)));
-                    prop_assert_eq!(debt.owed(block(b)), around.map(|(_, stamp)| *stamp).max());
+                    let owed = around.map(|(_, stamp)| *stamp).max();
+                    prop_assert_eq!(debt.owed(block(b)), owed);
+                    prop_assert!(owed.is_none() || debt.may_owe(block(b), 1));
                 }
                 prop_assert_eq!(debt.owed_for(extent), oracle.get(&extent).copied());
                 prop_assert_eq!(debt.len(), oracle.keys().map(Extent::blocks).sum::<u64>());
                 prop_assert_eq!(debt.is_empty(), oracle.is_empty());
+                prop_assert!(!debt.is_empty() || !debt.may_owe(block(0), 1 << 40));
                 let listed: Vec<_> = debt.iter().collect();
                 prop_assert!(listed.is_sorted_by_key(|entry| entry.1));
                 prop_assert_eq!(listed.into_iter().collect::<BTreeMap<_, _>>(), oracle.clone());

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Create,
+    Look,
     Read,
     Sync,
     Write,
@@ -90,5 +91,10 @@ impl Storage for Hooked {
 
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
         self.memory.next_data(file, offset)
+    }
+
+    fn reads_as_zeros(&self, file: FileName, range: Range<u64>) -> io::Result<bool> {
+        self.called(Call::Look, file);
+        self.memory.reads_as_zeros(file, range)
     }
 }

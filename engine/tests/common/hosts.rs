@@ -5,7 +5,8 @@ use super::{A, B, Pair, SECTOR, Step, values_of};
 use afterimage::internal::error::{Kind, Result};
 use afterimage::internal::limits::Durability;
 use afterimage::internal::request::{Op, Request, Ticket};
-use afterimage::internal::unit::Stamp;
+use afterimage::internal::table::location::Location;
+use afterimage::internal::unit::{Block, Stamp};
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -140,7 +141,8 @@ impl Pair {
     }
 
     /// Zeros in up to three parts (both edges, and what is between them), each a request of its
-    /// own, one right after the other; the completion names the last.
+    /// own, one right after the other; the completion names the last. Whole blocks may have taken no
+    /// record: they read as zeros then, all of them.
     fn zeroed(&mut self, p: &Pending, last: Option<Stamp>, sectors: Range<u64>) {
         let size = u64::from(self.spec.block_size) / SECTOR;
         if sectors.is_empty() {
@@ -152,8 +154,20 @@ impl Pair {
             true => vec![start..first, first..behind, behind..end],
             false => std::iter::once(start..end).collect(),
         };
-        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        let last = last.expect("zeros have a stamp");
+        let takes_record = |part: &Range<u64>| {
+            let block = Block { volume: p.volume, number: part.start / size };
+            *part != (first..behind) || self.devices[p.at].location(block) != Location::Normal
+        };
+        if first < behind && !takes_record(&(first..behind)) {
+            for sector in first..behind {
+                let had = self.oracle.had(self.oracle.at(p.volume, sector), p.since);
+                assert!(had.contains(&0), "no record for sector {sector}, which held {had:?}");
+            }
+        }
+        let parts = parts.into_iter().filter(|part| !part.is_empty() && takes_record(part));
+        let parts: Vec<_> = parts.collect();
+        assert_eq!(last.is_some(), !parts.is_empty());
+        let Some(last) = last else { return };
         for (k, part) in parts.iter().enumerate() {
             let later = &parts[k + 1..];
             let records = |part| self.oracle.extents(p.volume, part, true).count();

@@ -342,6 +342,53 @@ fn extent_and_extent() {
     extent_and(1, [90, 50], false, 1);
 }
 
+/// A request without a record, beside the reflection of what was written before it: it finds the record
+/// live, or the volume written (rule 6).
+#[test]
+fn no_record_and_reflection() {
+    check(|| {
+        let device = Device::new(2);
+        device.write_one(1, 10);
+        let volume = Arc::new(Word::new(0));
+        let reflector = {
+            let (device, volume) = (device.clone(), volume.clone());
+            thread::spawn(move || {
+                volume.store(1, Ordering::Relaxed);
+                device.queue.release(2, 100);
+                // Another block's record of the same region.
+                device.write_one(2, 20);
+            })
+        };
+        if !device.queue.may_have(block(1), 1) {
+            assert_eq!(volume.load(Ordering::Relaxed), 1, "neither a record nor its data");
+        }
+        reflector.join().unwrap();
+        assert!(device.queue.may_have(block(2), 1));
+    });
+}
+
+/// A request without a record, beside a fence: admitted, all that it has looked at comes before what
+/// follows the fence.
+#[test]
+fn no_record_and_fence() {
+    check(|| {
+        let device = Device::new(1);
+        let looked = Arc::new(Word::new(0));
+        let fence = {
+            let (device, looked) = (device.clone(), looked.clone());
+            thread::spawn(move || {
+                device.clk.close();
+                device.queue.horizon();
+                looked.load(Ordering::Relaxed)
+            })
+        };
+        looked.store(1, Ordering::Relaxed);
+        let admitted = device.queue.admits(&device.clk, 1, || true);
+        let seen = fence.join().unwrap();
+        assert!(!admitted || seen == 1, "admitted behind the fence");
+    });
+}
+
 /// The only place is freed and taken again under a reader's feet, by a record of the same chain.
 #[test]
 fn places_are_reused() {

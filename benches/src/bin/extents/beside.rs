@@ -21,7 +21,7 @@ const BLOCK: u64 = 4096;
 const LEVELS: u64 = 13;
 const LARGEST: u64 = 1 << LEVELS;
 const VOLUME: u64 = 1 << 40;
-/// What is written to and read from: pieces of 1 MiB, evenly spread, each at the end of its part.
+/// Writes and reads go to pieces of 1 MiB, evenly spread, each at the end of its part.
 const PIECES: u64 = 64;
 const PART: u64 = VOLUME / PIECES;
 

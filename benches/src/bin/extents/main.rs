@@ -49,7 +49,7 @@ struct Case {
     on_disk: bool,
 }
 
-/// What is looked at all the time.
+/// The most of what is looked at all the time.
 #[derive(Default)]
 struct Peaks {
     /// Bytes used of both logs of the one device and of the other.

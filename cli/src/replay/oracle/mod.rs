@@ -191,8 +191,8 @@ impl Oracle {
         self.write_mut(number).state = State::Done;
         let Write { volume, begin, end, zero, .. } = *self.write_of(number);
         let Some(stamp) = stamp else {
-            // A discard of no whole block is no record.
-            if begin < end {
+            // A discard of no whole block takes no record, nor do zeros where there were zeros.
+            if begin < end && !zero {
                 self.findings.add(Finding::NoStamp { number });
             }
             return;
@@ -215,8 +215,8 @@ impl Oracle {
         if let Some(shown) = flying.shown {
             self.settle_shown(number, stamp, &shown);
         }
-        let blocks = end.div_ceil(self.block_sectors) - begin / self.block_sectors;
-        self.sealed = self.sealed.max(later(stamp, blocks.saturating_sub(1) as u32));
+        let last = self.records_of(number).saturating_sub(1) as u32;
+        self.sealed = self.sealed.max(later(stamp, last));
         self.settle_pairs();
         self.apply(number, volume, begin..end);
         if zero {
@@ -251,14 +251,10 @@ impl Oracle {
 
     /// All writes are done: no two records may have one stamp.
     pub fn check_stamps_unique(&mut self) {
-        let block = |sector: u64| sector / self.block_sectors;
         let done = self.writes.iter().zip(0..).skip(1);
         let mut stamps: Vec<(Stamp, u64, Number)> = done
-            .filter(|(write, _)| write.state == State::Done && write.begin < write.end)
-            .map(|(write, number)| {
-                let blocks = block(write.end - 1) - block(write.begin) + 1;
-                (write.stamp, blocks, number)
-            })
+            .filter(|(write, _)| write.state == State::Done && write.stamp != Stamp::ZERO)
+            .map(|(write, number)| (write.stamp, self.records_of(number), number))
             .collect();
         stamps.sort_unstable();
         for pair in stamps.windows(2) {
@@ -267,6 +263,13 @@ impl Oracle {
                 self.findings.add(Finding::SameStamp { stamp: next, first, second });
             }
         }
+    }
+
+    /// How many records a write surely has: one a block, unless they are of many blocks.
+    fn records_of(&self, number: Number) -> u64 {
+        let Write { begin, end, zero, .. } = *self.write_of(number);
+        let blocks = end.div_ceil(self.block_sectors) - begin / self.block_sectors;
+        if zero { blocks.min(1) } else { blocks }
     }
 
     fn write_of(&self, number: Number) -> &Write {
