@@ -6,7 +6,7 @@ use crate::format::batch::{ROWS_MAX, batch_bytes};
 use crate::format::frame::{FRAME_BYTES_MAX, FRAME_DATA_MAX, HEADER, TOLD_MAX};
 use crate::format::segments;
 use crate::format::superblock::{Superblock, VolumeSpec};
-use crate::unit::SECTOR;
+use crate::unit::{Extent, SECTOR};
 use std::collections::HashSet;
 
 const MIB: u64 = 1 << 20;
@@ -198,9 +198,11 @@ impl Geometry {
     }
 
     /// With fewer free places than this the own journal and the received one are getting full: the
-    /// largest request finds no room there; the peer has no more credit than that (R9).
+    /// largest request finds no room there, be it of data or of extents; the peer has no more credit
+    /// than that (R9).
     pub(crate) fn reserves(&self) -> [u64; 2] {
-        [self.request_blocks_max(), self.quarter()]
+        let extents = 2 * u64::from(Extent::LEVEL_MAX);
+        [self.request_blocks_max().max(extents), self.quarter()]
     }
 
     /// Most blocks that a device asks its peer for and has no answer to (R7): 1 MiB of data, which a
@@ -278,7 +280,7 @@ pub struct Settings {
     /// R18: most records that the peer may tell of before they arrive; about 60 bytes of memory
     /// each. Any; with 0 a takeover is told everything when it is asked for.
     pub told_records_max: u64,
-    /// Most entries in one piece of a prototype: 2,048 make a frame of 12 KiB as a rule, of 92 KiB
+    /// Most entries in one piece of a prototype: 2,048 make a frame of 12 KiB as a rule, of 94 KiB
     /// at most. At least 1, at most 32,768. An announcement has no more, and no more than 1,024.
     pub piece_entries_max: usize,
     /// R20: several sessions may write to a volume at once, as the connections of one host do that

@@ -541,8 +541,10 @@ impl Pending {
         loop {
             let next = match &mut self.state {
                 State::Write { parts, fua } => match parts.front_mut() {
-                    // Nothing was written (R17).
-                    None if self.completion.stamp.is_none() => State::Done(None),
+                    // Nothing was written (R17), but FUA speaks of all that was published before, too.
+                    None if self.completion.stamp.is_none() && (!*fua || device.own.is_clean()) => {
+                        State::Done(None)
+                    }
                     None => match device.settings.durability {
                         durability if durability == Durability::Strict || *fua => {
                             State::Round(device.own.round_wanted())

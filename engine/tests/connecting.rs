@@ -302,7 +302,7 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
         (zeros(first, Some(last), true), None),
         (zeros(first, Some(last), false), Some("says that it is the last")),
         (zeros(last, None, true), Some("says that more follow")),
-        (zeros(first, None, true), Some("newest record is 1.1.0")),
+        (zeros(first, None, true), Some("newest record of extent 0:3 is 1.1.0")),
     ];
     for (shipped, story) in cases {
         let (device, stranger, hello, why) = with_stranger(false);

@@ -149,3 +149,18 @@ fn it_completes_at_once_however_durable_writes_are() {
     assert_eq!(done.stamp, None);
     assert!(session.submit(Request::flush()).unwrap().poll().is_some());
 }
+
+/// R2: a FUA request completes after every record that was published before it is durable.
+#[test]
+fn one_with_fua_waits_for_what_was_published_before() {
+    let (pair, _) =
+        hooked(Settings { durability: Durability::VolatileCache, ..Settings::default() });
+    let session = pair.devices[A].session().unwrap();
+    session.write(0, Y * BLOCK, &[1; BLOCK as usize]).unwrap();
+    // No block is discarded as a whole.
+    let discard = Request::discard(0, X * BLOCK + 512, 512).fua();
+    let mut request = session.submit(discard).unwrap();
+    assert!(request.poll().is_none());
+    pair.devices[A].step_commit().unwrap();
+    assert_eq!(request.poll().expect("it is done").unwrap().stamp, None);
+}

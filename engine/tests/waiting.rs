@@ -418,7 +418,10 @@ fn a_write_waits_for_a_cell() {
     (geometry.block_size, geometry.journal_bytes) = (SMALL as u32, 256 << 20);
     Device::create(&*storage, &geometry, true).unwrap();
     let clock = Arc::new(SystemClock::default());
-    let device = Device::open(storage, clock, Settings::default()).unwrap();
+    // No commit is due but for the host that waits.
+    let (commit_interval_ns, commit_bytes) = (3_600_000_000_000, 1 << 40);
+    let settings = Settings { commit_interval_ns, commit_bytes, ..Settings::default() };
+    let device = Device::open(storage, clock, settings).unwrap();
     device.resume_alone().unwrap();
     let host = device.session().unwrap();
     let (_, waker) = sleeper();
@@ -438,7 +441,7 @@ fn a_write_waits_for_a_cell() {
         };
         assert!(writes > (round + 1) * 16_000 && writes < (round + 1) * 17_000, "{writes}");
         assert!(free <= 17_000, "{free} places, and fewer cells");
-        device.step_commit().unwrap();
+        assert!(device.step_commit_due().unwrap());
         assert_eq!(poll(&mut last, &waker), Poll::Ready(Ok(())));
         let mut found = [0; SMALL];
         for write in writes - BLOCKS..writes {

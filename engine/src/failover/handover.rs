@@ -146,6 +146,11 @@ impl Device {
     ) -> Result<()> {
         let broken = |what: String| Err(Error::new(Kind::Protocol, what));
         let (mut volume, mut blocks) = (None, 0);
+        if entries.iter().any(|entry| entry.0.level > 0) && !self.has_extents() {
+            let what =
+                "the peer tells of a record of many blocks (wire feature 2), which was not agreed";
+            return broken(what.into());
+        }
         for &(extent, stamp) in entries {
             if stamp.epoch >= tenure {
                 return broken(format!(

@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use crate::format::frame::WireRange;
-use crate::sync::lock;
+use crate::sync::{Ordering, lock};
 
 impl Device {
     /// Makes this device speak as another version of the program would.
@@ -165,6 +165,8 @@ mod tests {
     #[test]
     fn records_of_many_blocks_wait_for_a_peer_that_knows_them() {
         let pair = pair([range(3, 3); 2], [0b11, 0b01]);
+        pair.write(0, 8, 7);
+        pair.run_steps();
         assert_eq!((pair.discard(), pair.devices[0].has_extents()), (8, false));
         let limits = pair.devices[0].limits();
         assert_eq!(limits.zero_bytes_max, limits.request_bytes_max);
@@ -185,6 +187,27 @@ mod tests {
         let why = lock(&pair.why[0])[before..].join("; ");
         assert!(why.contains("does not know records of many blocks"), "{why}");
         assert_eq!(pair.agreed()[0], None);
+    }
+
+    /// A peer that ships or tells of a record of many blocks without that is not believed.
+    #[test]
+    fn records_of_many_blocks_are_not_taken_unagreed() {
+        for ships in [true, false] {
+            let pair = pair([range(3, 3); 2], [0b11, 0b01]);
+            pair.devices[0].extents.store(true, Ordering::Release);
+            let host = pair.devices[0].session().expect("serves");
+            host.write(0, 8 * BLOCK as u64, &[7; BLOCK]).expect("written");
+            host.discard(0, 8 * BLOCK as u64, 8 * BLOCK as u64).expect("discarded");
+            pair.devices[0].step_commit().expect("committed");
+            if ships {
+                pair.devices[0].step_ship().expect("shipped");
+                pair.devices[1].step_receive().expect("received");
+            } else {
+                while pair.devices.iter().any(|device| device.step_control().expect("control")) {}
+            }
+            let why = lock(&pair.why[1]).join("; ");
+            assert!(why.contains("(wire feature 2), which was not agreed"), "{why}");
+        }
     }
 
     /// The sender speaks as was agreed; what does not is not believed.

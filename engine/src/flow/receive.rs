@@ -189,6 +189,12 @@ impl Device {
         if row.stamp <= newest && holds(Clause::ReceiveOnce) {
             return Ok(newest); // a duplicate: acknowledged, otherwise ignored
         }
+        if row.level > 0 && !self.has_extents() {
+            return broken(format!(
+                "record {} is of many blocks (wire feature 2), which was not agreed",
+                row.stamp
+            ));
+        }
         if !self.volumes.contains(row.extent()) {
             return broken(format!(
                 "record {} is for block {}, which no volume has",
@@ -225,7 +231,7 @@ impl Device {
             if promised != Some(said) && promised.is_none_or(|p| p > newest) {
                 let promised = promised.map_or("none".into(), |stamp| stamp.to_string());
                 return broken(format!(
-                    "record {} says that block {}'s newest record is {said}; the prototype said \
+                    "record {} says that the newest record of extent {} is {said}; the prototype said \
                      {promised}",
                     row.stamp,
                     row.extent()

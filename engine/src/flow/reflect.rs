@@ -17,6 +17,10 @@ use std::io::IoSlice;
 /// Most bytes of one write to a volume.
 const RUN_BYTES_MAX: usize = 256 << 10;
 
+/// A step takes no record more once its records have so many bytes: where the storage cannot punch
+/// holes, zeros are written.
+const STEP_BYTES_MAX: u64 = 1 << 30;
+
 impl Device {
     /// Reflects up to [`crate::limits::Settings::reflect_records_max`] records, the oldest of L
     /// (S1502, R8); returns how many.
@@ -87,7 +91,8 @@ impl Device {
         let (mut own, mut recv) = (tables.normal.first_own(), received.begin());
         let mut taken = Vec::new();
         let mut upto = Stamp::ZERO;
-        while taken.len() < most {
+        let mut bytes = 0;
+        while taken.len() < most && bytes < STEP_BYTES_MAX {
             let next_own = own_records.get(own).filter(|e| e.0 <= limit);
             let next_recv = received.get(recv).filter(|e| e.0 <= limit);
             let (log, (stamp, position)) = match (next_own, next_recv) {
@@ -106,10 +111,12 @@ impl Device {
                     &self.peer.recv.journal.queue
                 }
             };
-            taken.push((log, queue.record(position)));
+            let record = queue.record(position);
+            bytes += record.extent().blocks() * u64::from(self.geometry.block_size);
+            taken.push((log, record));
             upto = stamp;
         }
-        if taken.len() < most && limit == Stamp::MAX {
+        if taken.len() < most && bytes < STEP_BYTES_MAX && limit == Stamp::MAX {
             let left = own_records.end() - own + received.end() - recv;
             debug_assert!(
                 left == 0,

@@ -312,8 +312,8 @@ impl WriteState {
     fn wait(&mut self, device: &Device, kind: Kind, key: Key) -> Result<bool> {
         let now = device.clock.monotonic();
         let since = *self.waiting_since.get_or_insert_with(|| {
-            // Places come free by a commit, or by a checkpoint.
-            device.wakes.commit.ring();
+            // Places come free by a commit, which may not be due yet, or by a checkpoint.
+            device.own.want(device.own.round_wanted());
             device.wakes.reflect.ring();
             now
         });
@@ -324,10 +324,10 @@ impl WriteState {
             self.awaited = Awaited { key: Some(key), until, places: self.records.len() as u64 };
             return Ok(false);
         }
-        let (blocks, ms) = (self.blocks(), waited / 1_000_000);
+        let (records, blocks, ms) = (self.records.len(), self.blocks(), waited / 1_000_000);
         let what = match kind {
             Kind::JournalFull => format!(
-                "the journal has had no room for {blocks} blocks for {ms} ms: the other device takes records too slowly, or not at all"
+                "the journal has had no room for {records} records for {ms} ms: the other device takes records too slowly, or not at all"
             ),
             _ => format!(
                 "the request has waited {ms} ms behind a write of a part of one of its {blocks} blocks from {} on: that one's ticket must be polled or dropped",

@@ -82,7 +82,7 @@ pub enum Frame<'a> {
         is_last: bool,
         /// The stamp told before the first of these, or one that the receiver has received.
         previous: Stamp,
-        /// Block and newest stamp.
+        /// Extent and newest stamp.
         entries: Vec<(Extent, Stamp)>,
     },
     /// The request lost against the sender's own (R5).
@@ -128,7 +128,7 @@ pub enum Frame<'a> {
     Announce {
         /// The stamp told before the first of these, or one that the receiver has received.
         previous: Stamp,
-        /// Block and stamp.
+        /// Extent and stamp.
         entries: Vec<(Extent, Stamp)>,
     },
     /// Records, in stamp order, with their data one after the other.

@@ -1,5 +1,5 @@
-//! Extents, most of one block, and their stamps, as one device tells the other of them (R18): in rising stamp order,
-//! each as what it differs in from the one before, so that most take six bytes.
+//! Extents, nearly all of one block, and their stamps, as one device tells the other of them (R18): in
+//! rising stamp order, each as what it differs in from the one before, so that most take six bytes.
 //!
 //! An entry is a byte of flags and then numbers, little end first, seven bits a byte, the eighth set
 //! in all bytes but the last (LEB128): the volume, if another; the epoch, if another; the block's
@@ -114,7 +114,7 @@ pub(crate) fn take(
         };
         if extent.first != block {
             return Err(format!(
-                "an entry has an extent of level {level} that begins with {block}"
+                "an entry has an extent of level {level} that begins with {block}, no multiple of its length"
             ));
         }
         let mut entry = (extent, stamp);

@@ -127,7 +127,9 @@ impl Ring {
         }
         let span = Span {
             raises: (last - self.head.last).try_into().expect("a queue has fewer places"),
-            pages: ((bytes + skipped) / PAGE).try_into().expect("a batch has at most 994 pages"),
+            pages: ((bytes + skipped) / PAGE)
+                .try_into()
+                .expect("a batch and what it skips have at most 1,985 pages"),
             rows: rows.try_into().expect("a batch has at most 62 rows"),
         };
         if self.openings.back().is_none_or(|(_, before)| *before != opened) {

@@ -39,7 +39,7 @@ impl Span {
 /// | atomic | writers | readers | ordering |
 /// |---|---|---|---|
 /// | `regions`, `any` | inserters of extents (max), before they link | all | AcqRel/Acquire: rule 5 |
-/// | `settled` | inserters of wide requests (max) | the same | AcqRel/Acquire: the times of what is published below it are sealed |
+/// | `settled` | inserters of wide requests, commits (max) | inserters of wide requests | AcqRel/Acquire: the times of what is published below it are sealed |
 #[derive(Debug)]
 pub(super) struct Levels {
     regions: Box<[Region]>,
@@ -102,8 +102,13 @@ impl Queue {
         while floor < tail && self.settled(floor).is_some() {
             floor += 1;
         }
-        self.levels.settled.fetch_max(floor, AcqRel);
+        self.note_settled(floor);
         floor
+    }
+
+    /// Every position below `floor` is settled. Wide requests need not look there.
+    pub fn note_settled(&self, floor: Position) {
+        self.levels.settled.fetch_max(floor, AcqRel);
     }
 
     /// Whether the wide request at `first`, which is linked, may stand there among the requests from
@@ -117,7 +122,7 @@ impl Queue {
     ) -> Result<(), Conflict> {
         let begin = write.block.number;
         let end = begin + write.blocks();
-        // Requests above it find this one in its chains.
+        // Requests from the horizon on find this one in the chains of its extents.
         let horizon = self.horizon();
         for position in (floor..first).chain(first + write.records.len() as u64..horizon) {
             let slot = self.slot(position);

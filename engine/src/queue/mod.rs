@@ -47,7 +47,8 @@
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
 //! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers
 //! and, since R15 leaves no choice, partial writes of the very block that it is writing: these are
-//! [`Insert::Stale`] until it has settled, and take no places in vain.
+//! [`Insert::Stale`] until it has settled, and take no places in vain. A wide request looks at what was
+//! published above it, too: at most at the positions that the log does not have yet.
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
@@ -57,7 +58,7 @@
 //! | `recent` | inserters (max), before they link | requests without a record | AcqRel/Acquire: rule 6 |
 //! | bucket | inserters (CAS, adding 0) | all | AcqRel/Acquire: a linked slot is filled; rule 3 |
 //! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
-//! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled |
+//! | `state` | the slot's inserter; wide requests (by adding 0) | all | Release/Acquire: a settled slot is filled; a first slot becomes [`INSERTING`] by an AcqRel read-modify-write: rule 5 |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
 //! | `place` with its marks | commit, reflect | all | Release/Acquire: data is there before the mark |
 //! | `Clk::time` | sealers (max); a takeover, before it opens the tenure | inserters, sealers | AcqRel/Acquire: rule 1 |
@@ -504,7 +505,10 @@ impl Queue {
         let state = match state & 3 {
             // Wrapping, because the index is another request's if `position` was freed meanwhile.
             MEMBER => instead::state_of_request(PUBLISHED, || {
-                self.slot(position.wrapping_sub(slot.group().0)).state.load(Acquire)
+                let first = position.wrapping_sub(slot.group().0);
+                let of_first = self.slot(first).state.load(Acquire);
+                // The first slot is the last to be filled: until then it has an older request's state.
+                if of_first >> 2 < first { INSERTING } else { of_first }
             }),
             _ => state,
         };

@@ -73,7 +73,7 @@ impl History {
         self.records.insert(at, record);
     }
 
-    /// What a block was, oldest first.
+    /// The versions of a block, oldest first.
     pub fn of(&self, block: usize) -> &[Version] {
         &self.blocks[block]
     }

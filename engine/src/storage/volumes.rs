@@ -45,7 +45,7 @@ impl Volumes {
         self.sizes.get(&volume).copied()
     }
 
-    /// Whether `block` lies in a volume, wholly or with its first byte.
+    /// Whether a volume has all blocks of `extent`, each wholly or with its first byte.
     pub fn contains(&self, extent: Extent) -> bool {
         extent.ends_within(self.blocks(extent.first.volume))
     }
