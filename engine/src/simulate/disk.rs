@@ -169,6 +169,10 @@ impl Disk {
         lock(&self.state).lies = true;
     }
 
+    pub fn lies(&self) -> bool {
+        lock(&self.state).lies
+    }
+
     /// A sector of a log or of the superblock changes: a bit, all of it, or it is another's; or a
     /// write that belonged elsewhere has hit a sector or a page of it.
     /// Returns the change, if there was anything to change.

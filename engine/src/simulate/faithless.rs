@@ -64,7 +64,9 @@ impl World {
     pub fn rot(&self, side: Side, random: &mut Random) {
         let machine = &self.machines[side];
         let runs = machine.process.borrow().is_some();
-        if self.tape.is_faithless() || runs && !random.once_in(30) {
+        // What one disk forgets and the other has rotten, nobody knows any more.
+        let lies = self.machines.iter().any(|machine| machine.disk.lies());
+        if self.tape.is_faithless() || lies || runs && !random.once_in(30) {
             return;
         }
         let Some(held) = self.held(side) else { return };
