@@ -29,7 +29,7 @@
 //!
 //! 5. **Overlapping records stand in the order of their stamps**, whatever their extents (R19), though
 //!    records of different extents stand in different chains. A look for a block goes through the
-//!    chains of all extents that hold it ([`extent`]): those of a level at which nothing is live cost
+//!    chains of all extents that hold it (`extent.rs`): those of a level at which nothing is live cost
 //!    nothing. A wide request, which has an extent of many blocks, cannot look into the chain of
 //!    each block. It looks at the requests in flight instead, and at those published since the last
 //!    look: a read-modify-write of a request's state either finds it filled, and compares, or comes
@@ -58,7 +58,7 @@
 //! | `recent` | inserters (max), before they link | requests without a record | AcqRel/Acquire: rule 6 |
 //! | bucket | inserters (CAS, adding 0) | all | AcqRel/Acquire: a linked slot is filled; rule 3 |
 //! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
-//! | `state` | the slot's inserter; wide requests (by adding 0) | all | Release/Acquire: a settled slot is filled; a first slot becomes [`INSERTING`] by an AcqRel read-modify-write: rule 5 |
+//! | `state` | the slot's inserter; wide requests (by adding 0) | all | Release/Acquire: a settled slot is filled; a first slot is filled by an AcqRel read-modify-write: rule 5 |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
 //! | `place` with its marks | commit, reflect | all | Release/Acquire: data is there before the mark |
 //! | `Clk::time` | sealers (max); a takeover, before it opens the tenure | inserters, sealers | AcqRel/Acquire: rule 1 |
