@@ -53,8 +53,8 @@ pub struct Device {
     pub(crate) checkpointing: Mutex<u64>,
     /// Monotonic time of the last background commit.
     pub(crate) committed_at: AtomicU64,
-    /// Monotonic time of the last background reflection.
-    pub(crate) reflected_at: AtomicU64,
+    /// Monotonic time from which on a background reflection is due, however little waits.
+    pub(crate) reflect_due_at: AtomicU64,
     pub(crate) halted: OnceLock<Error>,
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) events: Listeners,
@@ -181,7 +181,7 @@ impl Device {
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
             committed_at: AtomicU64::new(now),
-            reflected_at: AtomicU64::new(now),
+            reflect_due_at: AtomicU64::new(now.saturating_add(settings.reflect_interval_ns)),
             halted: OnceLock::new(),
             wakes,
             events: Listeners::default(),

@@ -45,11 +45,11 @@ impl Device {
             tables.unreflected()
         };
         let now = self.clock.monotonic();
-        let since = now.saturating_sub(self.reflected_at.load(Ordering::Relaxed));
-        if waiting < self.reflect_enough() && since < self.settings.reflect_interval_ns {
+        if waiting < self.reflect_enough() && now < self.reflect_due_at.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        self.reflected_at.store(now, Ordering::Relaxed);
+        let next = now.saturating_add(self.settings.reflect_interval_ns);
+        self.reflect_due_at.store(next, Ordering::Relaxed);
         self.step_reflect()
     }
 
@@ -116,6 +116,10 @@ impl Device {
             taken.push((log, record));
             upto = stamp;
         }
+        if bytes >= STEP_BYTES_MAX {
+            // The rest is due at once.
+            self.reflect_due_at.store(0, Ordering::Relaxed);
+        }
         if taken.len() < most && bytes < STEP_BYTES_MAX && limit == Stamp::MAX {
             let left = own_records.end() - own + received.end() - recv;
             debug_assert!(
@@ -172,5 +176,49 @@ impl Device {
             self.volumes.write(first, &[IoSlice::new(&buffer[..count * size])])?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::clock::{Clock, SystemClock};
+    use crate::device::Device;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::link::{Line, memory_link};
+    use crate::storage::Memory;
+    use std::sync::Arc;
+
+    /// Each record may have 32 MiB, and a storage that cannot punch holes writes them. The rest of
+    /// what a step leaves is due at once.
+    #[test]
+    fn a_step_takes_a_gibibyte_at_most() {
+        const REQUEST: u64 = 32 << 20;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let [a, b] = [1, 2].map(|id| {
+            let storage = Arc::new(Memory::new());
+            let mut geometry = Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 4 << 30 }]);
+            geometry.journal_bytes = 16 << 20;
+            Device::create(&*storage, &geometry, id == 1).unwrap();
+            let reflect_interval_ns = 3_600_000_000_000;
+            let settings = Settings { reflect_interval_ns, ..Settings::default() };
+            Device::open(storage, clock.clone(), settings).unwrap()
+        });
+        let (end_a, end_b) = memory_link(Line::default(), clock);
+        a.connect(Arc::new(end_a)).unwrap();
+        b.connect(Arc::new(end_b)).unwrap();
+        for device in [&a, &b, &a, &b] {
+            while device.step_control().unwrap() {}
+        }
+        let host = a.session().unwrap();
+        for request in 0..48 {
+            // A discard of zeros would need no record.
+            host.write(0, request * REQUEST, &[7; 4096]).unwrap();
+            host.discard(0, request * REQUEST, REQUEST).unwrap();
+        }
+        a.step_commit().unwrap();
+        assert_eq!(a.step_reflect().unwrap(), 64, "32 of them, and as many blocks");
+        assert_eq!(a.step_reflect_due().unwrap(), 32, "the rest waited for the interval");
+        assert_eq!(a.step_reflect_due().unwrap(), 0);
     }
 }

@@ -36,8 +36,7 @@ impl Device {
             self.sequence(&mut tables);
             (tables.is_reflectable(), tables.normal.since_checkpoint())
         };
-        let reflected = self.reflected_at.load(Ordering::Relaxed);
-        let reflect = reflected.saturating_add(self.settings.reflect_interval_ns);
+        let reflect = self.reflect_due_at.load(Ordering::Relaxed);
         // While one is being made, none is due.
         let last = self.checkpointing.try_lock().ok().filter(|_| since > 0);
         let checkpoint = last.map(|at| at.saturating_add(self.settings.checkpoint_interval_ns));

@@ -64,7 +64,7 @@ impl World {
     pub fn rot(&self, side: Side, random: &mut Random) {
         let machine = &self.machines[side];
         let runs = machine.process.borrow().is_some();
-        // What one disk forgets and the other has rotten, nobody knows any more.
+        // No device knows any more what one disk forgets and the other has rotten.
         let lies = self.machines.iter().any(|machine| machine.disk.lies());
         if self.tape.is_faithless() || lies || runs && !random.once_in(30) {
             return;
