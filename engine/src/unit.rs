@@ -96,14 +96,19 @@ impl fmt::Display for Extent {
 /// of a simulation lie in several, too.
 const REGION_LEVEL: u8 = if cfg!(feature = "simulate") { 2 } else { 13 };
 
+/// Which of `count` counters stands for the region that `block` lies in.
+pub(crate) fn region(block: Block, count: usize) -> usize {
+    let apart = u64::from(block.volume).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    (block.number >> REGION_LEVEL).wrapping_add(apart) as usize & (count - 1)
+}
+
 /// Which of `count` counters stand for the regions that the `blocks` blocks from `first` on lie in.
 /// Regions of one volume that follow one another have different ones.
 pub(crate) fn regions(first: Block, blocks: u64, count: usize) -> impl Iterator<Item = usize> {
     debug_assert!(count.is_power_of_two());
-    let apart = u64::from(first.volume).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let [begin, end] = [first.number, first.number + blocks.max(1) - 1].map(|n| n >> REGION_LEVEL);
-    let numbers = (begin..=end).take(count);
-    numbers.map(move |number| number.wrapping_add(apart) as usize & (count - 1))
+    let begin_at = region(first, count);
+    (0..=end - begin).take(count).map(move |at| (begin_at + at as usize) & (count - 1))
 }
 
 /// When a write takes its place in history (R1): compared by epoch, then time, then sequence.

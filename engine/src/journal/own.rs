@@ -181,7 +181,6 @@ impl OwnLog {
         gather.run(&self.journal.queue, fresh);
         fresh.clear();
         *in_log = gather.settled();
-        self.journal.queue.note_settled(*in_log);
         self.committed.store(gather.collected(), Ordering::Release);
         self.refresh_limit(&w);
     }
@@ -437,7 +436,7 @@ impl OwnLog {
         let written = self.write_batches(w, &fresh);
         if written.is_ok() {
             w.in_log = w.gather.settled();
-            journal.queue.note_settled(w.in_log);
+            journal.queue.note(&fresh, w.in_log);
             // The data is in the log's pages: a reader finds it there from now on.
             let firsts = fresh.iter().filter(|&&position| journal.queue.group(position).0 == 0);
             w.logged.extend(firsts);

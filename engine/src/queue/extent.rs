@@ -3,7 +3,7 @@
 use super::slot::{MEMBER, VOID};
 use super::{Conflict, NewWrite, Queue};
 use crate::sync::{AtomicU64, Ordering::*, zeros};
-use crate::unit::{Block, Extent, Position, Stamp, regions};
+use crate::unit::{Block, Extent, Position, Stamp, region, regions};
 use crate::weaken::{Clause, holds};
 
 /// A volume is below 4 EiB, and a block at least 512 bytes.
@@ -16,11 +16,16 @@ const LEVEL_BITS: u32 = 5;
 pub(super) struct Span(pub u64);
 
 impl Span {
-    pub fn of(extent: Extent, write: &NewWrite<'_>) -> Span {
+    /// Of a record of a request that has blocks in part, or none.
+    pub fn of(extent: Extent, has_parts: bool) -> Span {
         debug_assert!(extent.first.number >> NUMBER_BITS == 0, "no volume is so large");
-        let has_parts = u64::from(write.bases.iter().any(Option::is_some));
-        let level = u64::from(extent.level);
+        let (has_parts, level) = (u64::from(has_parts), u64::from(extent.level));
         Span(has_parts << (NUMBER_BITS + LEVEL_BITS) | level << NUMBER_BITS | extent.first.number)
+    }
+
+    /// Whether it is of `extent`, as far as the volume does not tell.
+    pub fn is_of(self, extent: Extent) -> bool {
+        (self.0 ^ Span::of(extent, false).0) << (u64::BITS - NUMBER_BITS - LEVEL_BITS) == 0
     }
 
     fn has_parts(self) -> bool {
@@ -85,11 +90,11 @@ impl Levels {
     /// The extents around `extent` of those levels at which something near it may not be freed yet.
     pub fn live_around(&self, extent: Extent, freed: Position) -> impl Iterator<Item = Extent> {
         let is_live = self.any.load(Acquire) >= freed && holds(Clause::WiderExtents);
-        let most = if is_live { Extent::LEVEL_MAX } else { 0 };
-        let region = regions(extent.first, 1, REGIONS).next().expect("a block lies in a region");
-        let region = &self.regions[region];
-        let wider =
-            (extent.level + 1..=most).filter(move |&level| region.of(level).load(Acquire) >= freed);
+        let region = is_live.then(|| &self.regions[region(extent.first, REGIONS)]);
+        let wider = region.into_iter().flat_map(move |region| {
+            let levels = extent.level + 1..=Extent::LEVEL_MAX;
+            levels.filter(move |&level| region.of(level).load(Acquire) >= freed)
+        });
         wider.map(move |level| Extent::around(extent.first, level))
     }
 }

@@ -38,10 +38,10 @@
 //!
 //! 6. **A request without a record is a reservation of no places** (R17). It looks whether anything is
 //!    live of its blocks, then at the volume, then touches `tail` by a read-modify-write and looks at the
-//!    gate (rule 1): a fence behind that finds all it looked at done. It looks at a counter for each
-//!    region, which a writer raises before it publishes, unless the counter is above it already; so a
-//!    record that was published before the look is below the counter, or below `freed` and in the
-//!    volume. A zero record that is reflected and not yet checkpointed is live: where nothing is live,
+//!    gate (rule 1): a fence behind that finds all it looked at done. It looks at the requests that the log
+//!    does not have yet, one by one, and at a counter for each region, which the commit raises for what
+//!    it takes before it says so; so a record that was published before the look is found there, is
+//!    below the counter, or is below `freed` and in the volume. A zero record that is reflected and not yet checkpointed is live: where nothing is live,
 //!    the volume's zeros are durable.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
@@ -55,7 +55,7 @@
 //! | `tail` | inserters, sealers (by adding 0) | all | AcqRel read-modify-write: rule 1 |
 //! | `limit` | the journal | inserters | Release/Acquire: after `freed`, rule 4 |
 //! | `freed` | the checkpoint | all | Release/Acquire: rule 4 |
-//! | `recent` | inserters (max), before they link | requests without a record | AcqRel/Acquire: rule 6 |
+//! | `recent` | the commit, or the receiver | requests without a record | Release/Acquire: rule 6 |
 //! | bucket | inserters (CAS, adding 0) | all | AcqRel/Acquire: a linked slot is filled; rule 3 |
 //! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
 //! | `state` | the slot's inserter; wide requests (by adding 0) | all | Release/Acquire: a settled slot is filled; a first slot is filled by an AcqRel read-modify-write: rule 5 |
@@ -124,7 +124,7 @@ impl Queue {
             limit: start(),
             freed: start(),
             levels: CachePadded::new(Levels::new(first)?),
-            recent: Recent::new()?,
+            recent: Recent::new(first)?,
         })
     }
 
@@ -275,9 +275,9 @@ impl Queue {
         slot.place.store(record.place & !MARKS | DURABLE, Release);
         // One producer with rising stamps: nothing can be in the way.
         self.levels.raise(record.extent(), position);
-        self.recent.raise(record.block, record.extent().blocks(), position);
         self.link(position, self.bucket(record.extent()));
         slot.state.store(position << 2 | PUBLISHED, Release);
+        self.note(&[position], position + 1);
         Some(position)
     }
 
@@ -318,9 +318,10 @@ impl Queue {
 
     fn fill(&self, first: Position, stamp: Stamp, write: &NewWrite<'_>) {
         let count = write.records.len() as u64;
+        let has_parts = write.bases.iter().any(Option::is_some);
         for ((index, record), extent) in (0..).zip(write.records).zip(write.extents()) {
             let slot = self.slot(first + index);
-            slot.span.store(Span::of(extent, write).0, Release);
+            slot.span.store(Span::of(extent, has_parts).0, Release);
             let mut sequence = u64::from(stamp.sequence);
             if holds(Clause::RequestStamps) {
                 sequence += index;
@@ -365,8 +366,6 @@ impl Queue {
         stamp: Stamp,
         write: &NewWrite<'_>,
     ) -> Result<(), Conflict> {
-        let last = first + write.records.len() as u64 - 1;
-        self.recent.raise(write.block, write.blocks(), last);
         for (index, extent) in (0..).zip(write.extents()) {
             let position = first + index;
             let bucket = self.bucket(extent);
@@ -413,7 +412,7 @@ impl Queue {
     ) -> Result<(), Conflict> {
         while next > position {
             let younger = self.slot(next);
-            if younger.extent() == extent && !self.is_void(next) {
+            if younger.is_of(extent) && !self.is_void(next) {
                 return Err(Conflict::Overtaken);
             }
             next = younger.prev.load(Acquire);
@@ -478,7 +477,7 @@ impl Queue {
     ) -> Option<Position> {
         while next >= self.freed() {
             let slot = self.slot(next);
-            let is_it = slot.extent() == extent && takes(next);
+            let is_it = slot.is_of(extent) && takes(next);
             let prev = slot.prev.load(Acquire);
             if next < self.freed() {
                 return None; // freed while we read it, and all below it with it

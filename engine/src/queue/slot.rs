@@ -47,6 +47,12 @@ impl Slot {
         Span(self.span.load(Acquire)).extent(volume)
     }
 
+    /// Whether its record has just this extent.
+    pub fn is_of(&self, extent: Extent) -> bool {
+        let volume = self.volume_sequence.load(Acquire) >> 32;
+        Span(self.span.load(Acquire)).is_of(extent) && volume == u64::from(extent.first.volume)
+    }
+
     pub fn stamp(&self) -> Stamp {
         Stamp {
             epoch: self.epoch.load(Acquire),
