@@ -47,18 +47,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Stores a value into an atomic that others touch by adding 0 meanwhile.
-///
-/// loom lets such a touch read what stood there before, and forgets then that the store comes behind
-/// both: to it the store is a read-modify-write of the same ordering.
-#[inline(always)]
-pub(crate) fn store_touched(atomic: &AtomicU64, value: u64, order: Ordering) {
-    #[cfg(loom)]
-    atomic.swap(value, order);
-    #[cfg(not(loom))]
-    atomic.store(value, order);
-}
-
 #[cfg(loom)]
 #[allow(missing_docs)]
 mod searched {

@@ -5,6 +5,7 @@ use super::{Conflict, NewWrite, Queue};
 use crate::sync::{AtomicU64, Ordering::*, zeros};
 use crate::unit::{Block, Extent, Position, Stamp, region, regions};
 use crate::weaken::{Clause, holds};
+use crossbeam_utils::CachePadded;
 
 /// A volume is below 4 EiB, and a block at least 512 bytes.
 const NUMBER_BITS: u32 = 53;
@@ -51,7 +52,7 @@ pub(super) struct Levels {
     /// The youngest position that an extent ever had.
     any: AtomicU64,
     /// Every position below this was once found settled.
-    settled: AtomicU64,
+    settled: CachePadded<AtomicU64>,
 }
 
 /// The youngest position that an extent of levels 1 and 2, of 3 and 4, and so on ever had there: one
@@ -73,7 +74,7 @@ impl Region {
 impl Levels {
     /// `None`: the operating system refuses the address space.
     pub fn new(first: Position) -> Option<Levels> {
-        let (any, settled) = (AtomicU64::new(0), AtomicU64::new(first));
+        let (any, settled) = (AtomicU64::new(0), CachePadded::new(AtomicU64::new(first)));
         Some(Levels { regions: zeros(REGIONS)?, any, settled })
     }
 
@@ -89,17 +90,20 @@ impl Levels {
 
     /// The extents around `extent` of those levels at which something near it may not be freed yet.
     pub fn live_around(&self, extent: Extent, freed: Position) -> impl Iterator<Item = Extent> {
-        let is_live = self.any.load(Acquire) >= freed && holds(Clause::WiderExtents);
-        let region = is_live.then(|| &self.regions[region(extent.first, REGIONS)]);
-        let wider = region.into_iter().flat_map(move |region| {
-            let levels = extent.level + 1..=Extent::LEVEL_MAX;
-            levels.filter(move |&level| region.of(level).load(Acquire) >= freed)
-        });
+        let region = &self.regions[region(extent.first, REGIONS)];
+        let levels = extent.level + 1..=Extent::LEVEL_MAX;
+        let wider = levels.filter(move |&level| region.of(level).load(Acquire) >= freed);
         wider.map(move |level| Extent::around(extent.first, level))
     }
 }
 
 impl Queue {
+    /// Whether any extent may not be freed yet.
+    pub(super) fn has_extents(&self) -> bool {
+        let newest = self.levels.any.load(Acquire);
+        newest > 0 && newest >= self.freed() && holds(Clause::WiderExtents)
+    }
+
     /// Every position below this is settled, and the times of those published are sealed.
     pub(super) fn settled_floor(&self) -> Position {
         let mut floor = self.levels.settled.load(Acquire).max(self.freed());
@@ -109,6 +113,11 @@ impl Queue {
         }
         self.note_settled(floor);
         floor
+    }
+
+    /// Whether the request that took `position` has filled it.
+    pub(super) fn is_filled(&self, position: Position) -> bool {
+        self.slot(position).state.load(Acquire) >> 2 >= position
     }
 
     /// Every position below `floor` is settled. Wide requests need not look there.
@@ -131,8 +140,11 @@ impl Queue {
         let horizon = self.horizon();
         for position in (floor..first).chain(first + write.records.len() as u64..horizon) {
             let slot = self.slot(position);
-            let state = slot.state.fetch_add(0, AcqRel);
-            if state >> 2 != position || [MEMBER, VOID].contains(&(state & 3)) {
+            let state = slot.state.load(Acquire);
+            if state >> 2 < position {
+                return Err(Conflict::Stale);
+            }
+            if state >> 2 > position || [MEMBER, VOID].contains(&(state & 3)) {
                 continue;
             }
             let has_parts = Span(slot.span.load(Acquire)).has_parts();

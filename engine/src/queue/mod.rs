@@ -32,8 +32,9 @@
 //!    chains of all extents that hold it (`extent.rs`): those of a level at which nothing is live cost
 //!    nothing. A wide request, which has an extent of many blocks, cannot look into the chain of
 //!    each block. It looks at the requests in flight instead, and at those published since the last
-//!    look: a read-modify-write of a request's state either finds it filled, and compares, or comes
-//!    before the one by which it is filled, so that the other finds the wide one in its chains.
+//!    look, and compares; one that has taken its positions and not filled them yet makes it give up, as
+//!    stale. Requests that take their positions behind its look at `tail`, a read-modify-write, find it
+//!    in its chains, which it is linked to before.
 //!    Records published before are older, because a write's time is sealed before it is published.
 //!
 //! 6. **A request without a record is a reservation of no places** (R17). It looks whether anything is
@@ -47,8 +48,8 @@
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
 //! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers
 //! and, since R15 leaves no choice, partial writes of the very block that it is writing: these are
-//! [`Insert::Stale`] until it has settled, and take no places in vain. A wide request looks at what was
-//! published above it, too: at most at the positions that the log does not have yet.
+//! [`Insert::Stale`] until it has settled, and take no places in vain. Wide requests are so until it has
+//! filled its positions, and look at those published above it: at most at what the log does not have yet.
 //!
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
@@ -58,7 +59,7 @@
 //! | `recent` | the commit, or the receiver | requests without a record | Release/Acquire: rule 6 |
 //! | bucket | inserters (CAS, adding 0) | all | AcqRel/Acquire: a linked slot is filled; rule 3 |
 //! | `prev` | the slot's inserter before linking, then inserters (CAS) | all | AcqRel/Acquire: a linked slot is filled |
-//! | `state` | the slot's inserter; wide requests (by adding 0) | all | Release/Acquire: a settled slot is filled; a first slot is filled by an AcqRel read-modify-write: rule 5 |
+//! | `state` | the slot's inserter | all | Release/Acquire: a settled slot is filled; with a request's first slot all of them are |
 //! | other fields | the slot's inserter before linking | all | Release/Acquire: rule 4 |
 //! | `place` with its marks | commit, reflect | all | Release/Acquire: data is there before the mark |
 //! | `Clk::time` | sealers (max); a takeover, before it opens the tenure | inserters, sealers | AcqRel/Acquire: rule 1 |
@@ -76,7 +77,7 @@ pub use order::{Gather, Sequencer};
 pub use record::{Content, Insert, NO_PLACE, NewRecord, NewWrite, Record, Token};
 
 use crate::moment::{Moment, moment};
-use crate::sync::{AtomicU64, Ordering::*, fence, store_touched, zeros};
+use crate::sync::{AtomicU64, Ordering::*, fence, zeros};
 use crate::unit::{Block, Extent, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use crossbeam_utils::CachePadded;
@@ -92,6 +93,14 @@ enum Conflict {
     Seen(u64),
     /// The block of a partial write has changed.
     Stale,
+}
+
+/// A record that a look has found, by its place in history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    position: Position,
+    epoch: u64,
+    time: u64,
 }
 
 /// The queue. One holds the own records (R, and their share of L), another the received ones.
@@ -215,6 +224,9 @@ impl Queue {
                 Err(Conflict::Stale) => return Insert::Stale,
             }
             let floor = if is_wide { self.settled_floor() } else { 0 };
+            if is_wide && !(floor..self.tail()).all(|position| self.is_filled(position)) {
+                return Insert::Stale;
+            }
             ready(self.tail());
             let Some(first) = self.reserve(count) else { return Insert::Full };
             // Announced: nothing but stores and compare-and-swaps until it is settled.
@@ -244,9 +256,12 @@ impl Queue {
             }
             let stays = looked.is_ok() && board(first, stamp);
             let tag = if stays { PUBLISHED } else { VOID };
-            store_touched(&self.slot(first).state, first << 2 | tag, Release);
+            self.slot(first).state.store(first << 2 | tag, Release);
             if stays {
                 return Insert::Published { first, stamp };
+            }
+            if is_wide && matches!(looked, Err(Conflict::Stale)) {
+                return Insert::Stale;
             }
         }
     }
@@ -312,10 +327,11 @@ impl Queue {
             let slot = self.slot(first + index);
             slot.shape.store(index << 32 | count << 1, Release);
             let tag = if index == 0 { VOID } else { MEMBER };
-            store_touched(&slot.state, (first + index) << 2 | tag, Release);
+            slot.state.store((first + index) << 2 | tag, Release);
         }
     }
 
+    #[inline]
     fn fill(&self, first: Position, stamp: Stamp, write: &NewWrite<'_>) {
         let count = write.records.len() as u64;
         let has_parts = write.bases.iter().any(Option::is_some);
@@ -335,11 +351,11 @@ impl Queue {
             slot.written_at.store(write.written_at, Release);
             slot.place.store(NO_PLACE & !MARKS, Release);
             if index > 0 {
-                store_touched(&slot.state, (first + index) << 2 | MEMBER, Release);
+                slot.state.store((first + index) << 2 | MEMBER, Release);
             }
         }
-        // A read-modify-write, behind all of the request's extents and times: rule 5.
-        self.slot(first).state.swap(first << 2 | INSERTING, AcqRel);
+        // Behind all of the request's extents and times: rule 5.
+        self.slot(first).state.store(first << 2 | INSERTING, Release);
     }
 
     /// The conflict of `write` if it were linked now.
@@ -373,8 +389,10 @@ impl Queue {
             if !self.link(position, bucket) {
                 self.check_younger(position, bucket.fetch_add(0, AcqRel), extent)?;
             }
-            for wider in self.levels.live_around(extent, self.freed()) {
-                self.check_younger(position, self.bucket(wider).load(Acquire), wider)?;
+            if self.has_extents() {
+                for wider in self.levels.live_around(extent, self.freed()) {
+                    self.check_younger(position, self.bucket(wider).load(Acquire), wider)?;
+                }
             }
             let older = self.slot(position).prev.load(Acquire);
             let time = (stamp.epoch, stamp.time);
@@ -422,6 +440,7 @@ impl Queue {
 
     /// Whether a record of `extent` and this time at `position` may stand above the chain from `next`
     /// on, and above the wider extents around it that stand below `position`.
+    #[inline]
     fn check_older(
         &self,
         position: Position,
@@ -430,23 +449,17 @@ impl Queue {
         (epoch, time): (u64, u64),
         base: Option<Token>,
     ) -> Result<(), Conflict> {
-        let older = self.newest_around(next, extent, |p| p < position && !self.is_void(p));
-        let seen = older.map(|position| {
-            let slot = self.slot(position);
-            (position, slot.epoch.load(Acquire), slot.time.load(Acquire))
-        });
-        let freed = self.freed();
-        let seen = seen.filter(|seen| seen.0 >= freed);
+        let seen = self.newest_around(next, extent, |p| p < position && !self.is_void(p));
         if let Some(base) = base.filter(|_| holds(Clause::TwoHalves)) {
-            let now = seen.map_or(0, |seen| seen.0);
+            let now = seen.map_or(0, |seen| seen.position);
             // With nothing there, something newer than the base may have come and gone.
-            if now != base.newest || now == 0 && freed != base.freed {
+            if now != base.newest || now == 0 && self.freed() != base.freed {
                 return Err(Conflict::Stale);
             }
         }
         match seen {
-            Some((_, its_epoch, its_time)) if its_epoch == epoch && its_time >= time => {
-                Err(Conflict::Seen(its_time))
+            Some(seen) if seen.epoch == epoch && seen.time >= time => {
+                Err(Conflict::Seen(seen.time))
             }
             _ => Ok(()),
         }
@@ -454,13 +467,27 @@ impl Queue {
 
     /// The first record of `extent` in its chain from `next` on that `takes` accepts, or the first of
     /// a wider one around it, whichever is younger (rule 5).
+    #[inline]
     fn newest_around(
         &self,
         next: Position,
         extent: Extent,
         takes: impl Fn(Position) -> bool,
-    ) -> Option<Position> {
-        let mut newest = self.newest_from(next, extent, &takes);
+    ) -> Option<Seen> {
+        let newest = self.newest_from(next, extent, &takes);
+        match self.has_extents() {
+            true => self.newest_wider(newest, extent, &takes),
+            false => newest,
+        }
+    }
+
+    #[cold]
+    fn newest_wider(
+        &self,
+        mut newest: Option<Seen>,
+        extent: Extent,
+        takes: impl Fn(Position) -> bool,
+    ) -> Option<Seen> {
         for wider in self.levels.live_around(extent, self.freed()) {
             let head = self.bucket(wider).load(Acquire);
             newest = newest.max(self.newest_from(head, wider, &takes));
@@ -469,21 +496,23 @@ impl Queue {
     }
 
     /// The first record of `extent` in the chain from `next` on that `takes` accepts.
+    #[inline]
     fn newest_from(
         &self,
         mut next: Position,
         extent: Extent,
         takes: impl Fn(Position) -> bool,
-    ) -> Option<Position> {
+    ) -> Option<Seen> {
         while next >= self.freed() {
             let slot = self.slot(next);
             let is_it = slot.is_of(extent) && takes(next);
+            let (epoch, time) = (slot.epoch.load(Acquire), slot.time.load(Acquire));
             let prev = slot.prev.load(Acquire);
             if next < self.freed() {
                 return None; // freed while we read it, and all below it with it
             }
             if is_it {
-                return Some(next);
+                return Some(Seen { position: next, epoch, time });
             }
             next = prev;
         }
@@ -526,7 +555,7 @@ impl Queue {
     /// The newest published record of just this extent.
     pub fn newest_of(&self, extent: Extent) -> Option<Position> {
         let head = self.bucket(extent).load(Acquire);
-        self.newest_from(head, extent, |p| self.settled(p) == Some(true))
+        self.newest_from(head, extent, |p| self.settled(p) == Some(true)).map(|seen| seen.position)
     }
 
     /// Which of the records that were published together the one at the settled `position` is, from
@@ -551,7 +580,7 @@ impl Queue {
         let extent = Extent::from(block);
         let head = self.bucket(extent).load(Acquire);
         let found = self.newest_around(head, extent, |p| self.settled(p) == Some(true));
-        let record = found.and_then(|position| self.live(position));
+        let record = found.and_then(|seen| self.live(seen.position));
         (record, Token { head, freed, newest: record.map_or(0, |r| r.position) })
     }
 
@@ -560,7 +589,8 @@ impl Queue {
         let extent = Extent::from(block);
         let head = self.bucket(extent).load(Acquire);
         let is_within = |p| self.settled(p) == Some(true) && self.stamp(p) <= cut;
-        self.newest_around(head, extent, is_within).and_then(|position| self.live(position))
+        let found = self.newest_around(head, extent, is_within);
+        found.and_then(|seen| self.live(seen.position))
     }
 
     /// Whether nothing that a reader of `block` could see has moved since `token` was given.

@@ -3,6 +3,7 @@
 use super::{Clk, Queue};
 use crate::sync::{AtomicU64, Ordering::*, zeros};
 use crate::unit::{Block, Extent, Position, regions};
+use crossbeam_utils::CachePadded;
 
 /// Regions further apart share a counter.
 const REGIONS: usize = if cfg!(loom) { 1 } else { 4096 };
@@ -15,13 +16,13 @@ const STEP: u64 = if cfg!(any(loom, feature = "simulate")) { 1 } else { 256 };
 pub(super) struct Recent {
     newest: Box<[AtomicU64]>,
     /// Every record below this is noted.
-    noted: AtomicU64,
+    noted: CachePadded<AtomicU64>,
 }
 
 impl Recent {
     /// `None`: the operating system refuses the address space.
     pub fn new(first: Position) -> Option<Recent> {
-        Some(Recent { newest: zeros(REGIONS)?, noted: AtomicU64::new(first) })
+        Some(Recent { newest: zeros(REGIONS)?, noted: CachePadded::new(AtomicU64::new(first)) })
     }
 
     fn raise(&self, extent: Extent, position: Position) {

@@ -319,23 +319,25 @@ fn extent_and(level: u8, times: [u64; 2], is_partial: bool, bound: usize) {
             assert_eq!(wide.0 < other.0, wide.1 < other.1, "out of order: {wide:?} {other:?}");
             assert!(!is_partial || other.0 < wide.0, "a half above zeros that it has not read");
         }
-        let newest = [wide, other].into_iter().flatten().max().expect("one is published").0;
-        assert_eq!(device.newest(1).unwrap().position, newest);
+        // Each may find the other in its way, as stale, and neither be there.
+        let newest = [wide, other].into_iter().flatten().max().map(|published| published.0);
+        let newest = newest.or(is_partial.then_some(1));
+        assert_eq!(device.newest(1).map(|record| record.position), newest);
     });
 }
 
 #[test]
 fn extent_and_block() {
-    extent_and(0, [50, 90], false, BOUND);
-    extent_and(0, [90, 50], false, BOUND);
+    extent_and(0, [50, 90], false, 1);
+    extent_and(0, [90, 50], false, 1);
 }
 
 #[test]
 fn extent_and_half() {
-    extent_and(0, [50, 90], true, BOUND);
+    extent_and(0, [50, 90], true, 1);
 }
 
-/// Both look at each other: with two preemptions there is no end of it.
+/// As all models of wide requests with one preemption: with two there is no end of it.
 #[test]
 fn extent_and_extent() {
     extent_and(1, [50, 90], false, 1);
