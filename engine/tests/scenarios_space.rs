@@ -107,7 +107,7 @@ fn waiting_for_a_place_is_bounded() {
 fn backlog_counts_data_where_there_is_some() {
     let mut pair = Pair::with(small());
     pair.hold_ships(true);
-    pair.write(A, X, 1);
+    pair.write(A, Y, 1);
     let zeroes = pair.submit(A, 0, Action::Zeroes(Y..Z + 1));
     pair.outcome(zeroes).unwrap().unwrap();
     let backlog = |pair: &Pair| {
