@@ -41,15 +41,13 @@ fn discard(host: &Session, first: u64, extents: u64) -> u64 {
         let cell = (first + VOLUME / 2 / cells * cell) / BLOCK / (2 * LARGEST) * (2 * LARGEST);
         let last = PART / BLOCK - 2 * LARGEST;
         let cell = if cell % (PART / BLOCK) == last { cell - 2 * LARGEST } else { cell };
-        // Nothing is discarded where nothing is.
-        for number in [cell, cell + LARGEST] {
-            host.write(0, number * BLOCK, &[1; BLOCK as usize]).expect("written");
-        }
         for level in 1..=LEVELS {
             if done == extents {
                 return done;
             }
             let number = cell + (1 << level);
+            // Nothing is discarded where nothing is.
+            host.write(0, number * BLOCK, &[1; BLOCK as usize]).expect("written");
             host.discard(0, number * BLOCK, BLOCK << level).expect("discarded");
             done += 1;
         }
