@@ -38,6 +38,16 @@ impl Column {
     }
 }
 
+/// Resident memory of this process, in bytes.
+///
+/// # Panics
+/// If the operating system does not tell.
+pub fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") << 10
+}
+
 /// The median of `figures`, of which there is at least one.
 pub fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();

@@ -5,21 +5,15 @@ mod common;
 
 use afterimage::Device;
 use afterimage::internal::clock::SystemClock;
-use afterimage::internal::format::superblock::VolumeSpec;
-use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::limits::Settings;
 use common::hooked::Hooked;
 use common::resident;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 /// Its journals have 2^25 places together, each of which had memory when a device was opened.
 #[test]
 fn an_unused_place_takes_no_memory() {
-    let storage = Arc::new(Hooked::default());
-    storage.is_sparse.store(true, SeqCst);
-    let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 30 }];
-    let geometry = Geometry { journal_bytes: 64 << 30, ..Geometry::new(1, 1, volumes) };
-    Device::create(&*storage, &geometry, true).unwrap();
+    let (storage, geometry) = Hooked::with_large_journals();
     let before = resident();
     let device = Device::open(storage, Arc::new(SystemClock::default()), Settings::default());
     let device = device.unwrap();

@@ -1,7 +1,8 @@
 //! Records of many blocks in the queue (R19): rule 5 of [`super`].
 
+use super::chain::Conflict;
 use super::slot::{MEMBER, VOID};
-use super::{Conflict, NewWrite, Queue};
+use super::{NewWrite, Queue};
 use crate::sync::{AtomicU64, Ordering::*, zeros};
 use crate::unit::{Block, Extent, Position, Stamp, region, regions};
 use crate::weaken::{Clause, holds};
@@ -99,7 +100,7 @@ impl Levels {
 
 impl Queue {
     /// Whether any extent may not be freed yet.
-    pub(super) fn has_extents(&self) -> bool {
+    pub(super) fn has_live_extents(&self) -> bool {
         let newest = self.levels.any.load(Acquire);
         newest > 0 && newest >= self.freed() && holds(Clause::WiderExtents)
     }
@@ -121,7 +122,7 @@ impl Queue {
     }
 
     /// Every position below `floor` is settled. Wide requests need not look there.
-    pub fn note_settled(&self, floor: Position) {
+    pub(super) fn note_settled(&self, floor: Position) {
         self.levels.settled.fetch_max(floor, AcqRel);
     }
 

@@ -34,16 +34,16 @@
 //!    each block. It looks at the requests in flight instead, and at those published since the last
 //!    look, and compares; one that has taken its positions and not filled them yet makes it give up, as
 //!    stale. Requests that take their positions behind its look at `tail`, a read-modify-write, find it
-//!    in its chains, which it is linked to before.
-//!    Records published before are older, because a write's time is sealed before it is published.
+//!    in its chains, which it is linked to before. Records published before are older, because a
+//!    write's time is sealed before it is published.
 //!
 //! 6. **A request without a record is a reservation of no places** (R17). It looks whether anything is
 //!    live of its blocks, then at the volume, then touches `tail` by a read-modify-write and looks at the
-//!    gate (rule 1): a fence behind that finds all it looked at done. It looks at the requests that the log
-//!    does not have yet, one by one, and at a counter for each region, which the commit raises for what
-//!    it takes before it says so; so a record that was published before the look is found there, is
-//!    below the counter, or is below `freed` and in the volume. A zero record that is reflected and not yet checkpointed is live: where nothing is live,
-//!    the volume's zeros are durable.
+//!    gate (rule 1): a fence behind that finds all it looked at done. It looks one by one at the requests
+//!    that the log does not have yet, and for the others at a counter for each region, which the commit
+//!    raises for what it takes before it says so. A record that was published before the look is found
+//!    there, is below the counter, or is below `freed` and in the volume. A zero record that is reflected
+//!    and not yet checkpointed is live: where nothing is live, the volume's zeros are durable.
 //!
 //! Between taking and settling a position there is no I/O, allocation, wait, callback or panic.
 //! A stalled writer delays neither insertions nor reads while `limit` lets the tail rise, only takers
@@ -65,6 +65,7 @@
 //! | `Clk::time` | sealers (max); a takeover, before it opens the tenure | inserters, sealers | AcqRel/Acquire: rule 1 |
 //! | `Clk::open` | takeover and fence | all | Release/Acquire: a tenure's time and debt are set before it opens; rule 1 for its end |
 
+mod chain;
 mod clk;
 mod extent;
 mod order;
@@ -80,28 +81,11 @@ use crate::moment::{Moment, moment};
 use crate::sync::{AtomicU64, Ordering::*, fence, zeros};
 use crate::unit::{Block, Extent, Position, Stamp};
 use crate::weaken::{Clause, holds, instead};
+use chain::Conflict;
 use crossbeam_utils::CachePadded;
 use extent::{Levels, Span};
 use recent::Recent;
 use slot::{ALONE, DURABLE, INSERTING, MARKS, MEMBER, PUBLISHED, REFLECTED, Slot, VOID};
-
-/// Why a record cannot stand where its position puts it.
-enum Conflict {
-    /// A younger position already holds this block.
-    Overtaken,
-    /// The record of this block below has this time, which is not below ours.
-    Seen(u64),
-    /// The block of a partial write has changed.
-    Stale,
-}
-
-/// A record that a look has found, by its place in history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    position: Position,
-    epoch: u64,
-    time: u64,
-}
 
 /// The queue. One holds the own records (R, and their share of L), another the received ones.
 #[derive(Debug)]
@@ -300,15 +284,6 @@ impl Queue {
         &self.slots[(position & (self.slots.len() as u64 - 1)) as usize]
     }
 
-    fn bucket(&self, extent: Extent) -> &AtomicU64 {
-        let Extent { first, level } = extent;
-        let key =
-            first.number ^ (u64::from(first.volume) << 40) ^ (u64::from(level) << 58) ^ self.salt;
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let hash = (hash ^ hash >> 32).wrapping_mul((self.salt ^ 0xd6e8_feb8_6659_fd93) | 1);
-        &self.buckets[(hash >> 32) as usize & (self.buckets.len() - 1)]
-    }
-
     fn reserve(&self, count: u64) -> Option<Position> {
         let mut tail = self.tail.load(Relaxed);
         loop {
@@ -358,167 +333,6 @@ impl Queue {
         self.slot(first).state.store(first << 2 | INSERTING, Release);
     }
 
-    /// The conflict of `write` if it were linked now.
-    fn foresee(&self, epoch: u64, mut time: u64, write: &NewWrite<'_>) -> Result<(), Conflict> {
-        let mut seen = Ok(());
-        for (index, extent) in (0..).zip(write.extents()) {
-            let head = self.bucket(extent).load(Acquire);
-            match self.check_older(Position::MAX, head, extent, (epoch, time), write.base(index)) {
-                Err(Conflict::Seen(later)) => {
-                    time = later;
-                    seen = Err(Conflict::Seen(later));
-                }
-                other => other?,
-            }
-        }
-        seen
-    }
-
-    /// Puts the filled slots of a request into their chains, in the order of their blocks, and
-    /// looks whether they may stay there.
-    fn link_all(
-        &self,
-        first: Position,
-        stamp: Stamp,
-        write: &NewWrite<'_>,
-    ) -> Result<(), Conflict> {
-        for (index, extent) in (0..).zip(write.extents()) {
-            let position = first + index;
-            let bucket = self.bucket(extent);
-            self.levels.raise(extent, position);
-            if !self.link(position, bucket) {
-                self.check_younger(position, bucket.fetch_add(0, AcqRel), extent)?;
-            }
-            if self.has_extents() {
-                for wider in self.levels.live_around(extent, self.freed()) {
-                    self.check_younger(position, self.bucket(wider).load(Acquire), wider)?;
-                }
-            }
-            let older = self.slot(position).prev.load(Acquire);
-            let time = (stamp.epoch, stamp.time);
-            self.check_older(position, older, extent, time, write.base(index))?;
-            moment(Moment::Linked);
-        }
-        Ok(())
-    }
-
-    /// Puts a filled slot into its chain, below the younger positions there; whether there were
-    /// none, so that it now is the chain's head.
-    fn link(&self, position: Position, bucket: &AtomicU64) -> bool {
-        let slot = self.slot(position);
-        loop {
-            let (mut link, mut at_head) = (bucket, true);
-            let mut next = link.load(Acquire);
-            // Younger positions cannot be freed while ours is unsettled: their slots are theirs.
-            while next > position {
-                (link, at_head) = (&self.slot(next).prev, false);
-                next = link.load(Acquire);
-            }
-            slot.prev.store(next, Release);
-            if link.compare_exchange(next, position, AcqRel, Relaxed).is_ok() {
-                return at_head;
-            }
-        }
-    }
-
-    /// Whether no younger position than the linked `position` has `extent`, in the chain from `next` on.
-    fn check_younger(
-        &self,
-        position: Position,
-        mut next: Position,
-        extent: Extent,
-    ) -> Result<(), Conflict> {
-        while next > position {
-            let younger = self.slot(next);
-            if younger.is_of(extent) && !self.is_void(next) {
-                return Err(Conflict::Overtaken);
-            }
-            next = younger.prev.load(Acquire);
-        }
-        Ok(())
-    }
-
-    /// Whether a record of `extent` and this time at `position` may stand above the chain from `next`
-    /// on, and above the wider extents around it that stand below `position`.
-    #[inline]
-    fn check_older(
-        &self,
-        position: Position,
-        next: Position,
-        extent: Extent,
-        (epoch, time): (u64, u64),
-        base: Option<Token>,
-    ) -> Result<(), Conflict> {
-        let seen = self.newest_around(next, extent, |p| p < position && !self.is_void(p));
-        if let Some(base) = base.filter(|_| holds(Clause::TwoHalves)) {
-            let now = seen.map_or(0, |seen| seen.position);
-            // With nothing there, something newer than the base may have come and gone.
-            if now != base.newest || now == 0 && self.freed() != base.freed {
-                return Err(Conflict::Stale);
-            }
-        }
-        match seen {
-            Some(seen) if seen.epoch == epoch && seen.time >= time => {
-                Err(Conflict::Seen(seen.time))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The first record of `extent` in its chain from `next` on that `takes` accepts, or the first of
-    /// a wider one around it, whichever is younger (rule 5).
-    #[inline]
-    fn newest_around(
-        &self,
-        next: Position,
-        extent: Extent,
-        takes: impl Fn(Position) -> bool,
-    ) -> Option<Seen> {
-        let newest = self.newest_from(next, extent, &takes);
-        match self.has_extents() {
-            true => self.newest_wider(newest, extent, &takes),
-            false => newest,
-        }
-    }
-
-    #[cold]
-    fn newest_wider(
-        &self,
-        mut newest: Option<Seen>,
-        extent: Extent,
-        takes: impl Fn(Position) -> bool,
-    ) -> Option<Seen> {
-        for wider in self.levels.live_around(extent, self.freed()) {
-            let head = self.bucket(wider).load(Acquire);
-            newest = newest.max(self.newest_from(head, wider, &takes));
-        }
-        newest
-    }
-
-    /// The first record of `extent` in the chain from `next` on that `takes` accepts.
-    #[inline]
-    fn newest_from(
-        &self,
-        mut next: Position,
-        extent: Extent,
-        takes: impl Fn(Position) -> bool,
-    ) -> Option<Seen> {
-        while next >= self.freed() {
-            let slot = self.slot(next);
-            let is_it = slot.is_of(extent) && takes(next);
-            let (epoch, time) = (slot.epoch.load(Acquire), slot.time.load(Acquire));
-            let prev = slot.prev.load(Acquire);
-            if next < self.freed() {
-                return None; // freed while we read it, and all below it with it
-            }
-            if is_it {
-                return Some(Seen { position: next, epoch, time });
-            }
-            next = prev;
-        }
-        None
-    }
-
     fn is_void(&self, position: Position) -> bool {
         self.settled(position) == Some(false)
     }
@@ -545,17 +359,6 @@ impl Queue {
             VOID => Some(false),
             _ => None,
         }
-    }
-
-    /// Whether the published record at `position` is the newest published one of its extent here.
-    pub fn is_newest(&self, position: Position) -> bool {
-        self.newest_of(self.slot(position).extent()) == Some(position)
-    }
-
-    /// The newest published record of just this extent.
-    pub fn newest_of(&self, extent: Extent) -> Option<Position> {
-        let head = self.bucket(extent).load(Acquire);
-        self.newest_from(head, extent, |p| self.settled(p) == Some(true)).map(|seen| seen.position)
     }
 
     /// Which of the records that were published together the one at the settled `position` is, from

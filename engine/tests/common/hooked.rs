@@ -1,10 +1,13 @@
 //! A storage in memory that does something, once, when it is called, and counts what is read of logs.
 
+use afterimage::Device;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::Geometry;
 use afterimage::internal::storage::{FileName, Fill, Memory, Storage};
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 /// Which call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,17 @@ pub struct Hooked {
 }
 
 impl Hooked {
+    /// That of a device with journals of 64 GiB, which take memory where they were written only.
+    #[allow(dead_code)]
+    pub fn with_large_journals() -> (Arc<Hooked>, Geometry) {
+        let storage = Arc::new(Hooked::default());
+        storage.is_sparse.store(true, SeqCst);
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 30 }];
+        let geometry = Geometry { journal_bytes: 64 << 30, ..Geometry::new(1, 1, volumes) };
+        Device::create(&*storage, &geometry, true).unwrap();
+        (storage, geometry)
+    }
+
     /// Runs `hook` in the next `call` on `file`, before it is done.
     pub fn when(&self, call: Call, file: FileName, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock().unwrap() = Some((call, file, Box::new(hook)));

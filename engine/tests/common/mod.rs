@@ -389,9 +389,15 @@ fn values_of(bytes: &[u8]) -> Vec<u64> {
     bytes.chunks(SECTOR as usize).map(value).collect()
 }
 
-/// Pages of this process that are resident, in bytes.
+/// Bytes of this process: of its address space, and of it resident.
+#[allow(dead_code)]
+pub fn memory() -> [u64; 2] {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let mut pages = statm.split(' ').map(|pages| pages.parse::<u64>().unwrap());
+    [(); 2].map(|()| pages.next().unwrap() * 4096)
+}
+
 #[allow(dead_code)]
 pub fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    memory()[1]
 }

@@ -1,14 +1,12 @@
 //! Writes and reads of 4 KiB beside live extents of all levels, own and received, in turns with such
 //! beside none. No thread of the devices runs meanwhile; volumes and logs are in memory.
 
-use crate::{MIB, RATIO_BOUND};
+use crate::{MIB, RATIO_BOUND, serve};
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
 use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
-use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::request::Session;
-use afterimage::internal::threads::Threads;
 use afterimage_benches::figures::{Better, Figures};
 use afterimage_benches::split::Split;
 use afterimage_benches::{Column, Random};
@@ -79,14 +77,8 @@ fn pair(dir: &Path, extents: u64) -> Pair {
         Device::create(&*storage, &geometry, id == 1).expect("a device");
         Device::open(storage, clock.clone(), settings.clone()).expect("a device")
     });
+    let (threads, host) = serve(&devices, clock);
     let [a, b] = &devices;
-    let (end_a, end_b) = memory_link(Line::default(), clock);
-    let threads = devices.each_ref().map(|device| Threads::start(device).expect("threads"));
-    a.connect(Arc::new(end_a)).expect("connected");
-    b.connect(Arc::new(end_b)).expect("connected");
-    a.resume_alone().expect("A serves");
-    wait_until(|| devices.iter().all(|device| device.status().connected));
-    let host = a.session().expect("A serves");
     for piece in 1..=PIECES {
         host.write(0, piece * PART - MIB, &vec![1; MIB as usize]).expect("written");
     }

@@ -16,8 +16,10 @@ use afterimage::internal::clock::{Clock, SystemClock};
 use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::request::Session;
 use afterimage::internal::threads::Threads;
 use afterimage_benches::figures::{Better, Figures};
+use afterimage_benches::resident;
 use afterimage_benches::sketch::Sketch;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,13 +36,6 @@ const BYTES_BOUND: u64 = 64 * MIB;
 
 /// The other bounds: how many times a write, or a read, beside extents costs one without.
 const RATIO_BOUND: f64 = 1.2;
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") << 10
-}
 
 struct Case {
     volume: u64,
@@ -68,6 +63,20 @@ impl Peaks {
     }
 }
 
+/// Connects the two with threads of their own; the first serves.
+fn serve(devices: &[Arc<Device>; 2], clock: Arc<dyn Clock>) -> ([Threads; 2], Session) {
+    let [a, b] = devices;
+    let (end_a, end_b) = memory_link(Line::default(), clock);
+    let threads = devices.each_ref().map(|device| Threads::start(device).expect("threads"));
+    a.connect(Arc::new(end_a)).expect("connected");
+    b.connect(Arc::new(end_b)).expect("connected");
+    a.resume_alone().expect("A serves");
+    while !devices.iter().all(|device| device.status().connected) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    (threads, a.session().expect("A serves"))
+}
+
 fn is_busy(device: &Arc<Device>) -> bool {
     let status = device.status();
     status.backlog_records + status.unreflected_records > 0
@@ -89,16 +98,8 @@ fn discard_all(dir: &Path, name: &str, case: &Case, figures: &mut Figures) -> bo
         Device::create(&**storage, &geometry, id == 1).expect("a device");
         Device::open(storage.clone(), clock.clone(), Settings::default()).expect("a device")
     });
-    let [a, b] = &devices;
-    let (end_a, end_b) = memory_link(Line::default(), clock);
-    let threads = devices.each_ref().map(|device| Threads::start(device).expect("threads"));
-    a.connect(Arc::new(end_a)).expect("connected");
-    b.connect(Arc::new(end_b)).expect("connected");
-    a.resume_alone().expect("A serves");
-    while !devices.iter().all(|device| device.status().connected) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let host = a.session().expect("A serves");
+    let (threads, host) = serve(&devices, clock);
+    let [_, b] = &devices;
     let data = vec![Sketch::BYTE; MIB as usize];
     for run in 0..case.runs {
         host.write(0, case.volume / case.runs * run / MIB * MIB, &data).expect("written");

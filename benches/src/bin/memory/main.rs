@@ -29,7 +29,7 @@ use afterimage::internal::storage::{FileName, Memory, Storage};
 use afterimage::internal::threads::Threads;
 use afterimage::internal::unit::Stamp;
 use afterimage_benches::split::Split;
-use afterimage_benches::{Column, Random};
+use afterimage_benches::{Column, Random, resident};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -103,14 +103,6 @@ impl Link for Drain {
     }
 
     fn close(&self) {}
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB");
-    kib << 10
 }
 
 fn device(id: u64, storage: Arc<dyn Storage>, clock: &Arc<dyn Clock>) -> Arc<Device> {

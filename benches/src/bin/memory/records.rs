@@ -10,7 +10,7 @@
 //! Told records are counted where an index has just doubled, too, and by the debt alone where entries
 //! have come round to all of the room of their list: an entry takes no more than there.
 
-use crate::{BLOCK, resident};
+use crate::BLOCK;
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
 use afterimage::internal::format::superblock::VolumeSpec;
@@ -18,6 +18,7 @@ use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::table::prototype::Debt;
 use afterimage::internal::unit::{Block, Stamp};
+use afterimage_benches::resident;
 use afterimage_benches::split::Split;
 use std::path::PathBuf;
 use std::process::Command;
