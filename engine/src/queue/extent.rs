@@ -80,13 +80,19 @@ impl Levels {
     }
 
     /// `extent` is about to be linked at `position`.
+    #[inline(always)]
     pub fn raise(&self, extent: Extent, position: Position) {
         if extent.level > 0 {
-            for region in regions(extent.first, extent.blocks(), REGIONS) {
-                self.regions[region].of(extent.level).fetch_max(position, AcqRel);
-            }
-            self.any.fetch_max(position, AcqRel);
+            self.raise_wide(extent, position);
         }
+    }
+
+    #[cold]
+    fn raise_wide(&self, extent: Extent, position: Position) {
+        for region in regions(extent.first, extent.blocks(), REGIONS) {
+            self.regions[region].of(extent.level).fetch_max(position, AcqRel);
+        }
+        self.any.fetch_max(position, AcqRel);
     }
 
     /// The extents around `extent` of those levels at which something near it may not be freed yet.
@@ -100,6 +106,7 @@ impl Levels {
 
 impl Queue {
     /// Whether any extent may not be freed yet.
+    #[inline(always)]
     pub(super) fn has_live_extents(&self) -> bool {
         let newest = self.levels.any.load(Acquire);
         newest > 0 && newest >= self.freed() && holds(Clause::WiderExtents)

@@ -306,7 +306,7 @@ impl Queue {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill(&self, first: Position, stamp: Stamp, write: &NewWrite<'_>) {
         let count = write.records.len() as u64;
         let has_parts = write.bases.iter().any(Option::is_some);
@@ -383,7 +383,7 @@ impl Queue {
         let extent = Extent::from(block);
         let head = self.bucket(extent).load(Acquire);
         let found = self.newest_around(head, extent, |p| self.settled(p) == Some(true));
-        let record = found.and_then(|seen| self.live(seen.position));
+        let record = found.and_then(|position| self.live(position));
         (record, Token { head, freed, newest: record.map_or(0, |r| r.position) })
     }
 
@@ -393,7 +393,7 @@ impl Queue {
         let head = self.bucket(extent).load(Acquire);
         let is_within = |p| self.settled(p) == Some(true) && self.stamp(p) <= cut;
         let found = self.newest_around(head, extent, is_within);
-        found.and_then(|seen| self.live(seen.position))
+        found.and_then(|position| self.live(position))
     }
 
     /// Whether nothing that a reader of `block` could see has moved since `token` was given.
