@@ -62,6 +62,22 @@ pub enum Command {
     /// With both devices of a pair, whatever either still owes the other is copied, so that both
     /// hold the same afterwards. A damaged one is refused, by name, and left as it is.
     Recover(crate::recover::Args),
+
+    /// Change whether a device, once opened, serves without having heard from the other one
+    ///
+    /// Only for a device that held the host and had caught up. With `on` something else, such as a
+    /// cluster's fencing, must make sure that this device is dead before the other one is forced to
+    /// take over.
+    ResumeAlone(crate::closed::PolicyArgs),
+
+    /// Change whether a device asks for the host when the two meet and both are fenced
+    Prefer(crate::closed::PolicyArgs),
+
+    /// Accept that writes which hosts were told had completed are lost, so that hosts are served again
+    ///
+    /// Prints the first record that was lost, since when, and when that was found. To be given at the
+    /// device that holds the host, closed cleanly, after its volumes have been checked.
+    AcceptLoss(crate::closed::Args),
 }
 
 /// The trace to replay, and how.
@@ -175,11 +191,12 @@ impl ReplayArgs {
     }
 }
 
-/// The words of a command line, without the `-` of `inspect --json -` and `verify --json -`: there
-/// `--json` takes no file, and the standard output is where it goes.
+/// The words of a command line, without the `-` of `--json -` of a command whose `--json` takes no
+/// file: the standard output is where it goes.
 pub fn without_dashes(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let words: Vec<OsString> = words.into_iter().collect();
-    if !words.get(1).is_some_and(|command| command == "inspect" || command == "verify") {
+    let takes_none = ["inspect", "verify", "resume-alone", "prefer", "accept-loss"];
+    if !words.get(1).is_some_and(|command| takes_none.iter().any(|name| command == name)) {
         return words;
     }
     let is_dash = |at: usize| at > 0 && words[at] == "-" && words[at - 1] == "--json";

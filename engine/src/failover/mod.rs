@@ -14,6 +14,7 @@
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
+mod closed;
 pub(crate) mod connection;
 pub mod decide;
 mod fence;
@@ -28,6 +29,7 @@ mod told;
 mod wire;
 
 use crate::weaken::{Clause, holds};
+pub use closed::Closed;
 pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
