@@ -53,9 +53,17 @@ pub struct Watch {
     lag: Mutex<Track>,
     /// Stamps whose acknowledgement by the peer is awaited, and when it came.
     awaited: Mutex<Vec<(Stamp, Option<u64>)>>,
-    /// How many records were acknowledged, and of which numbers that is awaited, and when it came.
-    counted: Mutex<(u64, Vec<(u64, Option<u64>)>)>,
+    counted: Mutex<Counted>,
     line: Mutex<Standing>,
+}
+
+/// The records of a device that its peer has acknowledged.
+#[derive(Default)]
+struct Counted {
+    /// How many.
+    records: u64,
+    /// Numbers of them that are awaited, and when each was reached.
+    awaited: Vec<(u64, Option<u64>)>,
 }
 
 /// A device's end of the line.
@@ -322,11 +330,12 @@ impl Watch {
                         reached.get_or_insert(*at);
                     }
                 }
-                let mut counted = lock(&self.counted);
-                counted.0 += records.len() as u64;
-                let (count, awaited) = &mut *counted;
-                for (_, reached) in awaited.iter_mut().filter(|(number, _)| number <= count) {
-                    reached.get_or_insert(*at);
+                let counted = &mut *lock(&self.counted);
+                counted.records += records.len() as u64;
+                for (number, reached) in &mut counted.awaited {
+                    if *number <= counted.records {
+                        reached.get_or_insert(*at);
+                    }
                 }
             }
             Event::Disconnected { link, why } => {
@@ -364,14 +373,14 @@ impl Watch {
     /// Notes when the peer has acknowledged `records` more, which is `now` if there are none; a name
     /// for [`Watch::counted_at`].
     pub fn await_records(&self, records: u64, now: u64) -> usize {
-        let (count, awaited) = &mut *lock(&self.counted);
-        awaited.push((*count + records, (records == 0).then_some(now)));
-        awaited.len() - 1
+        let counted = &mut *lock(&self.counted);
+        counted.awaited.push((counted.records + records, (records == 0).then_some(now)));
+        counted.awaited.len() - 1
     }
 
     /// When the peer had acknowledged so many records, if it has.
     pub fn counted_at(&self, name: usize) -> Option<u64> {
-        lock(&self.counted).1[name].1
+        lock(&self.counted).awaited[name].1
     }
 
     /// When the peer had acknowledged what was awaited, if it has.
