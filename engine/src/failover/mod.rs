@@ -21,6 +21,8 @@ mod fence;
 mod handover;
 mod hello;
 mod loss;
+#[cfg(all(test, not(loom)))]
+mod meetings;
 mod resume;
 pub(crate) mod role;
 mod takeover;
