@@ -30,7 +30,8 @@ pub struct Document {
     pub requests: Requests,
     pub latency_ns: Latencies,
     pub takeovers: Vec<TakeoverInfo>,
-    pub journal_full: JournalFullInfo,
+    pub journal_full: Lost,
+    pub pacing: Lost,
     pub pace: Pace,
     pub verification: Verification,
 }
@@ -71,6 +72,7 @@ pub struct Settings {
     pub link_bytes_per_s: Option<u64>,
     pub link_delay_ns: u64,
     pub skew_ns: i64,
+    pub pacing_max_ns: u64,
     pub durability: String,
     pub memory: bool,
     pub run: String,
@@ -182,10 +184,10 @@ pub struct TakeoverInfo {
     pub caught_up_ns: Option<u64>,
 }
 
-/// Time lost to full journals.
+/// Time lost to full journals, or to those that are filling.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[allow(missing_docs, reason = "docs/replay-json.md")]
-pub struct JournalFullInfo {
+pub struct Lost {
     pub requests: u64,
     pub longest_ns: u64,
     pub lost_ns: u64,

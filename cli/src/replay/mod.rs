@@ -30,10 +30,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use afterimage::internal::storage::{Directory, Storage};
 use host::{Host, Manner, Move};
 use json::{
-    DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, Pace, RequestCount, Requests,
-    TakeoverInfo, TraceInfo, Verification,
+    DeviceAtRest, Document, Latencies, Latency, Lost, Pace, RequestCount, Requests, TakeoverInfo,
+    TraceInfo, Verification,
 };
-use meter::{Count, Meter};
+use meter::{Count, Meter, Waits};
 use oracle::{Findings, Oracle};
 use pair::Pair;
 use plan::Plan;
@@ -112,11 +112,8 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         requests: requests(&meter),
         latency_ns: Latencies::from(|metric| Latency::of(meter.total(metric))),
         takeovers: takeovers(&pair, &moves, began),
-        journal_full: JournalFullInfo {
-            requests: meter.journal_full.requests,
-            longest_ns: meter.journal_full.longest_ns,
-            lost_ns: meter.journal_full.lost_ns,
-        },
+        journal_full: lost(meter.journal_full),
+        pacing: lost(meter.pacing),
         pace: Pace {
             replay_ns: replayed - began,
             drain_ns: drained - replayed,
@@ -347,11 +344,16 @@ fn settings(args: &ReplayArgs, trace: &Trace, run: u64) -> json::Settings {
         link_bytes_per_s: args.link_rate,
         link_delay_ns: args.link_delay,
         skew_ns: args.skew,
+        pacing_max_ns: args.pacing_max,
         durability: format!("{:?}", args.durability).to_lowercase(),
         memory: args.memory,
         run: format!("{run:016x}"),
         directory: None,
     }
+}
+
+fn lost(waits: Waits) -> Lost {
+    Lost { requests: waits.requests, longest_ns: waits.longest_ns, lost_ns: waits.lost_ns }
 }
 
 fn requests(meter: &Meter) -> Requests {
