@@ -160,6 +160,12 @@ pub struct ReplayArgs {
           help_heading = "Devices")]
     pub block_size: u64,
 
+    /// Longest delay of a write while a journal is filling, so that the host slows down before the
+    /// journal is full; 0s for none
+    #[arg(long, value_name = "TIME", value_parser = delay, default_value = "0s",
+          help_heading = "Devices")]
+    pub pacing_max: u64,
+
     /// When a write counts as completed
     #[arg(long, value_enum, default_value_t, help_heading = "Devices")]
     pub durability: DurabilityArg,

@@ -337,6 +337,22 @@ fn a_full_journal_slows_the_replay_and_is_no_error() {
 }
 
 #[test]
+fn a_host_is_slowed_down_before_the_journal_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = file(&directory, "t.csv", &msr(&made(900)));
+    let most = 20_000_000;
+    let args = [&trace, "--journal-size", "5MiB", "--link-rate", "8MiB/s", "--pacing-max", "20ms"];
+    let document = measure(&args);
+    assert_eq!(document["settings"]["pacing_max_ns"], most);
+    let pacing = &document["pacing"];
+    assert!(pacing["requests"].as_u64().unwrap() > 0, "{pacing}");
+    assert!((1..=most).contains(&pacing["longest_ns"].as_u64().unwrap()), "{pacing}");
+    // Without a bound there is none.
+    let document = measure(&args[..5]);
+    assert_eq!(document["pacing"]["requests"], 0);
+}
+
+#[test]
 fn standard_input_and_several_files() {
     let directory = tempfile::tempdir().unwrap();
     let text = msr(&made(40));

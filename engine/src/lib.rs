@@ -84,7 +84,7 @@ use internal::{
 pub use clock::{Clock, SystemClock};
 pub use device::Device;
 pub use error::{Error, Kind, Result};
-pub use event::{Event, LogRecovery, Recovery, Status};
+pub use event::{Event, LogRecovery, Recovery, Rung, Status};
 pub use failover::{Policy, Takeover};
 pub use format::frame::FRAME_BYTES_MAX;
 pub use format::superblock::{Lost, Mode, VolumeSpec};

@@ -188,6 +188,10 @@ clauses! {
     ToldChain = "told-chain",
     /// No more bytes of writes wait to be admitted than the settings allow.
     WaitingBound = "waiting-bound",
+    /// LADDER 6: a write is delayed once, for no longer than the bound.
+    PacingBound = "pacing-bound",
+    /// LADDER 6: pacing ends below a threshold of its own.
+    PacingEnd = "pacing-end",
     /// A request that waits is woken once it can go on.
     Wake = "wake",
     /// Section 4 step 1: a flush completes after the log's sync.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 40] = [
+const ITEMS: [&str; 41] = [
     "Clock",
     "Completion",
     "Connector",
@@ -31,6 +31,7 @@ const ITEMS: [&str; 40] = [
     "Recovery",
     "Request",
     "Result",
+    "Rung",
     "Session",
     "Settings",
     "SideKind",

@@ -32,7 +32,8 @@ pub struct Document {
     pub takeovers: Vec<TakeoverInfo>,
     pub refused_takeovers: Vec<RefusedTakeover>,
     pub outages: Vec<OutageInfo>,
-    pub journal_full: JournalFullInfo,
+    pub journal_full: Lost,
+    pub pacing: Lost,
     pub pace: Pace,
     pub verification: Verification,
 }
@@ -74,6 +75,7 @@ pub struct Settings {
     pub link_delay_ns: u64,
     pub skew_ns: i64,
     pub journal_full: String,
+    pub pacing_max_ns: u64,
     pub durability: String,
     pub memory: bool,
     pub run: String,
@@ -208,13 +210,13 @@ pub struct OutageInfo {
     pub backlog_records: u64,
     pub backlog_bytes: u64,
     pub drained_ns: Option<u64>,
-    pub waited: JournalFullInfo,
+    pub waited: Lost,
 }
 
-/// Time lost to full journals.
+/// Time lost to full journals, or to those that are filling.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[allow(missing_docs, reason = "docs/replay-json.md")]
-pub struct JournalFullInfo {
+pub struct Lost {
     pub requests: u64,
     pub longest_ns: u64,
     pub lost_ns: u64,

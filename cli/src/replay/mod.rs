@@ -30,10 +30,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use afterimage::internal::storage::{Directory, Storage};
 use host::{Back, Down, Host, Manner, Move, Refused};
 use json::{
-    DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, OutageInfo, Pace, RefusedTakeover,
+    DeviceAtRest, Document, Latencies, Latency, Lost, OutageInfo, Pace, RefusedTakeover,
     RequestCount, Requests, TakeoverInfo, TraceInfo, Verification,
 };
-use meter::{Count, JournalFull, Meter};
+use meter::{Count, Meter, Waits};
 use oracle::{Findings, Oracle};
 use pair::Pair;
 use plan::Plan;
@@ -115,7 +115,8 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         takeovers: takeovers(&pair, &moves, began),
         refused_takeovers: refused_takeovers(&refused, began),
         outages,
-        journal_full: journal_full(&meter.journal_full),
+        journal_full: lost(meter.journal_full),
+        pacing: lost(meter.pacing),
         pace: Pace {
             replay_ns: replayed - began,
             drain_ns: drained - replayed,
@@ -355,11 +356,16 @@ fn settings(args: &ReplayArgs, trace: &Trace, run: u64) -> json::Settings {
         link_delay_ns: args.link_delay,
         skew_ns: args.skew,
         journal_full: format!("{:?}", args.journal_full).to_lowercase(),
+        pacing_max_ns: args.pacing_max,
         durability: format!("{:?}", args.durability).to_lowercase(),
         memory: args.memory,
         run: format!("{run:016x}"),
         directory: None,
     }
+}
+
+fn lost(waits: Waits) -> Lost {
+    Lost { requests: waits.requests, longest_ns: waits.longest_ns, lost_ns: waits.lost_ns }
 }
 
 fn requests(meter: &Meter) -> Requests {
@@ -429,15 +435,10 @@ fn outages(host: &Host<'_>, began: u64) -> Vec<OutageInfo> {
             backlog_records: back.backlog_records,
             backlog_bytes: back.backlog_bytes,
             drained_ns: host.caught_up_at(back).map(|at| at.saturating_sub(back.at)),
-            waited: journal_full(&down.full),
+            waited: lost(down.full),
         })
     };
     host.downs.iter().filter_map(info).collect()
-}
-
-fn journal_full(full: &JournalFull) -> JournalFullInfo {
-    let JournalFull { requests, longest_ns, lost_ns, .. } = *full;
-    JournalFullInfo { requests, longest_ns, lost_ns }
 }
 
 fn per_second(number: u64, ns: u64) -> f64 {

@@ -139,6 +139,7 @@ impl Pair {
             admit_timeout_ns: FOR_EVER_NS,
             // The depth bounds what waits.
             waiting_bytes_max: u64::MAX,
+            pacing_max_ns: args.pacing_max,
             remote_read_timeout_ns: patience,
             takeover_timeout_ns: patience,
             ..Settings::default()

@@ -178,7 +178,7 @@ fn outages(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
 }
 
 fn pace(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
-    let (pace, full) = (&document.pace, &document.journal_full);
+    let (pace, full, pacing) = (&document.pace, &document.journal_full, &document.pacing);
     writeln!(
         f,
         "\nreplayed in {} ({} requests/s, {}/s), drained in {}",
@@ -196,6 +196,15 @@ fn pace(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
             plural(requests, "write"),
             duration(full.longest_ns),
         )?,
+    }
+    if pacing.requests > 0 {
+        writeln!(
+            f,
+            "pacing cost {}: {} delayed, the longest by {}",
+            duration(pacing.lost_ns),
+            plural(pacing.requests, "write"),
+            duration(pacing.longest_ns),
+        )?;
     }
     if pace.tenths.len() > 1 {
         for (pass, tenths) in pace.tenths.iter().enumerate() {

@@ -12,6 +12,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod open;
 pub(crate) mod owed;
+pub(crate) mod pace;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;

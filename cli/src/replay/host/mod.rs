@@ -409,6 +409,7 @@ impl<'a> Host<'a> {
             Err(error) => return Err(self.failed(&format!("request {}", piece.row), &error)),
         };
         self.add_wait(done.waited_ns, now);
+        self.meter.pacing.add(done.paced_ns, now);
         match asked {
             Asked::Read => {}
             Asked::Write(write) => {

@@ -5,7 +5,7 @@
 //! nothing of theirs completes, as with a full journal, so that the line comes back after
 //! [`STILL_NS`] of that.
 
-use super::super::meter::JournalFull;
+use super::super::meter::Waits;
 use super::super::plan::{Moment, Outage};
 use super::Host;
 use crate::args::Speed;
@@ -26,7 +26,7 @@ pub struct Down {
     /// Its end, if it has ended.
     pub end: Option<Back>,
     /// Time that hosts waited for room, until the backlog of its end was gone.
-    pub full: JournalFull,
+    pub full: Waits,
 }
 
 /// The end of an outage.
@@ -85,7 +85,7 @@ impl Host<'_> {
             began_at: self.now(),
             noticed_at: None,
             end: None,
-            full: JournalFull::default(),
+            full: Waits::default(),
         });
         self.moved_at = self.now();
         self.pair.cut();
