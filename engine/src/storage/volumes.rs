@@ -133,6 +133,26 @@ impl Volumes {
         true
     }
 
+    /// How many blocks from `block` on are in segments that were never made: those of `segments`
+    /// segments at most.
+    pub fn absent_blocks(&self, block: Block, segments: usize) -> u64 {
+        let blocks = self.blocks(block.volume);
+        let mut next = block;
+        for _ in 0..segments {
+            if next.number >= blocks || self.segments.is_present(self.at(next).0) {
+                break;
+            }
+            next.number += self.bytes_to_segment_end(next) / self.block_size;
+        }
+        next.number.min(blocks).saturating_sub(block.number)
+    }
+
+    /// How many of a block's bytes are within its volume.
+    pub fn bytes_within(&self, block: Block) -> u64 {
+        let begins = block.number * self.block_size;
+        self.size(block.volume).unwrap_or(0).saturating_sub(begins).min(self.block_size)
+    }
+
     /// Makes everything written so far durable; returns how many segments that concerned.
     ///
     /// # Errors
