@@ -87,7 +87,8 @@ pub struct CompareReport {
     pub ranges: Vec<Differing>,
     /// Those that were not at rest at any look: nothing is known of them.
     pub undecided: u64,
-    /// Those in segments that neither device has made: neither volume has anything of them.
+    /// Those in segments that neither device has made, and without a record: neither volume has
+    /// anything of them.
     pub skipped: u64,
     /// Those that a storage cannot read.
     pub unreadable: u64,

@@ -34,10 +34,10 @@ use crate::unit::Block;
 use crate::weaken::{Clause, holds};
 
 /// Most bytes that are read in one go: so long waits what goes first.
-const SLICE_BYTES: u64 = 256 << 10;
+const SLICE_BYTES: u64 = if cfg!(feature = "simulate") { 4 << 10 } else { 256 << 10 };
 
 /// Most segments that are looked at in one go.
-pub(crate) const SEGMENTS_AT_ONCE: usize = 4096;
+const SEGMENTS_AT_ONCE: usize = 4096;
 
 /// A block as it was seen, and what there was of it in the own and the received queue before.
 pub(crate) struct Look {
@@ -110,6 +110,26 @@ impl Device {
             || !holds(Clause::CompareUnchanged)
     }
 
+    /// How many of the `most` blocks from `block` on, which are within the volume, lie in segments
+    /// that were never made and have no live record: those of some segments at most.
+    pub(crate) fn absent_blocks(&self, block: Block, most: u64) -> u64 {
+        let size = u64::from(self.geometry.block_size);
+        let mut next = block;
+        let end = block.number + most;
+        for _ in 0..SEGMENTS_AT_ONCE {
+            let blocks = (self.volumes.bytes_to_segment_end(next) / size).min(end - next.number);
+            let queues = [&self.own.journal.queue, &self.peer.recv.journal.queue];
+            if blocks == 0
+                || self.volumes.has_segment_of(next)
+                || queues.iter().any(|queue| queue.may_have(next, blocks))
+            {
+                break;
+            }
+            next.number += blocks;
+        }
+        next.number - block.number
+    }
+
     fn blocks_in_slice(&self) -> u64 {
         (SLICE_BYTES / u64::from(self.geometry.block_size)).max(1)
     }
@@ -132,10 +152,7 @@ impl Device {
             );
             return Err(Error::new(Kind::Protocol, what));
         }
-        let here = match absent {
-            0 => 0,
-            _ => self.volumes.absent_blocks(block, SEGMENTS_AT_ONCE).min(absent),
-        };
+        let here = self.absent_blocks(block, absent);
         let mut asked = Asked { session, id, next: block, left: count.into(), sums: Vec::new() };
         if here > 0 {
             asked.left = 0;

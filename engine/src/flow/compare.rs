@@ -7,7 +7,7 @@
 //! connection a question is lost, and asked anew over the next. What is kept is bounded: the looks of
 //! a piece, [`LATER_MAX`] stretches for the next round, and the ranges of the report.
 
-use super::checksums::{Look, SEGMENTS_AT_ONCE};
+use super::checksums::Look;
 use crate::compare::{CompareLimits, CompareReport, Differing};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Most bytes of blocks of one question.
-const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = if cfg!(feature = "simulate") { 16 << 10 } else { 4 << 20 };
 
 /// Most stretches of blocks that wait for the next round; what is beyond them is undecided.
 const LATER_MAX: usize = 65_536;
@@ -212,6 +212,12 @@ impl Comparison {
         self.bytes_per_second.store(bytes_per_second.max(1), Ordering::Relaxed);
     }
 
+    /// Whether it is one of this device's.
+    #[cfg(feature = "simulate")]
+    pub(crate) fn is_of(&self, device: &Arc<Device>) -> bool {
+        Arc::ptr_eq(&self.device, device)
+    }
+
     /// Compares in the caller's thread until it is over; somebody else drives the devices' steps.
     ///
     /// # Errors
@@ -297,7 +303,7 @@ impl Comparison {
         let Stretch { first, blocks } = walk.left[0];
         let most = (PIECE_BYTES / u64::from(device.geometry.block_size)).clamp(1, SUMS_MAX.into());
         let count = most.min(blocks);
-        let absent = device.volumes.absent_blocks(first, SEGMENTS_AT_ONCE).min(blocks);
+        let absent = device.absent_blocks(first, blocks);
         let mut looks = Vec::new();
         let bytes = device.look(first, count, &mut looks);
         walk.report.read_bytes += bytes;

@@ -155,12 +155,12 @@ pub enum Frame<'a> {
         block: Block,
         /// How many blocks.
         count: u32,
-        /// The first so many, which may be more than `count`, are in segments that were never made at
-        /// the sender.
+        /// The first so many, which may be more than `count`, lie in segments that were never made at
+        /// the sender, and it has no live record of them.
         absent: u64,
     },
-    /// Answers a question for checksums: all of its blocks, or only how many from its first on are
-    /// in segments that neither device has made.
+    /// Answers a question for checksums: all of its blocks, or only how many from its first on lie
+    /// in segments that neither device has made, without a live record.
     ChecksumReply {
         /// The question.
         id: u64,

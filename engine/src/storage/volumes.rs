@@ -133,18 +133,9 @@ impl Volumes {
         true
     }
 
-    /// How many blocks from `block` on are in segments that were never made: those of `segments`
-    /// segments at most.
-    pub fn absent_blocks(&self, block: Block, segments: usize) -> u64 {
-        let blocks = self.blocks(block.volume);
-        let mut next = block;
-        for _ in 0..segments {
-            if next.number >= blocks || self.segments.is_present(self.at(next).0) {
-                break;
-            }
-            next.number += self.bytes_to_segment_end(next) / self.block_size;
-        }
-        next.number.min(blocks).saturating_sub(block.number)
+    /// Whether the block's segment was made.
+    pub fn has_segment_of(&self, block: Block) -> bool {
+        self.segments.is_present(self.at(block).0)
     }
 
     /// How many of a block's bytes are within its volume.

@@ -26,7 +26,7 @@ pub enum Seen {
     Moving,
     /// At rest; the checksum of its bytes up to the volume's end.
     Checksum(u64),
-    /// It lies in a segment that was never made.
+    /// It lies in a segment that was never made, and there is no live record of it.
     Absent,
     /// The storage cannot read it.
     Unreadable,
