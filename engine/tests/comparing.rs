@@ -242,7 +242,6 @@ fn a_comparison_keeps_to_its_rate_which_may_change() {
         pair.clocks[A].pass(SECOND);
     }
     comparison.limit(u64::MAX);
-    // What was read at the old rate is still paid for.
     assert_eq!(go_on(&mut pair, &comparison).unwrap().equal, 4 * BLOCKS);
 }
 
@@ -319,6 +318,8 @@ fn threads_compare_while_a_host_writes() {
         runs.map(|run| run.join().unwrap())
     });
     for report in reports {
-        assert_eq!(classes(&report), [2048, 0, 0, 0], "{report:?}");
+        let [equal, different, undecided, skipped] = classes(&report);
+        assert_eq!((equal + skipped, different, undecided), (2048, 0, 0), "{report:?}");
+        assert!(equal >= 300, "{report:?}");
     }
 }

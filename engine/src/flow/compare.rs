@@ -4,7 +4,7 @@
 //!
 //! The caller's thread walks the blocks in pieces, one question under way at a time. A block that
 //! was not at rest is looked at again in a later round, and is `undecided` after the last. With the
-//! connection a question is lost, and asked anew over the next. What is kept is bounded: the looks of
+//! connection a question is lost, and asked anew over the next. Memory is bounded: the looks of
 //! a piece, [`LATER_MAX`] stretches for the next round, and the ranges of the report.
 
 use super::checksums::Look;
@@ -112,9 +112,9 @@ struct Piece {
 /// How far the comparison has come.
 #[derive(Default)]
 struct Walk {
-    /// What is to be looked at in this round.
+    /// The stretches that are to be looked at in this round.
     left: VecDeque<Stretch>,
-    /// What was not at rest in it.
+    /// The blocks that were not at rest in it.
     later: Vec<Stretch>,
     /// Rounds that are over.
     rounds: u32,
