@@ -308,6 +308,7 @@ impl Device {
             recv_free_places: self.peer.recv.journal.queue.free(),
             recv_used_bytes: self.peer.recv.journal.used_bytes(),
             shared_sessions: self.settings.shared_sessions,
+            comparison: lock(&self.peer.comparing).report().cloned(),
             halted: self.halted.get().cloned(),
         }
     }

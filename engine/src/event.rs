@@ -1,5 +1,6 @@
 //! A device's news for the outside: events as they happen, and a snapshot of where it stands.
 
+use crate::compare::{CompareReport, Differing};
 use crate::error::Error;
 use crate::format::superblock::{Lost, Mode};
 use crate::link::Link;
@@ -81,6 +82,12 @@ pub enum Event {
         /// How full it is: less than [`crate::Settings::pacing_until_percent`].
         fill_percent: u64,
     },
+    /// A comparison of the running pair has found a first range that differs
+    /// ([`crate::Device::begin_compare`]): one of the two normal volumes is damaged there. Nothing is
+    /// changed by that.
+    Differs(Differing),
+    /// A comparison of the running pair is over.
+    Compared(CompareReport),
     /// The device stopped for good.
     Halted(Error),
 }
@@ -197,6 +204,8 @@ pub struct Status {
     pub recv_used_bytes: u64,
     /// Several sessions may write to a volume at once ([`crate::limits::Settings::shared_sessions`]).
     pub shared_sessions: bool,
+    /// Where the comparison stands that was begun at this device, while there is one.
+    pub comparison: Option<CompareReport>,
     /// Why it stopped, if it did.
     pub halted: Option<Error>,
 }

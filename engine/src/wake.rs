@@ -295,12 +295,14 @@ pub(crate) struct Wakes {
     pub reflect_at: [Mark; 2],
     /// There is a link, or the peer has said hello, or the connection is over.
     pub line: Bell,
+    /// The peer has answered for checksums.
+    pub compare: Bell,
 }
 
 impl Wakes {
     /// The background looks at everything.
     pub fn ring_all(&self) {
-        for bell in [&self.commit, &self.ship, &self.reflect, &self.line] {
+        for bell in [&self.commit, &self.ship, &self.reflect, &self.line, &self.compare] {
             bell.ring();
         }
     }

@@ -93,6 +93,12 @@ clauses! {
     WholeOfRecords = "whole-of-records",
     /// R5, R8: the received ones of these are durably known to be here.
     HiWithWhole = "hi-with-whole",
+    /// A block is compared only if the peer has all own records of it.
+    CompareAcknowledged = "compare-acknowledged",
+    /// A block is compared only if all its records here are in N.
+    CompareReflected = "compare-reflected",
+    /// A block is compared only if nothing of it has moved from before the question to behind the answer.
+    CompareUnchanged = "compare-unchanged",
     /// R9: places are taken before anything is reserved.
     PlacesBeforeReservation = "places-before-reservation",
     /// R9: the tail rises no further than the number of cells above what the log does not have.

@@ -87,6 +87,7 @@ impl Plan {
             Kind::Checkpoint,
             Kind::Flush,
             Kind::Stall,
+            Kind::Compare,
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // Faults that end a run early happen in few runs.

@@ -21,6 +21,7 @@ use crate::device::Device;
 use crate::error::{Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::failover::Policy;
+use crate::flow::compare::Comparison;
 use crate::format::frame::Frame;
 use crate::limits::Settings;
 use crate::link::Lane;
@@ -42,6 +43,8 @@ pub(super) struct Machine {
     /// Newest last.
     pub sessions: RefCell<Vec<Session>>,
     pub returns: RefCell<Returns>,
+    /// The comparison that was begun there.
+    pub comparison: RefCell<Option<Comparison>>,
     /// Requests under way.
     pub asked: RefCell<Vec<Asked>>,
     /// The next position of the own queue to look at, and those looked at too early.
@@ -96,6 +99,7 @@ impl Machine {
             wire: RefCell::default(),
             sessions: RefCell::default(),
             returns: RefCell::default(),
+            comparison: RefCell::default(),
             asked: RefCell::default(),
             published: Cell::new(1),
             unsettled_positions: RefCell::default(),
@@ -282,6 +286,7 @@ impl World {
                 self.start(side);
             }
             Kind::Upgrade => {}
+            Kind::Compare => self.compare(side, random),
         }
     }
 
@@ -377,7 +382,9 @@ impl World {
     /// whether there were any.
     pub fn control(&self, side: Side) -> bool {
         let owes = |device: Arc<Device>| {
-            device.owes_answers() || crate::sync::lock(&device.failover).role.is_handing_over()
+            device.owes_answers()
+                || device.owes_checksums()
+                || crate::sync::lock(&device.failover).role.is_handing_over()
         };
         if !self.let_arrive(side, Lane::Control, 1) && !self.device(side).is_some_and(owes) {
             return false;
