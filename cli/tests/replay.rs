@@ -220,7 +220,9 @@ fn nothing_but_the_table_comes_out_of_a_pipe() {
 fn json_has_the_documented_shape() {
     let directory = tempfile::tempdir().unwrap();
     let trace = file(&directory, "t.log", &fio(&made(400)));
-    let document = measure(&[&[trace.as_str()], &MOVES[..]].concat());
+    // The fourth takeover finds the line down.
+    let outage = ["--outage", "92%..95%", "--takeover-at", "94%"];
+    let document = measure(&[&[trace.as_str()], &MOVES[..], &outage].concat());
     assert_eq!(document["version"], 1);
     let manual = fs::read_to_string(project().join("docs/replay-json.md")).unwrap();
     let mut undocumented = Vec::new();
