@@ -234,7 +234,8 @@ impl WriteState {
                 return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
             // One that waits is woken for what a record needs.
-            let waits = self.waiting_since.is_some();
+            let is_delayed = self.awaited.key == Some(Key::Paced);
+            let waits = self.waiting_since.is_some() || is_delayed;
             if self.data.is_empty()
                 && !waits
                 && device.takes_no_record(self.first, self.blocks(), pass, writer)
