@@ -86,7 +86,7 @@ pub use clock::{Clock, SystemClock};
 pub use compare::{CompareLimits, CompareReport, Differing};
 pub use device::Device;
 pub use error::{Error, Kind, Result};
-pub use event::{Event, LogRecovery, Recovery, Status};
+pub use event::{Event, LogRecovery, Recovery, Rung, Status};
 pub use failover::{Policy, Takeover};
 pub use flow::compare::{Compare, Comparison};
 pub use format::frame::FRAME_BYTES_MAX;

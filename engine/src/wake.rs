@@ -39,6 +39,8 @@ pub enum Key {
     Takeover,
     /// Room among the writes that wait to be admitted.
     Room,
+    /// The end of pacing.
+    Paced,
     /// This moment of the monotonic clock, in nanoseconds.
     Time(u64),
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 45] = [
+const ITEMS: [&str; 46] = [
     "Clock",
     "Compare",
     "CompareLimits",
@@ -36,6 +36,7 @@ const ITEMS: [&str; 45] = [
     "Recovery",
     "Request",
     "Result",
+    "Rung",
     "Session",
     "Settings",
     "SideKind",

@@ -14,12 +14,15 @@
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
+mod closed;
 pub(crate) mod connection;
 pub mod decide;
 mod fence;
 mod handover;
 mod hello;
 mod loss;
+#[cfg(all(test, not(loom)))]
+mod meetings;
 mod resume;
 pub(crate) mod role;
 mod takeover;
@@ -28,6 +31,7 @@ mod told;
 mod wire;
 
 use crate::weaken::{Clause, holds};
+pub use closed::Closed;
 pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;

@@ -15,6 +15,7 @@ pub(crate) mod commit;
 pub(crate) mod compare;
 pub(crate) mod open;
 pub(crate) mod owed;
+pub(crate) mod pace;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;

@@ -121,7 +121,9 @@ impl Device {
 
     /// Until a callback was woken, or a ticket's time is over; `heard` is from before the last look.
     pub(crate) fn rest_from_calls(&self, heard: u64) {
-        let timeout = self.wakes.waiters.next_time().map(|time| self.left(time));
+        // To the moment, as the bound of pacing is: what is due is woken, so that no thread spins.
+        let left = |time: u64| Duration::from_nanos(time.saturating_sub(self.clock.monotonic()));
+        let timeout = self.wakes.waiters.next_time().map(left);
         self.host.calls.bell.wait(heard, timeout);
     }
 

@@ -23,10 +23,11 @@ use crate::event::Event;
 use crate::failover::Policy;
 use crate::flow::compare::Comparison;
 use crate::format::frame::Frame;
+use crate::limits::Settings;
 use crate::link::Lane;
 use crate::moment::Moment;
 use crate::request::Session;
-use crate::sync::{Ordering::Relaxed, lock};
+use crate::sync::{AtomicBool, Ordering::Relaxed, lock};
 use crate::unit::{Position, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -570,6 +571,9 @@ impl World {
     /// Told of by the device as it happens.
     pub(super) fn hook(&self, side: Side, device: &Arc<Device>) {
         let tape = self.tape.clone();
+        let is_paced = AtomicBool::new(false);
+        let Settings { pacing_from_percent: from, pacing_until_percent: until, .. } =
+            self.plan.settings[side];
         let heard = Arc::<Mutex<[u64; 2]>>::default();
         *self.machines[side].heard.borrow_mut() = heard.clone();
         device.on_event(move |event| {
@@ -589,6 +593,20 @@ impl World {
                     );
                 }
                 tape.count(["peers heard to serve", "peers heard to be reached"][what]);
+            }
+            let rung = match event {
+                Event::Paced { fill_percent } => Some((true, fill_percent)),
+                Event::PacingEnded { fill_percent } => Some((false, fill_percent)),
+                _ => None,
+            };
+            if let Some((paced, fill)) = rung {
+                let fits = if paced { *fill >= from } else { *fill < until };
+                if is_paced.swap(paced, Relaxed) == paced || !fits {
+                    let story =
+                        format!("{} says {event:?}, from {from}, until {until}", NAMES[side]);
+                    tape.broken("each change of rung is told, and has its own threshold", story);
+                }
+                tape.count(if paced { "paced" } else { "paced no more" });
             }
             if let Event::Disconnected { why: error, .. } = event
                 && error.kind() == ErrorKind::Protocol
