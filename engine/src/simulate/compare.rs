@@ -143,6 +143,8 @@ impl World {
                 Ok(Compare::Done(report)) => return self.check_found(side, &report, differs),
                 Ok(Compare::Waits(_)) => {
                     self.machines[side].clock.pass(1_000_000);
+                    // A program that was upgraded amid a hello has lost its connection by the question.
+                    [0, 1].into_iter().for_each(|at| self.plug(at));
                     self.control(1 - side);
                     self.control(side);
                 }
