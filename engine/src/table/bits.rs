@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Neighbouring blocks of one volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Blocks {
     /// The volume.
     pub volume: u32,
@@ -21,6 +21,11 @@ impl Blocks {
         Block { volume: self.volume, number: self.numbers.start }
     }
 
+    /// Their addresses.
+    pub fn range(&self) -> Range<Block> {
+        self.first()..Block { volume: self.volume, number: self.numbers.end }
+    }
+
     /// How many they are.
     pub fn count(&self) -> u64 {
         self.numbers.end - self.numbers.start
@@ -28,7 +33,7 @@ impl Blocks {
 }
 
 /// The set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bits {
     /// First block of a run → the number behind its last. No two runs touch.
     runs: BTreeMap<Block, u64>,
@@ -83,6 +88,28 @@ impl Bits {
     /// All runs, in the order of volumes and numbers.
     pub fn runs(&self) -> impl Iterator<Item = Blocks> + '_ {
         self.runs_from(Block { volume: 0, number: 0 })
+    }
+
+    /// The blocks that are set in `range`, as runs.
+    fn within(&self, range: Range<Block>) -> impl Iterator<Item = Blocks> + '_ {
+        let mut from = range.start;
+        std::iter::from_fn(move || {
+            let mut run = self.next_from(from).filter(|run| run.first() < range.end)?;
+            if run.volume == range.end.volume {
+                run.numbers.end = run.numbers.end.min(range.end.number);
+            }
+            from = Block { number: run.numbers.end, ..run.first() };
+            Some(run)
+        })
+    }
+
+    /// Those of `blocks` that are not set.
+    pub fn missing(&self, blocks: &Blocks) -> Bits {
+        let mut missing = Bits::from_iter([blocks.clone()]);
+        for run in self.within(blocks.range()) {
+            missing.remove(&run);
+        }
+        missing
     }
 
     /// Sets `blocks`.
@@ -147,11 +174,10 @@ impl Bits {
         }
     }
 
-    /// Clears what `other` does not have.
-    pub fn keep(&mut self, other: &Bits) {
-        let mut without = self.clone();
-        without.subtract(other);
-        self.subtract(&without);
+    /// Clears what `other` does not have in `range`.
+    pub fn keep_within(&mut self, range: Range<Block>, other: &Bits) {
+        let without: Vec<_> = self.within(range).map(|run| other.missing(&run)).collect();
+        without.iter().for_each(|gone| self.subtract(gone));
     }
 }
 
@@ -168,6 +194,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    const EVERY: Range<Block> =
+        Block { volume: 0, number: 0 }..Block { volume: u32::MAX, number: u64::MAX };
 
     fn blocks() -> impl Strategy<Value = Blocks> {
         (0..2u32, 0..40u64, 1..9u64)
@@ -221,12 +250,24 @@ mod tests {
         }
 
         #[test]
+        fn what_is_outside_a_range_stays(a in some(), b in some(), ends in (0..3u32, 0..50u64, 0..3u32, 0..50u64)) {
+            let (volume, number, last, end) = ends;
+            let range = Block { volume, number }..Block { volume: last, number: end };
+            let mut kept = a.clone();
+            kept.keep_within(range.clone(), &b);
+            let of_b = set(&b);
+            let expected: BTreeSet<_> =
+                set(&a).into_iter().filter(|at| !range.contains(at) || of_b.contains(at)).collect();
+            prop_assert_eq!(set(&kept), expected);
+        }
+
+        #[test]
         fn sets_are_joined_and_parted(a in some(), b in some()) {
             let (of_a, of_b) = (set(&a), set(&b));
             let [mut sum, mut rest, mut both] = [(); 3].map(|()| a.clone());
             sum.add(&b);
             rest.subtract(&b);
-            both.keep(&b);
+            both.keep_within(EVERY, &b);
             prop_assert_eq!(set(&sum), &of_a | &of_b);
             prop_assert_eq!(set(&rest), &of_a - &of_b);
             prop_assert_eq!(set(&both), &of_a & &of_b);

@@ -1,0 +1,1012 @@
+//! The rest of two devices, one host, and the line between them, in the abstract.
+
+use super::super::{Consistent, Differential, Grant, Message, Mode, Ordered, Piece, Round, Side};
+use super::super::{Request, Taken, Work};
+use super::{Bounds, Options};
+use crate::table::bits::{Bits, Blocks};
+use crate::unit::{Block, Stamp};
+use crate::weaken::{Clause, holds};
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+
+/// The newest write to each block; 0 is none.
+type Image = [u8; 3];
+/// A write and its block.
+type Written = (u8, usize);
+type Held = Result<(), String>;
+
+/// One step. A number is a device, unless it says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The host writes this block.
+    Write(usize),
+    /// The host reads this block.
+    Read(usize),
+    Look,
+    Move,
+    Withdraw,
+    Suspend(usize),
+    Open(usize, Mode),
+    Ship(usize),
+    Copy(usize),
+    End(usize),
+    Level(usize),
+    Sync,
+    Checkpoint(usize),
+    /// The next message of the data lane arrives.
+    Data(usize),
+    /// The next message of the control lane arrives.
+    Control(usize),
+    Cut,
+    /// A restart; so many un-synced records survive.
+    Restart(usize, usize),
+    Die(usize, usize),
+    Return(usize),
+    ForceNewest(usize),
+    ForceConsistent(usize),
+    ForceSide(usize),
+}
+
+impl Action {
+    /// Whether it is neither host work nor a fault.
+    pub fn is_progress(&self) -> bool {
+        use Action::*;
+        matches!(
+            self,
+            Look | Open(..)
+                | Ship(_)
+                | Copy(_)
+                | End(_)
+                | Level(_)
+                | Sync
+                | Data(_)
+                | Control(_)
+                | Return(_)
+        )
+    }
+}
+
+#[derive(Clone, Debug, Hash)]
+enum Sent {
+    Ship(Round, u8, usize),
+    Ack(Round, u8),
+    Copy(Round, Blocks, Vec<u8>),
+    CopyAck(Round, Blocks),
+    Ask(Round, usize),
+    Answer(Round, usize, Option<u8>),
+    Request(Request, Bits, u8),
+    /// With the table or the prototype, and the request's nonce.
+    Said(Message, Bits, Image, u8),
+}
+
+impl Sent {
+    fn round(&mut self) -> &mut Round {
+        match self {
+            Sent::Ship(round, ..)
+            | Sent::Ack(round, _)
+            | Sent::Copy(round, ..)
+            | Sent::CopyAck(round, _)
+            | Sent::Ask(round, _)
+            | Sent::Answer(round, ..)
+            | Sent::Request(Request { round, .. }, ..)
+            | Sent::Said(Message::Open { round, .. }, ..)
+            | Sent::Said(Message::Opened { round }, ..)
+            | Sent::Said(Message::Grant(Grant::Table { round, .. }), ..)
+            | Sent::Said(Message::Grant(Grant::Prototype { round }), ..)
+            | Sent::Said(Message::End { round, .. }, ..)
+            | Sent::Said(Message::EndAck { round }, ..)
+            | Sent::Said(Message::Level { round }, ..) => round,
+        }
+    }
+
+    /// Whether it means nothing in another round.
+    fn is_of_round(&self) -> bool {
+        use Message::{End, EndAck, Level};
+        match self {
+            Sent::Ship(..) | Sent::Ack(..) | Sent::Copy(..) | Sent::CopyAck(..) => true,
+            Sent::Said(message, ..) => matches!(message, End { .. } | EndAck { .. } | Level { .. }),
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Hash)]
+struct Dev {
+    m: Differential,
+    /// N.
+    n: Image,
+    /// Own records of ordered mode that are not in N.
+    l: Vec<Written>,
+    r: Vec<Written>,
+    sent: usize,
+    hi: u8,
+    need: u8,
+    pend: Image,
+    fenced: bool,
+    dead: bool,
+    /// The newest own record of each block that a restart replays.
+    own: Image,
+    /// The table as it is stored.
+    stored: Bits,
+    side: Option<Image>,
+    /// All own records, and the highest that the peer has: what recovery makes R of.
+    wrote: Vec<Written>,
+    acked: u8,
+}
+
+impl Dev {
+    fn side(&self) -> Side {
+        if self.fenced { Side::Fenced } else { Side::Active }
+    }
+
+    fn newest(&self, block: usize) -> u8 {
+        let of_l = self.l.iter().filter(|&&(_, b)| b == block).map(|&(w, _)| w);
+        of_l.max().unwrap_or(self.n[block])
+    }
+
+    fn reflect_all(&mut self) {
+        for (w, block) in std::mem::take(&mut self.l) {
+            self.n[block] = w;
+        }
+    }
+
+    /// It was opened while catching up, and does not know what the peer owes.
+    fn forgot(&self) -> bool {
+        self.m.mode() == Mode::Ordered && self.hi < self.need && self.pend == [0; 3]
+    }
+
+    fn is_away(&self, block: usize) -> bool {
+        match self.m.mode() {
+            Mode::Ordered => self.pend[block] > self.newest(block),
+            _ => self.m.owed().contains(at(block)),
+        }
+    }
+
+    fn ordered(&self) -> Ordered {
+        let of = |records: &[Written]| records.iter().map(|&(_, block)| one(block)).collect();
+        let is_ordered = self.m.mode() == Mode::Ordered;
+        let owed = (0..3).filter(|&b| is_ordered && self.is_away(b)).map(one).collect();
+        Ordered {
+            unacknowledged: of(&self.r),
+            unreflected: of(&self.l),
+            owed: (!self.forgot()).then_some(owed),
+            newest: stamp(self.wrote.last().map_or(0, |&(w, _)| w)),
+        }
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.m.consistent() == Consistent::Yes
+    }
+
+    fn checkpoint(&mut self) {
+        for block in 0..3 {
+            if !self.l.iter().any(|&(_, b)| b == block) {
+                self.own[block] = 0;
+            }
+        }
+        self.stored = self.m.durable().table;
+    }
+}
+
+#[derive(Clone, Debug, Hash)]
+struct Unsynced {
+    record: Written,
+    before: u8,
+    had_bit: bool,
+    own_before: u8,
+}
+
+#[derive(Clone, Debug, Hash)]
+struct Reading {
+    block: usize,
+    floor: u8,
+    is_asked: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    options: Options,
+    dev: [Dev; 2],
+    data: [VecDeque<Sent>; 2],
+    control: [VecDeque<Sent>; 2],
+    /// The device where the host is, or the one that asks for it.
+    active: Option<usize>,
+    asks: Option<usize>,
+    /// The newest completed writes; those from `base` on in `history`.
+    newest: Image,
+    base: Image,
+    history: Vec<Written>,
+    reading: Option<Reading>,
+    clock: u8,
+    left: Bounds,
+    /// The records of one device that are not durable.
+    unsynced: Vec<Unsynced>,
+    unsynced_at: usize,
+}
+
+/// Two blocks of one volume are neighbours; the third is of another volume.
+fn at(block: usize) -> Block {
+    Block { volume: block as u32 / 2, number: block as u64 % 2 }
+}
+
+fn one(block: usize) -> Blocks {
+    let Block { volume, number } = at(block);
+    Blocks { volume, numbers: number..number + 1 }
+}
+
+fn numbers(blocks: &Blocks) -> impl Iterator<Item = usize> + use<> {
+    let volume = blocks.volume as usize;
+    blocks.numbers.clone().map(move |number| 2 * volume + number as usize)
+}
+
+fn stamp(w: u8) -> Stamp {
+    Stamp { epoch: 0, time: u64::from(w), sequence: 0 }
+}
+
+const EVERY: std::ops::Range<Block> =
+    Block { volume: 0, number: 0 }..Block { volume: u32::MAX, number: u64::MAX };
+
+impl World {
+    pub fn new(bounds: Bounds, options: Options) -> World {
+        let mut dev = [Dev::default(), Dev { fenced: true, ..Dev::default() }];
+        dev[0].m.last_active = 1;
+        if options.always {
+            for dev in &mut dev {
+                (dev.m.mode, dev.m.stage) = (Mode::Sending, super::super::Stage::Said);
+            }
+        }
+        World {
+            options,
+            dev,
+            data: Default::default(),
+            control: Default::default(),
+            active: Some(0),
+            asks: None,
+            newest: [0; 3],
+            base: [0; 3],
+            history: Vec::new(),
+            reading: None,
+            clock: 0,
+            left: bounds,
+            unsynced: Vec::new(),
+            unsynced_at: 0,
+        }
+    }
+
+    /// States with the same key behave alike: rounds and tenures are compared, and nothing else.
+    pub fn key(&self) -> u64 {
+        let mut world = self.clone();
+        let mut rounds: Vec<Round> = Vec::new();
+        world.each_round(&mut |round| rounds.push(*round));
+        rounds.sort();
+        rounds.dedup();
+        world.each_round(&mut |round| {
+            let rank = rounds.binary_search(round).expect("it was collected");
+            *round = Round { generation: 0, counter: rank as u64 };
+        });
+        let mut tenures: Vec<u64> = Vec::new();
+        world.each_tenure(&mut |tenure| tenures.push(*tenure));
+        tenures.sort();
+        tenures.dedup();
+        world.each_tenure(&mut |tenure| {
+            *tenure = tenures.binary_search(tenure).expect("it was collected") as u64;
+        });
+        for dev in &mut world.dev {
+            (dev.wrote, dev.acked) = (Vec::new(), 0);
+            if !self.options.implied {
+                dev.m.cut = Stamp::ZERO;
+            }
+        }
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        let World { dev, data, control, active, asks, newest, base, .. } = &world;
+        (dev, data, control, active, asks, newest, base).hash(&mut hasher);
+        let World { history, reading, clock, left, unsynced, unsynced_at, .. } = &world;
+        (history, reading, clock, left, unsynced, unsynced_at).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn messages(&mut self) -> impl Iterator<Item = &mut Sent> {
+        self.data.iter_mut().chain(&mut self.control).flatten()
+    }
+
+    fn each_round(&mut self, look: &mut dyn FnMut(&mut Round)) {
+        self.dev.iter_mut().for_each(|dev| look(&mut dev.m.round));
+        self.messages().for_each(|sent| look(sent.round()));
+    }
+
+    fn each_tenure(&mut self, look: &mut dyn FnMut(&mut u64)) {
+        self.dev.iter_mut().for_each(|dev| look(&mut dev.m.last_active));
+        for sent in self.messages() {
+            if let Sent::Request(request, ..) = sent {
+                look(&mut request.last_active);
+            }
+        }
+    }
+
+    fn are_both_up(&self) -> bool {
+        !self.dev.iter().any(|dev| dev.dead)
+    }
+
+    fn send(&mut self, to: usize, sent: Sent) {
+        use Message::{End, Level};
+        let is_data = match &sent {
+            Sent::Ship(..) | Sent::Copy(..) => true,
+            Sent::Said(message, ..) => matches!(message, End { .. } | Level { .. }),
+            _ => false,
+        };
+        if self.are_both_up() {
+            let lane = if is_data { &mut self.data } else { &mut self.control };
+            lane[to].push_back(sent);
+        }
+    }
+
+    fn is_unsynced(&self, d: usize, w: u8) -> bool {
+        self.unsynced_at == d && self.unsynced.iter().any(|u| u.record.0 == w)
+    }
+
+    fn sync(&mut self, d: usize) {
+        if self.unsynced_at == d {
+            self.unsynced.clear();
+        }
+    }
+
+    /// What a step of `d`'s machine asks for, in its order.
+    fn work(&mut self, d: usize, work: Work, prototype: Image) {
+        if work.sync {
+            self.sync(d);
+        }
+        if work.leaves_order {
+            self.land(d);
+        }
+        let dev = &mut self.dev[d];
+        if work.gives_up {
+            dev.l.clear();
+        }
+        if work.voids_owed {
+            let owed = dev.m.owed();
+            dev.l.retain(|&(_, block)| !owed.contains(at(block)));
+            (0..3).filter(|&block| owed.contains(at(block))).for_each(|block| dev.own[block] = 0);
+        }
+        if work.leaves_order {
+            dev.r.clear();
+            (dev.pend, dev.need) = ([0; 3], 0);
+            dev.reflect_all();
+        }
+        if let Some(hi) = work.hi {
+            dev.hi = hi.time as u8;
+        }
+        if work.checkpoint {
+            dev.checkpoint();
+        }
+        if work.store {
+            dev.stored = dev.m.durable().table;
+        }
+        if let Some(message) = work.send {
+            let table = dev.m.table().clone();
+            let nonce = self.left.withdrawals;
+            self.send(1 - d, Sent::Said(message, table, prototype, nonce));
+        }
+    }
+
+    fn land(&mut self, d: usize) {
+        self.dev[d].sent = 0;
+        if let Some(reading) = self.reading.as_mut().filter(|_| self.active == Some(d)) {
+            reading.is_asked = false;
+        }
+    }
+
+    fn got(&mut self, w: u8) -> Held {
+        let Reading { block, floor, .. } = self.reading.take().expect("the host reads");
+        match w < floor {
+            true => Err(format!("P1 stale read of block {block}: w{w}, completed was w{floor}")),
+            false => Ok(()),
+        }
+    }
+
+    fn ask(&mut self) {
+        let y = self.asks.expect("a device asks");
+        let m = &self.dev[y].m;
+        let request =
+            Sent::Request(m.request(), m.returned(&self.dev[y].ordered()), self.left.withdrawals);
+        self.send(1 - y, request);
+    }
+
+    fn write(&mut self, block: usize) {
+        let d = self.active.expect("the host is here");
+        self.clock += 1;
+        self.left.writes -= 1;
+        let w = self.clock;
+        let dev = &mut self.dev[d];
+        if self.options.volatile && dev.m.mode() != Mode::Ordered {
+            let had_bit = dev.m.table().contains(at(block)) || dev.m.flying().contains(at(block));
+            let (before, own_before) = (dev.newest(block), dev.own[block]);
+            self.unsynced_at = d;
+            self.unsynced.push(Unsynced { record: (w, block), before, had_bit, own_before });
+        }
+        if self.options.implied {
+            dev.own[block] = w;
+        }
+        dev.wrote.push((w, block));
+        self.newest[block] = w;
+        self.history.push((w, block));
+        if matches!(dev.m.mode(), Mode::Ordered | Mode::Copying) {
+            dev.r.push((w, block));
+        }
+        if dev.m.mode() == Mode::Ordered && dev.hi < dev.need {
+            dev.l.push((w, block));
+        } else {
+            dev.n[block] = w;
+        }
+        dev.m.wrote(&one(block));
+    }
+
+    fn look(&mut self) -> Held {
+        let d = self.active.expect("the host is here");
+        let reading = self.reading.as_mut().expect("the host reads");
+        let (block, dev) = (reading.block, &self.dev[d]);
+        if !dev.is_away(block) {
+            let newest = dev.newest(block);
+            return self.got(newest);
+        }
+        reading.is_asked = true;
+        let round = dev.m.round();
+        self.send(1 - d, Sent::Ask(round, block));
+        Ok(())
+    }
+
+    fn copy(&mut self, d: usize) {
+        let blocks = self.next_copy(d).expect("there is one");
+        let dev = &mut self.dev[d];
+        dev.m.send(&blocks);
+        let contents = numbers(&blocks).map(|block| dev.newest(block)).collect();
+        let copy = Sent::Copy(dev.m.round(), blocks, contents);
+        self.send(1 - d, copy);
+    }
+
+    fn next_copy(&self, d: usize) -> Option<Blocks> {
+        let dev = &self.dev[d];
+        let is_durable = |block| {
+            let waits = |u: &Unsynced| at(u.record.1) == block;
+            self.unsynced_at != d || !self.unsynced.iter().any(waits)
+        };
+        dev.m.next_to_send(dev.side(), EVERY.start, self.options.most, is_durable)
+    }
+
+    fn open(&mut self, d: usize, mode: Mode) {
+        let dev = &mut self.dev[d];
+        let newest = dev.ordered().newest;
+        let round = dev.m.round();
+        let work = dev.m.open(mode, newest).expect("it may");
+        if dev.m.round() != round {
+            self.land(d);
+        }
+        self.work(d, work, [0; 3]);
+    }
+
+    fn fence(&mut self, d: usize, request: Request, m: &Bits) {
+        let dev = &mut self.dev[d];
+        dev.fenced = true;
+        let mut prototype = [0; 3];
+        dev.r.iter().for_each(|&(w, block)| prototype[block] = w);
+        let ordered = dev.ordered();
+        let work = dev.m.grant(request, m, ordered);
+        self.work(d, work, prototype);
+        if self.active == Some(d) {
+            // Its request was withdrawn; it asks before the next write.
+            (self.active, self.asks, self.reading) = (None, Some(d), None);
+            self.ask();
+        }
+    }
+
+    fn granted(&mut self, y: usize, grant: Grant, table: Bits, prototype: Image) -> Held {
+        let epoch = self.next_epoch();
+        let dev = &mut self.dev[y];
+        let (mode, ordered) = (dev.m.mode(), dev.ordered());
+        let taken = dev.m.take(grant, table, epoch, ordered);
+        if taken == Taken::AskAgain {
+            self.ask();
+            return Ok(());
+        }
+        dev.fenced = false;
+        (self.active, self.asks) = (Some(y), None);
+        match taken {
+            Taken::Table(work) => self.work(y, work, [0; 3]),
+            _ if mode != Mode::Ordered => return Err("P7 a prototype, not in ordered mode".into()),
+            _ => {
+                dev.pend = prototype.map(|w| if w > dev.hi { w } else { 0 });
+                let still = if dev.hi < dev.need { dev.need } else { 0 };
+                dev.need = dev.pend.into_iter().fold(still, u8::max);
+            }
+        }
+        Ok(())
+    }
+
+    fn next_epoch(&self) -> u64 {
+        1 + self.dev.iter().map(|dev| dev.m.last_active).max().expect("there are two")
+    }
+
+    fn shipped(&mut self, y: usize, w: u8, block: usize) {
+        let dev = &mut self.dev[y];
+        if w > dev.hi {
+            dev.hi = w;
+            if dev.m.mode() == Mode::Ordered {
+                let (older, newer) = dev.l.iter().partition(|&&(own, _)| own <= w);
+                dev.l = older;
+                dev.reflect_all();
+                dev.l = newer;
+                dev.pend = dev.pend.map(|pend| if pend <= w { 0 } else { pend });
+            }
+            dev.n[block] = w;
+            if dev.own[block] < w {
+                dev.own[block] = 0; // the logs are replayed in stamp order
+            }
+        }
+        let ack = Sent::Ack(dev.m.round(), dev.hi);
+        self.send(1 - y, ack);
+    }
+
+    fn copied(&mut self, y: usize, round: Round, blocks: Blocks, contents: Vec<u8>) {
+        let dev = &mut self.dev[y];
+        let Some(arrival) = dev.m.arrive(dev.side(), round, &blocks) else { return };
+        let ack = Sent::CopyAck(dev.m.round(), blocks.clone());
+        for run in &arrival.written {
+            if dev.fenced {
+                dev.stored.remove(run);
+            }
+            for block in numbers(run) {
+                dev.n[block] = contents[block - numbers(&blocks).next().expect("not empty")];
+            }
+        }
+        self.work(y, arrival.work, [0; 3]);
+        self.send(1 - y, ack);
+    }
+
+    fn receive(&mut self, y: usize, sent: Sent) -> Held {
+        let dev = &mut self.dev[y];
+        let (mode, side) = (dev.m.mode(), dev.side());
+        match sent {
+            Sent::Ship(round, w, block) => {
+                if dev.m.is_of(round) && matches!(mode, Mode::Ordered | Mode::Copying) {
+                    self.shipped(y, w, block);
+                }
+            }
+            Sent::Ack(round, hi) if dev.m.is_of(round) || !holds(Clause::RoundCounts) => {
+                let before = dev.r.len();
+                dev.r.retain(|&(w, _)| w > hi);
+                dev.sent = dev.sent.saturating_sub(before - dev.r.len());
+                dev.acked = dev.acked.max(hi);
+            }
+            Sent::Ack(..) => {}
+            Sent::Copy(round, blocks, contents) => self.copied(y, round, blocks, contents),
+            Sent::CopyAck(round, blocks) => {
+                for run in dev.m.copied(round, &blocks).runs() {
+                    dev.stored.remove(&run);
+                }
+            }
+            Sent::Ask(round, block) => {
+                let of_r = || dev.r.iter().filter(|r| r.1 == block).map(|r| r.0).max();
+                let newest = match mode {
+                    _ if !dev.fenced || !dev.m.is_of(round) => None,
+                    Mode::Ordered => of_r(),
+                    _ => Some(dev.newest(block)),
+                };
+                self.send(1 - y, Sent::Answer(round, block, newest));
+            }
+            Sent::Answer(round, block, newest) => {
+                let asked = |r: &&mut Reading| r.is_asked && r.block == block;
+                let reading =
+                    self.reading.as_mut().filter(|_| self.active == Some(y)).filter(asked);
+                match (reading, newest) {
+                    (None, _) => {}
+                    (Some(_), Some(w)) if dev.m.is_of(round) => return self.got(w),
+                    (Some(reading), _) => reading.is_asked = false,
+                }
+            }
+            Sent::Request(request, m, nonce) => {
+                let now = std::mem::replace(&mut self.left.withdrawals, nonce);
+                self.fence(y, request, &m);
+                let _ = now;
+                self.left.withdrawals = now;
+            }
+            Sent::Said(Message::Grant(grant), table, prototype, nonce) => {
+                if self.asks == Some(y) && nonce == self.left.withdrawals {
+                    return self.granted(y, grant, table, prototype);
+                }
+            }
+            Sent::Said(message, table, ..) => self.said(y, side, message, table),
+        }
+        Ok(())
+    }
+
+    fn said(&mut self, y: usize, side: Side, message: Message, table: Bits) {
+        let dev = &mut self.dev[y];
+        let work = match message {
+            Message::Open { round, mode, generation, cut } => {
+                let (image, was_consistent) = (dev.n, dev.is_consistent());
+                let ordered = dev.ordered();
+                let work = dev.m.hear_open(side, (round, mode), generation, cut, ordered);
+                let ends = self.options.side && was_consistent && !dev.is_consistent();
+                if ends && mode != Mode::Collecting {
+                    dev.side = Some(image);
+                }
+                work
+            }
+            Message::Opened { round } => {
+                let piece = Piece { range: EVERY, blocks: table, is_last: true };
+                dev.m.hear_opened(side, round, &piece);
+                None
+            }
+            Message::End { round, generation, consistent_at } => {
+                dev.m.hear_end(round, generation, consistent_at, stamp(dev.hi))
+            }
+            Message::EndAck { round } => dev.m.hear_end_ack(side, round),
+            Message::Level { round } => dev.m.hear_level(side, round),
+            Message::Grant(_) => None,
+        };
+        if let Some(work) = work {
+            self.work(y, work, [0; 3]);
+            if matches!(message, Message::Open { .. }) {
+                self.dev[y].m.said_opened();
+            }
+        }
+    }
+
+    fn hang_up(&mut self) {
+        (self.data, self.control) = Default::default();
+        for d in 0..2 {
+            self.dev[d].m.hung_up();
+            self.land(d);
+        }
+        if self.asks.is_some() {
+            self.ask();
+        }
+    }
+
+    /// Power is lost at `d`: of what is not synced the first `kept` records survive. What the machine is
+    /// made of then is what is durable.
+    fn lose(&mut self, d: usize, kept: usize) {
+        let lost = match self.unsynced_at == d && !self.unsynced.is_empty() {
+            true => std::mem::take(&mut self.unsynced).split_off(kept),
+            false => Vec::new(),
+        };
+        let dev = &mut self.dev[d];
+        let mut stored = dev.m.durable();
+        for Unsynced { record, before, had_bit, own_before } in lost.iter().rev() {
+            let (w, block) = *record;
+            dev.r.retain(|r| r != record);
+            dev.l.retain(|r| r != record);
+            dev.wrote.retain(|r| r != record);
+            if dev.n[block] == w {
+                dev.n[block] = *before;
+            }
+            if !had_bit {
+                stored.table.remove(&one(block));
+            }
+            if dev.own[block] == w {
+                dev.own[block] = *own_before;
+            }
+        }
+        if !lost.is_empty() {
+            self.history.retain(|record| !lost.iter().any(|u| u.record == *record));
+            self.newest = self.base;
+            self.history.iter().for_each(|&(w, block)| self.newest[block] = w);
+            self.reading = None;
+        }
+        let mut implied = Vec::new();
+        if self.options.implied {
+            stored.table = dev.stored.clone();
+            if matches!(stored.mode, Mode::Collecting | Mode::Sending) {
+                let above = |&block: &usize| stamp(dev.own[block]) > stored.cut;
+                implied = (0..3).filter(above).map(one).collect();
+            }
+        }
+        let volumes = (0..self.left.blocks).map(one);
+        let side = if dev.dead { Side::Fenced } else { dev.side() };
+        dev.m = Differential::restore(stored, side, implied, volumes);
+    }
+
+    /// A device is here again, with what is durable.
+    fn restart(&mut self, d: usize) {
+        let dev = &mut self.dev[d];
+        for block in 0..3 {
+            if dev.own[block] != 0 && !dev.l.iter().any(|&(_, b)| b == block) {
+                dev.n[block] = dev.own[block];
+            }
+        }
+        if !dev.fenced && dev.m.mode() == Mode::Ordered && dev.hi < dev.need {
+            dev.pend = [0; 3];
+            if self.active == Some(d) {
+                (self.active, self.asks, self.reading) = (None, Some(d), None);
+            }
+        }
+        self.hang_up();
+    }
+
+    fn force(&mut self, y: usize, how: Action) -> Held {
+        let x = 1 - y;
+        let epoch = self.next_epoch();
+        let dev = &self.dev[y];
+        let was_owed = !dev.m.owed().is_empty() || dev.pend != [0; 3];
+        let peer_has_none = self.dev[x].r.is_empty() && self.dev[x].m.table().is_empty();
+        let is_whole = peer_has_none && !was_owed && dev.m.mode() == Mode::Ordered;
+        let gives_up = how == Action::ForceConsistent(y);
+        let (mut put_back, mut image) = (Bits::default(), None);
+        if how == Action::ForceSide(y) {
+            let saved = dev.side.expect("there is one");
+            if !self.is_prefix(&saved) {
+                return Err("P3 the side file's image is no prefix".into());
+            }
+            put_back = (0..3).filter(|&b| dev.newest(b) != saved[b]).map(one).collect();
+            image = Some(saved);
+        }
+        let dev = &mut self.dev[y];
+        let ordered = dev.ordered();
+        let work = dev.m.force(epoch, &put_back, gives_up, &ordered);
+        self.work(y, work, [0; 3]);
+        let dev = &mut self.dev[y];
+        dev.n = image.unwrap_or(dev.n);
+        if image.is_none() && !gives_up && is_whole && dev.n != self.newest {
+            return Err("P5 a write is lost that the dead peer owed nothing of".into());
+        }
+        (dev.fenced, dev.own) = (false, [0; 3]);
+        (self.base, self.newest) = (dev.n, dev.n);
+        self.history.clear();
+        (self.active, self.asks, self.reading) = (Some(y), None, None);
+        self.dev[x].m.consistent = Consistent::No; // of another history
+        self.dev.iter_mut().for_each(|dev| dev.side = None);
+        Ok(())
+    }
+
+    /// What may happen now.
+    pub fn enabled(&self) -> Vec<Action> {
+        use Action::*;
+        let mut all = Vec::new();
+        let mut add = |may: bool, action: Action| all.extend(may.then_some(action));
+        let (left, are_both_up) = (&self.left, self.are_both_up());
+        if let Some(a) = self.active.filter(|&a| !self.dev[a].dead) {
+            // Blocks not written yet are alike.
+            let written = (0..3).filter(|&b| self.history.iter().any(|r| r.1 == b)).count();
+            let is_first = self.base == [0; 3];
+            let writable = if is_first { left.blocks.min(written + 1) } else { left.blocks };
+            (0..writable).for_each(|block| add(left.writes > 0, Write(block)));
+            let may_read = left.reads > 0 && self.reading.is_none();
+            (0..left.blocks).for_each(|block| add(may_read, Read(block)));
+            add(left.takeovers > 0 && are_both_up, Move);
+            if let Some(reading) = self.reading.as_ref().filter(|reading| !reading.is_asked) {
+                let dev = &self.dev[a];
+                let can_ask = dev.m.mode() == Mode::Ordered || dev.m.is_open();
+                add(!dev.is_away(reading.block) || are_both_up && can_ask, Look);
+            }
+        }
+        add(!self.unsynced.is_empty(), Sync);
+        let asks_alive = self.asks.is_some_and(|y| !self.dev[1 - y].dead);
+        add(asks_alive && left.withdrawals > 0, Withdraw);
+        for d in 0..2 {
+            let (dev, peer) = (&self.dev[d], &self.dev[1 - d]);
+            if dev.dead {
+                add(true, Return(d));
+                let of = [dev, peer].map(|dev| dev.m.generation());
+                let y = 1 - d;
+                let may_force = of[1] >= of[0] && (self.active != Some(y) || of[0] == of[1]);
+                add(may_force, ForceNewest(y));
+                add(may_force && peer.side.is_some(), ForceSide(y));
+                add(may_force && !peer.l.is_empty() && peer.is_consistent(), ForceConsistent(y));
+                continue;
+            }
+            let (is_live, mode) = (!dev.fenced, dev.m.mode());
+            let has_r = matches!(mode, Mode::Ordered | Mode::Copying);
+            let knows = !holds(Clause::PrototypeFirst) || !dev.forgot();
+            add(left.suspends > 0 && is_live && has_r && self.asks != Some(d) && knows, Suspend(d));
+            let has_log = dev.own != [0; 3] || dev.stored != dev.m.durable().table;
+            add(left.checkpoints > 0 && has_log, Checkpoint(d));
+            if !are_both_up {
+                continue;
+            }
+            if is_live && self.asks.is_none() {
+                for mode in [Mode::Collecting, Mode::Sending, Mode::Copying] {
+                    let is_wanted = !self.options.always || mode != Mode::Copying;
+                    add(is_wanted && dev.m.may_open(mode), Open(d, mode));
+                }
+            }
+            let in_order =
+                mode == Mode::Ordered || is_live && mode == Mode::Copying && dev.m.is_open();
+            let next = dev.r.get(dev.sent).filter(|_| dev.sent < self.options.window && in_order);
+            add(next.is_some_and(|&(w, _)| !self.is_unsynced(d, w)), Ship(d));
+            add(self.next_copy(d).is_some(), Copy(d));
+            add(is_live && dev.m.may_end(), End(d));
+            let synced = self.unsynced.is_empty() || !holds(Clause::LevelWhenSent);
+            add(is_live && self.options.always && dev.m.may_level() && synced, Level(d));
+            add(!self.data[d].is_empty(), Data(d));
+            add(!self.control[d].is_empty(), Control(d));
+            let unsynced = if self.unsynced_at == d { self.unsynced.len() } else { 0 };
+            for kept in 0..=unsynced {
+                add(left.restarts > 0, Restart(d, kept));
+                add(left.deaths > 0, Die(d, kept));
+            }
+        }
+        let has_sent = self.data.iter().chain(&self.control).any(|lane| !lane.is_empty());
+        add(left.cuts > 0 && are_both_up && has_sent, Cut);
+        all
+    }
+
+    /// Takes a step; what does not hold after it.
+    pub fn step(&mut self, action: Action) -> Held {
+        use Action::*;
+        match action {
+            Write(block) => self.write(block),
+            Read(block) => {
+                self.left.reads -= 1;
+                let floor = self.newest[block];
+                self.reading = Some(Reading { block, floor, is_asked: false });
+            }
+            Look => self.look()?,
+            Move => {
+                self.left.takeovers -= 1;
+                let y = 1 - self.active.expect("the host is somewhere");
+                (self.active, self.asks, self.reading) = (None, Some(y), None);
+                self.ask();
+            }
+            Withdraw => {
+                self.left.withdrawals -= 1;
+                let y = 1 - self.asks.expect("a device asks");
+                if !self.dev[y].fenced && !self.dev[y].forgot() {
+                    (self.asks, self.active) = (None, Some(y));
+                } else {
+                    self.asks = Some(y);
+                    self.ask();
+                }
+            }
+            Suspend(d) => {
+                self.left.suspends -= 1;
+                let ordered = self.dev[d].ordered();
+                let work = self.dev[d].m.suspend(ordered).expect("it may");
+                self.work(d, work, [0; 3]);
+            }
+            Open(d, mode) => self.open(d, mode),
+            Ship(d) => {
+                let dev = &mut self.dev[d];
+                let (w, block) = dev.r[dev.sent];
+                dev.sent += 1;
+                let ship = Sent::Ship(dev.m.round(), w, block);
+                self.send(1 - d, ship);
+            }
+            Copy(d) => self.copy(d),
+            End(d) => {
+                let newest = self.dev[d].r.last().map(|&(w, _)| stamp(w));
+                let work = self.dev[d].m.end(newest).expect("it may");
+                self.work(d, work, [0; 3]);
+            }
+            Level(d) => {
+                let work = self.dev[d].m.level().expect("it may");
+                self.work(d, work, [0; 3]);
+            }
+            Sync => self.unsynced.clear(),
+            Checkpoint(d) => {
+                self.left.checkpoints -= 1;
+                self.dev[d].checkpoint();
+            }
+            Data(d) => {
+                let sent = self.data[d].pop_front().expect("there is one");
+                self.receive(d, sent)?;
+            }
+            Control(d) => {
+                let sent = self.control[d].pop_front().expect("there is one");
+                self.receive(d, sent)?;
+            }
+            Cut => {
+                self.left.cuts -= 1;
+                self.hang_up();
+            }
+            Restart(d, kept) => {
+                self.left.restarts -= 1;
+                self.lose(d, kept);
+                self.restart(d);
+            }
+            Die(d, kept) => {
+                self.left.deaths -= 1;
+                self.dev[d].dead = true;
+                self.lose(d, kept);
+                self.hang_up();
+            }
+            Return(d) => {
+                let of_peer = self.dev[1 - d].m.generation();
+                let dev = &mut self.dev[d];
+                dev.fenced |= dev.m.returns_below(of_peer);
+                dev.dead = false;
+                self.lose(d, 0);
+                self.restart(d);
+            }
+            ForceNewest(y) | ForceConsistent(y) | ForceSide(y) => self.force(y, action)?,
+        }
+        self.check()
+    }
+
+    fn is_prefix(&self, image: &Image) -> bool {
+        let mut at = self.base;
+        let mut is_one = at == *image;
+        for &(w, block) in &self.history {
+            at[block] = w;
+            is_one |= at == *image;
+        }
+        is_one
+    }
+
+    /// What a device does by itself, and what holds at every moment.
+    fn check(&mut self) -> Held {
+        for d in 0..2 {
+            let dev = &mut self.dev[d];
+            if dev.m.mode() == Mode::Ordered && dev.hi >= dev.need {
+                dev.reflect_all();
+            }
+            dev.m.received(stamp(dev.hi));
+            if dev.is_consistent() {
+                dev.side = None;
+            }
+            if dev.dead {
+                continue;
+            }
+            if self.unsynced_at != d || self.unsynced.is_empty() {
+                let work = self.dev[d].m.synced();
+                self.work(d, work, [0; 3]);
+            }
+            // A message that will be ignored may as well be gone: fewer states.
+            let round = self.dev[d].m.round();
+            if holds(Clause::RoundCounts) {
+                let counts = |sent: &mut Sent| !sent.is_of_round() || *sent.round() >= round;
+                self.data[d].retain_mut(counts);
+                self.control[d].retain_mut(counts);
+            }
+        }
+        for (d, dev) in self.dev.iter().enumerate().filter(|(_, dev)| !dev.dead) {
+            if dev.is_consistent() && !self.is_prefix(&dev.n) {
+                return Err(format!(
+                    "P3 device {d} says consistent, its image {:?} is no prefix",
+                    dev.n
+                ));
+            }
+            let has_r = matches!(dev.m.mode(), Mode::Ordered | Mode::Copying);
+            let live = |r: &&Written| has_r && stamp(r.0) > dev.m.cut().max(stamp(dev.acked));
+            if holds(Clause::TableCut) && !dev.r.iter().eq(dev.wrote.iter().filter(live)) {
+                return Err(format!("P8 R of device {d} is not what its log says: {:?}", dev.r));
+            }
+        }
+        let are_old = self.dev.iter().all(|dev| dev.m.generation() == 0);
+        let [a, b] = &self.dev;
+        if !self.are_both_up() {
+            return Ok(());
+        }
+        if !a.fenced && !b.fenced {
+            return Err("P7 both serve".into());
+        }
+        if self.options.p6 && are_old && !a.is_consistent() && !b.is_consistent() {
+            return Err("P6 neither device is consistent".into());
+        }
+        Ok(())
+    }
+
+    /// What holds once nothing is left to do.
+    pub fn at_rest(&self) -> Held {
+        let rests_in = if self.options.always { Mode::Sending } else { Mode::Ordered };
+        let is_empty = |dev: &Dev| {
+            let of_bits = [dev.m.table(), dev.m.owed(), dev.m.flying()];
+            let records = dev.r.len() + dev.l.len();
+            of_bits.iter().all(|bits| bits.is_empty()) && records == 0 && dev.pend == [0; 3]
+        };
+        let [a, b] = &self.dev;
+        let holds = [
+            (self.active.is_some() && self.asks.is_none(), "P4 a takeover never completes"),
+            (self.reading.is_none(), "P4 a read is stuck"),
+            (self.dev.iter().all(|dev| dev.m.mode() == rests_in), "P2 not in the mode of rest"),
+            (self.dev.iter().all(is_empty), "P2 tables are not empty at rest"),
+            (a.n == b.n, "P2 the copies differ at rest"),
+            (a.n == self.newest, "P2 both have lost the newest write"),
+            (a.is_consistent() && b.is_consistent(), "P2 a device is not consistent at rest"),
+        ];
+        match holds.iter().find(|(holds, _)| !holds) {
+            Some((_, promise)) => {
+                Err(format!("{promise}: {:?} {:?}, newest {:?}", a.n, b.n, self.newest))
+            }
+            None => Ok(()),
+        }
+    }
+}
