@@ -8,19 +8,23 @@ use crate::weaken::{Clause, holds, instead};
 
 impl Differential {
     /// A host's write is final (D5). In modes p and s its blocks get bits, and the peer's copies of them
-    /// are worth nothing; in the other modes R has it.
-    pub fn wrote(&mut self, blocks: &Blocks) {
+    /// are worth nothing; in the other modes R has it. The work is done before N has the write.
+    pub fn wrote(&mut self, blocks: &Blocks) -> Work {
         if matches!(self.mode, Mode::Ordered | Mode::Copying) {
-            return;
+            return Work::default();
         }
         self.table.insert(blocks.clone());
         if holds(Clause::OwnWriteOver) {
             self.owed.remove(blocks);
         }
-        if !self.owed.is_empty() {
-            self.consistent = Consistent::No;
-        }
+        let store = !self.owed.is_empty() && self.is_no_prefix();
         self.settle(Side::Active);
+        Work { store, ..Work::default() }
+    }
+
+    /// N is about to be no prefix; whether that has to be stored first.
+    fn is_no_prefix(&mut self) -> bool {
+        std::mem::replace(&mut self.consistent, Consistent::No) != Consistent::No
     }
 
     /// Whether copies are sent from here: from the fenced device in mode p, from the active one in modes
@@ -111,8 +115,7 @@ impl Differential {
         }
         let marks = self.mode == Mode::Collecting || holds(Clause::TargetMarked);
         if !arrival.written.is_empty() && marks {
-            arrival.work.store = self.consistent != Consistent::No;
-            self.consistent = Consistent::No;
+            arrival.work.store = self.is_no_prefix();
         }
         self.settle(side);
         Some(arrival)

@@ -4,6 +4,7 @@
 //! An image is the number of the newest write to each block; a write is its number, its stamp and its
 //! data at once. What holds is in [`world::World::check`] and [`world::World::at_rest`].
 
+#[cfg(feature = "weaken")]
 mod ablation;
 mod bounds;
 mod world;

@@ -104,7 +104,7 @@ pub enum Grant {
 }
 
 /// Some of a table's runs, in their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
     /// The addresses that it speaks of.
     pub range: Range<Block>,

@@ -24,6 +24,7 @@ const ALWAYS: Options = Options { always: true, ..PLAIN };
 const ALL: Options = Options { volatile: true, implied: true, side: true, ..PLAIN };
 
 #[test]
+#[ignore]
 fn measure() {
     let no = |_: &mut Bounds| {};
     let w = |b: &mut Bounds| b.withdrawals = 1;
@@ -49,6 +50,7 @@ fn measure() {
     complete([1, 2, 0, 1, 1, 0, 1, 0], ALL, w, 0);
 }
 #[test]
+#[ignore]
 fn walks() {
     let bounds = Bounds { withdrawals: 3, checkpoints: 3, ..Bounds::of([3, 10, 6, 6, 3, 3, 3, 2]) };
     let start = std::time::Instant::now();

@@ -1,6 +1,8 @@
 //! The rest of two devices, one host, and the line between them, in the abstract.
 
-use super::super::{Consistent, Differential, Grant, Message, Mode, Ordered, Piece, Round, Side};
+use super::super::{
+    Consistent, Differential, Durable, Grant, Message, Mode, Ordered, Piece, Round, Side,
+};
 use super::super::{Request, Taken, Work};
 use super::{Bounds, Options};
 use crate::table::bits::{Bits, Blocks};
@@ -75,8 +77,9 @@ enum Sent {
     Ask(Round, usize),
     Answer(Round, usize, Option<u8>),
     Request(Request, Bits, u8),
-    /// With the table or the prototype, and the request's nonce.
-    Said(Message, Bits, Image, u8),
+    Opened(Round, Piece),
+    /// With the table, the prototype, and the request's nonce, if it is a grant.
+    Said(Message, Bits, (Image, u8)),
 }
 
 impl Sent {
@@ -89,6 +92,7 @@ impl Sent {
             | Sent::Ask(round, _)
             | Sent::Answer(round, ..)
             | Sent::Request(Request { round, .. }, ..)
+            | Sent::Opened(round, _)
             | Sent::Said(Message::Open { round, .. }, ..)
             | Sent::Said(Message::Opened { round }, ..)
             | Sent::Said(Message::Grant(Grant::Table { round, .. }), ..)
@@ -128,6 +132,8 @@ struct Dev {
     own: Image,
     /// The table as it is stored.
     stored: Bits,
+    /// What else is stored.
+    kept: Durable,
     side: Option<Image>,
     /// All own records, and the highest that the peer has: what recovery makes R of.
     wrote: Vec<Written>,
@@ -176,6 +182,12 @@ impl Dev {
 
     fn is_consistent(&self) -> bool {
         self.m.consistent() == Consistent::Yes
+    }
+
+    /// What a superblock write stores, and the runs of the table.
+    fn store(&mut self) {
+        self.kept = self.m.durable();
+        self.stored = std::mem::take(&mut self.kept.table);
     }
 
     fn checkpoint(&mut self) {
@@ -250,9 +262,11 @@ impl World {
     pub fn new(bounds: Bounds, options: Options) -> World {
         let mut dev = [Dev::default(), Dev { fenced: true, ..Dev::default() }];
         dev[0].m.last_active = 1;
+        dev[0].store();
         if options.always {
             for dev in &mut dev {
                 (dev.m.mode, dev.m.stage) = (Mode::Sending, super::super::Stage::Said);
+                dev.store();
             }
         }
         World {
@@ -294,7 +308,7 @@ impl World {
         for dev in &mut world.dev {
             (dev.wrote, dev.acked) = (Vec::new(), 0);
             if !self.options.implied {
-                dev.m.cut = Stamp::ZERO;
+                (dev.m.cut, dev.kept.cut) = (Stamp::ZERO, Stamp::ZERO);
             }
         }
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
@@ -310,12 +324,18 @@ impl World {
     }
 
     fn each_round(&mut self, look: &mut dyn FnMut(&mut Round)) {
-        self.dev.iter_mut().for_each(|dev| look(&mut dev.m.round));
+        self.dev.iter_mut().for_each(|dev| {
+            look(&mut dev.m.round);
+            look(&mut dev.kept.round);
+        });
         self.messages().for_each(|sent| look(sent.round()));
     }
 
     fn each_tenure(&mut self, look: &mut dyn FnMut(&mut u64)) {
-        self.dev.iter_mut().for_each(|dev| look(&mut dev.m.last_active));
+        self.dev.iter_mut().for_each(|dev| {
+            look(&mut dev.m.last_active);
+            look(&mut dev.kept.last_active);
+        });
         for sent in self.messages() {
             if let Sent::Request(request, ..) = sent {
                 look(&mut request.last_active);
@@ -351,7 +371,12 @@ impl World {
     }
 
     /// What a step of `d`'s machine asks for, in its order.
-    fn work(&mut self, d: usize, work: Work, prototype: Image) {
+    fn work(&mut self, d: usize, work: Work) {
+        self.answer(d, work, ([0; 3], 0));
+    }
+
+    /// The same; with a grant go the prototype and the request's nonce.
+    fn answer(&mut self, d: usize, work: Work, with: (Image, u8)) {
         if work.sync {
             self.sync(d);
         }
@@ -379,12 +404,25 @@ impl World {
             dev.checkpoint();
         }
         if work.store {
-            dev.stored = dev.m.durable().table;
+            dev.store();
         }
-        if let Some(message) = work.send {
-            let table = dev.m.table().clone();
-            let nonce = self.left.withdrawals;
-            self.send(1 - d, Sent::Said(message, table, prototype, nonce));
+        let table = dev.m.table().clone();
+        match work.send {
+            Some(Message::Opened { round }) if self.options.most > 1 => {
+                let half = Block { volume: 0, number: 1 };
+                let (first, rest) = (EVERY.start..half, half..EVERY.end);
+                for (range, is_last) in [(first, false), (rest, true)] {
+                    let runs = table.runs().flat_map(|run| numbers(&run).collect::<Vec<_>>());
+                    let blocks = runs.filter(|&b| range.contains(&at(b))).map(one).collect();
+                    self.send(1 - d, Sent::Opened(round, Piece { range, blocks, is_last }));
+                }
+            }
+            Some(Message::Opened { round }) => {
+                let piece = Piece { range: EVERY, blocks: table, is_last: true };
+                self.send(1 - d, Sent::Opened(round, piece));
+            }
+            Some(message) => self.send(1 - d, Sent::Said(message, table, with)),
+            None => {}
         }
     }
 
@@ -437,7 +475,8 @@ impl World {
         } else {
             dev.n[block] = w;
         }
-        dev.m.wrote(&one(block));
+        let work = dev.m.wrote(&one(block));
+        self.work(d, work);
     }
 
     fn look(&mut self) -> Held {
@@ -480,17 +519,17 @@ impl World {
         if dev.m.round() != round {
             self.land(d);
         }
-        self.work(d, work, [0; 3]);
+        self.work(d, work);
     }
 
-    fn fence(&mut self, d: usize, request: Request, m: &Bits) {
+    fn fence(&mut self, d: usize, request: Request, m: &Bits, nonce: u8) {
         let dev = &mut self.dev[d];
         dev.fenced = true;
         let mut prototype = [0; 3];
         dev.r.iter().for_each(|&(w, block)| prototype[block] = w);
         let ordered = dev.ordered();
         let work = dev.m.grant(request, m, ordered);
-        self.work(d, work, prototype);
+        self.answer(d, work, (prototype, nonce));
         if self.active == Some(d) {
             // Its request was withdrawn; it asks before the next write.
             (self.active, self.asks, self.reading) = (None, Some(d), None);
@@ -510,12 +549,13 @@ impl World {
         dev.fenced = false;
         (self.active, self.asks) = (Some(y), None);
         match taken {
-            Taken::Table(work) => self.work(y, work, [0; 3]),
+            Taken::Table(work) => self.work(y, work),
             _ if mode != Mode::Ordered => return Err("P7 a prototype, not in ordered mode".into()),
             _ => {
                 dev.pend = prototype.map(|w| if w > dev.hi { w } else { 0 });
                 let still = if dev.hi < dev.need { dev.need } else { 0 };
                 dev.need = dev.pend.into_iter().fold(still, u8::max);
+                dev.store(); // the tenure, by the rules of ordered mode
             }
         }
         Ok(())
@@ -557,7 +597,7 @@ impl World {
                 dev.n[block] = contents[block - numbers(&blocks).next().expect("not empty")];
             }
         }
-        self.work(y, arrival.work, [0; 3]);
+        self.work(y, arrival.work);
         self.send(1 - y, ack);
     }
 
@@ -602,23 +642,19 @@ impl World {
                     (Some(reading), _) => reading.is_asked = false,
                 }
             }
-            Sent::Request(request, m, nonce) => {
-                let now = std::mem::replace(&mut self.left.withdrawals, nonce);
-                self.fence(y, request, &m);
-                let _ = now;
-                self.left.withdrawals = now;
-            }
-            Sent::Said(Message::Grant(grant), table, prototype, nonce) => {
+            Sent::Request(request, m, nonce) => self.fence(y, request, &m, nonce),
+            Sent::Opened(round, piece) => dev.m.hear_opened(side, round, &piece),
+            Sent::Said(Message::Grant(grant), table, (prototype, nonce)) => {
                 if self.asks == Some(y) && nonce == self.left.withdrawals {
                     return self.granted(y, grant, table, prototype);
                 }
             }
-            Sent::Said(message, table, ..) => self.said(y, side, message, table),
+            Sent::Said(message, ..) => self.said(y, side, message),
         }
         Ok(())
     }
 
-    fn said(&mut self, y: usize, side: Side, message: Message, table: Bits) {
+    fn said(&mut self, y: usize, side: Side, message: Message) {
         let dev = &mut self.dev[y];
         let work = match message {
             Message::Open { round, mode, generation, cut } => {
@@ -631,20 +667,15 @@ impl World {
                 }
                 work
             }
-            Message::Opened { round } => {
-                let piece = Piece { range: EVERY, blocks: table, is_last: true };
-                dev.m.hear_opened(side, round, &piece);
-                None
-            }
             Message::End { round, generation, consistent_at } => {
                 dev.m.hear_end(round, generation, consistent_at, stamp(dev.hi))
             }
             Message::EndAck { round } => dev.m.hear_end_ack(side, round),
             Message::Level { round } => dev.m.hear_level(side, round),
-            Message::Grant(_) => None,
+            Message::Opened { .. } | Message::Grant(_) => None,
         };
         if let Some(work) = work {
-            self.work(y, work, [0; 3]);
+            self.work(y, work);
             if matches!(message, Message::Open { .. }) {
                 self.dev[y].m.said_opened();
             }
@@ -670,7 +701,7 @@ impl World {
             false => Vec::new(),
         };
         let dev = &mut self.dev[d];
-        let mut stored = dev.m.durable();
+        let mut stored = Durable { table: dev.m.durable().table, ..dev.kept.clone() };
         for Unsynced { record, before, had_bit, own_before } in lost.iter().rev() {
             let (w, block) = *record;
             dev.r.retain(|r| r != record);
@@ -742,7 +773,7 @@ impl World {
         let dev = &mut self.dev[y];
         let ordered = dev.ordered();
         let work = dev.m.force(epoch, &put_back, gives_up, &ordered);
-        self.work(y, work, [0; 3]);
+        self.work(y, work);
         let dev = &mut self.dev[y];
         dev.n = image.unwrap_or(dev.n);
         if image.is_none() && !gives_up && is_whole && dev.n != self.newest {
@@ -752,7 +783,9 @@ impl World {
         (self.base, self.newest) = (dev.n, dev.n);
         self.history.clear();
         (self.active, self.asks, self.reading) = (Some(y), None, None);
-        self.dev[x].m.consistent = Consistent::No; // of another history
+        // The other device's image is of another history.
+        self.dev[x].m.consistent = Consistent::No;
+        self.dev[x].kept.consistent = Consistent::No;
         self.dev.iter_mut().for_each(|dev| dev.side = None);
         Ok(())
     }
@@ -860,7 +893,7 @@ impl World {
                 self.left.suspends -= 1;
                 let ordered = self.dev[d].ordered();
                 let work = self.dev[d].m.suspend(ordered).expect("it may");
-                self.work(d, work, [0; 3]);
+                self.work(d, work);
             }
             Open(d, mode) => self.open(d, mode),
             Ship(d) => {
@@ -874,11 +907,11 @@ impl World {
             End(d) => {
                 let newest = self.dev[d].r.last().map(|&(w, _)| stamp(w));
                 let work = self.dev[d].m.end(newest).expect("it may");
-                self.work(d, work, [0; 3]);
+                self.work(d, work);
             }
             Level(d) => {
                 let work = self.dev[d].m.level().expect("it may");
-                self.work(d, work, [0; 3]);
+                self.work(d, work);
             }
             Sync => self.unsynced.clear(),
             Checkpoint(d) => {
@@ -947,7 +980,7 @@ impl World {
             }
             if self.unsynced_at != d || self.unsynced.is_empty() {
                 let work = self.dev[d].m.synced();
-                self.work(d, work, [0; 3]);
+                self.work(d, work);
             }
             // A message that will be ignored may as well be gone: fewer states.
             let round = self.dev[d].m.round();
