@@ -17,9 +17,9 @@ impl Differential {
         if holds(Clause::OwnWriteOver) {
             self.owed.remove(blocks);
         }
-        let store = !self.owed.is_empty() && self.is_no_prefix();
+        let mark = !self.owed.is_empty() && self.is_no_prefix();
         self.settle(Side::Active);
-        Work { store, ..Work::default() }
+        Work { mark, ..Work::default() }
     }
 
     /// N is about to be no prefix; whether that has to be stored first.
@@ -115,17 +115,18 @@ impl Differential {
         }
         let marks = self.mode == Mode::Collecting || holds(Clause::TargetMarked);
         if !arrival.written.is_empty() && marks {
-            arrival.work.store = self.is_no_prefix();
+            arrival.work.mark = self.is_no_prefix();
         }
         self.settle(side);
         Some(arrival)
     }
 
-    /// The own log is durable, and every copy that was taken. If nothing is owed, that is stored now: after
-    /// a restart the device is owed nothing, and consistent (D11).
+    /// The own log is durable up to what was written when the last block left P, and every copy that was
+    /// taken is. If nothing is owed, that is stored now: after a restart the device is owed nothing, and
+    /// consistent (D11).
     pub fn synced(&mut self) -> Work {
-        let store = self.owing && self.owed.is_empty();
+        let mark = self.owing && self.owed.is_empty();
         self.owing = !self.owed.is_empty();
-        Work { store, ..Work::default() }
+        Work { mark, ..Work::default() }
     }
 }

@@ -29,21 +29,20 @@ impl Differential {
         if !self.may_open(mode) {
             return None;
         }
-        let mut work =
-            Work { checkpoint: self.checkpoints_before(Side::Active, mode), ..Work::default() };
-        if mode != self.mode {
+        let is_new = mode != self.mode;
+        let checkpoint = self.checkpoints_before(Side::Active, mode);
+        let sync = (is_new || mode == Mode::Collecting) && holds(Clause::OpenSync);
+        if is_new {
             self.land();
             self.begin(mode, self.round.next());
-            work.sync = holds(Clause::OpenSync);
-            work.store = true;
-            if mode == Mode::Copying {
-                self.cut_at(newest);
-            }
+        }
+        if is_new && mode == Mode::Copying {
+            self.cut_at(newest);
         }
         self.stage = Stage::Asked;
         let (round, generation, cut) = (self.round, self.generation, self.cut);
-        work.send = Some(Message::Open { round, mode, generation, cut });
-        Some(work)
+        let send = Some(Message::Open { round, mode, generation, cut });
+        Some(Work { sync, checkpoint, store: is_new, send, ..Work::default() })
     }
 
     /// The device that copies will come to has nothing left that a replay could put over them.

@@ -34,10 +34,14 @@ pub struct Work {
     pub leaves_order: bool,
     /// The highest stamp received from the peer is this one, and the received log is empty (D3).
     pub hi: Option<Stamp>,
-    /// Every record of before is reflected and checkpointed: no replay goes over a copy (D3).
+    /// Every record of before, synced by now, is reflected and checkpointed: no replay goes over a copy
+    /// (D3).
     pub checkpoint: bool,
     /// [`super::Durable`] and what is void are stored by one superblock write.
     pub store: bool,
+    /// Of [`super::Durable`] only `owing` and `consistent` are stored: the table may have bits whose
+    /// records are not durable, and must not be ahead of them (D11).
+    pub mark: bool,
     /// The message to the peer.
     pub send: Option<Message>,
 }

@@ -406,6 +406,10 @@ impl World {
         if work.store {
             dev.store();
         }
+        if work.mark {
+            let durable = dev.m.durable();
+            (dev.kept.owing, dev.kept.consistent) = (durable.owing, durable.consistent);
+        }
         let table = dev.m.table().clone();
         match work.send {
             Some(Message::Opened { round }) if self.options.most > 1 => {
@@ -916,6 +920,7 @@ impl World {
             Sync => self.unsynced.clear(),
             Checkpoint(d) => {
                 self.left.checkpoints -= 1;
+                self.sync(d);
                 self.dev[d].checkpoint();
             }
             Data(d) => {
