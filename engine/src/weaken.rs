@@ -1,5 +1,5 @@
-//! Switches that turn one clause of the rules off, so that the simulator can show that it would
-//! notice: `docs/testing.md` has the table of clause and seeds needed.
+//! Switches that turn one clause of the rules off, so that the simulator, or the search through the
+//! ladder, can show that it would notice: `docs/testing.md` has the tables of clauses and what it took.
 //!
 //! Only with the feature `weaken`, which nothing that ships turns on. Without it every clause
 //! holds, as a constant, and nothing of this is in the program. Switches are the thread's own:
@@ -234,8 +234,6 @@ clauses! {
         KeepLater = "held",
         /// D4: a grant of a lower lineage is added to the table.
         GrantOfReturned = "grantM",
-        /// D4: a grant of no later round is not taken.
-        AskAgainForGrant = "again",
         /// D5: an own write takes the block out of P.
         OwnWriteOver = "over",
         /// D6: the active device sends only once it is owed nothing.
@@ -276,8 +274,6 @@ clauses! {
         FenceSync = "durfence",
         /// D11: the own log is synced before a copy is dropped.
         DropSync = "durdrop",
-        /// D11: the own log is synced before it is stored that nothing is owed.
-        OwedSync = "durowed",
         /// Records of before the table was last changed in bulk imply no bit.
         TableCut = "tcut",
     }

@@ -31,24 +31,18 @@ impl Differential {
     pub fn durable(&self) -> Durable {
         let mut table = self.table.clone();
         table.add(&self.flying);
-        let owing = self.owing();
         // D11: that it is owed nothing, and so consistent, is durable only after a sync.
-        let waits = owing && self.owed.is_empty();
+        let waits = self.owing && self.owed.is_empty();
         Durable {
             mode: self.mode,
             round: self.round,
             table,
-            owing,
+            owing: self.owing,
             generation: self.generation,
             last_active: self.last_active,
             cut: self.cut,
             consistent: if waits { Consistent::No } else { self.consistent },
         }
-    }
-
-    /// Whether the peer may owe something, if the device lost its power now (D11).
-    fn owing(&self) -> bool {
-        !self.owed.is_empty() || holds(Clause::OwedSync) && self.owing
     }
 
     /// A device that is opened again (D8). `implied` are the blocks of own records that are above `cut` and

@@ -94,9 +94,8 @@ impl std::fmt::Display for Violation {
     }
 }
 
-/// Every state, breadth first, up to `most` of them: how many there are and whether that is all, or the
-/// shortest way to a violation.
-fn explore(bounds: Bounds, options: Options, most: usize) -> Result<(usize, bool), Violation> {
+/// Every state, breadth first: how many there are, or the shortest way to a violation.
+fn explore(bounds: Bounds, options: Options) -> Result<usize, Violation> {
     let first = World::new(bounds, options);
     let mut seen: HashMap<u64, Option<(u64, Action)>> = HashMap::from([(first.key(), None)]);
     let mut todo = VecDeque::from([(first.key(), first)]);
@@ -131,11 +130,8 @@ fn explore(bounds: Bounds, options: Options, most: usize) -> Result<(usize, bool
                 todo.push_back((next_key, next));
             }
         }
-        if seen.len() >= most {
-            return Ok((seen.len(), false));
-        }
     }
-    Ok((seen.len(), true))
+    Ok(seen.len())
 }
 
 /// Numbers of a seed (splitmix64).
@@ -151,20 +147,45 @@ impl Random {
     }
 }
 
-/// `steps` random steps, then only such as lead to rest; how many there were.
-fn walk(seed: u64, bounds: Bounds, options: Options, steps: usize) -> Result<usize, Violation> {
+/// The walk of a seed, and how many steps it took: random ones, then only such as lead to rest. The
+/// seed says what else is in the world.
+fn walk_of(seed: u64) -> Result<usize, Violation> {
     let mut random = Random(seed);
+    let mut flip = || random.below(2) == 1;
+    let mut bounds = Bounds { blocks: 1, ..Bounds::of([3, 10, 6, 6, 3, 3, 3, 2]) };
+    bounds.blocks += usize::from(flip()) + usize::from(flip());
+    if flip() {
+        (bounds.restarts, bounds.deaths) = (0, 0);
+    }
+    if flip() {
+        (bounds.withdrawals, bounds.checkpoints) = (3, 3);
+    }
+    let mut options = Options {
+        window: 2,
+        most: if flip() { 1 } else { 2 },
+        volatile: flip(),
+        implied: flip(),
+        side: flip(),
+        always: flip() && flip(),
+        p6: flip() && flip() && flip(),
+    };
+    if options.p6 {
+        // With a second takeover, or a fault, there may be no consistent image.
+        bounds = Bounds { blocks: bounds.blocks, ..Bounds::of([2, 6, 3, 1, 2, 0, 0, 0]) };
+        options.volatile = false;
+    }
     let mut world = World::new(bounds, options);
     let (mut path, bias) = (Vec::new(), [0, 3, 6, 8][random.below(4)]);
     let failed = |promise, path| Err(Violation { promise, path });
-    for step in 0..steps + 4000 {
+    const STEPS: usize = 300;
+    for step in 0..STEPS + 4000 {
         let mut actions = world.enabled();
         let progress: Vec<_> = actions.iter().copied().filter(Action::is_progress).collect();
         let is_still = progress.is_empty();
         if is_still && let Err(promise) = world.at_rest() {
             return failed(promise, path);
         }
-        if step >= steps || !is_still && random.below(10) < bias {
+        if step >= STEPS || !is_still && random.below(10) < bias {
             actions = progress;
         }
         if actions.is_empty() {

@@ -83,7 +83,7 @@ impl Differential {
             Grant::Prototype { round } => self.mode == Mode::Ordered && round == self.round,
             Grant::Table { round, .. } => round > self.round,
         };
-        if !fits && holds(Clause::AskAgainForGrant) {
+        if !fits {
             return Taken::AskAgain;
         }
         self.last_active = epoch;

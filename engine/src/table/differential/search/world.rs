@@ -440,7 +440,7 @@ impl World {
     fn got(&mut self, w: u8) -> Held {
         let Reading { block, floor, .. } = self.reading.take().expect("the host reads");
         match w < floor {
-            true => Err(format!("P1 stale read of block {block}: w{w}, completed was w{floor}")),
+            true => Err(format!("P1 a stale read: of block {block} w{w}, completed was w{floor}")),
             false => Ok(()),
         }
     }
@@ -997,15 +997,15 @@ impl World {
         }
         for (d, dev) in self.dev.iter().enumerate().filter(|(_, dev)| !dev.dead) {
             if dev.is_consistent() && !self.is_prefix(&dev.n) {
+                let image = dev.n;
                 return Err(format!(
-                    "P3 device {d} says consistent, its image {:?} is no prefix",
-                    dev.n
+                    "P3 a device says consistent and is no prefix: {d}, {image:?}"
                 ));
             }
             let has_r = matches!(dev.m.mode(), Mode::Ordered | Mode::Copying);
             let live = |r: &&Written| has_r && stamp(r.0) > dev.m.cut().max(stamp(dev.acked));
-            if holds(Clause::TableCut) && !dev.r.iter().eq(dev.wrote.iter().filter(live)) {
-                return Err(format!("P8 R of device {d} is not what its log says: {:?}", dev.r));
+            if !dev.r.iter().eq(dev.wrote.iter().filter(live)) {
+                return Err(format!("P8 R is not what the log says: device {d}, {:?}", dev.r));
             }
         }
         let are_old = self.dev.iter().all(|dev| dev.m.generation() == 0);
