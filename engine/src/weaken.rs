@@ -230,6 +230,8 @@ clauses! {
         FenceTable = "fenceR",
         /// D4: blocks granted lose the requester's bits.
         PeerNewer = "newer",
+        /// D1, D4: own records of blocks that the peer owes are void.
+        VoidOwed = "void",
         /// D4: a requester that was active later keeps its own bits.
         KeepLater = "held",
         /// D4: a grant of a lower lineage is added to the table.
@@ -274,6 +276,8 @@ clauses! {
         FenceSync = "durfence",
         /// D11: the own log is synced before a copy is dropped.
         DropSync = "durdrop",
+        /// D11: that N is no prefix is stored before N is none.
+        MarkFirst = "mark",
         /// Records of before the table was last changed in bulk imply no bit.
         TableCut = "tcut",
     }

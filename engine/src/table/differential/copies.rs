@@ -24,7 +24,8 @@ impl Differential {
 
     /// N is about to be no prefix; whether that has to be stored first.
     fn is_no_prefix(&mut self) -> bool {
-        std::mem::replace(&mut self.consistent, Consistent::No) != Consistent::No
+        let was = std::mem::replace(&mut self.consistent, Consistent::No);
+        was != Consistent::No && holds(Clause::MarkFirst)
     }
 
     /// Whether copies are sent from here: from the fenced device in mode p, from the active one in modes

@@ -30,7 +30,13 @@ impl Differential {
         self.leave_order(ordered.unreflected, ordered.newest);
         self.settle(Side::Active);
         let sync = holds(Clause::SuspendSync);
-        Some(Work { sync, voids_owed: true, leaves_order: true, store: true, ..Work::default() })
+        Some(Work {
+            sync,
+            voids_owed: holds(Clause::VoidOwed),
+            leaves_order: true,
+            store: true,
+            ..Work::default()
+        })
     }
 
     /// R has become bits, and records of L go to N with no heed to what the peer owes: N is no prefix,

@@ -112,7 +112,7 @@ impl Differential {
         self.settle(Side::Active);
         Taken::Table(Work {
             gives_up,
-            voids_owed: true,
+            voids_owed: holds(Clause::VoidOwed),
             leaves_order: true,
             store: true,
             ..Work::default()
