@@ -99,6 +99,8 @@ clauses! {
         Whole = "whole",
         /// R5: that is every record here, however far the reflector has come.
         WholeOfRecords = "whole-of-records",
+        /// R5, R8: the received ones of these are durably known to be here.
+        HiWithWhole = "hi-with-whole",
         /// R9: places are taken before anything is reserved.
         PlacesBeforeReservation = "places-before-reservation",
         /// R9: the tail rises no further than the number of cells above what the log does not have.

@@ -12,8 +12,9 @@ const SEEDS_MAX: u64 = 10_000;
 
 /// The clauses that random runs cannot miss, as `docs/testing.md` explains; scenarios on the
 /// simulated world do (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`).
-const BY_SCENARIO: [Clause; 7] = [
+const BY_SCENARIO: [Clause; 8] = [
     Clause::WholeOfRecords,
+    Clause::HiWithWhole,
     Clause::RecordsBeforeVolume,
     Clause::AskAtHello,
     Clause::Turn,

@@ -62,6 +62,7 @@ impl HandOver {
 pub(super) struct Merged {
     need: Stamp,
     whole: Stamp,
+    hi: Stamp,
 }
 
 impl Merged {
@@ -69,6 +70,10 @@ impl Merged {
     pub fn note(&self, superblock: &mut Superblock) {
         superblock.need = self.need;
         superblock.whole = self.whole;
+        // A received record that `whole` counts on and that is gone at an opening is missed there.
+        if holds(Clause::HiWithWhole) {
+            superblock.hi = superblock.hi.max(self.hi);
+        }
     }
 }
 
@@ -191,7 +196,7 @@ impl Device {
         tables.raise_need(need);
         // An older tenure's catching up does not belong to this `need` (I5).
         self.peer.owed.end();
-        Merged { need, whole: tables.normal.whole() }
+        Merged { need, whole: tables.normal.whole(), hi: tables.incoming.hi() }
     }
 
     /// The merge is durable, and the tenure is about to open; returns how many blocks are

@@ -516,9 +516,11 @@ fn every_scenario_misses_its_clauses() {
     use late_write::*;
     use lost_tail::*;
     use no_record::a_record_that_leaves_amid_a_look;
-    use torn_below_need::{s34_after_an_opening, s34_amid_a_reflect_step, s34_torn_below_need};
+    use torn_below_need::{
+        s34_after_an_opening, s34_amid_a_reflect_step, s34_rot_below_whole, s34_torn_below_need,
+    };
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 23] = [
+    let table: [Row; 24] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -543,6 +545,7 @@ fn every_scenario_misses_its_clauses() {
         (s34_torn_below_need, &[Whole]),
         (s34_amid_a_reflect_step, &[Whole, WholeOfRecords]),
         (s34_after_an_opening, &[Whole, WholeOfRecords]),
+        (s34_rot_below_whole, &[HiWithWhole]),
         (a_part_of_a_block_gets_its_turn, &[Turn]),
         (a_record_that_leaves_amid_a_look, &[RecordsBeforeVolume]),
         (s37_late_write, &[Revoked]),

@@ -83,3 +83,31 @@ pub(super) fn s34_after_an_opening() {
     });
     assert_ne!(torn.count(), 0, "no cut has kept X alone");
 }
+
+/// A received record that stood in no checkpoint when the need was raised rots in the log, behind
+/// everything that says what was durable. It is missed at the opening: the peer ships it again, and it
+/// must not go over what B wrote later.
+#[test]
+pub(super) fn s34_rot_below_whole() {
+    let refused = (0..64).filter(|&seed| {
+        let scene = Scene::new();
+        scene.write_durably(A, X);
+        scene.carry();
+        scene.takeover(B);
+        let newest = scene.write_durably(B, X);
+        there_and_back(&scene);
+        [A, B].into_iter().for_each(|at| scene.power_cut(at, Leaves::Nothing, seed));
+        scene.0.rot(B, &mut Random::new(seed));
+        scene.meet();
+        let is_refused = scene.0.device(B).is_none();
+        if !is_refused {
+            scene.reflect(B);
+            scene.carry();
+            scene.reflect(B);
+            assert_eq!(scene.normal_of_b()[0], newest);
+        }
+        scene.holds();
+        is_refused
+    });
+    assert_ne!(refused.count(), 0, "no rot has hit the record");
+}
