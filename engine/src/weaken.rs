@@ -224,6 +224,8 @@ clauses! {
         OpenFirst = "open",
         /// D3: a new connection repeats open and opened.
         OpenAgain = "reopen",
+        /// D3: the source takes the target's cut for received, too.
+        CutOfTarget = "cut-of-target",
         /// D3: records of before the round are checkpointed before a copy is taken.
         CheckpointBeforeCopy = "flcopy",
         /// D4: a prototype is granted only if both are in ordered mode and of one round.

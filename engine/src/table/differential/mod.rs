@@ -49,7 +49,7 @@ pub enum Mode {
     Copying,
 }
 
-/// What copies, ships and acknowledgements belong to. A later one is greater.
+/// The round that copies, ships and acknowledgements belong to. A later one is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Round {
     /// The lineage's number: a force begins a new one.
@@ -176,7 +176,7 @@ impl Differential {
         self.table.is_empty() && self.flying.is_empty()
     }
 
-    /// What was in flight when a connection or a round ended is to be sent again (D2).
+    /// Blocks that were in flight when a connection or a round ended are to be sent again (D2).
     fn land(&mut self) {
         let flying = std::mem::take(&mut self.flying);
         if holds(Clause::Refly) {

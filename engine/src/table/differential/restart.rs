@@ -5,7 +5,7 @@ use crate::table::bits::{Bits, Blocks};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
-/// What is stored; with the own records above `cut` it is all that a restart needs.
+/// The state that is stored; with the own records above `cut` it is all that a restart needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Durable {
     /// The mode.
@@ -27,7 +27,7 @@ pub struct Durable {
 }
 
 impl Differential {
-    /// What a superblock write stores now: in size as the runs of the table.
+    /// The state that a superblock write stores now: in size as the runs of the table.
     pub fn durable(&self) -> Durable {
         let mut table = self.table.clone();
         table.add(&self.flying);

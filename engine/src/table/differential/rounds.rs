@@ -91,7 +91,7 @@ impl Differential {
             hi: (mode == Mode::Copying).then_some(cut),
             checkpoint: self.checkpoints_before(Side::Fenced, mode),
             store: true,
-            send: Some(Message::Opened { round }),
+            send: Some(Message::Opened { round, cut: self.cut }),
             ..Work::default()
         })
     }
@@ -103,10 +103,16 @@ impl Differential {
 
     /// The active device hears a piece of the table (D3): in mode p the peer owes no more than that; in the
     /// others the blocks that a returned device has changed are sent, too (D10). Nothing happens if the
-    /// device does not wait for it.
-    pub fn hear_opened(&mut self, side: Side, round: Round, piece: &Piece) {
+    /// device does not wait for it. `cut` is the fenced device's: in ordered mode again, it will ship from
+    /// there on.
+    pub fn hear_opened(
+        &mut self,
+        side: Side,
+        (round, cut): (Round, Stamp),
+        piece: &Piece,
+    ) -> Option<Work> {
         if round != self.round || side == Side::Fenced || self.stage != Stage::Asked {
-            return;
+            return None;
         }
         if self.mode == Mode::Collecting {
             self.owed.keep_within(piece.range.clone(), &piece.blocks);
@@ -117,6 +123,8 @@ impl Differential {
             self.stage = Stage::Open;
         }
         self.settle(side);
+        let hi = (self.mode == Mode::Copying && holds(Clause::CutOfTarget)).then_some(cut);
+        Some(Work { hi, ..Work::default() })
     }
 
     /// The connection has ended: copies in flight are sent again, and the round is opened again (D2, D3).

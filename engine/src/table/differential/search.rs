@@ -2,7 +2,7 @@
 //! every order of messages, host work and faults within small bounds, or random ones at length.
 //!
 //! An image is the number of the newest write to each block; a write is its number, its stamp and its
-//! data at once. What holds is in [`world::World::check`] and [`world::World::at_rest`].
+//! data at once. The promises are in [`world::World::check`] and [`world::World::at_rest`].
 
 #[cfg(feature = "weaken")]
 mod ablation;
@@ -30,7 +30,7 @@ struct Bounds {
     checkpoints: u8,
 }
 
-/// What else is in the world.
+/// Other things that are in the world.
 #[derive(Clone, Copy, Debug)]
 struct Options {
     /// Records of R under way at a time.
@@ -80,7 +80,7 @@ impl Bounds {
     }
 }
 
-/// What broke, and the way to it.
+/// A promise that broke, and the way to it.
 #[derive(Debug)]
 struct Violation {
     promise: String,

@@ -5,7 +5,7 @@ use super::{Differential, Mode, Round, Side};
 use crate::table::bits::Bits;
 use crate::weaken::{Clause, holds};
 
-/// What a takeover request says of the requester. A requester of a lower lineage says M with it: its table,
+/// The state that a takeover request tells of. A requester of a lower lineage says M with it: its table,
 /// and the blocks of R and L.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
@@ -19,7 +19,7 @@ pub struct Request {
     pub generation: u64,
 }
 
-/// What became of a grant.
+/// The fate of a grant.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It does not fit the requester any more: it asks again.
@@ -31,7 +31,7 @@ pub enum Taken {
 }
 
 impl Differential {
-    /// What a request says.
+    /// A request of this device.
     pub fn request(&self) -> Request {
         let Differential { mode, round, last_active, generation, .. } = *self;
         Request { mode, round, last_active, generation }

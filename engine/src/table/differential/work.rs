@@ -1,11 +1,11 @@
-//! What the steps are told of the ordered mode, and what they ask of their caller.
+//! Knowledge of the ordered mode that the steps are given, and the work that they ask of their caller.
 
 use super::{Mode, Round};
 use crate::table::bits::{Bits, Blocks};
 use crate::unit::{Block, Stamp};
 use std::ops::Range;
 
-/// What the ordered mode knows when bits are made of it. In modes p and s all of it but `newest` is empty.
+/// The ordered mode's knowledge when bits are made of it. In modes p and s all of it but `newest` is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Ordered {
     /// Blocks of R.
@@ -19,7 +19,7 @@ pub struct Ordered {
     pub newest: Stamp,
 }
 
-/// What the caller does after a step, in this order, before it does anything else to these blocks.
+/// The caller's work after a step, in this order, before it does anything else to these blocks.
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
@@ -32,7 +32,8 @@ pub struct Work {
     pub voids_owed: bool,
     /// R, pend and `need` are empty from now on, and records of L may go to N (D1).
     pub leaves_order: bool,
-    /// The highest stamp received from the peer is this one, and the received log is empty (D3).
+    /// The highest stamp received from the peer counts as this one, if it is below; the received log is
+    /// empty then (D3): the peer's first ship will name it as its predecessor.
     pub hi: Option<Stamp>,
     /// Every record of before, synced by now, is reflected and checkpointed: no replay goes over a copy
     /// (D3).
@@ -64,6 +65,8 @@ pub enum Message {
     Opened {
         /// The round that was opened.
         round: Round,
+        /// The stamp that the fenced device's first ship will name as its predecessor, once it is active.
+        cut: Stamp,
     },
     /// The peer may take over.
     Grant(Grant),
@@ -88,7 +91,7 @@ pub enum Message {
     },
 }
 
-/// What a takeover request is granted.
+/// The answer to a takeover request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Grant {
     /// A prototype, by the ordered mode's rules (R4, R5).
@@ -118,10 +121,10 @@ pub struct Piece {
     pub is_last: bool,
 }
 
-/// What becomes of a copy that arrived.
+/// The fate of a copy that arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
-    /// What to do before the rest.
+    /// Work to be done before the rest.
     pub work: Work,
     /// Blocks of it that are written to N, durably, before the acknowledgement; the others are dropped.
     pub written: Vec<Blocks>,

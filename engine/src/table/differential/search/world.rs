@@ -77,7 +77,7 @@ enum Sent {
     Ask(Round, usize),
     Answer(Round, usize, Option<u8>),
     Request(Request, Bits, u8),
-    Opened(Round, Piece),
+    Opened(Round, Stamp, Piece),
     /// With the table, the prototype, and the request's nonce, if it is a grant.
     Said(Message, Bits, (Image, u8)),
 }
@@ -92,9 +92,9 @@ impl Sent {
             | Sent::Ask(round, _)
             | Sent::Answer(round, ..)
             | Sent::Request(Request { round, .. }, ..)
-            | Sent::Opened(round, _)
+            | Sent::Opened(round, ..)
             | Sent::Said(Message::Open { round, .. }, ..)
-            | Sent::Said(Message::Opened { round }, ..)
+            | Sent::Said(Message::Opened { round, .. }, ..)
             | Sent::Said(Message::Grant(Grant::Table { round, .. }), ..)
             | Sent::Said(Message::Grant(Grant::Prototype { round }), ..)
             | Sent::Said(Message::End { round, .. }, ..)
@@ -132,7 +132,7 @@ struct Dev {
     own: Image,
     /// The table as it is stored.
     stored: Bits,
-    /// What else is stored.
+    /// All else that is stored.
     kept: Durable,
     side: Option<Image>,
     /// All own records, and the highest that the peer has: what recovery makes R of.
@@ -184,7 +184,7 @@ impl Dev {
         self.m.consistent() == Consistent::Yes
     }
 
-    /// What a superblock write stores, and the runs of the table.
+    /// A superblock write: all that it stores, and the runs of the table.
     fn store(&mut self) {
         self.kept = self.m.durable();
         self.stored = std::mem::take(&mut self.kept.table);
@@ -307,9 +307,6 @@ impl World {
         });
         for dev in &mut world.dev {
             (dev.wrote, dev.acked) = (Vec::new(), 0);
-            if !self.options.implied {
-                (dev.m.cut, dev.kept.cut) = (Stamp::ZERO, Stamp::ZERO);
-            }
         }
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         let World { dev, data, control, active, asks, newest, base, .. } = &world;
@@ -370,7 +367,7 @@ impl World {
         }
     }
 
-    /// What a step of `d`'s machine asks for, in its order.
+    /// The work that a step of `d`'s machine asks for, in its order.
     fn work(&mut self, d: usize, work: Work) {
         self.answer(d, work, ([0; 3], 0));
     }
@@ -398,7 +395,7 @@ impl World {
             dev.reflect_all();
         }
         if let Some(hi) = work.hi {
-            dev.hi = hi.time as u8;
+            dev.hi = dev.hi.max(hi.time as u8);
         }
         if work.checkpoint {
             dev.checkpoint();
@@ -412,18 +409,18 @@ impl World {
         }
         let table = dev.m.table().clone();
         match work.send {
-            Some(Message::Opened { round }) if self.options.most > 1 => {
+            Some(Message::Opened { round, cut }) if self.options.most > 1 => {
                 let half = Block { volume: 0, number: 1 };
                 let (first, rest) = (EVERY.start..half, half..EVERY.end);
                 for (range, is_last) in [(first, false), (rest, true)] {
                     let runs = table.runs().flat_map(|run| numbers(&run).collect::<Vec<_>>());
                     let blocks = runs.filter(|&b| range.contains(&at(b))).map(one).collect();
-                    self.send(1 - d, Sent::Opened(round, Piece { range, blocks, is_last }));
+                    self.send(1 - d, Sent::Opened(round, cut, Piece { range, blocks, is_last }));
                 }
             }
-            Some(Message::Opened { round }) => {
+            Some(Message::Opened { round, cut }) => {
                 let piece = Piece { range: EVERY, blocks: table, is_last: true };
-                self.send(1 - d, Sent::Opened(round, piece));
+                self.send(1 - d, Sent::Opened(round, cut, piece));
             }
             Some(message) => self.send(1 - d, Sent::Said(message, table, with)),
             None => {}
@@ -647,7 +644,11 @@ impl World {
                 }
             }
             Sent::Request(request, m, nonce) => self.fence(y, request, &m, nonce),
-            Sent::Opened(round, piece) => dev.m.hear_opened(side, round, &piece),
+            Sent::Opened(round, cut, piece) => {
+                if let Some(work) = dev.m.hear_opened(side, (round, cut), &piece) {
+                    self.work(y, work);
+                }
+            }
             Sent::Said(Message::Grant(grant), table, (prototype, nonce)) => {
                 if self.asks == Some(y) && nonce == self.left.withdrawals {
                     return self.granted(y, grant, table, prototype);
@@ -697,8 +698,8 @@ impl World {
         }
     }
 
-    /// Power is lost at `d`: of what is not synced the first `kept` records survive. What the machine is
-    /// made of then is what is durable.
+    /// Power is lost at `d`: of what is not synced the first `kept` records survive. The machine is
+    /// then made of what is durable.
     fn lose(&mut self, d: usize, kept: usize) {
         let lost = match self.unsynced_at == d && !self.unsynced.is_empty() {
             true => std::mem::take(&mut self.unsynced).split_off(kept),
@@ -794,7 +795,7 @@ impl World {
         Ok(())
     }
 
-    /// What may happen now.
+    /// All that may happen now.
     pub fn enabled(&self) -> Vec<Action> {
         use Action::*;
         let mut all = Vec::new();
@@ -969,7 +970,7 @@ impl World {
         is_one
     }
 
-    /// What a device does by itself, and what holds at every moment.
+    /// Steps that a device takes by itself, and the promises of every moment.
     fn check(&mut self) -> Held {
         for d in 0..2 {
             let dev = &mut self.dev[d];
@@ -1008,6 +1009,17 @@ impl World {
                 return Err(format!("P8 R is not what the log says: device {d}, {:?}", dev.r));
             }
         }
+        for (dev, peer) in [(&self.dev[0], &self.dev[1]), (&self.dev[1], &self.dev[0])] {
+            let has_r = |dev: &Dev| matches!(dev.m.mode(), Mode::Ordered | Mode::Copying);
+            let ships = dev.m.mode() == Mode::Ordered || !dev.fenced && dev.m.is_open();
+            let is_one = dev.m.round() == peer.m.round() && has_r(dev) && has_r(peer);
+            let before = dev.m.cut().max(stamp(dev.acked));
+            if is_one && ships && stamp(peer.hi) < before {
+                return Err(format!(
+                    "P9 a first ship would follow what the peer never had: {before}"
+                ));
+            }
+        }
         let are_old = self.dev.iter().all(|dev| dev.m.generation() == 0);
         let [a, b] = &self.dev;
         if !self.are_both_up() {
@@ -1022,7 +1034,7 @@ impl World {
         Ok(())
     }
 
-    /// What holds once nothing is left to do.
+    /// The promises once nothing is left to do.
     pub fn at_rest(&self) -> Held {
         let rests_in = if self.options.always { Mode::Sending } else { Mode::Ordered };
         let is_empty = |dev: &Dev| {
