@@ -1,5 +1,10 @@
 //! The rest of two devices, one host, and the line between them, in the abstract.
 
+mod dev;
+mod enabled;
+mod promises;
+mod sent;
+
 use super::super::{
     Consistent, Differential, Durable, Grant, Message, Mode, Ordered, Piece, Round, Side,
 };
@@ -8,6 +13,8 @@ use super::{Bounds, Options};
 use crate::table::bits::{Bits, Blocks};
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
+use dev::Dev;
+use sent::Sent;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
@@ -65,138 +72,6 @@ impl Action {
                 | Control(_)
                 | Return(_)
         )
-    }
-}
-
-#[derive(Clone, Debug, Hash)]
-enum Sent {
-    Ship(Round, u8, usize),
-    Ack(Round, u8),
-    Copy(Round, Blocks, Vec<u8>),
-    CopyAck(Round, Blocks),
-    Ask(Round, usize),
-    Answer(Round, usize, Option<u8>),
-    Request(Request, Bits, u8),
-    Opened(Round, Stamp, Piece),
-    /// With the table, the prototype, and the request's nonce, if it is a grant.
-    Said(Message, Bits, (Image, u8)),
-}
-
-impl Sent {
-    fn round(&mut self) -> &mut Round {
-        match self {
-            Sent::Ship(round, ..)
-            | Sent::Ack(round, _)
-            | Sent::Copy(round, ..)
-            | Sent::CopyAck(round, _)
-            | Sent::Ask(round, _)
-            | Sent::Answer(round, ..)
-            | Sent::Request(Request { round, .. }, ..)
-            | Sent::Opened(round, ..)
-            | Sent::Said(Message::Open { round, .. }, ..)
-            | Sent::Said(Message::Opened { round, .. }, ..)
-            | Sent::Said(Message::Grant(Grant::Table { round, .. }), ..)
-            | Sent::Said(Message::Grant(Grant::Prototype { round }), ..)
-            | Sent::Said(Message::End { round, .. }, ..)
-            | Sent::Said(Message::EndAck { round }, ..)
-            | Sent::Said(Message::Level { round }, ..) => round,
-        }
-    }
-
-    /// Whether it means nothing in another round.
-    fn is_of_round(&self) -> bool {
-        use Message::{End, EndAck, Level};
-        match self {
-            Sent::Ship(..) | Sent::Ack(..) | Sent::Copy(..) | Sent::CopyAck(..) => true,
-            Sent::Said(message, ..) => matches!(message, End { .. } | EndAck { .. } | Level { .. }),
-            _ => false,
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default, Hash)]
-struct Dev {
-    m: Differential,
-    /// N.
-    n: Image,
-    /// Own records of ordered mode that are not in N.
-    l: Vec<Written>,
-    r: Vec<Written>,
-    sent: usize,
-    hi: u8,
-    need: u8,
-    pend: Image,
-    fenced: bool,
-    dead: bool,
-    /// The newest own record of each block that a restart replays.
-    own: Image,
-    /// The table as it is stored.
-    stored: Bits,
-    /// All else that is stored.
-    kept: Durable,
-    side: Option<Image>,
-    /// All own records, and the highest that the peer has: what recovery makes R of.
-    wrote: Vec<Written>,
-    acked: u8,
-}
-
-impl Dev {
-    fn side(&self) -> Side {
-        if self.fenced { Side::Fenced } else { Side::Active }
-    }
-
-    fn newest(&self, block: usize) -> u8 {
-        let of_l = self.l.iter().filter(|&&(_, b)| b == block).map(|&(w, _)| w);
-        of_l.max().unwrap_or(self.n[block])
-    }
-
-    fn reflect_all(&mut self) {
-        for (w, block) in std::mem::take(&mut self.l) {
-            self.n[block] = w;
-        }
-    }
-
-    /// It was opened while catching up, and does not know what the peer owes.
-    fn forgot(&self) -> bool {
-        self.m.mode() == Mode::Ordered && self.hi < self.need && self.pend == [0; 3]
-    }
-
-    fn is_away(&self, block: usize) -> bool {
-        match self.m.mode() {
-            Mode::Ordered => self.pend[block] > self.newest(block),
-            _ => self.m.owed().contains(at(block)),
-        }
-    }
-
-    fn ordered(&self) -> Ordered {
-        let of = |records: &[Written]| records.iter().map(|&(_, block)| one(block)).collect();
-        let is_ordered = self.m.mode() == Mode::Ordered;
-        let owed = (0..3).filter(|&b| is_ordered && self.is_away(b)).map(one).collect();
-        Ordered {
-            unacknowledged: of(&self.r),
-            unreflected: of(&self.l),
-            owed: (!self.forgot()).then_some(owed),
-            newest: stamp(self.wrote.last().map_or(0, |&(w, _)| w)),
-        }
-    }
-
-    fn is_consistent(&self) -> bool {
-        self.m.consistent() == Consistent::Yes
-    }
-
-    /// A superblock write: all that it stores, and the runs of the table.
-    fn store(&mut self) {
-        self.kept = self.m.durable();
-        self.stored = std::mem::take(&mut self.kept.table);
-    }
-
-    fn checkpoint(&mut self) {
-        for block in 0..3 {
-            if !self.l.iter().any(|&(_, b)| b == block) {
-                self.own[block] = 0;
-            }
-        }
-        self.stored = self.m.durable().table;
     }
 }
 
@@ -795,78 +670,6 @@ impl World {
         Ok(())
     }
 
-    /// All that may happen now.
-    pub fn enabled(&self) -> Vec<Action> {
-        use Action::*;
-        let mut all = Vec::new();
-        let mut add = |may: bool, action: Action| all.extend(may.then_some(action));
-        let (left, are_both_up) = (&self.left, self.are_both_up());
-        if let Some(a) = self.active.filter(|&a| !self.dev[a].dead) {
-            // Blocks not written yet are alike.
-            let written = (0..3).filter(|&b| self.history.iter().any(|r| r.1 == b)).count();
-            let is_first = self.base == [0; 3];
-            let writable = if is_first { left.blocks.min(written + 1) } else { left.blocks };
-            (0..writable).for_each(|block| add(left.writes > 0, Write(block)));
-            let may_read = left.reads > 0 && self.reading.is_none();
-            (0..left.blocks).for_each(|block| add(may_read, Read(block)));
-            add(left.takeovers > 0 && are_both_up, Move);
-            if let Some(reading) = self.reading.as_ref().filter(|reading| !reading.is_asked) {
-                let dev = &self.dev[a];
-                let can_ask = dev.m.mode() == Mode::Ordered || dev.m.is_open();
-                add(!dev.is_away(reading.block) || are_both_up && can_ask, Look);
-            }
-        }
-        add(!self.unsynced.is_empty(), Sync);
-        let asks_alive = self.asks.is_some_and(|y| !self.dev[1 - y].dead);
-        add(asks_alive && left.withdrawals > 0, Withdraw);
-        for d in 0..2 {
-            let (dev, peer) = (&self.dev[d], &self.dev[1 - d]);
-            if dev.dead {
-                add(true, Return(d));
-                let of = [dev, peer].map(|dev| dev.m.generation());
-                let y = 1 - d;
-                let may_force = of[1] >= of[0] && (self.active != Some(y) || of[0] == of[1]);
-                add(may_force, ForceNewest(y));
-                add(may_force && peer.side.is_some(), ForceSide(y));
-                add(may_force && !peer.l.is_empty() && peer.is_consistent(), ForceConsistent(y));
-                continue;
-            }
-            let (is_live, mode) = (!dev.fenced, dev.m.mode());
-            let has_r = matches!(mode, Mode::Ordered | Mode::Copying);
-            let knows = !holds(Clause::PrototypeFirst) || !dev.forgot();
-            add(left.suspends > 0 && is_live && has_r && self.asks != Some(d) && knows, Suspend(d));
-            let has_log = dev.own != [0; 3] || dev.stored != dev.m.durable().table;
-            add(left.checkpoints > 0 && has_log, Checkpoint(d));
-            if !are_both_up {
-                continue;
-            }
-            if is_live && self.asks.is_none() {
-                for mode in [Mode::Collecting, Mode::Sending, Mode::Copying] {
-                    let is_wanted = !self.options.always || mode != Mode::Copying;
-                    add(is_wanted && dev.m.may_open(mode), Open(d, mode));
-                }
-            }
-            let in_order =
-                mode == Mode::Ordered || is_live && mode == Mode::Copying && dev.m.is_open();
-            let next = dev.r.get(dev.sent).filter(|_| dev.sent < self.options.window && in_order);
-            add(next.is_some_and(|&(w, _)| !self.is_unsynced(d, w)), Ship(d));
-            add(self.next_copy(d).is_some(), Copy(d));
-            add(is_live && dev.m.may_end(), End(d));
-            let synced = self.unsynced.is_empty() || !holds(Clause::LevelWhenSent);
-            add(is_live && self.options.always && dev.m.may_level() && synced, Level(d));
-            add(!self.data[d].is_empty(), Data(d));
-            add(!self.control[d].is_empty(), Control(d));
-            let unsynced = if self.unsynced_at == d { self.unsynced.len() } else { 0 };
-            for kept in 0..=unsynced {
-                add(left.restarts > 0, Restart(d, kept));
-                add(left.deaths > 0, Die(d, kept));
-            }
-        }
-        let has_sent = self.data.iter().chain(&self.control).any(|lane| !lane.is_empty());
-        add(left.cuts > 0 && are_both_up && has_sent, Cut);
-        all
-    }
-
     /// Takes a step; what does not hold after it.
     pub fn step(&mut self, action: Action) -> Held {
         use Action::*;
@@ -958,105 +761,5 @@ impl World {
             ForceNewest(y) | ForceConsistent(y) | ForceSide(y) => self.force(y, action)?,
         }
         self.check()
-    }
-
-    fn is_prefix(&self, image: &Image) -> bool {
-        let mut at = self.base;
-        let mut is_one = at == *image;
-        for &(w, block) in &self.history {
-            at[block] = w;
-            is_one |= at == *image;
-        }
-        is_one
-    }
-
-    /// Steps that a device takes by itself, and the promises of every moment.
-    fn check(&mut self) -> Held {
-        for d in 0..2 {
-            let dev = &mut self.dev[d];
-            if dev.m.mode() == Mode::Ordered && dev.hi >= dev.need {
-                dev.reflect_all();
-            }
-            dev.m.received(stamp(dev.hi));
-            if dev.is_consistent() {
-                dev.side = None;
-            }
-            if dev.dead {
-                continue;
-            }
-            if self.unsynced_at != d || self.unsynced.is_empty() {
-                let work = self.dev[d].m.synced();
-                self.work(d, work);
-            }
-            // A message that will be ignored may as well be gone: fewer states.
-            let round = self.dev[d].m.round();
-            if holds(Clause::RoundCounts) {
-                let counts = |sent: &mut Sent| !sent.is_of_round() || *sent.round() >= round;
-                self.data[d].retain_mut(counts);
-                self.control[d].retain_mut(counts);
-            }
-        }
-        for (d, dev) in self.dev.iter().enumerate().filter(|(_, dev)| !dev.dead) {
-            if dev.is_consistent() && !self.is_prefix(&dev.n) {
-                let image = dev.n;
-                return Err(format!(
-                    "P3 a device says consistent and is no prefix: {d}, {image:?}"
-                ));
-            }
-            let has_r = matches!(dev.m.mode(), Mode::Ordered | Mode::Copying);
-            let live = |r: &&Written| has_r && stamp(r.0) > dev.m.cut().max(stamp(dev.acked));
-            if !dev.r.iter().eq(dev.wrote.iter().filter(live)) {
-                return Err(format!("P8 R is not what the log says: device {d}, {:?}", dev.r));
-            }
-        }
-        for (dev, peer) in [(&self.dev[0], &self.dev[1]), (&self.dev[1], &self.dev[0])] {
-            let has_r = |dev: &Dev| matches!(dev.m.mode(), Mode::Ordered | Mode::Copying);
-            let ships = dev.m.mode() == Mode::Ordered || !dev.fenced && dev.m.is_open();
-            let is_one = dev.m.round() == peer.m.round() && has_r(dev) && has_r(peer);
-            let before = dev.m.cut().max(stamp(dev.acked));
-            if is_one && ships && stamp(peer.hi) < before {
-                return Err(format!(
-                    "P9 a first ship would follow what the peer never had: {before}"
-                ));
-            }
-        }
-        let are_old = self.dev.iter().all(|dev| dev.m.generation() == 0);
-        let [a, b] = &self.dev;
-        if !self.are_both_up() {
-            return Ok(());
-        }
-        if !a.fenced && !b.fenced {
-            return Err("P7 both serve".into());
-        }
-        if self.options.p6 && are_old && !a.is_consistent() && !b.is_consistent() {
-            return Err("P6 neither device is consistent".into());
-        }
-        Ok(())
-    }
-
-    /// The promises once nothing is left to do.
-    pub fn at_rest(&self) -> Held {
-        let rests_in = if self.options.always { Mode::Sending } else { Mode::Ordered };
-        let is_empty = |dev: &Dev| {
-            let of_bits = [dev.m.table(), dev.m.owed(), dev.m.flying()];
-            let records = dev.r.len() + dev.l.len();
-            of_bits.iter().all(|bits| bits.is_empty()) && records == 0 && dev.pend == [0; 3]
-        };
-        let [a, b] = &self.dev;
-        let holds = [
-            (self.active.is_some() && self.asks.is_none(), "P4 a takeover never completes"),
-            (self.reading.is_none(), "P4 a read is stuck"),
-            (self.dev.iter().all(|dev| dev.m.mode() == rests_in), "P2 not in the mode of rest"),
-            (self.dev.iter().all(is_empty), "P2 tables are not empty at rest"),
-            (a.n == b.n, "P2 the copies differ at rest"),
-            (a.n == self.newest, "P2 both have lost the newest write"),
-            (a.is_consistent() && b.is_consistent(), "P2 a device is not consistent at rest"),
-        ];
-        match holds.iter().find(|(holds, _)| !holds) {
-            Some((_, promise)) => {
-                Err(format!("{promise}: {:?} {:?}, newest {:?}", a.n, b.n, self.newest))
-            }
-            None => Ok(()),
-        }
     }
 }
