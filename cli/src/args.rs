@@ -4,6 +4,7 @@
 //! `MB`, `GB`, `TB`, which are powers of ten). Times are `250us`, `5ms`, `1.5s`, `2m`, `-1h`.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,6 +13,7 @@ use afterimage::internal::limits::Durability;
 
 use crate::results::Target;
 use crate::trace::{Format, Input};
+use crate::words::duration;
 
 /// Replication of block storage in time order, with a takeover that does not wait for the copy.
 #[derive(Debug, Parser)]
@@ -62,6 +64,22 @@ pub enum Command {
     /// With both devices of a pair, whatever either still owes the other is copied, so that both
     /// hold the same afterwards. A damaged one is refused, by name, and left as it is.
     Recover(crate::recover::Args),
+
+    /// Change whether a device, once opened, serves without having heard from the other one
+    ///
+    /// Only for a device that held the host and had caught up. With `on` something else, such as a
+    /// cluster's fencing, must make sure that this device is dead before the other one is forced to
+    /// take over.
+    ResumeAlone(crate::closed::PolicyArgs),
+
+    /// Change whether a device asks for the host when the two meet and both are fenced
+    Prefer(crate::closed::PolicyArgs),
+
+    /// Accept that writes which hosts were told had completed are lost, so that hosts are served again
+    ///
+    /// Prints the first record that was lost, since when, and when that was found. To be given at the
+    /// device that holds the host, closed cleanly, after its volumes have been checked.
+    AcceptLoss(crate::closed::Args),
 }
 
 /// The trace to replay, and how.
@@ -94,6 +112,14 @@ pub struct ReplayArgs {
           help_heading = "Takeover and link")]
     pub takeover_at: Vec<TakeoverAt>,
 
+    /// Cut the line between the devices from one point to another, each as for --takeover-at, such
+    /// as `20%..40%` or `90s..2m`; may be given several times. It comes back by itself. With `--speed
+    /// max` also when hosts have been able to do nothing for 1 s, because the trace's time stands
+    /// still then. A takeover that is asked for meanwhile is refused, and hosts stay where they are
+    #[arg(long, value_name = "FROM..TO", value_parser = outage, value_delimiter = ',',
+          help_heading = "Takeover and link")]
+    pub outage: Vec<OutageAt>,
+
     /// The link's rate in each direction [default: without limit]
     #[arg(long, value_name = "SIZE/s", value_parser = rate, help_heading = "Takeover and link")]
     pub link_rate: Option<u64>,
@@ -124,10 +150,21 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Devices")]
     pub journal_size: Option<u64>,
 
+    /// The lot of writes that find a journal full: `wait`, until the other device has taken records
+    #[arg(long, value_name = "HOW", value_parser = journal_full, default_value = "wait",
+          help_heading = "Devices")]
+    pub journal_full: JournalFull,
+
     /// Size of a block: a power of two, 512 to 64KiB
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4KiB",
           help_heading = "Devices")]
     pub block_size: u64,
+
+    /// Longest delay of a write while a journal is filling, so that the host slows down before the
+    /// journal is full; 0s for none
+    #[arg(long, value_name = "TIME", value_parser = delay, default_value = "0s",
+          help_heading = "Devices")]
+    pub pacing_max: u64,
 
     /// When a write counts as completed
     #[arg(long, value_enum, default_value_t, help_heading = "Devices")]
@@ -175,11 +212,12 @@ impl ReplayArgs {
     }
 }
 
-/// The words of a command line, without the `-` of `inspect --json -` and `verify --json -`: there
-/// `--json` takes no file, and the standard output is where it goes.
+/// The words of a command line, without the `-` of `--json -` of a command whose `--json` takes no
+/// file: the standard output is where it goes.
 pub fn without_dashes(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let words: Vec<OsString> = words.into_iter().collect();
-    if !words.get(1).is_some_and(|command| command == "inspect" || command == "verify") {
+    let takes_none = ["inspect", "verify", "resume-alone", "prefer", "accept-loss"];
+    if !words.get(1).is_some_and(|command| takes_none.iter().any(|name| command == name)) {
         return words;
     }
     let is_dash = |at: usize| at > 0 && words[at] == "-" && words[at - 1] == "--json";
@@ -193,6 +231,31 @@ pub enum TakeoverAt {
     Percent(f64),
     /// Before the first request at or after this time of the trace, in nanoseconds.
     Time(u64),
+}
+
+impl fmt::Display for TakeoverAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            TakeoverAt::Percent(percent) => write!(f, "{percent}%"),
+            TakeoverAt::Time(time) => f.write_str(&duration(time)),
+        }
+    }
+}
+
+/// Between which points of a trace the line between the devices is down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutageAt {
+    /// It goes down here.
+    pub from: TakeoverAt,
+    /// It comes back here.
+    pub to: TakeoverAt,
+}
+
+/// The lot of writes that find a journal full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalFull {
+    /// They wait for room.
+    Wait,
 }
 
 /// How fast a trace is replayed.
@@ -333,6 +396,31 @@ pub fn takeover_at(word: &str) -> Result<TakeoverAt, String> {
     }
 }
 
+/// A stretch of a trace, whose ends are not compared: percentages and times can be only with a trace.
+///
+/// # Errors
+/// Without `..` between two points; else as [`takeover_at`].
+pub fn outage(word: &str) -> Result<OutageAt, String> {
+    let (from, to) = word
+        .split_once("..")
+        .ok_or_else(|| format!("'{word}' is not FROM..TO, such as 20%..40% or 90s..2m"))?;
+    Ok(OutageAt { from: takeover_at(from)?, to: takeover_at(to)? })
+}
+
+/// The lot of writes that find a journal full.
+///
+/// # Errors
+/// `suspend`, which this version cannot; any other word than `wait`.
+pub fn journal_full(word: &str) -> Result<JournalFull, String> {
+    match word {
+        "wait" => Ok(JournalFull::Wait),
+        "suspend" => Err("this version cannot suspend replication when a journal is full: with \
+                          'wait' hosts wait for room instead"
+            .into()),
+        _ => Err(format!("'{word}' is not 'wait'")),
+    }
+}
+
 /// A speed.
 ///
 /// # Errors
@@ -397,6 +485,15 @@ mod tests {
         assert_eq!(takeover_at("90s"), Ok(TakeoverAt::Time(90_000_000_000)));
         assert!(takeover_at("101%").is_err() && takeover_at("-1%").is_err());
         assert!(takeover_at("50").is_err_and(|e| e.contains("percentage")));
+        let both =
+            OutageAt { from: TakeoverAt::Percent(20.0), to: TakeoverAt::Time(90_000_000_000) };
+        assert_eq!(outage("20%..90s"), Ok(both));
+        for wrong in ["20%", "20%-40%", "..40%", "20%..", "20%..x", "101%..102%", "-1s..2s"] {
+            assert!(outage(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(journal_full("wait"), Ok(JournalFull::Wait));
+        assert!(journal_full("suspend").is_err_and(|e| e.contains("cannot suspend")));
+        assert!(journal_full("drop").is_err());
         assert_eq!(speed("max"), Ok(Speed::Max));
         assert_eq!(speed("10"), Ok(Speed::Times(10.0)));
         assert!(speed("0").is_err() && speed("inf").is_err() && speed("fast").is_err());

@@ -28,6 +28,12 @@ pub enum Exit {
     Output = 6,
     /// Nothing is damaged, and one of two devices has not yet got what the other has.
     Behind = 7,
+    /// The thing that was to be changed is not there.
+    Absent = 8,
+    /// The host belongs at the other device, where this is to be done.
+    Fenced = 9,
+    /// The device was not closed cleanly, and must be recovered first.
+    Unclean = 10,
 }
 
 impl From<Exit> for ExitCode {
@@ -121,6 +127,9 @@ mod tests {
             (Exit::Refused, 5),
             (Exit::Output, 6),
             (Exit::Behind, 7),
+            (Exit::Absent, 8),
+            (Exit::Fenced, 9),
+            (Exit::Unclean, 10),
         ];
         for (exit, number) in all {
             assert_eq!(exit as u8, number);

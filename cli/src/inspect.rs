@@ -15,6 +15,7 @@ mod report;
 pub(crate) mod tables;
 mod text;
 
+pub(crate) use report::LostReport;
 pub use report::Report;
 
 use crate::output;

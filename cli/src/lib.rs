@@ -8,6 +8,7 @@
 //! | [`inspect`] | `afterimage inspect`: a device directory as the specification draws it |
 //! | [`verify`] | `afterimage verify`: two devices compared |
 //! | `simulate` | `afterimage simulate`, with the feature `simulate`: two simulated devices through faults of every kind |
+//! | [`closed`] | `afterimage resume-alone`, `prefer`, `accept-loss`: an operator's changes of a device that no process has open |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //! | `signals` | what a signal that ends the program leaves behind |
@@ -16,6 +17,7 @@
 //! There is no storage logic here: everything that keeps data is the engine's.
 
 pub mod args;
+pub mod closed;
 pub mod exit;
 pub mod inspect;
 mod output;
@@ -52,6 +54,13 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Replay(args) => exit::report(replay::run(&args)),
         Command::Inspect(args) => exit::report(inspect_directory(&args)),
         Command::Recover(args) => exit::report(recover::run(&args, &mut std::io::stdout().lock())),
+        Command::ResumeAlone(args) => {
+            exit::report(closed::resume_alone(&args, &mut std::io::stdout().lock()))
+        }
+        Command::Prefer(args) => exit::report(closed::prefer(&args, &mut std::io::stdout().lock())),
+        Command::AcceptLoss(args) => {
+            exit::report(closed::accept_loss(&args, &mut std::io::stdout().lock()))
+        }
         Command::Verify(args) => exit::report(verify_devices(&args)),
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => exit::report(simulate::run(&args)),

@@ -93,7 +93,7 @@ fn opening(path: &Path) -> String {
 }
 
 /// Looks whether a device is at `path`: a directory that is none is not even given a lock.
-fn look(path: &Path) -> Result<(), Failure> {
+pub(crate) fn look(path: &Path) -> Result<(), Failure> {
     let opening = opening(path);
     crate::inspect::refuse_parent(path).map_err(|e| Failure::device(&opening, &e))?;
     let looked = Directory::open_read_only(path)

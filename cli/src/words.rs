@@ -49,6 +49,22 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// A time in nanoseconds since 1970, to the second and in full.
+pub fn moment(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, from that of the year 0: a leap day is a year's last.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC ({ns} ns since 1970)")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +85,23 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(64 << 20), "64 MiB");
         assert_eq!(bytes(5 << 50), "5120 TiB");
+    }
+
+    /// As `date -u` has them.
+    #[test]
+    fn moments_are_readable() {
+        for (seconds, shown) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (951_868_799, "2000-02-29 23:59:59 UTC"),
+            (1_577_836_800, "2020-01-01 00:00:00 UTC"),
+            (1_609_459_199, "2020-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            let ns = seconds * 1_000_000_000 + 7;
+            assert_eq!(moment(ns), format!("{shown} ({ns} ns since 1970)"));
+        }
+        assert!(moment(u64::MAX).starts_with("2554-07-21 23:34:33"));
     }
 
     #[test]

@@ -220,7 +220,9 @@ fn nothing_but_the_table_comes_out_of_a_pipe() {
 fn json_has_the_documented_shape() {
     let directory = tempfile::tempdir().unwrap();
     let trace = file(&directory, "t.log", &fio(&made(400)));
-    let document = measure(&[&[trace.as_str()], &MOVES[..]].concat());
+    // The fourth takeover finds the line down.
+    let outage = ["--outage", "92%..95%", "--takeover-at", "94%"];
+    let document = measure(&[&[trace.as_str()], &MOVES[..], &outage].concat());
     assert_eq!(document["version"], 1);
     let manual = fs::read_to_string(project().join("docs/replay-json.md")).unwrap();
     let mut undocumented = Vec::new();
@@ -332,6 +334,22 @@ fn a_full_journal_slows_the_replay_and_is_no_error() {
     let full = &document["journal_full"];
     assert!(full["requests"].as_u64().unwrap() > 0, "{full}");
     assert!(full["lost_ns"].as_u64().unwrap() > 0, "{full}");
+}
+
+#[test]
+fn a_host_is_slowed_down_before_the_journal_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = file(&directory, "t.csv", &msr(&made(900)));
+    let most = 20_000_000;
+    let args = [&trace, "--journal-size", "5MiB", "--link-rate", "8MiB/s", "--pacing-max", "20ms"];
+    let document = measure(&args);
+    assert_eq!(document["settings"]["pacing_max_ns"], most);
+    let pacing = &document["pacing"];
+    assert!(pacing["requests"].as_u64().unwrap() > 0, "{pacing}");
+    assert!((1..=most).contains(&pacing["longest_ns"].as_u64().unwrap()), "{pacing}");
+    // Without a bound there is none.
+    let document = measure(&args[..5]);
+    assert_eq!(document["pacing"]["requests"], 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Two devices' normal volumes, compared where either of them may hold anything but zeros: at rest
-//! they are equal (I14), and as a volume has no checksums only this finds damage in one.
+//! Two closed devices' normal volumes, compared where either of them may hold anything but zeros: at
+//! rest they are equal (I14), and as a volume has no checksums only this finds damage in one. And
+//! what the comparison of a running pair is told and tells ([`crate::Device::begin_compare`]).
 //!
 //! The work grows with what was written, never with the volumes' size: segments that neither has
 //! are not looked at, and holes are skipped by asking the storage for its next data.
@@ -41,6 +42,62 @@ pub struct Differing {
     pub offset: u64,
     /// How long.
     pub bytes: u64,
+}
+
+/// How the normal volumes of a running pair are compared ([`crate::Device::begin_compare`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompareLimits {
+    /// A volume and the bytes of it whose blocks are looked at; `None`: all of every volume.
+    pub range: Option<(u32, Range<u64>)>,
+    /// Most bytes of blocks that this device reads in a second, 1 at least; as many does the peer.
+    /// [`crate::Comparison::limit`] changes it.
+    pub bytes_per_second: u64,
+    /// How often a block is looked at that was not at rest before, 1 at least.
+    pub looks: u32,
+    /// Nanoseconds until those that were not at rest are looked at again.
+    pub again_after_ns: u64,
+    /// Most ranges that differ which the report lists.
+    pub ranges_max: usize,
+}
+
+impl Default for CompareLimits {
+    fn default() -> CompareLimits {
+        CompareLimits {
+            range: None,
+            bytes_per_second: u64::MAX,
+            looks: 8,
+            again_after_ns: 1_000_000_000,
+            ranges_max: 64,
+        }
+    }
+}
+
+/// How far the comparison of a running pair has come, or what it came to. In the end each of its
+/// `blocks` is in one of the classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompareReport {
+    /// Blocks to be looked at.
+    pub blocks: u64,
+    /// Those whose checksums are the same.
+    pub equal: u64,
+    /// Those whose checksums differ: one of the two volumes is damaged there.
+    pub different: u64,
+    /// The first ranges of those, as found.
+    pub ranges: Vec<Differing>,
+    /// Those that were not at rest at any look: nothing is known of them.
+    pub undecided: u64,
+    /// Those in segments that neither device has made, and without a record: neither volume has
+    /// anything of them.
+    pub skipped: u64,
+    /// Those that a storage cannot read.
+    pub unreadable: u64,
+    /// Those that were not at rest and are to be looked at again.
+    pub waiting: u64,
+    /// Bytes that this device has read from its volumes.
+    pub read_bytes: u64,
+    /// Bytes of frames, both ways.
+    pub line_bytes: u64,
 }
 
 /// Compares all volumes of two devices, whose superblocks say that they are of one group; tells

@@ -11,6 +11,7 @@ use crate::event::{Event, Recovery, Status};
 use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
 use crate::flow::open::Logs;
+use crate::flow::pace::percent;
 use crate::format::superblock::{Features, Superblock};
 use crate::host::Host;
 use crate::journal::own::OwnLog;
@@ -299,11 +300,15 @@ impl Device {
             told_bytes: told_blocks * u64::from(self.geometry.block_size),
             told,
             unreflected_records: tables.unreflected(),
+            rung: self.rung(),
+            own_fill_percent: percent(self.own.journal.fill()),
+            own_full_in_ns: self.full_in(),
             own_free_places: self.own.journal.queue.free(),
             own_used_bytes: self.own.journal.used_bytes(),
             recv_free_places: self.peer.recv.journal.queue.free(),
             recv_used_bytes: self.peer.recv.journal.used_bytes(),
             shared_sessions: self.settings.shared_sessions,
+            comparison: lock(&self.peer.comparing).report().cloned(),
             halted: self.halted.get().cloned(),
         }
     }

@@ -1,5 +1,6 @@
 //! A device's news for the outside: events as they happen, and a snapshot of where it stands.
 
+use crate::compare::{CompareReport, Differing};
 use crate::error::Error;
 use crate::format::superblock::{Lost, Mode};
 use crate::link::Link;
@@ -71,8 +72,38 @@ pub enum Event {
         /// Everything up to this stamp is in the normal volumes, durably.
         fl: Stamp,
     },
+    /// The own journal is filling, and writes are delayed from now on ([`Rung::Paced`]).
+    Paced {
+        /// How full it is: at least [`crate::Settings::pacing_from_percent`].
+        fill_percent: u64,
+    },
+    /// The own journal has room again, and writes are delayed no more.
+    PacingEnded {
+        /// How full it is: less than [`crate::Settings::pacing_until_percent`].
+        fill_percent: u64,
+    },
+    /// A comparison of the running pair has found a first range that differs
+    /// ([`crate::Device::begin_compare`]): one of the two normal volumes is damaged there. Nothing is
+    /// changed by that.
+    Differs(Differing),
+    /// A comparison of the running pair is over.
+    Compared(CompareReport),
     /// The device stopped for good.
     Halted(Error),
+}
+
+/// How far a device is from standing still for want of room in its own journal. Later versions have
+/// more rungs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rung {
+    /// Writes are admitted as they come.
+    Ordered,
+    /// Each write is delayed.
+    Paced {
+        /// Nanoseconds that a write is delayed that comes now.
+        delay_ns: u64,
+    },
 }
 
 /// A device's opening: findings and repairs (R13).
@@ -155,6 +186,14 @@ pub struct Status {
     pub told: Stamp,
     /// Records waiting for their turn to the normal volume.
     pub unreflected_records: u64,
+    /// Whether writes are delayed, and how long.
+    pub rung: Rung,
+    /// How full the own journal is: its places or its bytes, whichever are fuller, whatever holds them:
+    /// what the peer lacks, and what no checkpoint has given up.
+    pub own_fill_percent: u64,
+    /// Nanoseconds until the own journal is full if it goes on filling as in the last seconds; `None` if
+    /// it has not been filling.
+    pub own_full_in_ns: Option<u64>,
     /// Places left in the own log's queue.
     pub own_free_places: u64,
     /// Bytes of the own log that are held.
@@ -165,6 +204,8 @@ pub struct Status {
     pub recv_used_bytes: u64,
     /// Several sessions may write to a volume at once ([`crate::limits::Settings::shared_sessions`]).
     pub shared_sessions: bool,
+    /// Where the comparison stands that was begun at this device, while there is one.
+    pub comparison: Option<CompareReport>,
     /// Why it stopped, if it did.
     pub halted: Option<Error>,
 }

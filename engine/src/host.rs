@@ -1,6 +1,7 @@
 //! The hosts' side of a device: the session that may write, and the requests that wait.
 
 use crate::flow::admission::Writers;
+use crate::flow::pace::Pace;
 use crate::flow::write::Turns;
 use crate::limits::{Geometry, Settings};
 use crate::request::{Calls, Room};
@@ -12,6 +13,8 @@ pub(crate) struct Host {
     pub writers: Writers,
     /// Room for requests that wait to be admitted.
     pub room: Room,
+    /// The delay of writes while the journal is filling.
+    pub pace: Pace,
     /// Blocks that are kept for a partial write (R15).
     pub turns: Turns,
     /// Callbacks of requests that were woken, and handlers of superseded sessions.
@@ -25,6 +28,7 @@ impl Host {
         Host {
             writers: Writers::new(ids, settings.shared_sessions),
             room: Room::new(settings.waiting_bytes_max),
+            pace: Pace::new(settings),
             turns: Turns::default(),
             calls: Arc::default(),
         }

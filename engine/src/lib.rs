@@ -77,15 +77,18 @@ pub mod internal {
 // The parts name each other from the crate's root, as if they lay there.
 use internal::weaken;
 use internal::{
-    chunks, clock, device, error, event, failover, flow, format, host, journal, limits, link,
-    listeners, moment, peer, queue, request, storage, superblock, sync, table, threads, unit, wake,
+    chunks, clock, compare, device, error, event, failover, flow, format, host, journal, limits,
+    link, listeners, moment, peer, queue, request, storage, superblock, sync, table, threads, unit,
+    wake,
 };
 
 pub use clock::{Clock, SystemClock};
+pub use compare::{CompareLimits, CompareReport, Differing};
 pub use device::Device;
 pub use error::{Error, Kind, Result};
-pub use event::{Event, LogRecovery, Recovery, Status};
+pub use event::{Event, LogRecovery, Recovery, Rung, Status};
 pub use failover::{Policy, Takeover};
+pub use flow::compare::{Compare, Comparison};
 pub use format::frame::FRAME_BYTES_MAX;
 pub use format::superblock::{Lost, Mode, VolumeSpec};
 pub use limits::{Durability, Geometry, Limits, Settings};

@@ -274,6 +274,19 @@ pub struct Settings {
     /// [`Kind::Busy`]; a blocking call waits for room, [`Settings::admit_timeout_ns`] at most. A
     /// write that does not wait is not counted, and one alone may always wait: any will do.
     pub waiting_bytes_max: u64,
+    /// LADDER 6: longest delay of a write because the own journal is filling, so that its host slows
+    /// down before the journal is full; 0: none. The delay is this long when the journal is full, and
+    /// rises evenly up to there. A host with n requests in flight is slowed down to n of them in that
+    /// time at most: choose n times the largest write by the rate of the line. Any.
+    pub pacing_max_ns: u64,
+    /// How full the own journal is, in percent, when writes begin to be delayed: its places or its
+    /// bytes, whichever are fuller, whatever holds them. From 1 to 99. The default, 80, lies above three quarters, where a checkpoint is
+    /// forced, so that only what a checkpoint cannot give up leads there.
+    pub pacing_from_percent: u64,
+    /// Below this many percent the delay ends; from 1 to [`Settings::pacing_from_percent`]. The default,
+    /// 70, is a tenth lower, which in a journal of 64 MiB is more than
+    /// [`Settings::commit_bytes`]: a commit more or less does not change the rung.
+    pub pacing_until_percent: u64,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -354,6 +367,14 @@ impl Settings {
         if let Some((field, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return wrong(field, 0, "at least 1");
         }
+        let Settings { pacing_from_percent: from, pacing_until_percent: until, .. } = *self;
+        if !(1..100).contains(&from) {
+            return wrong("pacing_from_percent", from, "1 to 99");
+        }
+        if !(1..=from).contains(&until) {
+            let range = format!("1 to {from}, which is pacing_from_percent");
+            return wrong("pacing_until_percent", until, &range);
+        }
         let framed = [
             ("ship_bytes_max", self.ship_bytes_max, FRAME_DATA_MAX),
             ("piece_entries_max", self.piece_entries_max as u64, TOLD_MAX as u64),
@@ -375,6 +396,9 @@ impl Default for Settings {
             remote_read_timeout_ns: 30_000_000_000,
             admit_timeout_ns: 30_000_000_000,
             waiting_bytes_max: 64 * MIB,
+            pacing_max_ns: 0,
+            pacing_from_percent: 80,
+            pacing_until_percent: 70,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

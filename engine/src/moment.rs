@@ -20,6 +20,9 @@ pub enum Moment {
     Looking,
     /// A read knows where its block is and has not copied it. No lock is held.
     Located,
+    /// Blocks that are to be compared have been looked for in the queues and not read. `controlling`
+    /// may be held.
+    Comparing,
     /// The newest records of a batch are known and not all written to N. `reflecting` is held.
     Reflecting,
     /// A batch is in N, and its records do not say so yet. `reflecting` is held.

@@ -1,6 +1,8 @@
 //! A device's one peer, as far as neither R and the received records (`table/{out,incoming}.rs`) nor
 //! the connection (`failover/connection.rs`) have it: a second peer would be a second value.
 
+use crate::flow::checksums::Asked;
+use crate::flow::compare::Comparing;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::journal::recv::RecvLog;
@@ -15,6 +17,10 @@ pub(crate) struct Peer {
     pub owed: Owed,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,
+    /// The comparison that was begun here.
+    pub comparing: Mutex<Comparing>,
+    /// The blocks of a comparison that was begun there.
+    pub checked: Mutex<Option<Asked>>,
     /// One thread at a time in each of these steps; nothing else waits for these locks. The first guards
     /// the peer's questions.
     pub controlling: Mutex<Answers>,
@@ -29,6 +35,8 @@ impl Peer {
             recv,
             owed: Owed::new(told),
             questions: Mutex::default(),
+            comparing: Mutex::default(),
+            checked: Mutex::default(),
             controlling: Mutex::default(),
             shipping: Mutex::default(),
             receiving: Mutex::default(),

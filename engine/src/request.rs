@@ -133,6 +133,11 @@ pub struct Completion {
     /// Nanoseconds that the request waited for a place in the journal, or for another write of its
     /// blocks.
     pub waited_ns: u64,
+    /// Nanoseconds that the request was delayed for because the journal was filling
+    /// ([`crate::Settings::pacing_max_ns`]).
+    pub paced_ns: u64,
+    /// Until when, on the monotonic clock, once it is known.
+    pub(crate) paced_until: Option<u64>,
 }
 
 /// A host's way in, bound to the tenure under which it was opened: after a takeover elsewhere its

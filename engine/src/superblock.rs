@@ -255,11 +255,20 @@ impl SuperblockFile {
     /// [`Kind::Storage`] if the storage fails; [`Kind::Halted`] behind the mark of a close, or if the
     /// generations have run out.
     pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        self.change(change, false)
+    }
+
+    /// As [`SuperblockFile::update`], of a device that is not open: the mark of its close stays.
+    pub fn amend(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        self.change(change, true)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Superblock), is_closed: bool) -> Result<()> {
         let _one = lock(&self.updating);
         let current = self.get();
         let mut next = Superblock::clone(&current);
         change(&mut next);
-        if current.clean && next.clean {
+        if current.clean && next.clean && !is_closed {
             return Err(Error::new(Kind::Halted, format!("{FILE}: the device is closed")));
         }
         next.generation = self.next_generation()?;

@@ -39,6 +39,8 @@ pub enum Key {
     Takeover,
     /// Room among the writes that wait to be admitted.
     Room,
+    /// The end of pacing.
+    Paced,
     /// This moment of the monotonic clock, in nanoseconds.
     Time(u64),
 }
@@ -293,12 +295,14 @@ pub(crate) struct Wakes {
     pub reflect_at: [Mark; 2],
     /// There is a link, or the peer has said hello, or the connection is over.
     pub line: Bell,
+    /// The peer has answered for checksums.
+    pub compare: Bell,
 }
 
 impl Wakes {
     /// The background looks at everything.
     pub fn ring_all(&self) {
-        for bell in [&self.commit, &self.ship, &self.reflect, &self.line] {
+        for bell in [&self.commit, &self.ship, &self.reflect, &self.line, &self.compare] {
             bell.ring();
         }
     }

@@ -101,6 +101,12 @@ clauses! {
         WholeOfRecords = "whole-of-records",
         /// R5, R8: the received ones of these are durably known to be here.
         HiWithWhole = "hi-with-whole",
+        /// A block is compared only if the peer has all own records of it.
+        CompareAcknowledged = "compare-acknowledged",
+        /// A block is compared only if all its records here are in N.
+        CompareReflected = "compare-reflected",
+        /// A block is compared only if nothing of it has moved from before the question to behind the answer.
+        CompareUnchanged = "compare-unchanged",
         /// R9: places are taken before anything is reserved.
         PlacesBeforeReservation = "places-before-reservation",
         /// R9: the tail rises no further than the number of cells above what the log does not have.
@@ -196,6 +202,10 @@ clauses! {
         ToldChain = "told-chain",
         /// No more bytes of writes wait to be admitted than the settings allow.
         WaitingBound = "waiting-bound",
+        /// LADDER 6: a write is delayed once, for no longer than the bound.
+        PacingBound = "pacing-bound",
+        /// LADDER 6: pacing ends below a threshold of its own.
+        PacingEnd = "pacing-end",
         /// A request that waits is woken once it can go on.
         Wake = "wake",
         /// Section 4 step 1: a flush completes after the log's sync.

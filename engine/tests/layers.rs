@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 12] = [
     &["format"],
     &["limits"],
     &["storage"],
-    &["superblock"],
+    &["superblock", "compare"],
     &["queue"],
     &["table"],
     &["journal"],

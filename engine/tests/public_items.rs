@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 40] = [
+const ITEMS: [&str; 46] = [
     "Clock",
+    "Compare",
+    "CompareLimits",
+    "CompareReport",
+    "Comparison",
     "Completion",
     "Connector",
     "Device",
+    "Differing",
     "Directory",
     "Durability",
     "Error",
@@ -31,6 +36,7 @@ const ITEMS: [&str; 40] = [
     "Recovery",
     "Request",
     "Result",
+    "Rung",
     "Session",
     "Settings",
     "SideKind",

@@ -4,7 +4,7 @@ use super::Verdict;
 use super::finding::Finding;
 use super::logs::{Entry, LogRead, log_name};
 use super::tables::Tables;
-use afterimage::internal::format::superblock::{LogState, Mode, Superblock};
+use afterimage::internal::format::superblock::{LogState, Lost, Mode, Superblock};
 use afterimage::internal::journal::scan::End;
 use afterimage::internal::storage::FileName;
 use afterimage::internal::unit::Stamp;
@@ -152,11 +152,17 @@ pub(super) struct SuperblockReport {
 
 /// The mark that writes are lost of which hosts had been told.
 #[derive(Serialize)]
-pub(super) struct LostReport {
+pub(crate) struct LostReport {
     /// The first record dropped; all zero if it is not known.
     pub(super) first: StampReport,
     pub(super) since: u64,
     pub(super) found: u64,
+}
+
+impl From<Lost> for LostReport {
+    fn from(Lost { first, since, found }: Lost) -> Self {
+        LostReport { first: first.into(), since, found }
+    }
 }
 
 #[derive(Serialize)]
@@ -225,11 +231,7 @@ impl From<&Superblock> for SuperblockReport {
             compat: format!("{:x}", s.features.compat),
             ro_compat: format!("{:x}", s.features.ro_compat),
             incompat: format!("{:x}", s.features.incompat),
-            lost: s.lost.map(|lost| LostReport {
-                first: lost.first.into(),
-                since: lost.since,
-                found: lost.found,
-            }),
+            lost: s.lost.map(LostReport::from),
             round_lineage: s.round.0,
             round: s.round.1,
             last_active: s.last_active,

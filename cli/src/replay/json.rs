@@ -30,7 +30,10 @@ pub struct Document {
     pub requests: Requests,
     pub latency_ns: Latencies,
     pub takeovers: Vec<TakeoverInfo>,
-    pub journal_full: JournalFullInfo,
+    pub refused_takeovers: Vec<RefusedTakeover>,
+    pub outages: Vec<OutageInfo>,
+    pub journal_full: Lost,
+    pub pacing: Lost,
     pub pace: Pace,
     pub verification: Verification,
 }
@@ -71,6 +74,8 @@ pub struct Settings {
     pub link_bytes_per_s: Option<u64>,
     pub link_delay_ns: u64,
     pub skew_ns: i64,
+    pub journal_full: String,
+    pub pacing_max_ns: u64,
     pub durability: String,
     pub memory: bool,
     pub run: String,
@@ -182,10 +187,36 @@ pub struct TakeoverInfo {
     pub caught_up_ns: Option<u64>,
 }
 
-/// Time lost to full journals.
+/// A takeover that was refused while the line was down.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct RefusedTakeover {
+    pub to: String,
+    pub before_row: u64,
+    pub at_ns: u64,
+    pub why: String,
+}
+
+/// An outage of the line. Times count from its beginning or its end.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[allow(missing_docs, reason = "docs/replay-json.md")]
-pub struct JournalFullInfo {
+pub struct OutageInfo {
+    pub before_row: u64,
+    pub back_before_row: u64,
+    pub at_ns: u64,
+    pub back_at_ns: u64,
+    pub early: bool,
+    pub noticed_ns: Option<u64>,
+    pub backlog_records: u64,
+    pub backlog_bytes: u64,
+    pub drained_ns: Option<u64>,
+    pub waited: Lost,
+}
+
+/// Time lost to full journals, or to those that are filling.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct Lost {
     pub requests: u64,
     pub longest_ns: u64,
     pub lost_ns: u64,

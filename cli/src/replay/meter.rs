@@ -148,10 +148,10 @@ impl Counts {
     }
 }
 
-/// Time lost because a journal was full.
+/// Time lost because a journal was full, or filling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JournalFull {
-    /// Requests that had to wait for a place.
+pub struct Waits {
+    /// Requests that had to wait.
     pub requests: u64,
     /// The longest wait, in nanoseconds.
     pub longest_ns: u64,
@@ -161,7 +161,7 @@ pub struct JournalFull {
     until: u64,
 }
 
-impl JournalFull {
+impl Waits {
     /// A request that had waited so long was admitted `now`; requests come in the order of `now`.
     pub fn add(&mut self, waited_ns: u64, now: u64) {
         if waited_ns == 0 {
@@ -180,7 +180,9 @@ pub struct Meter {
     /// Completed requests.
     pub counts: Counts,
     /// Time lost.
-    pub journal_full: JournalFull,
+    pub journal_full: Waits,
+    /// Time that the devices delayed writes for.
+    pub pacing: Waits,
     hlog: Option<Hlog>,
     began_at: u64,
     interval_began_at: u64,
@@ -194,7 +196,8 @@ impl Meter {
         Meter {
             tracks: Metric::ALL.map(|metric| (metric, Track::default())).into(),
             counts: Counts::default(),
-            journal_full: JournalFull::default(),
+            journal_full: Waits::default(),
+            pacing: Waits::default(),
             hlog,
             began_at: now,
             interval_began_at: now,
@@ -267,7 +270,7 @@ mod tests {
 
     #[test]
     fn waits_that_overlap_are_lost_once() {
-        let mut full = JournalFull::default();
+        let mut full = Waits::default();
         full.add(0, 50);
         full.add(10, 100);
         full.add(15, 105);

@@ -28,12 +28,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use afterimage::internal::storage::{Directory, Storage};
-use host::{Host, Manner, Move};
+use host::{Back, Down, Host, Manner, Move, Refused};
 use json::{
-    DeviceAtRest, Document, JournalFullInfo, Latencies, Latency, Pace, RequestCount, Requests,
-    TakeoverInfo, TraceInfo, Verification,
+    DeviceAtRest, Document, Latencies, Latency, Lost, OutageInfo, Pace, RefusedTakeover,
+    RequestCount, Requests, TakeoverInfo, TraceInfo, Verification,
 };
-use meter::{Count, Meter};
+use meter::{Count, Meter, Waits};
 use oracle::{Findings, Oracle};
 use pair::Pair;
 use plan::Plan;
@@ -92,7 +92,8 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let replayed = pair.clock.monotonic();
     host.drain().map_err(explained)?;
     let drained = pair.clock.monotonic();
-    let Host { mut oracle, mut meter, moves, tenths, .. } = host;
+    let outages = outages(&host, began);
+    let Host { mut oracle, mut meter, moves, refused, tenths, .. } = host;
     pair.close()?;
     oracle.check_stamps_unique();
     let at_rest = verify::verify(&pair, &mut oracle)?;
@@ -112,11 +113,10 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         requests: requests(&meter),
         latency_ns: Latencies::from(|metric| Latency::of(meter.total(metric))),
         takeovers: takeovers(&pair, &moves, began),
-        journal_full: JournalFullInfo {
-            requests: meter.journal_full.requests,
-            longest_ns: meter.journal_full.longest_ns,
-            lost_ns: meter.journal_full.lost_ns,
-        },
+        refused_takeovers: refused_takeovers(&refused, began),
+        outages,
+        journal_full: lost(meter.journal_full),
+        pacing: lost(meter.pacing),
         pace: Pace {
             replay_ns: replayed - began,
             drain_ns: drained - replayed,
@@ -202,7 +202,8 @@ fn host<'a>(
         strict: args.durability == DurabilityArg::Strict,
     };
     let oracle = Oracle::new(run, pair.devices[0].limits().block_size);
-    Host::new(pair, plan, plan.takeovers(&args.takeover_at), manner, oracle, meter)
+    let outages = plan.outages(&args.outage).map_err(|story| Failure::new(Exit::Usage, story))?;
+    Host::new(pair, plan, plan.takeovers(&args.takeover_at), outages, manner, oracle, meter)
 }
 
 fn begun(args: &ReplayArgs, run: u64) -> Event {
@@ -256,32 +257,39 @@ fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
         let story = format!("{}: the trace has no requests to replay", files(args).join(" "));
         return Err(Failure::new(Exit::BadTrace, story));
     }
-    let mut times = args.takeover_at.iter().filter_map(|point| match *point {
-        TakeoverAt::Time(time) => Some(time),
+    let takeovers = args.takeover_at.iter().map(|&point| ("--takeover-at", point));
+    let outages = args.outage.iter().flat_map(|at| [at.from, at.to]).map(|p| ("--outage", p));
+    let mut times = takeovers.chain(outages).filter_map(|(flag, point)| match point {
+        TakeoverAt::Time(time) => Some((flag, time)),
         TakeoverAt::Percent(_) => None,
     });
+    let plan = Plan::new(trace, args.passes);
     if !trace.has_time {
         let flag = match (args.speed, times.next(), args.skew) {
-            (Speed::Times(_), ..) => "--speed",
-            (_, Some(_), _) => "--takeover-at TIME",
-            (_, _, 1.. | ..=-1) => "--skew",
-            _ => return Ok(()),
+            (Speed::Times(_), ..) => "--speed".into(),
+            (_, Some((flag, _)), _) => format!("{flag} TIME"),
+            (_, _, 1.. | ..=-1) => "--skew".into(),
+            _ => return check_outages(args, &plan),
         };
         let story =
             format!("{flag} needs a trace with times; this one ({}) has none", trace.format);
         return Err(Failure::new(Exit::Usage, story));
     }
-    let plan = Plan::new(trace, args.passes);
     let end = plan.row(plan.len() - 1).time_ns;
-    if let Some(beyond) = times.find(|&time| time > end) {
+    if let Some((flag, beyond)) = times.find(|&(_, time)| time > end) {
         let story = format!(
-            "--takeover-at {}: the last request comes {} after the first; at the end is 100%",
+            "{flag} {}: the last request comes {} after the first; at the end is 100%",
             duration(beyond),
             duration(end),
         );
         return Err(Failure::new(Exit::Usage, story));
     }
-    Ok(())
+    check_outages(args, &plan)
+}
+
+fn check_outages(args: &ReplayArgs, plan: &Plan<'_>) -> Result<(), Failure> {
+    let planned = plan.outages(&args.outage);
+    planned.map(drop).map_err(|story| Failure::new(Exit::Usage, story))
 }
 
 /// The name of this run, in every payload.
@@ -347,11 +355,17 @@ fn settings(args: &ReplayArgs, trace: &Trace, run: u64) -> json::Settings {
         link_bytes_per_s: args.link_rate,
         link_delay_ns: args.link_delay,
         skew_ns: args.skew,
+        journal_full: format!("{:?}", args.journal_full).to_lowercase(),
+        pacing_max_ns: args.pacing_max,
         durability: format!("{:?}", args.durability).to_lowercase(),
         memory: args.memory,
         run: format!("{run:016x}"),
         directory: None,
     }
+}
+
+fn lost(waits: Waits) -> Lost {
+    Lost { requests: waits.requests, longest_ns: waits.longest_ns, lost_ns: waits.lost_ns }
 }
 
 fn requests(meter: &Meter) -> Requests {
@@ -396,6 +410,35 @@ fn takeovers(pair: &Pair, moves: &[Move], began: u64) -> Vec<TakeoverInfo> {
         }
     };
     (0..moves.len()).map(info).collect()
+}
+
+fn refused_takeovers(refused: &[Refused], began: u64) -> Vec<RefusedTakeover> {
+    let info = |Refused { to, row, at, why }: &Refused| RefusedTakeover {
+        to: NAMES[*to].into(),
+        before_row: *row,
+        at_ns: at.saturating_sub(began),
+        why: why.to_string(),
+    };
+    refused.iter().map(info).collect()
+}
+
+fn outages(host: &Host<'_>, began: u64) -> Vec<OutageInfo> {
+    let info = |down: &Down| {
+        let back: &Back = down.end.as_ref()?;
+        Some(OutageInfo {
+            before_row: down.row,
+            back_before_row: back.row,
+            at_ns: down.began_at - began,
+            back_at_ns: back.at - began,
+            early: back.early,
+            noticed_ns: down.noticed_at.map(|at| at.saturating_sub(down.began_at)),
+            backlog_records: back.backlog_records,
+            backlog_bytes: back.backlog_bytes,
+            drained_ns: host.caught_up_at(back).map(|at| at.saturating_sub(back.at)),
+            waited: lost(down.full),
+        })
+    };
+    host.downs.iter().filter_map(info).collect()
 }
 
 fn per_second(number: u64, ns: u64) -> f64 {

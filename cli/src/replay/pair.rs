@@ -10,7 +10,7 @@ use afterimage::internal::clock::{Clock, SystemClock};
 use afterimage::internal::event::{Event, Status};
 use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
-use afterimage::internal::link::{Line, memory_link};
+use afterimage::internal::link::{Line, Link, MemoryLink, memory_link};
 use afterimage::internal::storage::{Directory, Memory, Storage};
 use afterimage::internal::threads::Threads;
 use afterimage::internal::unit::Stamp;
@@ -53,7 +53,28 @@ pub struct Watch {
     lag: Mutex<Track>,
     /// Stamps whose acknowledgement by the peer is awaited, and when it came.
     awaited: Mutex<Vec<(Stamp, Option<u64>)>>,
-    disconnected: Mutex<Option<String>>,
+    counted: Mutex<Counted>,
+    line: Mutex<Standing>,
+}
+
+/// The records of a device that its peer has acknowledged.
+#[derive(Default)]
+struct Counted {
+    /// How many.
+    records: u64,
+    /// Numbers of them that are awaited, and when each was reached.
+    awaited: Vec<(u64, Option<u64>)>,
+}
+
+/// A device's end of the line.
+#[derive(Default)]
+struct Standing {
+    /// The present link, which is to hold; none while the line is down.
+    link: Option<Arc<dyn Link>>,
+    /// When the device saw its connection end because the line went down.
+    ended_at: Option<u64>,
+    /// Why it gave a connection up that was to hold.
+    lost: Option<String>,
 }
 
 /// Two devices that replicate. The first is A.
@@ -69,6 +90,9 @@ pub struct Pair {
     /// The listener to the host's requests and the devices' acknowledgements.
     pub listener: Arc<dyn Listener>,
     threads: Vec<Threads>,
+    line: Line,
+    /// An end of the line in use; none while it is down.
+    end: Mutex<Option<MemoryLink>>,
     place: Place,
 }
 
@@ -105,13 +129,19 @@ impl Pair {
         listener: Arc<dyn Listener>,
     ) -> Result<Pair, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        // How long an outage takes is the trace's matter; if nothing moves after it, that is noticed.
+        let patience = match args.outage.len() {
+            0 => PATIENCE_NS + 8 * args.link_delay,
+            _ => FOR_EVER_NS,
+        };
         let settings = Settings {
             durability: args.durability.into(),
             admit_timeout_ns: FOR_EVER_NS,
             // The depth bounds what waits.
             waiting_bytes_max: u64::MAX,
-            remote_read_timeout_ns: PATIENCE_NS + 8 * args.link_delay,
-            takeover_timeout_ns: PATIENCE_NS + 8 * args.link_delay,
+            pacing_max_ns: args.pacing_max,
+            remote_read_timeout_ns: patience,
+            takeover_timeout_ns: patience,
             ..Settings::default()
         };
         let volumes = (0u32..).zip(&trace.volumes);
@@ -133,37 +163,38 @@ impl Pair {
         let watches = [Arc::new(Watch::default()), Arc::new(Watch::default())];
         let place = Place::Memory;
         let threads = Vec::new();
-        let mut pair = Pair { devices, watches, storages, clock, listener, threads, place };
-        pair.connect(Line { rate: args.link_rate, delay_ns: args.link_delay })?;
+        let line = Line { rate: args.link_rate, delay_ns: args.link_delay };
+        let end = Mutex::default();
+        let mut pair =
+            Pair { devices, watches, storages, clock, listener, threads, line, end, place };
+        pair.connect()?;
         Ok(pair)
     }
 
-    fn connect(&mut self, line: Line) -> Result<(), Failure> {
-        let (end_a, end_b) = memory_link(line, self.clock.clone());
-        let both = self.devices.iter().zip(&self.watches).zip([end_a, end_b]);
-        for (at, ((device, watch), end)) in both.enumerate() {
+    fn connect(&mut self) -> Result<(), Failure> {
+        for (at, (device, watch)) in self.devices.iter().zip(&self.watches).enumerate() {
             let (watch, listener) = (watch.clone(), self.listener.clone());
+            let clock = self.clock.clone();
             device.on_event(move |event| {
                 if let Event::Acknowledged { records, .. } = event
                     && let Some(&(stamp, _)) = records.last()
                 {
                     listener.note(&requests::Event::Acknowledged { at, stamp });
                 }
-                watch.note(event);
+                watch.note(event, &*clock);
             });
             let failed = |e| Failure::device("starting a device", &e);
             self.threads.push(Threads::start(device).map_err(failed)?);
-            device.connect(Arc::new(end)).map_err(failed)?;
         }
-        let until =
-            self.clock.monotonic() + CONNECT.as_nanos() as u64 + line.delay_ns.saturating_mul(8);
+        self.restore()?;
         let ready =
             |pair: &Pair| pair.devices[0].status().serving && pair.devices[1].status().connected;
+        let began = self.clock.monotonic();
         while !ready(self) {
             if let Some(failure) = self.disconnected() {
                 return Err(failure);
             }
-            if self.clock.monotonic() > until {
+            if self.clock.monotonic() > began + self.connect_ns() {
                 let story = "the two devices are not connected in time; is --link-delay too long?";
                 return Err(Failure::new(Exit::Device, story));
             }
@@ -172,16 +203,53 @@ impl Pair {
         Ok(())
     }
 
+    /// How long the two devices may take to find each other, in nanoseconds.
+    pub fn connect_ns(&self) -> u64 {
+        (CONNECT.as_nanos() as u64).saturating_add(self.line.delay_ns.saturating_mul(8))
+    }
+
+    /// The line goes down: what is on its way is lost, and both devices see their connection end.
+    pub fn cut(&self) {
+        for watch in &self.watches {
+            let lost = lock(&watch.line).lost.take();
+            *lock(&watch.line) = Standing { lost, ..Standing::default() };
+        }
+        if let Some(end) = lock(&self.end).take() {
+            end.cut();
+        }
+    }
+
+    /// There is a line, and both devices say hello over it.
+    pub fn restore(&self) -> Result<(), Failure> {
+        let (end_a, end_b) = memory_link(self.line, self.clock.clone());
+        *lock(&self.end) = Some(end_a.clone());
+        let ends: [Arc<dyn Link>; 2] = [Arc::new(end_a), Arc::new(end_b)];
+        for (watch, end) in self.watches.iter().zip(&ends) {
+            lock(&watch.line).link = Some(end.clone());
+        }
+        for ((device, end), name) in self.devices.iter().zip(ends).zip(NAMES) {
+            let failed = |e| Failure::device(format_args!("connecting device {name}"), &e);
+            device.connect(end).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// When both devices had seen their connection end after the last [`Pair::cut`], if they have.
+    pub fn ended_at(&self) -> Option<u64> {
+        let [a, b] = self.watches.each_ref().map(|watch| lock(&watch.line).ended_at);
+        a.zip(b).map(|(a, b)| a.max(b))
+    }
+
     /// Where both stand.
     pub fn status(&self) -> [Status; 2] {
         [self.devices[0].status(), self.devices[1].status()]
     }
 
-    /// Why the devices lost each other, if they did: the line between them never breaks, so that
-    /// is a failure of one of them, and the cause of most others.
+    /// Why the devices lost each other, if they did: the line between them breaks only when it is cut
+    /// ([`Pair::cut`]), so that is a failure of one of them, and the cause of most others.
     pub fn disconnected(&self) -> Option<Failure> {
         let stories = self.watches.iter().zip(NAMES).filter_map(|(watch, name)| {
-            let why = lock(&watch.disconnected).clone()?;
+            let why = lock(&watch.line).lost.clone()?;
             Some(format!("device {name} gave the connection up: {why}"))
         });
         let stories: Vec<String> = stories.collect();
@@ -249,7 +317,7 @@ impl Place {
 }
 
 impl Watch {
-    fn note(&self, event: &Event) {
+    fn note(&self, event: &Event, clock: &dyn Clock) {
         match event {
             Event::Acknowledged { records, at } => {
                 let mut lag = lock(&self.lag);
@@ -263,9 +331,21 @@ impl Watch {
                         reached.get_or_insert(*at);
                     }
                 }
+                let counted = &mut *lock(&self.counted);
+                counted.records += records.len() as u64;
+                for (number, reached) in &mut counted.awaited {
+                    if *number <= counted.records {
+                        reached.get_or_insert(*at);
+                    }
+                }
             }
-            Event::Disconnected { why, .. } => {
-                lock(&self.disconnected).get_or_insert_with(|| why.to_string());
+            Event::Disconnected { link, why } => {
+                let mut line = lock(&self.line);
+                if line.link.as_ref().is_some_and(|present| Arc::ptr_eq(present, link)) {
+                    line.lost.get_or_insert_with(|| why.to_string());
+                } else {
+                    line.ended_at.get_or_insert_with(|| clock.monotonic());
+                }
             }
             _ => (),
         }
@@ -289,6 +369,19 @@ impl Watch {
             lock(&self.awaited)[name].1.get_or_insert(now);
         }
         name
+    }
+
+    /// Notes when the peer has acknowledged `records` more, which is `now` if there are none; a name
+    /// for [`Watch::counted_at`].
+    pub fn await_records(&self, records: u64, now: u64) -> usize {
+        let counted = &mut *lock(&self.counted);
+        counted.awaited.push((counted.records + records, (records == 0).then_some(now)));
+        counted.awaited.len() - 1
+    }
+
+    /// When the peer had acknowledged so many records, if it has.
+    pub fn counted_at(&self, name: usize) -> Option<u64> {
+        lock(&self.counted).awaited[name].1
     }
 
     /// When the peer had acknowledged what was awaited, if it has.
@@ -325,6 +418,36 @@ mod tests {
         let story = pair.disconnected().expect("lost").to_string();
         let cause = "device b gave the connection up: the connection was given up for a new one";
         assert!(story.contains(cause), "{story}");
+        pair.close().unwrap();
+    }
+
+    /// An outage is one for both devices, and no failure; a line that comes back is to hold again.
+    #[test]
+    fn both_devices_see_their_connection_end_and_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("t.csv");
+        std::fs::write(&file, "128166372003061629,hm,0,Write,0,4096,100\n").unwrap();
+        let words = ["afterimage", "replay", "--memory", file.to_str().unwrap()];
+        let Command::Replay(args) = Cli::parse_from(words).command else { panic!("replay") };
+        let trace = trace::read(&args.traces, &Options::default()).unwrap();
+        let mut pair = Pair::new(&args, &trace, 7, Arc::new(Nobody)).unwrap();
+        let until = |pair: &Pair, holds: &dyn Fn(&Pair) -> bool| {
+            while !holds(pair) {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        };
+        for _ in 0..3 {
+            pair.cut();
+            until(&pair, &|pair| pair.ended_at().is_some());
+            assert!(pair.status().iter().all(|s| !s.connected) && pair.disconnected().is_none());
+            pair.restore().unwrap();
+            until(&pair, &|pair| pair.status().iter().all(|s| s.connected));
+        }
+        assert!(pair.disconnected().is_none());
+        pair.devices[0]
+            .connect(Arc::new(memory_link(Line::default(), pair.clock.clone()).0))
+            .unwrap();
+        assert!(pair.disconnected().is_some());
         pair.close().unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use afterimage::internal::limits::Limits;
 
 use super::pattern::SECTOR;
-use crate::args::{ReplayArgs, TakeoverAt};
+use crate::args::{OutageAt, ReplayArgs, TakeoverAt};
 use crate::trace::{Action, Row, Trace};
 
 /// The gap between the end of one pass and the beginning of the next, on the trace's clock.
@@ -44,6 +44,24 @@ pub fn journal_bytes(args: &ReplayArgs, trace: &Trace) -> u64 {
 pub struct Plan<'a> {
     trace: &'a Trace,
     passes: u32,
+}
+
+/// A point of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Before this request; a number beyond the last is the end.
+    pub row: u64,
+    /// The time of the trace, counted on through the passes, in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// A stretch of a replay in which the line between the devices is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// It goes down here.
+    pub from: Moment,
+    /// It comes back here.
+    pub to: Moment,
 }
 
 /// A piece of a request, small enough for a device.
@@ -96,6 +114,48 @@ impl<'a> Plan<'a> {
         let mut rows: Vec<u64> = points.iter().map(|&point| self.point(point)).collect();
         rows.sort_unstable();
         rows.into()
+    }
+
+    /// When the line is down, in order.
+    ///
+    /// # Errors
+    /// One that ends where it begins or earlier, or begins before another one has ended.
+    pub fn outages(&self, outages: &[OutageAt]) -> Result<VecDeque<Outage>, String> {
+        let mut all: Vec<&OutageAt> = outages.iter().collect();
+        all.sort_unstable_by_key(|outage| self.order(outage.from));
+        if let Some(OutageAt { from, to }) =
+            all.iter().find(|outage| self.order(outage.from) >= self.order(outage.to))
+        {
+            return Err(format!("--outage {from}..{to}: it ends where it begins, or earlier"));
+        }
+        let mut pairs = all.windows(2);
+        if let Some(two) = pairs.find(|two| self.order(two[1].from) < self.order(two[0].to)) {
+            let (OutageAt { from, to }, other) = (two[0], two[1].from);
+            return Err(format!(
+                "--outage {from}..{to}: the line is down already when another outage begins at {other}"
+            ));
+        }
+        let moment = |point| Moment { row: self.point(point), time_ns: self.time(point) };
+        let outage = |at: &OutageAt| Outage { from: moment(at.from), to: moment(at.to) };
+        Ok(all.into_iter().map(outage).collect())
+    }
+
+    /// By this, points compare as they come: by the requests before which they stand, and of one
+    /// request times first, which are not after it.
+    fn order(&self, point: TakeoverAt) -> (u64, u64) {
+        let within = match point {
+            TakeoverAt::Time(time) => time,
+            // The bits of numbers that are not negative compare as the numbers do.
+            TakeoverAt::Percent(percent) => (1 << 63) | percent.abs().to_bits(),
+        };
+        (self.point(point), within)
+    }
+
+    fn time(&self, point: TakeoverAt) -> u64 {
+        match point {
+            TakeoverAt::Time(time) => time,
+            TakeoverAt::Percent(_) => self.row(self.point(point).min(self.len() - 1)).time_ns,
+        }
     }
 
     fn point(&self, point: TakeoverAt) -> u64 {
@@ -281,6 +341,38 @@ mod tests {
             TakeoverAt::Time(31),
         ];
         assert_eq!(plan.takeovers(&points), [0, 1, 2, 4, 4]);
+    }
+
+    #[test]
+    fn outages_come_in_order_and_do_not_overlap() {
+        let trace = trace(&[0, 10, 10, 30]);
+        let plan = Plan::new(&trace, 1);
+        let planned = |words: &[&str]| {
+            let outages: Vec<_> =
+                words.iter().map(|word| crate::args::outage(word).unwrap()).collect();
+            plan.outages(&outages)
+        };
+        let moment = |row, time_ns| Moment { row, time_ns };
+        let expected = [
+            Outage { from: moment(0, 0), to: moment(1, 5) },
+            // Between two requests, and of a trace too short for its percentages.
+            Outage { from: moment(3, 12), to: moment(3, 20) },
+            Outage { from: moment(4, 30), to: moment(4, 30) },
+        ];
+        let all = ["12ns..20ns", "99%..100%", "0%..5ns"];
+        assert_eq!(planned(&all).unwrap(), expected);
+        // One may begin where another ends.
+        assert_eq!(planned(&["20ns..30ns", "12ns..20ns"]).unwrap().len(), 2);
+        for wrong in ["20ns..20ns", "20ns..12ns", "50%..25%", "50%..50%", "50%..10ns", "100%..30ns"]
+        {
+            let why = planned(&[wrong]).unwrap_err();
+            assert!(why.contains("ends where it begins"), "{wrong}: {why}");
+        }
+        for wrong in [["12ns..20ns", "19ns..30ns"], ["0%..75%", "10ns..30ns"], ["0%..1%", "0%..2%"]]
+        {
+            let why = planned(&wrong).unwrap_err();
+            assert!(why.contains("is down already"), "{wrong:?}: {why}");
+        }
     }
 
     #[test]

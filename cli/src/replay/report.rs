@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::json::{Document, Latency, RequestCount, TakeoverInfo};
+use super::json::{Document, Latency, RefusedTakeover, RequestCount, TakeoverInfo};
 use super::meter::Metric;
 use crate::words::{bytes, count, duration, plural};
 
@@ -16,6 +16,7 @@ impl Display for Table<'_> {
         requests(f, document)?;
         latencies(f, document)?;
         takeovers(f, document)?;
+        outages(f, document)?;
         pace(f, document)?;
         verdict(f, document)
     }
@@ -143,8 +144,41 @@ fn takeovers(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     Ok(())
 }
 
+fn outages(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
+    for refused in &document.refused_takeovers {
+        let RefusedTakeover { to, before_row, why, .. } = refused;
+        let row = count(*before_row);
+        writeln!(f, "\ntakeover to {to} after {row} requests refused, hosts stay: {why}")?;
+    }
+    if document.outages.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        f,
+        "\n{:10}{:>11}{:>11}{:>12}{:>11}{:>12}{:>12}{:>9}{:>11}",
+        "outage", "begins", "lasts", "requests", "backlog", "bytes", "drained in", "waited", "lost"
+    )?;
+    for (number, outage) in document.outages.iter().enumerate() {
+        writeln!(
+            f,
+            "{:10}{:>11}{:>11}{:>12}{:>11}{:>12}{:>12}{:>9}{:>11}{}",
+            number + 1,
+            duration(outage.at_ns),
+            duration(outage.back_at_ns - outage.at_ns),
+            count(outage.back_before_row - outage.before_row),
+            count(outage.backlog_records),
+            bytes(outage.backlog_bytes),
+            outage.drained_ns.map_or("-".into(), duration),
+            count(outage.waited.requests),
+            duration(outage.waited.lost_ns),
+            if outage.early { "  ended early: hosts could do nothing" } else { "" },
+        )?;
+    }
+    Ok(())
+}
+
 fn pace(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
-    let (pace, full) = (&document.pace, &document.journal_full);
+    let (pace, full, pacing) = (&document.pace, &document.journal_full, &document.pacing);
     writeln!(
         f,
         "\nreplayed in {} ({} requests/s, {}/s), drained in {}",
@@ -162,6 +196,15 @@ fn pace(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
             plural(requests, "write"),
             duration(full.longest_ns),
         )?,
+    }
+    if pacing.requests > 0 {
+        writeln!(
+            f,
+            "pacing cost {}: {} delayed, the longest by {}",
+            duration(pacing.lost_ns),
+            plural(pacing.requests, "write"),
+            duration(pacing.longest_ns),
+        )?;
     }
     if pace.tenths.len() > 1 {
         for (pass, tenths) in pace.tenths.iter().enumerate() {

@@ -35,6 +35,11 @@ impl Stall {
         (self.moved_at, self.looked_at) = (now, now);
     }
 
+    /// That nothing moves is no stall `now`.
+    pub fn excuse(&mut self, now: u64) {
+        self.moved_at = now;
+    }
+
     /// Nothing has moved as far as the host sees: an error if that holds for the devices too and
     /// has for too long, if one has halted, or if they have lost each other.
     pub fn check(&mut self, now: u64, pair: &Pair) -> Result<(), Failure> {
@@ -72,7 +77,7 @@ impl Stall {
 /// Where a device stands, as far as it can move.
 fn describe(s: &Status) -> String {
     format!(
-        "serving {}, connected {}, epoch {}, hi {}, need {}, acked {}, reflected {}, backlog {}, unreflected {}, owed {}, own log {} B used and {} places free, received log {} B used and {} places free",
+        "serving {}, connected {}, epoch {}, hi {}, need {}, acked {}, reflected {}, backlog {}, unreflected {}, owed {}, {:?}, own log {} % full, {} B used and {} places free, received log {} B used and {} places free",
         s.serving,
         s.connected,
         s.epoch,
@@ -83,6 +88,8 @@ fn describe(s: &Status) -> String {
         s.backlog_records,
         s.unreflected_records,
         s.owed_blocks,
+        s.rung,
+        s.own_fill_percent,
         s.own_used_bytes,
         s.own_free_places,
         s.recv_used_bytes,

@@ -112,6 +112,7 @@ impl Device {
     /// returned is settled, and nothing above it is admitted.
     pub(crate) fn close_admission(&self) -> Position {
         self.clk.close();
+        self.wakes.waiters.wake(Key::Paced..=Key::Paced);
         let queue = &self.own.journal.queue;
         // A reservation from here on finds the gate closed; wait for those before.
         let horizon = queue.horizon();

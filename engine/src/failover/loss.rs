@@ -113,8 +113,8 @@ fn lost_writes(lost: Lost) -> Error {
         Kind::LostWrites,
         format!(
             "writes that hosts were told had completed may be lost (found at {found} ns since \
-             1970{since}{first}): check the volumes, then accept the loss (`Device::accept_loss`); \
-             until then no host is served"
+             1970{since}{first}): check the volumes, then accept the loss (`Device::accept_loss`, \
+             or `afterimage accept-loss` while the device is closed); until then no host is served"
         ),
     )
 }

@@ -14,12 +14,15 @@
 //! | asking | busy for its nonce | closes its request |
 //! | any | anything for another nonce or session | ignores it |
 
+mod closed;
 pub(crate) mod connection;
 pub mod decide;
 mod fence;
 mod handover;
 mod hello;
 mod loss;
+#[cfg(all(test, not(loom)))]
+mod meetings;
 mod resume;
 pub(crate) mod role;
 mod takeover;
@@ -28,6 +31,7 @@ mod told;
 mod wire;
 
 use crate::weaken::{Clause, holds};
+pub use closed::Closed;
 pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
@@ -226,8 +230,9 @@ impl Device {
     /// Takes one frame that has arrived in the control lane (R10): a hello, a takeover request
     /// (S804), a prototype (S806), a remote read (S1004) or its answer (S1007), an acknowledgement
     /// (S1504). Then the next piece of a prototype or announcement (R18), questions (S1005) and
-    /// answers (S1006) go as far as the lane takes them. Returns whether a frame was taken, or one of
-    /// those but questions sent.
+    /// answers (S1006) go as far as the lane takes them. If there is nothing of all that, some of the blocks are
+    /// read whose checksums the peer asks for. Returns whether a frame was taken, one of those but
+    /// questions sent, or a block read.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails. A frame that the peer must not send ends the connection,
@@ -256,7 +261,8 @@ impl Device {
         };
         self.send_questions();
         let answered = self.send_answers(&mut answers)?;
-        Ok(took || told || answered)
+        // Everything else goes first.
+        Ok(took || told || answered || self.answer_checksums())
     }
 
     fn control(&self, bytes: &[u8], from: &Arc<dyn Link>, answers: &mut Answers) -> Result<()> {
@@ -286,6 +292,10 @@ impl Device {
                 Ok(())
             }
             Frame::Ack { hi, credit } => self.receive_ack(hi, credit),
+            Frame::ChecksumRequest { id, block, count, absent } => {
+                self.receive_checksum_question(session, id, (block, count), absent)
+            }
+            Frame::ChecksumReply { id, sums } => self.receive_checksums(id, sums),
             Frame::Hello(_) => unreachable!("handled above"),
             Frame::Ship { .. } => {
                 Err(Error::new(Kind::Protocol, "shipped records in the control lane"))

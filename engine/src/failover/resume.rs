@@ -25,6 +25,19 @@ pub struct Policy {
     pub resume_alone: bool,
 }
 
+impl Policy {
+    /// The policy that a superblock has.
+    pub(super) fn of(superblock: &Superblock) -> Policy {
+        Policy { prefer: superblock.prefer, resume_alone: superblock.resume_alone }
+    }
+
+    /// Notes it down in `superblock`.
+    pub(super) fn note(self, superblock: &mut Superblock) {
+        superblock.prefer = self.prefer;
+        superblock.resume_alone = self.resume_alone;
+    }
+}
+
 impl Device {
     /// The operator's word that the other device does not serve and was not forced to (R13): this
     /// device, which held the host when it stopped, serves again without having heard from it.
@@ -49,8 +62,7 @@ impl Device {
 
     /// This device's own decisions after a restart.
     pub fn policy(&self) -> Policy {
-        let superblock = self.superblock.get();
-        Policy { prefer: superblock.prefer, resume_alone: superblock.resume_alone }
+        Policy::of(&self.superblock.get())
     }
 
     /// Changes what this device does by itself after a restart, durably; it counts from the next
@@ -62,10 +74,7 @@ impl Device {
         let _telling = self.events.enter();
         // Nothing follows the mark of a close, which holds `role`.
         let _one = self.begin_step(&self.role)?;
-        self.store(|s| {
-            s.prefer = policy.prefer;
-            s.resume_alone = policy.resume_alone;
-        })
+        self.store(|s| policy.note(s))
     }
 
     /// The state of this device that a decision looks at.

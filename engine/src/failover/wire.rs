@@ -1,7 +1,7 @@
 //! Two devices of different versions: which wire version and features a connection has (R10).
 
 use crate::device::Device;
-use crate::format::frame::WireRange;
+use crate::format::frame::{Frame, Seen, Sum, WireRange};
 use crate::sync::{Ordering, lock};
 
 impl Device {
@@ -15,11 +15,14 @@ impl Device {
 mod tests {
     use super::*;
     use crate::clock::{Clock, SystemClock};
+    use crate::compare::CompareLimits;
+    use crate::error::Kind;
     use crate::event::Event;
     use crate::format::superblock::VolumeSpec;
     use crate::limits::{Geometry, Settings};
-    use crate::link::{Line, memory_link};
+    use crate::link::{Lane, Line, memory_link};
     use crate::storage::Memory;
+    use crate::unit::Block;
     use std::sync::{Arc, Mutex};
 
     const BLOCK: usize = 4096;
@@ -207,6 +210,63 @@ mod tests {
             }
             let why = lock(&pair.why[1]).join("; ");
             assert!(why.contains("(wire feature 2), which was not agreed"), "{why}");
+        }
+    }
+
+    /// A peer that does not know of comparisons is asked for nothing; once it knows, it is.
+    #[test]
+    fn a_comparison_waits_for_a_peer_that_knows_it() {
+        let pair = pair([range(3, 3); 2], [0b1011, 0b0011]);
+        pair.write(0, 1, 7);
+        pair.run_steps();
+        for device in &pair.devices {
+            let error = device.begin_compare(CompareLimits::default()).map(drop).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert!(error.to_string().contains("wire feature 8"), "{error}");
+        }
+        pair.devices[1].speak(range(3, 3), 0b1011);
+        pair.connect();
+        let before = pair.why.each_ref().map(|why| lock(why).len());
+        let comparison = pair.devices[0].begin_compare(CompareLimits::default()).expect("begins");
+        // The peer's program is exchanged for the older one once more.
+        pair.devices[1].speak(range(3, 3), 0b0011);
+        pair.connect();
+        let error = comparison.step().unwrap_err();
+        assert!(error.to_string().contains("wire feature 8"), "{error}");
+        let after = pair.why.each_ref().map(|why| lock(why).len());
+        assert_eq!(after, before.map(|count| count + 1), "the new connection stands");
+        assert_eq!(pair.devices[0].status().halted.map(|e| e.to_string()), None);
+    }
+
+    /// Nobody asks for checksums unagreed, nor for more than one may, nor answers what was not asked.
+    #[test]
+    fn a_frame_of_a_comparison_that_must_not_come_ends_the_connection() {
+        let block = Block { volume: 0, number: 0 };
+        let request = |block, count, absent| Frame::ChecksumRequest { id: 1, block, count, absent };
+        let many = vec![Sum { blocks: 17, seen: Seen::Moving }];
+        let far = Block { volume: 0, number: u64::MAX };
+        for (features, asks, frame, says) in [
+            (0b0011, false, request(block, 1, 0), "which was not agreed"),
+            (0b1011, false, request(block, 0, 0), "asks for the checksums of 0 blocks"),
+            (0b1011, false, request(block, 17, 0), "the volume has 16"),
+            (0b1011, false, request(block, 1, 17), "the volume has 16"),
+            (0b1011, false, request(block, 5000, 0), "4096 are the most"),
+            (0b1011, false, request(far, 1, 0), "the volume has 16"),
+            (0b1011, true, Frame::ChecksumReply { id: 1, sums: many }, "and answers 17"),
+            (0b1011, true, Frame::ChecksumReply { id: 1, sums: vec![] }, "and answers 0"),
+        ] {
+            let pair = pair([range(3, 3); 2], [0b1011, features]);
+            let comparison = asks.then(|| {
+                let limits = CompareLimits::default();
+                let comparison = pair.devices[1].begin_compare(limits).expect("begins");
+                comparison.step().expect("asks");
+                comparison
+            });
+            pair.devices[0].send(Lane::Control, &frame).expect("sent");
+            while pair.devices[1].step_control().expect("control") {}
+            let why = lock(&pair.why[1]).join("; ");
+            assert!(why.contains(says), "{why}");
+            drop(comparison);
         }
     }
 

@@ -63,6 +63,7 @@ impl Device {
         *made_at = self.clock.monotonic();
         drop(made_at);
         self.wake_for_places();
+        self.survey();
         self.tell(Event::Checkpoint { fl });
         if more_credit {
             self.acknowledge(Ack::Freed)?;

@@ -12,6 +12,7 @@ impl Device {
         self.check_halted()?;
         let linger = linger.then_some(&*self.clock);
         let done = self.own.wait_round(round, self.settings.durability, linger);
+        self.survey();
         done.map_err(|e| self.halt(e))
     }
 
@@ -25,7 +26,9 @@ impl Device {
         let _telling = self.events.enter();
         self.check_halted()?;
         self.committed_at.store(self.clock.monotonic(), Ordering::Relaxed);
-        self.own.try_round(self.settings.durability).map_err(|e| self.halt(e))
+        let done = self.own.try_round(self.settings.durability);
+        self.survey();
+        done.map_err(|e| self.halt(e))
     }
 
     /// Commits if it is due (S1605, R10): the interval is over, much is waiting, or a request waits.

@@ -1,7 +1,8 @@
 //! The data path, one file an arrow:
 //! host → `write` → own log → `commit` → `ship` → `receive` → received log → `reflect` →
 //! normal volume → `checkpoint`; back: `acknowledge`; ahead: `announce`; and `read`, by location, which
-//! asks the peer by `remote`.
+//! asks the peer by `remote`. Beside it: `compare`, which holds the normal volumes of both devices against
+//! each other by their `checksums`.
 //!
 //! The flow does not know who is primary: [`crate::failover`] opens and closes admission above it.
 
@@ -9,9 +10,12 @@ pub(crate) mod acknowledge;
 pub(crate) mod admission;
 pub(crate) mod announce;
 pub(crate) mod checkpoint;
+pub(crate) mod checksums;
 pub(crate) mod commit;
+pub(crate) mod compare;
 pub(crate) mod open;
 pub(crate) mod owed;
+pub(crate) mod pace;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;

@@ -107,7 +107,7 @@ impl Device {
         self.wakes.ship_at.set(Mark::NONE);
     }
 
-    /// Whether the peer is owed answers, announcements, or the rest of a prototype, for which the
+    /// Whether the peer is owed answers, announcements, the rest of a prototype, or checksums, for which the
     /// control lane may have no room now: a link does not tell when it has.
     pub(crate) fn owes_control(&self) -> bool {
         let (is_handing_over, is_connected) = {
@@ -116,11 +116,14 @@ impl Device {
         };
         is_connected && (is_handing_over || self.has_to_announce())
             || lock(&self.peer.controlling).is_owed()
+            || self.owes_checksums()
     }
 
     /// Until a callback was woken, or a ticket's time is over; `heard` is from before the last look.
     pub(crate) fn rest_from_calls(&self, heard: u64) {
-        let timeout = self.wakes.waiters.next_time().map(|time| self.left(time));
+        // To the moment, as the bound of pacing is: what is due is woken, so that no thread spins.
+        let left = |time: u64| Duration::from_nanos(time.saturating_sub(self.clock.monotonic()));
+        let timeout = self.wakes.waiters.next_time().map(left);
         self.host.calls.bell.wait(heard, timeout);
     }
 

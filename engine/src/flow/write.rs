@@ -234,12 +234,16 @@ impl WriteState {
                 return self.wait(device, Kind::Timeout, Key::Turn(turn));
             }
             // One that waits is woken for what a record needs.
-            let waits = self.waiting_since.is_some();
+            let is_delayed = self.awaited.key == Some(Key::Paced);
+            let waits = self.waiting_since.is_some() || is_delayed;
             if self.data.is_empty()
                 && !waits
                 && device.takes_no_record(self.first, self.blocks(), pass, writer)
             {
                 return Ok(true);
+            }
+            if self.is_delayed(device, completion) {
+                return Ok(false);
             }
             if !self.complete_edges(device, epoch, completion)? {
                 return Ok(false);
@@ -335,6 +339,25 @@ impl WriteState {
             ),
         };
         Err(Error::new(kind, what))
+    }
+
+    /// Whether the write waits because the journal is filling. How long is settled when it first comes
+    /// here, and holds nothing; of a request in several parts the first waits for all.
+    fn is_delayed(&mut self, device: &Device, completion: &mut Completion) -> bool {
+        if !device.host.pace.is_on() {
+            completion.paced_until.get_or_insert(0);
+            return false;
+        }
+        let now = device.clock.monotonic();
+        let until = *completion.paced_until.get_or_insert_with(|| {
+            completion.paced_ns = device.survey();
+            now.saturating_add(completion.paced_ns)
+        });
+        if now >= until && holds(Clause::PacingBound) {
+            return false;
+        }
+        self.awaited = Awaited { key: Some(Key::Paced), until: Some(until), places: 0 };
+        true
     }
 
     /// Reads the rest of the blocks given in part; `false` while one is awaited from the peer.

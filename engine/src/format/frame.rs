@@ -10,10 +10,13 @@
 
 mod fields;
 mod hello;
+mod sums;
 
 pub(crate) use fields::{HEADER, version_of};
-pub(crate) use hello::{EXTENTS_FEATURE, SERVING_FEATURE};
+pub(crate) use hello::{CHECKSUMS_FEATURE, EXTENTS_FEATURE, SERVING_FEATURE};
 pub use hello::{FEATURES, Hello, WIRE, WireRange};
+pub(crate) use sums::{SUM_BYTES, SUMS_MAX, add};
+pub use sums::{Seen, Sum};
 
 use super::{Row, RowBytes, is_magic, told};
 use crate::error::Result;
@@ -143,6 +146,27 @@ pub enum Frame<'a> {
         /// The data of those that have any.
         data: &'a [u8],
     },
+    /// Asks for the checksums of neighbouring blocks of a normal volume. With the wire feature 8 only,
+    /// as its answer.
+    ChecksumRequest {
+        /// Names the question.
+        id: u64,
+        /// The first block.
+        block: Block,
+        /// How many blocks.
+        count: u32,
+        /// The first so many, which may be more than `count`, lie in segments that were never made at
+        /// the sender, and it has no live record of them.
+        absent: u64,
+    },
+    /// Answers a question for checksums: all of its blocks, or only how many from its first on lie
+    /// in segments that neither device has made, without a live record.
+    ChecksumReply {
+        /// The question.
+        id: u64,
+        /// Its blocks, in runs.
+        sums: Vec<Sum>,
+    },
 }
 
 /// Builds a shipped frame without a second copy of the data: rows first, then blocks are appended
@@ -202,6 +226,8 @@ const ACK: u16 = 7;
 const SHIP: u16 = 8;
 const ANNOUNCE: u16 = 9;
 const SERVING: u16 = 10;
+const CHECKSUM_REQUEST: u16 = 15;
+const CHECKSUM_REPLY: u16 = 16;
 
 impl Frame<'_> {
     /// The frame as it travels in `session`, in the newest wire version.
@@ -270,6 +296,20 @@ impl Frame<'_> {
                 b.reserve(24 + entries.len() * 8);
                 put_told(&mut b, *previous, entries);
                 ANNOUNCE
+            }
+            Frame::ChecksumRequest { id, block, count, absent } => {
+                put_u64(&mut b, *id);
+                put_block(&mut b, *block);
+                put_u32(&mut b, *count);
+                put_u64(&mut b, *absent);
+                CHECKSUM_REQUEST
+            }
+            Frame::ChecksumReply { id, sums } => {
+                b.reserve(12 + sums.len() * SUM_BYTES);
+                put_u64(&mut b, *id);
+                put_u32(&mut b, sums.len() as u32);
+                sums.iter().for_each(|sum| sum.put(&mut b));
+                CHECKSUM_REPLY
             }
             Frame::Ship { previous, granted, records, data } => {
                 let mut ship =
@@ -346,6 +386,15 @@ impl Frame<'_> {
             ANNOUNCE => {
                 let (previous, entries) = f.told()?;
                 Frame::Announce { previous, entries }
+            }
+            CHECKSUM_REQUEST => {
+                let (id, block) = (f.u64()?, f.block()?);
+                Frame::ChecksumRequest { id, block, count: f.u32()?, absent: f.u64()? }
+            }
+            CHECKSUM_REPLY => {
+                let (id, count) = (f.u64()?, f.count(SUM_BYTES)?);
+                let sums = (0..count).map(|_| Sum::take(&mut f)).collect::<Result<_>>()?;
+                Frame::ChecksumReply { id, sums }
             }
             SHIP => Frame::Ship {
                 previous: f.stamp()?,

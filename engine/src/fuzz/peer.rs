@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::event::Status;
 use crate::format::Row;
 use crate::format::data_checksum;
-use crate::format::frame::{Frame, Hello, Shipped};
+use crate::format::frame::{Frame, Hello, Seen, Shipped, Sum};
 use crate::format::superblock::{Mode, VolumeSpec};
 use crate::limits::{Durability, Geometry, Settings};
 use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
@@ -122,6 +122,9 @@ fn act(
         4 => {
             let nonce = if input.byte().is_multiple_of(2) { liar.asked } else { input.number() };
             liar.say(Lane::Control, &Frame::Busy { nonce });
+            if nonce != liar.asked {
+                liar.say(Lane::Control, &checksums(input));
+            }
         }
         5 | 6 => {
             let (epoch, id, block) = (liar.epoch(input), input.number(), block(input));
@@ -180,6 +183,18 @@ fn host(device: &Arc<Device>, input: &mut Input<'_>, tickets: &mut Vec<Ticket>) 
         _ => Request::write(0, at, &slices),
     };
     tickets.extend(host.submit(request));
+}
+
+/// A question for checksums, or an answer that was not asked for.
+fn checksums(input: &mut Input<'_>) -> Frame<'static> {
+    let id = input.number();
+    if input.byte().is_multiple_of(8) {
+        let sums = vec![Sum { blocks: 1 + input.number() as u32 / 2, seen: Seen::Moving }];
+        return Frame::ChecksumReply { id, sums };
+    }
+    let count = if input.byte().is_multiple_of(8) { input.number() } else { input.below(8) };
+    let absent = if input.byte().is_multiple_of(8) { input.number() } else { input.below(24) };
+    Frame::ChecksumRequest { id, block: block(input), count: count as u32, absent }
 }
 
 /// A block: mostly of the volume.

@@ -58,7 +58,16 @@ pub(crate) struct Journal {
     unsynced_max: u64,
     /// Bytes held in the log, for the status, which takes no lock of the log. Relaxed: a figure.
     used: AtomicU64,
+    /// The same, less a block for each position that the log's writer has collected: modulo 2^64, so
+    /// that with a block for each position of the tail it is what is held and what is to come.
+    /// Release/Acquire: the tail is read behind it.
+    filled: AtomicU64,
+    /// Most bytes that may be held.
+    bytes_max: u64,
 }
+
+/// A journal's fill that leaves no room.
+pub(crate) const FULL: u64 = 1_000_000_000;
 
 impl Journal {
     fn new(
@@ -93,6 +102,8 @@ impl Journal {
             place_bytes: geometry.place_bytes(),
             unsynced_max: geometry.unsynced_bytes_max(),
             used: AtomicU64::new(0),
+            filled: AtomicU64::new(0),
+            bytes_max: geometry.journal_bytes - geometry.log_slack(),
         })
     }
 
@@ -180,7 +191,9 @@ impl Journal {
     /// above `collected`, which the log does not have yet, may need a batch of its own: never lower
     /// than before. Called after every change of the ring, and tells the status of it.
     fn refresh_limit(&self, tail: &Tail, collected: Position, most: Position) {
-        self.used.store(tail.ring.used_bytes(), Relaxed);
+        let used = tail.ring.used_bytes();
+        self.used.store(used, Relaxed);
+        self.filled.store(used.wrapping_sub(collected * self.block_size as u64), Release);
         let room = collected + tail.ring.free_bytes() / self.place_bytes;
         self.queue.raise_limit(room.min(most));
     }
@@ -188,6 +201,19 @@ impl Journal {
     /// Bytes of the log that are held.
     pub fn used_bytes(&self) -> u64 {
         self.used.load(Relaxed)
+    }
+
+    /// How full the journal is, in parts of [`FULL`]: its places or its bytes, whichever are fuller. A
+    /// record that the log does not have yet counts as a block.
+    pub fn fill(&self) -> u64 {
+        let share = |part: u64, whole: u64| {
+            let share = u128::from(part) * u128::from(FULL) / u128::from(whole);
+            share.min(FULL.into()) as u64
+        };
+        let filled = self.filled.load(Acquire);
+        let (freed, tail) = (self.queue.freed(), self.queue.tail());
+        let bytes = filled.wrapping_add(tail * self.block_size as u64);
+        share(tail - freed, self.queue.places()).max(share(bytes, self.bytes_max))
     }
 
     /// Gives up every position below `freed`; the superblock says so already (R9).

@@ -189,6 +189,11 @@ impl Ticket {
         &self.device
     }
 
+    /// Whether it is delayed because the journal is filling.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.pending.stand.is_some_and(|stand| stand.key == Key::Paced)
+    }
+
     /// Whether it may be done without having been woken: others come first for the places that are
     /// free, or the block has come by itself, and the answer is still to come.
     pub(crate) fn may_sleep(&self) -> bool {

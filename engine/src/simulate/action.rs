@@ -62,6 +62,8 @@ pub(super) enum Kind {
     Reachable,
     /// Other actions come in the middle of one of the next steps.
     Stall,
+    /// A comparison of the running pair begins, goes on, or is given up.
+    Compare,
     /// The program at a device is exchanged for one of another version.
     Upgrade,
 }
@@ -78,7 +80,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 41] = [
+const WEIGHTS: [(Kind, u32); 42] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 16),
@@ -120,6 +122,7 @@ const WEIGHTS: [(Kind, u32); 41] = [
     (Stall, 30),
     (Reachable, 3),
     (Upgrade, 1),
+    (Compare, 30),
 ];
 
 /// How many actions a mood lasts.

@@ -60,6 +60,8 @@ pub(super) struct Asked {
     pub rotten: Vec<usize>,
     /// How many records were published before it.
     pub behind: u64,
+    /// Since when it is known to be delayed because a journal is filling.
+    pub paced_since: Option<u64>,
     /// Its published records: stamp and blocks.
     pub records: Vec<(Stamp, Range<usize>)>,
     pub ticket: Option<Ticket>,
@@ -154,6 +156,7 @@ impl World {
             floors,
             rotten: Vec::new(),
             behind,
+            paced_since: None,
             records: Vec::new(),
             ticket: None,
             is_waiting: false,
@@ -352,6 +355,7 @@ impl World {
         }
         match outcome {
             Poll::Pending => {
+                self.check_paced(side, &mut asked, &ticket);
                 asked.ticket = Some(ticket);
                 self.machines[side].asked.borrow_mut().push(asked);
             }

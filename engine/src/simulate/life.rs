@@ -9,7 +9,7 @@ use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Error, Kind};
-use crate::format::frame::{EXTENTS_FEATURE, FEATURES, WIRE};
+use crate::format::frame::{CHECKSUMS_FEATURE, EXTENTS_FEATURE, FEATURES, WIRE};
 use crate::sync::lock;
 use crate::unit::Stamp;
 
@@ -55,7 +55,7 @@ impl World {
     /// From its next hello on the device is one of a program that knows records of many blocks, or not.
     fn speak(&self, side: Side, device: &Device, knows_extents: bool) {
         self.machines[side].knows_extents.set(knows_extents);
-        let unknown = if knows_extents { 0 } else { EXTENTS_FEATURE };
+        let unknown = if knows_extents { 0 } else { EXTENTS_FEATURE | CHECKSUMS_FEATURE };
         lock(&device.failover).connection.speak(WIRE, FEATURES & !unknown);
         if !knows_extents {
             let name = NAMES[side];
@@ -174,6 +174,7 @@ impl World {
         machine.asked.borrow_mut().clear();
         machine.sessions.borrow_mut().clear();
         machine.returns.take();
+        machine.comparison.take();
         machine.unsettled_positions.borrow_mut().clear();
         let wire = machine.wire.borrow_mut().take();
         if let Some(wire) = wire {

@@ -11,6 +11,7 @@
 //! | `life` | starts, closings, kills, power cuts |
 //! | `lost` | completed writes that a crash takes |
 //! | `returns` | hosts that come back on new connections |
+//! | `compare` | comparisons of the running pair |
 //! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
 //! | `scenarios` | acceptance scenarios by name, as scripts |
@@ -24,6 +25,7 @@
 
 mod action;
 mod clock;
+mod compare;
 mod disk;
 mod faithless;
 mod history;

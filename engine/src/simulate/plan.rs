@@ -55,6 +55,9 @@ impl Plan {
             let random = &mut Random::of(seed, 7, side as u64);
             settings.waiting_bytes_max = random.pick(&[1, 4096, 64 << 20, 64 << 20]);
             settings.unlogged_records_max = random.pick(&[0, 4, 8192, 8192]);
+            settings.pacing_max_ns = random.pick(&[0, 0, 20 * MS, SECOND]);
+            settings.pacing_from_percent = random.pick(&[10, 50, 80]);
+            settings.pacing_until_percent = settings.pacing_from_percent - random.pick(&[0, 5, 9]);
         }
         let clocks = match random.within(0..5) {
             0 => [(0, 1), (0, 1)],
@@ -84,6 +87,7 @@ impl Plan {
             Kind::Checkpoint,
             Kind::Flush,
             Kind::Stall,
+            Kind::Compare,
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // Faults that end a run early happen in few runs.

@@ -6,6 +6,7 @@ use super::payload::{self, SECTOR, Value};
 use super::tape::says_what_is_lost;
 use super::world::World;
 use super::{NAMES, Side};
+use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::limits::Durability;
 use crate::queue::{self, Content as Shape};
@@ -311,6 +312,24 @@ impl World {
         if waiting.len() > 1 && waiting.iter().sum::<u64>() > most {
             let story = format!("{}: {waiting:?} bytes, at most {most}", NAMES[side]);
             self.tape.broken("what waits to be admitted is bounded", story);
+        }
+    }
+
+    /// No write is delayed for longer than the bound because a journal is filling.
+    pub(super) fn check_paced(&self, side: Side, asked: &mut Asked, ticket: &Ticket) {
+        if !ticket.is_paced() {
+            return;
+        }
+        let now = self.machines[side].clock.monotonic();
+        if asked.paced_since.is_none() {
+            self.tape.count("writes delayed");
+        }
+        let delayed = now - *asked.paced_since.get_or_insert(now);
+        let most = self.plan.settings[side].pacing_max_ns;
+        if delayed >= most {
+            let (name, number) = (NAMES[side], asked.number);
+            let story = format!("{name} #{number}: {delayed} ns, at most {most}");
+            self.tape.broken("no write is delayed for longer than the bound", story);
         }
     }
 

@@ -130,6 +130,9 @@ impl World {
             // It has rotted under a device that runs, which it does not need it for.
             _ => return,
         };
+        let wrong = self.wrong_sectors(side);
+        let sectors = self.plan.block_sectors() as usize;
+        self.check_online_comparison(&wrong.iter().map(|at| at / sectors).collect(), random);
         let names: [&dyn Display; 2] = [&NAMES[0], &NAMES[1]];
         let mut found: Vec<usize> = Vec::new();
         let compared =
@@ -139,7 +142,6 @@ impl World {
         if let Err(error) = compared {
             return self.tape.broken("volumes can be compared", error.to_string());
         }
-        let wrong = self.wrong_sectors(side);
         if found != wrong {
             let story = format!("sectors {found:?} of the group differ, {wrong:?} are wrong");
             return self.tape.broken("rot in a volume is found by comparing the devices", story);

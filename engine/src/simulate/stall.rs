@@ -71,8 +71,8 @@ impl World {
     /// Whether a step would not wait, in the one thread that there is, for a stalled one.
     fn may_come_between(&self, kind: Kind, at: Side) -> bool {
         let waits = |moment| match moment {
-            // A fence waits for what is being admitted.
-            Moment::Reserved | Moment::Linked => kind == Control,
+            // A fence waits for what is being admitted, and a control step for one under way.
+            Moment::Reserved | Moment::Linked | Moment::Comparing => kind == Control,
             Moment::Published | Moment::Looking | Moment::Located => false,
             Moment::Reflecting | Moment::Reflected => kind == Reflect,
             Moment::Received => kind == Receive,

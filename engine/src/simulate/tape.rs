@@ -151,6 +151,12 @@ impl Tape {
         if lock(&self.state).old[1 - side] && story.contains("know records of many blocks") {
             return self.count("older programs refused");
         }
+        // It got the newest one between its hello and its peer's, which no program does that runs.
+        if lock(&self.state).old[1 - side]
+            && story.contains("(wire feature 8), which was not agreed")
+        {
+            return self.count("upgrades amid a hello");
+        }
         let excused = self.is_faithless() && says_what_is_lost(&story);
         lock(&self.state).refused = true;
         if !excused {

@@ -21,11 +21,13 @@ use crate::device::Device;
 use crate::error::{Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::failover::Policy;
+use crate::flow::compare::Comparison;
 use crate::format::frame::Frame;
+use crate::limits::Settings;
 use crate::link::Lane;
 use crate::moment::Moment;
 use crate::request::Session;
-use crate::sync::{Ordering::Relaxed, lock};
+use crate::sync::{AtomicBool, Ordering::Relaxed, lock};
 use crate::unit::{Position, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -41,6 +43,8 @@ pub(super) struct Machine {
     /// Newest last.
     pub sessions: RefCell<Vec<Session>>,
     pub returns: RefCell<Returns>,
+    /// The comparison that was begun there.
+    pub comparison: RefCell<Option<Comparison>>,
     /// Requests under way.
     pub asked: RefCell<Vec<Asked>>,
     /// The next position of the own queue to look at, and those looked at too early.
@@ -95,6 +99,7 @@ impl Machine {
             wire: RefCell::default(),
             sessions: RefCell::default(),
             returns: RefCell::default(),
+            comparison: RefCell::default(),
             asked: RefCell::default(),
             published: Cell::new(1),
             unsettled_positions: RefCell::default(),
@@ -281,6 +286,7 @@ impl World {
                 self.start(side);
             }
             Kind::Upgrade => {}
+            Kind::Compare => self.compare(side, random),
         }
     }
 
@@ -376,7 +382,9 @@ impl World {
     /// whether there were any.
     pub fn control(&self, side: Side) -> bool {
         let owes = |device: Arc<Device>| {
-            device.owes_answers() || crate::sync::lock(&device.failover).role.is_handing_over()
+            device.owes_answers()
+                || device.owes_checksums()
+                || crate::sync::lock(&device.failover).role.is_handing_over()
         };
         if !self.let_arrive(side, Lane::Control, 1) && !self.device(side).is_some_and(owes) {
             return false;
@@ -563,6 +571,9 @@ impl World {
     /// Told of by the device as it happens.
     pub(super) fn hook(&self, side: Side, device: &Arc<Device>) {
         let tape = self.tape.clone();
+        let is_paced = AtomicBool::new(false);
+        let Settings { pacing_from_percent: from, pacing_until_percent: until, .. } =
+            self.plan.settings[side];
         let heard = Arc::<Mutex<[u64; 2]>>::default();
         *self.machines[side].heard.borrow_mut() = heard.clone();
         device.on_event(move |event| {
@@ -582,6 +593,20 @@ impl World {
                     );
                 }
                 tape.count(["peers heard to serve", "peers heard to be reached"][what]);
+            }
+            let rung = match event {
+                Event::Paced { fill_percent } => Some((true, fill_percent)),
+                Event::PacingEnded { fill_percent } => Some((false, fill_percent)),
+                _ => None,
+            };
+            if let Some((paced, fill)) = rung {
+                let fits = if paced { *fill >= from } else { *fill < until };
+                if is_paced.swap(paced, Relaxed) == paced || !fits {
+                    let story =
+                        format!("{} says {event:?}, from {from}, until {until}", NAMES[side]);
+                    tape.broken("each change of rung is told, and has its own threshold", story);
+                }
+                tape.count(if paced { "paced" } else { "paced no more" });
             }
             if let Event::Disconnected { why: error, .. } = event
                 && error.kind() == ErrorKind::Protocol

@@ -133,6 +133,17 @@ impl Volumes {
         true
     }
 
+    /// Whether the block's segment was made.
+    pub fn has_segment_of(&self, block: Block) -> bool {
+        self.segments.is_present(self.at(block).0)
+    }
+
+    /// How many of a block's bytes are within its volume.
+    pub fn bytes_within(&self, block: Block) -> u64 {
+        let begins = block.number * self.block_size;
+        self.size(block.volume).unwrap_or(0).saturating_sub(begins).min(self.block_size)
+    }
+
     /// Makes everything written so far durable; returns how many segments that concerned.
     ///
     /// # Errors

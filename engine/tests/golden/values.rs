@@ -1,7 +1,7 @@
 //! The values of the golden bytes.
 
 use afterimage::internal::format::batch::{Header, Identity, Log};
-use afterimage::internal::format::frame::{Frame, Hello, Shipped, WireRange};
+use afterimage::internal::format::frame::{Frame, Hello, Seen, Shipped, Sum, WireRange};
 use afterimage::internal::format::superblock::{
     Annex, Features, LogState, Lost, Mode, Superblock, VolumeSpec,
 };
@@ -28,7 +28,7 @@ pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 11] = [
+pub const FRAMES: [&str; 14] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
@@ -40,6 +40,9 @@ pub const FRAMES: [&str; 11] = [
     "frame_read_reply_none",
     "frame_ack",
     "frame_ship",
+    "frame_checksum_request",
+    "frame_checksum_reply",
+    "frame_checksum_reply_absent",
 ];
 
 /// `superblock` and `volumes`.
@@ -213,6 +216,19 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         "frame_ack" => Frame::Ack { hi: HI, credit: 1000 },
         "frame_ship" => {
             Frame::Ship { previous: FL, granted: 10, records: shipped().to_vec(), data }
+        }
+        "frame_checksum_request" => {
+            Frame::ChecksumRequest { id: 80, block, count: 1024, absent: 1 << 18 }
+        }
+        "frame_checksum_reply" => {
+            let checksum = Seen::Checksum(0xb1b2_b3b4_b5b6_b7b8);
+            let runs = [(1022, checksum), (1, Seen::Moving), (1, Seen::Unreadable)];
+            let sums = runs.map(|(blocks, seen)| Sum { blocks, seen }).to_vec();
+            Frame::ChecksumReply { id: 80, sums }
+        }
+        "frame_checksum_reply_absent" => {
+            let sums = vec![Sum { blocks: 1 << 18, seen: Seen::Absent }];
+            Frame::ChecksumReply { id: 80, sums }
         }
         other => panic!("no frame is called {other}"),
     }

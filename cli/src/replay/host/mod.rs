@@ -7,12 +7,15 @@
 //!   thread sleeps until the device says that something may have.
 //! - At a takeover no new piece is issued until the other device serves and every piece at the old
 //!   one has ended. Those refused are issued again there, in their order, as new writes.
+//! - An outage of the line stops no host; `outages` has when it begins and ends.
 //! - Latency counts from the issue, or, against the trace's clock, from the moment at which the
 //!   trace would have issued the request: what waits for its turn has been waiting since then.
 
 mod moves;
+mod outages;
 
-pub use moves::Move;
+pub use moves::{Move, Refused};
+pub use outages::{Back, Down};
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::IoSlice;
@@ -31,7 +34,7 @@ use super::meter::{Meter, Metric};
 use super::oracle::{Number, Oracle, PendingRead};
 use super::pair::Pair;
 use super::pattern::{self, Origin, SECTOR};
-use super::plan::{Piece, Plan, discarded, sectors};
+use super::plan::{Outage, Piece, Plan, discarded, sectors};
 use super::progress::Progress;
 use super::requests::{Event, NAMES};
 use super::stall::Stall;
@@ -104,9 +107,17 @@ pub struct Host<'a> {
     pub meter: Meter,
     /// The takeovers so far.
     pub moves: Vec<Move>,
+    /// The takeovers that were refused, because the line was down.
+    pub refused: Vec<Refused>,
+    /// The outages so far.
+    pub downs: Vec<Down>,
     /// When every tenth of every pass began, and when the last ended.
     pub tenths: Vec<u64>,
     points: VecDeque<u64>,
+    /// The outages that have not ended.
+    outages: VecDeque<Outage>,
+    /// When something of the hosts' last moved in an outage.
+    moved_at: u64,
     /// Whether refused pieces are to be issued again elsewhere.
     moving: bool,
     next_row: u64,
@@ -134,11 +145,12 @@ impl Wake for Unpark {
 
 impl<'a> Host<'a> {
     /// A host at device A, about to issue what `plan` has and to move before the requests
-    /// `points`.
+    /// `points`, with the line down in `outages`.
     pub fn new(
         pair: &'a Pair,
         plan: &'a Plan<'a>,
         points: VecDeque<u64>,
+        outages: VecDeque<Outage>,
         manner: Manner,
         oracle: Oracle,
         meter: Meter,
@@ -155,8 +167,12 @@ impl<'a> Host<'a> {
             oracle,
             meter,
             moves: Vec::new(),
+            refused: Vec::new(),
+            downs: Vec::new(),
             tenths: Vec::new(),
             points,
+            outages,
+            moved_at: now,
             moving: false,
             next_row: 0,
             began_at: now,
@@ -176,6 +192,9 @@ impl<'a> Host<'a> {
     pub fn replay(&mut self) -> Result<(), Failure> {
         self.began_at = self.now();
         loop {
+            if self.is_line_due() {
+                self.change_line()?;
+            }
             if self.is_takeover_due() {
                 self.take_over()?;
                 continue;
@@ -206,6 +225,7 @@ impl<'a> Host<'a> {
     fn is_done(&self) -> bool {
         self.next_row == self.plan.len()
             && self.points.is_empty()
+            && self.outages.is_empty()
             && self.ready.is_empty()
             && self.in_flight.is_empty()
     }
@@ -227,7 +247,8 @@ impl<'a> Host<'a> {
 
     /// The next piece whose time has come.
     fn next(&mut self) -> Option<Piece> {
-        if self.ready.is_empty() && !self.is_takeover_due() && self.next_row < self.plan.len() {
+        let may_begin = self.next_row < self.plan.len() && self.ready.is_empty();
+        if may_begin && !self.is_takeover_due() && !self.is_line_due() {
             let due = self.due_at(self.next_row);
             if due.is_some_and(|due| due > self.now()) {
                 return None;
@@ -387,7 +408,8 @@ impl<'a> Host<'a> {
             Err(error) if error.kind() == Kind::JournalFull => return self.refused(piece, asked),
             Err(error) => return Err(self.failed(&format!("request {}", piece.row), &error)),
         };
-        self.meter.journal_full.add(done.waited_ns, now);
+        self.add_wait(done.waited_ns, now);
+        self.meter.pacing.add(done.paced_ns, now);
         match asked {
             Asked::Read => {}
             Asked::Write(write) => {
@@ -448,6 +470,9 @@ impl<'a> Host<'a> {
         {
             nap = nap.min(due.saturating_sub(self.now()));
         }
+        if let Some(due) = self.line_changes_at() {
+            nap = nap.min(due.saturating_sub(self.now()));
+        }
         match nap.checked_sub(WAKE_NS) {
             Some(nap) => std::thread::park_timeout(Duration::from_nanos(nap)),
             None => std::hint::spin_loop(),
@@ -463,6 +488,7 @@ impl<'a> Host<'a> {
         if self.progress.is_due(now) {
             self.progress.draw(now, self.next_row, &self.pair.status());
         }
+        self.look_at_line(now, moved)?;
         if moved {
             self.stall.moved(now);
             return Ok(());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use afterimage::internal::error::Error;
+use afterimage::internal::error::{Error, Kind};
 use afterimage::internal::event::Status;
 use afterimage::internal::failover::Takeover;
 use afterimage::internal::unit::Stamp;
@@ -37,17 +37,48 @@ pub struct Move {
     pub first_remote_read_at: Option<u64>,
 }
 
+/// A takeover that was refused: hosts have stayed where they were.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The device that was asked to serve.
+    pub to: usize,
+    /// Requests issued before.
+    pub row: u64,
+    /// When it was asked.
+    pub at: u64,
+    /// Its answer.
+    pub why: Error,
+}
+
 impl Host<'_> {
-    /// Moves the host to the other device.
+    /// Moves the host to the other device. While the line is down that device refuses, and the host
+    /// stays.
     pub(super) fn take_over(&mut self) -> Result<(), Failure> {
-        self.points.pop_front();
         let (old, to) = (self.active, 1 - self.active);
         let device = &self.pair.devices[to];
         let failed = |e: &Error| Failure::device(format_args!("taking over at {}", NAMES[to]), e);
         let waiting = self.ready.len();
         let before = self.pair.devices[old].status();
+        let asked_at = self.now();
+        while let Err(why) = device.begin_takeover() {
+            if why.kind() == Kind::NoPeer && self.is_down() {
+                self.points.pop_front();
+                self.refused.push(Refused { to, row: self.next_row, at: asked_at, why });
+                return Ok(());
+            }
+            let back = self.downs.last().and_then(|down| down.end.as_ref());
+            let is_connecting =
+                back.is_some_and(|back| asked_at < back.at + self.pair.connect_ns());
+            if why.kind() != Kind::NoPeer || !is_connecting {
+                return Err(failed(&why));
+            }
+            // The line is back, and the devices have not said hello yet.
+            let moved = self.poll()? > 0;
+            self.look(moved)?;
+            std::thread::park_timeout(POLL);
+        }
+        self.points.pop_front();
         self.moving = true;
-        device.begin_takeover().map_err(|e| failed(&e))?;
         let mut takeover = None;
         let mut after = None;
         loop {

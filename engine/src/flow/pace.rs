@@ -1,0 +1,152 @@
+//! The rungs of the ladder (LADDER 6): how a host is slowed down while the own journal is filling,
+//! before it stops for want of room.
+//!
+//! From one threshold on each write is delayed, the longer the fuller the journal is; below another,
+//! lower one no write is any more. A delayed write holds nothing, and has not been admitted. The fill
+//! is looked at where it changes by much, at a commit and a checkpoint, and by each write that is to be
+//! delayed.
+//!
+//! | atomic | writers | readers | ordering |
+//! |---|---|---|---|
+//! | `Pace::is_on` | a thread that surveys, under `seen` | each write | Relaxed: a write beside the change goes either way; one that waits looks once more behind its entry among the waiters |
+
+use crate::device::Device;
+use crate::event::{Event, Rung};
+use crate::journal::FULL;
+use crate::limits::Settings;
+use crate::sync::{AtomicBool, Ordering, lock};
+use crate::wake::Key;
+use crate::weaken::{Clause, holds};
+use std::sync::Mutex;
+
+/// The rate of filling is that of the last one to four times this long, in nanoseconds: longer than
+/// a commit interval, so that it does not jump with each.
+const WINDOW_NS: u64 = 1_000_000_000;
+
+/// A fill in parts of [`FULL`] as a percentage.
+pub(crate) fn percent(fill: u64) -> u64 {
+    fill / (FULL / 100)
+}
+
+/// The rung, and what it follows from.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    max_ns: u64,
+    from: u64,
+    until: u64,
+    /// Whether writes are delayed.
+    is_on: AtomicBool,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// A fill and when it was.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: u64,
+    fill: u64,
+}
+
+/// Samples that lie a window apart, as far as there was anything to see.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    first: Sample,
+    last: Sample,
+}
+
+impl Seen {
+    fn note(&mut self, now: Sample) {
+        let since = now.at.saturating_sub(self.last.at);
+        if since >= 2 * WINDOW_NS {
+            *self = Seen { first: now, last: now };
+        } else if since >= WINDOW_NS {
+            *self = Seen { first: self.last, last: now };
+        }
+    }
+
+    /// Nanoseconds from `now` until the journal is full.
+    fn full_in(&self, now: Sample) -> Option<u64> {
+        let passed = now.at.saturating_sub(self.first.at);
+        let filled = now.fill.saturating_sub(self.first.fill);
+        if filled == 0 || now.at.saturating_sub(self.last.at) >= 2 * WINDOW_NS {
+            return None;
+        }
+        let left = u128::from(FULL - now.fill) * u128::from(passed) / u128::from(filled);
+        Some(left.try_into().unwrap_or(u64::MAX))
+    }
+}
+
+impl Pace {
+    /// The pace of a device that has not served yet.
+    pub fn new(settings: &Settings) -> Pace {
+        let part = |percent: u64| percent * (FULL / 100);
+        Pace {
+            max_ns: settings.pacing_max_ns,
+            from: part(settings.pacing_from_percent),
+            until: part(settings.pacing_until_percent),
+            is_on: AtomicBool::new(false),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Whether writes are delayed.
+    #[inline(always)]
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// The delay of a write with the journal so full, in nanoseconds.
+    fn delay(&self, fill: u64) -> u64 {
+        let above = u128::from(fill.saturating_sub(self.from));
+        (u128::from(self.max_ns) * above / u128::from(FULL - self.from)) as u64
+    }
+}
+
+impl Device {
+    /// Looks how full the own journal is, and changes the rung if it is time, with an event. Returns the
+    /// delay of a write that comes now, in nanoseconds.
+    pub(crate) fn survey(&self) -> u64 {
+        let pace = &self.host.pace;
+        let mut seen = lock(&pace.seen);
+        let now = self.sample();
+        seen.get_or_insert(Seen { first: now, last: now }).note(now);
+        let mut end = pace.from;
+        if holds(Clause::PacingEnd) {
+            end = pace.until;
+        }
+        let fill_percent = percent(now.fill);
+        match pace.is_on() {
+            false if pace.max_ns > 0 && now.fill >= pace.from => {
+                pace.is_on.store(true, Ordering::Relaxed);
+                self.tell(Event::Paced { fill_percent });
+            }
+            true if now.fill < end => {
+                pace.is_on.store(false, Ordering::Relaxed);
+                self.tell(Event::PacingEnded { fill_percent });
+                drop(seen);
+                self.wakes.waiters.wake(Key::Paced..=Key::Paced);
+                return 0;
+            }
+            _ => {}
+        }
+        if pace.is_on() { pace.delay(now.fill) } else { 0 }
+    }
+
+    fn sample(&self) -> Sample {
+        Sample { at: self.clock.monotonic(), fill: self.own.journal.fill() }
+    }
+
+    /// The present rung.
+    pub(crate) fn rung(&self) -> Rung {
+        let pace = &self.host.pace;
+        match pace.is_on() {
+            true => Rung::Paced { delay_ns: pace.delay(self.own.journal.fill()) },
+            false => Rung::Ordered,
+        }
+    }
+
+    /// Nanoseconds until the own journal is full, by its rate of filling.
+    pub(crate) fn full_in(&self) -> Option<u64> {
+        let seen = *lock(&self.host.pace.seen);
+        seen?.full_in(self.sample())
+    }
+}
