@@ -8,12 +8,16 @@
 //! | `incoming.rs` | what came from one peer: `hi`, and its records in L |
 //! | `normal.rs` | N: what is reflected, and what R8 lets go there |
 //! | `prototype.rs` | what one peer owes (`pend`) |
+//! | `bits.rs` | nothing: a set of blocks, as differential tables are |
+//! | `differential/` | differential mode towards one peer: its table, rounds, what is owed and in flight |
 //! | `location.rs` | where a block's newest data is |
 //! | `runs.rs` | nothing: which record is the newest of each of many blocks |
 //!
 //! A cursor has one owner, whose fields are private: it moves by the owner's transitions only
 //! (`engine/tests/layers.rs`). The state of one peer is a value of its own.
 
+pub mod bits;
+pub mod differential;
 pub(crate) mod incoming;
 pub mod location;
 pub(crate) mod normal;

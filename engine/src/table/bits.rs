@@ -1,0 +1,276 @@
+//! A set of blocks, a bit each: what a differential administration table is (tables 1–3), and what the
+//! peer owes in differential mode. Neighbours are kept as one run, so that memory grows with what is
+//! set, at most 64 bytes a run, and never with the volumes: a full table is a run for each volume.
+
+use crate::unit::Block;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Neighbouring blocks of one volume.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Blocks {
+    /// The volume.
+    pub volume: u32,
+    /// Their numbers in it; not empty.
+    pub numbers: Range<u64>,
+}
+
+impl Blocks {
+    /// The first of them.
+    pub fn first(&self) -> Block {
+        Block { volume: self.volume, number: self.numbers.start }
+    }
+
+    /// Their addresses.
+    pub fn range(&self) -> Range<Block> {
+        self.first()..Block { volume: self.volume, number: self.numbers.end }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> u64 {
+        self.numbers.end - self.numbers.start
+    }
+}
+
+/// The set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bits {
+    /// First block of a run → the number behind its last. No two runs touch.
+    runs: BTreeMap<Block, u64>,
+    blocks: u64,
+}
+
+impl Bits {
+    /// How many blocks are set.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// How many runs they make.
+    pub fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether no block is set.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Whether `block` is set.
+    pub fn contains(&self, block: Block) -> bool {
+        self.run_at(block).is_some()
+    }
+
+    /// The run that has `block`.
+    fn run_at(&self, block: Block) -> Option<Blocks> {
+        let (&first, &end) = self.runs.range(..=block).next_back()?;
+        let is_in = first.volume == block.volume && block.number < end;
+        is_in.then_some(Blocks { volume: block.volume, numbers: first.number..end })
+    }
+
+    /// The first blocks that are set from `block` on, in the order of volumes and numbers: the rest of a
+    /// run.
+    pub fn next_from(&self, block: Block) -> Option<Blocks> {
+        if let Some(run) = self.run_at(block) {
+            return Some(Blocks { numbers: block.number..run.numbers.end, ..run });
+        }
+        self.runs_from(block).next()
+    }
+
+    fn runs_from(&self, block: Block) -> impl Iterator<Item = Blocks> + '_ {
+        let run = |(first, end): (&Block, &u64)| Blocks {
+            volume: first.volume,
+            numbers: first.number..*end,
+        };
+        self.runs.range(block..).map(run)
+    }
+
+    /// All runs, in the order of volumes and numbers.
+    pub fn runs(&self) -> impl Iterator<Item = Blocks> + '_ {
+        self.runs_from(Block { volume: 0, number: 0 })
+    }
+
+    /// The blocks that are set in `range`, as runs.
+    fn within(&self, range: Range<Block>) -> impl Iterator<Item = Blocks> + '_ {
+        let mut from = range.start;
+        std::iter::from_fn(move || {
+            let mut run = self.next_from(from).filter(|run| run.first() < range.end)?;
+            if run.volume == range.end.volume {
+                run.numbers.end = run.numbers.end.min(range.end.number);
+            }
+            from = Block { number: run.numbers.end, ..run.first() };
+            Some(run)
+        })
+    }
+
+    /// Those of `blocks` that are not set.
+    pub fn missing(&self, blocks: &Blocks) -> Bits {
+        let mut missing = Bits::from_iter([blocks.clone()]);
+        for run in self.within(blocks.range()) {
+            missing.remove(&run);
+        }
+        missing
+    }
+
+    /// Sets `blocks`.
+    pub fn insert(&mut self, blocks: Blocks) {
+        let Blocks { volume, mut numbers } = blocks;
+        // Runs that it touches become part of it.
+        let before = Block { volume, number: numbers.start };
+        if let Some((&first, &end)) = self.runs.range(..=before).next_back()
+            && first.volume == volume
+            && end >= numbers.start
+        {
+            numbers = first.number..numbers.end.max(end);
+        }
+        let mut swallowed = 0;
+        let within = |numbers: &Range<u64>| {
+            let [first, last] = [numbers.start, numbers.end].map(|number| Block { volume, number });
+            first..=last
+        };
+        while let Some((&first, &end)) = self.runs.range(within(&numbers)).next() {
+            self.runs.remove(&first);
+            swallowed += end - first.number;
+            numbers.end = numbers.end.max(end);
+        }
+        self.blocks += numbers.end - numbers.start - swallowed;
+        self.runs.insert(Block { volume, number: numbers.start }, numbers.end);
+    }
+
+    /// Clears `blocks`; returns those that were set.
+    pub fn remove(&mut self, blocks: &Blocks) -> Vec<Blocks> {
+        let Blocks { volume, ref numbers } = *blocks;
+        let mut removed = Vec::new();
+        let mut from = blocks.first();
+        while let Some(run) = self.next_from(from).filter(|run| run.volume == volume) {
+            if run.numbers.start >= numbers.end {
+                break;
+            }
+            let whole = self.run_at(run.first()).expect("it was just found");
+            let cleared = run.numbers.start..run.numbers.end.min(numbers.end);
+            self.runs.remove(&whole.first());
+            if whole.numbers.start < cleared.start {
+                self.runs.insert(whole.first(), cleared.start);
+            }
+            if cleared.end < whole.numbers.end {
+                self.runs.insert(Block { volume, number: cleared.end }, whole.numbers.end);
+            }
+            self.blocks -= cleared.end - cleared.start;
+            from.number = cleared.end;
+            removed.push(Blocks { volume, numbers: cleared });
+        }
+        removed
+    }
+
+    /// Sets what `other` has, too.
+    pub fn add(&mut self, other: &Bits) {
+        other.runs().for_each(|run| self.insert(run));
+    }
+
+    /// Clears what `other` has.
+    pub fn subtract(&mut self, other: &Bits) {
+        for run in other.runs() {
+            self.remove(&run);
+        }
+    }
+
+    /// Clears what `other` does not have in `range`.
+    pub fn keep_within(&mut self, range: Range<Block>, other: &Bits) {
+        let without: Vec<_> = self.within(range).map(|run| other.missing(&run)).collect();
+        without.iter().for_each(|gone| self.subtract(gone));
+    }
+}
+
+impl FromIterator<Blocks> for Bits {
+    fn from_iter<I: IntoIterator<Item = Blocks>>(runs: I) -> Bits {
+        let mut bits = Bits::default();
+        runs.into_iter().for_each(|run| bits.insert(run));
+        bits
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    const EVERY: Range<Block> =
+        Block { volume: 0, number: 0 }..Block { volume: u32::MAX, number: u64::MAX };
+
+    fn blocks() -> impl Strategy<Value = Blocks> {
+        (0..2u32, 0..40u64, 1..9u64)
+            .prop_map(|(volume, first, count)| Blocks { volume, numbers: first..first + count })
+    }
+
+    fn some() -> impl Strategy<Value = Bits> {
+        prop::collection::vec(blocks(), 0..9).prop_map(Bits::from_iter)
+    }
+
+    fn each(blocks: &Blocks) -> impl Iterator<Item = Block> + use<> {
+        let volume = blocks.volume;
+        blocks.numbers.clone().map(move |number| Block { volume, number })
+    }
+
+    fn set(bits: &Bits) -> BTreeSet<Block> {
+        let mut last = None;
+        for run in bits.runs() {
+            assert!(!run.numbers.is_empty() && last < Some(run.first()), "{bits:?}");
+            last = Some(Block { number: run.numbers.end, ..run.first() });
+        }
+        let all: BTreeSet<_> = bits.runs().flat_map(|run| each(&run)).collect();
+        assert_eq!(bits.blocks(), all.len() as u64);
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_set(steps in prop::collection::vec((any::<bool>(), blocks()), 0..60)) {
+            let (mut bits, mut oracle) = (Bits::default(), BTreeSet::new());
+            for (inserts, blocks) in steps {
+                if inserts {
+                    oracle.extend(each(&blocks));
+                    bits.insert(blocks);
+                } else {
+                    let was = each(&blocks).filter(|block| oracle.remove(block));
+                    let was: BTreeSet<_> = was.collect();
+                    let removed = bits.remove(&blocks);
+                    prop_assert_eq!(removed.iter().flat_map(each).collect::<BTreeSet<_>>(), was);
+                }
+                prop_assert_eq!(set(&bits), oracle.clone());
+                for volume in 0..3 {
+                    for number in 0..50 {
+                        let block = Block { volume, number };
+                        prop_assert_eq!(bits.contains(block), oracle.contains(&block));
+                        let next = bits.next_from(block).map(|run| run.first());
+                        prop_assert_eq!(next, oracle.range(block..).next().copied());
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_outside_a_range_stays(a in some(), b in some(), ends in (0..3u32, 0..50u64, 0..3u32, 0..50u64)) {
+            let (volume, number, last, end) = ends;
+            let range = Block { volume, number }..Block { volume: last, number: end };
+            let mut kept = a.clone();
+            kept.keep_within(range.clone(), &b);
+            let of_b = set(&b);
+            let expected: BTreeSet<_> =
+                set(&a).into_iter().filter(|at| !range.contains(at) || of_b.contains(at)).collect();
+            prop_assert_eq!(set(&kept), expected);
+        }
+
+        #[test]
+        fn sets_are_joined_and_parted(a in some(), b in some()) {
+            let (of_a, of_b) = (set(&a), set(&b));
+            let [mut sum, mut rest, mut both] = [(); 3].map(|()| a.clone());
+            sum.add(&b);
+            rest.subtract(&b);
+            both.keep_within(EVERY, &b);
+            prop_assert_eq!(set(&sum), &of_a | &of_b);
+            prop_assert_eq!(set(&rest), &of_a - &of_b);
+            prop_assert_eq!(set(&both), &of_a & &of_b);
+        }
+    }
+}

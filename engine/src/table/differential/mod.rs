@@ -1,0 +1,207 @@
+//! Differential mode, the lower rung of the ladder: a device's differential administration table towards
+//! one peer, and what moves it (rules D1–D11). No I/O: each step returns the [`Work`] that its caller has
+//! to do, in the order of the fields.
+//!
+//! | file | rules |
+//! |---|---|
+//! | `enter.rs` | D1: out of ordered mode |
+//! | `copies.rs` | D2, D5, D6: bits of host writes, copies sent, received, acknowledged |
+//! | `rounds.rs` | D3: open and opened, the end of a connection |
+//! | `takeover.rs` | D4: fence and grant, request and take |
+//! | `rest.rs` | D7, D9: level, and back to ordered mode |
+//! | `restart.rs` | D8: what is durable, and what is made of it |
+//! | `force.rs` | D10: forced takeover, and the return of the other device |
+//! | `work.rs` | nothing: what a step asks of its caller |
+//!
+//! D11 is the order in [`Work`]. `search.rs` drives these steps through every order of messages and
+//! faults within small bounds.
+
+mod copies;
+mod enter;
+mod force;
+mod rest;
+mod restart;
+mod rounds;
+#[cfg(all(test, not(loom)))]
+mod search;
+mod takeover;
+mod work;
+
+use crate::table::bits::Bits;
+use crate::unit::Stamp;
+use crate::weaken::{Clause, holds};
+
+pub use restart::Durable;
+pub use takeover::{Request, Taken};
+pub use work::{Arrival, Grant, Message, Ordered, Piece, Work};
+
+/// How host writes reach the peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// By R, in the order of stamps: no bits.
+    #[default]
+    Ordered,
+    /// By bits; first the active device collects what the peer owes (p).
+    Collecting,
+    /// By bits, and the active device sends (s).
+    Sending,
+    /// Host writes join R again, and the active device sends what has a bit (c).
+    Copying,
+}
+
+/// The round that copies, ships and acknowledgements belong to. A later one is greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Round {
+    /// The lineage's number: a force begins a new one.
+    pub generation: u64,
+    /// Counts the changes of mode within it, from 0.
+    pub counter: u64,
+}
+
+impl Round {
+    /// The one after it.
+    fn next(self) -> Round {
+        Round { counter: self.counter + 1, ..self }
+    }
+}
+
+/// How far a round has come. The end of a connection closes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Stage {
+    /// The peer may not know of it.
+    #[default]
+    Closed,
+    /// The active device has sent `open`; the fenced one has not said all of its `opened`.
+    Asked,
+    /// Both are in it.
+    Open,
+    /// `end` or `level` was sent.
+    Said,
+}
+
+/// Whether hosts are served here, as the role says (`failover/role.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// This device serves.
+    Active,
+    /// The other does.
+    Fenced,
+}
+
+/// Whether N is a state that the hosts' data had once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consistent {
+    /// It is.
+    #[default]
+    Yes,
+    /// It will be, in ordered mode, once all up to this stamp of the peer is here.
+    At(Stamp),
+    /// It is not, until the peer owes nothing, or has said an end or a level.
+    No,
+}
+
+/// One device's differential state towards one peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Differential {
+    mode: Mode,
+    round: Round,
+    stage: Stage,
+    /// T: blocks written here whose newest content may not be at the peer, but for `flying`.
+    table: Bits,
+    /// P: blocks that the peer owes; only at the active device.
+    owed: Bits,
+    /// Whether `owed` is, or may have been before the own log's last sync, not empty.
+    owing: bool,
+    /// Blocks sent and not acknowledged.
+    flying: Bits,
+    /// Number of the lineage that this device's content belongs to.
+    generation: u64,
+    /// The last tenure in which this device was active.
+    last_active: u64,
+    /// No own record up to it is of R, or implies a bit.
+    cut: Stamp,
+    consistent: Consistent,
+}
+
+impl Differential {
+    /// How host writes reach the peer.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The round that ships and acknowledgements carry.
+    pub fn round(&self) -> Round {
+        self.round
+    }
+
+    /// The differential administration table, without the blocks in flight (T).
+    pub fn table(&self) -> &Bits {
+        &self.table
+    }
+
+    /// Blocks that the peer owes: a read asks it, and never N here (P).
+    pub fn owed(&self) -> &Bits {
+        &self.owed
+    }
+
+    /// Blocks sent and not acknowledged.
+    pub fn flying(&self) -> &Bits {
+        &self.flying
+    }
+
+    /// The lineage's number.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Own records up to it are not of R, and imply no bit.
+    pub fn cut(&self) -> Stamp {
+        self.cut
+    }
+
+    /// Whether N is a prefix of the hosts' writes.
+    pub fn consistent(&self) -> Consistent {
+        self.consistent
+    }
+
+    /// Whether both devices are in the round, as this device knows: then questions about blocks in
+    /// [`Differential::owed`] can be sent (D3).
+    pub fn is_open(&self) -> bool {
+        let least = if holds(Clause::OpenFirst) { Stage::Open } else { Stage::Asked };
+        self.stage >= least
+    }
+
+    /// No block is to be sent, or on its way.
+    fn has_sent_all(&self) -> bool {
+        self.table.is_empty() && self.flying.is_empty()
+    }
+
+    /// Blocks that were in flight when a connection or a round ended are to be sent again (D2).
+    fn land(&mut self) {
+        let flying = std::mem::take(&mut self.flying);
+        if holds(Clause::Refly) {
+            self.table.add(&flying);
+        }
+    }
+
+    /// A new mode in a round of its own, which the peer does not know of.
+    fn begin(&mut self, mode: Mode, round: Round) {
+        (self.mode, self.round, self.stage) = (mode, round, Stage::Closed);
+    }
+
+    /// Bits were taken away, or made of R: own records so far imply none, and are not of R.
+    fn cut_at(&mut self, newest: Stamp) {
+        if holds(Clause::TableCut) {
+            self.cut = self.cut.max(newest);
+        }
+    }
+
+    /// The active device is consistent once the peer owes it nothing (D6).
+    fn settle(&mut self, side: Side) {
+        let owes_nothing = self.owed.is_empty();
+        self.owing |= !owes_nothing;
+        if side == Side::Active && self.mode != Mode::Ordered && owes_nothing {
+            self.consistent = Consistent::Yes;
+        }
+    }
+}

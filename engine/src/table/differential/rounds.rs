@@ -1,0 +1,142 @@
+//! D3, D6: a round is opened by the active device, and the fenced one answers with its table.
+
+use super::work::{Message, Ordered, Piece, Work};
+use super::{Consistent, Differential, Mode, Round, Side, Stage};
+use crate::table::bits::Bits;
+use crate::unit::Stamp;
+use crate::weaken::{Clause, holds, instead};
+
+impl Differential {
+    /// Whether the active device can open a round of `mode` now: the one it is in, on a new connection; or
+    /// the first in which it sends, once the peer owes nothing (D6); or mode c instead of s.
+    pub fn may_open(&self, mode: Mode) -> bool {
+        match (self.mode, mode) {
+            (Mode::Collecting, Mode::Collecting) => {
+                self.stage == Stage::Closed && !self.owed.is_empty()
+            }
+            (Mode::Sending, Mode::Sending) | (Mode::Copying, Mode::Copying) => {
+                self.stage == Stage::Closed
+            }
+            (Mode::Collecting, Mode::Sending | Mode::Copying) => self.owed.is_empty(),
+            (Mode::Sending, Mode::Copying) => true,
+            _ => false,
+        }
+    }
+
+    /// The active device opens a round, or opens its round again; `newest` is the newest own stamp. Nothing
+    /// happens if [`Differential::may_open`] says no.
+    pub fn open(&mut self, mode: Mode, newest: Stamp) -> Option<Work> {
+        if !self.may_open(mode) {
+            return None;
+        }
+        let is_new = mode != self.mode;
+        let checkpoint = self.checkpoints_before(Side::Active, mode);
+        let sync = (is_new || mode == Mode::Collecting) && holds(Clause::OpenSync);
+        if is_new {
+            self.land();
+            self.begin(mode, self.round.next());
+        }
+        if is_new && mode == Mode::Copying {
+            self.cut_at(newest);
+        }
+        self.stage = Stage::Asked;
+        let (round, generation, cut) = (self.round, self.generation, self.cut);
+        let send = Some(Message::Open { round, mode, generation, cut });
+        Some(Work { sync, checkpoint, store: is_new, send, ..Work::default() })
+    }
+
+    /// The device that copies will come to has nothing left that a replay could put over them.
+    fn checkpoints_before(&self, side: Side, mode: Mode) -> bool {
+        let takes = if mode == Mode::Collecting { Side::Active } else { Side::Fenced };
+        holds(Clause::CheckpointBeforeCopy) && side == takes
+    }
+
+    /// The fenced device hears that a round is opened, and follows (D1, D3); `generation` is the active
+    /// device's, and `cut` the first ship's predecessor. Nothing happens if the round is not above its own,
+    /// nor its own.
+    ///
+    /// From now on what it has is not consistent, if the round is one in which the active device sends
+    /// (D6). The table goes out in pieces, then [`Differential::said_opened`] is called.
+    pub fn hear_open(
+        &mut self,
+        side: Side,
+        (round, mode): (Round, Mode),
+        generation: u64,
+        cut: Stamp,
+        ordered: Ordered,
+    ) -> Option<Work> {
+        if round < self.round || side == Side::Active {
+            return None;
+        }
+        self.land();
+        // D10: a returned device's records are M. They are of another history, and never reflected.
+        let gives_up = self.generation < generation;
+        if gives_up || holds(Clause::PeerConverts) {
+            self.table.add(&ordered.unacknowledged);
+        }
+        if gives_up {
+            self.table.add(&ordered.unreflected);
+        }
+        self.generation = instead::lineage_at_open(self.generation, generation);
+        self.begin(mode, round);
+        self.stage = Stage::Asked;
+        self.owed = Bits::default();
+        self.leave_order(ordered.unreflected, ordered.newest);
+        if mode != Mode::Collecting && holds(Clause::TargetMarked) {
+            self.consistent = Consistent::No;
+        }
+        Some(Work {
+            gives_up,
+            leaves_order: true,
+            hi: (mode == Mode::Copying).then_some(cut),
+            checkpoint: self.checkpoints_before(Side::Fenced, mode),
+            store: true,
+            send: Some(Message::Opened { round, cut: self.cut }),
+            ..Work::default()
+        })
+    }
+
+    /// The table was said in whole: copies may follow.
+    pub fn said_opened(&mut self) {
+        self.stage = self.stage.max(Stage::Open);
+    }
+
+    /// The active device hears a piece of the table (D3): in mode p the peer owes no more than that; in the
+    /// others the blocks that a returned device has changed are sent, too (D10). Nothing happens if the
+    /// device does not wait for it. `cut` is the fenced device's: in ordered mode again, it will ship from
+    /// there on.
+    pub fn hear_opened(
+        &mut self,
+        side: Side,
+        (round, cut): (Round, Stamp),
+        piece: &Piece,
+    ) -> Option<Work> {
+        if round != self.round || side == Side::Fenced || self.stage != Stage::Asked {
+            return None;
+        }
+        if self.mode == Mode::Collecting {
+            self.owed.keep_within(piece.range.clone(), &piece.blocks);
+        } else if holds(Clause::JoinTable) {
+            self.table.add(&piece.blocks);
+        }
+        if piece.is_last {
+            self.stage = Stage::Open;
+        }
+        self.settle(side);
+        let hi = (self.mode == Mode::Copying && holds(Clause::CutOfTarget)).then_some(cut);
+        Some(Work { hi, ..Work::default() })
+    }
+
+    /// The connection has ended: copies in flight are sent again, and the round is opened again (D2, D3).
+    pub fn hung_up(&mut self) {
+        self.land();
+        if self.mode != Mode::Ordered && holds(Clause::OpenAgain) {
+            self.stage = Stage::Closed;
+        }
+    }
+
+    /// Whether ships, acknowledgements, questions and answers of `round` count (D3, D5).
+    pub fn is_of(&self, round: Round) -> bool {
+        round == self.round
+    }
+}

@@ -1,0 +1,101 @@
+//! All rules in force: bounds that are searched to their end, and random walks beyond them.
+
+use super::{Bounds, Options, PLAIN, explore, walk_of};
+
+const VOLATILE: Options = Options { volatile: true, ..PLAIN };
+const IMPLIED: Options = Options { implied: true, ..PLAIN };
+const SIDE: Options = Options { side: true, ..PLAIN };
+const ALWAYS: Options = Options { always: true, ..PLAIN };
+const P6: Options = Options { p6: true, ..PLAIN };
+const EVERY: Options = Options { volatile: true, implied: true, side: true, ..PLAIN };
+
+/// Bounds, options, and how many states there are.
+type Row = (Bounds, Options, usize);
+
+const fn of(b: [u8; 8]) -> Bounds {
+    Bounds::of(b)
+}
+
+const fn withdrawn(b: [u8; 8], withdrawals: u8) -> Bounds {
+    Bounds { withdrawals, ..Bounds::of(b) }
+}
+
+const fn checkpointed(b: [u8; 8]) -> Bounds {
+    Bounds { checkpoints: 1, ..Bounds::of(b) }
+}
+
+/// Each is searched to its end, and has so many states.
+fn search(rows: &[Row]) {
+    for &(bounds, options, states) in rows {
+        let started = std::time::Instant::now();
+        match explore(bounds, options) {
+            Ok(found) => {
+                println!("{found} states, {:?}: {bounds:?} {options:?}", started.elapsed());
+                assert_eq!(found, states, "{bounds:?} {options:?}");
+            }
+            Err(violation) => panic!("{bounds:?} {options:?}: {violation}"),
+        }
+    }
+}
+
+#[test]
+fn small_bounds_hold() {
+    search(&[
+        (of([1, 2, 0, 1, 1, 0, 0, 0]), PLAIN, 2_784),
+        (of([1, 2, 1, 1, 1, 0, 0, 0]), PLAIN, 10_633),
+        (of([1, 2, 0, 1, 1, 1, 0, 0]), PLAIN, 8_105),
+        (of([1, 2, 0, 1, 1, 0, 1, 0]), PLAIN, 8_543),
+        (of([2, 3, 0, 1, 1, 0, 0, 0]), PLAIN, 32_076),
+        (of([1, 2, 0, 0, 1, 0, 0, 1]), PLAIN, 11_634),
+        (withdrawn([1, 2, 0, 1, 1, 0, 0, 0], 1), PLAIN, 4_749),
+        (of([1, 2, 0, 1, 1, 0, 1, 0]), VOLATILE, 12_727),
+        (checkpointed([1, 2, 0, 1, 1, 0, 1, 0]), IMPLIED, 22_957),
+        (of([1, 2, 0, 1, 0, 0, 1, 1]), ALWAYS, 9_760),
+    ]);
+}
+
+/// The searches beyond what `cargo test` has time for:
+/// `cargo test -p afterimage --profile sim --lib differential -- --ignored --nocapture`.
+#[test]
+#[ignore = "minutes, even with optimisation"]
+fn larger_bounds_hold() {
+    search(&[
+        (of([1, 2, 1, 1, 1, 0, 1, 0]), PLAIN, 31_130),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), PLAIN, 83_089),
+        (of([1, 2, 1, 3, 1, 0, 0, 0]), PLAIN, 61_174),
+        (of([2, 3, 0, 2, 1, 0, 0, 0]), PLAIN, 119_871),
+        (of([2, 3, 0, 1, 1, 1, 0, 0]), PLAIN, 101_221),
+        (of([1, 3, 1, 2, 1, 0, 0, 0]), PLAIN, 114_308),
+        (of([2, 3, 1, 2, 1, 0, 0, 0]), PLAIN, 578_849),
+        (of([1, 2, 1, 1, 1, 0, 1, 1]), PLAIN, 805_817),
+        (of([2, 3, 0, 1, 2, 0, 0, 0]), P6, 169_740),
+        (withdrawn([1, 2, 0, 2, 1, 0, 0, 0], 2), PLAIN, 45_112),
+        (withdrawn([1, 2, 0, 2, 1, 0, 1, 0], 1), PLAIN, 74_549),
+        (withdrawn([1, 2, 0, 1, 1, 0, 0, 1], 1), PLAIN, 142_261),
+        (of([1, 2, 0, 2, 1, 0, 1, 0]), VOLATILE, 39_466),
+        (of([2, 3, 0, 1, 1, 0, 1, 0]), VOLATILE, 175_606),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), VOLATILE, 106_919),
+        (checkpointed([1, 2, 0, 2, 1, 0, 1, 0]), IMPLIED, 73_044),
+        (of([2, 3, 0, 1, 1, 0, 1, 0]), IMPLIED, 114_649),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), IMPLIED, 83_265),
+        (of([2, 3, 0, 0, 1, 0, 0, 1]), SIDE, 172_357),
+        (of([2, 3, 0, 2, 0, 0, 1, 0]), ALWAYS, 33_716),
+        (of([2, 3, 1, 2, 0, 1, 0, 0]), ALWAYS, 139_260),
+        (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), EVERY, 27_532),
+    ]);
+}
+
+/// `LADDER_WALKS` says how many, if it is set.
+#[test]
+fn walks_hold() {
+    let walks = std::env::var("LADDER_WALKS").map_or(1500, |n| n.parse().expect("a number"));
+    let mut steps = 0;
+    for seed in 1..=walks {
+        match walk_of(seed) {
+            Ok(taken) => steps += taken,
+            Err(violation) => panic!("seed {seed}: {violation}"),
+        }
+    }
+    println!("{walks} walks, {steps} steps");
+    assert!(steps as u64 > 50 * walks, "only {steps} steps");
+}

@@ -1,0 +1,121 @@
+//! D4: takeover at any moment. The answerer's table is what the requester is owed.
+
+use super::work::{Grant, Message, Ordered, Work};
+use super::{Differential, Mode, Round, Side};
+use crate::table::bits::Bits;
+use crate::weaken::{Clause, holds};
+
+/// The state that a takeover request tells of. A requester of a lower lineage says M with it: its table,
+/// and the blocks of R and L.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Its mode.
+    pub mode: Mode,
+    /// Its round.
+    pub round: Round,
+    /// The last tenure in which it was active.
+    pub last_active: u64,
+    /// Its lineage.
+    pub generation: u64,
+}
+
+/// The fate of a grant.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It does not fit the requester any more: it asks again.
+    AskAgain,
+    /// It is a prototype: the rules of ordered mode go on with it.
+    Prototype,
+    /// It is a table: the device serves after this.
+    Table(Work),
+}
+
+impl Differential {
+    /// A request of this device.
+    pub fn request(&self) -> Request {
+        let Differential { mode, round, last_active, generation, .. } = *self;
+        Request { mode, round, last_active, generation }
+    }
+
+    /// M: what differs here from the peer's history, if the peer was forced (D10).
+    pub fn returned(&self, ordered: &Ordered) -> Bits {
+        let mut m = Bits::default();
+        if holds(Clause::AskWithTable) {
+            m.add(&self.table);
+            m.add(&self.flying);
+            m.add(&ordered.unacknowledged);
+            m.add(&ordered.unreflected);
+        }
+        m
+    }
+
+    /// The device, just fenced, answers a request (D4). Both in ordered mode and of one round: a prototype;
+    /// else the table, which R and the blocks in flight are part of. `m` is the requester's, if its lineage
+    /// is lower; else empty.
+    pub fn grant(&mut self, request: Request, m: &Bits, ordered: Ordered) -> Work {
+        let sync = holds(Clause::FenceSync);
+        let of_one_round = request.mode == Mode::Ordered && request.round == self.round;
+        if self.mode == Mode::Ordered && (of_one_round || !holds(Clause::GrantKind)) {
+            let send = Some(Message::Grant(Grant::Prototype { round: self.round }));
+            return Work { sync, send, ..Work::default() };
+        }
+        if request.generation < self.generation {
+            self.table.add(m);
+        }
+        self.land();
+        if holds(Clause::FenceTable) {
+            self.table.add(&ordered.unacknowledged);
+        }
+        let later = request.generation == self.generation && request.last_active > self.last_active;
+        self.begin(Mode::Collecting, self.round.max(request.round).next());
+        (self.owed, self.owing) = (Bits::default(), false);
+        self.leave_order(ordered.unreflected, ordered.newest);
+        let (round, generation) = (self.round, self.generation);
+        let send = Some(Message::Grant(Grant::Table { round, generation, later }));
+        Work { sync, leaves_order: true, store: true, send, ..Work::default() }
+    }
+
+    /// The requester takes a grant that answers its open request (D4, R5), with the table that it has
+    /// gathered, and is active from the tenure `epoch` on. The newer of the two has a block: the answerer,
+    /// unless the requester was active later.
+    pub fn take(&mut self, grant: Grant, mut granted: Bits, epoch: u64, ordered: Ordered) -> Taken {
+        let fits = match grant {
+            Grant::Prototype { round } => self.mode == Mode::Ordered && round == self.round,
+            Grant::Table { round, .. } => round > self.round,
+        };
+        if !fits {
+            return Taken::AskAgain;
+        }
+        self.last_active = epoch;
+        let Grant::Table { round, generation, later } = grant else { return Taken::Prototype };
+        self.land();
+        let mut unreflected = ordered.unreflected;
+        let gives_up = self.generation < generation && holds(Clause::AskWithTable);
+        if gives_up {
+            (self.table, unreflected) = (Bits::default(), Bits::default());
+        } else {
+            self.table.add(&ordered.unacknowledged);
+        }
+        if self.generation > generation && holds(Clause::GrantOfReturned) {
+            self.table.add(&granted);
+            granted = Bits::default();
+        }
+        self.generation = self.generation.max(generation);
+        if later && holds(Clause::KeepLater) {
+            granted.subtract(&self.table);
+        } else if holds(Clause::PeerNewer) {
+            self.table.subtract(&granted);
+        }
+        self.owed = granted;
+        self.begin(Mode::Collecting, round);
+        self.leave_order(unreflected, ordered.newest);
+        self.settle(Side::Active);
+        Taken::Table(Work {
+            gives_up,
+            voids_owed: holds(Clause::VoidOwed),
+            leaves_order: true,
+            store: true,
+            ..Work::default()
+        })
+    }
+}
