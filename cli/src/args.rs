@@ -67,7 +67,7 @@ pub enum Command {
 
     /// Change whether a device, once opened, serves without having heard from the other one
     ///
-    /// Only for a device that held the host and had caught up. With `on` something else, such as a
+    /// It counts only for a device that held the host and had caught up. With `on` something else, such as a
     /// cluster's fencing, must make sure that this device is dead before the other one is forced to
     /// take over.
     ResumeAlone(crate::closed::PolicyArgs),
@@ -150,7 +150,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Devices")]
     pub journal_size: Option<u64>,
 
-    /// The lot of writes that find a journal full: `wait`, until the other device has taken records
+    /// How writes go on that find a journal full: `wait`, until the other device has taken records
     #[arg(long, value_name = "HOW", value_parser = journal_full, default_value = "wait",
           help_heading = "Devices")]
     pub journal_full: JournalFull,
@@ -251,7 +251,7 @@ pub struct OutageAt {
     pub to: TakeoverAt,
 }
 
-/// The lot of writes that find a journal full.
+/// How writes go on that find a journal full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JournalFull {
     /// They wait for room.
@@ -407,7 +407,7 @@ pub fn outage(word: &str) -> Result<OutageAt, String> {
     Ok(OutageAt { from: takeover_at(from)?, to: takeover_at(to)? })
 }
 
-/// The lot of writes that find a journal full.
+/// How writes go on that find a journal full.
 ///
 /// # Errors
 /// `suspend`, which this version cannot; any other word than `wait`.

@@ -211,8 +211,9 @@ impl Pair {
     /// The line goes down: what is on its way is lost, and both devices see their connection end.
     pub fn cut(&self) {
         for watch in &self.watches {
-            let lost = lock(&watch.line).lost.take();
-            *lock(&watch.line) = Standing { lost, ..Standing::default() };
+            let mut line = lock(&watch.line);
+            let lost = line.lost.take();
+            *line = Standing { lost, ..Standing::default() };
         }
         if let Some(end) = lock(&self.end).take() {
             end.cut();

@@ -45,8 +45,8 @@ impl Closed {
         Policy::of(&self.superblock())
     }
 
-    /// Changes the policy; it counts from the next opening or hello on. However the device ended:
-    /// recovery does not look at it.
+    /// Changes the policy; it counts from the next opening or hello on. It does not matter how
+    /// the device ended: recovery does not look at it.
     ///
     /// # Errors
     /// [`Kind::Storage`] if the superblock cannot be written, [`Kind::Halted`] if its generations have

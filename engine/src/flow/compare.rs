@@ -218,7 +218,8 @@ impl Comparison {
         Arc::ptr_eq(&self.device, device)
     }
 
-    /// Compares in the caller's thread until it is over; somebody else drives the devices' steps.
+    /// Compares in the caller's thread until it is over; somebody else drives the devices' steps. Without a
+    /// connection it waits for one, for ever.
     ///
     /// # Errors
     /// As [`Comparison::step`].

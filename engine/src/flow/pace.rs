@@ -67,7 +67,8 @@ impl Seen {
     fn full_in(&self, now: Sample) -> Option<u64> {
         let passed = now.at.saturating_sub(self.first.at);
         let filled = now.fill.saturating_sub(self.first.fill);
-        if filled == 0 || now.at.saturating_sub(self.last.at) >= 2 * WINDOW_NS {
+        if filled == 0 || passed < WINDOW_NS || now.at.saturating_sub(self.last.at) >= 2 * WINDOW_NS
+        {
             return None;
         }
         let left = u128::from(FULL - now.fill) * u128::from(passed) / u128::from(filled);

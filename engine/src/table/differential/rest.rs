@@ -56,15 +56,18 @@ impl Differential {
     }
 
     /// The target goes back to ordered mode, of the active device's lineage; it is consistent once `hi`, the
-    /// highest stamp that it has received, is at `consistent_at` (D9).
+    /// highest stamp that it has received, is at `consistent_at` (D9). Nothing happens at a device that is
+    /// not the target of a round of mode c; one that is ordered already says once more that it is.
     pub fn hear_end(
         &mut self,
+        side: Side,
         round: Round,
         generation: u64,
         consistent_at: Stamp,
         hi: Stamp,
     ) -> Option<Work> {
-        if !self.is_of(round) {
+        let is_target = matches!(self.mode, Mode::Copying | Mode::Ordered) && side == Side::Fenced;
+        if !self.is_of(round) || !is_target {
             return None;
         }
         self.begin(Mode::Ordered, round);

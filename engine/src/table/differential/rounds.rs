@@ -52,8 +52,8 @@ impl Differential {
     }
 
     /// The fenced device hears that a round is opened, and follows (D1, D3); `generation` is the active
-    /// device's, and `cut` the first ship's predecessor. Nothing happens if the round is not above its own,
-    /// nor its own.
+    /// device's, and `cut` the first ship's predecessor. Nothing happens if the round is below its own, or
+    /// is its own in another mode, but for mode c after an end whose acknowledgement was lost.
     ///
     /// From now on what it has is not consistent, if the round is one in which the active device sends
     /// (D6). The table goes out in pieces, then [`Differential::said_opened`] is called.
@@ -65,7 +65,9 @@ impl Differential {
         cut: Stamp,
         ordered: Ordered,
     ) -> Option<Work> {
-        if round < self.round || side == Side::Active {
+        let is_again = mode == self.mode || self.mode == Mode::Ordered && mode == Mode::Copying;
+        let is_no_round = mode == Mode::Ordered || round == self.round && !is_again;
+        if round < self.round || is_no_round || side == Side::Active {
             return None;
         }
         self.land();

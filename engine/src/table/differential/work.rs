@@ -47,7 +47,8 @@ pub struct Work {
     pub send: Option<Message>,
 }
 
-/// A message on the control lane.
+/// A message. An end and a level travel behind the copies, in the data lane: they say that no copy of
+/// their round follows. The others travel in the control lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// A round is opened, or opened again on a new connection.

@@ -548,7 +548,7 @@ impl World {
                 work
             }
             Message::End { round, generation, consistent_at } => {
-                dev.m.hear_end(round, generation, consistent_at, stamp(dev.hi))
+                dev.m.hear_end(side, round, generation, consistent_at, stamp(dev.hi))
             }
             Message::EndAck { round } => dev.m.hear_end_ack(side, round),
             Message::Level { round } => dev.m.hear_level(side, round),
