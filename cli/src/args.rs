@@ -114,8 +114,8 @@ pub struct ReplayArgs {
 
     /// Cut the line between the devices from one point to another, each as for --takeover-at, such
     /// as `20%..40%` or `90s..2m`; may be given several times. It comes back by itself. With `--speed
-    /// max` also when hosts have been able to do nothing for 1 s, because the trace's time stands
-    /// still then. A takeover that is asked for meanwhile is refused, and hosts stay where they are
+    /// max` it comes back early when hosts have been able to do nothing for 1 s: the trace's time
+    /// stands still then. A takeover that is asked for meanwhile is refused, and hosts stay where they are
     #[arg(long, value_name = "FROM..TO", value_parser = outage, value_delimiter = ',',
           help_heading = "Takeover and link")]
     pub outage: Vec<OutageAt>,

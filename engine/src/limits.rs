@@ -280,8 +280,9 @@ pub struct Settings {
     /// time at most: choose n times the largest write by the rate of the line. Any.
     pub pacing_max_ns: u64,
     /// How full the own journal is, in percent, when writes begin to be delayed: its places or its
-    /// bytes, whichever are fuller, whatever holds them. From 1 to 99. The default, 80, lies above three quarters, where a checkpoint is
-    /// forced, so that only what a checkpoint cannot give up leads there.
+    /// bytes, whichever are fuller, whatever holds them. From 1 to 99. The default, 80, lies above
+    /// three quarters, where a checkpoint is forced, so that only what a checkpoint cannot give up
+    /// leads there.
     pub pacing_from_percent: u64,
     /// Below this many percent the delay ends; from 1 to [`Settings::pacing_from_percent`]. The default,
     /// 70, is a tenth lower, which in a journal of 64 MiB is more than

@@ -403,16 +403,21 @@ mod tests {
     use crate::trace::{self, Options};
     use clap::Parser;
 
-    /// Whatever follows from it, a replay ends with this in its place.
-    #[test]
-    fn a_lost_connection_is_told_with_its_cause() {
+    /// A pair without files, for a trace of one write.
+    fn in_memory() -> Pair {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("t.csv");
         std::fs::write(&file, "128166372003061629,hm,0,Write,0,4096,100\n").unwrap();
         let words = ["afterimage", "replay", "--memory", file.to_str().unwrap()];
         let Command::Replay(args) = Cli::parse_from(words).command else { panic!("replay") };
         let trace = trace::read(&args.traces, &Options::default()).unwrap();
-        let mut pair = Pair::new(&args, &trace, 7, Arc::new(Nobody)).unwrap();
+        Pair::new(&args, &trace, 7, Arc::new(Nobody)).unwrap()
+    }
+
+    /// Whatever follows from it, a replay ends with this in its place.
+    #[test]
+    fn a_lost_connection_is_told_with_its_cause() {
+        let mut pair = in_memory();
         assert!(pair.disconnected().is_none());
         let (end, _) = memory_link(Line::default(), pair.clock.clone());
         pair.devices[1].connect(Arc::new(end)).unwrap();
@@ -425,13 +430,7 @@ mod tests {
     /// An outage is one for both devices, and no failure; a line that comes back is to hold again.
     #[test]
     fn both_devices_see_their_connection_end_and_come_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("t.csv");
-        std::fs::write(&file, "128166372003061629,hm,0,Write,0,4096,100\n").unwrap();
-        let words = ["afterimage", "replay", "--memory", file.to_str().unwrap()];
-        let Command::Replay(args) = Cli::parse_from(words).command else { panic!("replay") };
-        let trace = trace::read(&args.traces, &Options::default()).unwrap();
-        let mut pair = Pair::new(&args, &trace, 7, Arc::new(Nobody)).unwrap();
+        let mut pair = in_memory();
         let until = |pair: &Pair, holds: &dyn Fn(&Pair) -> bool| {
             while !holds(pair) {
                 std::thread::sleep(Duration::from_micros(200));

@@ -230,7 +230,7 @@ fn is_paired(mode: Mode, usable: bool) -> bool {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(super) mod tests {
     use super::Alarm::*;
     use super::Decision::*;
     use super::Refusal::*;
@@ -239,21 +239,21 @@ mod tests {
     use Mode::*;
 
     /// The digits of a number, each to its own base: counting goes through every combination.
-    struct Digits(u64);
+    pub(in super::super) struct Digits(pub u64);
 
     impl Digits {
-        fn below(&mut self, base: u64) -> u64 {
+        pub fn below(&mut self, base: u64) -> u64 {
             let digit = self.0 % base;
             self.0 /= base;
             digit
         }
 
-        fn bit(&mut self) -> bool {
+        pub fn bit(&mut self) -> bool {
             self.below(2) == 1
         }
 
         /// One of two: enough for any two of them to be less, equal and greater.
-        fn stamp(&mut self) -> Stamp {
+        pub fn stamp(&mut self) -> Stamp {
             Stamp { epoch: 1, time: self.below(2), sequence: 0 }
         }
 

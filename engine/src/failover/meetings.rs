@@ -3,6 +3,7 @@
 //! Every state of two devices is asked for, and described in an operator's words, one in each column.
 //! Lines that differ in one column only and say the same are one line.
 
+use super::decide::tests::Digits;
 use super::decide::{Decision, Heard, Here, Occasion, Refusal, decide};
 use crate::format::superblock::Mode;
 use crate::unit::Stamp;
@@ -32,26 +33,6 @@ type Outcomes = [BTreeSet<&'static str>; 2];
 
 /// A line: the words that hold in each column, and the outcomes.
 type Row = (Vec<Vec<&'static str>>, Outcomes);
-
-/// The digits of a number, each to its own base: counting goes through every combination.
-struct Digits(u64);
-
-impl Digits {
-    fn below(&mut self, base: u64) -> u64 {
-        let digit = self.0 % base;
-        self.0 /= base;
-        digit
-    }
-
-    fn bit(&mut self) -> bool {
-        self.below(2) == 1
-    }
-
-    /// One of two: enough for any two of them to be less, equal and greater.
-    fn stamp(&mut self) -> Stamp {
-        Stamp { epoch: 1, time: self.below(2), sequence: 0 }
-    }
-}
 
 /// Every state of a device that can meet another, or that this version does not open.
 fn devices() -> Vec<Here> {

@@ -230,9 +230,9 @@ impl Device {
     /// Takes one frame that has arrived in the control lane (R10): a hello, a takeover request
     /// (S804), a prototype (S806), a remote read (S1004) or its answer (S1007), an acknowledgement
     /// (S1504). Then the next piece of a prototype or announcement (R18), questions (S1005) and
-    /// answers (S1006) go as far as the lane takes them. If there is nothing of all that, some of the blocks are
-    /// read whose checksums the peer asks for. Returns whether a frame was taken, one of those but
-    /// questions sent, or a block read.
+    /// answers (S1006) go as far as the lane takes them. If there is nothing of all that, some of the
+    /// blocks are read whose checksums the peer asks for. Returns whether a frame was taken, one of
+    /// those but questions sent, or a block read.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the storage fails. A frame that the peer must not send ends the connection,

@@ -52,6 +52,8 @@ pub(crate) struct Asked {
     id: u64,
     next: Block,
     left: u64,
+    /// So many blocks may be absent, which is to be looked at before any is read.
+    absent: u64,
     sums: Vec<Sum>,
 }
 
@@ -114,20 +116,21 @@ impl Device {
     /// that were never made and have no live record: those of some segments at most.
     pub(crate) fn absent_blocks(&self, block: Block, most: u64) -> u64 {
         let size = u64::from(self.geometry.block_size);
+        let mut left = most;
         let mut next = block;
-        let end = block.number + most;
-        for _ in 0..SEGMENTS_AT_ONCE {
-            let blocks = (self.volumes.bytes_to_segment_end(next) / size).min(end - next.number);
-            let queues = [&self.own.journal.queue, &self.peer.recv.journal.queue];
-            if blocks == 0
-                || self.volumes.has_segment_of(next)
-                || queues.iter().any(|queue| queue.may_have(next, blocks))
-            {
-                break;
-            }
+        let mut ends = Vec::new();
+        while left > 0 && ends.len() < SEGMENTS_AT_ONCE && !self.volumes.has_segment_of(next) {
+            let blocks = (self.volumes.bytes_to_segment_end(next) / size).min(left);
             next.number += blocks;
+            left -= blocks;
+            ends.push(next.number - block.number);
         }
-        next.number - block.number
+        let queues = [&self.own.journal.queue, &self.peer.recv.journal.queue];
+        let is_free = |&blocks: &u64| !queues.iter().any(|queue| queue.may_have(block, blocks));
+        // Each look goes through what the log does not have yet: as few as halving takes.
+        let halves = std::iter::successors(Some(ends.len()), |&count| Some(count / 2));
+        let halves = halves.take_while(|&count| count > 0);
+        halves.map(|count| ends[count - 1]).find(is_free).unwrap_or(0)
     }
 
     fn blocks_in_slice(&self) -> u64 {
@@ -152,13 +155,8 @@ impl Device {
             );
             return Err(Error::new(Kind::Protocol, what));
         }
-        let here = self.absent_blocks(block, absent);
-        let mut asked = Asked { session, id, next: block, left: count.into(), sums: Vec::new() };
-        if here > 0 {
-            asked.left = 0;
-            add(&mut asked.sums, Seen::Absent, u32::try_from(here).unwrap_or(u32::MAX));
-        }
-        *lock(&self.peer.checked) = Some(asked);
+        let (left, sums) = (count.into(), Vec::new());
+        *lock(&self.peer.checked) = Some(Asked { session, id, next: block, left, absent, sums });
         Ok(())
     }
 
@@ -187,7 +185,11 @@ impl Device {
         // Without the connection, the peer asks again.
         let Some((_, link)) = standing else { return false };
         let reads = asked.left > 0;
-        if reads {
+        let absent = self.absent_blocks(asked.next, std::mem::take(&mut asked.absent));
+        if absent > 0 {
+            asked.left = 0;
+            add(&mut asked.sums, Seen::Absent, u32::try_from(absent).unwrap_or(u32::MAX));
+        } else if reads {
             let count = self.blocks_in_slice().min(asked.left);
             let mut looks = Vec::new();
             self.look(asked.next, count, &mut looks);

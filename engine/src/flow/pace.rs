@@ -9,12 +9,13 @@
 //! | atomic | writers | readers | ordering |
 //! |---|---|---|---|
 //! | `Pace::is_on` | a thread that surveys, under `seen` | each write | Relaxed: a write beside the change goes either way; one that waits looks once more behind its entry among the waiters |
+//! | `Pace::due_at` | the same | a thread that surveys | Relaxed: a sample early or late is as good |
 
 use crate::device::Device;
 use crate::event::{Event, Rung};
 use crate::journal::FULL;
 use crate::limits::Settings;
-use crate::sync::{AtomicBool, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
 use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 use std::sync::Mutex;
@@ -36,6 +37,8 @@ pub(crate) struct Pace {
     until: u64,
     /// Whether writes are delayed.
     is_on: AtomicBool,
+    /// When the next sample is taken, on the monotonic clock, in nanoseconds.
+    due_at: AtomicU64,
     seen: Mutex<Option<Seen>>,
 }
 
@@ -85,6 +88,7 @@ impl Pace {
             from: part(settings.pacing_from_percent),
             until: part(settings.pacing_until_percent),
             is_on: AtomicBool::new(false),
+            due_at: AtomicU64::new(0),
             seen: Mutex::default(),
         }
     }
@@ -107,9 +111,20 @@ impl Device {
     /// delay of a write that comes now, in nanoseconds.
     pub(crate) fn survey(&self) -> u64 {
         let pace = &self.host.pace;
+        let at = self.clock.monotonic();
+        let is_due = at >= pace.due_at.load(Ordering::Relaxed);
+        // Each commit comes here: most find nothing to do, without a lock.
+        if !is_due && pace.max_ns == 0 {
+            return 0;
+        }
+        let now = Sample { at, fill: self.own.journal.fill() };
+        if !is_due && !pace.is_on() && now.fill < pace.from {
+            return 0;
+        }
         let mut seen = lock(&pace.seen);
-        let now = self.sample();
-        seen.get_or_insert(Seen { first: now, last: now }).note(now);
+        let samples = seen.get_or_insert(Seen { first: now, last: now });
+        samples.note(now);
+        pace.due_at.store(samples.last.at.saturating_add(WINDOW_NS), Ordering::Relaxed);
         let mut end = pace.from;
         if holds(Clause::PacingEnd) {
             end = pace.until;
@@ -132,10 +147,6 @@ impl Device {
         if pace.is_on() { pace.delay(now.fill) } else { 0 }
     }
 
-    fn sample(&self) -> Sample {
-        Sample { at: self.clock.monotonic(), fill: self.own.journal.fill() }
-    }
-
     /// The present rung.
     pub(crate) fn rung(&self) -> Rung {
         let pace = &self.host.pace;
@@ -148,6 +159,7 @@ impl Device {
     /// Nanoseconds until the own journal is full, by its rate of filling.
     pub(crate) fn full_in(&self) -> Option<u64> {
         let seen = *lock(&self.host.pace.seen);
-        seen?.full_in(self.sample())
+        let (at, fill) = (self.clock.monotonic(), self.own.journal.fill());
+        seen?.full_in(Sample { at, fill })
     }
 }

@@ -46,11 +46,6 @@ impl Bits {
         self.blocks
     }
 
-    /// How many runs they make.
-    pub fn run_count(&self) -> usize {
-        self.runs.len()
-    }
-
     /// Whether no block is set.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()

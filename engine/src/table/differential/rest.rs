@@ -81,7 +81,9 @@ impl Differential {
     /// The active device hears that the target is in ordered mode, and goes there itself (D9). `cut` stays:
     /// R is what was written since mode c was opened.
     pub fn hear_end_ack(&mut self, side: Side, round: Round) -> Option<Work> {
-        if !self.is_of(round) || side == Side::Fenced || self.mode != Mode::Copying {
+        let is_source = self.mode == Mode::Copying && side == Side::Active;
+        let has_ended = self.stage == Stage::Said && self.has_sent_all();
+        if !self.is_of(round) || !is_source || !has_ended {
             return None;
         }
         self.begin(Mode::Ordered, round);

@@ -57,7 +57,7 @@ fn small_bounds_hold() {
 /// The searches beyond what `cargo test` has time for:
 /// `cargo test -p afterimage --profile sim --lib differential -- --ignored --nocapture`.
 #[test]
-#[ignore = "minutes, even with optimisation"]
+#[ignore = "a minute, optimised: `.ci/run weaken` runs it"]
 fn larger_bounds_hold() {
     search(&[
         (of([1, 2, 1, 1, 1, 0, 1, 0]), PLAIN, 31_130),
