@@ -31,6 +31,8 @@ pub enum Moment {
     Received,
     /// A batch was taken from R and not sent. `shipping` is held.
     Shipping,
+    /// The reflecting thread decides how long it rests. No lock is held.
+    Resting,
     /// A checkpoint knows what it will say, and the volumes are not synced. `checkpointing` is
     /// held.
     Checkpointing,

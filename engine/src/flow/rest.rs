@@ -5,6 +5,7 @@
 //! ring for each request, it sets a mark first and looks once more ([`crate::wake`]).
 
 use crate::device::Device;
+use crate::moment::{Moment, moment};
 use crate::sync::{Ordering, lock};
 use crate::unit::Position;
 use crate::wake::Mark;
@@ -134,11 +135,14 @@ impl Device {
 
     /// Until a reflection or a checkpoint is due; `heard` and `seen` are from before the last look.
     pub(crate) fn rest_from_reflecting(&self, heard: u64, seen: [Position; 2]) {
-        let timeout = self.reflect_deadline().map(|deadline| self.left(deadline));
         let (waiting, is_reflectable) = {
             let tables = lock(&self.tables);
             (tables.unreflected(), tables.is_reflectable())
         };
+        moment(Moment::Resting);
+        // Behind that look: a record that another thread takes into the tables in between has a time
+        // here, and one that is seen there has, too.
+        let timeout = self.reflect_deadline().map(|deadline| self.left(deadline));
         // As long as there is nothing to reflect, the first record counts; then, enough of them.
         let enough = if is_reflectable { self.reflect_enough().saturating_sub(waiting) } else { 0 };
         let reserves = self.geometry.reserves();
@@ -152,5 +156,52 @@ impl Device {
             self.wakes.reflect.wait(heard, timeout);
         }
         self.wakes.reflect_at.iter().for_each(|mark| mark.set(Mark::NONE));
+    }
+}
+
+#[cfg(all(test, feature = "simulate", not(loom)))]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::moment::at_every_moment;
+    use crate::storage::Memory;
+    use std::sync::{Arc, mpsc};
+
+    /// Another thread takes a record into the tables while the reflecting one decides how long it rests.
+    #[test]
+    fn a_record_that_another_thread_takes_is_reflected_in_time() {
+        let storage = Arc::new(Memory::new());
+        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+        geometry.journal_bytes = 16 << 20;
+        Device::create(&*storage, &geometry, true).unwrap();
+        let clock = Arc::new(SystemClock::default());
+        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        device.resume_alone().unwrap();
+        let (rested, rests) = mpsc::channel();
+        let resting = std::thread::spawn({
+            let device = device.clone();
+            move || {
+                let (heard, seen) = (device.wakes.reflect.heard(), device.logged());
+                assert_eq!(device.step_reflect_due().unwrap(), 0);
+                let beside = device.clone();
+                at_every_moment(Some(Box::new(move |now| {
+                    if now == Moment::Resting {
+                        let session = beside.session().unwrap();
+                        session.write(0, 0, &[7; 4096]).unwrap();
+                        session.flush().unwrap();
+                        assert_eq!(beside.status().unreflected_records, 1);
+                    }
+                })));
+                device.rest_from_reflecting(heard, seen);
+                at_every_moment(None);
+                rested.send(()).unwrap();
+            }
+        });
+        let ended = rests.recv_timeout(Duration::from_secs(10));
+        device.wakes.reflect.ring();
+        resting.join().unwrap();
+        assert!(ended.is_ok(), "it rests though there is a record to reflect");
     }
 }

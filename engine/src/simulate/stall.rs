@@ -73,6 +73,8 @@ impl World {
         let waits = |moment| match moment {
             // A fence waits for what is being admitted, and a control step for one under way.
             Moment::Reserved | Moment::Linked | Moment::Comparing => kind == Control,
+            // No step of the simulation rests.
+            Moment::Resting => false,
             Moment::Published | Moment::Looking | Moment::Located => false,
             Moment::Reflecting | Moment::Reflected => kind == Reflect,
             Moment::Received => kind == Receive,
