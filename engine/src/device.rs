@@ -7,9 +7,10 @@
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Recovery, Status};
+use crate::event::{DifferentialStatus, Event, Recovery, Status};
 use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
+use crate::flow::differential;
 use crate::flow::open::Logs;
 use crate::flow::pace::percent;
 use crate::format::superblock::{Features, Superblock};
@@ -24,6 +25,8 @@ use crate::request::Session;
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, lock};
+use crate::table::differential::Consistent;
+use crate::table_file;
 use crate::unit::Stamp;
 use crate::wake::{Key, Wakes};
 use crate::weaken::{Clause, holds};
@@ -138,6 +141,8 @@ impl Device {
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         let serves = serves_at_opening(&superblock, &tables)?;
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
+        let table = table_file::read(&*storage, &superblock)?;
+        let differential = differential::restore(&superblock, table, tables.implied(&own));
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
@@ -177,7 +182,7 @@ impl Device {
             role: Mutex::default(),
             recovery,
             failover: Mutex::new(Failover::new(geometry.device)),
-            peer: Peer::new(recv, debt),
+            peer: Peer::new(recv, debt, differential),
             host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
@@ -276,11 +281,21 @@ impl Device {
             let debt = self.peer.owed.told();
             (debt.len(), debt.last())
         };
+        let machine = self.peer.machine.read();
+        let differential = DifferentialStatus {
+            round: machine.round(),
+            table_blocks: machine.table().blocks() + machine.flying().blocks(),
+            flying_blocks: machine.flying().blocks(),
+            owed_blocks: machine.owed().blocks(),
+            is_consistent: machine.consistent() == Consistent::Yes,
+            is_level: machine.is_level(),
+        };
         let Tables { own, out, incoming, normal } = &*tables;
         let oldest = out.oldest(own);
         Status {
             device: self.geometry.device,
-            mode: superblock.mode,
+            mode: machine.mode(),
+            differential,
             serving: self.clk.epoch() != 0,
             connected,
             awaits_taker: out.granted() != 0 && out.granted() != taken,
@@ -295,7 +310,7 @@ impl Device {
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: if self.peer.owed.is_due() { told_blocks } else { 0 },
+            owed_blocks: differential.owed_blocks + if self.peer.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
             told_bytes: told_blocks * u64::from(self.geometry.block_size),
             told,

@@ -59,6 +59,12 @@ pub enum Event {
     LostRecords(Error),
     /// Everything the peer owed at the takeover has arrived.
     CaughtUp,
+    /// Host writes reach the peer in another way from now on: the device has suspended, opens a round or
+    /// follows the peer into one, or is back in ordered mode.
+    ModeChanged {
+        /// The new mode.
+        mode: Mode,
+    },
     /// The peer has made these own records durable (S1504).
     Acknowledged {
         /// Of each record, in stamp order: its stamp, and when it was written, in nanoseconds on the
@@ -133,6 +139,25 @@ pub struct LogRecovery {
     pub cut_records: u64,
 }
 
+/// Where differential mode stands (LADDER 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DifferentialStatus {
+    /// The round that both devices are in, or are to be.
+    pub round: Round,
+    /// Blocks written here whose newest content may not be at the peer: the differential administration
+    /// table, with the blocks that are on their way.
+    pub table_blocks: u64,
+    /// Blocks that were sent and are not acknowledged.
+    pub flying_blocks: u64,
+    /// Blocks that the peer owes, as bits tell.
+    pub owed_blocks: u64,
+    /// Whether the normal volumes are a state that the hosts' data had once, with the unreflected records.
+    pub is_consistent: bool,
+    /// Whether the active device has said that the peer has everything (D7).
+    pub is_level: bool,
+}
+
 /// Where a device stands. Stamps are named by what happened to the records up to them; `acked` is
 /// never above the newest own one.
 #[derive(Clone, Debug)]
@@ -142,6 +167,8 @@ pub struct Status {
     pub device: u64,
     /// How it stands to its peer.
     pub mode: Mode,
+    /// What bits tell of, in modes other than the ordered one; all zero there.
+    pub differential: DifferentialStatus,
     /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,
     /// Whether a connection to the peer stands.

@@ -288,6 +288,14 @@ pub struct Settings {
     /// 70, is a tenth lower, which in a journal of 64 MiB is more than
     /// [`Settings::commit_bytes`]: a commit more or less does not change the rung.
     pub pacing_until_percent: u64,
+    /// LADDER 6: how full the own journal is, in percent, when the device suspends by itself: bits remember
+    /// from then on what the peer lacks, instead of the journal, until it has all again. It does so only if
+    /// at least half of what is held is what the peer lacks, and once it has met a peer whose program knows
+    /// differential mode. From 1 to 100; 0: never, and writes wait for places ([`Settings::admit_timeout_ns`]).
+    pub suspend_from_percent: u64,
+    /// Most bytes of copies of blocks that are sent and not acknowledged, in differential mode. Any; one
+    /// block always goes.
+    pub copy_bytes_max: u64,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -376,6 +384,9 @@ impl Settings {
             let range = format!("1 to {from}, which is pacing_from_percent");
             return wrong("pacing_until_percent", until, &range);
         }
+        if self.suspend_from_percent > 100 {
+            return wrong("suspend_from_percent", self.suspend_from_percent, "0 to 100");
+        }
         let framed = [
             ("ship_bytes_max", self.ship_bytes_max, FRAME_DATA_MAX),
             ("piece_entries_max", self.piece_entries_max as u64, TOLD_MAX as u64),
@@ -400,6 +411,8 @@ impl Default for Settings {
             pacing_max_ns: 0,
             pacing_from_percent: 80,
             pacing_until_percent: 70,
+            suspend_from_percent: 0,
+            copy_bytes_max: 4 * MIB,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

@@ -3,9 +3,11 @@
 
 use crate::flow::checksums::Asked;
 use crate::flow::compare::Comparing;
+use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::journal::recv::RecvLog;
+use crate::table::differential::Differential;
 use crate::table::prototype::Debt;
 use std::sync::Mutex;
 
@@ -15,6 +17,8 @@ pub(crate) struct Peer {
     pub recv: RecvLog,
     /// Its debt: records that it has told of and not shipped.
     pub owed: Owed,
+    /// Differential mode towards it.
+    pub machine: Machine,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,
     /// The comparison that was begun here.
@@ -30,10 +34,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// As it was left, with what it had told.
-    pub fn new(recv: RecvLog, told: Debt) -> Peer {
+    pub fn new(recv: RecvLog, told: Debt, differential: Differential) -> Peer {
         Peer {
             recv,
             owed: Owed::new(told),
+            machine: Machine::new(differential),
             questions: Mutex::default(),
             comparing: Mutex::default(),
             checked: Mutex::default(),

@@ -100,7 +100,9 @@ impl Threads {
             |device, heard| {
                 let committed = device.own.committed();
                 device.send_questions();
+                let climbed = device.step_ladder()?;
                 match device.step_ship()? {
+                    0 if climbed => {}
                     0 => device.rest_from_shipping(heard, committed),
                     few if !device.is_full_batch(few) => std::thread::sleep(GATHER),
                     _ => {}

@@ -85,6 +85,8 @@ pub struct Here {
     pub hi: Stamp,
     /// The newest record that the peer owed when this device last became active.
     pub need: Stamp,
+    /// The peer may owe blocks that only bits tell of (D8).
+    pub owed: bool,
 }
 
 /// The peer, as its hello describes it.
@@ -183,12 +185,11 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
     use Occasion::{Hello, Opening, Operator, Request};
     let Here { fenced, serving, served, asking, prefer, epoch, acked, hi, need, .. } = here;
     match occasion {
-        Opening if !is_paired(here.mode, here.usable) => Refuse(Refusal::NotPaired),
         Opening | Operator | Request if serving => GoOn,
         Opening | Operator | Request if here.lost => Decision::Wait(Wait::Lost),
         Opening | Operator | Request if asking => Decision::Wait(Wait::Asking),
         Opening | Operator | Request if fenced => Decision::Wait(Wait::Fenced),
-        Opening | Operator | Request if hi < need && holds(Clause::AskAgain) => {
+        Opening | Operator | Request if (hi < need || here.owed) && holds(Clause::AskAgain) => {
             Decision::Wait(Wait::Behind)
         }
         Operator => Serve,
@@ -197,7 +198,6 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
 
         Hello(peer) if peer.lineage != here.lineage => Refuse(Refusal::Lineage),
         Hello(peer) if !fenced && !peer.fenced => Halt(Alarm::BothUnfenced),
-        Hello(peer) if !is_paired(peer.mode, peer.usable) => Refuse(Refusal::NotPaired),
         Hello(peer) if knows_of_loss(here, peer) && served => Refuse(Refusal::Untrue),
         Hello(peer) if knows_of_loss(here, peer) && holds(Clause::LostHere) => {
             Refuse(Refusal::LostHere)
@@ -222,11 +222,6 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
 /// Whether the peer has of this device's what this device has not: records, or a tenure.
 fn knows_of_loss(here: Here, peer: Heard) -> bool {
     peer.hi.max(peer.told) > here.newest || here.fenced && !peer.fenced && peer.epoch > here.epoch
-}
-
-/// Whether a device that stands so ships, receives and may serve.
-fn is_paired(mode: Mode, usable: bool) -> bool {
-    mode == Mode::Paired && usable
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,12 +1,11 @@
 //! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
 
-use super::handover::HandOver;
 use super::role::Grant;
 use super::takeover::epochs_exhausted;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::frame::Frame;
+use crate::format::frame::{Frame, Requester};
 use crate::limits::{Durability, EPOCH_JUMP_MAX};
 use crate::link::Lane;
 use crate::moment::Wait;
@@ -23,6 +22,7 @@ impl Device {
         device: u64,
         nonce: u64,
         told: Stamp,
+        requester: Option<Requester>,
     ) -> Result<()> {
         let _one = lock(&self.role);
         {
@@ -61,7 +61,7 @@ impl Device {
             self.fence(tenure)?;
             self.tell(Event::Fenced { epoch: tenure, served });
         }
-        let what = HandOver::rest(&lock(&self.tables));
+        let what = self.grant(requester)?;
         lock(&self.failover).role.begin_grant(Grant { nonce, tenure, what });
         Ok(())
     }

@@ -8,14 +8,16 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::flow::Tables;
 use crate::flow::announce::Told;
-use crate::format::frame::Frame;
+use crate::format::frame::{Frame, Ladder, Requester, TablePiece};
 use crate::format::superblock::Superblock;
 use crate::limits::PROTOTYPE_ROOM_MAX;
 use crate::link::{Lane, Link};
 use crate::queue::Queue;
 use crate::sync::lock;
+use crate::table::bits::Bits;
+use crate::table::differential::{Differential, Grant as Granted, Message, Ordered, Request};
 use crate::table::unreflected::Index;
-use crate::unit::{Extent, Stamp};
+use crate::unit::{Block, Extent, Round, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
@@ -26,6 +28,17 @@ pub(crate) enum HandOver {
     Prototype {
         /// The end of R.
         end: Index,
+    },
+    /// The table, from `from` on (D4).
+    Table {
+        /// The round that begins.
+        round: Round,
+        /// The lineage of this device.
+        generation: u64,
+        /// Whether the requester was active later than this device.
+        later: bool,
+        /// The first address that is not handed over yet.
+        from: Block,
     },
 }
 
@@ -49,8 +62,13 @@ impl HandOver {
 
     /// The next piece, of at most `most` entries. A record acknowledged before its piece is made need
     /// not be named. With `newest_only` a record is left out that a newer one of its block follows.
-    fn next(self, tables: &mut Tables, queue: &Queue, most: usize, newest_only: bool) -> Piece {
-        let HandOver::Prototype { end } = self;
+    fn next_told(
+        end: Index,
+        tables: &mut Tables,
+        queue: &Queue,
+        most: usize,
+        newest_only: bool,
+    ) -> Piece {
         let left = end.saturating_sub(tables.out.next_to_tell().0);
         let newest_only = newest_only && holds(Clause::NewestPerBlock);
         let Told { previous, entries } = tables.next_told(queue, end, most, newest_only);
@@ -78,6 +96,31 @@ impl Merged {
 }
 
 impl Device {
+    /// Answers a takeover request, just fenced (D4): with a prototype if both keep order in one round, else
+    /// with the table, which R becomes part of. Durable before the first piece of it goes out.
+    pub(super) fn grant(&self, requester: Option<Requester>) -> Result<HandOver> {
+        let Requester { mode, round, last_active, generation } = requester.unwrap_or_default();
+        let request = Request { mode, round, last_active, generation };
+        let mut granted = None;
+        let turn = &mut *self.peer.machine.turn();
+        let step = |machine: &mut Differential, ordered: &mut dyn FnMut() -> Ordered| {
+            let ordered = match machine.grants_prototype(&request) {
+                true => Ordered::default(),
+                false => ordered(),
+            };
+            let work = machine.grant(request, &Bits::default(), ordered);
+            granted = work.send;
+            Some(work)
+        };
+        self.turn(turn, step, |_| ())?;
+        Ok(match granted {
+            Some(Message::Grant(Granted::Table { round, generation, later })) => {
+                HandOver::Table { round, generation, later, from: TablePiece::FIRST }
+            }
+            _ => HandOver::rest(&lock(&self.tables)),
+        })
+    }
+
     /// Sends the next piece of what is handed over, if there is one and the control lane of `link`
     /// holds little. Returns whether anything was done.
     pub(super) fn hand_over(&self, link: &Arc<dyn Link>) -> Result<bool> {
@@ -91,20 +134,36 @@ impl Device {
             let wire = failover.connection.wire();
             let connection = failover.connection.standing();
             let open = failover.role.grant().zip(connection);
-            let Some((&mut Grant { nonce, tenure, what }, (session, link))) = open else {
+            let Some((Grant { nonce, tenure, what }, (session, link))) = open else {
                 return Ok(false);
+            };
+            let (nonce, grant) = (*nonce, *tenure);
+            let end = match what {
+                HandOver::Prototype { end } => *end,
+                HandOver::Table { round, generation, later, from } => {
+                    let (round, generation, later) = (*round, *generation, *later);
+                    let piece = self.table_from(*from);
+                    *from = piece.to;
+                    if piece.is_last {
+                        failover.role.end_grant();
+                    }
+                    let piece =
+                        Ladder::GrantTable { nonce, grant, round, generation, later, piece };
+                    let piece = Frame::Ladder(piece).encode_in(wire, session);
+                    drop((failover, tables));
+                    return link.send(Lane::Control, piece).map(|()| true).map_err(link_down);
+                }
             };
             let queue = &self.own.journal.queue;
             let most = self.settings.piece_entries_max;
             // Where the line takes time, only what the peer will keep; on a line without limit the
             // look at each block takes longer than the peer's.
             let newest_only = link.queued(Lane::Control) > 0;
-            let piece = what.next(&mut tables, queue, most, newest_only);
+            let piece = HandOver::next_told(end, &mut tables, queue, most, newest_only);
             let Piece { left, previous, entries, is_last } = piece;
             if is_last {
                 failover.role.end_grant();
             }
-            let grant = tenure;
             let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
             (link, piece.encode_in(wire, session))
         };

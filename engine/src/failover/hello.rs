@@ -7,11 +7,11 @@ use super::resume::not_paired;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::frame::{EXTENTS_FEATURE, Frame, Hello};
+use crate::format::frame::{EXTENTS_FEATURE, Frame, Hello, LADDER_WIRE};
 use crate::format::superblock::{Features, VolumeSpec};
 use crate::link::{Lane, Link};
 use crate::sync::{Ordering, lock};
-use crate::unit::Stamp;
+use crate::unit::{Mode, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
@@ -121,6 +121,7 @@ impl Device {
         let decision = self.decide_at(hello)?;
         self.take_mark(hello)?;
         self.agree_on_extents(peer.features)?;
+        self.agree_on_ladder(peer.wire)?;
         let records = {
             let mut tables = lock(&self.tables);
             if holds(Clause::AnnounceAfterTold) {
@@ -184,6 +185,22 @@ impl Device {
         Ok(())
     }
 
+    /// Both programs know differential mode: from now on the pair may leave ordered mode. What was on its way
+    /// in the last connection is sent again, and the round is opened again (D2, D3).
+    fn agree_on_ladder(&self, wire: u16) -> Result<()> {
+        if wire < LADDER_WIRE {
+            return Ok(());
+        }
+        let turn = &mut *self.peer.machine.turn();
+        (turn.held, turn.saying) = (None, None);
+        self.peer.machine.hung_up();
+        let is_agreed = self.superblock.get().features.incompat & Features::DIFFERENTIAL != 0;
+        match is_agreed {
+            true => Ok(()),
+            false => self.store(|s| s.features.incompat |= Features::DIFFERENTIAL),
+        }
+    }
+
     /// Whether records without data may be of many blocks (R19): the superblock says so.
     pub(crate) fn has_extents(&self) -> bool {
         self.extents.load(Ordering::Acquire)
@@ -225,6 +242,12 @@ impl Device {
         if self.has_extents() && !is_known && holds(Clause::ExtentsRefused) {
             let what = "the peer's program is an older one that does not know records of many blocks \
                         (wire feature 2), which this pair's logs may have: give the peer this version";
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        let is_old = peer.wire < LADDER_WIRE && self.peer.machine.mode() != Mode::Ordered;
+        if is_old || peer.wire < LADDER_WIRE && hello.mode != Mode::Ordered {
+            let what = "the peer's program is an older one that does not know differential mode (wire \
+                        version 4), which this pair is in: give the peer this version";
             return Err(Error::new(Kind::Protocol, what));
         }
         let known = hello.hi.max(hello.newest);

@@ -42,7 +42,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::{Frame, SERVING_FEATURE};
+use crate::format::frame::{Frame, Ladder, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::unit::Stamp;
@@ -275,8 +275,8 @@ impl Device {
             _ => return Ok(()), // of an earlier connection
         }
         match frame {
-            Frame::Takeover { epoch, device, nonce, told } => {
-                self.receive_takeover(epoch, device, nonce, told)
+            Frame::Takeover { epoch, device, nonce, told, ladder } => {
+                self.receive_takeover(epoch, device, nonce, told, ladder)
             }
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
                 self.receive_prototype(nonce, grant, left, is_last, previous, &entries)
@@ -296,9 +296,31 @@ impl Device {
                 self.receive_checksum_question(session, id, (block, count), absent)
             }
             Frame::ChecksumReply { id, sums } => self.receive_checksums(id, sums),
+            Frame::Ladder(frame) => self.receive_ladder(frame),
             Frame::Hello(_) => unreachable!("handled above"),
             Frame::Ship { .. } => {
                 Err(Error::new(Kind::Protocol, "shipped records in the control lane"))
+            }
+        }
+    }
+
+    fn receive_ladder(&self, frame: Ladder<'_>) -> Result<()> {
+        match frame {
+            Ladder::Open { round, mode, generation, cut, clk: _ } => {
+                self.receive_open((round, mode), generation, cut)
+            }
+            Ladder::Opened { round, cut, piece } => self.receive_opened(round, cut, piece),
+            Ladder::GrantTable { nonce, grant, round, generation, later, piece } => {
+                self.receive_table((nonce, grant), (round, generation, later), piece)
+            }
+            Ladder::CopyAck { round, blocks } => {
+                self.receive_copy_ack(round, &blocks);
+                Ok(())
+            }
+            Ladder::EndAck { round } => self.receive_end_ack(round),
+            other @ (Ladder::Copy { .. } | Ladder::End { .. } | Ladder::Level { .. }) => {
+                let what = format!("{} came in the control lane", other.name());
+                Err(Error::new(Kind::Protocol, what))
             }
         }
     }

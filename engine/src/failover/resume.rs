@@ -164,6 +164,7 @@ impl Here {
             acked,
             hi,
             need,
+            owed: superblock.owed,
         }
     }
 }

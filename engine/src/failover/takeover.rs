@@ -7,11 +7,14 @@ use super::role::OpenRequest;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::frame::Frame;
+use crate::format::frame::{Frame, Requester, TablePiece};
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
+use crate::format::superblock::Superblock;
 use crate::sync::lock;
-use crate::unit::{Extent, Stamp};
+use crate::table::bits::Bits;
+use crate::table::differential::{Differential, Grant, Ordered, Request, Taken};
+use crate::unit::{Extent, Round, Stamp};
 use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
 use std::ops::ControlFlow;
@@ -70,7 +73,12 @@ impl Device {
         let request = OpenRequest { nonce, requested_at, progress_at };
         let device = lock(&self.failover).role.ask(request);
         let told = self.peer.owed.told().last();
-        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told })
+        let ladder = {
+            let Request { mode, round, last_active, generation } =
+                self.peer.machine.read().request();
+            Some(Requester { mode, round, last_active, generation })
+        };
+        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told, ladder })
     }
 
     /// After a hello: an open request was lost with the old connection, or its answer was. With
@@ -194,6 +202,22 @@ impl Device {
         // The lock stays until this device serves: no request may begin between the end of this one and
         // the tenure.
         let _one = lock(&self.role);
+        let is_asked = self.is_answer(nonce, grant)?;
+        // Every record of the peer's is of a tenure that was granted here.
+        if let Some(&(_, newest)) = entries.last() {
+            self.check_tenure_known(newest)?;
+        }
+        self.take_piece(previous, entries, (!is_last).then_some(left), grant)?;
+        let is_answered = is_asked && is_last;
+        let answered = is_answered.then(|| lock(&self.failover).role.answered()).flatten();
+        match answered {
+            None => Ok(()),
+            Some(request) => self.serve_under(grant, request.requested_at),
+        }
+    }
+
+    /// Whether a grant of the tenure `grant` answers the open request.
+    fn is_answer(&self, nonce: u64, grant: u64) -> Result<bool> {
         let epoch = self.superblock.get().epoch;
         if grant.saturating_sub(epoch) > EPOCH_JUMP_MAX {
             let what = format!(
@@ -208,34 +232,79 @@ impl Device {
             );
             return Err(Error::new(Kind::Protocol, what));
         }
-        // Every record of the peer's is of a tenure that was granted here.
-        if let Some(&(_, newest)) = entries.last() {
-            self.check_tenure_known(newest)?;
+        Ok(is_asked)
+    }
+
+    /// A piece of a granted table (D4). With the last one of the open request's answer this device serves.
+    pub(super) fn receive_table(
+        &self,
+        (nonce, grant): (u64, u64),
+        (round, generation, later): (Round, u64, bool),
+        piece: TablePiece,
+    ) -> Result<()> {
+        let _one = lock(&self.role);
+        if !self.is_answer(nonce, grant)? {
+            return Ok(());
         }
-        self.take_piece(previous, entries, (!is_last).then_some(left), grant)?;
-        let is_answered = is_asked && is_last;
-        let answered = is_answered.then(|| lock(&self.failover).role.answered()).flatten();
-        match answered {
-            None => Ok(()),
-            Some(request) => self.serve_under(grant, request.requested_at),
+        let turn = &mut *self.peer.machine.turn();
+        let (of, table) = &mut turn.granted;
+        if *of != nonce || piece.from == TablePiece::FIRST {
+            (*of, *table) = (nonce, Bits::default());
         }
+        let piece = self.check_piece(piece)?;
+        table.add(&piece.blocks);
+        if !piece.is_last {
+            return Ok(());
+        }
+        let table = std::mem::take(table);
+        let Some(request) = lock(&self.failover).role.answered() else { return Ok(()) };
+        lock(&self.failover).role.end_grant();
+        let mut asks_again = false;
+        let step = |machine: &mut Differential, ordered: &mut dyn FnMut() -> Ordered| {
+            let granted = Grant::Table { round, generation, later };
+            match machine.take(granted, table, grant, ordered()) {
+                Taken::Table(work) => Some(work),
+                Taken::AskAgain | Taken::Prototype => {
+                    asks_again = true;
+                    None
+                }
+            }
+        };
+        // One superblock write before the first command is served under it.
+        self.turn(turn, step, |s| self.note_tenure(s, grant))?;
+        if asks_again {
+            return self.ask_for_host(request.requested_at, request.progress_at);
+        }
+        lock(&self.tables).out.serve();
+        let owed_blocks = self.peer.machine.read().owed().blocks();
+        self.begin_to_serve(grant, owed_blocks, request.requested_at)
+    }
+
+    fn note_tenure(&self, s: &mut Superblock, grant: u64) {
+        s.epoch = grant;
+        s.last_active = grant;
+        s.fenced = false;
+        s.weakest = s.weakest.max(self.settings.durability.number());
     }
 
     /// Merges what was told and opens the tenure (R5): it does not wait for data, and the prototype
     /// is told by now. The caller holds `role`.
     fn serve_under(&self, grant: u64, requested_at: u64) -> Result<()> {
         lock(&self.failover).role.end_grant();
+        self.peer.machine.took(grant);
         let merged = self.merge();
         // Durable before the first command is served under it.
         if holds(Clause::TenureDurable) {
             self.store(|s| {
                 merged.note(s);
-                s.epoch = grant;
-                s.fenced = false;
-                s.weakest = s.weakest.max(self.settings.durability.number());
+                self.note_tenure(s, grant);
             })?;
         }
         let owed_blocks = self.begin_debt();
+        self.begin_to_serve(grant, owed_blocks, requested_at)
+    }
+
+    fn begin_to_serve(&self, grant: u64, owed_blocks: u64, requested_at: u64) -> Result<()> {
         // Own stamps of this tenure are above every other by their epoch alone.
         self.open_admission(|clk| clk.open(grant, 0));
         let ready_at = self.clock.monotonic();

@@ -10,7 +10,7 @@ use crate::format::told::Owner;
 use crate::limits::{Geometry, TOLD_FILE_BYTES_MAX};
 use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
 use crate::table::prototype::Debt;
-use crate::unit::{Extent, Stamp};
+use crate::unit::{Extent, Mode, Stamp};
 use std::io::{self, IoSlice};
 
 const FILE: FileName = FileName::Side { kind: SideKind::new("told").expect("a word"), number: 0 };
@@ -35,8 +35,8 @@ pub(crate) fn told_before(
     let mut debt = Debt::default();
     let length = storage.length(FILE).map_err(failed)?.unwrap_or(0);
     let mut bytes = vec![0; length.min(TOLD_FILE_BYTES_MAX) as usize];
-    // A file that cannot be read is no failure: the peer tells once more.
-    if bytes.is_empty() || storage.read(FILE, 0, &mut bytes).is_err() {
+    // A file that cannot be read is no failure: the peer tells once more. In differential mode bits tell.
+    if superblock.mode != Mode::Ordered || bytes.is_empty() || storage.read(FILE, 0, &mut bytes).is_err() {
         return Ok(debt);
     }
     let told = owner(superblock).read_side_file(&bytes, most).unwrap_or_default();

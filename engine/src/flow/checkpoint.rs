@@ -22,7 +22,9 @@ impl Device {
         let enough = since >= self.settings.checkpoint_records;
         let old = since > 0 && idle >= self.settings.checkpoint_interval_ns;
         let full = holds(Clause::CheckpointWhenFull) && self.is_getting_full();
-        if !(enough || old || full) {
+        // A round is waiting for everything to be in N.
+        let awaited = self.peer.machine.awaits_checkpoint() && !self.has_to_reflect();
+        if !(enough || old || full || awaited) {
             return Ok(false);
         }
         self.checkpoint_now()?;
@@ -49,7 +51,9 @@ impl Device {
         let [own_freed, recv_freed] = self.freeable(fl, floor);
         let own = self.own.state_without(own_freed);
         let recv = self.peer.recv.state_without(recv_freed);
-        self.store(|s| {
+        // The bits of what is freed become durable with it (D11).
+        let mut turn = self.peer.machine.turn();
+        self.store_differential(&mut turn, |s| {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);
             s.acked = s.acked.max(acked);
@@ -57,6 +61,7 @@ impl Device {
             s.own = LogState { durable: own.durable.max(s.own.durable), ..own };
             s.recv = LogState { durable: recv.durable.max(s.recv.durable), ..recv };
         })?;
+        drop(turn);
         moment(Moment::Checkpointed);
         // Only now: what is freed here is written over soon, and the superblock no longer needs it.
         let more_credit = self.free([own_freed, recv_freed]);

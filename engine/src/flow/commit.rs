@@ -53,7 +53,11 @@ impl Device {
     pub(crate) fn sequence(&self, tables: &mut super::Tables) {
         let queue = &self.own.journal.queue;
         let ready = |p| queue.is_durable(p) || !holds(Clause::ShipBound);
-        tables.sequence(queue, &self.clk, ready);
+        let taken = tables.sequence(queue, &self.clk, ready);
+        if tables.out.is_by_bits() {
+            let extents = taken.iter().map(|&(_, position)| queue.record(position).extent());
+            self.peer.machine.wrote(extents);
+        }
     }
 
     /// Enters own records that are durable and final into L and R (S1604, S1606); returns how many

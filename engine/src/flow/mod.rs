@@ -13,6 +13,8 @@ pub(crate) mod checkpoint;
 pub(crate) mod checksums;
 pub(crate) mod commit;
 pub(crate) mod compare;
+pub(crate) mod copy;
+pub(crate) mod differential;
 pub(crate) mod open;
 pub(crate) mod owed;
 pub(crate) mod pace;
@@ -21,17 +23,19 @@ pub(crate) mod receive;
 pub(crate) mod reflect;
 pub(crate) mod remote;
 pub(crate) mod rest;
+pub(crate) mod rounds;
 pub(crate) mod ship;
 pub(crate) mod space;
 pub(crate) mod write;
 
+use crate::journal::own::OwnLog;
 use crate::queue::{Clk, Queue, Record};
 use crate::table::incoming::Incoming;
 use crate::table::normal::Normal;
 use crate::table::out::Out;
 use crate::table::own::Own;
 use crate::table::unreflected::Index;
-use crate::unit::{Position, Stamp};
+use crate::unit::{Extent, Position, Stamp};
 
 /// The unreflected tables and how far each arrow has come along them, a value for each owner. One
 /// lock, held for moments; no host request that is served takes it. Here is what takes more than
@@ -74,14 +78,27 @@ impl Tables {
         for &(stamp, position) in &taken {
             self.out.joined(stamp, queue.has_data(position));
         }
+        self.out.skip(&self.own);
         taken
+    }
+
+    /// The extents of own records of which a bit is implied: those that are live and not of R (D8).
+    pub fn implied(&self, own: &OwnLog) -> impl Iterator<Item = Extent> {
+        let queue = &own.journal.queue;
+        let records = self.own.records();
+        let cut = self.out.cut();
+        let first = if self.out.is_by_bits() { records.begin() } else { records.end() };
+        let entries = (first..records.end()).filter_map(|index| records.get(index));
+        let above = entries.filter(move |&(stamp, _)| stamp > cut);
+        above.map(|(_, position)| queue.record(position).extent())
     }
 
     /// The newest own record that is in R, or was acknowledged: the peer has not heard of a newer one.
     pub fn newest_own(&self) -> Stamp {
         let records = self.own.records();
         let newest = records.newest_first(records.begin()).next();
-        newest.map_or(self.out.acked(), |(stamp, _)| stamp.max(self.out.acked()))
+        let known = self.out.acked().max(self.out.cut());
+        newest.map_or(known, |(stamp, _)| stamp.max(known))
     }
 
     /// Own records that the peer lacks.

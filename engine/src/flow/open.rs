@@ -28,7 +28,7 @@ use crate::table::incoming::Incoming;
 use crate::table::normal::Normal;
 use crate::table::out::Out;
 use crate::table::own::Own;
-use crate::unit::Stamp;
+use crate::unit::{Mode, Stamp};
 use crate::weaken::{Clause, holds};
 
 /// Both logs, as they were read.
@@ -84,11 +84,12 @@ impl Logs {
         recv: &RecvLog,
         now: u64,
     ) -> Result<Tables> {
-        let Superblock { hi, acked, need, whole, fl, .. } = *superblock;
+        let Superblock { hi, acked, need, whole, fl, cut, mode, .. } = *superblock;
+        let by_bits = matches!(mode, Mode::Collecting | Mode::Sending);
         let granted = if superblock.fenced { superblock.epoch } else { 0 };
         let mut tables = Tables {
             own: Own::new(own.journal.queue.tail()),
-            out: Out::new(acked, granted),
+            out: Out::new(acked, granted, cut, by_bits),
             incoming: Incoming::new(hi, recv.journal.queue.tail()),
             normal: Normal::new(fl, need, whole),
         };

@@ -95,6 +95,12 @@ impl Owed {
         caught_up
     }
 
+    /// Bits tell of what the peer owes from now on: what it told of before is forgotten (D1).
+    pub fn forget(&self) {
+        self.end();
+        *self.debt_mut() = Debt::default();
+    }
+
     fn debt_mut(&self) -> RwLockWriteGuard<'_, Debt> {
         self.debt.write().unwrap_or_else(PoisonError::into_inner)
     }

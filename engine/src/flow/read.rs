@@ -42,9 +42,19 @@ impl Device {
     /// against the table kept by the seed's rules (I6).
     #[doc(hidden)]
     pub fn location(&self, block: Block) -> Location {
-        let owed = self.peer.owed.of(block);
+        let owed = self.owed(block);
         let newest_own = self.own.journal.queue.newest(block).0;
         locate(newest_own, self.peer.recv.journal.queue.newest(block).0, owed)
+    }
+
+    /// The newest stamp that the peer owes for `block`, while this device serves; of what bits tell of, one
+    /// that is older than every write of the tenure and newer than all others (D5).
+    fn owed(&self, block: Block) -> Option<Stamp> {
+        let by_bits = || {
+            let stamp = || Stamp { epoch: self.superblock.get().epoch, time: 0, sequence: 0 };
+            self.peer.machine.is_owed(block).then(stamp)
+        };
+        self.peer.owed.of(block).or_else(by_bits)
     }
 
     /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
@@ -58,7 +68,7 @@ impl Device {
         let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
         let mut wait = Wait::default();
         loop {
-            let owed = self.peer.owed.of(block);
+            let owed = self.owed(block);
             moment(Moment::Looking);
             let (newest_own, own_token) = own.newest(block);
             moment(Moment::Looking);
@@ -68,7 +78,7 @@ impl Device {
             // this one is reflected too, and what was owed has come.
             let missed = match &location {
                 Location::Own(record) => own.live(record.position).is_none_or(|r| r.was_reflected),
-                Location::Remote => self.peer.owed.of(block) != owed,
+                Location::Remote => self.owed(block) != owed,
                 Location::Received(_) | Location::Normal => false,
             };
             if missed {

@@ -1,11 +1,12 @@
 //! Link → received log: once, in order, durable before it is acknowledged (S1501–S1504, R6).
 
 use super::acknowledge::Ack;
+use super::copy::Arrived;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::data_checksum;
-use crate::format::frame::{Frame, Shipped};
+use crate::format::frame::{Frame, Ladder, Shipped};
 use crate::journal::recv::Arrival;
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
@@ -69,15 +70,35 @@ impl Device {
         };
         let mut newest = hi;
         let mut arrivals = Vec::new();
-        for frame in frames {
+        let mut copies = Arrived::default();
+        let mut ends = None;
+        for (at, frame) in frames.iter().enumerate() {
             let (session, decoded) = Frame::decode(frame)?;
             match lock(&self.failover).connection.peer() {
                 Some(peer) if peer.nonce == session => peer.check_version(frame)?,
                 _ => continue, // of an earlier connection
             }
-            let Frame::Ship { previous: mut last, granted, records, mut data } = decoded else {
-                let what = "a control frame came in the data lane: does the link mix its lanes?";
-                return Err(Error::new(Kind::Protocol, what));
+            let (mut last, granted, records, mut data) = match decoded {
+                Frame::Ship { previous, granted, round, records, data } => {
+                    if !self.peer.machine.takes(round) && holds(Clause::RoundCounts) {
+                        continue; // of another round (D3)
+                    }
+                    (previous, granted, records, data)
+                }
+                Frame::Ladder(Ladder::Copy { round, copies: sent, data }) => {
+                    self.receive_copies(&mut copies, round, &sent, data)?;
+                    continue;
+                }
+                // All before it is durable first.
+                Frame::Ladder(end @ (Ladder::End { .. } | Ladder::Level { .. })) => {
+                    ends = Some((at, end));
+                    break;
+                }
+                _ => {
+                    let what =
+                        "a control frame came in the data lane: does the link mix its lanes?";
+                    return Err(Error::new(Kind::Protocol, what));
+                }
             };
             if granted == 0 {
                 self.taken(records.last().map_or(0, |shipped| shipped.row.stamp.epoch));
@@ -134,6 +155,7 @@ impl Device {
                 let mut tables = lock(&self.tables);
                 let arrived = records.iter().map(|record| (record.stamp, record.position));
                 tables.incoming.arrived(last_session, arrived);
+                self.peer.machine.received(newest);
                 // Published first, then no longer owed: a reader asks in the other order.
                 self.peer.owed.pay(newest, tables.is_behind())
             };
@@ -146,8 +168,18 @@ impl Device {
                 self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
+        self.acknowledge_copies(copies)?;
         self.acknowledge(Ack::Received)?;
-        Ok(count)
+        let Some((at, end)) = ends else { return Ok(count) };
+        match end {
+            Ladder::End { round, generation, consistent_at } => {
+                self.receive_end(round, generation, consistent_at)?;
+            }
+            Ladder::Level { round } => self.receive_level(round)?,
+            _ => unreachable!("no other frame ends a batch"),
+        }
+        let rest = &frames[at + 1..];
+        Ok(count + if rest.is_empty() { 0 } else { self.receive_frames(rest)? })
     }
 
     /// Every tenure of the peer's was granted here; which of the two has it wrong is told as at a

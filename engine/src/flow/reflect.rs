@@ -53,6 +53,11 @@ impl Device {
         self.step_reflect()
     }
 
+    /// Whether a record may go to N now.
+    pub(crate) fn has_to_reflect(&self) -> bool {
+        lock(&self.tables).is_reflectable()
+    }
+
     /// So many records are reflected without waiting for more.
     pub(crate) fn reflect_enough(&self) -> u64 {
         (self.settings.reflect_records_max as u64).min(self.geometry.places() / 4)
@@ -68,6 +73,7 @@ impl Device {
         if taken.is_empty() {
             return Ok(0);
         }
+        self.mark_first()?;
         moment(Moment::Reflecting);
         self.write_newest(&taken, &mut buffer).map_err(|e| self.unreadable(e))?;
         moment(Moment::Reflected);

@@ -171,7 +171,10 @@ impl Device {
 
     fn next_question(&self) -> Option<Question> {
         let is_unasked = |q: &Questions| q.asked < q.last;
-        if !is_unasked(&lock(&self.peer.questions))
+        // Of what bits tell, the peer is asked in a round that both are in (D3).
+        let is_early = self.peer.machine.owes() && !self.peer.machine.read().is_open();
+        if is_early
+            || !is_unasked(&lock(&self.peer.questions))
             || self.peer_link().is_none_or(|l| self.is_full(&l))
         {
             return None;
@@ -382,10 +385,16 @@ impl Device {
                 break;
             }
             let count = piece.min(cursor.left);
-            let floor = lock(&self.tables).out.floor();
+            let (floor, by_bits) = {
+                let tables = lock(&self.tables);
+                (tables.out.floor(), tables.out.is_by_bits())
+            };
             let mut data = Vec::new();
             let numbers = 0..count;
-            let rows = numbers.map(|at| self.pending(cursor.block.plus(at), floor, &mut data));
+            let rows = numbers.map(|at| match by_bits {
+                true => self.newest_here(cursor.block.plus(at), &mut data).map(Some),
+                false => self.pending(cursor.block.plus(at), floor, &mut data),
+            });
             let rows = rows.collect::<Result<_>>()?;
             let reply = Frame::ReadReply { id: cursor.id, rows, data: &data };
             let reply = reply.encode_in(lock(&self.failover).connection.wire(), session);
@@ -418,6 +427,16 @@ impl Device {
     #[cfg(feature = "simulate")]
     pub(crate) fn owes_answers(&self) -> bool {
         lock(&self.peer.controlling).is_owed()
+    }
+
+    /// The newest content of `block` here, as the peer, which bits tell of it, has none that is newer (D5).
+    fn newest_here(&self, block: Block, data: &mut Vec<u8>) -> Result<Row> {
+        let at = data.len();
+        data.resize(at + self.geometry.block_size as usize, 0);
+        self.fetch(block, &mut data[at..])?;
+        let checksum = data_checksum(&data[at..]);
+        let has_data = true;
+        Ok(Row { stamp: Stamp::ZERO, block, level: 0, has_data, checksum, index: 0, count: 1 })
     }
 
     /// The newest record of `block` in R, its data put behind `data`: never from N, which is stale

@@ -9,7 +9,7 @@ use crate::link::{Lane, Link};
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::sync::lock;
-use crate::unit::Stamp;
+use crate::unit::{Round, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use std::sync::Arc;
 
@@ -24,10 +24,12 @@ struct Batch {
     previous: Stamp,
     /// The tenure granted to the peer since when nothing newer can remain; 0 without a fence.
     granted: u64,
+    round: Round,
 }
 
 impl Device {
-    /// Ships one batch if there is one to ship (S1500, R10); returns how many records it had.
+    /// Ships one batch if there is one to ship (S1500, R10), behind the next copies (S900); returns how many
+    /// records and blocks they had.
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
@@ -39,12 +41,14 @@ impl Device {
         if self.peer_link().is_none_or(full) {
             return Ok(0);
         }
-        let Some(batch) = self.next_batch() else { return Ok(0) };
-        let Batch { wire, session, link, records, shipped, previous, granted } = batch;
+        let copied = self.send_copies()?;
+        let Some(batch) = self.next_batch() else { return Ok(copied) };
+        let Batch { wire, session, link, records, shipped, previous, granted, round } = batch;
         let size = self.geometry.block_size as usize;
         let has_data = |r: &&Record| r.content == Content::Data;
         let data_bytes = records.iter().filter(has_data).count() * size;
-        let mut frame = ShipBuilder::new(wire, session, previous, granted, &shipped, data_bytes);
+        let mut frame =
+            ShipBuilder::new(wire, session, round, previous, granted, &shipped, data_bytes);
         for record in records.iter().filter(has_data) {
             if !self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))? {
                 // Freed, so acknowledged meanwhile: the peer was still taking it in from the last
@@ -55,16 +59,16 @@ impl Device {
                 assert!(held, "I8: an unacknowledged record was freed");
                 tables.out.ship_on();
                 self.wakes.ship.ring();
-                return Ok(0);
+                return Ok(copied);
             }
         }
         let count = records.len();
         moment(Moment::Shipping);
         match link.send(Lane::Data, frame.finish()) {
-            Ok(()) => Ok(count),
+            Ok(()) => Ok(copied + count),
             Err(error) => {
                 self.disconnected(&error, &link);
-                Ok(0)
+                Ok(copied)
             }
         }
     }
@@ -90,6 +94,10 @@ impl Device {
             (failover.connection.wire(), failover.connection.standing()?)
         };
         self.sequence(&mut tables);
+        if !self.peer.machine.ships() {
+            return None;
+        }
+        let round = self.peer.machine.read().round();
         let Tables { own, out, .. } = &mut *tables;
         let window = out.next(own, self.batch_records_max());
         let (end, last) = (window.end, own.records().end());
@@ -116,7 +124,7 @@ impl Device {
             records.push(record);
         }
         let previous = out.ship(end, records.last()?.stamp);
-        Some(Batch { wire, session, link, records, shipped, previous, granted })
+        Some(Batch { wire, session, link, records, shipped, previous, granted, round })
     }
 }
 

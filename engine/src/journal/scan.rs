@@ -111,7 +111,7 @@ pub fn log_of(superblock: &Superblock, log: Log) -> (FileName, &LogState) {
 /// volume and, if own, at the peer.
 pub fn dead_upto(superblock: &Superblock, log: Log) -> Stamp {
     match log {
-        Log::Own => superblock.fl.min(superblock.acked),
+        Log::Own => superblock.fl.min(superblock.floor()),
         Log::Recv => superblock.fl,
     }
 }

@@ -2,7 +2,7 @@
 //! peer owes in differential mode. Neighbours are kept as one run, so that memory grows with what is
 //! set, at most 64 bytes a run, and never with the volumes: a full table is a run for each volume.
 
-use crate::unit::Block;
+use crate::unit::{Block, Extent};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -29,6 +29,13 @@ impl Blocks {
     /// How many they are.
     pub fn count(&self) -> u64 {
         self.numbers.end - self.numbers.start
+    }
+}
+
+impl From<Extent> for Blocks {
+    fn from(extent: Extent) -> Blocks {
+        let Extent { first, .. } = extent;
+        Blocks { volume: first.volume, numbers: first.number..first.number + extent.blocks() }
     }
 }
 
@@ -72,7 +79,8 @@ impl Bits {
         self.runs_from(block).next()
     }
 
-    fn runs_from(&self, block: Block) -> impl Iterator<Item = Blocks> + '_ {
+    /// The runs that begin at `block` or behind it, in the order of volumes and numbers.
+    pub fn runs_from(&self, block: Block) -> impl Iterator<Item = Blocks> + '_ {
         let run = |(first, end): (&Block, &u64)| Blocks {
             volume: first.volume,
             numbers: first.number..*end,

@@ -40,6 +40,12 @@ impl Incoming {
         self.last_session = session;
     }
 
+    /// The peer names `hi` as the stamp before its next record (D3). Nothing that was received is left.
+    pub fn raise(&mut self, hi: Stamp) {
+        debug_assert!(self.records.begin() == self.records.end(), "D3: all of it is in N");
+        self.hi = self.hi.max(hi);
+    }
+
     /// Highest stamp received.
     pub fn hi(&self) -> Stamp {
         self.hi

@@ -83,6 +83,17 @@ impl Normal {
         self.need = need;
     }
 
+    /// Nothing is needed any more: what the peer owes, bits tell of, and every record may go to N (D1).
+    pub fn leave_order(&mut self) {
+        self.need = Stamp::ZERO;
+    }
+
+    /// N has every record, own and received, and none up to `stamp` will come any more (D3).
+    pub fn raise(&mut self, stamp: Stamp) {
+        self.reflected = self.reflected.max(stamp);
+        self.reach = self.reach.max(stamp);
+    }
+
     /// The newest record that may go to N now (R8), with everything up to `hi` received.
     pub fn reflectable(&self, hi: Stamp) -> Stamp {
         if hi >= self.need || !holds(Clause::OnePathInOrder) {

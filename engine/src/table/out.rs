@@ -24,6 +24,10 @@ pub(crate) struct Out {
     acked_index: Index,
     /// Highest own stamp acknowledged.
     acked: Stamp,
+    /// Own records up to it are not of R, though the peer may lack them: bits tell of those (D1).
+    cut: Stamp,
+    /// Own records do not join R at all: bits tell of them (modes p and s).
+    by_bits: bool,
     /// How many records from there on carry data, not zeros.
     backlog_data: u64,
     /// Credit: own records before this index may be shipped. The receiver's places only ever
@@ -35,16 +39,18 @@ pub(crate) struct Out {
 
 impl Out {
     /// Without records; the peer has everything up to `acked`. `granted`: the tenure under which
-    /// the device is fenced, or 0.
-    pub fn new(acked: Stamp, granted: u64) -> Out {
+    /// the device is fenced, or 0. Of what is up to `cut`, bits tell; with `by_bits`, of all.
+    pub fn new(acked: Stamp, granted: u64, cut: Stamp, by_bits: bool) -> Out {
         Out {
             shipped: 0,
-            sent: acked,
+            sent: acked.max(cut),
             announced: 0,
             told: acked,
             told_max: 0,
             acked_index: 0,
             acked,
+            cut,
+            by_bits,
             backlog_data: 0,
             allowed: 0,
             granted,
@@ -53,7 +59,7 @@ impl Out {
 
     /// After an opening, `own` being what was found: R begins behind what was acknowledged.
     pub fn begin(&mut self, own: &Own) {
-        self.acked_index = own.records().after(self.acked);
+        self.acked_index = own.records().after(self.floor());
         self.shipped = self.acked_index;
     }
 
@@ -64,12 +70,48 @@ impl Out {
 
     /// R holds the own records above this stamp.
     pub fn floor(&self) -> Stamp {
-        self.acked
+        if self.by_bits { Stamp::MAX } else { self.acked.max(self.cut) }
+    }
+
+    /// Whether own records do not join R, and bits tell of them.
+    pub fn is_by_bits(&self) -> bool {
+        self.by_bits
+    }
+
+    /// Bits tell of own records: all of them with `by_bits`, or else those up to `cut` (D1, D9).
+    pub fn follow(&mut self, own: &Own, by_bits: bool, cut: Stamp) {
+        if self.by_bits && !by_bits {
+            // R begins anew, and the peer names `cut` as what it has received (D3).
+            self.acked_index = own.records().after(cut);
+            (self.shipped, self.sent) = (self.acked_index, self.acked.max(cut));
+            (self.announced, self.told) = (self.acked_index, self.sent);
+        }
+        (self.by_bits, self.cut) = (by_bits, cut);
+        self.skip(own);
+    }
+
+    /// Own records that have come do not join R, if bits tell of them.
+    pub fn skip(&mut self, own: &Own) {
+        if self.by_bits {
+            let end = own.records().end();
+            (self.shipped, self.announced, self.acked_index) = (end, end, end);
+            self.backlog_data = 0;
+        }
+    }
+
+    /// Both devices are in a round in which R is shipped: it begins with its first record.
+    pub fn begin_shipping(&mut self) {
+        (self.shipped, self.sent) = (self.acked_index, self.floor());
     }
 
     /// Highest own stamp that the peer acknowledged.
     pub fn acked(&self) -> Stamp {
         self.acked
+    }
+
+    /// Own records up to it are not of R, though the peer may lack them.
+    pub fn cut(&self) -> Stamp {
+        self.cut
     }
 
     /// The first record of R.

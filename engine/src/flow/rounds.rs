@@ -1,0 +1,297 @@
+//! Rounds (D3, D6, D7, D9): who opens which, and when: out of ordered mode as the journal fills or the
+//! line stays down, and back to it, or to rest level, by itself.
+
+use super::differential::Turn;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::format::frame::{Frame, LADDER_WIRE, Ladder, RUNS_MAX, TablePiece};
+use crate::format::superblock::Features;
+use crate::link::{Lane, Link};
+use crate::sync::lock;
+use crate::table::bits::Bits;
+use crate::table::differential::{Differential, Message, Ordered, Piece};
+use crate::unit::{Block, Blocks, Mode, Round, Stamp};
+use std::sync::Arc;
+
+impl Device {
+    /// Does what is next in the rounds of differential mode: a message whose checkpoint has been made, the
+    /// next piece of a table, the next rung (D1, D6, D7, D9). Returns whether there was anything.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if the storage fails.
+    pub fn step_ladder(&self) -> Result<bool> {
+        let _telling = self.events.enter();
+        let _ship = self.begin_step(&self.peer.shipping)?;
+        // A change of the device that serves decides the next round.
+        let Ok(_one) = self.role.try_lock() else { return Ok(false) };
+        self.check_halted()?;
+        let turn = &mut *self.peer.machine.turn();
+        Ok(self.release(turn)? || self.say_on(turn)? || self.settle_debt(turn)? || self.climb(turn)?)
+    }
+
+    /// The present connection, if it speaks of differential mode: its wire version, session and link.
+    pub(crate) fn ladder_line(&self) -> Option<(u16, u64, Arc<dyn Link>)> {
+        let failover = lock(&self.failover);
+        let wire = failover.connection.wire();
+        let (session, link) = failover.connection.standing()?;
+        (wire >= LADDER_WIRE).then_some((wire, session, link))
+    }
+
+    /// The next rung, if it is this device's to take.
+    fn climb(&self, turn: &mut Turn) -> Result<bool> {
+        if self.clk.epoch() == 0 {
+            return Ok(false);
+        }
+        let (mode, is_closed, table) = {
+            let machine = self.peer.machine.read();
+            let table = machine.table().blocks() + machine.flying().blocks();
+            (machine.mode(), machine.is_closed(), table)
+        };
+        if matches!(mode, Mode::Ordered | Mode::Copying) && self.must_suspend() {
+            return self.suspend_in(turn);
+        }
+        if self.ladder_line().is_none() || turn.held.is_some() {
+            return Ok(false);
+        }
+        let journal = self.geometry.journal_bytes / u64::from(self.geometry.block_size);
+        let is_small = table <= journal / 4 && !self.superblock.get().differential;
+        let next = match mode {
+            Mode::Ordered => return Ok(false),
+            Mode::Collecting if !self.peer.machine.owes() && is_small => Mode::Copying,
+            Mode::Collecting if !self.peer.machine.owes() => Mode::Sending,
+            Mode::Sending if is_small => Mode::Copying,
+            same => same,
+        };
+        if next != mode || is_closed {
+            return self.open_round(turn, next);
+        }
+        match mode {
+            Mode::Sending => self.turn(turn, |machine, _| machine.level(), |_| ()),
+            Mode::Copying => {
+                let newest = {
+                    let tables = lock(&self.tables);
+                    (tables.backlog() > 0).then(|| tables.newest_own())
+                };
+                self.turn(turn, |machine, _| machine.end(newest), |_| ())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn open_round(&self, turn: &mut Turn, mode: Mode) -> Result<bool> {
+        self.turn(
+            turn,
+            |machine, ordered| {
+                machine.may_open(mode).then(|| machine.open(mode, ordered().newest)).flatten()
+            },
+            |_| (),
+        )
+    }
+
+    /// Whether the journal is so full of R that hosts would wait.
+    fn must_suspend(&self) -> bool {
+        let superblock = self.superblock.get();
+        let percent = self.settings.suspend_from_percent;
+        let is_agreed = superblock.features.incompat & Features::DIFFERENTIAL != 0;
+        if percent == 0 || !is_agreed {
+            return false;
+        }
+        let is_full = crate::flow::pace::percent(self.own.journal.fill()) >= percent;
+        // A checkpoint may free what is not of R.
+        is_full && {
+            let tables = lock(&self.tables);
+            tables.backlog() * 2 >= self.own.journal.queue.tail() - self.own.journal.queue.freed()
+        }
+    }
+
+    /// Suspends (D1): from now on bits remember what the peer lacks, until it has all again. An operator may
+    /// ask for it; a device does so by itself when its journal is filling
+    /// ([`crate::Settings::suspend_from_percent`]).
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if this device does not serve, or what it is owed is not known (R13), or its peer's
+    /// program has not been heard to know differential mode; [`Kind::Halted`]. In a mode without R it
+    /// changes nothing.
+    pub fn suspend(&self) -> Result<()> {
+        let _telling = self.events.enter();
+        let _ship = self.begin_step(&self.peer.shipping)?;
+        let _one = self.begin_step(&self.role)?;
+        if self.clk.epoch() == 0 {
+            return Err(Error::new(Kind::Invalid, "only the device that serves can suspend"));
+        }
+        let features = self.superblock.get().features;
+        if features.incompat & Features::DIFFERENTIAL == 0 {
+            let what = "the other device has not been heard to know differential mode: connect the two, and \
+                        see that both have this version of the program";
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let turn = &mut *self.peer.machine.turn();
+        self.suspend_in(turn).map(|_| ())
+    }
+
+    fn suspend_in(&self, turn: &mut Turn) -> Result<bool> {
+        self.sync_own()?;
+        self.turn(turn, |machine, ordered| machine.suspend(ordered()), |_| ())
+    }
+
+    /// Nothing is owed any more: once what was copied and written is durable, that is stored (D11).
+    fn settle_debt(&self, turn: &mut Turn) -> Result<bool> {
+        if !self.peer.machine.read().awaits_sync() {
+            return Ok(false);
+        }
+        self.sync_own()?;
+        self.volumes.sync().map_err(|e| self.halt(e))?;
+        self.turn(turn, |machine, _| Some(machine.synced()), |_| ())
+    }
+
+    /// Says `message`; a table goes out piece by piece.
+    pub(super) fn say(&self, turn: &mut Turn, message: Message) -> Result<()> {
+        let (lane, frame) = match message {
+            Message::Open { round, mode, generation, cut } => {
+                let clk = self.clk_stamp();
+                (Lane::Control, Ladder::Open { round, mode, generation, cut, clk })
+            }
+            Message::End { round, generation, consistent_at } => {
+                (Lane::Data, Ladder::End { round, generation, consistent_at })
+            }
+            Message::Level { round } => (Lane::Data, Ladder::Level { round }),
+            Message::EndAck { round } => (Lane::Control, Ladder::EndAck { round }),
+            Message::Opened { .. } => {
+                turn.saying = Some((message, TablePiece::FIRST));
+                return Ok(());
+            }
+            // The role's: it goes out with the hand-over.
+            Message::Grant(_) => return Ok(()),
+        };
+        match self.send(lane, &Frame::Ladder(frame)) {
+            // The round is opened again in the next connection.
+            Err(error) if error.kind() == Kind::NoPeer => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Says the next piece of the own table (D3), if the lane has room; whether it did.
+    fn say_on(&self, turn: &mut Turn) -> Result<bool> {
+        let Some((Message::Opened { round, cut }, from)) = turn.saying else { return Ok(false) };
+        match self.ladder_line() {
+            Some((_, _, link)) if !self.is_full(&link) => {}
+            _ => return Ok(false),
+        }
+        let piece = self.table_from(from);
+        let (to, is_last) = (piece.to, piece.is_last);
+        turn.saying = (!is_last).then_some((Message::Opened { round, cut }, to));
+        let frame = Frame::Ladder(Ladder::Opened { round, cut, piece });
+        match self.send(Lane::Control, &frame) {
+            Err(error) if error.kind() == Kind::NoPeer => return Ok(false),
+            other => other?,
+        }
+        if is_last {
+            self.peer.machine.write().said_opened();
+            // In mode c the peer may ship into the received log, which is empty now.
+            self.acknowledge(super::acknowledge::Ack::Freed)?;
+        }
+        Ok(true)
+    }
+
+    /// The own table's runs from `from` on, as many as a frame takes.
+    pub(crate) fn table_from(&self, from: Block) -> TablePiece {
+        let machine = self.peer.machine.read();
+        let mut runs: Vec<Blocks> = machine.table().runs_from(from).take(RUNS_MAX + 1).collect();
+        let is_last = runs.len() <= RUNS_MAX;
+        runs.truncate(RUNS_MAX);
+        let last = runs.last().map(|run| run.range().end);
+        let to = last.filter(|_| !is_last).unwrap_or(TablePiece::END);
+        TablePiece { from, to, runs, is_last }
+    }
+
+    /// The peer, which is active, opens a round (D3).
+    pub(crate) fn receive_open(
+        &self,
+        (round, mode): (Round, Mode),
+        generation: u64,
+        cut: Stamp,
+    ) -> Result<()> {
+        let _one = lock(&self.role);
+        let side = self.side();
+        let turn = &mut *self.peer.machine.turn();
+        self.turn(
+            turn,
+            |machine, ordered| {
+                machine.hear_open(side, (round, mode), generation, cut, ordered())
+            },
+            |_| (),
+        )?;
+        Ok(())
+    }
+
+    /// A piece of the fenced peer's table (D3).
+    pub(crate) fn receive_opened(&self, round: Round, cut: Stamp, piece: TablePiece) -> Result<()> {
+        let _one = lock(&self.role);
+        let side = self.side();
+        let is_last = piece.is_last;
+        let piece = self.check_piece(piece)?;
+        let was_owed = self.peer.machine.owes();
+        let turn = &mut *self.peer.machine.turn();
+        let is_heard = self.turn(
+            turn,
+            |machine, _| machine.hear_opened(side, (round, cut), &piece),
+            |_| (),
+        )?;
+        if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
+            lock(&self.tables).out.begin_shipping();
+        }
+        if was_owed && !self.peer.machine.owes() {
+            self.tell(crate::event::Event::CaughtUp);
+        }
+        Ok(())
+    }
+
+    /// A piece of a table, if its blocks are of this group.
+    pub(crate) fn check_piece(&self, piece: TablePiece) -> Result<Piece> {
+        let TablePiece { from, to, runs, is_last } = piece;
+        for run in &runs {
+            if run.numbers.end > self.volumes.blocks(run.volume) {
+                let what = format!(
+                    "the peer's table has block {}:{}, which no volume has",
+                    run.volume,
+                    run.numbers.end - 1
+                );
+                return Err(Error::new(Kind::Protocol, what));
+            }
+        }
+        Ok(Piece { range: from..to, blocks: runs.into_iter().collect::<Bits>(), is_last })
+    }
+
+    /// The active peer says that this device has all, and both go back to ordered mode (D9).
+    pub(crate) fn receive_end(
+        &self,
+        round: Round,
+        generation: u64,
+        consistent_at: Stamp,
+    ) -> Result<()> {
+        let _one = lock(&self.role);
+        let side = self.side();
+        let hi = lock(&self.tables).incoming.hi();
+        let turn = &mut *self.peer.machine.turn();
+        let end = |machine: &mut Differential, _: &mut dyn FnMut() -> Ordered| {
+            machine.hear_end(side, round, generation, consistent_at, hi)
+        };
+        self.turn(turn, end, |_| ()).map(|_| ())
+    }
+
+    /// The target is in ordered mode (D9).
+    pub(crate) fn receive_end_ack(&self, round: Round) -> Result<()> {
+        let _one = lock(&self.role);
+        let side = self.side();
+        let turn = &mut *self.peer.machine.turn();
+        self.turn(turn, |machine, _| machine.hear_end_ack(side, round), |_| ()).map(|_| ())
+    }
+
+    /// The active peer says that this device has all, until its next copy (D7).
+    pub(crate) fn receive_level(&self, round: Round) -> Result<()> {
+        let _one = lock(&self.role);
+        let side = self.side();
+        let turn = &mut *self.peer.machine.turn();
+        self.turn(turn, |machine, _| machine.hear_level(side, round), |_| ()).map(|_| ())
+    }
+}
