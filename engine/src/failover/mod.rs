@@ -42,7 +42,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::{Frame, SERVING_FEATURE};
+use crate::format::frame::{Frame, Ladder, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::unit::Stamp;
@@ -74,6 +74,12 @@ pub(crate) fn link_down(error: Error) -> Error {
         Kind::NoPeer => error,
         _ => error.because(Kind::NoPeer, "the link to the other device has failed"),
     }
+}
+
+/// The error of a frame of the ladder that comes to a device in ordered mode.
+pub(crate) fn in_ordered_mode(frame: &Ladder<'_>) -> Error {
+    let what = format!("the peer sends {}, and this device is in ordered mode", frame.name());
+    Error::new(Kind::Protocol, what)
 }
 
 impl Device {
@@ -275,7 +281,7 @@ impl Device {
             _ => return Ok(()), // of an earlier connection
         }
         match frame {
-            Frame::Takeover { epoch, device, nonce, told } => {
+            Frame::Takeover { epoch, device, nonce, told, ladder: _ } => {
                 self.receive_takeover(epoch, device, nonce, told)
             }
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
@@ -297,6 +303,7 @@ impl Device {
             }
             Frame::ChecksumReply { id, sums } => self.receive_checksums(id, sums),
             Frame::Hello(_) => unreachable!("handled above"),
+            Frame::Ladder(ladder) => Err(in_ordered_mode(&ladder)),
             Frame::Ship { .. } => {
                 Err(Error::new(Kind::Protocol, "shipped records in the control lane"))
             }

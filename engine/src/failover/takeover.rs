@@ -70,7 +70,7 @@ impl Device {
         let request = OpenRequest { nonce, requested_at, progress_at };
         let device = lock(&self.failover).role.ask(request);
         let told = self.peer.owed.told().last();
-        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told })
+        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told, ladder: None })
     }
 
     /// After a hello: an open request was lost with the old connection, or its answer was. With

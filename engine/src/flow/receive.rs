@@ -4,6 +4,7 @@ use super::acknowledge::Ack;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::failover::in_ordered_mode;
 use crate::format::data_checksum;
 use crate::format::frame::{Frame, Shipped};
 use crate::journal::recv::Arrival;
@@ -75,7 +76,11 @@ impl Device {
                 Some(peer) if peer.nonce == session => peer.check_version(frame)?,
                 _ => continue, // of an earlier connection
             }
-            let Frame::Ship { previous: mut last, granted, records, mut data } = decoded else {
+            if let Frame::Ladder(ladder) = &decoded {
+                return Err(in_ordered_mode(ladder));
+            }
+            let Frame::Ship { previous: mut last, granted, records, mut data, round: _ } = decoded
+            else {
                 let what = "a control frame came in the data lane: does the link mix its lanes?";
                 return Err(Error::new(Kind::Protocol, what));
             };

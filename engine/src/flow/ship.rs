@@ -9,7 +9,7 @@ use crate::link::{Lane, Link};
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
 use crate::sync::lock;
-use crate::unit::Stamp;
+use crate::unit::{Round, Stamp};
 use crate::weaken::{Clause, holds, instead};
 use std::sync::Arc;
 
@@ -44,7 +44,15 @@ impl Device {
         let size = self.geometry.block_size as usize;
         let has_data = |r: &&Record| r.content == Content::Data;
         let data_bytes = records.iter().filter(has_data).count() * size;
-        let mut frame = ShipBuilder::new(wire, session, previous, granted, &shipped, data_bytes);
+        let mut frame = ShipBuilder::new(
+            wire,
+            session,
+            Round::default(),
+            previous,
+            granted,
+            &shipped,
+            data_bytes,
+        );
         for record in records.iter().filter(has_data) {
             if !self.own.read(record, frame.block(size)).map_err(|e| self.unreadable(e))? {
                 // Freed, so acknowledged meanwhile: the peer was still taking it in from the last

@@ -9,7 +9,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The wire versions that this program speaks.
-pub const WIRE: WireRange = WireRange { min: 3, max: 3 };
+pub const WIRE: WireRange = WireRange { min: 3, max: 4 };
 
 /// The wire features that this program knows, a bit each.
 pub const FEATURES: u64 = SERVING_FEATURE | EXTENTS_FEATURE | CHECKSUMS_FEATURE;
