@@ -325,6 +325,7 @@ fn impossible_fields_are_refused() {
         assert!(frame("frame_takeover_4", at, &high).contains("of 2^63 or more"), "{at}");
     }
     assert!(frame("frame_takeover_4", 76, &[4]).contains("mode 4"));
+    assert!(frame("frame_hello", 188, &high).contains("of 2^63 or more"));
     assert!(frame("frame_open", 52, &high).contains("of 2^63 or more"));
     assert!(frame("frame_ship_4", 60, &high).contains("of 2^63 or more"));
     assert!(frame("frame_end", 48, &high).contains("of 2^63 or more"));
