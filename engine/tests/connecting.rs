@@ -14,7 +14,7 @@ use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::internal::storage::{FileName, Memory, Storage};
-use afterimage::internal::unit::{Block, Extent, Stamp};
+use afterimage::internal::unit::{Block, Extent, Round, Stamp};
 use common::hooked::{Call, Hooked};
 use common::{A, B, ManualClock, Pair, Spec, Step::*, X, Y};
 use std::sync::{Arc, Mutex, mpsc};
@@ -310,7 +310,13 @@ fn a_ship_that_contradicts_its_prototype_is_refused() {
         hand_over(&device, &stranger, hello, vec![(block.into(), last)]);
         assert!(device.status().serving);
         let records = vec![shipped];
-        let ship = Frame::Ship { previous: Stamp::ZERO, granted: 2, records, data: &[] };
+        let ship = Frame::Ship {
+            round: Round::default(),
+            previous: Stamp::ZERO,
+            granted: 2,
+            records,
+            data: &[],
+        };
         stranger.send(Lane::Data, ship.encode(9)).unwrap();
         assert_eq!(device.step_receive().unwrap(), usize::from(story.is_none()));
         let why = why.lock().unwrap();
@@ -370,7 +376,8 @@ fn more_questions_than_the_window_has_room_for_end_the_connection() {
         let (device, stranger, hello, why) = with_stranger(true);
         let hello = Frame::Hello(Hello { fenced: true, clk: Stamp::ZERO, ..hello });
         stranger.send(Lane::Control, hello.encode(9)).unwrap();
-        let takeover = Frame::Takeover { epoch: 2, device: 2, nonce: 5, told: Stamp::ZERO };
+        let takeover =
+            Frame::Takeover { epoch: 2, device: 2, nonce: 5, told: Stamp::ZERO, ladder: None };
         stranger.send(Lane::Control, takeover.encode(9)).unwrap();
         let question = Frame::ReadRequest { epoch: 2, id: 1, block, count };
         stranger.send(Lane::Control, question.encode(9)).unwrap();

@@ -10,16 +10,24 @@ mod golden;
 mod reseal;
 
 use afterimage::internal::format::batch::{Header, Identity, Log, ROWS_MAX};
-use afterimage::internal::format::frame::{Frame, ShipBuilder, Shipped, WIRE};
+use afterimage::internal::format::frame::{
+    COPIES_MAX, Copied, FRAME_BYTES_MAX, Frame, Ladder, RUNS_MAX, Requester, ShipBuilder, Shipped,
+    TablePiece, WIRE,
+};
 use afterimage::internal::format::superblock::{
     Annex, Features, LogState, Lost, REST, SEQUENCE_MAX, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum, segments, superblock, table};
-use afterimage::internal::unit::{Block, Extent, Mode, Round, Stamp};
+use afterimage::internal::unit::{self, Block, Blocks, Extent, Mode, Round, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
 use proptest::prelude::*;
 use reseal::reseal;
+
+/// The wire version that a frame is in.
+fn version_of(frame: &[u8]) -> u16 {
+    u16::from_le_bytes(frame[4..6].try_into().expect("two bytes"))
+}
 
 /// Each byte of `bytes` changed in three ways: one bit at either end, and all of them.
 fn single_changes(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
@@ -151,15 +159,62 @@ fn golden_frames() {
         let bytes = golden(name);
         let (session, decoded) = Frame::decode(&bytes).expect(name);
         assert_eq!((session, &decoded), (SESSION, &frame(name, &data)), "{name}");
-        assert_eq!(frame(name, &data).encode(SESSION), bytes, "{name}");
+        assert_eq!(frame(name, &data).encode_in(version_of(&bytes), SESSION), bytes, "{name}");
     }
 }
 
 #[test]
 fn golden_ship_from_its_builder() {
-    let mut ship = ShipBuilder::new(WIRE.max, SESSION, FL, 10, &shipped(), 512);
-    ship.block(512).copy_from_slice(&data());
-    assert_eq!(ship.finish(), golden("frame_ship"));
+    for (version, name) in [(3, "frame_ship"), (4, "frame_ship_4")] {
+        let mut ship = ShipBuilder::new(version, SESSION, ROUND, FL, 10, &shipped(), 512);
+        ship.block(512).copy_from_slice(&data());
+        assert_eq!(ship.finish(), golden(name));
+    }
+}
+
+/// A table of any size goes out in pieces that follow each other and fit into frames.
+#[test]
+fn a_table_is_cut_into_pieces() {
+    let apart =
+        |at: u64| Blocks { volume: at as u32 * 9999, numbers: (1 << 52) - at..(1 << 52) + at };
+    for count in [0, 1, RUNS_MAX, RUNS_MAX + 1, 2 * RUNS_MAX] {
+        let table: Vec<_> = (1..=count as u64).map(apart).collect();
+        let (mut runs, mut gathered, mut pieces) = (table.iter().cloned().peekable(), vec![], 0);
+        let mut from = TablePiece::FIRST;
+        loop {
+            let piece = TablePiece::next(from, &mut runs);
+            let opened = Frame::Ladder(Ladder::Opened { round: ROUND, cut: CUT, piece });
+            let bytes = opened.encode(SESSION);
+            assert!(bytes.len() <= FRAME_BYTES_MAX);
+            let decoded = Frame::decode(&bytes).expect("just encoded").1;
+            assert_eq!(decoded, opened);
+            let Frame::Ladder(Ladder::Opened { piece, .. }) = decoded else {
+                panic!("{decoded:?}")
+            };
+            gathered.extend(piece.runs);
+            (from, pieces) = (piece.to, pieces + 1);
+            if piece.is_last {
+                break;
+            }
+        }
+        assert_eq!(pieces, count.div_ceil(RUNS_MAX).max(1));
+        assert_eq!((from, gathered), (TablePiece::END, table));
+    }
+    let blocks = (1..=RUNS_MAX as u64 + 1).map(apart).collect();
+    let many = Frame::Ladder(Ladder::CopyAck { round: ROUND, blocks }).encode(SESSION);
+    assert!(Frame::decode(&many).expect_err("too many").to_string().contains("runs of blocks"));
+}
+
+#[test]
+fn copies_fit_into_a_frame() {
+    let copy = |copies: usize| {
+        let (copies, data) =
+            (vec![golden::values::copies()[1]; copies], &vec![1; 512 * COPIES_MAX][..]);
+        Frame::Ladder(Ladder::Copy { round: ROUND, copies, data }).encode(SESSION)
+    };
+    assert!(Frame::decode(&copy(COPIES_MAX)).is_ok());
+    let refused = Frame::decode(&copy(COPIES_MAX + 1)).expect_err("too many").to_string();
+    assert!(refused.contains("2049 copies, more than the 2048"), "{refused}");
 }
 
 #[test]
@@ -200,7 +255,9 @@ fn a_changed_frame_is_refused_or_its_data_known_bad() {
     for name in FRAMES {
         let bytes = golden(name);
         let covered = match frame(name, &data()) {
-            Frame::ReadReply { data, .. } | Frame::Ship { data, .. } => bytes.len() - data.len(),
+            Frame::ReadReply { data, .. }
+            | Frame::Ship { data, .. }
+            | Frame::Ladder(Ladder::Copy { data, .. }) => bytes.len() - data.len(),
             _ => bytes.len(),
         };
         for (at, changed) in single_changes(&bytes) {
@@ -208,6 +265,9 @@ fn a_changed_frame_is_refused_or_its_data_known_bad() {
                 Err(_) => assert!(at < covered, "{name}: byte {at} is data, which rows protect"),
                 Ok((_, Frame::Ship { data, records, .. })) if at >= covered => {
                     assert_ne!(data_checksum(data), records[0].row.checksum, "{name}, byte {at}");
+                }
+                Ok((_, Frame::Ladder(Ladder::Copy { data, copies, .. }))) if at >= covered => {
+                    assert_ne!(data_checksum(data), copies[0].checksum, "{name}, byte {at}");
                 }
                 Ok((_, Frame::ReadReply { data, rows, .. })) if at >= covered => {
                     let row = rows.iter().flatten().next().expect("it has data");
@@ -266,10 +326,37 @@ fn impossible_fields_are_refused() {
         Frame::decode(&bytes).expect_err("impossible").to_string()
     };
     assert!(
-        frame("frame_busy", 4, &[9]).contains("speaks wire version 9, this device wire version 3")
+        frame("frame_busy", 4, &[9])
+            .contains("speaks wire version 9, this device wire versions 3 to 4")
     );
     assert!(frame("frame_busy", 0, b"X").contains("expected magic \"AFTF\", found \"XFTF\""));
-    assert!(frame("frame_busy", 6, &[11]).contains("kind 11"));
+    assert!(frame("frame_busy", 6, &[21]).contains("kind 21, which wire version 3 does not have"));
+    assert!(frame("frame_level", 6, &[21]).contains("kind 21, which wire version 4 does not have"));
+    assert!(frame("frame_level", 4, &[3]).contains("kind 20, which wire version 3 does not have"));
+    assert!(frame("frame_takeover_4", 4, &[3]).contains("too many"));
+    assert!(frame("frame_takeover", 4, &[4]).contains("ends early"));
+    let high = (1u64 << 63).to_le_bytes();
+    for at in [80, 88, 104] {
+        assert!(frame("frame_takeover_4", at, &high).contains("of 2^63 or more"), "{at}");
+    }
+    assert!(frame("frame_takeover_4", 76, &[4]).contains("mode 4"));
+    assert!(frame("frame_hello", 188, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_open", 52, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_ship_4", 60, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_end", 48, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_copy_ack", 48, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
+    assert!(frame("frame_copy_ack", 48, &[4]).contains("the entries end early"));
+    assert!(frame("frame_copy_ack", 48, &[2]).contains("too many"));
+    // The runs begin with 7:2^40, and end with 9:4.
+    assert!(frame("frame_opened", 68, &[8]).contains("from 8:5 to before 9:1000"));
+    assert!(frame("frame_opened", 84, &4u64.to_le_bytes()).contains("on to before 9:5"));
+    assert!(frame("frame_opened", 80, &[7]).contains("from 7:5 to before 7:1000"));
+    assert!(frame("frame_copy", 48, &[3]).contains("3 items of 32 bytes"));
+    assert!(frame("frame_copy", 64, &[2]).contains("data and 2 blocks"));
+    assert!(frame("frame_copy", 72, &[2]).contains("content 2"));
+    assert!(frame("frame_copy", 76 + 20, &[0; 8]).contains("has no block"));
+    assert!(frame("frame_copy", 76 + 20, &[0xff; 8]).contains("a volume at most"));
+    assert!(frame("frame_copy", 76 + 32, &[1]).contains("zeros and checksum"));
     assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
     assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
     assert!(frame("frame_hello", 96, &[1]).contains("mode is 1, detached of an earlier program"));
@@ -365,6 +452,60 @@ prop_compose! {
     }
 }
 
+/// The next one exists, too.
+fn any_round() -> impl Strategy<Value = Round> {
+    let number = || prop_oneof![0..9u64, 0..1u64 << 63];
+    (number(), number()).prop_map(|(generation, counter)| Round { generation, counter })
+}
+
+fn any_mode() -> impl Strategy<Value = unit::Mode> {
+    use unit::Mode::*;
+    prop::sample::select(vec![Ordered, Collecting, Sending, Copying])
+}
+
+fn any_requester() -> impl Strategy<Value = Requester> {
+    (any_mode(), any_round(), any::<u64>(), 0..1u64 << 63).prop_map(
+        |(mode, round, last_active, generation)| Requester { mode, round, last_active, generation },
+    )
+}
+
+/// In rising order, none next to another.
+fn any_runs() -> impl Strategy<Value = Vec<Blocks>> {
+    let start = prop_oneof![0..60u64, 0..(1u64 << 53) - 99];
+    let run = (prop_oneof![0..3u32, any::<u32>()], start, 1..9u64);
+    let run =
+        run.prop_map(|(volume, start, count)| Blocks { volume, numbers: start..start + count });
+    prop::collection::vec(run, 0..30).prop_map(|mut runs| {
+        runs.sort_by_key(Blocks::first);
+        runs.dedup_by(|next, run| {
+            next.volume == run.volume && next.numbers.start <= run.numbers.end
+        });
+        runs
+    })
+}
+
+/// As close around its runs as may be, or of all addresses.
+fn any_piece() -> impl Strategy<Value = TablePiece> {
+    (any_runs(), any::<[bool; 3]>()).prop_map(|(runs, [begins, ends, is_last])| TablePiece {
+        from: runs.first().filter(|_| begins).map_or(TablePiece::FIRST, Blocks::first),
+        to: runs.last().filter(|_| ends).map_or(TablePiece::END, |run| run.range().end),
+        runs,
+        is_last,
+    })
+}
+
+fn any_copied() -> impl Strategy<Value = Copied> {
+    let block = (any::<u32>(), 0..1u64 << 52);
+    (block, 1..1u64 << 52, any::<(bool, u64)>()).prop_map(
+        |((volume, number), count, (has_data, checksum))| Copied {
+            block: Block { volume, number },
+            count: if has_data { 1 } else { count },
+            has_data,
+            checksum: if has_data { checksum } else { 0 },
+        },
+    )
+}
+
 /// A golden structure with some of its bytes replaced.
 fn mutated(names: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9);
@@ -413,14 +554,55 @@ proptest! {
         records in prop::collection::vec((any_row(), any_stamp(), any::<bool>()), 0..70),
         previous in any_stamp(),
         [session, granted] in any::<[u64; 2]>(),
+        (version, round) in (3..=4u16, any_round()),
         data in prop::collection::vec(any::<u8>(), 0..2000),
     ) {
         let records = records.into_iter().map(|(row, left, total_remaining)| {
             Shipped { row, remaining: (left != Stamp::ZERO).then_some(left), total_remaining }
         });
-        let ship = Frame::Ship { previous, granted, records: records.collect(), data: &data };
-        let bytes = ship.encode(session);
+        let round = if version == 3 { Round::default() } else { round };
+        let records = records.collect();
+        let ship = Frame::Ship { round, previous, granted, records, data: &data };
+        let bytes = ship.encode_in(version, session);
         prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, ship));
+    }
+
+    #[test]
+    fn any_takeover_survives_its_bytes(
+        ([epoch, device, nonce, session], told) in (any::<[u64; 4]>(), any_stamp()),
+        (version, requester) in (3..=4u16, any_requester()),
+    ) {
+        let ladder = (version == 4).then_some(requester);
+        let takeover = Frame::Takeover { epoch, device, nonce, told, ladder };
+        let bytes = takeover.encode_in(version, session);
+        prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, takeover));
+    }
+
+    #[test]
+    fn any_frame_of_the_ladder_survives_its_bytes(
+        (kind, round, mode, later) in (0..8, any_round(), any_mode(), any::<bool>()),
+        (generation, [nonce, grant, session]) in (0..1u64 << 63, any::<[u64; 3]>()),
+        [cut, clk] in prop::array::uniform2(any_stamp()),
+        (piece, copies) in (any_piece(), prop::collection::vec(any_copied(), 0..70)),
+        data in prop::collection::vec(any::<u8>(), 0..2000),
+    ) {
+        let (consistent_at, blocks) = (cut, piece.runs.clone());
+        let ladder = Frame::Ladder(match kind {
+            0 => Ladder::Open { round, mode, generation, cut, clk },
+            1 => Ladder::Opened { round, cut, piece },
+            2 => Ladder::GrantTable { nonce, grant, round, generation, later, piece },
+            3 => Ladder::Copy { round, copies, data: &data },
+            4 => Ladder::CopyAck { round, blocks },
+            5 => Ladder::End { round, generation, consistent_at },
+            6 => Ladder::EndAck { round },
+            _ => Ladder::Level { round },
+        });
+        let mut bytes = ladder.encode_in(4, session);
+        prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, ladder));
+        bytes[4] = 3;
+        reseal_frame(&mut bytes);
+        let refused = Frame::decode(&bytes).expect_err("version 3 has none").to_string();
+        prop_assert!(refused.contains("which wire version 3 does not have"), "{}", refused);
     }
 
     #[test]
@@ -472,7 +654,7 @@ proptest! {
             reseal_frame(&mut bytes);
         }
         if let Ok((session, read)) = Frame::decode(&bytes) {
-            let again = read.encode(session);
+            let again = read.encode_in(version_of(&bytes), session);
             prop_assert_eq!(Frame::decode(&again).expect("just encoded"), (session, read));
         }
     }

@@ -10,7 +10,7 @@ use afterimage::internal::event::Event;
 use afterimage::internal::format::Row;
 use afterimage::internal::format::frame::{Frame, Hello, Shipped};
 use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
-use afterimage::internal::unit::{Block, Stamp};
+use afterimage::internal::unit::{Block, Round, Stamp};
 use common::{A, B, ManualClock, Pair, Step::*, X, Y};
 use std::sync::{Arc, Mutex};
 
@@ -53,7 +53,13 @@ fn is_shipped_an_unknown_tenure(pair: &Pair, at: usize) {
     let record = Shipped { row, remaining: None, total_remaining: false };
     let previous = device.status().hi;
     let granted = if at == A { NEVER.epoch } else { 0 };
-    let ship = Frame::Ship { previous, granted, records: vec![record], data: &[] };
+    let ship = Frame::Ship {
+        round: Round::default(),
+        previous,
+        granted,
+        records: vec![record],
+        data: &[],
+    };
     line.send(Lane::Data, ship.encode(nonce)).unwrap();
     assert_eq!(device.step_receive().unwrap(), 0);
 }

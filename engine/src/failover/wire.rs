@@ -1,7 +1,7 @@
 //! Two devices of different versions: which wire version and features a connection has (R10).
 
 use crate::device::Device;
-use crate::format::frame::{Frame, Seen, Sum, WireRange};
+use crate::format::frame::{Frame, Ladder, Seen, Sum, WIRE, WireRange};
 use crate::sync::{Ordering, lock};
 
 impl Device {
@@ -22,7 +22,7 @@ mod tests {
     use crate::limits::{Geometry, Settings};
     use crate::link::{Lane, Line, memory_link};
     use crate::storage::Memory;
-    use crate::unit::Block;
+    use crate::unit::{Block, Round};
     use std::sync::{Arc, Mutex};
 
     const BLOCK: usize = 4096;
@@ -131,9 +131,17 @@ mod tests {
     /// One of the two is upgraded before the other: they have one version in common.
     #[test]
     fn a_pair_with_one_version_in_common_replicates_and_takes_over() {
-        for wires in [[range(1, 3), range(3, 9)], [range(3, 4), range(2, 3)]] {
+        for (wires, both) in [
+            ([range(1, 3), range(3, 9)], 3),
+            ([range(3, 4), range(2, 3)], 3),
+            ([range(3, 3), WIRE], 3),
+            ([WIRE, range(3, 3)], 3),
+            ([range(4, 5), WIRE], 4),
+            ([WIRE; 2], 4),
+        ] {
             let pair = pair(wires, [0b110, 0b011]);
-            assert_eq!(pair.agreed(), [Some((3, 0b010)); 2], "features that one knows are ignored");
+            let agreed = [Some((both, 0b010)); 2];
+            assert_eq!(pair.agreed(), agreed, "features that one knows are ignored");
             pair.write(0, 1, 7);
             pair.run_steps();
             assert_eq!(pair.devices[0].status().backlog_records, 0);
@@ -267,6 +275,36 @@ mod tests {
             let why = lock(&pair.why[1]).join("; ");
             assert!(why.contains(says), "{why}");
             drop(comparison);
+        }
+    }
+
+    /// A version that has no frames of the ladder refuses them. In one that has, a device in ordered mode
+    /// takes part in no round.
+    #[test]
+    fn a_frame_of_the_ladder_that_must_not_come_ends_the_connection() {
+        let round = Round { generation: 0, counter: 5 };
+        let level = Frame::Ladder(Ladder::Level { round });
+        let copy = Frame::Ladder(Ladder::Copy { round, copies: vec![], data: &[] });
+        let ack = Frame::Ladder(Ladder::EndAck { round });
+        for (wire, lane, frame, says) in [
+            (3, Lane::Data, &level, "kind 20, which wire version 3 does not have"),
+            (3, Lane::Control, &ack, "kind 19, which wire version 3 does not have"),
+            (4, Lane::Data, &level, "sends a level, and this device is in ordered mode"),
+            (4, Lane::Data, &copy, "sends copies of blocks, and this device is in ordered mode"),
+            (
+                4,
+                Lane::Control,
+                &ack,
+                "acknowledgement of an end, and this device is in ordered mode",
+            ),
+        ] {
+            let pair = pair([WIRE, range(3, wire)], [0; 2]);
+            assert_eq!(pair.agreed(), [Some((wire, 0)); 2]);
+            pair.devices[0].send(lane, frame).expect("sent");
+            pair.devices[1].step_receive().expect("received");
+            while pair.devices[1].step_control().expect("control") {}
+            let why = lock(&pair.why[1]).join("; ");
+            assert!(why.contains(says), "{why}");
         }
     }
 

@@ -10,21 +10,25 @@
 
 mod fields;
 mod hello;
+mod ladder;
 mod sums;
 
 pub(crate) use fields::{HEADER, version_of};
 pub(crate) use hello::{CHECKSUMS_FEATURE, EXTENTS_FEATURE, SERVING_FEATURE};
 pub use hello::{FEATURES, Hello, WIRE, WireRange};
+pub(crate) use ladder::LADDER_WIRE;
+pub use ladder::{COPIES_MAX, Copied, Ladder, RUNS_MAX, Requester, TablePiece};
 pub(crate) use sums::{SUM_BYTES, SUMS_MAX, add};
 pub use sums::{Seen, Sum};
 
 use super::{Row, RowBytes, is_magic, told};
 use crate::error::Result;
-use crate::unit::{Block, Extent, Stamp};
+use crate::unit::{Block, Extent, Round, Stamp};
 use fields::{
     Fields, HeaderBytes, MAGIC, broken, frame_checksum, put_block, put_stamp, put_told, put_u32,
     put_u64, seal,
 };
+use ladder::{put_round, take_round};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Most bytes of a frame, in either lane: room for 1 MiB of data in blocks of 512 bytes
@@ -72,6 +76,9 @@ pub enum Frame<'a> {
         nonce: u64,
         /// The last stamp told (R18): the answer names what is newer.
         told: Stamp,
+        /// The requester's place on the ladder; from wire version 4 on, and then always: a request without
+        /// one says that it is in ordered mode and was never in another.
+        ladder: Option<Requester>,
     },
     /// S805: grants a tenure; a piece of the prototype, in rising stamp order.
     Prototype {
@@ -136,6 +143,8 @@ pub enum Frame<'a> {
     },
     /// Records, in stamp order, with their data one after the other.
     Ship {
+        /// The round that they belong to (D3); from wire version 4 on, before that the first one.
+        round: Round,
         /// The stamp shipped before the first of these.
         previous: Stamp,
         /// The tenure that the sender granted when it was fenced, whose prototype names what
@@ -167,6 +176,8 @@ pub enum Frame<'a> {
         /// Its blocks, in runs.
         sums: Vec<Sum>,
     },
+    /// What a pair says that leaves ordered mode, and comes back to it. From wire version 4 on.
+    Ladder(Ladder<'a>),
 }
 
 /// Builds a shipped frame without a second copy of the data: rows first, then blocks are appended
@@ -182,6 +193,7 @@ impl ShipBuilder {
     pub fn new(
         version: u16,
         session: u64,
+        round: Round,
         previous: Stamp,
         granted: u64,
         records: &[Shipped],
@@ -191,6 +203,9 @@ impl ShipBuilder {
         bytes.resize(HEADER, 0);
         put_stamp(&mut bytes, previous);
         put_u64(&mut bytes, granted);
+        if version >= LADDER_WIRE {
+            put_round(&mut bytes, round);
+        }
         put_u32(&mut bytes, records.len() as u32);
         for record in records {
             bytes.extend_from_slice(RowBytes::from(&record.row).as_bytes());
@@ -245,11 +260,14 @@ impl Frame<'_> {
                 hello.put(&mut b);
                 HELLO
             }
-            Frame::Takeover { epoch, device, nonce, told } => {
+            Frame::Takeover { epoch, device, nonce, told, ladder } => {
                 put_u64(&mut b, *epoch);
                 put_u64(&mut b, *device);
                 put_u64(&mut b, *nonce);
                 put_stamp(&mut b, *told);
+                if version >= LADDER_WIRE {
+                    ladder.unwrap_or_default().put(&mut b);
+                }
                 TAKEOVER
             }
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
@@ -311,9 +329,15 @@ impl Frame<'_> {
                 sums.iter().for_each(|sum| sum.put(&mut b));
                 CHECKSUM_REPLY
             }
-            Frame::Ship { previous, granted, records, data } => {
+            Frame::Ladder(ladder) => {
+                let (kind, data) = ladder.put(&mut b);
+                blocks = data;
+                kind
+            }
+            Frame::Ship { round, previous, granted, records, data } => {
+                let (round, previous, bytes) = (*round, *previous, data.len());
                 let mut ship =
-                    ShipBuilder::new(version, session, *previous, *granted, records, data.len());
+                    ShipBuilder::new(version, session, round, previous, *granted, records, bytes);
                 ship.block(data.len()).copy_from_slice(data);
                 return ship.finish();
             }
@@ -359,11 +383,14 @@ impl Frame<'_> {
             return Err(broken("a frame's checksum does not match its bytes".into()));
         }
         let mut f = Fields(body);
+        let on_ladder = version >= LADDER_WIRE;
         let frame = match header.kind.get() {
             HELLO => Frame::Hello(Hello::take(&mut f)?),
             TAKEOVER => {
                 let (epoch, device, nonce) = (f.u64()?, f.u64()?, f.u64()?);
-                Frame::Takeover { epoch, device, nonce, told: f.stamp()? }
+                let told = f.stamp()?;
+                let ladder = on_ladder.then(|| Requester::take(&mut f)).transpose()?;
+                Frame::Takeover { epoch, device, nonce, told, ladder }
             }
             PROTOTYPE => {
                 let (nonce, grant, left, is_last) = (f.u64()?, f.u64()?, f.u64()?, f.u32()? != 0);
@@ -399,15 +426,26 @@ impl Frame<'_> {
             SHIP => Frame::Ship {
                 previous: f.stamp()?,
                 granted: f.u64()?,
+                round: if on_ladder { take_round(&mut f)? } else { Round::default() },
                 records: {
                     let count = f.count(SHIPPED)?;
                     (0..count).map(|_| Self::decode_shipped(&mut f)).collect::<Result<_>>()?
                 },
                 data,
             },
-            other => return Err(broken(format!("a frame is of the unknown kind {other}"))),
+            kind if on_ladder && Ladder::has(kind) => {
+                Frame::Ladder(Ladder::take(kind, &mut f, data)?)
+            }
+            other => {
+                return Err(broken(format!(
+                    "a frame is of kind {other}, which wire version {version} does not have"
+                )));
+            }
         };
-        let blocks = matches!(frame, Frame::ReadReply { .. } | Frame::Ship { .. });
+        let blocks = matches!(
+            frame,
+            Frame::ReadReply { .. } | Frame::Ship { .. } | Frame::Ladder(Ladder::Copy { .. })
+        );
         if !blocks && !data.is_empty() {
             let (kind, left) = (header.kind.get(), data.len());
             return Err(broken(format!("a frame of kind {kind} has {left} bytes behind its body")));

@@ -2,13 +2,13 @@
 //! encoding and decoding leaves the same.
 
 use crate::format::batch::Header;
-use crate::format::frame::Frame;
+use crate::format::frame::{Frame, version_of};
 use crate::format::superblock::{COPY_BYTES, Superblock};
 
 /// A frame.
 pub fn frame(bytes: &[u8]) {
     if let Ok((session, frame)) = Frame::decode(bytes) {
-        let again = frame.encode(session);
+        let again = frame.encode_in(version_of(bytes), session);
         assert!(Frame::decode(&again).expect("encoded here") == (session, frame));
     }
 }

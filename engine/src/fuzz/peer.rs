@@ -13,7 +13,7 @@ use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
 use crate::request::{Request, Ticket};
 use crate::storage::Memory;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::unit::{Block, Extent, Mode, Stamp};
+use crate::unit::{Block, Extent, Mode, Round, Stamp};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -107,7 +107,10 @@ fn act(
         2 => {
             let (epoch, nonce) = (liar.epoch(input), input.number());
             let told = liar.stamp(input);
-            liar.say(Lane::Control, &Frame::Takeover { epoch, device: 2, nonce, told });
+            liar.say(
+                Lane::Control,
+                &Frame::Takeover { epoch, device: 2, nonce, told, ladder: None },
+            );
         }
         3 => {
             let count = input.below(6);
@@ -337,7 +340,10 @@ impl Liar {
         let previous = self.stamp(input);
         let granted = if input.byte().is_multiple_of(2) { 0 } else { self.epoch(input) };
         let lane = if input.byte() == 0 { Lane::Control } else { Lane::Data };
-        self.say(lane, &Frame::Ship { previous, granted, records, data: &data });
+        self.say(
+            lane,
+            &Frame::Ship { round: Round::default(), previous, granted, records, data: &data },
+        );
     }
 }
 

@@ -1,12 +1,14 @@
 //! The values of the golden bytes.
 
 use afterimage::internal::format::batch::{Header, Identity, Log};
-use afterimage::internal::format::frame::{Frame, Hello, Seen, Shipped, Sum, WireRange};
+use afterimage::internal::format::frame::{
+    Copied, Frame, Hello, Ladder, Requester, Seen, Shipped, Sum, TablePiece, WireRange,
+};
 use afterimage::internal::format::superblock::{
     Annex, Features, LogState, Lost, REST, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum};
-use afterimage::internal::unit::{Block, Blocks, Mode, Round, Stamp};
+use afterimage::internal::unit::{self, Block, Blocks, Mode, Round, Stamp};
 
 pub const SESSION: u64 = 0x1122_3344_5566_7788;
 pub const GROUP: u128 = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210;
@@ -23,12 +25,13 @@ pub const LOST: Lost = Lost {
     since: 1_700_000_000_000_000_017,
     found: 1_700_000_000_000_000_018,
 };
+pub const ROUND: Round = Round { generation: 3, counter: 19 };
 /// A bit at either end.
 pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 14] = [
+pub const FRAMES: [&str; 24] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
@@ -43,6 +46,16 @@ pub const FRAMES: [&str; 14] = [
     "frame_checksum_request",
     "frame_checksum_reply",
     "frame_checksum_reply_absent",
+    "frame_takeover_4",
+    "frame_ship_4",
+    "frame_open",
+    "frame_opened",
+    "frame_grant_table",
+    "frame_copy",
+    "frame_copy_ack",
+    "frame_end",
+    "frame_end_ack",
+    "frame_level",
 ];
 
 /// `superblock` and `volumes`.
@@ -207,7 +220,14 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             block_size: 4096,
             volumes: superblock().volumes[..2].to_vec(),
         }),
-        "frame_takeover" => Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED },
+        "frame_takeover" => {
+            Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: None }
+        }
+        "frame_takeover_4" => {
+            let mode = unit::Mode::Sending;
+            let ladder = Requester { mode, round: ROUND, last_active: 8, generation: 3 };
+            Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: Some(ladder) }
+        }
         "frame_prototype" => Frame::Prototype {
             nonce: 78,
             grant: 10,
@@ -223,8 +243,9 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         "frame_read_reply" => Frame::ReadReply { id: 79, rows: vec![None, Some(rows()[0])], data },
         "frame_read_reply_none" => Frame::ReadReply { id: 79, rows: vec![None], data: &[] },
         "frame_ack" => Frame::Ack { hi: HI, credit: 1000 },
-        "frame_ship" => {
-            Frame::Ship { previous: FL, granted: 10, records: shipped().to_vec(), data }
+        "frame_ship" | "frame_ship_4" => {
+            let round = if name == "frame_ship" { Round::default() } else { ROUND };
+            Frame::Ship { round, previous: FL, granted: 10, records: shipped().to_vec(), data }
         }
         "frame_checksum_request" => {
             Frame::ChecksumRequest { id: 80, block, count: 1024, absent: 1 << 18 }
@@ -239,6 +260,50 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             let sums = vec![Sum { blocks: 1 << 18, seen: Seen::Absent }];
             Frame::ChecksumReply { id: 80, sums }
         }
+        other => Frame::Ladder(ladder(other, data)),
+    }
+}
+
+/// A block with data and a run of zeros behind it.
+pub fn copies() -> Vec<Copied> {
+    let [first, second] = rows();
+    let copied = |row: Row, count| Copied {
+        block: row.block,
+        count,
+        has_data: row.has_data,
+        checksum: row.checksum,
+    };
+    vec![copied(first, 1), copied(second, 5000)]
+}
+
+/// Neighbours and single blocks, in two volumes.
+pub fn runs() -> Vec<Blocks> {
+    let (run, first) = (|volume, numbers| Blocks { volume, numbers }, 1 << 40);
+    vec![run(7, first..first + 3), run(7, first + 10..first + 11), run(9, 0..5)]
+}
+
+fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
+    let (round, generation, block) = (ROUND, 3, |volume, number| Block { volume, number });
+    match name {
+        "frame_open" => {
+            let mode = unit::Mode::Copying;
+            Ladder::Open { round, mode, generation, cut: CUT, clk: NEED }
+        }
+        "frame_opened" => {
+            let (from, to) = (block(7, 5), block(9, 1000));
+            let piece = TablePiece { from, to, runs: runs(), is_last: false };
+            Ladder::Opened { round, cut: CUT, piece }
+        }
+        "frame_grant_table" => {
+            let (from, to) = (block(0, 12), TablePiece::END);
+            let piece = TablePiece { from, to, runs: runs(), is_last: true };
+            Ladder::GrantTable { nonce: 78, grant: 10, round, generation, later: true, piece }
+        }
+        "frame_copy" => Ladder::Copy { round, copies: copies(), data },
+        "frame_copy_ack" => Ladder::CopyAck { round, blocks: runs() },
+        "frame_end" => Ladder::End { round, generation, consistent_at: CONSAT },
+        "frame_end_ack" => Ladder::EndAck { round },
+        "frame_level" => Ladder::Level { round },
         other => panic!("no frame is called {other}"),
     }
 }

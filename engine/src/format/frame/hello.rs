@@ -3,13 +3,14 @@
 
 use super::super::superblock::{Lost, VolumeSpec, mode_number, mode_of};
 use super::fields::{Fields, HEADER, broken, put_stamp, put_u32, put_u64};
+use super::ladder::take_round;
 use crate::error::Result;
 use crate::unit::{Mode, Round, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The wire versions that this program speaks.
-pub const WIRE: WireRange = WireRange { min: 3, max: 3 };
+pub const WIRE: WireRange = WireRange { min: 3, max: 4 };
 
 /// The wire features that this program knows, a bit each.
 pub const FEATURES: u64 = SERVING_FEATURE | EXTENTS_FEATURE | CHECKSUMS_FEATURE;
@@ -184,7 +185,7 @@ impl Hello {
         let epoch = p.u64()?;
         let (hi, clk, newest) = (p.stamp()?, p.stamp()?, p.stamp()?);
         let (credit, block_size, count) = (p.u64()?, p.u32()?, p.u32()?);
-        let round = Round { generation: p.u64()?, counter: p.u64()? };
+        let Round { generation, counter } = take_round(p)?;
         let lost = Lost { first: p.stamp()?, since: p.u64()?, found: p.u64()? };
         let (told, told_max) = (p.stamp()?, p.u64()?);
         let volumes = f.take((count as usize).saturating_mul(12))?;
@@ -207,7 +208,7 @@ impl Hello {
             hi,
             clk,
             newest,
-            round,
+            round: (generation, counter),
             lost: (flags & 8 != 0).then_some(lost),
             told,
             told_max,
