@@ -3,6 +3,7 @@
 //! Index, count, length, address and time never share a type where they could be mixed up.
 
 use std::fmt;
+use std::ops::Range;
 
 /// The unit that traces, partial writes and addresses on the host's side are aligned to, in bytes.
 pub const SECTOR: u64 = 512;
@@ -92,6 +93,32 @@ impl fmt::Display for Extent {
     }
 }
 
+/// Neighbouring blocks of one volume.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Blocks {
+    /// The volume.
+    pub volume: u32,
+    /// Their numbers in it; not empty.
+    pub numbers: Range<u64>,
+}
+
+impl Blocks {
+    /// The first of them.
+    pub fn first(&self) -> Block {
+        Block { volume: self.volume, number: self.numbers.start }
+    }
+
+    /// Their addresses.
+    pub fn range(&self) -> Range<Block> {
+        self.first()..Block { volume: self.volume, number: self.numbers.end }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> u64 {
+        self.numbers.end - self.numbers.start
+    }
+}
+
 /// The logarithm of a region's length in blocks: an extent of 32 MiB of the usual blocks. The few blocks
 /// of a simulation lie in several, too.
 const REGION_LEVEL: u8 = if cfg!(feature = "simulate") { 2 } else { 13 };
@@ -142,6 +169,53 @@ impl Stamp {
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.epoch, self.time, self.sequence)
+    }
+}
+
+/// How host writes reach the peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// By R, in the order of stamps: no bits.
+    #[default]
+    Ordered,
+    /// By bits; first the active device collects what the peer owes (p).
+    Collecting,
+    /// By bits, and the active device sends (s).
+    Sending,
+    /// Host writes join R again, and the active device sends what has a bit (c).
+    Copying,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Ordered => "ordered",
+            Mode::Collecting => "collecting",
+            Mode::Sending => "sending",
+            Mode::Copying => "copying",
+        })
+    }
+}
+
+/// The round that copies, ships and acknowledgements belong to. A later one is greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Round {
+    /// The lineage's number: a force begins a new one.
+    pub generation: u64,
+    /// Counts the changes of mode within it, from 0.
+    pub counter: u64,
+}
+
+impl Round {
+    /// The one after it.
+    pub(crate) fn next(self) -> Round {
+        Round { counter: self.counter + 1, ..self }
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.counter)
     }
 }
 

@@ -7,8 +7,10 @@
 
 pub mod batch;
 pub mod frame;
+mod number;
 pub mod segments;
 pub mod superblock;
+pub mod table;
 pub(crate) mod told;
 
 use crate::unit::{Block, Extent, Stamp};

@@ -1,14 +1,13 @@
 //! Extents, nearly all of one block, and their stamps, as one device tells the other of them (R18): in
 //! rising stamp order, each as what it differs in from the one before, so that most take six bytes.
 //!
-//! An entry is a byte of flags and then numbers, little end first, seven bits a byte, the eighth set
-//! in all bytes but the last (LEB128): the volume, if another; the epoch, if another; the block's
-//! number less that before (2d for a distance of d, 2d - 1 for one of -d); the time less that
-//! before, in 64 bits that wrap; the sequence, if not the one before and one; how many extents follow
-//! that are told of by the same entry, if any: the next ones, of the same length, with the next
-//! sequences; the level, if it is not 0 (R19).
+//! An entry is a byte of flags and then numbers (`number.rs`): the volume, if another; the epoch, if
+//! another; the block's number less that before (2d for a distance of d, 2d - 1 for one of -d); the
+//! time less that before, in 64 bits that wrap; the sequence, if not the one before and one; how many
+//! extents follow that are told of by the same entry, if any: the next ones, of the same length, with
+//! the next sequences; the level, if it is not 0 (R19).
 
-use super::checksum;
+use super::{checksum, number};
 use crate::unit::{Block, Extent, Stamp};
 
 const VOLUME: u8 = 1;
@@ -48,19 +47,19 @@ pub(crate) fn put(to: &mut Vec<u8>, before: Stamp, entries: &[(Extent, Stamp)]) 
         let flags = flags.iter().filter(|flag| flag.1).map(|flag| flag.0).sum::<u8>();
         to.push(flags);
         if flags & VOLUME != 0 {
-            put_number(to, block.volume.into());
+            number::put(to, block.volume.into());
         }
         if flags & EPOCH != 0 {
-            put_number(to, stamp.epoch);
+            number::put(to, stamp.epoch);
         }
         let distance = block.number.wrapping_sub(before.number);
-        put_number(to, distance << 1 ^ (distance as i64 >> 63) as u64);
-        put_number(to, stamp.time.wrapping_sub(last.1.time));
+        number::put(to, distance << 1 ^ (distance as i64 >> 63) as u64);
+        number::put(to, stamp.time.wrapping_sub(last.1.time));
         if flags & SEQUENCE != 0 {
-            put_number(to, stamp.sequence.into());
+            number::put(to, stamp.sequence.into());
         }
         if flags & MORE != 0 {
-            put_number(to, more as u64);
+            number::put(to, more as u64);
         }
         if flags & LEVEL != 0 {
             to.push(level);
@@ -82,30 +81,30 @@ pub(crate) fn take(
     let mut entries = Vec::with_capacity(count);
     let (mut block, mut stamp) = (Block { volume: 0, number: 0 }, before);
     while entries.len() < count {
-        let flags = take_number(bytes)?;
+        let flags = number::take(bytes)?;
         if flags >= 2 * u64::from(LEVEL) {
             return Err(format!("an entry has the unknown flags {flags:#x}"));
         }
         let has = |flag: u8| flags & u64::from(flag) != 0;
         if has(VOLUME) {
-            block.volume = take_small(bytes, "volume")?;
+            block.volume = number::take_small(bytes, "volume")?;
         }
         if has(EPOCH) {
-            stamp.epoch = take_number(bytes)?;
+            stamp.epoch = number::take(bytes)?;
         }
-        let distance = take_number(bytes)?;
+        let distance = number::take(bytes)?;
         block.number = block.number.wrapping_add(distance >> 1 ^ (distance & 1).wrapping_neg());
-        stamp.time = stamp.time.wrapping_add(take_number(bytes)?);
+        stamp.time = stamp.time.wrapping_add(number::take(bytes)?);
         stamp.sequence = match has(SEQUENCE) {
-            true => take_small(bytes, "sequence")?,
+            true => number::take_small(bytes, "sequence")?,
             false => stamp.sequence.wrapping_add(1),
         };
         let (more, left) =
-            (if has(MORE) { take_number(bytes)? } else { 0 }, count - entries.len() - 1);
+            (if has(MORE) { number::take(bytes)? } else { 0 }, count - entries.len() - 1);
         if more > left as u64 {
             return Err(format!("an entry tells of {more} extents more, where {left} are left"));
         }
-        let level = if has(LEVEL) { take_small(bytes, "level")? } else { 0 };
+        let level = if has(LEVEL) { number::take_small(bytes, "level")? } else { 0 };
         let extent = match u8::try_from(level) {
             Ok(level) if level <= Extent::LEVEL_MAX => Extent::around(block, level),
             _ => {
@@ -192,37 +191,6 @@ fn after((extent, stamp): (Extent, Stamp)) -> (Extent, Stamp) {
     let number = extent.first.number.wrapping_add(extent.blocks());
     let first = Block { number, ..extent.first };
     (Extent { first, ..extent }, Stamp { sequence: stamp.sequence.wrapping_add(1), ..stamp })
-}
-
-fn put_number(to: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        to.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    to.push(number as u8);
-}
-
-fn take_number(bytes: &mut &[u8]) -> Result<u64, String> {
-    let mut number = 0;
-    for at in 0..10 {
-        let Some((&byte, rest)) = bytes.split_first() else {
-            return Err("the entries end early".into());
-        };
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << (7 * at);
-        if byte < 0x80 {
-            return match at == 9 && byte > 1 {
-                true => Err("an entry has a number of more than 64 bits".into()),
-                false => Ok(number),
-            };
-        }
-    }
-    Err("an entry has a number of more than ten bytes".into())
-}
-
-fn take_small(bytes: &mut &[u8], what: &str) -> Result<u32, String> {
-    let number = take_number(bytes)?;
-    number.try_into().map_err(|_| format!("an entry has the {what} {number}"))
 }
 
 #[cfg(all(test, not(loom)))]

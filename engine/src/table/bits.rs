@@ -3,34 +3,9 @@
 //! set, at most 64 bytes a run, and never with the volumes: a full table is a run for each volume.
 
 use crate::unit::Block;
+pub use crate::unit::Blocks;
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Neighbouring blocks of one volume.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Blocks {
-    /// The volume.
-    pub volume: u32,
-    /// Their numbers in it; not empty.
-    pub numbers: Range<u64>,
-}
-
-impl Blocks {
-    /// The first of them.
-    pub fn first(&self) -> Block {
-        Block { volume: self.volume, number: self.numbers.start }
-    }
-
-    /// Their addresses.
-    pub fn range(&self) -> Range<Block> {
-        self.first()..Block { volume: self.volume, number: self.numbers.end }
-    }
-
-    /// How many they are.
-    pub fn count(&self) -> u64 {
-        self.numbers.end - self.numbers.start
-    }
-}
 
 /// The set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -31,39 +31,10 @@ use crate::table::bits::Bits;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
+pub use crate::unit::{Mode, Round};
 pub use restart::Durable;
 pub use takeover::{Request, Taken};
 pub use work::{Arrival, Grant, Message, Ordered, Piece, Work};
-
-/// How host writes reach the peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// By R, in the order of stamps: no bits.
-    #[default]
-    Ordered,
-    /// By bits; first the active device collects what the peer owes (p).
-    Collecting,
-    /// By bits, and the active device sends (s).
-    Sending,
-    /// Host writes join R again, and the active device sends what has a bit (c).
-    Copying,
-}
-
-/// The round that copies, ships and acknowledgements belong to. A later one is greater.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Round {
-    /// The lineage's number: a force begins a new one.
-    pub generation: u64,
-    /// Counts the changes of mode within it, from 0.
-    pub counter: u64,
-}
-
-impl Round {
-    /// The one after it.
-    fn next(self) -> Round {
-        Round { counter: self.counter + 1, ..self }
-    }
-}
 
 /// How far a round has come. The end of a connection closes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
