@@ -40,8 +40,11 @@ impl World {
             }
         }
         for (d, dev) in self.dev.iter().enumerate().filter(|(_, dev)| !dev.dead) {
-            if dev.is_consistent() && !self.is_prefix(&dev.n) {
-                let image = dev.n;
+            let mut image = dev.n;
+            if dev.m.mode() != Mode::Ordered {
+                image = std::array::from_fn(|block| dev.newest(block));
+            }
+            if dev.is_consistent() && !self.is_prefix(&image) {
                 return Err(format!(
                     "P3 a device says consistent and is no prefix: {d}, {image:?}"
                 ));
