@@ -67,5 +67,5 @@ fn hash(text: &str) -> u64 {
 /// the failure shows here. If nothing was to change, or it differs between machines, look why.
 #[test]
 fn a_seed_means_the_same_everywhere() {
-    assert_eq!(format!("{:016x}", hash(&text(5))), "90eefb961c5416d1");
+    assert_eq!(format!("{:016x}", hash(&text(5))), "54155e16711ce3f5");
 }

@@ -62,7 +62,6 @@ pub struct Shipped {
 
 /// Everything that travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a connection has one hello of each end")]
 pub enum Frame<'a> {
     /// On connecting.
     Hello(Hello),
