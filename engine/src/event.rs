@@ -4,7 +4,7 @@ use crate::compare::{CompareReport, Differing};
 use crate::error::Error;
 use crate::format::superblock::Lost;
 use crate::link::Link;
-use crate::unit::{Mode, Stamp};
+use crate::unit::{Mode, Round, Stamp};
 use std::sync::Arc;
 
 /// Something that happened. Listeners are told in the order in which it happened, one event at a time,

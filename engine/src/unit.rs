@@ -47,6 +47,12 @@ impl Blocks {
     pub fn count(&self) -> u64 {
         self.numbers.end - self.numbers.start
     }
+
+    /// Each of them.
+    pub fn each(&self) -> impl Iterator<Item = Block> + use<> {
+        let volume = self.volume;
+        self.numbers.clone().map(move |number| Block { volume, number })
+    }
 }
 
 /// The blocks of one record: an aligned power of two of them, so that two extents are nested or
@@ -116,38 +122,6 @@ impl fmt::Display for Extent {
             1 => write!(f, "{}", self.first),
             blocks => write!(f, "{}+{blocks}", self.first),
         }
-    }
-}
-
-/// Neighbouring blocks of one volume.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Blocks {
-    /// The volume.
-    pub volume: u32,
-    /// Their numbers in it; not empty.
-    pub numbers: Range<u64>,
-}
-
-impl Blocks {
-    /// The first of them.
-    pub fn first(&self) -> Block {
-        Block { volume: self.volume, number: self.numbers.start }
-    }
-
-    /// Their addresses.
-    pub fn range(&self) -> Range<Block> {
-        self.first()..Block { volume: self.volume, number: self.numbers.end }
-    }
-
-    /// How many they are.
-    pub fn count(&self) -> u64 {
-        self.numbers.end - self.numbers.start
-    }
-
-    /// Each of them.
-    pub fn each(&self) -> impl Iterator<Item = Block> + use<> {
-        let volume = self.volume;
-        self.numbers.clone().map(move |number| Block { volume, number })
     }
 }
 

@@ -39,7 +39,7 @@ impl Device {
             let mut runs = Vec::new();
             let first = Block { volume: 0, number: 0 };
             while left > 0
-                && let Some(run) = machine.next_to_send(side, first, left, |_| true)
+                && let Some(run) = machine.next_to_send(side, first, left)
             {
                 // Before the blocks are read: a write that comes in between sets its bit again.
                 machine.send(&run);
@@ -219,7 +219,7 @@ impl Device {
         let side = self.side();
         let first = Block { volume: 0, number: 0 };
         let machine = self.peer.machine.read();
-        machine.next_to_send(side, first, 1, |_| true).is_some()
+        machine.next_to_send(side, first, 1).is_some()
     }
 
     /// Whether copies were sent that are not acknowledged.

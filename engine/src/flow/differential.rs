@@ -329,7 +329,7 @@ impl Device {
     }
 
     /// Makes everything that was published durable, as the setting has it (D11).
-    fn sync_own(&self) -> Result<()> {
+    pub(crate) fn sync_own(&self) -> Result<()> {
         let synced = self.own.wait_round(self.own.round_wanted(), self.settings.durability, None);
         synced.map(|_| ()).map_err(|e| self.halt(e))
     }

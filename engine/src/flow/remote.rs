@@ -434,9 +434,14 @@ impl Device {
         let at = data.len();
         data.resize(at + self.geometry.block_size as usize, 0);
         self.fetch(block, &mut data[at..])?;
-        let checksum = data_checksum(&data[at..]);
-        let has_data = true;
-        Ok(Row { stamp: Stamp::ZERO, block, level: 0, has_data, checksum, index: 0, count: 1 })
+        let has_data = data[at..].iter().any(|&byte| byte != 0);
+        let checksum = if has_data { data_checksum(&data[at..]) } else { 0 };
+        if !has_data {
+            data.truncate(at);
+        }
+        // Of no record in particular: the content is as old as the tenure at most.
+        let stamp = Stamp { epoch: self.superblock.get().epoch, time: 0, sequence: 0 };
+        Ok(Row { stamp, block, level: 0, has_data, checksum, index: 0, count: 1 })
     }
 
     /// The newest record of `block` in R, its data put behind `data`: never from N, which is stale

@@ -460,6 +460,14 @@ impl Superblock {
         self.check_differential()
     }
 
+    /// The peer has the own records up to this stamp, or bits tell of them (D8).
+    pub fn floor(&self) -> Stamp {
+        match self.mode {
+            Mode::Ordered | Mode::Copying => self.acked.max(self.cut),
+            Mode::Collecting | Mode::Sending => Stamp::MAX,
+        }
+    }
+
     /// Whether it says what only a device says that is, or was, in differential mode.
     pub(crate) fn is_differential(&self) -> bool {
         self.mode != Mode::Ordered

@@ -10,6 +10,7 @@ use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Lane, Line, MemoryLink, memory_link};
 use afterimage::internal::request::{Op, Request, Session};
 use afterimage::internal::storage::{FileName, Storage};
+use afterimage::internal::unit::Mode;
 use std::sync::Arc;
 
 pub const BLOCK: u64 = 512;
@@ -44,6 +45,7 @@ pub enum Act {
     Reflect(usize),
     Checkpoint(usize),
     Takeover(usize),
+    Suspend(usize),
     Close(usize),
 }
 use Act::*;
@@ -128,6 +130,7 @@ impl World {
                 device.step_commit()?;
                 moved |= device.step_ship()? > 0;
                 moved |= device.step_receive()? > 0;
+                moved |= self.climb(device)?;
             }
             let serving = self.devices.iter().flatten().filter(|d| d.status().serving).count();
             assert!(serving <= 1, "I3: both serve");
@@ -136,8 +139,27 @@ impl World {
         Ok(())
     }
 
+    /// A step in the rounds of differential mode, which may wait for a checkpoint.
+    pub fn climb(&self, device: &Device) -> Result<bool> {
+        if device.status().mode == Mode::Ordered {
+            return device.step_ladder();
+        }
+        while device.step_reflect()? > 0 {}
+        device.step_checkpoint()?;
+        device.step_ladder()
+    }
+
+    /// Whether the volume of a device is a state of the history.
+    pub fn is_prefix(&self, at: usize) -> bool {
+        let status = self.device(at).status();
+        status.mode == Mode::Ordered && status.differential.is_consistent
+    }
+
     pub fn reflect(&self, at: usize) -> Result<()> {
         while self.device(at).step_reflect()? > 0 {
+            if !self.is_prefix(at) {
+                continue;
+            }
             // Whole steps leave a prefix of the history; which one, is told at the end.
             let image = self.volume(at);
             assert!(self.images().contains(&image), "{at}: {image:?} is no prefix");
@@ -184,6 +206,7 @@ impl World {
                 taken?;
                 self.promised = self.history.len();
             }
+            Suspend(at) => self.device(at).suspend()?,
             Close(at) => {
                 self.device(at).close()?;
                 self.devices[at] = None;
@@ -289,12 +312,15 @@ impl World {
             let request = Request::new(0, offset, op);
             let mut ticket = session.submit(request)?;
             for round in 0.. {
-                assert!(round < 100, "a read waits for ever");
+                assert!(round < 100, "a read waits for ever: {:?}", self.devices.each_ref().map(|d| d.as_ref().map(|d| d.status())));
                 if let Some(done) = ticket.poll() {
                     buf.copy_from_slice(&done?.buffer.expect("a read has its buffer"));
                     break;
                 }
-                self.devices.iter().flatten().try_for_each(|d| d.step_control().map(|_| ()))?;
+                for device in self.devices.iter().flatten() {
+                    device.step_control()?;
+                    self.climb(device)?;
+                }
             }
         }
         Ok(self.image_of(&bytes))

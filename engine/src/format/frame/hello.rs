@@ -185,7 +185,7 @@ impl Hello {
         let epoch = p.u64()?;
         let (hi, clk, newest) = (p.stamp()?, p.stamp()?, p.stamp()?);
         let (credit, block_size, count) = (p.u64()?, p.u32()?, p.u32()?);
-        let Round { generation, counter } = take_round(p)?;
+        let round = take_round(p)?;
         let lost = Lost { first: p.stamp()?, since: p.u64()?, found: p.u64()? };
         let (told, told_max) = (p.stamp()?, p.u64()?);
         let volumes = f.take((count as usize).saturating_mul(12))?;
@@ -208,7 +208,7 @@ impl Hello {
             hi,
             clk,
             newest,
-            round: (generation, counter),
+            round,
             lost: (flags & 8 != 0).then_some(lost),
             told,
             told_max,

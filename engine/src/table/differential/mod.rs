@@ -153,6 +153,12 @@ impl Differential {
         self.mode == Mode::Sending && self.stage == Stage::Said
     }
 
+    /// Whether the peer owes nothing any more, and that is not stored: [`Differential::synced`] is next,
+    /// once what was written and copied is durable (D11).
+    pub fn awaits_sync(&self) -> bool {
+        self.owing && self.owed.is_empty()
+    }
+
     /// No block is to be sent, or on its way.
     fn has_sent_all(&self) -> bool {
         self.table.is_empty() && self.flying.is_empty()

@@ -31,18 +31,24 @@ impl Differential {
     pub fn durable(&self) -> Durable {
         let mut table = self.table.clone();
         table.add(&self.flying);
-        // D11: that it is owed nothing, and so consistent, is durable only after a sync.
-        let waits = self.owing && self.owed.is_empty();
+        let (owing, consistent) = self.durable_marks();
         Durable {
             mode: self.mode,
             round: self.round,
             table,
-            owing: self.owing,
+            owing,
             generation: self.generation,
             last_active: self.last_active,
             cut: self.cut,
-            consistent: if waits { Consistent::No } else { self.consistent },
+            consistent,
         }
+    }
+
+    /// Of [`Differential::durable`] only whether the peer may owe something, and whether N is a prefix: that
+    /// it owes nothing, and so N is one, is durable only after a sync (D11).
+    pub fn durable_marks(&self) -> (bool, Consistent) {
+        let consistent = if self.awaits_sync() { Consistent::No } else { self.consistent };
+        (self.owing, consistent)
     }
 
     /// A device that is opened again (D8). `implied` are the blocks of own records that are above `cut` and

@@ -37,6 +37,12 @@ impl Differential {
         Request { mode, round, last_active, generation }
     }
 
+    /// Whether a request is answered with a prototype: both keep order, in one round (D4).
+    pub fn grants_prototype(&self, request: &Request) -> bool {
+        let of_one_round = request.mode == Mode::Ordered && request.round == self.round;
+        self.mode == Mode::Ordered && (of_one_round || !holds(Clause::GrantKind))
+    }
+
     /// M: what differs here from the peer's history, if the peer was forced (D10).
     pub fn returned(&self, ordered: &Ordered) -> Bits {
         let mut m = Bits::default();
@@ -54,8 +60,7 @@ impl Differential {
     /// is lower; else empty.
     pub fn grant(&mut self, request: Request, m: &Bits, ordered: Ordered) -> Work {
         let sync = holds(Clause::FenceSync);
-        let of_one_round = request.mode == Mode::Ordered && request.round == self.round;
-        if self.mode == Mode::Ordered && (of_one_round || !holds(Clause::GrantKind)) {
+        if self.grants_prototype(&request) {
             let send = Some(Message::Grant(Grant::Prototype { round: self.round }));
             return Work { sync, send, ..Work::default() };
         }

@@ -1,0 +1,161 @@
+//! Differential mode between two devices (the first embodiment; D1–D11): by name, and in random walks over
+//! disks that die.
+
+mod common;
+
+use afterimage::internal::limits::Settings;
+use afterimage::internal::unit::Mode;
+use common::crash::Cut;
+use common::random::Random;
+use common::world::Act::*;
+use common::world::World;
+use common::{A, B};
+
+/// Both devices are in ordered mode again, and hold the same.
+fn rests(world: &mut World) {
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    for at in [A, B] {
+        let status = world.device(at).status();
+        assert_eq!(status.mode, Mode::Ordered, "{at}: {status:?}");
+        assert!(status.differential.is_consistent, "{at}: {status:?}");
+        assert_eq!(status.differential.table_blocks + status.differential.owed_blocks, 0);
+        assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}");
+    }
+}
+
+fn reads(world: &World, at: usize) {
+    let session = world.device(at).session().unwrap();
+    assert_eq!(Some(&world.read_all(&session).unwrap()), world.images().last());
+}
+
+#[test]
+fn a_suspended_pair_comes_back_by_itself() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Carry, Write(A, 0, 3), Flush(A)]);
+    world.hold_ships(true);
+    world.acts(&[Suspend(A), Write(A, 2, 4), Zero(A, 1), Flush(A)]);
+    let status = world.device(A).status();
+    assert_eq!((status.mode, status.differential.table_blocks), (Mode::Collecting, 3));
+    assert_eq!(status.backlog_records, 0);
+    world.hold_ships(false);
+    rests(&mut world);
+    world.acts(&[Write(A, 5, 6), Takeover(B)]);
+    reads(&world, B);
+    rests(&mut world);
+}
+
+/// D1: the peer owes what it wrote and A has not overwritten; A's own bits are of the others.
+#[test]
+fn a_device_that_is_catching_up_suspends() {
+    let mut world = World::new();
+    world.hold_ships(true);
+    world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Takeover(B), Write(B, 0, 3), Flush(B), Suspend(B)]);
+    let status = world.device(B).status();
+    assert_eq!(status.mode, Mode::Collecting);
+    assert_eq!((status.differential.table_blocks, status.differential.owed_blocks), (1, 1));
+    reads(&world, B);
+    world.hold_ships(false);
+    rests(&mut world);
+}
+
+/// D4: a takeover out of a suspension, and back, waits for no copy.
+#[test]
+fn takeovers_out_of_every_round() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Suspend(A), Write(A, 2, 3)]);
+    world.acts(&[Takeover(B)]);
+    assert_eq!(world.device(B).status().differential.owed_blocks, 3);
+    world.acts(&[Write(B, 1, 4), Flush(B)]);
+    reads(&world, B);
+    world.acts(&[Takeover(A), Write(A, 3, 5), Flush(A)]);
+    reads(&world, A);
+    rests(&mut world);
+}
+
+/// Every act at any time, with crashes: what was promised is there, and no read is stale.
+#[test]
+fn random_walks() {
+    let seeds = std::env::var("LADDER_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300);
+    let first = std::env::var("LADDER_FIRST").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds {
+        let outcome = std::panic::catch_unwind(|| walk(seed));
+        outcome.unwrap_or_else(|_| panic!("seed {seed}"));
+    }
+}
+
+fn walk(seed: u64) {
+    let is_loud = std::env::var("LADDER_LOUD").is_ok();
+    let mut random = Random::new(seed);
+    let mut world = World::with(4, Settings { suspend_from_percent: 60, ..Settings::default() });
+    let mut serving = A;
+    for step in 0..120u64 {
+        let block = random.within(0..7);
+        let value = (step % 250 + 1) as u8;
+        let at = random.within(0..2) as usize;
+        let act = match random.within(0..40) {
+            0..=9 => Write(serving, block, value),
+            10 | 11 => Write2(serving, block, value),
+            12 => Zero(serving, block),
+            13..=15 => Flush(serving),
+            16 | 17 => Carry,
+            18 | 19 => Reflect(at),
+            20 => Checkpoint(at),
+            21..=23 => Takeover(1 - serving),
+            24 | 25 => Suspend(serving),
+            26 => {
+                world.meet();
+                Flush(serving)
+            }
+            27 => {
+                let cut = random.pick(&[Cut::Kill, Cut::Synced, Cut::All, Cut::Sectors(step), Cut::Writes(step)]);
+                let session = world.device(serving).session().unwrap();
+                session.flush().unwrap();
+                world.promised = world.history.len();
+                drop(session);
+                if is_loud {
+                    println!("{step} crash {at} {cut:?}");
+                }
+                world.crash(at, cut);
+                serving = world.rise().unwrap();
+                Flush(serving)
+            }
+            28..=37 => {
+                let device = world.device(at).clone();
+                let what = random.within(0..6);
+                if is_loud {
+                    println!("{step} step {what} of {at}");
+                }
+                match what {
+                    0 => drop(device.step_ladder().unwrap()),
+                    1 => drop(device.step_ship().unwrap()),
+                    2 => drop(device.step_receive().unwrap()),
+                    3 => drop(device.step_control().unwrap()),
+                    4 => drop(device.step_reflect_some(1).unwrap()),
+                    _ => drop(device.step_checkpoint().unwrap()),
+                }
+                continue;
+            }
+            _ => {
+                reads(&world, serving);
+                continue;
+            }
+        };
+        if is_loud {
+            println!("{step} {act:?}");
+        }
+        match act {
+            Suspend(at) if world.device(at).status().mode != Mode::Ordered => {}
+            act => world.act(act).unwrap_or_else(|e| panic!("{step} {act:?}: {e}")),
+        }
+        if let Takeover(at) = act {
+            serving = at;
+        }
+        world.alive().unwrap();
+    }
+    reads(&world, serving);
+    rests(&mut world);
+    reads(&world, serving);
+}
+
