@@ -17,7 +17,7 @@ use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Differential, Grant as Granted, Message, Ordered, Request};
 use crate::table::unreflected::Index;
-use crate::unit::{Block, Extent, Round, Stamp};
+use crate::unit::{Block, Extent, Mode, Round, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
@@ -178,6 +178,10 @@ impl Device {
         entries: &[(Extent, Stamp)],
     ) -> Result<()> {
         let _one = lock(&self.role);
+        if self.clk.epoch() != 0 && self.peer.machine.mode() != Mode::Ordered {
+            // The peer has not heard of this round: bits tell of its records.
+            return Ok(());
+        }
         if let Some(&(_, newest)) = entries.last() {
             self.check_tenure_known(newest)?;
         }

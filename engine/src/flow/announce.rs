@@ -57,7 +57,9 @@ impl Device {
                 let standing = connection.standing().filter(|_| !role.is_handing_over());
                 standing.map(|standing| (connection.wire(), standing))
             };
-            let Some((wire, (session, link))) = announcing else { return Ok(false) };
+            let Some((wire, (session, link))) = announcing.filter(|_| self.peer.machine.ships()) else {
+                return Ok(false);
+            };
             self.sequence(&mut tables);
             let end = tables.out.tell_end(&tables.own);
             let most = self.settings.piece_entries_max.min(ANNOUNCED_ENTRIES_MAX);
@@ -77,7 +79,7 @@ impl Device {
     /// Whether the peer is to be told of anything yet.
     pub(crate) fn has_to_announce(&self) -> bool {
         let tables = lock(&self.tables);
-        tables.out.next_to_tell().0 < tables.out.tell_end(&tables.own)
+        self.peer.machine.ships() && tables.out.next_to_tell().0 < tables.out.tell_end(&tables.own)
     }
 
     /// The newest record of each extent in R: what is told must come to the same.

@@ -99,6 +99,13 @@ impl World {
     pub fn open(&mut self, at: usize) -> Result<()> {
         let (disk, clock) = (self.disks[at].clone(), self.clock.clone());
         let device = Device::open(disk, clock, self.settings.clone())?;
+        if std::env::var("LADDER_LOUD").is_ok() {
+            device.on_event(move |event| {
+                if let afterimage::internal::event::Event::Disconnected { why, .. } = event {
+                    println!("   {at} disconnected: {why}");
+                }
+            });
+        }
         // The completed writes that a crash may take are known to the history here.
         let _ = device.accept_loss();
         self.devices[at] = Some(device);
