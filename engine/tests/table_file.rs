@@ -125,6 +125,16 @@ fn an_empty_table_has_no_file_and_the_feature_stays() {
     assert_eq!((superblock.get().table.bytes, feature()), (0, Features::DIFFERENTIAL));
 }
 
+/// Behind the mark of a close the storage may be another device's: no side file is written there either.
+#[test]
+fn a_closed_device_writes_no_table() {
+    let disk = disk();
+    let superblock = SuperblockFile::open(disk.clone()).unwrap();
+    let (runs, before) = (table(3, 5), disk.calls());
+    let error = superblock.update_with_table(runs.into_iter(), |_| ()).unwrap_err();
+    assert_eq!((error.kind(), disk.calls()), (Kind::Halted, before), "{error}");
+}
+
 #[test]
 fn what_is_wrong_with_a_table_is_said() {
     let disk = disk();
