@@ -220,6 +220,9 @@ fn load_with_bad_copy(storage: &dyn Storage) -> Result<(Superblock, Option<Strin
     Ok((superblock, bad_copy))
 }
 
+/// The table stays as it is.
+const NO_TABLE: Option<std::iter::Empty<Blocks>> = None;
+
 impl SuperblockFile {
     /// `storage` takes no change after one has failed.
     pub fn open(storage: Arc<dyn Storage>) -> Result<SuperblockFile> {
@@ -257,7 +260,7 @@ impl SuperblockFile {
     /// [`Kind::Storage`] if the storage fails; [`Kind::Halted`] behind the mark of a close, or if the
     /// generations have run out.
     pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        self.change(|_, next| Ok(change(next)), false)
+        self.change(change, NO_TABLE, false)
     }
 
     /// As [`SuperblockFile::update`], of a differential administration table of `runs` with it, by the same
@@ -271,32 +274,31 @@ impl SuperblockFile {
         runs: impl Iterator<Item = Blocks>,
         change: impl FnOnce(&mut Superblock),
     ) -> Result<()> {
-        let with_table = |current: &Superblock, next: &mut Superblock| {
-            change(next);
-            next.table = table_file::write(&*self.storage, current, runs)?;
-            Ok(())
-        };
-        self.change(with_table, false)
+        self.change(change, Some(runs), false)
     }
 
     /// As [`SuperblockFile::update`], of a device that is not open: the mark of its close stays.
     pub fn amend(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        self.change(|_, next| Ok(change(next)), true)
+        self.change(change, NO_TABLE, true)
     }
 
     fn change(
         &self,
-        change: impl FnOnce(&Superblock, &mut Superblock) -> Result<()>,
+        change: impl FnOnce(&mut Superblock),
+        runs: Option<impl Iterator<Item = Blocks>>,
         is_closed: bool,
     ) -> Result<()> {
         let _one = lock(&self.updating);
         let current = self.get();
         let mut next = Superblock::clone(&current);
-        change(&current, &mut next)?;
+        change(&mut next);
         if current.clean && next.clean && !is_closed {
             return Err(Error::new(Kind::Halted, format!("{FILE}: the device is closed")));
         }
         next.generation = self.next_generation()?;
+        if let Some(runs) = runs {
+            next.table = table_file::write(&*self.storage, &current, runs)?;
+        }
         let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
         let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;
         assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
