@@ -23,13 +23,14 @@ use afterimage::internal::error::{Error, Kind, Result};
 use afterimage::internal::format::PAGE;
 use afterimage::internal::format::batch::Log;
 use afterimage::internal::format::segments;
-use afterimage::internal::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock};
+use afterimage::internal::format::superblock::{COPY_BYTES, COPY_OFFSETS, Features, Superblock};
 use afterimage::internal::limits::Geometry;
 use afterimage::internal::storage::{Directory, FileName, Storage};
 use afterimage::internal::superblock::read_copies;
+use afterimage::internal::table_file;
 use finding::Finding;
 use logs::LogRead;
-use report::{Copies, FileReport, Location, LogReport, State, Table};
+use report::{Copies, Differential, FileReport, Location, LogReport, State, Table};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -177,6 +178,13 @@ fn look_at(storage: &dyn Storage, path: &Path) -> (Report, Option<Tables>) {
     match afterimage::internal::storage::segments::check(storage, &superblock) {
         Ok(findings) => findings.into_iter().for_each(|(file, what)| report.find(file, what)),
         Err(error) => report.notes.push(error.to_string()),
+    }
+    if superblock.features.incompat & Features::DIFFERENTIAL != 0 {
+        match table_file::check(storage, &superblock) {
+            Ok(Ok(runs)) => report.differential = Some(Differential::new(&superblock, &runs)),
+            Ok(Err((file, what))) => report.find(file, what),
+            Err(error) => report.find_unnamed(error.to_string()),
+        }
     }
     let own = logs::read(storage, &superblock, Log::Own);
     let recv = logs::read(storage, &superblock, Log::Recv);

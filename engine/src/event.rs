@@ -2,9 +2,9 @@
 
 use crate::compare::{CompareReport, Differing};
 use crate::error::Error;
-use crate::format::superblock::{Lost, Mode};
+use crate::format::superblock::Lost;
 use crate::link::Link;
-use crate::unit::Stamp;
+use crate::unit::{Mode, Stamp};
 use std::sync::Arc;
 
 /// Something that happened. Listeners are told in the order in which it happened, one event at a time,
@@ -140,7 +140,7 @@ pub struct LogRecovery {
 pub struct Status {
     /// This device's number.
     pub device: u64,
-    /// How it stands to its peer.
+    /// How host writes reach the peer.
     pub mode: Mode,
     /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,

@@ -62,6 +62,7 @@ pub mod internal {
     pub mod superblock;
     pub mod sync;
     pub mod table;
+    pub mod table_file;
     pub mod threads;
     pub mod unit;
     #[cfg(not(loom))]
@@ -78,8 +79,8 @@ pub mod internal {
 use internal::weaken;
 use internal::{
     chunks, clock, compare, device, error, event, failover, flow, format, host, journal, limits,
-    link, listeners, moment, peer, queue, request, storage, superblock, sync, table, threads, unit,
-    wake,
+    link, listeners, moment, peer, queue, request, storage, superblock, sync, table, table_file,
+    threads, unit, wake,
 };
 
 pub use clock::{Clock, SystemClock};
@@ -90,10 +91,10 @@ pub use event::{Event, LogRecovery, Recovery, Rung, Status};
 pub use failover::{Policy, Takeover};
 pub use flow::compare::{Compare, Comparison};
 pub use format::frame::FRAME_BYTES_MAX;
-pub use format::superblock::{Lost, Mode, VolumeSpec};
+pub use format::superblock::{Lost, VolumeSpec};
 pub use limits::{Durability, Geometry, Limits, Settings};
 pub use link::{Lane, Line, Link, MemoryLink, memory_link};
 pub use request::{Completion, Op, Request, Session, Ticket};
 pub use storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
 pub use threads::{Connector, Threads};
-pub use unit::Stamp;
+pub use unit::{Mode, Stamp};

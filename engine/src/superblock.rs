@@ -6,20 +6,21 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::superblock::{
-    Annex, COPY_BYTES, COPY_OFFSETS, Features, LogState, Mode, Superblock, VOLUMES_OFFSET,
+    Annex, COPY_BYTES, COPY_OFFSETS, Features, LogState, REST, Superblock, TableRef, VOLUMES_OFFSET,
 };
 use crate::format::{PAGE, segments};
 use crate::limits::Geometry;
 use crate::storage::{FileName, Fill, Storage};
 use crate::sync::lock;
-use crate::unit::{SECTOR, Stamp};
+use crate::table_file;
+use crate::unit::{Blocks, Mode, Round, SECTOR, Stamp};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 
 const FILE: FileName = FileName::Superblock;
 
 /// The superblock of an open device.
-pub(crate) struct SuperblockFile {
+pub struct SuperblockFile {
     storage: Arc<dyn Storage>,
     /// The superblock as it was last made durable. Locked for moments: a reader does not wait for the
     /// disk.
@@ -50,7 +51,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         generation: 1,
         group: geometry.group,
         device: geometry.device,
-        mode: Mode::Paired,
+        mode: Mode::Ordered,
         fenced: !active,
         clean: true,
         prefer: active,
@@ -68,7 +69,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         consat: Stamp::ZERO,
         features: Features::default(),
         lost: None,
-        round: (0, 0),
+        round: Round::default(),
         last_active: 0,
         peer: 0,
         cut: Stamp::ZERO,
@@ -76,7 +77,8 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         cache_identity: [0; 32],
         weakest: 0,
         annex: Annex::default(),
-        rest: [0; 22],
+        table: TableRef::default(),
+        rest: [0; REST],
         own: log,
         recv: log,
         volumes: geometry.volumes.clone(),
@@ -255,19 +257,42 @@ impl SuperblockFile {
     /// [`Kind::Storage`] if the storage fails; [`Kind::Halted`] behind the mark of a close, or if the
     /// generations have run out.
     pub fn update(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        self.change(change, false)
+        self.change(|_, next| Ok(change(next)), false)
+    }
+
+    /// As [`SuperblockFile::update`], of a differential administration table of `runs` with it, by the same
+    /// write of the superblock (D8, D11). They rise, and none is next to another.
+    ///
+    /// # Errors
+    /// As [`SuperblockFile::update`]; [`Kind::Config`] for a table that is too long. The table and the
+    /// superblock are as they were then, unless the storage has failed.
+    pub fn update_with_table(
+        &self,
+        runs: impl Iterator<Item = Blocks>,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result<()> {
+        let with_table = |current: &Superblock, next: &mut Superblock| {
+            change(next);
+            next.table = table_file::write(&*self.storage, current, runs)?;
+            Ok(())
+        };
+        self.change(with_table, false)
     }
 
     /// As [`SuperblockFile::update`], of a device that is not open: the mark of its close stays.
     pub fn amend(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        self.change(change, true)
+        self.change(|_, next| Ok(change(next)), true)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Superblock), is_closed: bool) -> Result<()> {
+    fn change(
+        &self,
+        change: impl FnOnce(&Superblock, &mut Superblock) -> Result<()>,
+        is_closed: bool,
+    ) -> Result<()> {
         let _one = lock(&self.updating);
         let current = self.get();
         let mut next = Superblock::clone(&current);
-        change(&mut next);
+        change(&current, &mut next)?;
         if current.clean && next.clean && !is_closed {
             return Err(Error::new(Kind::Halted, format!("{FILE}: the device is closed")));
         }
@@ -275,6 +300,9 @@ impl SuperblockFile {
         let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
         let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;
         assert!(rises && next.epoch >= epoch, "I12: fl, hi, acked, whole and epoch never decrease");
+        if next.is_differential() {
+            next.features.incompat |= Features::DIFFERENTIAL;
+        }
         // No opening would take it.
         next.check().unwrap_or_else(|what| panic!("the superblock is not written: {what}"));
         // After a failure it is unknown what is on disk: the storage refuses every later update.

@@ -23,32 +23,6 @@ impl fmt::Display for Block {
     }
 }
 
-/// Neighbouring blocks of one volume.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Blocks {
-    /// The volume.
-    pub volume: u32,
-    /// Their numbers in it; not empty.
-    pub numbers: Range<u64>,
-}
-
-impl Blocks {
-    /// The first of them.
-    pub fn first(&self) -> Block {
-        Block { volume: self.volume, number: self.numbers.start }
-    }
-
-    /// Their addresses.
-    pub fn range(&self) -> Range<Block> {
-        self.first()..Block { volume: self.volume, number: self.numbers.end }
-    }
-
-    /// How many they are.
-    pub fn count(&self) -> u64 {
-        self.numbers.end - self.numbers.start
-    }
-}
-
 /// The blocks of one record: an aligned power of two of them, so that two extents are nested or
 /// disjoint (R19). A record with data has the extent of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +93,32 @@ impl fmt::Display for Extent {
     }
 }
 
+/// Neighbouring blocks of one volume.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Blocks {
+    /// The volume.
+    pub volume: u32,
+    /// Their numbers in it; not empty.
+    pub numbers: Range<u64>,
+}
+
+impl Blocks {
+    /// The first of them.
+    pub fn first(&self) -> Block {
+        Block { volume: self.volume, number: self.numbers.start }
+    }
+
+    /// Their addresses.
+    pub fn range(&self) -> Range<Block> {
+        self.first()..Block { volume: self.volume, number: self.numbers.end }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> u64 {
+        self.numbers.end - self.numbers.start
+    }
+}
+
 /// The logarithm of a region's length in blocks: an extent of 32 MiB of the usual blocks. The few blocks
 /// of a simulation lie in several, too.
 const REGION_LEVEL: u8 = if cfg!(feature = "simulate") { 2 } else { 13 };
@@ -186,6 +186,17 @@ pub enum Mode {
     Copying,
 }
 
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Ordered => "ordered",
+            Mode::Collecting => "collecting",
+            Mode::Sending => "sending",
+            Mode::Copying => "copying",
+        })
+    }
+}
+
 /// The round that copies, ships and acknowledgements belong to. A later one is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Round {
@@ -199,6 +210,12 @@ impl Round {
     /// The one after it.
     pub(crate) fn next(self) -> Round {
         Round { counter: self.counter + 1, ..self }
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.counter)
     }
 }
 

@@ -15,10 +15,10 @@ use afterimage::internal::format::frame::{
     TablePiece, WIRE,
 };
 use afterimage::internal::format::superblock::{
-    Annex, Features, LogState, Lost, Mode, SEQUENCE_MAX, Superblock, VolumeSpec,
+    Annex, Features, LogState, Lost, REST, SEQUENCE_MAX, Superblock, TableRef, VolumeSpec,
 };
-use afterimage::internal::format::{Row, data_checksum, segments, superblock};
-use afterimage::internal::unit::{self, Block, Blocks, Extent, Round, Stamp};
+use afterimage::internal::format::{Row, data_checksum, segments, superblock, table};
+use afterimage::internal::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
 use proptest::prelude::*;
@@ -46,6 +46,18 @@ fn golden_superblock() {
     let (bytes, volumes) = (golden("superblock"), golden("volumes"));
     assert_eq!(Superblock::decode(&bytes, &volumes), Ok(golden::values::superblock()));
     assert_eq!(golden::values::superblock().encode()[..], bytes);
+}
+
+#[test]
+fn golden_table() {
+    let bytes = golden("table");
+    let owner = table::Owner { group: GROUP, device: 2 };
+    let (encoded, sum) = owner.encode(golden::values::table().into_iter());
+    assert_eq!(encoded, bytes);
+    assert_eq!(owner.decode(&bytes, sum), Ok(golden::values::table().to_vec()));
+    for (at, changed) in single_changes(&bytes) {
+        assert!(owner.decode(&changed, sum).is_err(), "byte {at}");
+    }
 }
 
 /// A superblock of version 2 is read, and the next update writes version 3.
@@ -284,7 +296,10 @@ fn impossible_fields_are_refused() {
     assert!(superblock(0, b"AFTSUPES").contains("expected magic \"AFTSUPER\", found \"AFTSUPES\""));
     assert!(superblock(76, &[3]).contains("table of volumes has version 3"));
     assert!(superblock(328, &[0b101]).contains("incompat features 0x4 "));
-    assert!(superblock(10, &[3]).contains("mode is 3"));
+    assert!(superblock(10, &[1]).contains("mode is 1, detached of an earlier program, not 0"));
+    assert!(
+        superblock(10, &[5]).contains("mode is 5, not 0 (ordered), 2 (copying), 3 (collecting)")
+    );
     assert!(superblock(72, &4u32.to_le_bytes()).contains("table of volumes"));
     assert!(superblock(72, &u32::MAX.to_le_bytes()).contains("table of volumes"));
     let batch = |at: usize, new: &[u8]| {
@@ -324,7 +339,7 @@ fn impossible_fields_are_refused() {
     for at in [80, 88, 104] {
         assert!(frame("frame_takeover_4", at, &high).contains("of 2^63 or more"), "{at}");
     }
-    assert!(frame("frame_takeover_4", 76, &[4]).contains("mode 4"));
+    assert!(frame("frame_takeover_4", 76, &[5]).contains("mode is 5"));
     assert!(frame("frame_hello", 188, &high).contains("of 2^63 or more"));
     assert!(frame("frame_open", 52, &high).contains("of 2^63 or more"));
     assert!(frame("frame_ship_4", 60, &high).contains("of 2^63 or more"));
@@ -344,7 +359,8 @@ fn impossible_fields_are_refused() {
     assert!(frame("frame_copy", 76 + 32, &[1]).contains("zeros and checksum"));
     assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
     assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
-    assert!(frame("frame_hello", 96, &[3]).contains("mode is 3"));
+    assert!(frame("frame_hello", 96, &[1]).contains("mode is 1, detached of an earlier program"));
+    assert!(frame("frame_hello", 96, &[5]).contains("mode is 5, not 0 (ordered)"));
     assert!(frame("frame_prototype", 80, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
     assert!(frame("frame_ship", 60, &3u32.to_le_bytes()).contains("claims 3"));
 }
@@ -410,7 +426,7 @@ fn any_annex() -> impl Strategy<Value = Annex> {
 prop_compose! {
     fn any_superblock()(
         (generation, group, device, epoch, lineage) in any::<(u64, u128, u64, u64, (u64, u64))>(),
-        mode in prop::sample::select(vec![Mode::Paired, Mode::Detached, Mode::Copying]),
+        mode in any_mode(),
         [fenced, clean, prefer, resume_alone, usable] in any::<[bool; 5]>(),
         (block_size, segment_bytes) in any::<(u32, u64)>(),
         [hi, acked, need, fl, consat] in prop::array::uniform5(any_stamp()),
@@ -418,16 +434,20 @@ prop_compose! {
         (features, annex) in (any_features(), any_annex()),
         [whole, cut] in prop::array::uniform2(any_stamp()),
         lost in prop::option::of(any_lost()),
-        (round, last_active, peer) in any::<((u64, u64), u64, u64)>(),
-        (owed, cache_identity, weakest, rest) in any::<(bool, [u8; 32], u8, [u8; 22])>(),
+        (generation_of_round, counter, last_active, peer) in any::<(u64, u64, u64, u64)>(),
+        table in any::<(u8, u64, u64)>(),
+        (owed, cache_identity, weakest, rest) in any::<(bool, [u8; 32], u8, [u8; REST])>(),
         volumes in prop::collection::vec(any::<(u32, u64)>(), 0..9),
     ) -> Superblock {
         let volumes = volumes.into_iter().map(|(id, bytes)| VolumeSpec { id, bytes }).collect();
+        let round = Round { generation: generation_of_round, counter };
+        let (slot, bytes, checksum) = table;
+        let table = TableRef { slot, bytes, checksum };
         Superblock {
             generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
             block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, features, whole,
-            lost, round, last_active, peer, cut, owed, cache_identity, weakest, annex, rest, own,
-            recv, volumes,
+            lost, round, last_active, peer, cut, owed, cache_identity, weakest, annex, table, rest,
+            own, recv, volumes,
         }
     }
 }
@@ -438,8 +458,8 @@ fn any_round() -> impl Strategy<Value = Round> {
     (number(), number()).prop_map(|(generation, counter)| Round { generation, counter })
 }
 
-fn any_mode() -> impl Strategy<Value = unit::Mode> {
-    use unit::Mode::*;
+fn any_mode() -> impl Strategy<Value = Mode> {
+    use Mode::*;
     prop::sample::select(vec![Ordered, Collecting, Sending, Copying])
 }
 

@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 12] = [
     &["format"],
     &["limits"],
     &["storage"],
-    &["superblock", "compare"],
+    &["superblock", "table_file", "compare"],
     &["queue"],
     &["table"],
     &["journal"],

@@ -9,13 +9,13 @@ use afterimage::Device;
 use afterimage::internal::error::{Error, Kind, Result};
 use afterimage::internal::event::Event;
 use afterimage::internal::format::frame::{Frame, Hello, WIRE, WireRange};
-use afterimage::internal::format::superblock::{Mode, VolumeSpec};
+use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Lane, Line, Link, MemoryLink, memory_link};
 use afterimage::internal::request::{Op, Request, Session, Ticket};
 use afterimage::internal::storage::{Memory, Storage};
 use afterimage::internal::table::location::Location;
-use afterimage::internal::unit::{Block, Stamp};
+use afterimage::internal::unit::{Block, Mode, Stamp};
 use common::{A, Action, B, ManualClock, Pair, Spec, Step::*, X, Y, Z};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -405,9 +405,9 @@ fn a_hello_of_another_pair_is_refused_saying_both_values() {
             "entry 2 of the table of volumes is missing here and volume 2 of 512 bytes there",
         ),
         (|_, h| h.lineage = (1, 0x99), "lineage is 1.7 here and 1.99 there"),
-        (|_, h| h.mode = Mode::Detached, "the peer is detached and its volumes are usable"),
+        (|_, h| h.mode = Mode::Collecting, "the peer is collecting and its volumes are usable"),
         (|_, h| h.mode = Mode::Copying, "the peer is copying and its volumes are usable"),
-        (|_, h| h.usable = false, "the peer is paired and its volumes are not usable"),
+        (|_, h| h.usable = false, "the peer is ordered and its volumes are not usable"),
     ];
     let mut pair = pair_of_volumes(Settings::default());
     let told = [A, B].map(|at| Told::by(&pair.devices[at]));

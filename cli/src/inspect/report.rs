@@ -4,10 +4,10 @@ use super::Verdict;
 use super::finding::Finding;
 use super::logs::{Entry, LogRead, log_name};
 use super::tables::Tables;
-use afterimage::internal::format::superblock::{LogState, Lost, Mode, Superblock};
+use afterimage::internal::format::superblock::{LogState, Lost, Superblock};
 use afterimage::internal::journal::scan::End;
 use afterimage::internal::storage::FileName;
-use afterimage::internal::unit::Stamp;
+use afterimage::internal::unit::{Blocks, Stamp};
 use serde::{Serialize, Serializer};
 
 /// Version of the JSON document: raised when a field changes its meaning or goes.
@@ -25,6 +25,7 @@ pub struct Report {
     pub(super) notes: Vec<String>,
     pub(super) files: Vec<FileReport>,
     pub(super) superblock: Option<Copies>,
+    pub(super) differential: Option<Differential>,
     pub(super) own_log: Option<LogReport>,
     pub(super) recv_log: Option<LogReport>,
     pub(super) remote_unreflected: Option<Table>,
@@ -60,6 +61,7 @@ impl Report {
             notes: Vec::new(),
             files: Vec::new(),
             superblock: None,
+            differential: None,
             own_log: None,
             recv_log: None,
             remote_unreflected: None,
@@ -113,7 +115,7 @@ pub(super) struct SuperblockReport {
     pub(super) generation: u64,
     pub(super) group: String,
     pub(super) device: u64,
-    pub(super) mode: &'static str,
+    pub(super) mode: String,
     pub(super) fenced: bool,
     pub(super) clean: bool,
     pub(super) prefer: bool,
@@ -143,6 +145,8 @@ pub(super) struct SuperblockReport {
     pub(super) cache_identity: Option<String>,
     pub(super) weakest_durability: Option<&'static str>,
     pub(super) annex_bytes: u32,
+    pub(super) table_slot: u8,
+    pub(super) table_bytes: u64,
     pub(super) own_log: LogStateReport,
     pub(super) recv_log: LogStateReport,
     pub(super) volumes: Vec<VolumeReport>,
@@ -207,11 +211,7 @@ impl From<&Superblock> for SuperblockReport {
             generation: s.generation,
             group: format!("{:032x}", s.group),
             device: s.device,
-            mode: match s.mode {
-                Mode::Paired => "paired",
-                Mode::Detached => "detached",
-                Mode::Copying => "copying",
-            },
+            mode: s.mode.to_string(),
             fenced: s.fenced,
             clean: s.clean,
             prefer: s.prefer,
@@ -232,8 +232,8 @@ impl From<&Superblock> for SuperblockReport {
             ro_compat: format!("{:x}", s.features.ro_compat),
             incompat: format!("{:x}", s.features.incompat),
             lost: s.lost.map(LostReport::from),
-            round_lineage: s.round.0,
-            round: s.round.1,
+            round_lineage: s.round.generation,
+            round: s.round.counter,
             last_active: s.last_active,
             peer: s.peer,
             cut: s.cut.into(),
@@ -249,6 +249,8 @@ impl From<&Superblock> for SuperblockReport {
                 _ => Some("unknown"),
             },
             annex_bytes: s.annex.bytes,
+            table_slot: s.table.slot,
+            table_bytes: s.table.bytes,
             own_log: (&s.own).into(),
             recv_log: (&s.recv).into(),
             volumes: s.volumes.iter().map(|v| VolumeReport { id: v.id, bytes: v.bytes }).collect(),
@@ -280,6 +282,29 @@ impl Copies {
         match &self.copies[self.counts?] {
             Copy::Valid(superblock) => Some(&superblock.source),
             Copy::Empty | Copy::Unusable { .. } => None,
+        }
+    }
+}
+
+/// The differential administration table of a device that is, or was, in differential mode.
+#[derive(Serialize)]
+pub(super) struct Differential {
+    pub(super) mode: String,
+    pub(super) round_lineage: u64,
+    pub(super) round: u64,
+    /// Neighbouring blocks are one run.
+    pub(super) runs: u64,
+    pub(super) blocks: u64,
+}
+
+impl Differential {
+    pub(super) fn new(superblock: &Superblock, runs: &[Blocks]) -> Differential {
+        Differential {
+            mode: superblock.mode.to_string(),
+            round_lineage: superblock.round.generation,
+            round: superblock.round.counter,
+            runs: runs.len() as u64,
+            blocks: runs.iter().map(Blocks::count).sum(),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::Verdict;
 use super::report::{
-    Copies, Copy, Location, LogReport, Report, StampReport, State, SuperblockReport, Table,
+    Copies, Copy, Differential, Location, LogReport, Report, StampReport, State, SuperblockReport,
+    Table,
 };
 use crate::words::plural;
 use std::fmt;
@@ -42,6 +43,9 @@ pub(super) fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io
     }
     if let Some(copies) = &report.superblock {
         superblocks(copies, rows_max, out)?;
+    }
+    if let Some(differential) = &report.differential {
+        self::differential(differential, out)?;
     }
     for (title, log) in [("OWN LOG", &report.own_log), ("RECEIVED LOG", &report.recv_log)] {
         if let Some(log) = log {
@@ -91,7 +95,7 @@ fn superblocks(copies: &Copies, rows_max: usize, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-const NAMES: [&str; 45] = [
+const NAMES: [&str; 47] = [
     "SUPERBLOCK",
     "generation",
     "group",
@@ -124,6 +128,8 @@ const NAMES: [&str; 45] = [
     "cache_identity",
     "weakest_durability",
     "annex_bytes",
+    "table_slot",
+    "table_bytes",
     "own_log.bytes",
     "own_log.incarnation",
     "own_log.tail_offset",
@@ -175,6 +181,8 @@ fn values(s: &SuperblockReport) -> Vec<String> {
         &s.cache_identity.as_ref().map_or("none", |identity| &identity[..16]),
         &s.weakest_durability.unwrap_or("none"),
         &s.annex_bytes,
+        &s.table_slot,
+        &s.table_bytes,
     ]
     .iter()
     .map(ToString::to_string)
@@ -186,6 +194,16 @@ fn values(s: &SuperblockReport) -> Vec<String> {
     }
     values.push(s.volumes.len().to_string());
     values
+}
+
+fn differential(it: &Differential, out: &mut dyn Write) -> io::Result<()> {
+    let Differential { mode, round_lineage, round, runs, blocks } = it;
+    writeln!(
+        out,
+        "\nDIFFERENTIAL ADMINISTRATION TABLE: blocks that the peer may lack, as stored last"
+    )?;
+    writeln!(out, "  mode {mode}, round {round_lineage}.{round}")?;
+    writeln!(out, "  {} in {}", plural(*blocks, "block"), plural(*runs, "run"))
 }
 
 fn log_summary(title: &str, log: &LogReport, out: &mut dyn Write) -> io::Result<()> {

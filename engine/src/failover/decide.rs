@@ -9,7 +9,7 @@
 //!
 //! | this device | opening | operator | request |
 //! |---|---|---|---|
-//! | not paired, or its volumes not usable | refuses: `NotPaired` | (was not opened) | (was not opened) |
+//! | not in ordered mode, or its volumes not usable | refuses: `NotPaired` | (was not opened) | (was not opened) |
 //! | serving | goes on | goes on | goes on |
 //! | has lost durable records, as a hello has shown | (cannot be yet) | waits: `Lost` | waits: `Lost` |
 //! | asking for the host | waits: `Asking` | waits: `Asking` | waits: `Asking` |
@@ -23,7 +23,7 @@
 //! |---|---|---|
 //! | any | another lineage | refuses: stamps cannot be compared |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
-//! | any | not paired, or its volumes not usable | refuses: it needs a resync |
+//! | any | not in ordered mode, or its volumes not usable | refuses: it needs a resync |
 //! | any, has served since its opening | its `hi` or `told` > `newest`: it knows of what this device never wrote | refuses: untrue |
 //! | any | its `hi` or `told` > `newest`: it knows of what this device no longer has | refuses: this device lost durable records |
 //! | fenced, has served since its opening | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device never granted | refuses: untrue |
@@ -48,14 +48,13 @@
 //! lost. At most one device of a pair ends up serving: the other is fenced in every row that
 //! serves.
 
-use crate::format::superblock::Mode;
-use crate::unit::Stamp;
+use crate::unit::{Mode, Stamp};
 use crate::weaken::{Clause, holds};
 
 /// How this device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Here {
-    /// How it stands to its peer.
+    /// How its host writes reach its peer.
     pub mode: Mode,
     /// Its volumes are a prefix of history, or will be.
     pub usable: bool,
@@ -90,7 +89,7 @@ pub struct Here {
 /// The peer, as its hello describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// How it stands to this device.
+    /// How its host writes reach this device.
     pub mode: Mode,
     /// Its volumes are a prefix of history, or will be.
     pub usable: bool,
@@ -226,7 +225,7 @@ fn knows_of_loss(here: Here, peer: Heard) -> bool {
 
 /// Whether a device that stands so ships, receives and may serve.
 fn is_paired(mode: Mode, usable: bool) -> bool {
-    mode == Mode::Paired && usable
+    mode == Mode::Ordered && usable
 }
 
 #[cfg(all(test, not(loom)))]
@@ -258,14 +257,14 @@ pub(super) mod tests {
         }
 
         fn mode(&mut self) -> Mode {
-            [Paired, Detached, Copying][self.below(3) as usize]
+            [Ordered, Collecting, Sending, Copying][self.below(4) as usize]
         }
     }
 
     /// Every state a device can be in: a device that is fenced, asks, or has lost records does not
     /// serve; one that serves has served.
     fn heres() -> impl Iterator<Item = Here> {
-        let all = (0..3 << 12).map(Digits).map(|mut n| Here {
+        let all = (0..4 << 12).map(Digits).map(|mut n| Here {
             mode: n.mode(),
             usable: n.bit(),
             lineage: (2, 2),
@@ -287,7 +286,7 @@ pub(super) mod tests {
     }
 
     fn hellos() -> impl Iterator<Item = Heard> {
-        (0..27 << 6).map(Digits).map(|mut n| Heard {
+        (0..36 << 6).map(Digits).map(|mut n| Heard {
             mode: n.mode(),
             usable: n.bit(),
             lineage: [(2, 2), (2, 1), (3, 2)][n.below(3) as usize],
@@ -316,8 +315,9 @@ pub(super) mod tests {
     #[test]
     fn without_the_peer_the_first_row_that_holds() {
         use Occasion::{Opening, Operator, Request};
-        let rows: [Row<Occasion>; 12] = [
-            (|h, o| *o == Opening && h.mode == Detached, Refuse(NotPaired)),
+        let rows: [Row<Occasion>; 13] = [
+            (|h, o| *o == Opening && h.mode == Collecting, Refuse(NotPaired)),
+            (|h, o| *o == Opening && h.mode == Sending, Refuse(NotPaired)),
             (|h, o| *o == Opening && h.mode == Copying, Refuse(NotPaired)),
             (|h, o| *o == Opening && !h.usable, Refuse(NotPaired)),
             (|h, _| h.serving, GoOn),
@@ -330,7 +330,7 @@ pub(super) mod tests {
             (|h, _| h.resume_alone, Serve),
             (|h, _| !h.resume_alone, Wait(Unproven)),
         ];
-        let mut hits = [0; 12];
+        let mut hits = [0; 13];
         for here in heres().step_by(if cfg!(miri) { 7 } else { 1 }) {
             for occasion in [Opening, Operator, Request] {
                 let expected = first(&rows, &mut hits, &here, &occasion);
@@ -342,10 +342,11 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 20] = [
+        let rows: [Row<Heard>; 21] = [
             (|h, p| p.lineage != h.lineage, Refuse(Lineage)),
             (|h, p| !h.fenced && !p.fenced, Halt(BothUnfenced)),
-            (|_, p| p.mode == Detached, Refuse(NotPaired)),
+            (|_, p| p.mode == Collecting, Refuse(NotPaired)),
+            (|_, p| p.mode == Sending, Refuse(NotPaired)),
             (|_, p| p.mode == Copying, Refuse(NotPaired)),
             (|_, p| !p.usable, Refuse(NotPaired)),
             (|h, p| h.newest < p.hi.max(p.told) && h.served, Refuse(Untrue)),
@@ -364,7 +365,7 @@ pub(super) mod tests {
             (|h, _| h.hi >= h.need, Serve),
             (|h, _| h.hi < h.need, Ask),
         ];
-        let mut hits = [0; 20];
+        let mut hits = [0; 21];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);
@@ -394,15 +395,15 @@ pub(super) mod tests {
             let granted = !one.fenced || other.fenced || one.epoch >= other.epoch;
             granted && one.newest >= other.hi.max(other.need) && one.hi >= other.acked
         };
-        let paired = a.mode == Paired && b.mode == Paired;
+        let paired = a.mode == Ordered && b.mode == Ordered;
         paired && a.lineage == b.lineage && keeps(a, b) && keeps(b, a)
     }
 
     /// Both sides decide on each other's hello: every pair of states.
     #[test]
     fn of_two_that_meet_one_serves_or_none() {
-        // A device that is not paired does not come to serve; a hello is judged by itself alone.
-        let open = |h: &Here| h.mode == Paired || h.mode == Detached && !h.serving;
+        // A device in another mode does not come to serve; a hello is judged by itself alone.
+        let open = |h: &Here| h.mode == Ordered || h.mode == Collecting && !h.serving;
         let states: Vec<Here> =
             heres().filter(|h| h.usable && !h.resume_alone && !h.lost && open(h)).collect();
         let mut met = [0u64; 2];

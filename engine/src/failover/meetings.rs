@@ -5,8 +5,7 @@
 
 use super::decide::tests::Digits;
 use super::decide::{Decision, Heard, Here, Occasion, Refusal, decide};
-use crate::format::superblock::Mode;
-use crate::unit::Stamp;
+use crate::unit::{Mode, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -37,7 +36,7 @@ type Row = (Vec<Vec<&'static str>>, Outcomes);
 /// Every state of a device that can meet another, or that this version does not open.
 fn devices() -> Vec<Here> {
     let all = (0..2 << 10).map(Digits).map(|mut n| Here {
-        mode: [Mode::Paired, Mode::Detached][usize::from(n.bit())],
+        mode: [Mode::Ordered, Mode::Collecting][usize::from(n.bit())],
         usable: true,
         lineage: (2, 2),
         fenced: n.bit(),
@@ -81,7 +80,7 @@ fn wants(here: Here) -> (u8, &'static str) {
 /// needless, the line would have several outcomes.
 fn state(a: Here, b: Here) -> State {
     let histories = if a.lineage == b.lineage { (0, "one") } else { (1, "two") };
-    let usable = match [a, b].iter().all(|h| h.mode == Mode::Paired) {
+    let usable = match [a, b].iter().all(|h| h.mode == Mode::Ordered) {
         true => (0, "of both"),
         false => (1, "of one or none"),
     };

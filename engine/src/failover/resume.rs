@@ -7,11 +7,11 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::Tables;
-use crate::format::superblock::{Mode, Superblock};
+use crate::format::superblock::Superblock;
 use crate::queue::Clk;
 use crate::storage::FileName;
 use crate::sync::lock;
-use crate::unit::Stamp;
+use crate::unit::{Mode, Stamp};
 use crate::weaken::{Clause, holds};
 
 /// A device's own decisions after a restart; durable.
@@ -220,11 +220,6 @@ pub(super) fn waiting(why: Wait) -> Error {
 /// The error of a device that stands so: forced takeover, suspension and resync are planned
 /// (R11, R12).
 pub(super) fn not_paired(mode: Mode, usable: bool) -> String {
-    let mode = match mode {
-        Mode::Paired => "paired",
-        Mode::Detached => "detached",
-        Mode::Copying => "copying",
-    };
     let volumes = if usable { "usable" } else { "not usable" };
     format!(
         "is {mode} and its volumes are {volumes}: a device that went on alone or was being \

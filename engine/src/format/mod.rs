@@ -10,7 +10,7 @@ pub mod frame;
 mod number;
 pub mod segments;
 pub mod superblock;
-pub(crate) mod table;
+pub mod table;
 pub(crate) mod told;
 
 use crate::unit::{Block, Extent, Stamp};

@@ -9,7 +9,7 @@
 //! and the first update, which every opening makes, writes version 3.
 
 use super::{PAGE, StampBytes, check_page, checksum, is_magic};
-use crate::unit::{SECTOR, Stamp};
+use crate::unit::{Mode, Round, SECTOR, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -87,11 +87,14 @@ struct SuperblockBytes {
     cache_identity: [u8; 32],
     weakest: u8,
     annex_slot: u8,
+    table_slot: u8,
+    table_bytes: U64,
+    table_checksum: U64,
     rest: [u8; REST],
 }
 
 /// Bytes of the sector that no field has yet.
-const REST: usize = 22;
+pub const REST: usize = 5;
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -109,25 +112,28 @@ pub const SEQUENCE_MAX: u64 = 1 << 62;
 
 const _: () = assert!(size_of::<SuperblockBytes>() == COPY_BYTES as usize);
 
-/// How the device stands to its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Records are shipped and received.
-    Paired,
-    /// On its own; a bitmap remembers what the peer lacks (R11, R12).
-    Detached,
-    /// Being brought together again (R11).
-    Copying,
+/// The number of a mode on disk and on the wire.
+pub(super) fn mode_number(mode: Mode) -> u8 {
+    match mode {
+        Mode::Ordered => 0,
+        Mode::Copying => 2,
+        Mode::Collecting => 3,
+        Mode::Sending => 4,
+    }
 }
 
-impl Mode {
-    /// The mode that a number on disk or on the wire stands for.
-    pub(super) fn from_number(number: u32) -> Result<Mode, String> {
-        match number {
-            0 => Ok(Mode::Paired),
-            1 => Ok(Mode::Detached),
-            2 => Ok(Mode::Copying),
-            other => Err(format!("mode is {other}, not 0 to 2")),
+/// The mode of such a number; 1 was to be a mode of an earlier program.
+pub(super) fn mode_of(number: u32) -> Result<Mode, String> {
+    match number {
+        0 => Ok(Mode::Ordered),
+        2 => Ok(Mode::Copying),
+        3 => Ok(Mode::Collecting),
+        4 => Ok(Mode::Sending),
+        other => {
+            let was = if other == 1 { ", detached of an earlier program" } else { "" };
+            Err(format!(
+                "mode is {other}{was}, not 0 (ordered), 2 (copying), 3 (collecting) or 4 (sending)"
+            ))
         }
     }
 }
@@ -149,8 +155,12 @@ impl Features {
     /// An incompat feature: a log may have records of many blocks (R19).
     pub const EXTENTS: u64 = 1;
 
+    /// An incompat feature: the device is, or was, in differential mode, and may have a table.
+    pub const DIFFERENTIAL: u64 = 2;
+
     /// The features that this program knows.
-    pub const KNOWN: Features = Features { compat: 0, ro_compat: 0, incompat: Features::EXTENTS };
+    pub const KNOWN: Features =
+        Features { compat: 0, ro_compat: 0, incompat: Features::EXTENTS | Features::DIFFERENTIAL };
 
     /// Whether a device with these may be opened to serve.
     ///
@@ -194,6 +204,20 @@ pub struct Annex {
     pub checksum: u64,
 }
 
+/// Which side file has the differential administration table, with the blocks in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableRef {
+    /// The number of the side file: 0 or 1.
+    pub slot: u8,
+    /// How long the side file is, in bytes; 0 if the table is empty: then there need be no file.
+    pub bytes: u64,
+    /// The checksum of the side file.
+    pub checksum: u64,
+}
+
+/// Most bytes of a table's side file: a table of so many runs has no room in memory.
+pub const TABLE_BYTES_MAX: u64 = 4 << 30;
+
 /// Most bytes of an annex.
 pub const ANNEX_BYTES_MAX: u64 = PAGE - COPY_BYTES;
 
@@ -233,7 +257,7 @@ pub struct Superblock {
     pub group: u128,
     /// This device's number in its pair.
     pub device: u64,
-    /// How it stands to its peer.
+    /// How host writes reach the peer.
     pub mode: Mode,
     /// No host I/O.
     pub fenced: bool,
@@ -243,7 +267,7 @@ pub struct Superblock {
     pub prefer: bool,
     /// May serve after a restart without hearing from the peer (R13).
     pub resume_alone: bool,
-    /// N is a prefix of history, or will be.
+    /// N is a prefix of history, or will be in ordered mode once all up to `consat` is here.
     pub usable: bool,
     /// Bytes of a block.
     pub block_size: u32,
@@ -264,21 +288,22 @@ pub struct Superblock {
     pub whole: Stamp,
     /// Checkpoint: every record up to this is durable in N.
     pub fl: Stamp,
-    /// COPYING target: consistent from this stamp on.
+    /// N is a prefix of history once all of the peer's up to this stamp is here (D9); zero: it is one
+    /// now.
     pub consat: Stamp,
     /// Its features beyond its version.
     pub features: Features,
-    /// Writes of which hosts had been told are lost (R20). Reserved, as all that follows.
+    /// Writes of which hosts had been told are lost (R20).
     pub lost: Option<Lost>,
-    /// The round of the ladder: lineage number and counter.
-    pub round: (u64, u64),
+    /// The round of the ladder.
+    pub round: Round,
     /// The last epoch in which this device was active; 0: not known.
     pub last_active: u64,
     /// The peer's device id, which `hi` and `acked` are about; 0: any.
     pub peer: u64,
-    /// The newest own stamp when R was last turned into bits.
+    /// Own records up to it are of no R and imply no bit (D8).
     pub cut: Stamp,
-    /// The peer owes blocks that only bits tell of.
+    /// The peer may owe blocks that only bits tell of.
     pub owed: bool,
     /// Under which un-synced writes survive a process (R20); zero: under none.
     pub cache_identity: [u8; 32],
@@ -287,8 +312,10 @@ pub struct Superblock {
     pub weakest: u8,
     /// Ancestors of the lineage, a record for each peer, a table of files.
     pub annex: Annex,
+    /// The differential administration table (D8).
+    pub table: TableRef,
     /// Bytes that a compat feature may use, kept as they are.
-    pub rest: [u8; 22],
+    pub rest: [u8; REST],
     /// The own log.
     pub own: LogState,
     /// The received log.
@@ -345,7 +372,7 @@ impl Superblock {
         let mut bytes = SuperblockBytes::new_zeroed();
         bytes.magic = MAGIC;
         bytes.version = VERSION.into();
-        bytes.mode = self.mode as u8;
+        bytes.mode = mode_number(self.mode);
         bytes.generation = self.generation.into();
         bytes.group = self.group.to_le_bytes();
         bytes.device = self.device.into();
@@ -373,7 +400,7 @@ impl Superblock {
         bytes.lost_first = lost.first.into();
         bytes.lost_since = lost.since.into();
         bytes.lost_found = lost.found.into();
-        bytes.round = [self.round.0.into(), self.round.1.into()];
+        bytes.round = [self.round.generation.into(), self.round.counter.into()];
         bytes.last_active = self.last_active.into();
         bytes.peer = self.peer.into();
         bytes.cut = self.cut.into();
@@ -382,6 +409,9 @@ impl Superblock {
         bytes.annex_slot = self.annex.slot;
         bytes.cache_identity = self.cache_identity;
         bytes.weakest = self.weakest;
+        bytes.table_slot = self.table.slot;
+        bytes.table_bytes = self.table.bytes.into();
+        bytes.table_checksum = self.table.checksum.into();
         bytes.rest = self.rest;
         bytes.checksum = checksum(0, bytes.as_bytes()).into();
         zerocopy::transmute!(bytes)
@@ -399,9 +429,10 @@ impl Superblock {
         if self.epoch == 0 {
             return Err("epoch is 0; tenures are counted from 1".into());
         }
-        let Superblock { hi, acked, need, fl, whole, .. } = *self;
+        let Superblock { hi, acked, need, fl, whole, consat, cut, .. } = *self;
         let stamps = [("hi", hi), ("acked", acked), ("need", need), ("fl", fl), ("whole", whole)];
-        if let Some((name, stamp)) = stamps.into_iter().find(|(_, s)| s.epoch > self.epoch) {
+        let mut stamps = stamps.into_iter().chain([("consat", consat), ("cut", cut)]);
+        if let Some((name, stamp)) = stamps.find(|(_, s)| s.epoch > self.epoch) {
             let epoch = self.epoch;
             return Err(format!("{name} is {stamp}, but no tenure above {epoch} was ever known"));
         }
@@ -425,6 +456,45 @@ impl Superblock {
                 let generation = self.generation;
                 return wrong(format!("opened is {opened}, the generation only {generation}"));
             }
+        }
+        self.check_differential()
+    }
+
+    /// Whether it says what only a device says that is, or was, in differential mode.
+    pub(crate) fn is_differential(&self) -> bool {
+        self.mode != Mode::Ordered
+            || self.round != Round::default()
+            || self.table != TableRef::default()
+            || self.owed
+            || self.cut != Stamp::ZERO
+    }
+
+    fn check_differential(&self) -> Result<(), String> {
+        let Superblock { mode, round, owed, cut, table, .. } = *self;
+        let TableRef { slot, bytes, checksum } = table;
+        let has_feature = self.features.incompat & Features::DIFFERENTIAL != 0;
+        if self.is_differential() && !has_feature {
+            return Err(format!(
+                "mode is {mode}, round {round}, owed {owed}, cut {cut}, the table has {bytes} bytes in slot {slot}: incompat feature {:#x}, which says so, is not set",
+                Features::DIFFERENTIAL
+            ));
+        }
+        let is_length = bytes.is_multiple_of(PAGE) && bytes <= TABLE_BYTES_MAX;
+        if slot > 1 || !is_length || bytes == 0 && checksum != 0 {
+            return Err(format!(
+                "the table is said to have {bytes} bytes of checksum {checksum:016x} in slot {slot}, and no file of a table is so"
+            ));
+        }
+        if mode == Mode::Ordered && bytes > 0 {
+            return Err(format!("mode is ordered, but the table has {bytes} bytes, and so bits"));
+        }
+        let (last_active, epoch) = (self.last_active, self.epoch);
+        if last_active > epoch {
+            return Err(format!("last active is {last_active}, a tenure above {epoch}"));
+        }
+        if !self.usable && self.consat != Stamp::ZERO {
+            let consat = self.consat;
+            return Err(format!("consat is {consat}, but the volumes are no prefix of history"));
         }
         Ok(())
     }
@@ -471,7 +541,7 @@ impl Superblock {
             incompat: bytes.incompat.get(),
         };
         unknown("incompat", features.incompat & !Features::KNOWN.incompat)?;
-        let mode = Mode::from_number(bytes.mode.into())?;
+        let mode = mode_of(bytes.mode.into())?;
         let expected = if version == 2 { 0 } else { VOLUMES_VERSION };
         if bytes.volumes_version.get() != expected {
             let found = bytes.volumes_version.get();
@@ -525,7 +595,7 @@ impl Superblock {
             consat: bytes.consat.into(),
             features,
             lost: (flags & LOST != 0).then_some(lost),
-            round: (bytes.round[0].get(), bytes.round[1].get()),
+            round: Round { generation: bytes.round[0].get(), counter: bytes.round[1].get() },
             last_active: bytes.last_active.get(),
             peer: bytes.peer.get(),
             cut: bytes.cut.into(),
@@ -536,6 +606,11 @@ impl Superblock {
                 slot: bytes.annex_slot,
                 bytes: bytes.annex_bytes.get(),
                 checksum: bytes.annex_checksum.get(),
+            },
+            table: TableRef {
+                slot: bytes.table_slot,
+                bytes: bytes.table_bytes.get(),
+                checksum: bytes.table_checksum.get(),
             },
             rest: bytes.rest,
             own: LogState::decode(&bytes.own),

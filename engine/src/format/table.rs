@@ -4,16 +4,22 @@
 //! A run is numbers (`number.rs`): twice the distance of its first block from the end of the run before,
 //! and one more if it lies in a later volume, where the distance is counted from block 0; then, if so,
 //! how much higher that volume's number is; how many blocks follow the first.
+//!
+//! In a side file the runs stand behind a header, and zeros fill its last page. The superblock names
+//! the file, its length and its checksum, so a table is replaced whole: the new one is written beside it
+//! and synced, and the next update of the superblock names it.
 
-use super::number;
+use super::{PAGE, checksum, is_magic, number};
 use crate::unit::{Block, Blocks};
 use std::iter::Peekable;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// No volume has a block with this number or a higher one.
-pub(crate) const NUMBER_END: u64 = 1 << 53;
+pub(super) const NUMBER_END: u64 = 1 << 53;
 
 /// Most bytes of a run.
-pub(crate) const RUN_BYTES_MAX: usize = 3 * number::BYTES_MAX;
+pub(super) const RUN_BYTES_MAX: usize = 3 * number::BYTES_MAX;
 
 /// Appends `runs`, in rising order, until the next one may not fit into `room` bytes; returns how many.
 pub(crate) fn put(
@@ -73,6 +79,89 @@ pub(crate) fn take(bytes: &mut &[u8], count: u64) -> Result<Vec<Blocks>, String>
     Ok(runs)
 }
 
+const MAGIC: [u8; 4] = *b"AFTB";
+/// Version of the side file.
+const VERSION: u32 = 1;
+
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct HeaderBytes {
+    magic: [u8; 4],
+    version: U32,
+    group: [u8; 16],
+    device: U64,
+    runs: U64,
+    /// Of all bytes of the file, with zeros here.
+    checksum: U64,
+}
+
+const HEADER: usize = size_of::<HeaderBytes>();
+const _: () = assert!(HEADER == 48);
+
+/// Whose table it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The consistency group.
+    pub group: u128,
+    /// The device's number in its pair.
+    pub device: u64,
+}
+
+impl Owner {
+    /// The side file of a table of `runs`, which rise and of which none is next to another, in whole
+    /// pages; and its checksum.
+    pub fn encode(&self, runs: impl Iterator<Item = Blocks>) -> (Vec<u8>, u64) {
+        let mut bytes = vec![0; HEADER];
+        let runs = put(&mut bytes, &mut runs.peekable(), usize::MAX).into();
+        bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
+        let (group, device) = (self.group.to_le_bytes(), self.device.into());
+        let version = VERSION.into();
+        let mut header =
+            HeaderBytes { magic: MAGIC, version, group, device, runs, checksum: 0.into() };
+        let sum = sum_of(header, &bytes[HEADER..]);
+        header.checksum = sum.into();
+        bytes[..HEADER].copy_from_slice(header.as_bytes());
+        (bytes, sum)
+    }
+
+    /// The runs of the side file `bytes`, of which the superblock says that it has the checksum `sum`.
+    ///
+    /// # Errors
+    /// A text that says how the file is damaged, or another one than that.
+    pub fn decode(&self, bytes: &[u8], sum: u64) -> Result<Vec<Blocks>, String> {
+        let Ok((header, mut rest)) = HeaderBytes::read_from_prefix(bytes) else {
+            return Err(format!("a table has at least {HEADER} bytes, found {}", bytes.len()));
+        };
+        is_magic(&header.magic, &MAGIC)?;
+        let (stored, computed) = (header.checksum.get(), sum_of(header, rest));
+        if stored != computed {
+            return Err(format!("checksum is {stored:016x}, the bytes give {computed:016x}"));
+        }
+        if header.version.get() != VERSION {
+            let found = header.version.get();
+            return Err(format!("version is {found}, this program reads {VERSION}"));
+        }
+        if stored != sum {
+            return Err(format!("it is another table: checksum is {stored:016x}, not {sum:016x}"));
+        }
+        let of = Owner { group: u128::from_le_bytes(header.group), device: header.device.get() };
+        if of != *self {
+            let show = |o: &Owner| format!("device {} of group {:x}", o.device, o.group);
+            return Err(format!("it is a table of {}, not of {}", show(&of), show(self)));
+        }
+        let runs = take(&mut rest, header.runs.get())?;
+        match rest.iter().position(|&byte| byte != 0) {
+            None => Ok(runs),
+            Some(at) => Err(format!("byte {at} behind the runs is {:#04x}, not 0", rest[at])),
+        }
+    }
+}
+
+fn sum_of(mut header: HeaderBytes, rest: &[u8]) -> u64 {
+    header.checksum = 0.into();
+    checksum(checksum(0, header.as_bytes()), rest)
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -125,6 +214,45 @@ mod tests {
                 prop_assert!(runs.iter().all(|run| run.count() > 0));
             }
         }
+    }
+
+    #[test]
+    fn a_side_file_is_read_whole_or_not_at_all() {
+        let owner = Owner { group: 7, device: 1 };
+        let run = |volume, start, count| Blocks { volume, numbers: start..start + count };
+        let table = vec![run(0, 3, 1), run(0, 900, 70), run(2, 0, 5), run(9, 8, 1)];
+        let (bytes, sum) = owner.encode(table.iter().cloned());
+        assert_eq!(bytes.len(), 4096);
+        assert_eq!(owner.decode(&bytes, sum), Ok(table.clone()));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 4;
+            assert!(owner.decode(&damaged, sum).is_err(), "byte {at}");
+            assert!(owner.decode(&bytes[..at], sum).is_err(), "cut at {at}");
+        }
+        let refused = |owner: Owner, bytes: &[u8], sum| owner.decode(bytes, sum).unwrap_err();
+        let other = Owner { group: 8, device: 1 };
+        let story = "it is a table of device 1 of group 7, not of device 1 of group 8";
+        assert_eq!(refused(other, &bytes, sum), story);
+        assert!(refused(owner, &bytes, sum ^ 1).contains("it is another table: checksum is"));
+        assert!(refused(owner, &[&bytes[..], b"?"].concat(), sum).contains("the bytes give"));
+        assert!(refused(owner, &[0; 64], sum).contains("magic"));
+        // Headers with a right checksum that say what is not there.
+        let lie = |change: fn(&mut HeaderBytes), at: usize| {
+            let (mut header, rest) = HeaderBytes::read_from_prefix(&bytes).expect("whole");
+            let mut rest = rest.to_vec();
+            change(&mut header);
+            rest[at] ^= 1;
+            rest[500 - HEADER] ^= 1;
+            let sum = sum_of(header, &rest);
+            header.checksum = sum.into();
+            refused(owner, &[header.as_bytes(), &rest].concat(), sum)
+        };
+        let same = 500 - HEADER;
+        assert!(lie(|h| h.version = 2.into(), same).contains("version is 2, this program reads 1"));
+        assert!(lie(|h| h.runs = 3.into(), same).contains("behind the runs is 0x"));
+        assert!(lie(|_| {}, 400).contains("behind the runs is 0x01, not 0"));
+        assert!(lie(|h| h.runs = u64::MAX.into(), same).contains("a run begins where"));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Extents, nearly all of one block, and their stamps, as one device tells the other of them (R18): in
 //! rising stamp order, each as what it differs in from the one before, so that most take six bytes.
 //!
-//! An entry is a byte of flags and then numbers (`number.rs`): the volume, if another; the epoch, if another; the block's
-//! number less that before (2d for a distance of d, 2d - 1 for one of -d); the time less that
-//! before, in 64 bits that wrap; the sequence, if not the one before and one; how many extents follow
-//! that are told of by the same entry, if any: the next ones, of the same length, with the next
-//! sequences; the level, if it is not 0 (R19).
+//! An entry is a byte of flags and then numbers (`number.rs`): the volume, if another; the epoch, if
+//! another; the block's number less that before (2d for a distance of d, 2d - 1 for one of -d); the
+//! time less that before, in 64 bits that wrap; the sequence, if not the one before and one; how many
+//! extents follow that are told of by the same entry, if any: the next ones, of the same length, with
+//! the next sequences; the level, if it is not 0 (R19).
 
 use super::{checksum, number};
 use crate::unit::{Block, Extent, Stamp};

@@ -5,13 +5,12 @@ use crate::Device;
 use crate::clock::Clock;
 use crate::format::PAGE;
 use crate::format::batch::Header;
-use crate::format::superblock::{
-    COPY_BYTES, COPY_OFFSETS, Mode, Superblock, VOLUMES_OFFSET, VolumeSpec,
-};
+use crate::format::superblock::{COPY_BYTES, COPY_OFFSETS, Superblock, VOLUMES_OFFSET, VolumeSpec};
 use crate::limits::{Durability, Geometry, Settings};
 use crate::link::{Lane, Line, memory_link};
 use crate::storage::{FileName, Fill, Memory, Storage};
 use crate::superblock::read_copies;
+use crate::unit::Mode;
 use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};
 
@@ -161,7 +160,7 @@ fn lie(input: &mut Input<'_>, bytes: &mut [u8]) {
     let Some(copy) = copies.get_mut(which..which + COPY_BYTES as usize) else { return };
     let Ok(mut s) = Superblock::decode(copy, rest) else { return };
     let log = if input.byte().is_multiple_of(2) { &mut s.own } else { &mut s.recv };
-    match input.byte() % 20 {
+    match input.byte() % 21 {
         0 => log.tail_offset = input.number(),
         1 => log.tail_sequence = input.number(),
         2 => log.durable = input.number(),
@@ -176,11 +175,12 @@ fn lie(input: &mut Input<'_>, bytes: &mut [u8]) {
         11 => s.generation = input.number(),
         12 => s.clean = !s.clean,
         13 => s.fenced = !s.fenced,
-        14 => s.mode = Mode::Detached,
+        14 => s.mode = Mode::Collecting,
         15 => s.features.compat = input.number(),
         16 => s.features.ro_compat = input.number(),
         17 => s.features.incompat = input.number(),
         18 => s.whole.time = input.number(),
+        19 => s.table.bytes = input.number(),
         _ => s.device = input.number(),
     }
     copy.copy_from_slice(&s.encode()[..]);

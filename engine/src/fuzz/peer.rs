@@ -7,13 +7,13 @@ use crate::event::Status;
 use crate::format::Row;
 use crate::format::data_checksum;
 use crate::format::frame::{Frame, Hello, Seen, Shipped, Sum};
-use crate::format::superblock::{Mode, VolumeSpec};
+use crate::format::superblock::VolumeSpec;
 use crate::limits::{Durability, Geometry, Settings};
 use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
 use crate::request::{Request, Ticket};
 use crate::storage::Memory;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::unit::{Block, Extent, Round, Stamp};
+use crate::unit::{Block, Extent, Mode, Round, Stamp};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -272,7 +272,7 @@ impl Liar {
                 1 => lie.device = input.number(),
                 2 => lie.nonce = input.number(),
                 3 => lie.lineage.0 = input.number(),
-                4 => lie.mode = Mode::Detached,
+                4 => lie.mode = Mode::Collecting,
                 5 => lie.usable = !lie.usable,
                 6 => lie.fenced = !lie.fenced,
                 7 => lie.asking = !lie.asking,

@@ -5,10 +5,10 @@ use afterimage::internal::format::frame::{
     Copied, Frame, Hello, Ladder, Requester, Seen, Shipped, Sum, TablePiece, WireRange,
 };
 use afterimage::internal::format::superblock::{
-    Annex, Features, LogState, Lost, Mode, Superblock, VolumeSpec,
+    Annex, Features, LogState, Lost, REST, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum};
-use afterimage::internal::unit::{self, Block, Blocks, Round, Stamp};
+use afterimage::internal::unit::{Block, Blocks, Mode, Round, Stamp};
 
 pub const SESSION: u64 = 0x1122_3344_5566_7788;
 pub const GROUP: u128 = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210;
@@ -64,7 +64,7 @@ pub fn superblock() -> Superblock {
         generation: 41,
         group: GROUP,
         device: 2,
-        mode: Mode::Detached,
+        mode: Mode::Sending,
         fenced: true,
         clean: true,
         prefer: true,
@@ -80,9 +80,9 @@ pub fn superblock() -> Superblock {
         whole: WHOLE,
         fl: FL,
         consat: CONSAT,
-        features: Features { compat: FEATURES, ro_compat: 1 << 40, incompat: 0 },
+        features: Features { compat: FEATURES, ro_compat: 1 << 40, incompat: 2 },
         lost: Some(LOST),
-        round: (3, 19),
+        round: Round { generation: 3, counter: 19 },
         last_active: 8,
         peer: 1,
         cut: CUT,
@@ -90,7 +90,8 @@ pub fn superblock() -> Superblock {
         cache_identity: std::array::from_fn(|k| 0x20 + k as u8),
         weakest: 2,
         annex: Annex { slot: 1, bytes: 48, checksum: 0xb1b2_b3b4_b5b6_b7b8 },
-        rest: std::array::from_fn(|k| 0x40 + k as u8),
+        table: TableRef { slot: 1, bytes: 4096, checksum: 0xc1c2_c3c4_c5c6_c7c8 },
+        rest: std::array::from_fn(|k| 0x51 + k as u8),
         own: LogState {
             bytes: 64 << 20,
             incarnation: 3,
@@ -121,7 +122,8 @@ pub fn superblock_2() -> Superblock {
         features: Features::default(),
         whole: Stamp::ZERO,
         lost: None,
-        round: (0, 0),
+        mode: Mode::Ordered,
+        round: Round::default(),
         last_active: 0,
         peer: 0,
         cut: Stamp::ZERO,
@@ -129,9 +131,16 @@ pub fn superblock_2() -> Superblock {
         cache_identity: [0; 32],
         weakest: 0,
         annex: Annex::default(),
-        rest: [0; 22],
+        table: TableRef::default(),
+        rest: [0; REST],
         ..superblock()
     }
+}
+
+/// The runs of `table`, of three volumes.
+pub fn table() -> [Blocks; 4] {
+    let run = |volume, numbers| Blocks { volume, numbers };
+    [run(0, 3..4), run(0, 900..970), run(7, 0..1), run(0xffff_fffe, 1 << 40..(1 << 40) + 300)]
 }
 
 /// The block that travels in the golden frames.
@@ -203,7 +212,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             hi: HI,
             clk: NEED,
             newest: ACKED,
-            round: (3, 19),
+            round: Round { generation: 3, counter: 19 },
             lost: Some(LOST),
             told: CUT,
             told_max: 4096,
@@ -215,7 +224,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: None }
         }
         "frame_takeover_4" => {
-            let mode = unit::Mode::Sending;
+            let mode = Mode::Sending;
             let ladder = Requester { mode, round: ROUND, last_active: 8, generation: 3 };
             Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: Some(ladder) }
         }
@@ -277,7 +286,7 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
     let (round, generation, block) = (ROUND, 3, |volume, number| Block { volume, number });
     match name {
         "frame_open" => {
-            let mode = unit::Mode::Copying;
+            let mode = Mode::Copying;
             Ladder::Open { round, mode, generation, cut: CUT, clk: NEED }
         }
         "frame_opened" => {

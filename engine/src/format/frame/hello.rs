@@ -1,11 +1,11 @@
 //! The hello: its first bytes never change, so that devices of any two versions find out what they
 //! both speak.
 
-use super::super::superblock::{Lost, Mode, VolumeSpec};
+use super::super::superblock::{Lost, VolumeSpec, mode_number, mode_of};
 use super::fields::{Fields, HEADER, broken, put_stamp, put_u32, put_u64};
 use super::ladder::take_round;
 use crate::error::Result;
-use crate::unit::{Round, Stamp};
+use crate::unit::{Mode, Round, Stamp};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -90,7 +90,7 @@ pub struct Hello {
     pub nonce: u64,
     /// The sender's lineage.
     pub lineage: (u64, u64),
-    /// How it stands to its peer.
+    /// How its host writes reach its peer.
     pub mode: Mode,
     /// Whether its volumes are a prefix of history.
     pub usable: bool,
@@ -106,8 +106,8 @@ pub struct Hello {
     pub clk: Stamp,
     /// The newest own stamp it ever recorded.
     pub newest: Stamp,
-    /// The round of the ladder, lineage number and counter; zero so far.
-    pub round: (u64, u64),
+    /// The round of the ladder.
+    pub round: Round,
     /// The mark of lost writes that hosts were told of (R20); none so far.
     pub lost: Option<Lost>,
     /// The last stamp told to it (R18).
@@ -132,7 +132,7 @@ impl Hello {
         put_u64(b, self.nonce);
         put_u64(b, self.lineage.0);
         put_u64(b, self.lineage.1);
-        put_u32(b, self.mode as u32);
+        put_u32(b, mode_number(self.mode).into());
         let flags = [self.usable, self.fenced, self.asking, self.lost.is_some()];
         put_u32(b, (0..).zip(flags).map(|(k, on)| u32::from(on) << k).sum());
         put_u64(b, self.epoch);
@@ -142,8 +142,8 @@ impl Hello {
         put_u64(b, self.credit);
         put_u32(b, self.block_size);
         put_u32(b, self.volumes.len() as u32);
-        put_u64(b, self.round.0);
-        put_u64(b, self.round.1);
+        put_u64(b, self.round.generation);
+        put_u64(b, self.round.counter);
         let lost = self.lost.unwrap_or_default();
         put_stamp(b, lost.first);
         put_u64(b, lost.since);
@@ -180,12 +180,12 @@ impl Hello {
         let (device, nonce) = (p.u64()?, p.u64()?);
         let lineage = (p.u64()?, p.u64()?);
         let mode = p.u32()?;
-        let mode = Mode::from_number(mode).map_err(|e| broken(format!("the peer's {e}")))?;
+        let mode = mode_of(mode).map_err(|e| broken(format!("the peer's {e}")))?;
         let flags = p.u32()?;
         let epoch = p.u64()?;
         let (hi, clk, newest) = (p.stamp()?, p.stamp()?, p.stamp()?);
         let (credit, block_size, count) = (p.u64()?, p.u32()?, p.u32()?);
-        let Round { generation, counter } = take_round(p)?;
+        let round = take_round(p)?;
         let lost = Lost { first: p.stamp()?, since: p.u64()?, found: p.u64()? };
         let (told, told_max) = (p.stamp()?, p.u64()?);
         let volumes = f.take((count as usize).saturating_mul(12))?;
@@ -208,7 +208,7 @@ impl Hello {
             hi,
             clk,
             newest,
-            round: (generation, counter),
+            round,
             lost: (flags & 8 != 0).then_some(lost),
             told,
             told_max,
