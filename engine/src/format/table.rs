@@ -16,10 +16,10 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// No volume has a block with this number or a higher one.
-pub(crate) const NUMBER_END: u64 = 1 << 53;
+pub(super) const NUMBER_END: u64 = 1 << 53;
 
 /// Most bytes of a run.
-pub(crate) const RUN_BYTES_MAX: usize = 3 * number::BYTES_MAX;
+pub(super) const RUN_BYTES_MAX: usize = 3 * number::BYTES_MAX;
 
 /// Appends `runs`, in rising order, until the next one may not fit into `room` bytes; returns how many.
 pub(crate) fn put(

@@ -8,7 +8,7 @@ use afterimage::internal::format::superblock::{
     Annex, Features, LogState, Lost, REST, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum};
-use afterimage::internal::unit::{self, Block, Blocks, Mode, Round, Stamp};
+use afterimage::internal::unit::{Block, Blocks, Mode, Round, Stamp};
 
 pub const SESSION: u64 = 0x1122_3344_5566_7788;
 pub const GROUP: u128 = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210;
@@ -224,7 +224,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: None }
         }
         "frame_takeover_4" => {
-            let mode = unit::Mode::Sending;
+            let mode = Mode::Sending;
             let ladder = Requester { mode, round: ROUND, last_active: 8, generation: 3 };
             Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: Some(ladder) }
         }
@@ -286,7 +286,7 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
     let (round, generation, block) = (ROUND, 3, |volume, number| Block { volume, number });
     match name {
         "frame_open" => {
-            let mode = unit::Mode::Copying;
+            let mode = Mode::Copying;
             Ladder::Open { round, mode, generation, cut: CUT, clk: NEED }
         }
         "frame_opened" => {

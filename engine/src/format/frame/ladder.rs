@@ -1,6 +1,7 @@
 //! The frames of the ladder (D3, D4, D7, D9): what the devices of a pair say to each other to leave
 //! ordered mode, to copy, and to come back. From wire version 4 on.
 
+use super::super::superblock::{mode_number, mode_of};
 use super::super::table::{self, NUMBER_END, RUN_BYTES_MAX};
 use super::fields::{Fields, broken, put_block, put_stamp, put_u32, put_u64};
 use super::{FRAME_DATA_MAX, ROWS};
@@ -194,7 +195,7 @@ impl Ladder<'_> {
         match self {
             Ladder::Open { round, mode, generation, cut, clk } => {
                 put_round(b, *round);
-                put_u32(b, number_of(*mode));
+                put_mode(b, *mode);
                 put_u64(b, *generation);
                 put_stamp(b, *cut);
                 put_stamp(b, *clk);
@@ -290,7 +291,7 @@ impl Ladder<'_> {
 
 impl Requester {
     pub(super) fn put(&self, b: &mut Vec<u8>) {
-        put_u32(b, number_of(self.mode));
+        put_mode(b, self.mode);
         put_round(b, self.round);
         put_u64(b, self.last_active);
         put_u64(b, self.generation);
@@ -396,26 +397,10 @@ fn take_count(f: &mut Fields<'_>) -> Result<u64> {
     }
 }
 
-fn number_of(mode: Mode) -> u32 {
-    match mode {
-        Mode::Ordered => 0,
-        Mode::Collecting => 1,
-        Mode::Sending => 2,
-        Mode::Copying => 3,
-    }
+fn put_mode(b: &mut Vec<u8>, mode: Mode) {
+    put_u32(b, mode_number(mode).into());
 }
 
 fn take_mode(f: &mut Fields<'_>) -> Result<Mode> {
-    Ok(match f.u32()? {
-        0 => Mode::Ordered,
-        1 => Mode::Collecting,
-        2 => Mode::Sending,
-        3 => Mode::Copying,
-        other => {
-            return Err(broken(format!(
-                "a frame names mode {other}, neither 0 (ordered), 1 (collecting), 2 (sending) nor 3 \
-                 (copying)"
-            )));
-        }
-    })
+    mode_of(f.u32()?).map_err(|e| broken(format!("a frame's {e}")))
 }
