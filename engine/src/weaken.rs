@@ -244,8 +244,6 @@ clauses! {
         FenceTable = "fenceR",
         /// D4: blocks granted lose the requester's bits.
         PeerNewer = "newer",
-        /// D1, D4: own records of blocks that the peer owes are void.
-        VoidOwed = "void",
         /// D4: a requester that was active later keeps its own bits.
         KeepLater = "held",
         /// D4: a grant of a lower lineage is added to the table.
@@ -276,10 +274,8 @@ clauses! {
         JoinTable = "joinT",
         /// D10: a returned device is of its old lineage until an end or a grant.
         KeepReturned = "keepM",
-        /// D10: the request of a lower lineage says its table, and the grant voids it.
+        /// D10: the request of a lower lineage says its table, and drops it when it takes the grant.
         AskWithTable = "askM",
-        /// D11: only content that is durable is copied.
-        CopyDurable = "durcopy",
         /// D11: the own log is synced when R becomes bits.
         SuspendSync = "dursusp",
         /// D11: the own log is synced before a round is opened.

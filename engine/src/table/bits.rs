@@ -61,7 +61,7 @@ impl Bits {
     }
 
     /// The blocks that are set in `range`, as runs.
-    fn within(&self, range: Range<Block>) -> impl Iterator<Item = Blocks> + '_ {
+    pub(super) fn within(&self, range: Range<Block>) -> impl Iterator<Item = Blocks> + '_ {
         let mut from = range.start;
         std::iter::from_fn(move || {
             let mut run = self.next_from(from).filter(|run| run.first() < range.end)?;

@@ -30,7 +30,7 @@ impl Differential {
 
     /// Whether copies are sent from here: from the fenced device in mode p, from the active one in modes
     /// s and c, once both are in the round (D3, D6).
-    fn may_send(&self, side: Side) -> bool {
+    pub fn may_send(&self, side: Side) -> bool {
         let in_turn = match self.mode {
             Mode::Ordered => false,
             Mode::Collecting => side == Side::Fenced || !holds(Clause::CollectFirst),
@@ -40,15 +40,11 @@ impl Differential {
     }
 
     /// The next blocks to send, at most `most` of a run, from `from` on in the order of addresses: those
-    /// with a bit, of which no copy is in flight, and whose newest content `is_durable` here (D11).
-    pub fn next_to_send(
-        &self,
-        side: Side,
-        mut from: Block,
-        most: u64,
-        is_durable: impl Fn(Block) -> bool,
-    ) -> Option<Blocks> {
-        let is_durable = |block| is_durable(block) || !holds(Clause::CopyDurable);
+    /// with a bit, and of which no copy is in flight. The caller sends what is durable here only (D11).
+    ///
+    /// It looks at no run before `from`, and passes by the blocks behind it that were written again while
+    /// in flight, a run in flight at a time: a caller goes on from where the last blocks ended.
+    pub fn next_to_send(&self, side: Side, mut from: Block, most: u64) -> Option<Blocks> {
         if !self.may_send(side) {
             return None;
         }
@@ -64,11 +60,7 @@ impl Differential {
                 Some(flying) => end = end.min(flying.numbers.start),
                 None => {}
             }
-            let ready = |&number: &u64| is_durable(Block { number, ..from });
-            match (from.number..end).take_while(ready).count() as u64 {
-                0 => from.number += 1,
-                ready => return Some(Blocks { numbers: from.number..from.number + ready, ..run }),
-            }
+            return Some(Blocks { numbers: from.number..end, ..run });
         }
     }
 
@@ -97,29 +89,50 @@ impl Differential {
         self.table.missing(blocks)
     }
 
-    /// A copy arrives; nothing, if it is of another round (D3). The active device takes what it is owed, and
-    /// drops what it has written itself meanwhile, which is durable before the acknowledgement says so
-    /// (D5, D11); the fenced one takes all of it.
-    pub fn arrive(&mut self, side: Side, round: Round, blocks: &Blocks) -> Option<Arrival> {
+    /// The blocks of a copy that go to N; nothing, if the copy is of another round (D3). The active device
+    /// takes what it is owed, the fenced one all of it (D5).
+    ///
+    /// A copy is taken in so: the lock under which N is written is taken, which reflection, checkpoints
+    /// and other steps that let records go to N or give them up wait for; these blocks are looked up; if
+    /// there are any, the work of [`Differential::marks_before`] is done; they are written; then comes
+    /// [`Differential::arrive`]. An own write that takes a block out of P meanwhile is reflected later, over
+    /// the copy.
+    pub fn wants(&self, side: Side, round: Round, blocks: &Blocks) -> Option<Vec<Blocks>> {
         let is_old = holds(Clause::RoundCounts) && round != self.round;
         if is_old || self.mode == Mode::Ordered {
             return None;
         }
-        let mut arrival = Arrival::default();
-        if side == Side::Fenced {
-            self.table.remove(blocks);
-            arrival.written.push(blocks.clone());
-        } else {
-            arrival.written = self.owed.remove(blocks);
-            let taken: u64 = arrival.written.iter().map(Blocks::count).sum();
-            arrival.work.sync = taken < blocks.count() && holds(Clause::DropSync);
-        }
-        let marks = self.mode == Mode::Collecting || holds(Clause::TargetMarked);
-        if !arrival.written.is_empty() && marks {
-            arrival.work.mark = self.is_no_prefix();
-        }
+        Some(match side {
+            Side::Fenced => vec![blocks.clone()],
+            Side::Active => self.owed.within(blocks.range()).collect(),
+        })
+    }
+
+    /// Some of a copy is about to be written to N: the work of before, which stores that N is no prefix
+    /// (D6, D11).
+    pub fn marks_before(&mut self, side: Side, round: Round) -> Work {
+        let is_old = holds(Clause::RoundCounts) && round != self.round;
+        let takes = match self.mode {
+            Mode::Ordered => false,
+            Mode::Collecting => side == Side::Fenced || !self.owed.is_empty(),
+            Mode::Sending | Mode::Copying => side == Side::Fenced && holds(Clause::TargetMarked),
+        };
+        let mark = takes && !is_old && self.is_no_prefix();
+        Work { mark, ..Work::default() }
+    }
+
+    /// The blocks of a copy that [`Differential::wants`] named are in N, durably before the
+    /// acknowledgement; nothing, if the copy is of another round by now (D3). A block that this device has
+    /// written itself meanwhile counts as dropped, though the copy is in N: the own write is durable
+    /// before the acknowledgement (D5, D11).
+    pub fn arrive(&mut self, side: Side, round: Round, blocks: &Blocks) -> Option<Arrival> {
+        let written = self.wants(side, round, blocks)?;
+        let from = if side == Side::Fenced { &mut self.table } else { &mut self.owed };
+        written.iter().for_each(|run| drop(from.remove(run)));
+        let taken: u64 = written.iter().map(Blocks::count).sum();
+        let sync = taken < blocks.count() && holds(Clause::DropSync);
         self.settle(side);
-        Some(arrival)
+        Some(Arrival { work: Work { sync, ..Work::default() }, written })
     }
 
     /// The own log is durable up to what was written when the last block left P, and every copy that was

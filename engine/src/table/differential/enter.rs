@@ -27,22 +27,16 @@ impl Differential {
             self.owed = owed;
         }
         self.begin(Mode::Collecting, self.round.next());
-        self.leave_order(ordered.unreflected, ordered.newest);
+        self.leave_order(&ordered.unreflected, ordered.newest);
         self.settle(Side::Active);
         let sync = holds(Clause::SuspendSync);
-        Some(Work {
-            sync,
-            voids_owed: holds(Clause::VoidOwed),
-            leaves_order: true,
-            store: true,
-            ..Work::default()
-        })
+        Some(Work { sync, leaves_order: true, store: true, ..Work::default() })
     }
 
-    /// R has become bits, and records of L go to N with no heed to what the peer owes: N is no prefix,
-    /// unless all of them are of blocks in P, and so void (D1).
-    pub(super) fn leave_order(&mut self, mut unreflected: Bits, newest: Stamp) {
-        unreflected.subtract(&self.owed);
+    /// R has become bits, and records of L go to N with no heed to what the peer owes: N is no prefix
+    /// (D1). A record of a block in P goes there, too: a read of the block asks the peer, and the record
+    /// is checkpointed before a copy of the block comes (D3).
+    pub(super) fn leave_order(&mut self, unreflected: &Bits, newest: Stamp) {
         if !unreflected.is_empty() {
             self.consistent = Consistent::No;
         }

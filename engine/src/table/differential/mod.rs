@@ -142,6 +142,17 @@ impl Differential {
         self.stage >= least
     }
 
+    /// Whether the peer has to be asked into the round: `open` is to be sent, or sent again on a new
+    /// connection ([`Differential::open`]).
+    pub fn is_closed(&self) -> bool {
+        self.mode != Mode::Ordered && self.stage == Stage::Closed
+    }
+
+    /// Whether the group rests in mode s: `level` was said, and no copy was sent since.
+    pub fn is_level(&self) -> bool {
+        self.mode == Mode::Sending && self.stage == Stage::Said
+    }
+
     /// No block is to be sent, or on its way.
     fn has_sent_all(&self) -> bool {
         self.table.is_empty() && self.flying.is_empty()

@@ -83,7 +83,7 @@ impl Differential {
         self.begin(mode, round);
         self.stage = Stage::Asked;
         self.owed = Bits::default();
-        self.leave_order(ordered.unreflected, ordered.newest);
+        self.leave_order(&ordered.unreflected, ordered.newest);
         if mode != Mode::Collecting && holds(Clause::TargetMarked) {
             self.consistent = Consistent::No;
         }

@@ -45,6 +45,8 @@ struct Options {
     side: bool,
     /// The group rests in mode s.
     always: bool,
+    /// Other steps come in between while a copy is written to N.
+    slow: bool,
     /// One of two living devices is consistent.
     p6: bool,
 }
@@ -56,6 +58,7 @@ const PLAIN: Options = Options {
     implied: false,
     side: false,
     always: false,
+    slow: false,
     p6: false,
 };
 
@@ -167,6 +170,7 @@ fn walk_of(seed: u64) -> Result<usize, Violation> {
         implied: flip(),
         side: flip(),
         always: flip() && flip(),
+        slow: flip(),
         p6: flip() && flip() && flip(),
     };
     if options.p6 {

@@ -69,7 +69,7 @@ impl Differential {
         let later = request.generation == self.generation && request.last_active > self.last_active;
         self.begin(Mode::Collecting, self.round.max(request.round).next());
         (self.owed, self.owing) = (Bits::default(), false);
-        self.leave_order(ordered.unreflected, ordered.newest);
+        self.leave_order(&ordered.unreflected, ordered.newest);
         let (round, generation) = (self.round, self.generation);
         let send = Some(Message::Grant(Grant::Table { round, generation, later }));
         Work { sync, leaves_order: true, store: true, send, ..Work::default() }
@@ -108,14 +108,8 @@ impl Differential {
         }
         self.owed = granted;
         self.begin(Mode::Collecting, round);
-        self.leave_order(unreflected, ordered.newest);
+        self.leave_order(&unreflected, ordered.newest);
         self.settle(Side::Active);
-        Taken::Table(Work {
-            gives_up,
-            voids_owed: holds(Clause::VoidOwed),
-            leaves_order: true,
-            store: true,
-            ..Work::default()
-        })
+        Taken::Table(Work { gives_up, leaves_order: true, store: true, ..Work::default() })
     }
 }

@@ -5,12 +5,14 @@ use crate::table::bits::{Bits, Blocks};
 use crate::unit::{Block, Stamp};
 use std::ops::Range;
 
-/// The ordered mode's knowledge when bits are made of it. In modes p and s all of it but `newest` is empty.
+/// The ordered mode's knowledge when bits are made of it. In modes p and s all of it but `newest` is empty,
+/// in mode c `unreflected` and `owed` are.
 #[derive(Clone, Debug, Default)]
 pub struct Ordered {
     /// Blocks of R.
     pub unacknowledged: Bits,
-    /// Blocks of L: own records that are not in N.
+    /// Blocks of L, if the device is catching up (`hi < need`): records that are not in N, and whose turn
+    /// comes with the peer's. Else nothing: they make N newer, in order, and it stays a prefix.
     pub unreflected: Bits,
     /// Blocks that the peer owes data for which is newer than the own newest record; nothing if that is
     /// not known, since a restart lost the prototype (R13).
@@ -27,10 +29,8 @@ pub struct Work {
     pub sync: bool,
     /// Own records are given up, of L and of R: they are void, and kept for salvage (D10).
     pub gives_up: bool,
-    /// Own records of the blocks in [`super::Differential::owed`] are void: they are not reflected, and
-    /// not replayed (D1, D4).
-    pub voids_owed: bool,
-    /// R, pend and `need` are empty from now on, and records of L may go to N (D1).
+    /// R, pend and `need` are empty from now on, and all records of L may go to N, those of blocks that
+    /// the peer owes, too (D1).
     pub leaves_order: bool,
     /// The highest stamp received from the peer counts as this one, if it is below; the received log is
     /// empty then (D3): the peer's first ship will name it as its predecessor.
@@ -122,11 +122,11 @@ pub struct Piece {
     pub is_last: bool,
 }
 
-/// The fate of a copy that arrived.
+/// The fate of a copy that was taken in.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
-    /// Work to be done before the rest.
+    /// Work to be done before the acknowledgement.
     pub work: Work,
-    /// Blocks of it that are written to N, durably, before the acknowledgement; the others are dropped.
+    /// Blocks of it that count as copied; the others were dropped, or an own write is newer.
     pub written: Vec<Blocks>,
 }

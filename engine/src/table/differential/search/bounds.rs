@@ -7,7 +7,8 @@ const IMPLIED: Options = Options { implied: true, ..PLAIN };
 const SIDE: Options = Options { side: true, ..PLAIN };
 const ALWAYS: Options = Options { always: true, ..PLAIN };
 const P6: Options = Options { p6: true, ..PLAIN };
-const EVERY: Options = Options { volatile: true, implied: true, side: true, ..PLAIN };
+const SLOW: Options = Options { slow: true, ..PLAIN };
+const EVERY: Options = Options { volatile: true, implied: true, side: true, slow: true, ..PLAIN };
 
 /// Bounds, options, and how many states there are.
 type Row = (Bounds, Options, usize);
@@ -26,16 +27,18 @@ const fn checkpointed(b: [u8; 8]) -> Bounds {
 
 /// Each is searched to its end, and has so many states.
 fn search(rows: &[Row]) {
+    let mut unlike = Vec::new();
     for &(bounds, options, states) in rows {
         let started = std::time::Instant::now();
         match explore(bounds, options) {
             Ok(found) => {
                 println!("{found} states, {:?}: {bounds:?} {options:?}", started.elapsed());
-                assert_eq!(found, states, "{bounds:?} {options:?}");
+                unlike.extend((found != states).then_some((bounds, options, states, found)));
             }
             Err(violation) => panic!("{bounds:?} {options:?}: {violation}"),
         }
     }
+    assert!(unlike.is_empty(), "so many states are asserted, and found: {unlike:#?}");
 }
 
 #[test]
@@ -51,6 +54,7 @@ fn small_bounds_hold() {
         (of([1, 2, 0, 1, 1, 0, 1, 0]), VOLATILE, 12_727),
         (checkpointed([1, 2, 0, 1, 1, 0, 1, 0]), IMPLIED, 22_957),
         (of([1, 2, 0, 1, 0, 0, 1, 1]), ALWAYS, 9_760),
+        (of([1, 2, 0, 1, 1, 0, 1, 0]), SLOW, 10_120),
     ]);
 }
 
@@ -62,7 +66,7 @@ fn larger_bounds_hold() {
     search(&[
         (of([1, 2, 1, 1, 1, 0, 1, 0]), PLAIN, 31_130),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), PLAIN, 83_089),
-        (of([1, 2, 1, 3, 1, 0, 0, 0]), PLAIN, 61_174),
+        (of([1, 2, 1, 3, 1, 0, 0, 0]), PLAIN, 61_152),
         (of([2, 3, 0, 2, 1, 0, 0, 0]), PLAIN, 119_871),
         (of([2, 3, 0, 1, 1, 1, 0, 0]), PLAIN, 101_221),
         (of([1, 3, 1, 2, 1, 0, 0, 0]), PLAIN, 114_308),
@@ -70,18 +74,22 @@ fn larger_bounds_hold() {
         (of([1, 2, 1, 1, 1, 0, 1, 1]), PLAIN, 805_817),
         (of([2, 3, 0, 1, 2, 0, 0, 0]), P6, 169_740),
         (withdrawn([1, 2, 0, 2, 1, 0, 0, 0], 2), PLAIN, 45_112),
-        (withdrawn([1, 2, 0, 2, 1, 0, 1, 0], 1), PLAIN, 74_549),
+        (withdrawn([1, 2, 0, 2, 1, 0, 1, 0], 1), PLAIN, 74_543),
         (withdrawn([1, 2, 0, 1, 1, 0, 0, 1], 1), PLAIN, 142_261),
         (of([1, 2, 0, 2, 1, 0, 1, 0]), VOLATILE, 39_466),
-        (of([2, 3, 0, 1, 1, 0, 1, 0]), VOLATILE, 175_606),
+        (of([2, 3, 0, 1, 1, 0, 1, 0]), VOLATILE, 173_390),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), VOLATILE, 106_919),
-        (checkpointed([1, 2, 0, 2, 1, 0, 1, 0]), IMPLIED, 73_044),
+        (checkpointed([1, 2, 0, 2, 1, 0, 1, 0]), IMPLIED, 73_084),
         (of([2, 3, 0, 1, 1, 0, 1, 0]), IMPLIED, 114_649),
-        (of([1, 2, 0, 1, 1, 0, 0, 1]), IMPLIED, 83_265),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), IMPLIED, 83_289),
         (of([2, 3, 0, 0, 1, 0, 0, 1]), SIDE, 172_357),
         (of([2, 3, 0, 2, 0, 0, 1, 0]), ALWAYS, 33_716),
         (of([2, 3, 1, 2, 0, 1, 0, 0]), ALWAYS, 139_260),
-        (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), EVERY, 27_532),
+        (of([2, 3, 0, 2, 1, 0, 0, 0]), SLOW, 178_623),
+        (of([1, 3, 1, 2, 1, 0, 0, 0]), SLOW, 171_210),
+        (of([1, 2, 0, 2, 1, 1, 1, 0]), SLOW, 77_740),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), SLOW, 108_050),
+        (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), EVERY, 31_642),
     ]);
 }
 

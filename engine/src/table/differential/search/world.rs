@@ -15,7 +15,7 @@ use super::{Bounds, Options};
 use crate::table::bits::{Bits, Blocks};
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
-use dev::Dev;
+use dev::{Dev, Landing};
 use sent::Sent;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -46,6 +46,8 @@ pub enum Action {
     Checkpoint(usize),
     /// The next message of the data lane arrives.
     Data(usize),
+    /// A copy that arrived is in N.
+    Land(usize),
     /// The next message of the control lane arrives.
     Control(usize),
     Cut,
@@ -71,6 +73,7 @@ impl Action {
                 | Level(_)
                 | Sync
                 | Data(_)
+                | Land(_)
                 | Control(_)
                 | Return(_)
         )
@@ -201,6 +204,7 @@ impl World {
         self.dev.iter_mut().for_each(|dev| {
             look(&mut dev.m.round);
             look(&mut dev.kept.round);
+            dev.landing.iter_mut().for_each(|landing| look(&mut landing.round));
         });
         self.messages().for_each(|sent| look(sent.round()));
     }
@@ -261,11 +265,6 @@ impl World {
         if work.gives_up {
             dev.l.clear();
         }
-        if work.voids_owed {
-            let owed = dev.m.owed();
-            dev.l.retain(|&(_, block)| !owed.contains(at(block)));
-            (0..3).filter(|&block| owed.contains(at(block))).for_each(|block| dev.own[block] = 0);
-        }
         if work.leaves_order {
             dev.r.clear();
             (dev.pend, dev.need) = ([0; 3], 0);
@@ -275,6 +274,7 @@ impl World {
             dev.hi = dev.hi.max(hi.time as u8);
         }
         if work.checkpoint {
+            dev.reflect_all();
             dev.checkpoint();
         }
         if work.store {
@@ -348,7 +348,7 @@ impl World {
         if matches!(dev.m.mode(), Mode::Ordered | Mode::Copying) {
             dev.r.push((w, block));
         }
-        if dev.m.mode() == Mode::Ordered && dev.hi < dev.need {
+        if dev.m.mode() == Mode::Ordered && dev.hi < dev.need || dev.landing.is_some() {
             dev.l.push((w, block));
         } else {
             dev.n[block] = w;
@@ -382,11 +382,11 @@ impl World {
 
     fn next_copy(&self, d: usize) -> Option<Blocks> {
         let dev = &self.dev[d];
-        let is_durable = |block| {
-            let waits = |u: &Unsynced| at(u.record.1) == block;
-            self.unsynced_at != d || !self.unsynced.iter().any(waits)
+        let is_durable = |blocks: &Blocks| {
+            self.unsynced_at != d
+                || !numbers(blocks).any(|block| self.unsynced.iter().any(|u| u.record.1 == block))
         };
-        dev.m.next_to_send(dev.side(), EVERY.start, self.options.most, is_durable)
+        dev.m.next_to_send(dev.side(), EVERY.start, self.options.most).filter(is_durable)
     }
 
     fn open(&mut self, d: usize, mode: Mode) {
@@ -461,6 +461,7 @@ impl World {
                 let sent = self.data[d].pop_front().expect("there is one");
                 self.receive(d, sent)?;
             }
+            Land(d) => self.landed(d),
             Control(d) => {
                 let sent = self.control[d].pop_front().expect("there is one");
                 self.receive(d, sent)?;

@@ -74,18 +74,34 @@ impl World {
 
     pub(super) fn copied(&mut self, y: usize, round: Round, blocks: Blocks, contents: Vec<u8>) {
         let dev = &mut self.dev[y];
-        let Some(arrival) = dev.m.arrive(dev.side(), round, &blocks) else { return };
-        let ack = Sent::CopyAck(dev.m.round(), blocks.clone());
-        for run in &arrival.written {
-            if dev.fenced {
-                dev.stored.remove(run);
-            }
-            for block in numbers(run) {
-                dev.n[block] = contents[block - numbers(&blocks).next().expect("not empty")];
-            }
+        let Some(wanted) = dev.m.wants(dev.side(), round, &blocks) else { return };
+        let first = numbers(&blocks).next().expect("not empty");
+        let writes = wanted.iter().flat_map(numbers).map(|b| (contents[b - first], b)).collect();
+        if !wanted.is_empty() {
+            let work = dev.m.marks_before(dev.side(), round);
+            self.work(y, work);
         }
-        self.work(y, arrival.work);
-        self.send(1 - y, ack);
+        self.dev[y].landing = Some(Landing { round, blocks, writes });
+        if !self.options.slow {
+            self.landed(y);
+        }
+    }
+
+    /// The copy is in N, and then what was written meanwhile.
+    pub(super) fn landed(&mut self, y: usize) {
+        let dev = &mut self.dev[y];
+        dev.put();
+        let Landing { round, blocks, .. } = dev.landing.take().expect("a copy is on its way to N");
+        if let Some(arrival) = dev.m.arrive(dev.side(), round, &blocks) {
+            let stored = if dev.fenced { &arrival.written[..] } else { &[] };
+            stored.iter().for_each(|run| drop(dev.stored.remove(run)));
+            self.work(y, arrival.work);
+            self.send(1 - y, Sent::CopyAck(round, blocks));
+        }
+        let dev = &mut self.dev[y];
+        if dev.m.mode() != Mode::Ordered {
+            dev.reflect_all();
+        }
     }
 
     pub(super) fn receive(&mut self, y: usize, sent: Sent) -> Held {

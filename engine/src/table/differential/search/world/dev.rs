@@ -7,7 +7,7 @@ pub(super) struct Dev {
     pub(super) m: Differential,
     /// N.
     pub(super) n: Image,
-    /// Own records of ordered mode that are not in N.
+    /// Own records that are not in N: of ordered mode, or admitted while a copy is written there.
     pub(super) l: Vec<Written>,
     pub(super) r: Vec<Written>,
     pub(super) sent: usize,
@@ -23,9 +23,19 @@ pub(super) struct Dev {
     /// All else that is stored.
     pub(super) kept: Durable,
     pub(super) side: Option<Image>,
+    /// The copy that is being written to N.
+    pub(super) landing: Option<Landing>,
     /// All own records, and the highest that the peer has: what recovery makes R of.
     pub(super) wrote: Vec<Written>,
     pub(super) acked: u8,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Landing {
+    pub(super) round: Round,
+    pub(super) blocks: Blocks,
+    /// What goes to N; nothing, once it is there.
+    pub(super) writes: Vec<Written>,
 }
 
 impl Dev {
@@ -38,7 +48,16 @@ impl Dev {
         of_l.max().unwrap_or(self.n[block])
     }
 
+    /// The copy that is being written to N is there.
+    pub(super) fn put(&mut self) {
+        for (w, block) in self.landing.iter_mut().flat_map(|landing| landing.writes.drain(..)) {
+            self.n[block] = w;
+        }
+    }
+
+    /// L goes to N, behind the copy that is being written there.
     pub(super) fn reflect_all(&mut self) {
+        self.put();
         for (w, block) in std::mem::take(&mut self.l) {
             self.n[block] = w;
         }
@@ -62,7 +81,7 @@ impl Dev {
         let owed = (0..3).filter(|&b| is_ordered && self.is_away(b)).map(one).collect();
         Ordered {
             unacknowledged: of(&self.r),
-            unreflected: of(&self.l),
+            unreflected: if is_ordered { of(&self.l) } else { Bits::default() },
             owed: (!self.forgot()).then_some(owed),
             newest: stamp(self.wrote.last().map_or(0, |&(w, _)| w)),
         }
@@ -79,6 +98,7 @@ impl Dev {
     }
 
     pub(super) fn checkpoint(&mut self) {
+        self.put();
         for block in 0..3 {
             if !self.l.iter().any(|&(_, b)| b == block) {
                 self.own[block] = 0;

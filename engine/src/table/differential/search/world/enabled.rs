@@ -62,7 +62,8 @@ impl World {
             add(is_live && dev.m.may_end(), End(d));
             let synced = self.unsynced.is_empty() || !holds(Clause::LevelWhenSent);
             add(is_live && self.options.always && dev.m.may_level() && synced, Level(d));
-            add(!self.data[d].is_empty(), Data(d));
+            add(!self.data[d].is_empty() && dev.landing.is_none(), Data(d));
+            add(dev.landing.is_some(), Land(d));
             add(!self.control[d].is_empty(), Control(d));
             let unsynced = if self.unsynced_at == d { self.unsynced.len() } else { 0 };
             for kept in 0..=unsynced {

@@ -4,6 +4,11 @@ use super::*;
 
 impl World {
     pub(super) fn hang_up(&mut self) {
+        for d in 0..2 {
+            if self.dev[d].landing.is_some() {
+                self.landed(d);
+            }
+        }
         (self.data, self.control) = Default::default();
         for d in 0..2 {
             self.dev[d].m.hung_up();
@@ -52,6 +57,8 @@ impl World {
                 implied = (0..3).filter(above).map(one).collect();
             }
         }
+        dev.put();
+        dev.landing = None;
         let volumes = (0..self.left.blocks).map(one);
         let side = if dev.dead { Side::Fenced } else { dev.side() };
         dev.m = Differential::restore(stored, side, implied, volumes);
@@ -60,6 +67,9 @@ impl World {
     /// A device is here again, with what is durable.
     pub(super) fn restart(&mut self, d: usize) {
         let dev = &mut self.dev[d];
+        if dev.m.mode() != Mode::Ordered {
+            dev.reflect_all();
+        }
         for block in 0..3 {
             if dev.own[block] != 0 && !dev.l.iter().any(|&(_, b)| b == block) {
                 dev.n[block] = dev.own[block];
