@@ -180,8 +180,9 @@ fn look_at(storage: &dyn Storage, path: &Path) -> (Report, Option<Tables>) {
         Err(error) => report.notes.push(error.to_string()),
     }
     if superblock.features.incompat & Features::DIFFERENTIAL != 0 {
-        match table_file::read(storage, &superblock) {
-            Ok(runs) => report.differential = Some(Differential::new(&superblock, &runs)),
+        match table_file::check(storage, &superblock) {
+            Ok(Ok(runs)) => report.differential = Some(Differential::new(&superblock, &runs)),
+            Ok(Err((file, what))) => report.find(file, what),
             Err(error) => report.find_unnamed(error.to_string()),
         }
     }

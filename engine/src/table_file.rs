@@ -69,36 +69,50 @@ fn make(storage: &dyn Storage, file: FileName, length: u64) -> io::Result<()> {
 /// [`Kind::Damaged`] if its side file is not there, not as long as it was, or not the one that was
 /// written; [`Kind::Storage`] if the storage fails.
 pub fn read(storage: &dyn Storage, superblock: &Superblock) -> Result<Vec<Blocks>> {
-    let TableRef { slot, bytes: length, checksum } = superblock.table;
-    if length == 0 {
-        return Ok(Vec::new());
-    }
-    let file = file(slot);
-    let failed = |e| Error::storage(format!("reading {file}"), e);
-    let damaged = |what: String| {
+    check(storage, superblock)?.map_err(|(file, what)| {
         let story = "the superblock names it as the table of the blocks that the peer may lack: see \
                      `afterimage inspect`, then put the file back as it was, or make this device anew \
                      from its peer";
-        Error::new(Kind::Damaged, format!("{file}: {what}; {story}"))
-    };
-    let found = storage.length(file).map_err(failed)?;
-    let found = found.ok_or_else(|| damaged("the file is missing".into()))?;
-    if found != length || length > TABLE_BYTES_MAX {
-        return Err(damaged(format!("the file has {found} bytes, and the table {length}")));
+        Error::new(Kind::Damaged, format!("{file} {what}; {story}"))
+    })
+}
+
+/// As [`read`], or the file and what is wrong with it.
+///
+/// # Errors
+/// [`Kind::Storage`] if the storage fails.
+pub fn check(
+    storage: &dyn Storage,
+    superblock: &Superblock,
+) -> Result<std::result::Result<Vec<Blocks>, (FileName, String)>> {
+    let TableRef { slot, bytes: length, checksum } = superblock.table;
+    if length == 0 {
+        return Ok(Ok(Vec::new()));
+    }
+    let file = file(slot);
+    let wrong = |what: String| Ok(Err((file, what)));
+    let failed = |e| Error::storage(format!("reading {file}"), e);
+    match storage.length(file).map_err(failed)? {
+        Some(found) if found == length => {}
+        Some(found) => return wrong(format!("has {found} bytes, and the table {length}")),
+        None => return wrong("is missing".into()),
     }
     let mut bytes = vec![0; length as usize];
     storage.read(file, 0, &mut bytes).map_err(failed)?;
-    let runs = owner(superblock).decode(&bytes, checksum).map_err(damaged)?;
+    let runs = match owner(superblock).decode(&bytes, checksum) {
+        Ok(runs) => runs,
+        Err(what) => return wrong(format!("is not the table that was written: {what}")),
+    };
     let block = u64::from(superblock.block_size);
     let blocks: HashMap<u32, u64> =
         superblock.volumes.iter().map(|v| (v.id, v.bytes.div_ceil(block))).collect();
     let is_outside =
         |run: &&Blocks| blocks.get(&run.volume).is_none_or(|&count| run.numbers.end > count);
     match runs.iter().find(is_outside) {
-        None => Ok(runs),
+        None => Ok(Ok(runs)),
         Some(run) => {
             let (first, last) = (run.first(), run.numbers.end - 1);
-            Err(damaged(format!("it has blocks {first} to {last}, which no volume has")))
+            wrong(format!("has blocks {first} to {last}, which no volume has"))
         }
     }
 }

@@ -136,12 +136,12 @@ fn what_is_wrong_with_a_table_is_said() {
         assert_eq!(error.kind(), Kind::Damaged, "{error}");
         let story = error.to_string();
         assert!(
-            story.contains("side/table.1: ") && story.contains("make this device anew"),
+            story.contains("side/table.1 ") && story.contains("make this device anew"),
             "{story}"
         );
         assert!(story.contains(words), "{story}");
     };
-    refused(&Memory::new(), "the file is missing");
+    refused(&Memory::new(), "is missing");
     let changed = |change: &dyn Fn(&CrashDisk)| {
         let disk = disk.copy();
         change(&disk);
@@ -149,7 +149,7 @@ fn what_is_wrong_with_a_table_is_said() {
     };
     let length = disk.bytes(file(1)).len();
     let short = changed(&|disk| disk.shorten(file(1), length - 4096));
-    refused(&*short, &format!("the file has {} bytes, and the table {length}", length - 4096));
+    refused(&*short, &format!("has {} bytes, and the table {length}", length - 4096));
     refused(&*changed(&|disk| disk.rot(file(1), 1000, &[0xff])), "the bytes give");
     refused(&*changed(&|disk| disk.rot(file(1), 0, b"B")), "expected magic \"AFTB\"");
     let other = self::disk();
@@ -157,7 +157,7 @@ fn what_is_wrong_with_a_table_is_said() {
     store(&another, 1, &table(2, 3000)).unwrap();
     let bytes = other.bytes(file(1));
     assert_eq!(bytes.len(), length);
-    refused(&*changed(&|disk| disk.rot(file(1), 0, &bytes)), "is another table");
+    refused(&*changed(&|disk| disk.rot(file(1), 0, &bytes)), "it is another table");
 }
 
 /// A volume ends with the block that has its last byte.
@@ -171,6 +171,9 @@ fn blocks_beyond_a_volume_are_refused() {
     };
     assert_eq!(found(3, BLOCKS - 1..BLOCKS).unwrap().len(), 1);
     let beyond = found(3, 7..BLOCKS + 1).unwrap_err();
-    assert!(beyond.contains("it has blocks 3:7 to 1048576, which no volume has"), "{beyond}");
+    assert!(
+        beyond.contains("side/table.1 has blocks 3:7 to 1048576, which no volume has"),
+        "{beyond}"
+    );
     assert!(found(4, 0..1).unwrap_err().contains("blocks 4:0 to 0, which no volume has"));
 }

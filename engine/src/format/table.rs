@@ -142,12 +142,12 @@ impl Owner {
             return Err(format!("version is {found}, this program reads {VERSION}"));
         }
         if stored != sum {
-            return Err(format!("is another table: checksum is {stored:016x}, not {sum:016x}"));
+            return Err(format!("it is another table: checksum is {stored:016x}, not {sum:016x}"));
         }
         let of = Owner { group: u128::from_le_bytes(header.group), device: header.device.get() };
         if of != *self {
             let show = |o: &Owner| format!("device {} of group {:x}", o.device, o.group);
-            return Err(format!("is a table of {}, not of {}", show(&of), show(self)));
+            return Err(format!("it is a table of {}, not of {}", show(&of), show(self)));
         }
         let runs = take(&mut rest, header.runs.get())?;
         match rest.iter().position(|&byte| byte != 0) {
@@ -232,9 +232,9 @@ mod tests {
         }
         let refused = |owner: Owner, bytes: &[u8], sum| owner.decode(bytes, sum).unwrap_err();
         let other = Owner { group: 8, device: 1 };
-        let story = "is a table of device 1 of group 7, not of device 1 of group 8";
+        let story = "it is a table of device 1 of group 7, not of device 1 of group 8";
         assert_eq!(refused(other, &bytes, sum), story);
-        assert!(refused(owner, &bytes, sum ^ 1).contains("is another table: checksum is"));
+        assert!(refused(owner, &bytes, sum ^ 1).contains("it is another table: checksum is"));
         assert!(refused(owner, &[&bytes[..], b"?"].concat(), sum).contains("the bytes give"));
         assert!(refused(owner, &[0; 64], sum).contains("magic"));
         // Headers with a right checksum that say what is not there.

@@ -4,6 +4,7 @@
 use crate::format::batch::Header;
 use crate::format::frame::Frame;
 use crate::format::superblock::{COPY_BYTES, Superblock};
+use crate::format::table::{self, Owner};
 
 /// A frame.
 pub fn frame(bytes: &[u8]) {
@@ -13,11 +14,27 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// A batch's header, and a superblock with its table of volumes behind it.
+/// A batch's header, runs of blocks, a table's side file, and a superblock with its table of volumes behind it.
 pub fn headers(bytes: &[u8]) {
     let block_size = 512 << (bytes.first().copied().unwrap_or(0) % 8);
     if let Ok(Some(header)) = Header::decode(bytes, block_size) {
         assert_eq!(Header::decode(&header.encode(block_size)[..], block_size), Ok(Some(header)));
+    }
+    for count in 0..8 {
+        if let Ok(runs) = table::take(&mut &*bytes, count) {
+            let mut again = Vec::new();
+            let put = table::put(&mut again, &mut runs.iter().cloned().peekable(), usize::MAX);
+            assert_eq!((put, table::take(&mut &again[..], count)), (count, Ok(runs)));
+        }
+    }
+    let number = |at: usize| {
+        bytes.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("8")))
+    };
+    let group = bytes.get(8..24).map_or(0, |b| u128::from_le_bytes(b.try_into().expect("16")));
+    let owner = Owner { group, device: number(24) };
+    if let Ok(runs) = owner.decode(bytes, number(40)) {
+        let (again, sum) = owner.encode(runs.iter().cloned());
+        assert_eq!(owner.decode(&again, sum), Ok(runs));
     }
     let (copy, volumes) = bytes.split_at(bytes.len().min(COPY_BYTES as usize));
     if let Ok(superblock) = Superblock::decode(copy, volumes) {

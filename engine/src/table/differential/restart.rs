@@ -1,6 +1,7 @@
 //! D8: what of the state is durable, and what a restarted device makes of it.
 
 use super::{Consistent, Differential, Mode, Round, Side};
+use crate::format::superblock::Superblock;
 use crate::table::bits::{Bits, Blocks};
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
@@ -24,6 +25,43 @@ pub struct Durable {
     pub cut: Stamp,
     /// Whether N is a prefix.
     pub consistent: Consistent,
+}
+
+impl Durable {
+    /// The state that `superblock` has, with the `runs` of its table (`table_file.rs`).
+    pub fn stored(superblock: &Superblock, runs: Vec<Blocks>) -> Durable {
+        let Superblock { mode, round, owed, lineage, last_active, cut, consat, usable, .. } =
+            *superblock;
+        Durable {
+            mode,
+            round,
+            table: runs.into_iter().collect(),
+            owing: owed,
+            generation: lineage.0,
+            last_active,
+            cut,
+            consistent: match consat {
+                _ if !usable => Consistent::No,
+                Stamp::ZERO => Consistent::Yes,
+                stamp => Consistent::At(stamp),
+            },
+        }
+    }
+
+    /// Puts it into `superblock`, but for the table, which is stored beside it, and the lineage, whose
+    /// unique id it does not have.
+    pub fn put(&self, superblock: &mut Superblock) {
+        superblock.mode = self.mode;
+        superblock.round = self.round;
+        superblock.owed = self.owing;
+        superblock.last_active = self.last_active;
+        superblock.cut = self.cut;
+        superblock.usable = self.consistent != Consistent::No;
+        superblock.consat = match self.consistent {
+            Consistent::At(stamp) => stamp,
+            Consistent::Yes | Consistent::No => Stamp::ZERO,
+        };
+    }
 }
 
 impl Differential {
@@ -81,5 +119,53 @@ impl Differential {
         };
         restored.settle(side);
         restored
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::Geometry;
+    use crate::storage::Memory;
+    use crate::superblock::SuperblockFile;
+    use crate::{superblock, table_file};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_is_put_is_stored() {
+        let storage = Arc::new(Memory::new());
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 20 }];
+        superblock::create(&*storage, &Geometry::new(7, 1, volumes), true).unwrap();
+        let file = SuperblockFile::open(storage.clone()).unwrap();
+        let stamp = |time| Stamp { epoch: 1, time, sequence: 3 };
+        let table = |mode| match mode {
+            Mode::Ordered => Bits::default(),
+            _ => Bits::from_iter([Blocks { volume: 0, numbers: 3..9 }]),
+        };
+        for (counter, mode) in
+            (0..).zip([Mode::Collecting, Mode::Sending, Mode::Copying, Mode::Ordered])
+        {
+            for consistent in [Consistent::Yes, Consistent::At(stamp(8)), Consistent::No] {
+                let durable = Durable {
+                    mode,
+                    round: Round { generation: 1, counter },
+                    table: table(mode),
+                    owing: consistent == Consistent::No,
+                    generation: 1,
+                    last_active: counter & 1,
+                    cut: stamp(counter),
+                    consistent,
+                };
+                let change = |superblock: &mut Superblock| {
+                    superblock.clean = false;
+                    durable.put(superblock);
+                };
+                file.update_with_table(durable.table.runs(), change).unwrap();
+                let superblock = superblock::load(&*storage).unwrap();
+                let runs = table_file::read(&*storage, &superblock).unwrap();
+                assert_eq!(Durable::stored(&superblock, runs), durable);
+            }
+        }
     }
 }
