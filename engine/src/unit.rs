@@ -93,6 +93,38 @@ impl fmt::Display for Extent {
     }
 }
 
+/// Neighbouring blocks of one volume.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Blocks {
+    /// The volume.
+    pub volume: u32,
+    /// Their numbers in it; not empty.
+    pub numbers: Range<u64>,
+}
+
+impl Blocks {
+    /// The first of them.
+    pub fn first(&self) -> Block {
+        Block { volume: self.volume, number: self.numbers.start }
+    }
+
+    /// Their addresses.
+    pub fn range(&self) -> Range<Block> {
+        self.first()..Block { volume: self.volume, number: self.numbers.end }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> u64 {
+        self.numbers.end - self.numbers.start
+    }
+
+    /// Each of them.
+    pub fn each(&self) -> impl Iterator<Item = Block> + use<> {
+        let volume = self.volume;
+        self.numbers.clone().map(move |number| Block { volume, number })
+    }
+}
+
 impl From<Extent> for Blocks {
     fn from(extent: Extent) -> Blocks {
         let Extent { first, .. } = extent;

@@ -275,6 +275,7 @@ pub(super) mod tests {
             acked: n.stamp(),
             hi: n.stamp(),
             need: n.stamp(),
+            owed: n.bit(),
         });
         all.filter(|here| !(here.serving && (here.fenced || here.asking || !here.served)))
             .filter(|here| !(here.served && here.lost))

@@ -8,11 +8,13 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::data_checksum;
-use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder};
-use crate::link::Lane;
+use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
+use crate::link::{Lane, Link};
+use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Round};
 use std::io::IoSlice;
+use std::sync::Arc;
 
 /// The acknowledgements of one step.
 #[derive(Default)]
@@ -111,6 +113,7 @@ impl Device {
                     buffer.push(data.next().expect("it was checked"));
                 }
             }
+            let landing = lock(&shared.landing);
             let Some(wanted) = shared.read().wants(side, round, &blocks) else { return Ok(()) };
             if !wanted.is_empty() && shared.write().marks_before(side, round).mark {
                 self.mark()?;
@@ -125,6 +128,7 @@ impl Device {
                 shared.settle(&machine);
                 (arrival, was_owed && machine.owed().is_empty())
             };
+            drop(landing);
             if arrival.is_some_and(|arrival| arrival.work.sync) {
                 self.sync_own()?;
             }
@@ -189,18 +193,30 @@ impl Device {
     }
 
     /// What has arrived is durable in N, and then acknowledged (S904, D11).
-    pub(crate) fn acknowledge_copies(&self, arrived: Arrived) -> Result<()> {
+    ///
+    /// In the connection in which it came: in a later one it would be taken for a later copy's.
+    pub(crate) fn acknowledge_copies(
+        &self,
+        arrived: Arrived,
+        line: Option<(u16, u64, Arc<dyn Link>)>,
+    ) -> Result<()> {
         let Arrived { round, blocks } = arrived;
         if blocks.is_empty() {
             return Ok(());
         }
         self.volumes.sync().map_err(|e| self.halt(e))?;
-        let blocks = blocks.runs().collect();
-        match self.send(Lane::Control, &Frame::Ladder(Ladder::CopyAck { round, blocks })) {
-            // They are sent again in the next connection.
-            Err(error) if error.kind() == Kind::NoPeer => Ok(()),
-            other => other,
+        let runs: Vec<Blocks> = blocks.runs().collect();
+        let Some((wire, session, link)) = line else { return Ok(()) };
+        for blocks in runs.chunks(RUNS_MAX) {
+            let frame = Ladder::CopyAck { round, blocks: blocks.to_vec() };
+            let frame = Frame::Ladder(frame).encode_in(wire, session);
+            if let Err(error) = link.send(Lane::Control, frame) {
+                // They are sent again in the next connection.
+                self.disconnected(&error, &link);
+                break;
+            }
         }
+        Ok(())
     }
 
     /// The peer has these copies, durably (S905).
@@ -220,10 +236,5 @@ impl Device {
         let first = Block { volume: 0, number: 0 };
         let machine = self.peer.machine.read();
         machine.next_to_send(side, first, 1).is_some()
-    }
-
-    /// Whether copies were sent that are not acknowledged.
-    pub(crate) fn awaits_copies(&self) -> bool {
-        !self.peer.machine.read().flying().is_empty()
     }
 }

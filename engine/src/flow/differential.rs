@@ -32,6 +32,9 @@ pub(crate) struct Machine {
     unmarked: AtomicBool,
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
+    /// A copy is on its way into N, from the look at what is wanted of it until the machine knows that it is
+    /// there: no mode comes or goes meanwhile.
+    pub landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
 }
@@ -67,6 +70,7 @@ impl Machine {
             owes: AtomicBool::new(owes),
             unmarked: AtomicBool::new(false),
             checkpoint: AtomicBool::new(false),
+            landing: Mutex::default(),
             turn: Mutex::new(Turn { stored, ..Turn::default() }),
         }
     }
@@ -188,6 +192,7 @@ impl Device {
         also: impl FnOnce(&mut Superblock),
     ) -> Result<bool> {
         let (work, before, after) = {
+            let _landed = lock(&self.peer.machine.landing);
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();

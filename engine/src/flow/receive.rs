@@ -71,6 +71,7 @@ impl Device {
         let mut newest = hi;
         let mut arrivals = Vec::new();
         let mut copies = Arrived::default();
+        let line = self.ladder_line();
         let mut ends = None;
         for (at, frame) in frames.iter().enumerate() {
             let (session, decoded) = Frame::decode(frame)?;
@@ -168,7 +169,7 @@ impl Device {
                 self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
-        self.acknowledge_copies(copies)?;
+        self.acknowledge_copies(copies, line)?;
         self.acknowledge(Ack::Received)?;
         let Some((at, end)) = ends else { return Ok(count) };
         match end {

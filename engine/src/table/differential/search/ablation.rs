@@ -16,7 +16,7 @@ const SIDE: Options = Options { side: true, ..PLAIN };
 /// [`Bounds::of`], and withdrawals.
 const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 6] = [
     (Clause::TableNotOwed, [1, 2, 0, 2, 1, 0, 1, 0], 0, PLAIN),
-    (Clause::PrototypeFirst, [1, 2, 0, 1, 1, 0, 1, 0], 2, PLAIN),
+    (Clause::PrototypeFirst, [1, 2, 0, 1, 1, 1, 1, 0], 2, PLAIN),
     (Clause::SideFileBits, [1, 2, 0, 1, 1, 0, 0, 1], 0, SIDE),
     (Clause::EndSync, [1, 2, 0, 1, 1, 0, 1, 0], 0, VOLATILE),
     (Clause::FenceSync, [1, 2, 0, 1, 1, 0, 1, 0], 0, VOLATILE),

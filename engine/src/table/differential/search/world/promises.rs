@@ -89,10 +89,12 @@ impl World {
             of_bits.iter().all(|bits| bits.is_empty()) && records == 0 && dev.pend == [0; 3]
         };
         let [a, b] = &self.dev;
+        let is_level = self.active.is_some_and(|active| self.dev[active].m.is_level());
         let holds = [
             (self.active.is_some() && self.asks.is_none(), "P4 a takeover never completes"),
             (self.reading.is_none(), "P4 a read is stuck"),
             (self.dev.iter().all(|dev| dev.m.mode() == rests_in), "P2 not in the mode of rest"),
+            (is_level == self.options.always, "P2 level is not said at rest"),
             (self.dev.iter().all(is_empty), "P2 tables are not empty at rest"),
             (a.n == b.n, "P2 the copies differ at rest"),
             (a.n == self.newest, "P2 both have lost the newest write"),
