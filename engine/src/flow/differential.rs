@@ -89,6 +89,12 @@ impl Machine {
         self.read().mode()
     }
 
+    /// The round, in ordered mode: while it is the same, no copy comes.
+    pub fn ordered_round(&self) -> Option<Round> {
+        let machine = self.read();
+        (machine.mode() == Mode::Ordered).then(|| machine.round())
+    }
+
     /// Whether the peer owes `block`, as bits say.
     pub fn is_owed(&self, block: Block) -> bool {
         self.owes.load(Ordering::Acquire) && self.read().owed().contains(block)
