@@ -37,6 +37,9 @@ impl World {
     /// An operator's word at the device that serves.
     pub fn suspend(&self) {
         let Some(side) = self.serving() else { return };
+        if self.machines[side].is_shipping.get() {
+            return;
+        }
         let Some(device) = self.device(side).filter(|device| has_ladder(device)) else { return };
         let before = device.peer.machine.mode();
         if self.step(side, Device::suspend).is_none() {
@@ -80,7 +83,9 @@ impl World {
             self.ended.set(true);
         }
         let newest = lock(&device.tables).newest_own();
+        let before = self.machines[side].is_shipping.replace(true);
         let shipped = self.step(side, Device::step_ship);
+        self.machines[side].is_shipping.set(before);
         let session = lock(&device.failover).connection.session().unwrap_or_default();
         let (round, mut sent) = {
             let machine = device.peer.machine.read();
@@ -152,6 +157,12 @@ impl World {
             let newest = tables.newest_own().max(tables.incoming.hi());
             let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO);
             machine.replays_upto.set(Some(bound.max(newest)));
+            // The device that serves has all that the other ever wrote, though not as records.
+            if !device.superblock.get().fenced {
+                let history = self.history.borrow();
+                let theirs = history.after(Stamp::ZERO).iter().rfind(|record| record.by != side);
+                machine.collected.set(theirs.map_or(Stamp::ZERO, |record| record.stamp));
+            }
         }
         says
     }

@@ -304,7 +304,7 @@ impl World {
         }
         // The volume: a prefix at once, or once it is brought to where it stood.
         let mut image = machine.image.borrow_mut();
-        image.reset(&self.history.borrow(), fl);
+        image.reset(&self.history.borrow(), fl.max(machine.collected.get()));
         drop(image);
         if machine.replays_upto.get().is_none() && !self.ended.get() {
             self.check_volume(side, true);

@@ -443,6 +443,7 @@ impl World {
         if !self.says_prefix(side, &device) {
             return;
         }
+        let reflected = reflected.max(machine.collected.get());
         let history = self.history.borrow();
         let mut image = machine.image.borrow_mut();
         let mut all = all;
@@ -480,7 +481,8 @@ impl World {
         let (records, ..) = device.oldest_reflectable(usize::MAX);
         let history = self.history.borrow();
         let mut blocks: Vec<_> = (0..history.blocks()).map(|b| self.normal(side, b)).collect();
-        let mut upto = lock(&device.tables).normal.reflected();
+        let collected = self.machines[side].collected.get();
+        let mut upto = lock(&device.tables).normal.reflected().max(collected);
         for (_, record) in records {
             for block in self.plan.blocks_of(record.extent()) {
                 blocks[block] = Ok(history.content(block, record.stamp));

@@ -82,9 +82,13 @@ impl World {
                 kind == Reflect || kind == Receive && self.has_suspended(at)
             }
             Moment::Received => kind == Receive,
-            Moment::Shipping => matches!(kind, Ship | Suspend | Climb),
+            Moment::Shipping => kind == Ship,
             Moment::Checkpointing | Moment::Checkpointed => kind == Checkpoint,
         };
+        let is_shipping = self.machines[at].is_shipping.get();
+        if is_shipping && matches!(kind, Ship | Climb | Suspend) {
+            return false;
+        }
         let stalled = self.stalled.borrow();
         stalled.iter().all(|&(side, moment)| at != side || !waits(moment))
     }

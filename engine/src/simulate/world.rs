@@ -87,6 +87,10 @@ pub(super) struct Machine {
     pub rot: RefCell<Option<Held>>,
     /// Its program knows records of many blocks (R19).
     pub knows_extents: Cell<bool>,
+    /// N has everything up to here, from its peer by copies.
+    pub collected: Cell<Stamp>,
+    /// A thread of it ships.
+    pub is_shipping: Cell<bool>,
     /// N was no prefix when it was last looked at.
     pub is_scattered: Cell<bool>,
     /// The round and the connection in which blocks were sent last, and the newest own record that each
@@ -124,6 +128,8 @@ impl Machine {
             rot: RefCell::default(),
             knows_extents: Cell::default(),
             is_scattered: Cell::default(),
+            collected: Cell::default(),
+            is_shipping: Cell::default(),
             sent: RefCell::default(),
             heard: RefCell::default(),
             power_failed: Cell::default(),
