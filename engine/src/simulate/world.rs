@@ -324,6 +324,7 @@ impl World {
             return None;
         }
         let outcome = self.within(side, || step(&device));
+        self.says_prefix(side, &device);
         if self.machines[side].is_dead() {
             return None;
         }
