@@ -7,6 +7,7 @@ use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::journal::recv::RecvLog;
+use crate::table::bits::Bits;
 use crate::table::differential::Differential;
 use crate::table::prototype::Debt;
 use std::sync::Mutex;
@@ -34,11 +35,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// As it was left, with what it had told.
-    pub fn new(recv: RecvLog, told: Debt, differential: Differential) -> Peer {
+    pub fn new(recv: RecvLog, told: Debt, (differential, stored): (Differential, Bits)) -> Peer {
         Peer {
             recv,
             owed: Owed::new(told),
-            machine: Machine::new(differential),
+            machine: Machine::new(differential, stored),
             questions: Mutex::default(),
             comparing: Mutex::default(),
             checked: Mutex::default(),

@@ -62,13 +62,15 @@ pub(crate) struct Held {
 }
 
 impl Machine {
-    pub fn new(machine: Differential) -> Machine {
+    /// `machine`, where the table that the superblock names is `stored`: it lacks the bits that records
+    /// imply.
+    pub fn new(machine: Differential, stored: Bits) -> Machine {
         let owes = !machine.owed().is_empty();
-        let stored = machine.durable().table;
+        let unmarked = machine.consistent() == Consistent::No;
         Machine {
             state: RwLock::new(machine),
             owes: AtomicBool::new(owes),
-            unmarked: AtomicBool::new(false),
+            unmarked: AtomicBool::new(unmarked),
             checkpoint: AtomicBool::new(false),
             landing: Mutex::default(),
             turn: Mutex::new(Turn { stored, ..Turn::default() }),
@@ -411,7 +413,7 @@ fn note(s: &mut Superblock, durable: &Durable) {
 /// (D8).
 pub(crate) fn restore(
     s: &Superblock,
-    table: Vec<Blocks>,
+    table: Bits,
     implied: impl Iterator<Item = Extent>,
 ) -> Differential {
     let consistent = match s.usable {
@@ -422,7 +424,7 @@ pub(crate) fn restore(
     let durable = Durable {
         mode: s.mode,
         round: s.round,
-        table: table.into_iter().collect(),
+        table,
         owing: s.owed,
         generation: s.lineage.0,
         last_active: s.last_active,

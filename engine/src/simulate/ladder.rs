@@ -148,7 +148,8 @@ impl World {
         let says = {
             let state = device.peer.machine.read();
             let is_level = state.mode() == Mode::Sending && device.superblock.get().fenced;
-            state.consistent() == Consistent::Yes && !is_level
+            // While the peer owes something, only N without any record of the tenure is one.
+            state.consistent() == Consistent::Yes && state.owed().is_empty() && !is_level
         };
         if !says {
             machine.is_scattered.set(true);

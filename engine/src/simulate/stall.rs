@@ -85,8 +85,11 @@ impl World {
             Moment::Shipping => kind == Ship,
             Moment::Checkpointing | Moment::Checkpointed => kind == Checkpoint,
         };
-        let is_shipping = self.machines[at].is_shipping.get();
-        if is_shipping && matches!(kind, Ship | Climb | Suspend) {
+        let machine = &self.machines[at];
+        if machine.is_controlling.get() && kind == Control {
+            return false;
+        }
+        if machine.is_shipping.get() && matches!(kind, Ship | Climb | Suspend) {
             return false;
         }
         let stalled = self.stalled.borrow();

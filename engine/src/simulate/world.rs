@@ -91,6 +91,8 @@ pub(super) struct Machine {
     pub collected: Cell<Stamp>,
     /// A thread of it ships.
     pub is_shipping: Cell<bool>,
+    /// A thread of it takes what comes in the control lane.
+    pub is_controlling: Cell<bool>,
     /// N was no prefix when it was last looked at.
     pub is_scattered: Cell<bool>,
     /// The round and the connection in which blocks were sent last, and the newest own record that each
@@ -130,6 +132,7 @@ impl Machine {
             is_scattered: Cell::default(),
             collected: Cell::default(),
             is_shipping: Cell::default(),
+            is_controlling: Cell::default(),
             sent: RefCell::default(),
             heard: RefCell::default(),
             power_failed: Cell::default(),
@@ -410,7 +413,10 @@ impl World {
             return false;
         }
         let served = self.serving();
-        let Some(took) = self.step(side, Device::step_control) else { return false };
+        let before = self.machines[side].is_controlling.replace(true);
+        let took = self.step(side, Device::step_control);
+        self.machines[side].is_controlling.set(before);
+        let Some(took) = took else { return false };
         if served == Some(side) && self.serving().is_none() {
             self.tape.event(Sort::Takeover, format_args!("{} is fenced", NAMES[side]));
         }
