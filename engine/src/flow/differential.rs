@@ -250,19 +250,19 @@ impl Device {
         let owed = match self.peer.owed.is_due() {
             false => Bits::default(),
             true => {
-                let debt = self.peer.owed.told();
-                let is_newest = |block: Block, stamp| {
-                    queue.newest(block).0.is_none_or(|own| own.stamp < stamp)
-                };
-                let extents = debt.iter().map(|(extent, stamp)| (Blocks::from(extent), stamp));
-                let blocks = extents.flat_map(|(blocks, stamp)| {
-                    blocks.numbers.clone().filter_map(move |number| {
-                        let block = Block { volume: blocks.volume, number };
-                        let one = Blocks { volume: blocks.volume, numbers: number..number + 1 };
-                        is_newest(block, stamp).then_some(one)
-                    })
-                });
-                blocks.collect()
+                // Own records that are final only: a newer one may still be lost. What is newer than an
+                // owed record is not in N yet (R8).
+                let mut own = records.newest_first(tables.normal.first_own()).peekable();
+                let mut newer = Bits::default();
+                let debt: Vec<_> = self.peer.owed.told().iter().collect();
+                let mut owed = Vec::new();
+                for (extent, stamp) in debt.into_iter().rev() {
+                    while let Some((_, position)) = own.next_if(|own| own.0 > stamp) {
+                        newer.insert(queue.record(position).extent().into());
+                    }
+                    owed.extend(newer.missing(&extent.into()).runs());
+                }
+                owed.into_iter().collect()
             }
         };
         let is_known = !tables.is_behind() || self.peer.owed.is_due();

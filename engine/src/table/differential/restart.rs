@@ -114,10 +114,10 @@ impl Differential {
         {
             owed = volumes.into_iter().collect();
             owed.subtract(&table);
-            if has_written && holds(Clause::MarkFirst) {
-                // They go to N, and what is owed does not (D5).
-                consistent = Consistent::No;
-            }
+        }
+        if has_written && owing && holds(Clause::MarkFirst) {
+            // They go to N, and what was owed does not (D5).
+            consistent = Consistent::No;
         }
         let mut restored = Differential {
             mode,
