@@ -286,6 +286,7 @@ impl Device {
         let machine = self.peer.machine.read();
         let differential = DifferentialStatus {
             round: machine.round(),
+            is_open: machine.is_open(),
             table_blocks: machine.table().blocks() + machine.flying().blocks(),
             flying_blocks: machine.flying().blocks(),
             owed_blocks: machine.owed().blocks(),

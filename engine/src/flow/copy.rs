@@ -137,6 +137,8 @@ impl Device {
             }
             arrived.blocks.insert(blocks);
             if was_owed {
+                // The next round may be opened.
+                self.wakes.ship.ring();
                 self.tell(Event::CaughtUp);
             }
         }

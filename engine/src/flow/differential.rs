@@ -117,15 +117,17 @@ impl Machine {
     }
 
     /// Own records of these extents are durable and final: each block gets a bit, and the peer's copy of it
-    /// is worth nothing (D5).
-    pub fn wrote(&self, extents: impl Iterator<Item = Extent>) {
+    /// is worth nothing (D5). Returns whether the peer owes nothing any more by that.
+    pub fn wrote(&self, extents: impl Iterator<Item = Extent>) -> bool {
         let mut machine = self.write();
+        let was_owed = !machine.owed().is_empty();
         for extent in extents {
             if machine.wrote(&Blocks::from(extent)).mark {
                 self.unmarked.store(true, Ordering::Release);
             }
         }
         self.settle(&machine);
+        was_owed && machine.owed().is_empty()
     }
 
     /// What readers look at follows the machine.

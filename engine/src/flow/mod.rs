@@ -93,7 +93,7 @@ impl Tables {
         above.map(|(_, position)| queue.record(position).extent())
     }
 
-    /// The newest own record, as far as it is known after an opening.
+    /// The newest own record that is known of: the peer has not heard of a newer one.
     pub fn newest_own(&self) -> Stamp {
         self.own.newest().max(self.out.acked()).max(self.out.cut())
     }

@@ -23,9 +23,6 @@ impl Device {
     pub fn step_ladder(&self) -> Result<bool> {
         let _telling = self.events.enter();
         let _ship = self.begin_step(&self.peer.shipping)?;
-        // A change of the device that serves decides the next round.
-        let Ok(_one) = self.role.try_lock() else { return Ok(false) };
-        self.check_halted()?;
         let turn = &mut *self.peer.machine.turn();
         Ok(self.release(turn)? || self.say_on(turn)? || self.settle_debt(turn)? || self.climb(turn)?)
     }

@@ -9,18 +9,14 @@ use crate::unit::{Position, Stamp};
 pub(crate) struct Own {
     sequencer: Sequencer,
     records: Unreflected,
-    /// The newest record that ever stood here.
+    /// The newest record there was since the opening.
     newest: Stamp,
 }
 
 impl Own {
     /// Without records; they will begin at `first`.
     pub fn new(first: Position) -> Own {
-        Own {
-            sequencer: Sequencer::new(first),
-            records: Unreflected::default(),
-            newest: Stamp::ZERO,
-        }
+        Own { sequencer: Sequencer::new(first), records: Unreflected::default(), newest: Stamp::ZERO }
     }
 
     /// Takes from the queue, in stamp order, what nothing can come before any more and `ready`
@@ -45,7 +41,7 @@ impl Own {
         &self.records
     }
 
-    /// The newest record since the opening, needed or not.
+    /// The newest record there was since the opening, those that it found included.
     pub fn newest(&self) -> Stamp {
         self.newest
     }
