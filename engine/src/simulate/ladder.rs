@@ -169,7 +169,7 @@ impl World {
             let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO);
             machine.replays_upto.set(Some(bound.max(newest)));
             // The device that serves has all that the other ever wrote, though not as records.
-            if !device.superblock.get().fenced {
+            if !device.superblock.get().fenced && !tables.is_behind() {
                 let history = self.history.borrow();
                 let theirs = history.after(Stamp::ZERO).iter().rfind(|record| record.by != side);
                 machine.collected.set(theirs.map_or(Stamp::ZERO, |record| record.stamp));
