@@ -182,7 +182,7 @@ impl Device {
             role: Mutex::default(),
             recovery,
             failover: Mutex::new(Failover::new(geometry.device)),
-            peer: Peer::new(recv, debt, differential),
+            peer: Peer::new(recv, debt, differential, superblock.fenced),
             host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),

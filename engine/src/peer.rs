@@ -34,11 +34,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// As it was left, with what it had told.
-    pub fn new(recv: RecvLog, told: Debt, differential: Differential) -> Peer {
+    pub fn new(recv: RecvLog, told: Debt, differential: Differential, fenced: bool) -> Peer {
         Peer {
             recv,
             owed: Owed::new(told),
-            machine: Machine::new(differential),
+            machine: Machine::new(differential, fenced),
             questions: Mutex::default(),
             comparing: Mutex::default(),
             checked: Mutex::default(),

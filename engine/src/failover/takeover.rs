@@ -13,7 +13,7 @@ use crate::link::Lane;
 use crate::format::superblock::Superblock;
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Grant, Ordered, Request, Taken};
+use crate::table::differential::{Differential, Grant, Ordered, Request, Side, Taken};
 use crate::unit::{Extent, Round, Stamp};
 use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
@@ -263,7 +263,10 @@ impl Device {
         let step = |machine: &mut Differential, ordered: &mut dyn FnMut() -> Ordered| {
             let granted = Grant::Table { round, generation, later };
             match machine.take(granted, table, grant, ordered()) {
-                Taken::Table(work) => Some(work),
+                Taken::Table(work) => {
+                    self.peer.machine.change_sides(Side::Active);
+                    Some(work)
+                }
                 Taken::AskAgain | Taken::Prototype => {
                     asks_again = true;
                     None

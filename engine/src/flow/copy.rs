@@ -10,7 +10,6 @@ use crate::event::Event;
 use crate::format::data_checksum;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
 use crate::link::{Lane, Link};
-use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Round};
 use std::io::IoSlice;
@@ -82,7 +81,8 @@ impl Device {
         Ok(blocks)
     }
 
-    /// Copies have come (S903): the blocks that are wanted are written to N.
+    /// Copies have come (S903): the blocks that are wanted are written to N. The caller sees to it that no
+    /// mode comes or goes meanwhile.
     ///
     /// # Errors
     /// [`Kind::Protocol`] if they cannot be, [`Kind::Halted`].
@@ -113,7 +113,6 @@ impl Device {
                     buffer.push(data.next().expect("it was checked"));
                 }
             }
-            let landing = lock(&shared.landing);
             let Some(wanted) = shared.read().wants(side, round, &blocks) else { return Ok(()) };
             if !wanted.is_empty() && shared.write().marks_before(side, round).mark {
                 self.mark()?;
@@ -128,7 +127,6 @@ impl Device {
                 shared.settle(&machine);
                 (arrival, was_owed && machine.owed().is_empty())
             };
-            drop(landing);
             if arrival.is_some_and(|arrival| arrival.work.sync) {
                 self.sync_own()?;
             }

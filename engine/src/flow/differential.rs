@@ -25,6 +25,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 /// which a step that changes it locks first.
 pub(crate) struct Machine {
     state: RwLock<Differential>,
+    /// Whether the other device is, or is to be, active: it changes with a grant made or taken, and so
+    /// with the round. Changed under the lock of `state`; Relaxed.
+    fenced: AtomicBool,
     /// Whether there may be blocks that the peer owes by bits, while active. Release/Acquire: a reader that
     /// finds it cleared finds what was copied in N, and what was written in the queue.
     owes: AtomicBool,
@@ -32,8 +35,9 @@ pub(crate) struct Machine {
     unmarked: AtomicBool,
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
-    /// A copy is on its way into N, from the look at what is wanted of it until the machine knows that it is
-    /// there: no mode comes or goes meanwhile.
+    /// Records or copies of a round are being taken in, from the look at the round until the tables and the
+    /// machine have them: no mode comes or goes meanwhile. What a checkpoint before a round did not see
+    /// would go over a copy (D3).
     pub landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
@@ -62,11 +66,12 @@ pub(crate) struct Held {
 }
 
 impl Machine {
-    pub fn new(machine: Differential) -> Machine {
+    pub fn new(machine: Differential, fenced: bool) -> Machine {
         let owes = !machine.owed().is_empty();
         let stored = machine.durable().table;
         Machine {
             state: RwLock::new(machine),
+            fenced: AtomicBool::new(fenced),
             owes: AtomicBool::new(owes),
             unmarked: AtomicBool::new(false),
             checkpoint: AtomicBool::new(false),
@@ -83,6 +88,11 @@ impl Machine {
     /// The machine, locked for a step that no mode comes or goes by.
     pub fn write(&self) -> RwLockWriteGuard<'_, Differential> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A grant is made, or taken, by the step that holds the machine.
+    pub fn change_sides(&self, to: Side) {
+        self.fenced.store(to == Side::Fenced, Ordering::Relaxed);
     }
 
     pub fn mode(&self) -> Mode {
@@ -152,6 +162,7 @@ impl Machine {
     /// The device serves from the tenure `epoch` on, by a prototype (D4).
     pub fn took(&self, epoch: u64) {
         let mut machine = self.write();
+        self.change_sides(Side::Active);
         let round = machine.round();
         machine.take(Grant::Prototype { round }, Bits::default(), epoch, Ordered::default());
     }
@@ -179,7 +190,10 @@ impl Machine {
 impl Device {
     /// Whether hosts are served here, or will be once that is shown (R13).
     pub(crate) fn side(&self) -> Side {
-        if self.superblock.get().fenced { Side::Fenced } else { Side::Active }
+        match self.peer.machine.fenced.load(Ordering::Relaxed) {
+            true => Side::Fenced,
+            false => Side::Active,
+        }
     }
 
     /// A step of the machine, and its work, before any other step: `step` is given what ordered mode knows,
@@ -202,6 +216,8 @@ impl Device {
             let Some(work) = step(&mut machine, &mut || self.ordered(&tables)) else {
                 return Ok(false);
             };
+            // A reader finds the debt, or what bits tell of it, or both.
+            self.peer.machine.settle(&machine);
             if work.leaves_order {
                 tables.normal.leave_order();
                 self.peer.owed.forget();
@@ -209,7 +225,7 @@ impl Device {
             let by_bits = matches!(machine.mode(), Mode::Collecting | Mode::Sending);
             let Tables { own, out, .. } = &mut *tables;
             out.follow(own, by_bits, machine.cut());
-            self.peer.machine.settle(&machine);
+            if std::env::var("LADDER_LOUD").is_ok() { eprintln!("{} {} {:?} {} open {} T {} F {} P {} hi {} acked {} cut {}", self.clock.monotonic()/1000, self.geometry.device, machine.round().counter, machine.mode(), machine.is_open(), machine.table().blocks(), machine.flying().blocks(), machine.owed().blocks(), tables.incoming.hi(), tables.out.acked(), machine.cut()); }
             if machine.round() != round {
                 // Of another round nothing is said any more.
                 (turn.saying, turn.held) = (None, None);

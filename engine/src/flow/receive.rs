@@ -64,6 +64,7 @@ impl Device {
     }
 
     fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
+        let landing = lock(&self.peer.machine.landing);
         let (hi, mut last_session, mine) = {
             let tables = lock(&self.tables);
             (tables.incoming.hi(), tables.incoming.last_session(), tables.newest_own().epoch)
@@ -169,6 +170,7 @@ impl Device {
                 self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
+        drop(landing);
         self.acknowledge_copies(copies, line)?;
         self.acknowledge(Ack::Received)?;
         let Some((at, end)) = ends else { return Ok(count) };

@@ -80,7 +80,13 @@ impl Device {
         self.turn(
             turn,
             |machine, ordered| {
-                machine.may_open(mode).then(|| machine.open(mode, ordered().newest)).flatten()
+                if !machine.may_open(mode) {
+                    return None;
+                }
+                let mut work = machine.open(mode, ordered().newest)?;
+                // In mode c the peer's first record will follow what is in N here by then.
+                work.checkpoint |= mode == Mode::Copying;
+                Some(work)
             },
             |_| (),
         )

@@ -99,9 +99,11 @@ impl Out {
         }
     }
 
-    /// Both devices are in a round in which R is shipped: it begins with its first record.
+    /// Both devices are in a round in which R is shipped: it begins with its first record, and the peer has
+    /// forgotten what it was told of.
     pub fn begin_shipping(&mut self) {
         (self.shipped, self.sent) = (self.acked_index, self.floor());
+        (self.announced, self.told) = (self.acked_index, self.floor());
     }
 
     /// Highest own stamp that the peer acknowledged.
