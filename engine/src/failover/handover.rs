@@ -179,7 +179,12 @@ impl Device {
         entries: &[(Extent, Stamp)],
     ) -> Result<()> {
         let _one = lock(&self.role);
-        if self.clk.epoch() != 0 && self.peer.machine.mode() != Mode::Ordered {
+        let takes = match self.peer.machine.mode() {
+            Mode::Ordered => true,
+            Mode::Copying => self.clk.epoch() == 0,
+            Mode::Collecting | Mode::Sending => false,
+        };
+        if !takes {
             // The peer has not heard of this round: bits tell of its records.
             return Ok(());
         }

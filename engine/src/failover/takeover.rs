@@ -71,7 +71,15 @@ impl Device {
         let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         let nonce = self.nonce()?;
         let request = OpenRequest { nonce, requested_at, progress_at };
-        let device = lock(&self.failover).role.ask(request);
+        let (device, is_early) = {
+            let mut failover = lock(&self.failover);
+            let is_early = failover.connection.awaits_hello();
+            (failover.role.ask(request), is_early)
+        };
+        if is_early {
+            // The wire version is not agreed yet: the peer's hello brings the request on its way.
+            return Ok(());
+        }
         let told = self.peer.owed.told().last();
         let ladder = {
             let Request { mode, round, last_active, generation } =

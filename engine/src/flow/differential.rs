@@ -66,14 +66,16 @@ pub(crate) struct Held {
 }
 
 impl Machine {
-    pub fn new(machine: Differential, fenced: bool) -> Machine {
+    /// `machine`, where the table that the superblock names is `stored`: it lacks the bits that records
+    /// imply.
+    pub fn new(machine: Differential, stored: Bits, fenced: bool) -> Machine {
         let owes = !machine.owed().is_empty();
-        let stored = machine.durable().table;
+        let unmarked = machine.consistent() == Consistent::No;
         Machine {
             state: RwLock::new(machine),
             fenced: AtomicBool::new(fenced),
             owes: AtomicBool::new(owes),
-            unmarked: AtomicBool::new(false),
+            unmarked: AtomicBool::new(unmarked),
             checkpoint: AtomicBool::new(false),
             landing: Mutex::default(),
             turn: Mutex::new(Turn { stored, ..Turn::default() }),
@@ -97,6 +99,12 @@ impl Machine {
 
     pub fn mode(&self) -> Mode {
         self.read().mode()
+    }
+
+    /// The round, in ordered mode: while it is the same, no copy comes.
+    pub fn ordered_round(&self) -> Option<Round> {
+        let machine = self.read();
+        (machine.mode() == Mode::Ordered).then(|| machine.round())
     }
 
     /// Whether the peer owes `block`, as bits say.
@@ -225,7 +233,6 @@ impl Device {
             let by_bits = matches!(machine.mode(), Mode::Collecting | Mode::Sending);
             let Tables { own, out, .. } = &mut *tables;
             out.follow(own, by_bits, machine.cut());
-            if std::env::var("LADDER_LOUD").is_ok() { eprintln!("{} {} {:?} {} open {} T {} F {} P {} hi {} acked {} cut {}", self.clock.monotonic()/1000, self.geometry.device, machine.round().counter, machine.mode(), machine.is_open(), machine.table().blocks(), machine.flying().blocks(), machine.owed().blocks(), tables.incoming.hi(), tables.out.acked(), machine.cut()); }
             if machine.round() != round {
                 // Of another round nothing is said any more.
                 (turn.saying, turn.held) = (None, None);
@@ -260,19 +267,19 @@ impl Device {
         let owed = match self.peer.owed.is_due() {
             false => Bits::default(),
             true => {
-                let debt = self.peer.owed.told();
-                let is_newest = |block: Block, stamp| {
-                    queue.newest(block).0.is_none_or(|own| own.stamp < stamp)
-                };
-                let extents = debt.iter().map(|(extent, stamp)| (Blocks::from(extent), stamp));
-                let blocks = extents.flat_map(|(blocks, stamp)| {
-                    blocks.numbers.clone().filter_map(move |number| {
-                        let block = Block { volume: blocks.volume, number };
-                        let one = Blocks { volume: blocks.volume, numbers: number..number + 1 };
-                        is_newest(block, stamp).then_some(one)
-                    })
-                });
-                blocks.collect()
+                // Own records that are final only: a newer one may still be lost. What is newer than an
+                // owed record is not in N yet (R8).
+                let mut own = records.newest_first(tables.normal.first_own()).peekable();
+                let mut newer = Bits::default();
+                let debt: Vec<_> = self.peer.owed.told().iter().collect();
+                let mut owed = Vec::new();
+                for (extent, stamp) in debt.into_iter().rev() {
+                    while let Some((_, position)) = own.next_if(|own| own.0 > stamp) {
+                        newer.insert(queue.record(position).extent().into());
+                    }
+                    owed.extend(newer.missing(&extent.into()).runs());
+                }
+                owed.into_iter().collect()
             }
         };
         let is_known = !tables.is_behind() || self.peer.owed.is_due();
@@ -369,7 +376,11 @@ impl Device {
     ) -> Result<()> {
         let durable = self.peer.machine.read().durable();
         let note = |s: &mut Superblock| {
-            note(s, &durable);
+            durable.put(s);
+            s.lineage.0 = durable.generation;
+            if durable.mode != Mode::Ordered {
+                s.need = Stamp::ZERO;
+            }
             self.note_marks(s);
             also(s);
         };
@@ -407,43 +418,21 @@ impl Device {
     }
 }
 
-/// Says in the superblock what is durable of the machine, but for the table and the marks.
-fn note(s: &mut Superblock, durable: &Durable) {
-    s.mode = durable.mode;
-    s.round = durable.round;
-    s.lineage.0 = durable.generation;
-    s.last_active = durable.last_active;
-    s.cut = durable.cut;
-    if durable.mode != Mode::Ordered {
-        s.need = Stamp::ZERO;
-    }
-}
-
-/// The machine as the superblock and `table` have it, with the bits of own records that `own` found live
-/// (D8).
+/// The machine as the superblock and `table`, which it names, have it, with the bits of own records that are
+/// live and not of R (D8).
 pub(crate) fn restore(
     s: &Superblock,
     table: Vec<Blocks>,
     implied: impl Iterator<Item = Extent>,
-) -> Differential {
-    let consistent = match s.usable {
-        false => Consistent::No,
-        true if s.consat > s.hi => Consistent::At(s.consat),
-        true => Consistent::Yes,
-    };
-    let durable = Durable {
-        mode: s.mode,
-        round: s.round,
-        table: table.into_iter().collect(),
-        owing: s.owed,
-        generation: s.lineage.0,
-        last_active: s.last_active,
-        cut: s.cut,
-        consistent,
-    };
+) -> Machine {
+    let durable = Durable::stored(s, table);
+    let stored = durable.table.clone();
     let size = u64::from(s.block_size);
     let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
-    Differential::restore(durable, side, implied.map(Blocks::from), volumes)
+    let mut differential =
+        Differential::restore(durable, side, implied.map(Blocks::from), volumes);
+    differential.received(s.hi);
+    Machine::new(differential, stored, s.fenced)
 }
