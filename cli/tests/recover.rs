@@ -74,7 +74,7 @@ fn a_pair_that_was_killed_is_brought_together() {
         "own.log: 3 live records",
         "recv.log: 2 live records",
         "the host belongs at the other device",
-        "records were missing",
+        "records or blocks were missing",
         "neither owes the other anything now",
         "b: closed cleanly",
     ] {

@@ -23,6 +23,13 @@ pub(crate) struct Arrived {
     blocks: Bits,
 }
 
+impl Arrived {
+    /// How many blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks.blocks() as usize
+    }
+}
+
 impl Device {
     /// Sends the next copies (S900), if there are any to send now and the window has room; returns how many
     /// blocks. The caller holds the lock of shipping.
