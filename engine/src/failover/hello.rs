@@ -184,8 +184,8 @@ impl Device {
         Ok(())
     }
 
-    /// Both programs know differential mode: from now on the pair may leave ordered mode. What was on its way
-    /// in the last connection is sent again, and the round is opened again (D2, D3).
+    /// Both programs know differential mode: from now on the pair may leave ordered mode. Frames that were on
+    /// their way in the last connection are sent again, and the round is opened again (D2, D3).
     fn agree_on_ladder(&self, wire: u16) -> Result<()> {
         if wire < LADDER_WIRE {
             return Ok(());

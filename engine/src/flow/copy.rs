@@ -10,7 +10,6 @@ use crate::event::Event;
 use crate::format::data_checksum;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
 use crate::link::{Lane, Link};
-use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Round};
 use std::io::IoSlice;
@@ -120,7 +119,7 @@ impl Device {
                     buffer.push(data.next().expect("it was checked"));
                 }
             }
-            let landing = lock(&shared.landing);
+            let landing = shared.landing();
             let Some(wanted) = shared.read().wants(side, round, &blocks) else { return Ok(()) };
             if !wanted.is_empty() && shared.write().marks_before(side, round).mark {
                 self.mark()?;
@@ -199,7 +198,7 @@ impl Device {
         Ok(())
     }
 
-    /// What has arrived is durable in N, and then acknowledged (S904, D11).
+    /// The copies that have arrived are made durable in N, and then acknowledged (S904, D11).
     ///
     /// In the connection in which it came: in a later one it would be taken for a later copy's.
     pub(crate) fn acknowledge_copies(

@@ -34,7 +34,7 @@ pub(crate) struct Machine {
     checkpoint: AtomicBool,
     /// A copy is on its way into N, from the look at what is wanted of it until the machine knows that it is
     /// there: no mode comes or goes meanwhile.
-    pub landing: Mutex<()>,
+    landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
 }
@@ -120,7 +120,7 @@ impl Machine {
         self.settle(&machine);
     }
 
-    /// What readers look at follows the machine.
+    /// The flag that readers look at follows the machine.
     pub fn settle(&self, machine: &Differential) {
         self.owes.store(!machine.owed().is_empty(), Ordering::Release);
     }
@@ -168,6 +168,11 @@ impl Machine {
         machine.is_of(round) && matches!(machine.mode(), Mode::Ordered | Mode::Copying)
     }
 
+    /// No mode comes or goes while this is held: a copy is on its way into N.
+    pub fn landing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.landing)
+    }
+
     /// Locks the machine's steps: one at a time, with its work.
     pub fn turn(&self) -> MutexGuard<'_, Turn> {
         lock(&self.turn)
@@ -192,7 +197,7 @@ impl Device {
         also: impl FnOnce(&mut Superblock),
     ) -> Result<bool> {
         let (work, before, after) = {
-            let _landed = lock(&self.peer.machine.landing);
+            let _landed = self.peer.machine.landing();
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();
