@@ -18,7 +18,7 @@ fn rests(world: &mut World) {
     }
     for at in [A, B] {
         let status = world.device(at).status();
-        assert_eq!(status.mode, Mode::Ordered, "{at}: {status:?}");
+        assert_eq!(status.mode, Mode::Ordered, "{at}: {:?}", [A, B].map(|at| world.device(at).status()));
         assert!(status.differential.is_consistent, "{at}: {status:?}");
         assert_eq!(status.differential.table_blocks + status.differential.owed_blocks, 0);
         assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}");
@@ -80,6 +80,7 @@ fn random_walks() {
     let seeds = std::env::var("LADDER_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300);
     let first = std::env::var("LADDER_FIRST").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
     for seed in first..first + seeds {
+        if std::env::var("LADDER_SAY").is_ok() { println!("seed {seed}"); }
         let outcome = std::panic::catch_unwind(|| walk(seed));
         outcome.unwrap_or_else(|_| panic!("seed {seed}"));
     }
@@ -144,6 +145,12 @@ fn walk(seed: u64) {
         };
         if is_loud {
             println!("{step} {act:?}");
+        }
+        // A write that finds no place would wait, and nobody else would go on.
+        for _ in 0..3 {
+            if world.device(serving).status().own_free_places < 3 {
+                world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+            }
         }
         match act {
             Suspend(at) if world.device(at).status().mode != Mode::Ordered => {}

@@ -201,7 +201,7 @@ impl Device {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();
-            let before = machine.mode();
+            let (before, round) = (machine.mode(), machine.round());
             let Some(work) = step(&mut machine, &mut || self.ordered(&tables)) else {
                 return Ok(false);
             };
@@ -213,6 +213,10 @@ impl Device {
             let Tables { own, out, .. } = &mut *tables;
             out.follow(own, by_bits, machine.cut());
             self.peer.machine.settle(&machine);
+            if machine.round() != round {
+                // Of another round nothing is said any more.
+                (turn.saying, turn.held) = (None, None);
+            }
             (work, before, machine.mode())
         };
         self.carry_out(turn, work, also)?;
