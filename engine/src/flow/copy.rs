@@ -22,6 +22,13 @@ pub(crate) struct Arrived {
     blocks: Bits,
 }
 
+impl Arrived {
+    /// How many blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks.blocks() as usize
+    }
+}
+
 impl Device {
     /// Sends the next copies (S900), if there are any to send now and the window has room; returns how many
     /// blocks. The caller holds the lock of shipping.
@@ -192,7 +199,7 @@ impl Device {
         Ok(())
     }
 
-    /// What has arrived is durable in N, and then acknowledged (S904, D11).
+    /// The copies that have arrived are made durable in N, and then acknowledged (S904, D11).
     ///
     /// In the connection in which it came: in a later one it would be taken for a later copy's.
     pub(crate) fn acknowledge_copies(

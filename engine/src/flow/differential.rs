@@ -38,7 +38,7 @@ pub(crate) struct Machine {
     /// Records or copies of a round are being taken in, from the look at the round until the tables and the
     /// machine have them: no mode comes or goes meanwhile. What a checkpoint before a round did not see
     /// would go over a copy (D3).
-    pub landing: Mutex<()>,
+    landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
 }
@@ -140,7 +140,7 @@ impl Machine {
         was_owed && machine.owed().is_empty()
     }
 
-    /// What readers look at follows the machine.
+    /// The flag that readers look at follows the machine.
     pub fn settle(&self, machine: &Differential) {
         self.owes.store(!machine.owed().is_empty(), Ordering::Release);
     }
@@ -189,6 +189,11 @@ impl Machine {
         machine.is_of(round) && matches!(machine.mode(), Mode::Ordered | Mode::Copying)
     }
 
+    /// No mode comes or goes while this is held: a copy is on its way into N.
+    pub fn landing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.landing)
+    }
+
     /// Locks the machine's steps: one at a time, with its work.
     pub fn turn(&self) -> MutexGuard<'_, Turn> {
         lock(&self.turn)
@@ -216,7 +221,7 @@ impl Device {
         also: impl FnOnce(&mut Superblock),
     ) -> Result<bool> {
         let (work, before, after) = {
-            let _landed = lock(&self.peer.machine.landing);
+            let _landed = self.peer.machine.landing();
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();
