@@ -243,6 +243,10 @@ impl Device {
                         (wire feature 2), which this pair's logs may have: give the peer this version";
             return Err(Error::new(Kind::Protocol, what));
         }
+        if self.geometry.differential && hello.mode == Mode::Ordered {
+            let (here, there) = ("always differential".into(), "ordered".into());
+            return differ("mode", here, there);
+        }
         let is_old = peer.wire < LADDER_WIRE && self.peer.machine.mode() != Mode::Ordered;
         if is_old || peer.wire < LADDER_WIRE && hello.mode != Mode::Ordered {
             let what = "the peer's program is an older one that does not know differential mode (wire \

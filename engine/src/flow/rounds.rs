@@ -52,7 +52,7 @@ impl Device {
             return Ok(false);
         }
         let journal = self.geometry.journal_bytes / u64::from(self.geometry.block_size);
-        let is_small = table <= journal / 4;
+        let is_small = table <= journal / 4 && !self.geometry.differential;
         let next = match mode {
             Mode::Ordered => return Ok(false),
             Mode::Collecting if !self.peer.machine.owes() && is_small => Mode::Copying,
