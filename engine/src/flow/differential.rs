@@ -322,7 +322,8 @@ impl Device {
         let tables = lock(&self.tables);
         let received = tables.incoming.records();
         let newest = received.newest_first(received.begin()).next().map_or(Stamp::ZERO, |r| r.0);
-        let upto = tables.newest_own().max(newest);
+        // What was reflected may be replayed, too.
+        let upto = tables.newest_own().max(newest).max(tables.normal.reflected());
         drop(tables);
         turn.held = Some(Held { upto, hi: work.hi, message });
         // Reflection and checkpoint are due at once.

@@ -14,7 +14,7 @@ use crate::format::batch::Log;
 use crate::journal::scan::{Scan, Verify, scan};
 use crate::superblock;
 use crate::sync::lock;
-use crate::unit::Stamp;
+use crate::unit::{Round, Stamp};
 
 /// A superblock's tenure: its number, and whether the device is fenced.
 pub(super) type Tenure = (u64, bool);
@@ -57,6 +57,12 @@ impl World {
         });
         // A device that was only starting has not changed it.
         lied.set(Some(lied.get().or(tenure).unwrap_or_default()));
+        if self.machines.iter().any(|machine| machine.round.get() > Round::default()) {
+            // It may have forgotten bits, of which no hello tells.
+            self.tape.count("lies out of order");
+            self.tape.judge_no_more();
+            self.ended.set(true);
+        }
     }
 
     /// The disk at `side` rots, or sends a write of a log astray; seldom while a process runs on it,

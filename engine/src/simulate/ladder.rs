@@ -145,12 +145,17 @@ impl World {
     /// say so, N is one once all that is there has gone to it.
     pub(super) fn says_prefix(&self, side: Side, device: &Device) -> bool {
         let machine = &self.machines[side];
-        let says = {
+        let (says, round) = {
             let state = device.peer.machine.read();
             let is_level = state.mode() == Mode::Sending && device.superblock.get().fenced;
             // While the peer owes something, only N without any record of the tenure is one.
-            state.consistent() == Consistent::Yes && state.owed().is_empty() && !is_level
+            let says = state.consistent() == Consistent::Yes && state.owed().is_empty();
+            (says && !is_level, state.round())
         };
+        // A step out of order lets records go to N that what the peer owed would have held back.
+        if machine.round.replace(round) != round {
+            machine.is_scattered.set(true);
+        }
         if !says {
             machine.is_scattered.set(true);
         } else if machine.is_scattered.take() {

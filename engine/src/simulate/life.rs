@@ -72,14 +72,14 @@ impl World {
         }
     }
 
-    /// Devices of an older program get the newest.
+    /// Devices of an older program get the newest, and a new line.
     pub fn upgrade(&self) {
         self.upgraded.set(true);
         for side in [0, 1] {
             if let Some(device) = self.device(side) {
                 if lock(&device.failover).connection.range() != (WIRE, FEATURES) {
-                    self.close(side);
-                    self.start(side);
+                    self.hang_up();
+                    self.speak(side, &device, true, true);
                 }
             }
         }
@@ -258,6 +258,10 @@ impl World {
                 superblock.fl.min(tables.out.floor()),
             )
         };
+        if lock(&device.tables).is_behind() {
+            // The step by which it was owed nothing is lost.
+            machine.collected.set(Stamp::ZERO);
+        }
         self.check_lost(side, &device, kept_upto);
         self.recount();
         machine.acked.set(acked);

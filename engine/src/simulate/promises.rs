@@ -443,7 +443,6 @@ impl World {
         if !self.says_prefix(side, &device) {
             return;
         }
-        let reflected = reflected.max(machine.collected.get());
         let history = self.history.borrow();
         let mut image = machine.image.borrow_mut();
         let mut all = all;
@@ -452,9 +451,10 @@ impl World {
                 return;
             }
             machine.replays_upto.set(None);
-            image.reset(&history, reflected);
+            image.reset(&history, reflected.max(machine.collected.get()));
             all = true;
         }
+        let reflected = reflected.max(machine.collected.get());
         let touched = image.advance_to(&history, reflected);
         let blocks = if all { (0..history.blocks()).collect() } else { touched };
         for block in blocks {

@@ -29,7 +29,7 @@ use crate::link::Lane;
 use crate::moment::Moment;
 use crate::request::Session;
 use crate::sync::{AtomicBool, Ordering::Relaxed, lock};
-use crate::unit::{Position, Stamp};
+use crate::unit::{Position, Round, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -87,6 +87,8 @@ pub(super) struct Machine {
     pub rot: RefCell<Option<Held>>,
     /// Its program knows records of many blocks (R19).
     pub knows_extents: Cell<bool>,
+    /// The round that its device was in when it was last looked at.
+    pub round: Cell<Round>,
     /// N has everything up to here, from its peer by copies.
     pub collected: Cell<Stamp>,
     /// A thread of it ships.
@@ -130,6 +132,7 @@ impl Machine {
             rot: RefCell::default(),
             knows_extents: Cell::default(),
             is_scattered: Cell::default(),
+            round: Cell::default(),
             collected: Cell::default(),
             is_shipping: Cell::default(),
             is_controlling: Cell::default(),
@@ -519,6 +522,11 @@ impl World {
         }
         self.tape.event(Sort::Fault, format_args!("{} is connected", NAMES[side]));
         self.step(side, |d| d.connect(end));
+    }
+
+    /// The line is cut, with all that is on it.
+    pub fn hang_up(&self) {
+        self.wire.borrow().cut(|_| 0, false);
     }
 
     pub fn cut_line(&self, random: &mut Random) {
