@@ -141,7 +141,7 @@ impl Device {
         let serves = serves_at_opening(&superblock, &tables);
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let table = table_file::read(&*storage, &superblock)?;
-        let differential = differential::restore(&superblock, table, tables.implied(&own));
+        let differential = differential::restore(&superblock, tables.incoming.hi(), table, tables.implied(&own));
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };

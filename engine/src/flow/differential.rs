@@ -356,7 +356,11 @@ impl Device {
     ) -> Result<()> {
         let durable = self.peer.machine.read().durable();
         let note = |s: &mut Superblock| {
-            note(s, &durable);
+            durable.put(s);
+            s.lineage.0 = durable.generation;
+            if durable.mode != Mode::Ordered {
+                s.need = Stamp::ZERO;
+            }
             self.note_marks(s);
             also(s);
         };
@@ -377,12 +381,7 @@ impl Device {
     /// Read as the superblock is written: no other update comes between.
     fn note_marks(&self, s: &mut Superblock) {
         let (owing, consistent) = self.peer.machine.read().durable_marks();
-        s.owed = owing;
-        (s.usable, s.consat) = match consistent {
-            Consistent::Yes => (true, Stamp::ZERO),
-            Consistent::At(stamp) => (true, stamp),
-            Consistent::No => (false, Stamp::ZERO),
-        };
+        Durable::put_marks(s, owing, consistent);
     }
 
     /// As [`Device::mark`], if a host's write has asked for it.
@@ -394,40 +393,18 @@ impl Device {
     }
 }
 
-/// Says in the superblock what is durable of the machine, but for the table and the marks.
-fn note(s: &mut Superblock, durable: &Durable) {
-    s.mode = durable.mode;
-    s.round = durable.round;
-    s.lineage.0 = durable.generation;
-    s.last_active = durable.last_active;
-    s.cut = durable.cut;
-    if durable.mode != Mode::Ordered {
-        s.need = Stamp::ZERO;
-    }
-}
-
-/// The machine as the superblock and `table` have it, with the bits of own records that `own` found live
-/// (D8).
+/// The machine as the superblock and `table` have it, with everything received up to `hi`, and the bits that
+/// live own records imply (D8).
 pub(crate) fn restore(
     s: &Superblock,
+    hi: Stamp,
     table: Vec<Blocks>,
     implied: impl Iterator<Item = Extent>,
 ) -> Differential {
-    let consistent = match s.usable {
-        false => Consistent::No,
-        true if s.consat > s.hi => Consistent::At(s.consat),
-        true => Consistent::Yes,
-    };
-    let durable = Durable {
-        mode: s.mode,
-        round: s.round,
-        table: table.into_iter().collect(),
-        owing: s.owed,
-        generation: s.lineage.0,
-        last_active: s.last_active,
-        cut: s.cut,
-        consistent,
-    };
+    let mut durable = Durable::stored(s, table);
+    if matches!(durable.consistent, Consistent::At(stamp) if stamp <= hi) {
+        durable.consistent = Consistent::Yes;
+    }
     let size = u64::from(s.block_size);
     let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
