@@ -150,7 +150,8 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Devices")]
     pub journal_size: Option<u64>,
 
-    /// How writes go on that find a journal full: `wait`, until the other device has taken records
+    /// How writes go on when a journal is full: `wait`, until the other device has taken records, or
+    /// `suspend`: from 90 % on bits remember what the other device lacks, until it has all again
     #[arg(long, value_name = "HOW", value_parser = journal_full, default_value = "wait",
           help_heading = "Devices")]
     pub journal_full: JournalFull,
@@ -256,6 +257,8 @@ pub struct OutageAt {
 pub enum JournalFull {
     /// They wait for room.
     Wait,
+    /// They go on: the device suspends.
+    Suspend,
 }
 
 /// How fast a trace is replayed.
@@ -410,14 +413,12 @@ pub fn outage(word: &str) -> Result<OutageAt, String> {
 /// How writes go on that find a journal full.
 ///
 /// # Errors
-/// `suspend`, which this version cannot; any other word than `wait`.
+/// Any other word than `wait` and `suspend`.
 pub fn journal_full(word: &str) -> Result<JournalFull, String> {
     match word {
         "wait" => Ok(JournalFull::Wait),
-        "suspend" => Err("this version cannot suspend replication when a journal is full: with \
-                          'wait' hosts wait for room instead"
-            .into()),
-        _ => Err(format!("'{word}' is not 'wait'")),
+        "suspend" => Ok(JournalFull::Suspend),
+        _ => Err(format!("'{word}' is neither 'wait' nor 'suspend'")),
     }
 }
 
@@ -492,7 +493,7 @@ mod tests {
             assert!(outage(wrong).is_err(), "{wrong}");
         }
         assert_eq!(journal_full("wait"), Ok(JournalFull::Wait));
-        assert!(journal_full("suspend").is_err_and(|e| e.contains("cannot suspend")));
+        assert_eq!(journal_full("suspend"), Ok(JournalFull::Suspend));
         assert!(journal_full("drop").is_err());
         assert_eq!(speed("max"), Ok(Speed::Max));
         assert_eq!(speed("10"), Ok(Speed::Times(10.0)));

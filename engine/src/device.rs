@@ -141,7 +141,8 @@ impl Device {
         let serves = serves_at_opening(&superblock, &tables);
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let table = table_file::read(&*storage, &superblock)?;
-        let differential = differential::restore(&superblock, tables.incoming.hi(), table, tables.implied(&own));
+        let implied = tables.implied(&own);
+        let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
@@ -181,7 +182,7 @@ impl Device {
             role: Mutex::default(),
             recovery,
             failover: Mutex::new(Failover::new(geometry.device)),
-            peer: Peer::new(recv, debt, differential),
+            peer: Peer::new(recv, debt, machine),
             host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
@@ -283,6 +284,7 @@ impl Device {
         let machine = self.peer.machine.read();
         let differential = DifferentialStatus {
             round: machine.round(),
+            is_open: machine.is_open(),
             table_blocks: machine.table().blocks() + machine.flying().blocks(),
             flying_blocks: machine.flying().blocks(),
             owed_blocks: machine.owed().blocks(),

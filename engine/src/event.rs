@@ -145,6 +145,8 @@ pub struct LogRecovery {
 pub struct DifferentialStatus {
     /// The round that both devices are in, or are to be.
     pub round: Round,
+    /// Whether both are in it, as this device knows.
+    pub is_open: bool,
     /// Blocks written here whose newest content may not be at the peer: the differential administration
     /// table, with the blocks that are on their way.
     pub table_blocks: u64,

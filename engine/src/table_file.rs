@@ -11,9 +11,11 @@ use crate::unit::Blocks;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 
+/// The kind of side file that a table is in.
+pub(crate) const KIND: SideKind = SideKind::new("table").expect("a word");
+
 fn file(slot: u8) -> FileName {
-    let kind = const { SideKind::new("table").expect("a word") };
-    FileName::Side { kind, number: slot.into() }
+    FileName::Side { kind: KIND, number: slot.into() }
 }
 
 fn owner(superblock: &Superblock) -> Owner {

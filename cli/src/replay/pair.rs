@@ -18,13 +18,16 @@ use afterimage::internal::unit::Stamp;
 use super::meter::Track;
 use super::plan;
 use super::requests::{self, Listener, NAMES};
-use crate::args::ReplayArgs;
+use crate::args::{JournalFull, ReplayArgs};
 use crate::exit::{Exit, Failure};
 use crate::signals::{self, Guard};
 use crate::trace::Trace;
 
 /// A write waits for the journal as long as it takes: a full one slows a replay, no more.
 const FOR_EVER_NS: u64 = u64::MAX / 4;
+
+/// How full a journal is, in percent, when its device suspends.
+const SUSPEND_PERCENT: u64 = 90;
 
 /// How long a remote read or a takeover waits for the peer, besides what the line takes.
 const PATIENCE_NS: u64 = 60_000_000_000;
@@ -142,6 +145,10 @@ impl Pair {
             pacing_max_ns: args.pacing_max,
             remote_read_timeout_ns: patience,
             takeover_timeout_ns: patience,
+            suspend_from_percent: match args.journal_full {
+                JournalFull::Wait => 0,
+                JournalFull::Suspend => SUSPEND_PERCENT,
+            },
             ..Settings::default()
         };
         let volumes = (0u32..).zip(&trace.volumes);

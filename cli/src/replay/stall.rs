@@ -77,7 +77,9 @@ impl Stall {
 /// Where a device stands, as far as it can move.
 fn describe(s: &Status) -> String {
     format!(
-        "serving {}, connected {}, epoch {}, hi {}, need {}, acked {}, reflected {}, backlog {}, unreflected {}, owed {}, {:?}, own log {} % full, {} B used and {} places free, received log {} B used and {} places free",
+        "{}, {:?}, serving {}, connected {}, epoch {}, hi {}, need {}, acked {}, reflected {}, backlog {}, unreflected {}, owed {}, {:?}, own log {} % full, {} B used and {} places free, received log {} B used and {} places free",
+        s.mode,
+        s.differential,
         s.serving,
         s.connected,
         s.epoch,

@@ -15,7 +15,7 @@ use crate::link::{Lane, Link};
 use crate::queue::Queue;
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Grant as Granted, Message, Ordered, Request};
+use crate::table::differential::{Differential, Grant as Granted, Message, Ordered, Request, Side};
 use crate::table::unreflected::Index;
 use crate::unit::{Block, Extent, Mode, Round, Stamp};
 use crate::weaken::{Clause, holds};
@@ -110,6 +110,7 @@ impl Device {
             };
             let work = machine.grant(request, &Bits::default(), ordered);
             granted = work.send;
+            self.peer.machine.change_sides(Side::Fenced);
             Some(work)
         };
         self.turn(turn, step, |_| ())?;
@@ -178,7 +179,12 @@ impl Device {
         entries: &[(Extent, Stamp)],
     ) -> Result<()> {
         let _one = lock(&self.role);
-        if self.clk.epoch() != 0 && self.peer.machine.mode() != Mode::Ordered {
+        let takes = match self.peer.machine.mode() {
+            Mode::Ordered => true,
+            Mode::Copying => self.clk.epoch() == 0,
+            Mode::Collecting | Mode::Sending => false,
+        };
+        if !takes {
             // The peer has not heard of this round: bits tell of its records.
             return Ok(());
         }

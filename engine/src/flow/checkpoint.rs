@@ -1,5 +1,6 @@
 //! Normal volumes durable → `fl` → places freed (order of persistence, step 3; R9).
 
+use super::Tables;
 use super::acknowledge::Ack;
 use crate::device::Device;
 use crate::error::Result;
@@ -53,6 +54,14 @@ impl Device {
         let recv = self.peer.recv.state_without(recv_freed);
         // The bits of what is freed become durable with it (D11).
         let mut turn = self.peer.machine.turn();
+        {
+            let mut tables = lock(&self.tables);
+            let newest = tables.newest_own();
+            let Tables { own, out, .. } = &mut *tables;
+            if out.is_by_bits() {
+                out.follow(own, true, self.peer.machine.write().stores_upto(newest));
+            }
+        }
         self.store_differential(&mut turn, |s| {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);

@@ -3,6 +3,8 @@
 //!
 //! # When a block may be compared
 //! A block is **at rest** at a device, while it reads the block's bytes in N, if
+//! - it is in ordered mode, and in the same round from before the reading to behind it, so that no copy
+//!   comes,
 //! - every record of it in either queue is in N,
 //! - the peer has acknowledged every own record of it, and
 //! - nothing of it has moved in either queue from before the reading to behind it.
@@ -30,7 +32,7 @@ use crate::link::Lane;
 use crate::moment::{Moment, moment};
 use crate::queue::Token;
 use crate::sync::lock;
-use crate::unit::Block;
+use crate::unit::{Block, Round};
 use crate::weaken::{Clause, holds};
 
 /// Most bytes that are read in one go: so long waits what goes first.
@@ -43,6 +45,8 @@ const SEGMENTS_AT_ONCE: usize = 4096;
 pub(crate) struct Look {
     pub seen: Seen,
     tokens: [Token; 2],
+    /// The round, if the device was in ordered mode.
+    round: Option<Round>,
 }
 
 /// The peer's question, and how far its answer has come.
@@ -72,16 +76,18 @@ impl Device {
             let begin = looks.len();
             // Before any record is looked at: those below it are at the peer, whatever comes.
             let floor = lock(&self.tables).out.floor();
+            let round = self.peer.machine.ordered_round();
             for number in first.number..first.number + count {
                 let block = Block { number, ..first };
                 let (own, own_token) = self.own.journal.queue.newest(block);
                 let (received, recv_token) = self.peer.recv.journal.queue.newest(block);
                 let is_acked = own.is_none_or(|record| record.stamp <= floor);
                 let mut records = own.iter().chain(&received);
-                let moves = !is_acked && holds(Clause::CompareAcknowledged)
+                let moves = round.is_none()
+                    || !is_acked && holds(Clause::CompareAcknowledged)
                     || records.any(|r| !r.was_reflected) && holds(Clause::CompareReflected);
                 let seen = if moves { Seen::Moving } else { Seen::Absent };
-                looks.push(Look { seen, tokens: [own_token, recv_token] });
+                looks.push(Look { seen, tokens: [own_token, recv_token], round });
             }
             moment(Moment::Comparing);
             // Behind the queues, as all that is read of N.
@@ -104,12 +110,13 @@ impl Device {
         bytes
     }
 
-    /// Whether nothing of `block` has moved since before the look.
+    /// Whether nothing of `block` has moved since before the look, and no mode has come or gone.
     pub(crate) fn is_unchanged(&self, block: Block, look: &Look) -> bool {
         let [own, recv] = look.tokens;
-        self.own.journal.queue.unchanged(block, own)
-            && self.peer.recv.journal.queue.unchanged(block, recv)
-            || !holds(Clause::CompareUnchanged)
+        let is_still = self.own.journal.queue.unchanged(block, own)
+            && self.peer.recv.journal.queue.unchanged(block, recv);
+        self.peer.machine.ordered_round() == look.round
+            && (is_still || !holds(Clause::CompareUnchanged))
     }
 
     /// How many of the `most` blocks from `block` on, which are within the volume, lie in segments

@@ -56,7 +56,10 @@ impl Device {
         let taken = tables.sequence(queue, &self.clk, ready);
         if tables.out.is_by_bits() {
             let extents = taken.iter().map(|&(_, position)| queue.record(position).extent());
-            self.peer.machine.wrote(extents);
+            if self.peer.machine.wrote(extents) {
+                // The next round may be opened.
+                self.wakes.ship.ring();
+            }
         }
     }
 

@@ -81,14 +81,16 @@ impl Device {
         // Only content that is durable here is copied (D11).
         self.sync_own()?;
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
-        let frame = Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
+        let frame =
+            Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
         if let Err(error) = link.send(Lane::Data, frame) {
             self.disconnected(&error, &link);
         }
         Ok(blocks)
     }
 
-    /// Copies have come (S903): the blocks that are wanted are written to N.
+    /// Copies have come (S903): the blocks that are wanted are written to N. The caller sees to it that no
+    /// mode comes or goes meanwhile.
     ///
     /// # Errors
     /// [`Kind::Protocol`] if they cannot be, [`Kind::Halted`].
@@ -119,7 +121,6 @@ impl Device {
                     buffer.push(data.next().expect("it was checked"));
                 }
             }
-            let landing = shared.landing();
             let Some(wanted) = shared.read().wants(side, round, &blocks) else { return Ok(()) };
             if !wanted.is_empty() && shared.write().marks_before(side, round).mark {
                 self.mark()?;
@@ -134,7 +135,6 @@ impl Device {
                 shared.settle(&machine);
                 (arrival, was_owed && machine.owed().is_empty())
             };
-            drop(landing);
             if arrival.is_some_and(|arrival| arrival.work.sync) {
                 self.sync_own()?;
             }
@@ -143,6 +143,8 @@ impl Device {
             }
             arrived.blocks.insert(blocks);
             if was_owed {
+                // The next round may be opened.
+                self.wakes.ship.ring();
                 self.tell(Event::CaughtUp);
             }
         }
@@ -172,7 +174,10 @@ impl Device {
             let is_whole = !copied.has_data
                 || data.next().is_some_and(|data| data_checksum(data) == copied.checksum);
             if !is_whole {
-                return broken(format!("the copy of block {} was damaged on the line", copied.block));
+                return broken(format!(
+                    "the copy of block {} was damaged on the line",
+                    copied.block
+                ));
             }
         }
         Ok(())

@@ -25,6 +25,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 /// which a step that changes it locks first.
 pub(crate) struct Machine {
     state: RwLock<Differential>,
+    /// Whether the other device is, or is to be, active: it changes with a grant made or taken, and so
+    /// with the round. Changed under the lock of `state`; Relaxed.
+    fenced: AtomicBool,
     /// Whether there may be blocks that the peer owes by bits, while active. Release/Acquire: a reader that
     /// finds it cleared finds what was copied in N, and what was written in the queue.
     owes: AtomicBool,
@@ -32,8 +35,9 @@ pub(crate) struct Machine {
     unmarked: AtomicBool,
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
-    /// A copy is on its way into N, from the look at what is wanted of it until the machine knows that it is
-    /// there: no mode comes or goes meanwhile.
+    /// Records or copies of a round are being taken in, from the look at the round until the tables and the
+    /// machine have them: no mode comes or goes meanwhile. What a checkpoint before a round did not see
+    /// would go over a copy (D3).
     landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
@@ -62,13 +66,16 @@ pub(crate) struct Held {
 }
 
 impl Machine {
-    pub fn new(machine: Differential) -> Machine {
+    /// `machine`, where the table that the superblock names is `stored`: it lacks the bits that records
+    /// imply.
+    pub fn new(machine: Differential, stored: Bits, fenced: bool) -> Machine {
         let owes = !machine.owed().is_empty();
-        let stored = machine.durable().table;
+        let unmarked = machine.consistent() == Consistent::No;
         Machine {
             state: RwLock::new(machine),
+            fenced: AtomicBool::new(fenced),
             owes: AtomicBool::new(owes),
-            unmarked: AtomicBool::new(false),
+            unmarked: AtomicBool::new(unmarked),
             checkpoint: AtomicBool::new(false),
             landing: Mutex::default(),
             turn: Mutex::new(Turn { stored, ..Turn::default() }),
@@ -85,8 +92,19 @@ impl Machine {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A grant is made, or taken, by the step that holds the machine.
+    pub fn change_sides(&self, to: Side) {
+        self.fenced.store(to == Side::Fenced, Ordering::Relaxed);
+    }
+
     pub fn mode(&self) -> Mode {
         self.read().mode()
+    }
+
+    /// The round, in ordered mode: while it is the same, no copy comes.
+    pub fn ordered_round(&self) -> Option<Round> {
+        let machine = self.read();
+        (machine.mode() == Mode::Ordered).then(|| machine.round())
     }
 
     /// Whether the peer owes `block`, as bits say.
@@ -109,15 +127,17 @@ impl Machine {
     }
 
     /// Own records of these extents are durable and final: each block gets a bit, and the peer's copy of it
-    /// is worth nothing (D5).
-    pub fn wrote(&self, extents: impl Iterator<Item = Extent>) {
+    /// is worth nothing (D5). Returns whether the peer owes nothing any more by that.
+    pub fn wrote(&self, extents: impl Iterator<Item = Extent>) -> bool {
         let mut machine = self.write();
+        let was_owed = !machine.owed().is_empty();
         for extent in extents {
             if machine.wrote(&Blocks::from(extent)).mark {
                 self.unmarked.store(true, Ordering::Release);
             }
         }
         self.settle(&machine);
+        was_owed && machine.owed().is_empty()
     }
 
     /// The flag that readers look at follows the machine.
@@ -150,6 +170,7 @@ impl Machine {
     /// The device serves from the tenure `epoch` on, by a prototype (D4).
     pub fn took(&self, epoch: u64) {
         let mut machine = self.write();
+        self.change_sides(Side::Active);
         let round = machine.round();
         machine.take(Grant::Prototype { round }, Bits::default(), epoch, Ordered::default());
     }
@@ -182,7 +203,10 @@ impl Machine {
 impl Device {
     /// Whether hosts are served here, or will be once that is shown (R13).
     pub(crate) fn side(&self) -> Side {
-        if self.superblock.get().fenced { Side::Fenced } else { Side::Active }
+        match self.peer.machine.fenced.load(Ordering::Relaxed) {
+            true => Side::Fenced,
+            false => Side::Active,
+        }
     }
 
     /// A step of the machine, and its work, before any other step: `step` is given what ordered mode knows,
@@ -205,6 +229,8 @@ impl Device {
             let Some(work) = step(&mut machine, &mut || self.ordered(&tables)) else {
                 return Ok(false);
             };
+            // A reader finds the debt, or what bits tell of it, or both.
+            self.peer.machine.settle(&machine);
             if work.leaves_order {
                 tables.normal.leave_order();
                 self.peer.owed.forget();
@@ -212,7 +238,6 @@ impl Device {
             let by_bits = matches!(machine.mode(), Mode::Collecting | Mode::Sending);
             let Tables { own, out, .. } = &mut *tables;
             out.follow(own, by_bits, machine.cut());
-            self.peer.machine.settle(&machine);
             if machine.round() != round {
                 // Of another round nothing is said any more.
                 (turn.saying, turn.held) = (None, None);
@@ -247,19 +272,19 @@ impl Device {
         let owed = match self.peer.owed.is_due() {
             false => Bits::default(),
             true => {
-                let debt = self.peer.owed.told();
-                let is_newest = |block: Block, stamp| {
-                    queue.newest(block).0.is_none_or(|own| own.stamp < stamp)
-                };
-                let extents = debt.iter().map(|(extent, stamp)| (Blocks::from(extent), stamp));
-                let blocks = extents.flat_map(|(blocks, stamp)| {
-                    blocks.numbers.clone().filter_map(move |number| {
-                        let block = Block { volume: blocks.volume, number };
-                        let one = Blocks { volume: blocks.volume, numbers: number..number + 1 };
-                        is_newest(block, stamp).then_some(one)
-                    })
-                });
-                blocks.collect()
+                // Own records that are final only: a newer one may still be lost. A record that is newer than an
+                // owed record is not in N yet (R8).
+                let mut own = records.newest_first(tables.normal.first_own()).peekable();
+                let mut newer = Bits::default();
+                let debt: Vec<_> = self.peer.owed.told().iter().collect();
+                let mut owed = Vec::new();
+                for (extent, stamp) in debt.into_iter().rev() {
+                    while let Some((_, position)) = own.next_if(|own| own.0 > stamp) {
+                        newer.insert(queue.record(position).extent().into());
+                    }
+                    owed.extend(newer.missing(&extent.into()).runs());
+                }
+                owed.into_iter().collect()
             }
         };
         let is_known = !tables.is_behind() || self.peer.owed.is_due();
@@ -393,21 +418,24 @@ impl Device {
     }
 }
 
-/// The machine as the superblock and `table` have it, with everything received up to `hi`, and the bits that
-/// live own records imply (D8).
+/// The machine as the superblock and `table`, which it names, have it, with the bits of own records that are
+/// live and not of R (D8). Everything up to `hi` has been received.
 pub(crate) fn restore(
     s: &Superblock,
     hi: Stamp,
     table: Vec<Blocks>,
     implied: impl Iterator<Item = Extent>,
-) -> Differential {
+) -> Machine {
     let mut durable = Durable::stored(s, table);
     if matches!(durable.consistent, Consistent::At(stamp) if stamp <= hi) {
         durable.consistent = Consistent::Yes;
     }
+    let stored = durable.table.clone();
     let size = u64::from(s.block_size);
     let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
-    Differential::restore(durable, side, implied.map(Blocks::from), volumes)
+    let mut differential = Differential::restore(durable, side, implied.map(Blocks::from), volumes);
+    differential.received(s.hi);
+    Machine::new(differential, stored, s.fenced)
 }

@@ -93,12 +93,9 @@ impl Tables {
         above.map(|(_, position)| queue.record(position).extent())
     }
 
-    /// The newest own record that is in R, or was acknowledged: the peer has not heard of a newer one.
+    /// The newest own record that is known of: the peer has not heard of a newer one.
     pub fn newest_own(&self) -> Stamp {
-        let records = self.own.records();
-        let newest = records.newest_first(records.begin()).next();
-        let known = self.out.acked().max(self.out.cut());
-        newest.map_or(known, |(stamp, _)| stamp.max(known))
+        self.own.newest().max(self.out.acked()).max(self.out.cut())
     }
 
     /// Own records that the peer lacks.

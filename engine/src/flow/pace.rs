@@ -111,6 +111,9 @@ impl Device {
     /// delay of a write that comes now, in nanoseconds.
     pub(crate) fn survey(&self) -> u64 {
         let pace = &self.host.pace;
+        if self.is_filled_to_suspend() {
+            self.wakes.ship.ring();
+        }
         let at = self.clock.monotonic();
         let is_due = at >= pace.due_at.load(Ordering::Relaxed);
         // Each commit comes here: most find nothing to do, without a lock.

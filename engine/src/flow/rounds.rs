@@ -2,6 +2,7 @@
 //! line stays down, and back to it, or to rest level, by itself.
 
 use super::differential::Turn;
+use super::pace::percent;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::format::frame::{Frame, LADDER_WIRE, Ladder, RUNS_MAX, TablePiece};
@@ -22,11 +23,11 @@ impl Device {
     pub fn step_ladder(&self) -> Result<bool> {
         let _telling = self.events.enter();
         let _ship = self.begin_step(&self.peer.shipping)?;
-        // A change of the device that serves decides the next round.
-        let Ok(_one) = self.role.try_lock() else { return Ok(false) };
-        self.check_halted()?;
         let turn = &mut *self.peer.machine.turn();
-        Ok(self.release(turn)? || self.say_on(turn)? || self.settle_debt(turn)? || self.climb(turn)?)
+        Ok(self.release(turn)?
+            || self.say_on(turn)?
+            || self.settle_debt(turn)?
+            || self.climb(turn)?)
     }
 
     /// The present connection, if it speaks of differential mode: its wire version, session and link.
@@ -82,26 +83,36 @@ impl Device {
         self.turn(
             turn,
             |machine, ordered| {
-                machine.may_open(mode).then(|| machine.open(mode, ordered().newest)).flatten()
+                if !machine.may_open(mode) {
+                    return None;
+                }
+                let mut work = machine.open(mode, ordered().newest)?;
+                // In mode c the peer's first record will follow what is in N here by then.
+                work.checkpoint |= mode == Mode::Copying;
+                Some(work)
             },
             |_| (),
         )
     }
 
+    /// Whether the own journal is as full as it is to be at most in a mode with R.
+    pub(crate) fn is_filled_to_suspend(&self) -> bool {
+        let from = self.settings.suspend_from_percent;
+        from > 0 && percent(self.own.journal.fill()) >= from
+    }
+
     /// Whether the journal is so full of R that hosts would wait.
     fn must_suspend(&self) -> bool {
-        let superblock = self.superblock.get();
-        let percent = self.settings.suspend_from_percent;
-        let is_agreed = superblock.features.incompat & Features::DIFFERENTIAL != 0;
-        if percent == 0 || !is_agreed {
-            return false;
-        }
-        let is_full = crate::flow::pace::percent(self.own.journal.fill()) >= percent;
         // A checkpoint may free what is not of R.
-        is_full && {
-            let tables = lock(&self.tables);
-            tables.backlog() * 2 >= self.own.journal.queue.tail() - self.own.journal.queue.freed()
+        self.is_filled_to_suspend() && self.knows_ladder() && {
+            let queue = &self.own.journal.queue;
+            lock(&self.tables).backlog() * 2 >= queue.tail() - queue.freed()
         }
+    }
+
+    /// Whether a peer was met that knows differential mode: the superblock says so.
+    fn knows_ladder(&self) -> bool {
+        self.superblock.get().features.incompat & Features::DIFFERENTIAL != 0
     }
 
     /// Suspends (D1): from now on bits remember what the peer lacks, until it has all again. An operator may
@@ -119,8 +130,7 @@ impl Device {
         if self.clk.epoch() == 0 {
             return Err(Error::new(Kind::Invalid, "only the device that serves can suspend"));
         }
-        let features = self.superblock.get().features;
-        if features.incompat & Features::DIFFERENTIAL == 0 {
+        if !self.knows_ladder() {
             let what = "the other device has not been heard to know differential mode: connect the two, and \
                         see that both have this version of the program";
             return Err(Error::new(Kind::Invalid, what));
@@ -216,9 +226,7 @@ impl Device {
         let turn = &mut *self.peer.machine.turn();
         self.turn(
             turn,
-            |machine, ordered| {
-                machine.hear_open(side, (round, mode), generation, cut, ordered())
-            },
+            |machine, ordered| machine.hear_open(side, (round, mode), generation, cut, ordered()),
             |_| (),
         )?;
         Ok(())
@@ -232,11 +240,8 @@ impl Device {
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
         let turn = &mut *self.peer.machine.turn();
-        let is_heard = self.turn(
-            turn,
-            |machine, _| machine.hear_opened(side, (round, cut), &piece),
-            |_| (),
-        )?;
+        let is_heard =
+            self.turn(turn, |machine, _| machine.hear_opened(side, (round, cut), &piece), |_| ())?;
         if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
             lock(&self.tables).out.begin_shipping();
         }

@@ -66,6 +66,10 @@ pub(super) enum Kind {
     Compare,
     /// The program at a device is exchanged for one of another version.
     Upgrade,
+    /// An operator's word that the device that serves is to go on without order.
+    Suspend,
+    /// The next rung of differential mode, if there is one.
+    Climb,
 }
 
 /// An action and the numbers that say the rest.
@@ -80,7 +84,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 42] = [
+const WEIGHTS: [(Kind, u32); 44] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 16),
@@ -123,6 +127,8 @@ const WEIGHTS: [(Kind, u32); 42] = [
     (Reachable, 3),
     (Upgrade, 1),
     (Compare, 30),
+    (Suspend, 4),
+    (Climb, 60),
 ];
 
 /// How many actions a mood lasts.

@@ -7,6 +7,7 @@ use super::tape::{Sort, Tape};
 use super::{NAMES, Side};
 use crate::storage::{FileName, Fill, Storage, must_be_side, would_shrink};
 use crate::sync::{AtomicBool, Ordering::Relaxed, lock};
+use crate::table_file;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
@@ -374,7 +375,7 @@ impl Process {
         match trouble {
             Trouble::Death => self.dead.store(true, Relaxed),
             // The device can do without it.
-            _ if matches!(file, FileName::Side { .. }) => {}
+            _ if matches!(file, FileName::Side { kind, .. } if kind != table_file::KIND) => {}
             _ => self.failed.store(true, Relaxed),
         }
         Ok(Some(trouble))

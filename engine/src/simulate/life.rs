@@ -3,13 +3,16 @@
 
 use super::disk::Leaves;
 use super::history::Record;
+use super::ladder::has_ladder;
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Error, Kind};
-use crate::format::frame::{CHECKSUMS_FEATURE, EXTENTS_FEATURE, FEATURES, WIRE};
+use crate::format::frame::{
+    CHECKSUMS_FEATURE, EXTENTS_FEATURE, FEATURES, LADDER_WIRE, WIRE, WireRange,
+};
 use crate::sync::lock;
 use crate::unit::Stamp;
 
@@ -48,16 +51,20 @@ impl World {
     /// of many blocks are known.
     fn choose_program(&self, side: Side, device: &Device) {
         let random = &mut Random::of(self.plan.seed, 8, self.tape.now());
-        let is_old = self.plan.old_programs && !self.upgraded.get() && random.once_in(2);
-        self.speak(side, device, device.has_extents() || !is_old);
+        let is_newest = !self.plan.old_programs || self.upgraded.get();
+        let knows_ladder = is_newest || has_ladder(device) || random.once_in(2);
+        let knows_extents = knows_ladder || device.has_extents() || random.once_in(2);
+        self.speak(side, device, knows_extents, knows_ladder);
     }
 
-    /// From its next hello on the device is one of a program that knows records of many blocks, or not.
-    fn speak(&self, side: Side, device: &Device, knows_extents: bool) {
+    /// From its next hello on the device is one of a program that knows records of many blocks, or not, and
+    /// differential mode, or not.
+    fn speak(&self, side: Side, device: &Device, knows_extents: bool, knows_ladder: bool) {
         self.machines[side].knows_extents.set(knows_extents);
         let unknown = if knows_extents { 0 } else { EXTENTS_FEATURE | CHECKSUMS_FEATURE };
-        lock(&device.failover).connection.speak(WIRE, FEATURES & !unknown);
-        if !knows_extents {
+        let wire = if knows_ladder { WIRE } else { WireRange { max: LADDER_WIRE - 1, ..WIRE } };
+        lock(&device.failover).connection.speak(wire, FEATURES & !unknown);
+        if !knows_extents || !knows_ladder {
             let name = NAMES[side];
             self.tape.set_old(side);
             self.tape.event(Sort::Fault, format_args!("the program of {name} is an older one"));
@@ -70,7 +77,10 @@ impl World {
         self.upgraded.set(true);
         for side in [0, 1] {
             if let Some(device) = self.device(side) {
-                self.speak(side, &device, true);
+                if lock(&device.failover).connection.range() != (WIRE, FEATURES) {
+                    self.close(side);
+                    self.start(side);
+                }
             }
         }
     }
@@ -245,7 +255,7 @@ impl World {
                 tables.incoming.hi(),
                 tables.out.acked(),
                 tables.normal.reflected(),
-                superblock.fl.min(superblock.acked),
+                superblock.fl.min(tables.out.floor()),
             )
         };
         self.check_lost(side, &device, kept_upto);
@@ -294,7 +304,7 @@ impl World {
         }
         // The volume: a prefix at once, or once it is brought to where it stood.
         let mut image = machine.image.borrow_mut();
-        image.reset(&self.history.borrow(), fl);
+        image.reset(&self.history.borrow(), fl.max(machine.collected.get()));
         drop(image);
         if machine.replays_upto.get().is_none() && !self.ended.get() {
             self.check_volume(side, true);

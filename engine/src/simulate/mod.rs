@@ -11,6 +11,7 @@
 //! | `life` | starts, closings, kills, power cuts |
 //! | `lost` | completed writes that a crash takes |
 //! | `returns` | hosts that come back on new connections |
+//! | `ladder` | differential mode: suspensions, rounds, copies |
 //! | `compare` | comparisons of the running pair |
 //! | `faithless` | disks that lie and rot, and what comes of it |
 //! | `history`, `promises`, `settle` | the oracle, and one function a promise |
@@ -30,6 +31,7 @@ mod disk;
 mod faithless;
 mod history;
 mod host;
+mod ladder;
 mod life;
 mod line;
 mod lost;

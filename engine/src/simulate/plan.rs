@@ -58,6 +58,8 @@ impl Plan {
             settings.pacing_max_ns = random.pick(&[0, 0, 20 * MS, SECOND]);
             settings.pacing_from_percent = random.pick(&[10, 50, 80]);
             settings.pacing_until_percent = settings.pacing_from_percent - random.pick(&[0, 5, 9]);
+            settings.suspend_from_percent = random.pick(&[0, 0, 0, 50, 80]);
+            settings.copy_bytes_max = random.pick(&[1, 4096, 4 << 20]);
         }
         let clocks = match random.within(0..5) {
             0 => [(0, 1), (0, 1)],
@@ -88,6 +90,7 @@ impl Plan {
             Kind::Flush,
             Kind::Stall,
             Kind::Compare,
+            Kind::Suspend,
         ];
         let mut never: Vec<Kind> = rare.into_iter().filter(|_| random.once_in(3)).collect();
         // Faults that end a run early happen in few runs.

@@ -14,7 +14,7 @@ use crate::request::Ticket;
 use crate::storage::FileName;
 use crate::sync::lock;
 use crate::table::location::Location;
-use crate::unit::Stamp;
+use crate::unit::{Mode, Stamp};
 use std::cell::Ref;
 use std::ops::Range;
 
@@ -440,6 +440,10 @@ impl World {
         }
         let reflected = lock(&device.tables).normal.reflected();
         machine.raise_final(reflected);
+        if !self.says_prefix(side, &device) {
+            return;
+        }
+        let reflected = reflected.max(machine.collected.get());
         let history = self.history.borrow();
         let mut image = machine.image.borrow_mut();
         let mut all = all;
@@ -471,13 +475,14 @@ impl World {
     pub(super) fn check_silent(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
         let is_torn = lock(&device.tables).incoming.hi() < self.machines[side].torn_upto.get();
-        if self.tape.is_faithless() || is_torn {
+        if self.tape.is_faithless() || is_torn || !self.says_prefix(side, &device) {
             return;
         }
         let (records, ..) = device.oldest_reflectable(usize::MAX);
         let history = self.history.borrow();
         let mut blocks: Vec<_> = (0..history.blocks()).map(|b| self.normal(side, b)).collect();
-        let mut upto = lock(&device.tables).normal.reflected();
+        let collected = self.machines[side].collected.get();
+        let mut upto = lock(&device.tables).normal.reflected().max(collected);
         for (_, record) in records {
             for block in self.plan.blocks_of(record.extent()) {
                 blocks[block] = Ok(history.content(block, record.stamp));
@@ -543,7 +548,10 @@ impl World {
             let tables = lock(&device.tables);
             (tables.normal.reflected(), tables.incoming.hi())
         };
-        if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
+        let by_table = device.peer.machine.mode() != Mode::Ordered;
+        if by_table {
+            self.count_taken_by_table(&device);
+        } else if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
             let prototype: Vec<_> = peer.prototype().into_iter().filter(|e| e.1 > hi).collect();
             let told: Vec<_> = device.peer.owed.told().iter().collect();
             if told != prototype {
@@ -557,6 +565,12 @@ impl World {
             let Some(newest) = history.newest(index) else { continue };
             let location = device.location(block);
             let holds = match &location {
+                Location::Remote if by_table => device.peer.machine.is_owed(block),
+                // Copies are no records: N is looked at.
+                Location::Normal if by_table => {
+                    let content = history.content(index, newest);
+                    self.normal(side, index) == Ok(content) || self.is_rotten(side, index)
+                }
                 Location::Remote => {
                     let owed = device.peer.owed.of(block);
                     owed == Some(newest) && newest > hi

@@ -71,7 +71,8 @@ impl World {
             while self.control(side) && !self.tape.is_broken() {}
             self.receive(side, usize::MAX);
             self.step(side, Device::step_commit_due);
-            while self.step(side, Device::step_ship).is_some_and(|count| count > 0) {}
+            while self.ship(side).is_some_and(|count| count > 0) {}
+            while self.climb(side) && !self.tape.is_broken() {}
             self.step(side, Device::step_reflect_due);
             self.check_volume(side, false);
             self.step(side, Device::step_checkpoint);
@@ -97,7 +98,8 @@ impl World {
                         .is_none_or(|w| w.has_news(side, lane))
                 });
             let connected = lock(&device.failover).connection.peer().is_some();
-            connected && !owes && !news && self.machines[side].asked.borrow().is_empty()
+            let by_bits = self.is_by_bits(&device);
+            connected && !owes && !by_bits && !news && self.machines[side].asked.borrow().is_empty()
         };
         rests(0) && rests(1) && self.serving().is_some()
     }

@@ -18,10 +18,10 @@ pub(super) struct Stall {
 }
 
 /// The actions that can come in between.
-const BETWEEN: [Kind; 33] = [
+const BETWEEN: [Kind; 36] = [
     Write, Write, Write, Write, Zeroes, Discard, Discard, Stall, Read, Read, Flush, Late, Return,
     Poll, Poll, Commit, Commit, Sequence, Ship, Ship, Receive, Receive, Control, Control, Control,
-    Reflect, Reflect, Checkpoint, Ask, Plug, Cut, Tick, StepClock,
+    Reflect, Reflect, Checkpoint, Ask, Plug, Cut, Tick, StepClock, Suspend, Climb, Climb,
 ];
 
 impl World {
@@ -72,15 +72,26 @@ impl World {
     fn may_come_between(&self, kind: Kind, at: Side) -> bool {
         let waits = |moment| match moment {
             // A fence waits for what is being admitted, and a control step for one under way.
-            Moment::Reserved | Moment::Linked | Moment::Comparing => kind == Control,
+            Moment::Reserved | Moment::Linked => kind == Control,
+            Moment::Comparing => kind == Control,
             // No step of the simulation rests.
             Moment::Resting => false,
             Moment::Published | Moment::Looking | Moment::Located => false,
-            Moment::Reflecting | Moment::Reflected => kind == Reflect,
+            // Copies wait for a reflection.
+            Moment::Reflecting | Moment::Reflected => {
+                kind == Reflect || kind == Receive && self.has_suspended(at)
+            }
             Moment::Received => kind == Receive,
             Moment::Shipping => kind == Ship,
             Moment::Checkpointing | Moment::Checkpointed => kind == Checkpoint,
         };
+        let machine = &self.machines[at];
+        if machine.is_controlling.get() && kind == Control {
+            return false;
+        }
+        if machine.is_shipping.get() && matches!(kind, Ship | Climb | Suspend) {
+            return false;
+        }
         let stalled = self.stalled.borrow();
         stalled.iter().all(|&(side, moment)| at != side || !waits(moment))
     }

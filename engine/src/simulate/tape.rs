@@ -148,7 +148,8 @@ impl Tape {
         if lock(&self.state).lossy[side] && story.contains("the peer ships") {
             return;
         }
-        if lock(&self.state).old[1 - side] && story.contains("know records of many blocks") {
+        let is_too_old = ["know records of many blocks", "know differential mode"];
+        if lock(&self.state).old[1 - side] && is_too_old.iter().any(|words| story.contains(words)) {
             return self.count("older programs refused");
         }
         // It got the newest one between its hello and its peer's, which no program does that runs.

@@ -10,6 +10,7 @@ use super::disk::{Disk, Process, Trouble};
 use super::faithless::{Held, Tenure};
 use super::history::{History, Image};
 use super::host::{Asked, What};
+use super::ladder::{Sent, changed_to};
 use super::line::Wire;
 use super::plan::Plan;
 use super::random::Random;
@@ -86,6 +87,17 @@ pub(super) struct Machine {
     pub rot: RefCell<Option<Held>>,
     /// Its program knows records of many blocks (R19).
     pub knows_extents: Cell<bool>,
+    /// N has everything up to here, from its peer by copies.
+    pub collected: Cell<Stamp>,
+    /// A thread of it ships.
+    pub is_shipping: Cell<bool>,
+    /// A thread of it takes what comes in the control lane.
+    pub is_controlling: Cell<bool>,
+    /// N was no prefix when it was last looked at.
+    pub is_scattered: Cell<bool>,
+    /// The round and the connection in which blocks were sent last, and the newest own record that each
+    /// could have.
+    pub sent: RefCell<Sent>,
 }
 
 impl Machine {
@@ -117,6 +129,11 @@ impl Machine {
             lied: Cell::default(),
             rot: RefCell::default(),
             knows_extents: Cell::default(),
+            is_scattered: Cell::default(),
+            collected: Cell::default(),
+            is_shipping: Cell::default(),
+            is_controlling: Cell::default(),
+            sent: RefCell::default(),
             heard: RefCell::default(),
             power_failed: Cell::default(),
             taken_back: RefCell::default(),
@@ -256,7 +273,7 @@ impl World {
             Kind::Commit => drop(self.step(side, Device::step_commit)),
             Kind::CommitDue => drop(self.step(side, Device::step_commit_due)),
             Kind::Sequence => drop(self.step(side, |d| Ok(d.step_sequence()))),
-            Kind::Ship => drop(self.step(side, Device::step_ship)),
+            Kind::Ship => drop(self.ship(side)),
             Kind::Checkpoint => drop(self.step(side, Device::checkpoint_now)),
             Kind::CheckpointDue => drop(self.step(side, Device::step_checkpoint)),
             Kind::Ask => self.ask_for_host(side),
@@ -287,6 +304,8 @@ impl World {
             }
             Kind::Upgrade => {}
             Kind::Compare => self.compare(side, random),
+            Kind::Suspend => self.suspend(),
+            Kind::Climb => drop(self.climb(side)),
         }
     }
 
@@ -308,6 +327,7 @@ impl World {
             return None;
         }
         let outcome = self.within(side, || step(&device));
+        self.says_prefix(side, &device);
         if self.machines[side].is_dead() {
             return None;
         }
@@ -359,7 +379,10 @@ impl World {
             return;
         };
         let wire = machine.wire.borrow().clone().filter(|wire| wire.is_up());
-        let session = lock(&sender.failover).connection.standing().map(|(session, _)| session);
+        let (version, session) = {
+            let connection = &lock(&sender.failover).connection;
+            (connection.wire(), connection.standing().map(|(session, _)| session))
+        };
         let (Some(wire), Some(session)) = (wire, session) else { return };
         let past = machine.past.borrow();
         if past.is_empty() || self.tape.is_faithless() {
@@ -372,7 +395,7 @@ impl World {
             return;
         }
         let (_, shipped) = Frame::decode(frame).expect("it was sent");
-        wire.repeat(side, shipped.encode(session));
+        wire.repeat(side, shipped.encode_in(version, session));
         let name = NAMES[side];
         self.tape.event(Sort::Fault, format_args!("records are shipped to {name} again"));
         self.tape.count("frames shipped again");
@@ -390,7 +413,10 @@ impl World {
             return false;
         }
         let served = self.serving();
-        let Some(took) = self.step(side, Device::step_control) else { return false };
+        let before = self.machines[side].is_controlling.replace(true);
+        let took = self.step(side, Device::step_control);
+        self.machines[side].is_controlling.set(before);
+        let Some(took) = took else { return false };
         if served == Some(side) && self.serving().is_none() {
             self.tape.event(Sort::Takeover, format_args!("{} is fenced", NAMES[side]));
         }
@@ -398,6 +424,7 @@ impl World {
         if let Some(device) = self.device(side) {
             self.machines[side].acked.set(lock(&device.tables).out.acked());
         }
+        self.follow_hi(side);
         took
     }
 
@@ -593,6 +620,9 @@ impl World {
                     );
                 }
                 tape.count(["peers heard to serve", "peers heard to be reached"][what]);
+            }
+            if let Event::ModeChanged { mode } = *event {
+                tape.count(changed_to(mode));
             }
             let rung = match event {
                 Event::Paced { fill_percent } => Some((true, fill_percent)),

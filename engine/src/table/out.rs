@@ -80,11 +80,12 @@ impl Out {
 
     /// Bits tell of own records: all of them with `by_bits`, or else those up to `cut` (D1, D9).
     pub fn follow(&mut self, own: &Own, by_bits: bool, cut: Stamp) {
-        if self.by_bits && !by_bits {
+        if !by_bits && (self.by_bits || cut > self.cut) {
             // R begins anew, and the peer names `cut` as what it has received (D3).
             self.acked_index = own.records().after(cut);
             (self.shipped, self.sent) = (self.acked_index, self.acked.max(cut));
             (self.announced, self.told) = (self.acked_index, self.sent);
+            self.backlog_data = 0;
         }
         (self.by_bits, self.cut) = (by_bits, cut);
         self.skip(own);
@@ -99,9 +100,11 @@ impl Out {
         }
     }
 
-    /// Both devices are in a round in which R is shipped: it begins with its first record.
+    /// Both devices are in a round in which R is shipped: it begins with its first record, and the peer has
+    /// forgotten what it was told of.
     pub fn begin_shipping(&mut self) {
         (self.shipped, self.sent) = (self.acked_index, self.floor());
+        (self.announced, self.told) = (self.acked_index, self.floor());
     }
 
     /// Highest own stamp that the peer acknowledged.

@@ -9,12 +9,18 @@ use crate::unit::{Position, Stamp};
 pub(crate) struct Own {
     sequencer: Sequencer,
     records: Unreflected,
+    /// The newest record there was since the opening.
+    newest: Stamp,
 }
 
 impl Own {
     /// Without records; they will begin at `first`.
     pub fn new(first: Position) -> Own {
-        Own { sequencer: Sequencer::new(first), records: Unreflected::default() }
+        Own {
+            sequencer: Sequencer::new(first),
+            records: Unreflected::default(),
+            newest: Stamp::ZERO,
+        }
     }
 
     /// Takes from the queue, in stamp order, what nothing can come before any more and `ready`
@@ -29,6 +35,7 @@ impl Own {
         self.sequencer.take(queue, clk, ready, &mut taken);
         for &(stamp, position) in &taken {
             self.records.push(stamp, position);
+            self.newest = stamp;
         }
         taken
     }
@@ -36,6 +43,11 @@ impl Own {
     /// The records that R or L still needs.
     pub fn records(&self) -> &Unreflected {
         &self.records
+    }
+
+    /// The newest record there was since the opening, those that it found included.
+    pub fn newest(&self) -> Stamp {
+        self.newest
     }
 
     /// Whether everything published is here.

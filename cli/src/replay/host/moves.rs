@@ -5,7 +5,7 @@ use std::time::Duration;
 use afterimage::internal::error::{Error, Kind};
 use afterimage::internal::event::Status;
 use afterimage::internal::failover::Takeover;
-use afterimage::internal::unit::Stamp;
+use afterimage::internal::unit::{Mode, Stamp};
 
 use super::super::meter::Metric;
 use super::super::requests::{Event, NAMES};
@@ -132,7 +132,8 @@ impl Host<'_> {
         loop {
             let status = self.pair.status();
             let empty = |s: &Status| {
-                s.backlog_records == 0 && s.unreflected_records == 0 && s.owed_blocks == 0
+                let lacks = s.backlog_records + s.owed_blocks + s.differential.table_blocks;
+                lacks == 0 && s.unreflected_records == 0 && s.mode == Mode::Ordered
             };
             let arrived = |s: &Status| s.acked.max(s.hi) >= newest && s.reflected >= newest;
             if status.iter().all(|s| empty(s) && arrived(s)) {

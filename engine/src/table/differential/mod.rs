@@ -184,6 +184,13 @@ impl Differential {
         }
     }
 
+    /// Every own record up to `newest` has its bit in what is stored now, or needs none: none of them
+    /// implies one after a restart (D8). Returns the newest stamp of which that is so.
+    pub fn stores_upto(&mut self, newest: Stamp) -> Stamp {
+        self.cut_at(newest);
+        self.cut
+    }
+
     /// The active device is consistent once the peer owes it nothing (D6).
     fn settle(&mut self, side: Side) {
         let owes_nothing = self.owed.is_empty();

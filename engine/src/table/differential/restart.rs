@@ -103,9 +103,13 @@ impl Differential {
         implied: impl IntoIterator<Item = Blocks>,
         volumes: impl IntoIterator<Item = Blocks>,
     ) -> Differential {
-        let Durable { mode, round, mut table, owing, generation, last_active, cut, consistent } =
+        let Durable { mode, round, mut table, owing, generation, last_active, cut, mut consistent } =
             stored;
-        implied.into_iter().for_each(|blocks| table.insert(blocks));
+        let mut has_written = false;
+        for blocks in implied {
+            has_written = true;
+            table.insert(blocks);
+        }
         let mut owed = Bits::default();
         let may_owe = owing || !holds(Clause::OwedBit);
         if side == Side::Active
@@ -115,6 +119,10 @@ impl Differential {
         {
             owed = volumes.into_iter().collect();
             owed.subtract(&table);
+        }
+        if has_written && owing && holds(Clause::MarkFirst) {
+            // They go to N, and what was owed does not (D5).
+            consistent = Consistent::No;
         }
         let mut restored = Differential {
             mode,

@@ -1,7 +1,7 @@
 //! D4: takeover at any moment. The answerer's table is what the requester is owed.
 
 use super::work::{Grant, Message, Ordered, Work};
-use super::{Differential, Mode, Round, Side};
+use super::{Consistent, Differential, Mode, Round, Side};
 use crate::table::bits::Bits;
 use crate::weaken::{Clause, holds};
 
@@ -73,6 +73,10 @@ impl Differential {
         }
         let later = request.generation == self.generation && request.last_active > self.last_active;
         self.begin(Mode::Collecting, self.round.max(request.round).next());
+        if self.awaits_sync() {
+            // The last copies are not durable here: a power cut may take them.
+            self.consistent = Consistent::No;
+        }
         (self.owed, self.owing) = (Bits::default(), false);
         self.leave_order(&ordered.unreflected, ordered.newest);
         let (round, generation) = (self.round, self.generation);

@@ -1,0 +1,178 @@
+//! Differential mode: suspensions, rounds, copies, and which promises hold meanwhile.
+
+use super::tape::Sort;
+use super::world::World;
+use super::{NAMES, Side};
+use crate::device::Device;
+use crate::format::superblock::Features;
+use crate::sync::lock;
+use crate::table::differential::Consistent;
+use crate::unit::{Block, Mode, Round, Stamp};
+use std::collections::BTreeMap;
+
+/// The blocks that were sent in a round and a connection, each with the newest final own record of then.
+#[derive(Default)]
+pub(super) struct Sent {
+    round: Round,
+    session: u64,
+    blocks: BTreeMap<usize, Stamp>,
+}
+
+/// Whether the pair may leave ordered mode.
+pub(super) fn has_ladder(device: &Device) -> bool {
+    device.superblock.get().features.incompat & Features::DIFFERENTIAL != 0
+}
+
+/// A change of mode, to be counted.
+pub(super) fn changed_to(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Ordered => "returns to ordered mode",
+        Mode::Collecting => "rounds in which the host's device collects",
+        Mode::Sending => "rounds of copies without order",
+        Mode::Copying => "rounds of copies beside order",
+    }
+}
+
+impl World {
+    /// An operator's word at the device that serves.
+    pub fn suspend(&self) {
+        let Some(side) = self.serving() else { return };
+        if self.machines[side].is_shipping.get() {
+            return;
+        }
+        let Some(device) = self.device(side).filter(|device| has_ladder(device)) else { return };
+        let before = device.peer.machine.mode();
+        if self.step(side, Device::suspend).is_none() {
+            return;
+        }
+        if device.peer.machine.mode() != before {
+            self.tape.event(Sort::Host, format_args!("{} suspends", NAMES[side]));
+            self.tape.count("suspensions asked for");
+        }
+    }
+
+    /// The next rung at `side`; whether there was one.
+    pub fn climb(&self, side: Side) -> bool {
+        let Some(device) = self.device(side) else { return false };
+        let before = device.peer.machine.mode();
+        let is_done = self.step(side, Device::step_ladder).unwrap_or(false);
+        let after = device.peer.machine.mode();
+        if before != after {
+            self.tape.event(Sort::Host, format_args!("{} goes to {after:?}", NAMES[side]));
+        }
+        self.follow_hi(side);
+        is_done
+    }
+
+    /// Ships records and sends copies: of those no block twice in a round and a connection, unless it was
+    /// written again.
+    pub fn ship(&self, side: Side) -> Option<usize> {
+        let device = self.device(side)?;
+        let (flying, table) = {
+            let machine = device.peer.machine.read();
+            (machine.flying().clone(), machine.table().clone())
+        };
+        let indices = |blocks: &crate::unit::Blocks| {
+            let first = self.plan.index(blocks.first());
+            first..first + blocks.count() as usize
+        };
+        // A copy carries on the rot that is in N, and nobody can tell the copy from what was written.
+        if table.runs().flat_map(|run| indices(&run)).any(|block| self.is_rotten(side, block)) {
+            self.tape.count("rot of a volume copied");
+            self.tape.judge_no_more();
+            self.ended.set(true);
+        }
+        let newest = lock(&device.tables).newest_own();
+        let before = self.machines[side].is_shipping.replace(true);
+        let shipped = self.step(side, Device::step_ship);
+        self.machines[side].is_shipping.set(before);
+        let session = lock(&device.failover).connection.session().unwrap_or_default();
+        let (round, mut sent) = {
+            let machine = device.peer.machine.read();
+            (machine.round(), machine.flying().clone())
+        };
+        sent.subtract(&flying);
+        let mut known = self.machines[side].sent.borrow_mut();
+        if (known.round, known.session) != (round, session) {
+            *known = Sent { round, session, blocks: BTreeMap::new() };
+        }
+        for block in sent.runs().flat_map(|run| indices(&run)) {
+            let Some(before) = known.blocks.insert(block, newest) else { continue };
+            let history = self.history.borrow();
+            let is_written = history.of(block).iter().any(|version| version.stamp > before);
+            if !is_written {
+                let at: Block = self.plan.block(block);
+                let story = format!("{} sends block {at} twice in {round:?}", NAMES[side]);
+                self.tape.broken("no block is sent twice unless it is written again", story);
+            }
+        }
+        if !sent.is_empty() {
+            self.tape.count("steps that send copies");
+        }
+        shipped
+    }
+
+    /// Whether copies have been in `side`'s lanes, which may still hold some.
+    pub fn has_suspended(&self, side: Side) -> bool {
+        let of = |at: Side| {
+            let device = self.device(at);
+            device.is_some_and(|device| device.peer.machine.read().round() > Round::default())
+        };
+        of(side) || of(1 - side)
+    }
+
+    /// Whether something at the device is left to bits: at rest nothing is.
+    pub(super) fn is_by_bits(&self, device: &Device) -> bool {
+        let machine = device.peer.machine.read();
+        let has_bits = [machine.table(), machine.flying(), machine.owed()];
+        machine.mode() != Mode::Ordered
+            || machine.consistent() != Consistent::Yes
+            || has_bits.iter().any(|bits| !bits.is_empty())
+    }
+
+    /// The peer names another record as the one before its next: bits tell of all before (D3).
+    pub fn follow_hi(&self, side: Side) {
+        let Some(device) = self.device(side) else { return };
+        let machine = &self.machines[side];
+        // The frames that have arrived are looked at first.
+        if device.peer.recv.journal.queue.tail() == machine.received.get() {
+            let hi = lock(&device.tables).incoming.hi();
+            machine.hi.set(machine.hi.get().max(hi));
+        }
+    }
+
+    /// Whether the device says that N is a prefix, now that everything up to here is in it. When it begins to
+    /// say so, N is one once all that is there has gone to it.
+    pub(super) fn says_prefix(&self, side: Side, device: &Device) -> bool {
+        let machine = &self.machines[side];
+        let says = {
+            let state = device.peer.machine.read();
+            let is_level = state.mode() == Mode::Sending && device.superblock.get().fenced;
+            // While the peer owes something, only N without any record of the tenure is one.
+            state.consistent() == Consistent::Yes && state.owed().is_empty() && !is_level
+        };
+        if !says {
+            machine.is_scattered.set(true);
+        } else if machine.is_scattered.take() {
+            let tables = lock(&device.tables);
+            let newest = tables.newest_own().max(tables.incoming.hi());
+            let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO);
+            machine.replays_upto.set(Some(bound.max(newest)));
+            // The device that serves has all that the other ever wrote, though not as records.
+            if !device.superblock.get().fenced {
+                let history = self.history.borrow();
+                let theirs = history.after(Stamp::ZERO).iter().rfind(|record| record.by != side);
+                machine.collected.set(theirs.map_or(Stamp::ZERO, |record| record.stamp));
+            }
+        }
+        says
+    }
+
+    /// A takeover by bits has ended.
+    pub(super) fn count_taken_by_table(&self, device: &Device) {
+        self.tape.count("takeovers by table");
+        if !device.peer.machine.read().owed().is_empty() {
+            self.tape.count("takeovers by table with blocks still away");
+        }
+    }
+}
