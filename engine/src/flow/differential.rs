@@ -36,7 +36,7 @@ pub(crate) struct Machine {
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
     /// Records or copies of a round are being taken in, from the look at the round until the tables and the
-    /// machine have them: no mode comes or goes meanwhile. What a checkpoint before a round did not see
+    /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
     landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
