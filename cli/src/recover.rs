@@ -224,9 +224,8 @@ pub fn bring_together(
         meeting.given_up()?;
         let status = devices.map(|(_, device)| device.status());
         progress(status.iter().map(left).sum());
-        let at_rest = |s: &Status| {
-            s.connected && s.mode == Mode::Ordered && left(s) + s.owed_blocks == 0
-        };
+        let at_rest =
+            |s: &Status| s.connected && s.mode == Mode::Ordered && left(s) + s.owed_blocks == 0;
         idle = if moved { 0 } else { idle + 1 };
         match idle {
             0 => {}

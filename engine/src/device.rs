@@ -142,7 +142,7 @@ impl Device {
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
-        let machine = differential::restore(&superblock, table, implied);
+        let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };

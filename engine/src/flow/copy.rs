@@ -81,7 +81,8 @@ impl Device {
         // Only content that is durable here is copied (D11).
         self.sync_own()?;
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
-        let frame = Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
+        let frame =
+            Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
         if let Err(error) = link.send(Lane::Data, frame) {
             self.disconnected(&error, &link);
         }
@@ -173,7 +174,10 @@ impl Device {
             let is_whole = !copied.has_data
                 || data.next().is_some_and(|data| data_checksum(data) == copied.checksum);
             if !is_whole {
-                return broken(format!("the copy of block {} was damaged on the line", copied.block));
+                return broken(format!(
+                    "the copy of block {} was damaged on the line",
+                    copied.block
+                ));
             }
         }
         Ok(())

@@ -36,7 +36,7 @@ pub(crate) struct Machine {
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
     /// Records or copies of a round are being taken in, from the look at the round until the tables and the
-    /// machine have them: no mode comes or goes meanwhile. What a checkpoint before a round did not see
+    /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
     landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
@@ -272,7 +272,7 @@ impl Device {
         let owed = match self.peer.owed.is_due() {
             false => Bits::default(),
             true => {
-                // Own records that are final only: a newer one may still be lost. What is newer than an
+                // Own records that are final only: a newer one may still be lost. A record that is newer than an
                 // owed record is not in N yet (R8).
                 let mut own = records.newest_first(tables.normal.first_own()).peekable();
                 let mut newer = Bits::default();
@@ -407,12 +407,7 @@ impl Device {
     /// Read as the superblock is written: no other update comes between.
     fn note_marks(&self, s: &mut Superblock) {
         let (owing, consistent) = self.peer.machine.read().durable_marks();
-        s.owed = owing;
-        (s.usable, s.consat) = match consistent {
-            Consistent::Yes => (true, Stamp::ZERO),
-            Consistent::At(stamp) => (true, stamp),
-            Consistent::No => (false, Stamp::ZERO),
-        };
+        Durable::put_marks(s, owing, consistent);
     }
 
     /// As [`Device::mark`], if a host's write has asked for it.
@@ -425,20 +420,23 @@ impl Device {
 }
 
 /// The machine as the superblock and `table`, which it names, have it, with the bits of own records that are
-/// live and not of R (D8).
+/// live and not of R (D8). Everything up to `hi` has been received.
 pub(crate) fn restore(
     s: &Superblock,
+    hi: Stamp,
     table: Vec<Blocks>,
     implied: impl Iterator<Item = Extent>,
 ) -> Machine {
-    let durable = Durable::stored(s, table);
+    let mut durable = Durable::stored(s, table);
+    if matches!(durable.consistent, Consistent::At(stamp) if stamp <= hi) {
+        durable.consistent = Consistent::Yes;
+    }
     let stored = durable.table.clone();
     let size = u64::from(s.block_size);
     let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
-    let mut differential =
-        Differential::restore(durable, side, implied.map(Blocks::from), volumes);
+    let mut differential = Differential::restore(durable, side, implied.map(Blocks::from), volumes);
     differential.received(s.hi);
     Machine::new(differential, stored, s.fenced)
 }

@@ -24,7 +24,10 @@ impl Device {
         let _telling = self.events.enter();
         let _ship = self.begin_step(&self.peer.shipping)?;
         let turn = &mut *self.peer.machine.turn();
-        Ok(self.release(turn)? || self.say_on(turn)? || self.settle_debt(turn)? || self.climb(turn)?)
+        Ok(self.release(turn)?
+            || self.say_on(turn)?
+            || self.settle_debt(turn)?
+            || self.climb(turn)?)
     }
 
     /// The present connection, if it speaks of differential mode: its wire version, session and link.
@@ -223,9 +226,7 @@ impl Device {
         let turn = &mut *self.peer.machine.turn();
         self.turn(
             turn,
-            |machine, ordered| {
-                machine.hear_open(side, (round, mode), generation, cut, ordered())
-            },
+            |machine, ordered| machine.hear_open(side, (round, mode), generation, cut, ordered()),
             |_| (),
         )?;
         Ok(())
@@ -239,11 +240,8 @@ impl Device {
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
         let turn = &mut *self.peer.machine.turn();
-        let is_heard = self.turn(
-            turn,
-            |machine, _| machine.hear_opened(side, (round, cut), &piece),
-            |_| (),
-        )?;
+        let is_heard =
+            self.turn(turn, |machine, _| machine.hear_opened(side, (round, cut), &piece), |_| ())?;
         if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
             lock(&self.tables).out.begin_shipping();
         }
