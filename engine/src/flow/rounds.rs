@@ -110,9 +110,11 @@ impl Device {
         }
     }
 
-    /// Whether a peer was met that knows differential mode: the superblock says so.
+    /// Whether a peer was met that knows differential mode, as the superblock says, and the one that is
+    /// connected now, if one is, knows it, too.
     fn knows_ladder(&self) -> bool {
         self.superblock.get().features.incompat & Features::DIFFERENTIAL != 0
+            && lock(&self.failover).connection.wire() >= LADDER_WIRE
     }
 
     /// Suspends (D1): from now on bits remember what the peer lacks, until it has all again. An operator may

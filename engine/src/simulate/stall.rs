@@ -35,6 +35,12 @@ impl World {
     /// A step of a device has come to `moment`.
     pub fn at(&self, moment: Moment) {
         let Some(side) = self.busy.get() else { return };
+        if self.machines[side].is_controlling.get()
+            && matches!(moment, Moment::Looking | Moment::Located)
+        {
+            // An answer that was begun as the lane had room goes out, whatever comes into it meanwhile.
+            return;
+        }
         let Some(mut stall) = self.stall.take() else { return };
         if stall.after > 0 {
             stall.after -= 1;
