@@ -150,6 +150,11 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Devices")]
     pub journal_size: Option<u64>,
 
+    /// How writes reach the other device: `ordered`, in the order of their timestamps, or `differential`, by
+    /// bits for blocks, without their order
+    #[arg(long, value_name = "MODE", default_value = "ordered", help_heading = "Devices")]
+    pub mode: PairMode,
+
     /// How writes go on when a journal is full: `wait`, until the other device has taken records, or
     /// `suspend`: from 90 % on bits remember what the other device lacks, until it has all again
     #[arg(long, value_name = "HOW", value_parser = journal_full, default_value = "wait",
@@ -250,6 +255,15 @@ pub struct OutageAt {
     pub from: TakeoverAt,
     /// It comes back here.
     pub to: TakeoverAt,
+}
+
+/// How writes reach the other device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PairMode {
+    /// In their order.
+    Ordered,
+    /// By bits.
+    Differential,
 }
 
 /// How writes go on that find a journal full.

@@ -22,6 +22,7 @@ use afterimage::internal::event::{Event, LogRecovery, Recovery, Status};
 use afterimage::internal::limits::Settings;
 use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::storage::{Directory, FileName, Storage};
+use afterimage::internal::unit::Mode;
 
 use self::rehearsal::Rehearsal;
 use crate::exit::{Exit, Failure};
@@ -71,7 +72,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         devices.push((path, device));
     }
     if let [(a, first), (b, second)] = &devices[..] {
-        let bar = bar(0, "records on their way");
+        let bar = bar(0, "records and blocks on their way");
         let together = bring_together([(a, first), (b, second)], clock, &mut |left| {
             bar.set_length(bar.length().unwrap_or(0).max(left));
             bar.set_position(bar.length().unwrap_or(0) - left);
@@ -187,6 +188,11 @@ impl<'a> Meeting<'a> {
     }
 }
 
+/// Records and blocks that a device has to send or to write to its volumes.
+fn left(status: &Status) -> u64 {
+    status.backlog_records + status.unreflected_records + status.differential.table_blocks
+}
+
 /// An error with the directory that it speaks of.
 fn named(path: &Path, error: Error) -> Error {
     let kind = error.kind();
@@ -194,7 +200,7 @@ fn named(path: &Path, error: Error) -> Error {
 }
 
 /// Connects two devices of a pair, each with its directory's name, in this thread and moves everything that either owes the other,
-/// until both are at rest. `progress` is told how many records are left.
+/// until both are at rest, in ordered mode. `progress` is told how many records and blocks are left.
 ///
 /// # Errors
 /// [`Kind::Protocol`] if they do not belong together or one has lost records; those of the steps.
@@ -209,6 +215,7 @@ pub fn bring_together(
         let moved = meeting.both(|device| {
             let mut moved = device.step_control()?;
             device.step_commit_due()?;
+            moved |= device.step_ladder()?;
             moved |= device.step_ship()? > 0;
             moved |= device.step_receive()? > 0;
             moved |= device.step_reflect()? > 0;
@@ -216,10 +223,9 @@ pub fn bring_together(
         })?;
         meeting.given_up()?;
         let status = devices.map(|(_, device)| device.status());
-        progress(status.iter().map(|s| s.backlog_records + s.unreflected_records).sum());
-        let at_rest = |s: &Status| {
-            s.connected && s.backlog_records + s.unreflected_records + s.owed_blocks == 0
-        };
+        progress(status.iter().map(left).sum());
+        let at_rest =
+            |s: &Status| s.connected && s.mode == Mode::Ordered && left(s) + s.owed_blocks == 0;
         idle = if moved { 0 } else { idle + 1 };
         match idle {
             0 => {}

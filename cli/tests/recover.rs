@@ -39,6 +39,10 @@ fn killed() -> (tempfile::TempDir, [std::path::PathBuf; 2]) {
     pair.write(0, 0, 2, 12);
     pair.take_over(1);
     pair.write(1, 0, 3, 13);
+    copies(&pair)
+}
+
+fn copies(pair: &Pair) -> (tempfile::TempDir, [std::path::PathBuf; 2]) {
     let copies = tempfile::tempdir().unwrap();
     let paths = [0, 1].map(|k| {
         let to = copies.path().join(["a", "b"][k]);
@@ -74,7 +78,7 @@ fn a_pair_that_was_killed_is_brought_together() {
         "own.log: 3 live records",
         "recv.log: 2 live records",
         "the host belongs at the other device",
-        "records were missing",
+        "records or blocks were missing",
         "neither owes the other anything now",
         "b: closed cleanly",
     ] {
@@ -85,6 +89,24 @@ fn a_pair_that_was_killed_is_brought_together() {
     let again = afterimage("recover", &[&b]);
     assert!(stdout(&again).contains("was closed cleanly"), "{}", stdout(&again));
     assert_eq!(again.status.code(), Some(0));
+}
+
+/// A pair that was killed in differential mode goes back to ordered mode: blocks are copied, both ways.
+#[test]
+fn a_pair_that_was_killed_while_suspended_is_brought_together() {
+    let pair = Pair::new();
+    pair.write(0, 0, 1, 11);
+    pair.devices[0].suspend().unwrap();
+    pair.write(0, 3, 9, 12);
+    pair.take_over(1);
+    pair.write(1, 0, 2, 13);
+    let (_copies, [a, b]) = copies(&pair);
+    let output = afterimage("recover", &[&a, &b]);
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    assert!(said.contains("neither owes the other anything now"), "{said}");
+    let output = afterimage("verify", &[&a, &b]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
 }
 
 #[test]

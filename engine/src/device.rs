@@ -25,7 +25,6 @@ use crate::request::Session;
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, lock};
-use crate::table::bits::Bits;
 use crate::table::differential::Consistent;
 use crate::table_file;
 use crate::unit::Stamp;
@@ -100,9 +99,8 @@ impl Device {
     /// # Errors
     /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at, and if
     /// the operating system refuses the address space of a large journal, with nothing changed;
-    /// [`Kind::Damaged`] if something durable is not what it was, by name, or the device went on
-    /// alone or was being resynchronised, from which nothing leads back yet (R11, R12), with nothing
-    /// changed; [`Kind::Storage`] if the storage fails, or another device of this process has it open
+    /// [`Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
+    /// [`Kind::Storage`] if the storage fails, or another device of this process has it open
     /// and is neither closed nor dropped; [`Kind::Halted`] if the superblock's generations have run
     /// out.
     pub fn open(
@@ -140,11 +138,11 @@ impl Device {
             OwnLog::new(&superblock, &geometry, opened, &settings, storage.clone(), wakes.clone())?;
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone())?;
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
-        let serves = serves_at_opening(&superblock, &tables)?;
+        let serves = serves_at_opening(&superblock, &tables);
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
-        let table: Bits = table_file::read(&*storage, &superblock)?.into_iter().collect();
+        let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
-        let differential = (differential::restore(&superblock, table.clone(), implied), table);
+        let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
@@ -184,7 +182,7 @@ impl Device {
             role: Mutex::default(),
             recovery,
             failover: Mutex::new(Failover::new(geometry.device)),
-            peer: Peer::new(recv, debt, differential),
+            peer: Peer::new(recv, debt, machine),
             host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
@@ -313,7 +311,8 @@ impl Device {
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
-            owed_blocks: differential.owed_blocks + if self.peer.owed.is_due() { told_blocks } else { 0 },
+            owed_blocks: differential.owed_blocks
+                + if self.peer.owed.is_due() { told_blocks } else { 0 },
             told_blocks,
             told_bytes: told_blocks * u64::from(self.geometry.block_size),
             told,

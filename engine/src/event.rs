@@ -169,7 +169,7 @@ pub struct Status {
     pub device: u64,
     /// How host writes reach the peer.
     pub mode: Mode,
-    /// What bits tell of, in modes other than the ordered one; all zero there.
+    /// Bits tell of these, in modes other than the ordered one; all zero there.
     pub differential: DifferentialStatus,
     /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,

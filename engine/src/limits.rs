@@ -67,6 +67,10 @@ pub struct Geometry {
     /// Bytes of a segment file of a normal volume: ext4 refuses files of 16 TiB, and one file a
     /// volume would let a damaged one take everything with it.
     pub segment_bytes: u64,
+    /// The group is always in differential mode (the first embodiment), the same on both devices: bits
+    /// instead of the order of writes, and the other device is an earlier state only while it has
+    /// everything. Else it keeps order, and leaves it at need ([`Settings::suspend_from_percent`]).
+    pub differential: bool,
 }
 
 impl Geometry {
@@ -79,6 +83,7 @@ impl Geometry {
             volumes,
             journal_bytes: 64 * MIB,
             segment_bytes: 1 << 40,
+            differential: false,
         }
     }
 
@@ -91,6 +96,7 @@ impl Geometry {
             volumes: superblock.volumes.clone(),
             journal_bytes: superblock.own.bytes,
             segment_bytes: superblock.segment_bytes,
+            differential: superblock.is_always_differential(),
         }
     }
 

@@ -7,8 +7,6 @@ use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::journal::recv::RecvLog;
-use crate::table::bits::Bits;
-use crate::table::differential::Differential;
 use crate::table::prototype::Debt;
 use std::sync::Mutex;
 
@@ -35,11 +33,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// As it was left, with what it had told.
-    pub fn new(recv: RecvLog, told: Debt, (differential, stored): (Differential, Bits)) -> Peer {
+    pub fn new(recv: RecvLog, told: Debt, machine: Machine) -> Peer {
         Peer {
             recv,
             owed: Owed::new(told),
-            machine: Machine::new(differential, stored),
+            machine,
             questions: Mutex::default(),
             comparing: Mutex::default(),
             checked: Mutex::default(),

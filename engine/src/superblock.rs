@@ -51,7 +51,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         generation: 1,
         group: geometry.group,
         device: geometry.device,
-        mode: Mode::Ordered,
+        mode: if geometry.differential { Mode::Sending } else { Mode::Ordered },
         fenced: !active,
         clean: true,
         prefer: active,
@@ -67,7 +67,13 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         whole: Stamp::ZERO,
         fl: Stamp::ZERO,
         consat: Stamp::ZERO,
-        features: Features::default(),
+        features: Features {
+            incompat: match geometry.differential {
+                true => Features::DIFFERENTIAL | Features::ALWAYS_DIFFERENTIAL,
+                false => 0,
+            },
+            ..Features::default()
+        },
         lost: None,
         round: Round::default(),
         last_active: 0,

@@ -18,7 +18,12 @@ fn rests(world: &mut World) {
     }
     for at in [A, B] {
         let status = world.device(at).status();
-        assert_eq!(status.mode, Mode::Ordered, "{at}: {:?}", [A, B].map(|at| world.device(at).status()));
+        assert_eq!(
+            status.mode,
+            Mode::Ordered,
+            "{at}: {:?}",
+            [A, B].map(|at| world.device(at).status())
+        );
         assert!(status.differential.is_consistent, "{at}: {status:?}");
         assert_eq!(status.differential.table_blocks + status.differential.owed_blocks, 0);
         assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}");
@@ -51,7 +56,14 @@ fn a_suspended_pair_comes_back_by_itself() {
 fn a_device_that_is_catching_up_suspends() {
     let mut world = World::new();
     world.hold_ships(true);
-    world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Takeover(B), Write(B, 0, 3), Flush(B), Suspend(B)]);
+    world.acts(&[
+        Write(A, 0, 1),
+        Write(A, 1, 2),
+        Takeover(B),
+        Write(B, 0, 3),
+        Flush(B),
+        Suspend(B),
+    ]);
     let status = world.device(B).status();
     assert_eq!(status.mode, Mode::Collecting);
     assert_eq!((status.differential.table_blocks, status.differential.owed_blocks), (1, 1));
@@ -80,7 +92,9 @@ fn random_walks() {
     let seeds = std::env::var("LADDER_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300);
     let first = std::env::var("LADDER_FIRST").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
     for seed in first..first + seeds {
-        if std::env::var("LADDER_SAY").is_ok() { println!("seed {seed}"); }
+        if std::env::var("LADDER_SAY").is_ok() {
+            println!("seed {seed}");
+        }
         let outcome = std::panic::catch_unwind(|| walk(seed));
         outcome.unwrap_or_else(|_| panic!("seed {seed}"));
     }
@@ -110,7 +124,13 @@ fn walk(seed: u64) {
                 Flush(serving)
             }
             27 => {
-                let cut = random.pick(&[Cut::Kill, Cut::Synced, Cut::All, Cut::Sectors(step), Cut::Writes(step)]);
+                let cut = random.pick(&[
+                    Cut::Kill,
+                    Cut::Synced,
+                    Cut::All,
+                    Cut::Sectors(step),
+                    Cut::Writes(step),
+                ]);
                 let session = world.device(serving).session().unwrap();
                 session.flush().unwrap();
                 world.promised = world.history.len();
@@ -165,4 +185,3 @@ fn walk(seed: u64) {
     rests(&mut world);
     reads(&world, serving);
 }
-

@@ -49,12 +49,13 @@ fn no_layer_names_one_above_it() {
 }
 
 /// Values that own cursors: the file, the type, and the field under which others reach it.
-const OWNERS: [(&str, &str, &str); 7] = [
+const OWNERS: [(&str, &str, &str); 8] = [
     ("table/own", "Own", "own"),
     ("table/out", "Out", "out"),
     ("table/incoming", "Incoming", "incoming"),
     ("table/normal", "Normal", "normal"),
     ("flow/owed", "Owed", "owed"),
+    ("flow/differential", "Machine", "machine"),
     ("failover/connection", "Connection", "connection"),
     ("failover/role", "Role", "role"),
 ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 46] = [
+const ITEMS: [&str; 48] = [
     "Clock",
     "Compare",
     "CompareLimits",
@@ -12,6 +12,7 @@ const ITEMS: [&str; 46] = [
     "Completion",
     "Connector",
     "Device",
+    "DifferentialStatus",
     "Differing",
     "Directory",
     "Durability",
@@ -36,6 +37,7 @@ const ITEMS: [&str; 46] = [
     "Recovery",
     "Request",
     "Result",
+    "Round",
     "Rung",
     "Session",
     "Settings",

@@ -10,6 +10,7 @@ use afterimage::internal::format::superblock::{COPY_OFFSETS, VolumeSpec};
 use afterimage::internal::limits::{Geometry, SEGMENTS_MAX};
 use afterimage::internal::storage::{FileName, Memory};
 use afterimage::internal::superblock;
+use afterimage::internal::unit::Mode;
 use common::crash::{CrashDisk, Cut, damage, open};
 use common::world::Act::*;
 use common::world::World;
@@ -72,7 +73,7 @@ fn the_newer_copy_of_the_superblock_counts() {
         world.disks[A].rot(FileName::Superblock, at, &old);
         let device = open(&world.disks[A]).unwrap();
         let said = device.recovery().superblock_repaired.clone().expect("said");
-        assert!(said.contains(&format!("copy {copy} is of generation 4, not 5")), "{said}");
+        assert!(said.contains(&format!("copy {copy} is of generation 5, not 6")), "{said}");
         assert_eq!(device.resume_alone().unwrap_err().kind(), Kind::Fenced);
     }
 }
@@ -114,12 +115,13 @@ fn an_impossible_superblock_is_refused_by_name() {
         longest.rot(FileName::Superblock, offset, &bytes);
     }
     damage(&longest, &["superblock", "journal size is 281474976710656", "it must be at most"]);
-    // Values that only a forced takeover, a suspension or a resync leaves behind: planned.
+    // Values of differential mode, which contradict each other: in a device that never met a peer that knows
+    // it, and in one that did.
+    COPY_OFFSETS.iter().for_each(|offset| self::change(&disk, *offset, INCOMPAT, &[1]));
     let word = |at: usize| {
         let bytes = disk.bytes(FileName::Superblock);
         u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
     };
-    change(56, word(56) | 16, "is ordered and its volumes are not usable");
     change(8, word(8) | 1 << 16, "mode is 1, detached of an earlier program");
     // All but the mode lies above the feature words: the feature is not set, or it is.
     let unset = "incompat feature 0x2, which says so, is not set";
@@ -139,9 +141,6 @@ fn an_impossible_superblock_is_refused_by_name() {
         }
         damage(&disk, &["superblock", words]);
     };
-    change(10, &[2], "is copying and its volumes are usable");
-    change(10, &[3], "is collecting and its volumes are usable");
-    change(10, &[4], "is sending and its volumes are usable");
     change(490, &[2], "in slot 2, and no file of a table is so");
     change(491, &[1], "the table is said to have 1 bytes");
     change(492, &[16], "mode is ordered, but the table has 4096 bytes");
@@ -205,13 +204,48 @@ fn an_unknown_ro_compat_feature_may_be_looked_at_and_not_served() {
     assert_eq!(superblock.features.ro_compat, 0x100);
 }
 
+/// D8: a device is opened in the mode in which it ended, and what is said of its volumes stays.
+#[test]
+fn a_device_is_opened_in_every_mode_with_usable_volumes_or_not() {
+    const FENCED: u8 = 1;
+    const UNUSABLE: u8 = 16;
+    const OWED: u8 = 64;
+    for (number, mode, flags) in [
+        (0, Mode::Ordered, 0),
+        (2, Mode::Copying, FENCED | UNUSABLE),
+        (3, Mode::Collecting, FENCED),
+        (3, Mode::Collecting, 0),
+        (3, Mode::Collecting, UNUSABLE | OWED),
+        (4, Mode::Sending, FENCED | UNUSABLE),
+        (4, Mode::Sending, 0),
+    ] {
+        let disk = changed(10, &[number]);
+        COPY_OFFSETS.iter().for_each(|offset| change(&disk, *offset, 56, &[flags]));
+        let device = open(&disk).unwrap();
+        let is_usable = flags & UNUSABLE == 0;
+        let status = device.status();
+        assert_eq!((status.mode, status.differential.is_consistent), (mode, is_usable));
+        let refused = device.resume_alone().map_err(|e| e.kind()).err();
+        match flags {
+            _ if flags & FENCED != 0 => assert_eq!(refused, Some(Kind::Fenced)),
+            _ if flags & OWED != 0 => assert_eq!(refused, Some(Kind::NotProven)),
+            _ => assert_eq!(refused, None),
+        }
+        device.close().unwrap();
+        drop(device);
+        let superblock = superblock::load(&*disk).unwrap();
+        assert_eq!((superblock.mode, superblock.usable), (mode, is_usable));
+        assert_eq!(superblock.owed, flags & OWED != 0);
+    }
+}
+
 /// Every update writes back what it does not know, and what has no logic yet.
 #[test]
 fn unknown_compat_features_and_reserved_fields_are_kept() {
     let mut fields = [0; 512 - COMPAT];
     fields.iter_mut().zip(1..).for_each(|(byte, k)| *byte = k);
     fields[RO_COMPAT - COMPAT..][..16].fill(0);
-    // What differential mode has, in a device that was never in it: round, cut, flag 64, table.
+    // Zero in a device that was never in differential mode: round, cut, flag 64, table.
     for zero in [392..408, 424..444, 490..507] {
         fields[zero.start - COMPAT..zero.end - COMPAT].fill(0);
     }

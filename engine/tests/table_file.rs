@@ -45,7 +45,7 @@ fn store(superblock: &SuperblockFile, counter: u64, runs: &[Blocks]) -> Result<(
     superblock.update_with_table(runs.iter().cloned(), change).map_err(|e| e.to_string())
 }
 
-/// What a superblock says, and its table.
+/// A superblock's words of it, and its table.
 fn stored(disk: &CrashDisk) -> (u64, Vec<Blocks>) {
     let superblock = superblock::load(disk).unwrap();
     (superblock.round.counter, table_file::read(disk, &superblock).unwrap())

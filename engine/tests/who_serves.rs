@@ -226,7 +226,7 @@ fn the_reason_for_waiting_follows_what_has_arrived() {
     world.open(B).unwrap();
     let said = |b: &Arc<Device>| b.session().unwrap_err().to_string();
     let b = world.device(B).clone();
-    assert!(said(&b).contains("records were missing"), "{}", said(&b));
+    assert!(said(&b).contains("records or blocks were missing"), "{}", said(&b));
     assert_eq!(said(&b), b.resume_alone().unwrap_err().to_string());
     let line = memory_link(Line::default(), world.clock.clone());
     world.links = [line.0, line.1];

@@ -18,7 +18,7 @@ use afterimage::internal::unit::Stamp;
 use super::meter::Track;
 use super::plan;
 use super::requests::{self, Listener, NAMES};
-use crate::args::{JournalFull, ReplayArgs};
+use crate::args::{JournalFull, PairMode, ReplayArgs};
 use crate::exit::{Exit, Failure};
 use crate::signals::{self, Guard};
 use crate::trace::Trace;
@@ -156,6 +156,7 @@ impl Pair {
         let geometry = Geometry {
             block_size: u32::try_from(args.block_size).unwrap_or(u32::MAX),
             journal_bytes: plan::journal_bytes(args, trace),
+            differential: args.mode == PairMode::Differential,
             ..Geometry::new(group, 1, volumes)
         };
         let open = |at: usize| -> Result<Arc<Device>, Failure> {

@@ -9,12 +9,11 @@
 //!
 //! | this device | opening | operator | request |
 //! |---|---|---|---|
-//! | not in ordered mode, or its volumes not usable | refuses: `NotPaired` | (was not opened) | (was not opened) |
 //! | serving | goes on | goes on | goes on |
 //! | has lost durable records, as a hello has shown | (cannot be yet) | waits: `Lost` | waits: `Lost` |
 //! | asking for the host | waits: `Asking` | waits: `Asking` | waits: `Asking` |
 //! | fenced | waits: `Fenced` | waits: `Fenced` | waits: `Fenced` |
-//! | unfenced, `hi < need`: what is missing is at the peer | waits: `Behind` | waits: `Behind` | waits: `Behind` |
+//! | unfenced, `hi < need` or `owed`: what is missing is at the peer | waits: `Behind` | waits: `Behind` | waits: `Behind` |
 //! | unfenced, caught up | serves if `resume_alone` is set, else waits: `Unproven` | serves | waits: `Unproven` |
 //!
 //! At a hello, the first row that holds; what the peer says of itself has "its":
@@ -23,7 +22,6 @@
 //! |---|---|---|
 //! | any | another lineage | refuses: stamps cannot be compared |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
-//! | any | not in ordered mode, or its volumes not usable | refuses: it needs a resync |
 //! | any, has served since its opening | its `hi` or `told` > `newest`: it knows of what this device never wrote | refuses: untrue |
 //! | any | its `hi` or `told` > `newest`: it knows of what this device no longer has | refuses: this device lost durable records |
 //! | fenced, has served since its opening | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device never granted | refuses: untrue |
@@ -36,7 +34,7 @@
 //! | fenced | any other | follows: a device asks for the host when its driver calls for it |
 //! | unfenced | its `epoch` > `epoch` | asks: the answer to a request was lost |
 //! | serving | any other | goes on; with a debt in hand it is still good |
-//! | `hi >= need` | any other | serves: no takeover was forced meanwhile |
+//! | `hi >= need` | any other | serves: no takeover was forced meanwhile; with `owed` it asks for the peer's table (D8) |
 //! | `hi < need` | any other | asks: a restart loses the prototype (S20) |
 //!
 //! A device that has served since its opening knows its newest stamp and the tenures it granted: no
@@ -48,16 +46,12 @@
 //! lost. At most one device of a pair ends up serving: the other is fenced in every row that
 //! serves.
 
-use crate::unit::{Mode, Stamp};
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
 /// How this device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Here {
-    /// How its host writes reach its peer.
-    pub mode: Mode,
-    /// Its volumes are a prefix of history, or will be.
-    pub usable: bool,
     /// `gen`: the lineage's number and unique id.
     pub lineage: (u64, u64),
     /// It refuses hosts, durably.
@@ -91,10 +85,6 @@ pub struct Here {
 /// The peer, as its hello describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// How its host writes reach this device.
-    pub mode: Mode,
-    /// Its volumes are a prefix of history, or will be.
-    pub usable: bool,
     /// Its lineage.
     pub lineage: (u64, u64),
     /// It is fenced.
@@ -150,7 +140,7 @@ pub enum Wait {
     Asking,
     /// The host belongs at the other device.
     Fenced,
-    /// The peer owed records at the last takeover that are not here.
+    /// The peer may owe records or blocks that are not here.
     Behind,
     /// Neither the peer's hello nor an operator has said that the peer was not forced to take over.
     Unproven,
@@ -161,8 +151,6 @@ pub enum Wait {
 pub enum Refusal {
     /// The histories have parted.
     Lineage,
-    /// It went on alone or was being resynchronised: what goes on from there is planned (R11, R12).
-    NotPaired,
     /// The peer lost durable records.
     LostThere,
     /// This device lost durable records.
@@ -230,7 +218,6 @@ pub(super) mod tests {
     use super::Refusal::*;
     use super::Wait::*;
     use super::*;
-    use Mode::*;
 
     /// The digits of a number, each to its own base: counting goes through every combination.
     pub(in super::super) struct Digits(pub u64);
@@ -250,18 +237,12 @@ pub(super) mod tests {
         pub fn stamp(&mut self) -> Stamp {
             Stamp { epoch: 1, time: self.below(2), sequence: 0 }
         }
-
-        fn mode(&mut self) -> Mode {
-            [Ordered, Collecting, Sending, Copying][self.below(4) as usize]
-        }
     }
 
     /// Every state a device can be in: a device that is fenced, asks, or has lost records does not
     /// serve; one that serves has served.
     fn heres() -> impl Iterator<Item = Here> {
-        let all = (0..4 << 12).map(Digits).map(|mut n| Here {
-            mode: n.mode(),
-            usable: n.bit(),
+        let all = (0..1 << 12).map(Digits).map(|mut n| Here {
             lineage: (2, 2),
             fenced: n.bit(),
             serving: n.bit(),
@@ -282,9 +263,7 @@ pub(super) mod tests {
     }
 
     fn hellos() -> impl Iterator<Item = Heard> {
-        (0..36 << 6).map(Digits).map(|mut n| Heard {
-            mode: n.mode(),
-            usable: n.bit(),
+        (0..9 << 5).map(Digits).map(|mut n| Heard {
             lineage: [(2, 2), (2, 1), (3, 2)][n.below(3) as usize],
             fenced: n.bit(),
             asking: n.bit(),
@@ -311,22 +290,19 @@ pub(super) mod tests {
     #[test]
     fn without_the_peer_the_first_row_that_holds() {
         use Occasion::{Opening, Operator, Request};
-        let rows: [Row<Occasion>; 13] = [
-            (|h, o| *o == Opening && h.mode == Collecting, Refuse(NotPaired)),
-            (|h, o| *o == Opening && h.mode == Sending, Refuse(NotPaired)),
-            (|h, o| *o == Opening && h.mode == Copying, Refuse(NotPaired)),
-            (|h, o| *o == Opening && !h.usable, Refuse(NotPaired)),
+        let rows: [Row<Occasion>; 10] = [
             (|h, _| h.serving, GoOn),
             (|h, _| h.lost, Wait(Lost)),
             (|h, _| h.asking, Wait(Asking)),
             (|h, _| h.fenced, Wait(Fenced)),
             (|h, _| h.need > h.hi, Wait(Behind)),
+            (|h, _| h.owed, Wait(Behind)),
             (|_, o| *o == Operator, Serve),
             (|_, o| *o == Request, Wait(Unproven)),
             (|h, _| h.resume_alone, Serve),
             (|h, _| !h.resume_alone, Wait(Unproven)),
         ];
-        let mut hits = [0; 13];
+        let mut hits = [0; 10];
         for here in heres().step_by(if cfg!(miri) { 7 } else { 1 }) {
             for occasion in [Opening, Operator, Request] {
                 let expected = first(&rows, &mut hits, &here, &occasion);
@@ -338,13 +314,9 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 21] = [
+        let rows: [Row<Heard>; 17] = [
             (|h, p| p.lineage != h.lineage, Refuse(Lineage)),
             (|h, p| !h.fenced && !p.fenced, Halt(BothUnfenced)),
-            (|_, p| p.mode == Collecting, Refuse(NotPaired)),
-            (|_, p| p.mode == Sending, Refuse(NotPaired)),
-            (|_, p| p.mode == Copying, Refuse(NotPaired)),
-            (|_, p| !p.usable, Refuse(NotPaired)),
             (|h, p| h.newest < p.hi.max(p.told) && h.served, Refuse(Untrue)),
             (|h, p| h.newest < p.hi.max(p.told), Refuse(LostHere)),
             (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch && h.served, Refuse(Untrue)),
@@ -361,7 +333,7 @@ pub(super) mod tests {
             (|h, _| h.hi >= h.need, Serve),
             (|h, _| h.hi < h.need, Ask),
         ];
-        let mut hits = [0; 21];
+        let mut hits = [0; 17];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);
@@ -372,8 +344,8 @@ pub(super) mod tests {
     }
 
     fn hello(of: Here) -> Heard {
-        let Here { mode, usable, lineage, fenced, asking, epoch, newest, hi, .. } = of;
-        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
+        let Here { lineage, fenced, asking, epoch, newest, hi, .. } = of;
+        Heard { lineage, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
     }
 
     fn serves_after(here: Here, decision: Decision) -> bool {
@@ -391,17 +363,13 @@ pub(super) mod tests {
             let granted = !one.fenced || other.fenced || one.epoch >= other.epoch;
             granted && one.newest >= other.hi.max(other.need) && one.hi >= other.acked
         };
-        let paired = a.mode == Ordered && b.mode == Ordered;
-        paired && a.lineage == b.lineage && keeps(a, b) && keeps(b, a)
+        a.lineage == b.lineage && keeps(a, b) && keeps(b, a)
     }
 
     /// Both sides decide on each other's hello: every pair of states.
     #[test]
     fn of_two_that_meet_one_serves_or_none() {
-        // A device in another mode does not come to serve; a hello is judged by itself alone.
-        let open = |h: &Here| h.mode == Ordered || h.mode == Collecting && !h.serving;
-        let states: Vec<Here> =
-            heres().filter(|h| h.usable && !h.resume_alone && !h.lost && open(h)).collect();
+        let states: Vec<Here> = heres().filter(|h| !h.resume_alone && !h.lost && !h.owed).collect();
         let mut met = [0u64; 2];
         let pairs = states.iter().flat_map(|&a| states.iter().map(move |&b| (a, b)));
         let pairs = pairs.flat_map(|(a, b)| {

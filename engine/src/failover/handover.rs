@@ -15,7 +15,7 @@ use crate::link::{Lane, Link};
 use crate::queue::Queue;
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Grant as Granted, Message, Ordered, Request};
+use crate::table::differential::{Differential, Grant as Granted, Message, Ordered, Request, Side};
 use crate::table::unreflected::Index;
 use crate::unit::{Block, Extent, Mode, Round, Stamp};
 use crate::weaken::{Clause, holds};
@@ -110,6 +110,7 @@ impl Device {
             };
             let work = machine.grant(request, &Bits::default(), ordered);
             granted = work.send;
+            self.peer.machine.change_sides(Side::Fenced);
             Some(work)
         };
         self.turn(turn, step, |_| ())?;

@@ -3,7 +3,6 @@
 use super::connection::Peer;
 use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
 use super::link_down;
-use super::resume::not_paired;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -185,8 +184,8 @@ impl Device {
         Ok(())
     }
 
-    /// Both programs know differential mode: from now on the pair may leave ordered mode. What was on its way
-    /// in the last connection is sent again, and the round is opened again (D2, D3).
+    /// Both programs know differential mode: from now on the pair may leave ordered mode. Frames that were on
+    /// their way in the last connection are sent again, and the round is opened again (D2, D3).
     fn agree_on_ladder(&self, wire: u16) -> Result<()> {
         if wire < LADDER_WIRE {
             return Ok(());
@@ -244,6 +243,10 @@ impl Device {
                         (wire feature 2), which this pair's logs may have: give the peer this version";
             return Err(Error::new(Kind::Protocol, what));
         }
+        if self.geometry.differential && hello.mode == Mode::Ordered {
+            let (here, there) = ("always differential".into(), "ordered".into());
+            return differ("mode", here, there);
+        }
         let is_old = peer.wire < LADDER_WIRE && self.peer.machine.mode() != Mode::Ordered;
         if is_old || peer.wire < LADDER_WIRE && hello.mode != Mode::Ordered {
             let what = "the peer's program is an older one that does not know differential mode (wire \
@@ -283,9 +286,6 @@ impl Device {
                      there; choose one of them, and make the other anew"
                 ))
             }
-            Decision::Refuse(Refusal::NotPaired) => {
-                refused(format!("the peer {}", not_paired(hello.mode, hello.usable)))
-            }
             Decision::Refuse(Refusal::LostThere) => refused(format!(
                 "the peer has lost durable records: it says it received up to {}, wrote up to {} \
                  and granted {}, but it acknowledged {acked}, shipped or promised {} and \
@@ -318,7 +318,7 @@ impl Device {
 
 impl From<&Hello> for Heard {
     fn from(hello: &Hello) -> Heard {
-        let Hello { mode, usable, lineage, fenced, asking, epoch, newest, hi, told, .. } = *hello;
-        Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi, told }
+        let Hello { lineage, fenced, asking, epoch, newest, hi, told, .. } = *hello;
+        Heard { lineage, fenced, asking, epoch, newest, hi, told }
     }
 }

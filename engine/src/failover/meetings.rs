@@ -5,14 +5,13 @@
 
 use super::decide::tests::Digits;
 use super::decide::{Decision, Heard, Here, Occasion, Refusal, decide};
-use crate::unit::{Mode, Stamp};
+use crate::unit::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Those that describe a meeting; then those of the two outcomes.
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 9] = [
     "histories",
-    "volumes usable",
     "the host belongs to",
     "lost durable records",
     "B knows of a later tenure",
@@ -22,7 +21,7 @@ const COLUMNS: [&str; 10] = [
     "A",
     "B",
 ];
-const STATES: usize = 8;
+const STATES: usize = 7;
 
 /// The words of a meeting, in the columns' order, each with its rank within the column.
 type State = [(u8, &'static str); STATES];
@@ -33,11 +32,9 @@ type Outcomes = [BTreeSet<&'static str>; 2];
 /// A line: the words that hold in each column, and the outcomes.
 type Row = (Vec<Vec<&'static str>>, Outcomes);
 
-/// Every state of a device that can meet another, or that this version does not open.
+/// Every state of a device that can meet another.
 fn devices() -> Vec<Here> {
-    let all = (0..2 << 10).map(Digits).map(|mut n| Here {
-        mode: [Mode::Ordered, Mode::Collecting][usize::from(n.bit())],
-        usable: true,
+    let all = (0..2 << 9).map(Digits).map(|mut n| Here {
         lineage: (2, 2),
         fenced: n.bit(),
         serving: n.bit(),
@@ -51,6 +48,7 @@ fn devices() -> Vec<Here> {
         acked: n.stamp(),
         hi: n.stamp(),
         need: n.stamp(),
+        owed: false,
     });
     let can_be = |h: &Here| !(h.serving && (h.fenced || h.asking || !h.served));
     // An unfenced device has not served since its opening unless it does.
@@ -58,8 +56,8 @@ fn devices() -> Vec<Here> {
 }
 
 fn hello(of: Here) -> Heard {
-    let Here { mode, usable, lineage, fenced, asking, epoch, newest, hi, .. } = of;
-    Heard { mode, usable, lineage, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
+    let Here { lineage, fenced, asking, epoch, newest, hi, .. } = of;
+    Heard { lineage, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
 }
 
 /// Whether `one` lacks what `other` knows of it: records, or a tenure.
@@ -80,10 +78,6 @@ fn wants(here: Here) -> (u8, &'static str) {
 /// needless, the line would have several outcomes.
 fn state(a: Here, b: Here) -> State {
     let histories = if a.lineage == b.lineage { (0, "one") } else { (1, "two") };
-    let usable = match [a, b].iter().all(|h| h.mode == Mode::Ordered) {
-        true => (0, "of both"),
-        false => (1, "of one or none"),
-    };
     let host = match (a.serving, a.fenced, b.fenced) {
         (true, _, true) => (0, "A, which serves"),
         (_, false, true) => (1, "A, opened again"),
@@ -98,22 +92,21 @@ fn state(a: Here, b: Here) -> State {
     };
     let tenure = if a.epoch < b.epoch { (1, "yes") } else { (0, "no") };
     let owed = if a.hi < a.need { (1, "yes") } else { (0, "no") };
-    let mut all = [histories, usable, host, lost, tenure, owed, wants(a), wants(b)];
-    let needed = match (histories.0, usable.0, host.0, lost.0) {
+    let mut all = [histories, host, lost, tenure, owed, wants(a), wants(b)];
+    let needed = match (histories.0, host.0, lost.0) {
         (1, ..) => 1,
-        (_, 1, ..) => 2,
-        (_, _, 3, _) => 3,
-        (_, _, _, 1..) => 4,
+        (_, 3, _) => 2,
+        (_, _, 1..) => 3,
         _ => STATES,
     };
     all[needed..].fill(ANY);
     if host.0 == 0 {
-        all[5] = ANY;
-        all[6] = ANY;
-    }
-    if host.0 == 2 {
         all[4] = ANY;
         all[5] = ANY;
+    }
+    if host.0 == 2 {
+        all[3] = ANY;
+        all[4] = ANY;
     }
     all
 }
@@ -123,9 +116,6 @@ const ANY: (u8, &str) = (0, "");
 
 /// The outcome of `here`, which hears `peer`'s hello.
 fn outcome(here: Here, peer: Here) -> &'static str {
-    if decide(here, Occasion::Opening) == Decision::Refuse(Refusal::NotPaired) {
-        return "is not opened";
-    }
     match decide(here, Occasion::Hello(hello(peer))) {
         Decision::Serve => "begins to serve",
         Decision::GoOn if here.serving => "serves on",
@@ -133,7 +123,6 @@ fn outcome(here: Here, peer: Here) -> &'static str {
         Decision::Ask => "asks for the host",
         Decision::Wait(_) => unreachable!("a hello decides"),
         Decision::Refuse(Refusal::Lineage) => "refuses: another history",
-        Decision::Refuse(Refusal::NotPaired) => "refuses: resync needed",
         Decision::Refuse(Refusal::LostThere) => "refuses: lost there",
         Decision::Refuse(Refusal::LostHere) => "refuses: lost here",
         Decision::Refuse(Refusal::Untrue) => "refuses: untrue",

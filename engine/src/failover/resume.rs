@@ -9,9 +9,8 @@ use crate::event::Event;
 use crate::flow::Tables;
 use crate::format::superblock::Superblock;
 use crate::queue::Clk;
-use crate::storage::FileName;
 use crate::sync::lock;
-use crate::unit::{Mode, Stamp};
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
 /// A device's own decisions after a restart; durable.
@@ -43,8 +42,8 @@ impl Device {
     /// device, which held the host when it stopped, serves again without having heard from it.
     ///
     /// # Errors
-    /// [`Kind::Fenced`] if the host had moved away, [`Kind::NotProven`] if records are missing that
-    /// only the other device has, [`Kind::Damaged`] if the peer has shown that this device lost
+    /// [`Kind::Fenced`] if the host had moved away, [`Kind::NotProven`] if records or blocks are
+    /// missing that only the other device has, [`Kind::Damaged`] if the peer has shown that this device lost
     /// durable records, [`Kind::NotReady`] while a takeover is open here, [`Kind::Halted`]. Serving
     /// already is none.
     pub fn resume_alone(&self) -> Result<()> {
@@ -149,8 +148,6 @@ impl Here {
     /// A device with this superblock and these [`marks`] that does nothing yet.
     fn opened(superblock: &Superblock, [newest, acked, hi, need]: [Stamp; 4]) -> Here {
         Here {
-            mode: superblock.mode,
-            usable: superblock.usable,
             lineage: superblock.lineage,
             fenced: superblock.fenced,
             serving: false,
@@ -175,21 +172,8 @@ fn marks(tables: &Tables) -> [Stamp; 4] {
 }
 
 /// Whether a device that is opened with this superblock and these tables serves at once.
-///
-/// # Errors
-/// [`Kind::Damaged`] if it is not paired.
-pub(crate) fn serves_at_opening(superblock: &Superblock, tables: &Tables) -> Result<bool> {
-    match decide(Here::opened(superblock, marks(tables)), Occasion::Opening) {
-        Decision::Refuse(_) => {
-            let stands = not_paired(superblock.mode, superblock.usable);
-            let file = FileName::Superblock;
-            let what = format!(
-                "{file}: the device {stands}; nothing was changed, see `afterimage inspect`"
-            );
-            Err(Error::new(Kind::Damaged, what))
-        }
-        decision => Ok(decision == Decision::Serve),
-    }
+pub(crate) fn serves_at_opening(superblock: &Superblock, tables: &Tables) -> bool {
+    decide(Here::opened(superblock, marks(tables)), Occasion::Opening) == Decision::Serve
 }
 
 pub(super) fn waiting(why: Wait) -> Error {
@@ -205,8 +189,8 @@ pub(super) fn waiting(why: Wait) -> Error {
         }
         Wait::Behind => (
             Kind::NotProven,
-            "the device was opened while records were missing that only the other device has: \
-             connect them, and it asks for the host by itself",
+            "the device was opened while records or blocks were missing that only the other device has: \
+             connect the two, and the host is served again without a command",
         ),
         Wait::Unproven => (
             Kind::NotProven,
@@ -216,14 +200,4 @@ pub(super) fn waiting(why: Wait) -> Error {
         ),
     };
     Error::new(kind, what)
-}
-
-/// The error of a device that stands so: forced takeover, suspension and resync are planned
-/// (R11, R12).
-pub(super) fn not_paired(mode: Mode, usable: bool) -> String {
-    let volumes = if usable { "usable" } else { "not usable" };
-    format!(
-        "is {mode} and its volumes are {volumes}: a device that went on alone or was being \
-         resynchronised cannot be brought back by this version"
-    )
 }

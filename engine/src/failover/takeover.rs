@@ -8,12 +8,12 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, Requester, TablePiece};
+use crate::format::superblock::Superblock;
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
-use crate::format::superblock::Superblock;
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Grant, Ordered, Request, Taken};
+use crate::table::differential::{Differential, Grant, Ordered, Request, Side, Taken};
 use crate::unit::{Extent, Round, Stamp};
 use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
@@ -271,7 +271,10 @@ impl Device {
         let step = |machine: &mut Differential, ordered: &mut dyn FnMut() -> Ordered| {
             let granted = Grant::Table { round, generation, later };
             match machine.take(granted, table, grant, ordered()) {
-                Taken::Table(work) => Some(work),
+                Taken::Table(work) => {
+                    self.peer.machine.change_sides(Side::Active);
+                    Some(work)
+                }
                 Taken::AskAgain | Taken::Prototype => {
                     asks_again = true;
                     None
@@ -299,6 +302,8 @@ impl Device {
     /// is told by now. The caller holds `role`.
     fn serve_under(&self, grant: u64, requested_at: u64) -> Result<()> {
         lock(&self.failover).role.end_grant();
+        // A checkpoint stores the machine only with the tenure that it has.
+        let turn = self.peer.machine.turn();
         self.peer.machine.took(grant);
         let merged = self.merge();
         // Durable before the first command is served under it.
@@ -308,6 +313,7 @@ impl Device {
                 self.note_tenure(s, grant);
             })?;
         }
+        drop(turn);
         let owed_blocks = self.begin_debt();
         self.begin_to_serve(grant, owed_blocks, requested_at)
     }

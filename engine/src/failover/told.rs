@@ -36,7 +36,10 @@ pub(crate) fn told_before(
     let length = storage.length(FILE).map_err(failed)?.unwrap_or(0);
     let mut bytes = vec![0; length.min(TOLD_FILE_BYTES_MAX) as usize];
     // A file that cannot be read is no failure: the peer tells once more. In differential mode bits tell.
-    if superblock.mode != Mode::Ordered || bytes.is_empty() || storage.read(FILE, 0, &mut bytes).is_err() {
+    if superblock.mode != Mode::Ordered
+        || bytes.is_empty()
+        || storage.read(FILE, 0, &mut bytes).is_err()
+    {
         return Ok(debt);
     }
     let told = owner(superblock).read_side_file(&bytes, most).unwrap_or_default();

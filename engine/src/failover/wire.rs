@@ -1,7 +1,7 @@
 //! Two devices of different versions: which wire version and features a connection has (R10).
 
 use crate::device::Device;
-use crate::format::frame::{Frame, Ladder, Seen, Sum, WIRE, WireRange};
+use crate::format::frame::{Frame, Ladder, Seen, Sum, TablePiece, WIRE, WireRange};
 use crate::sync::{Ordering, lock};
 
 impl Device {
@@ -22,7 +22,7 @@ mod tests {
     use crate::limits::{Geometry, Settings};
     use crate::link::{Lane, Line, memory_link};
     use crate::storage::Memory;
-    use crate::unit::{Block, Round};
+    use crate::unit::{Block, Blocks, Round, Stamp};
     use std::sync::{Arc, Mutex};
 
     const BLOCK: usize = 4096;
@@ -278,8 +278,8 @@ mod tests {
         }
     }
 
-    /// A version that has no frames of the ladder refuses them. In one that has, a device in ordered mode
-    /// takes part in no round.
+    /// A version that has no frames of the ladder refuses them, and so does the wrong lane; each story says
+    /// the frame.
     #[test]
     fn a_frame_of_the_ladder_that_must_not_come_ends_the_connection() {
         let round = Round { generation: 0, counter: 5 };
@@ -289,14 +289,9 @@ mod tests {
         for (wire, lane, frame, says) in [
             (3, Lane::Data, &level, "kind 20, which wire version 3 does not have"),
             (3, Lane::Control, &ack, "kind 19, which wire version 3 does not have"),
-            (4, Lane::Data, &level, "sends a level, and this device is in ordered mode"),
-            (4, Lane::Data, &copy, "sends copies of blocks, and this device is in ordered mode"),
-            (
-                4,
-                Lane::Control,
-                &ack,
-                "acknowledgement of an end, and this device is in ordered mode",
-            ),
+            (4, Lane::Data, &ack, "a control frame came in the data lane"),
+            (4, Lane::Control, &level, "a level came in the control lane"),
+            (4, Lane::Control, &copy, "copies of blocks came in the control lane"),
         ] {
             let pair = pair([WIRE, range(3, wire)], [0; 2]);
             assert_eq!(pair.agreed(), [Some((wire, 0)); 2]);
@@ -306,6 +301,49 @@ mod tests {
             let why = lock(&pair.why[1]).join("; ");
             assert!(why.contains(says), "{why}");
         }
+    }
+
+    /// D3: a frame of another round, or for the other side, may be an old one: it is ignored, however many
+    /// there are.
+    #[test]
+    fn a_frame_of_the_ladder_that_does_not_fit_is_ignored() {
+        let round = Round { generation: 0, counter: 5 };
+        let (generation, cut) = (0, Stamp::ZERO);
+        let blocks = vec![Blocks { volume: 0, numbers: 0..16 }];
+        let piece = TablePiece {
+            from: TablePiece::FIRST,
+            to: TablePiece::END,
+            runs: blocks.clone(),
+            is_last: true,
+        };
+        let pair = pair([WIRE; 2], [0; 2]);
+        pair.write(0, 1, 7);
+        pair.run_steps();
+        let before = pair.devices.each_ref().map(|device| device.status().differential);
+        for (from, to) in [(0, 1), (1, 0)] {
+            for (lane, frame) in [
+                (Lane::Control, Ladder::Opened { round, cut, piece: piece.clone() }),
+                (Lane::Control, Ladder::CopyAck { round, blocks: blocks.clone() }),
+                (Lane::Control, Ladder::EndAck { round }),
+                (Lane::Data, Ladder::Copy { round, copies: vec![], data: &[] }),
+                (Lane::Data, Ladder::End { round, generation, consistent_at: cut }),
+            ] {
+                pair.devices[from].send(lane, &Frame::Ladder(frame)).expect("sent");
+            }
+            for _ in 0..50_000 {
+                let level = Frame::Ladder(Ladder::Level { round });
+                pair.devices[from].send(Lane::Data, &level).expect("sent");
+            }
+            pair.devices[to].step_receive().expect("received");
+            while pair.devices[to].step_control().expect("control") {}
+        }
+        let after = pair.devices.each_ref().map(|device| device.status().differential);
+        assert_eq!(format!("{before:?}"), format!("{after:?}"));
+        pair.write(0, 2, 8);
+        pair.run_steps();
+        assert_eq!(pair.devices[0].status().backlog_records, 0, "the connection stands");
+        let why = pair.why.each_ref().map(|why| lock(why).clone());
+        assert_eq!(why, [const { Vec::<String>::new() }; 2]);
     }
 
     /// The sender speaks as was agreed; what does not is not believed.

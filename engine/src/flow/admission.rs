@@ -183,8 +183,8 @@ impl Device {
     ) -> bool {
         let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
         let has_none = || {
-            let is_owed = self.peer.owed.may_be_of(first, blocks)
-                || self.peer.machine.may_owe(first, blocks);
+            let is_owed =
+                self.peer.owed.may_be_of(first, blocks) || self.peer.machine.may_owe(first, blocks);
             let has_none =
                 !(is_owed || own.may_have(first, blocks) || recv.may_have(first, blocks));
             moment(Moment::Looking);

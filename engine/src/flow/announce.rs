@@ -57,7 +57,8 @@ impl Device {
                 let standing = connection.standing().filter(|_| !role.is_handing_over());
                 standing.map(|standing| (connection.wire(), standing))
             };
-            let Some((wire, (session, link))) = announcing.filter(|_| self.peer.machine.ships()) else {
+            let Some((wire, (session, link))) = announcing.filter(|_| self.peer.machine.ships())
+            else {
                 return Ok(false);
             };
             self.sequence(&mut tables);

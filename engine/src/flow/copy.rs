@@ -10,7 +10,6 @@ use crate::event::Event;
 use crate::format::data_checksum;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
 use crate::link::{Lane, Link};
-use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Round};
 use std::io::IoSlice;
@@ -21,6 +20,13 @@ use std::sync::Arc;
 pub(crate) struct Arrived {
     round: Round,
     blocks: Bits,
+}
+
+impl Arrived {
+    /// How many blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks.blocks() as usize
+    }
 }
 
 impl Device {
@@ -75,14 +81,16 @@ impl Device {
         // Only content that is durable here is copied (D11).
         self.sync_own()?;
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
-        let frame = Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
+        let frame =
+            Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
         if let Err(error) = link.send(Lane::Data, frame) {
             self.disconnected(&error, &link);
         }
         Ok(blocks)
     }
 
-    /// Copies have come (S903): the blocks that are wanted are written to N.
+    /// Copies have come (S903): the blocks that are wanted are written to N. The caller sees to it that no
+    /// mode comes or goes meanwhile.
     ///
     /// # Errors
     /// [`Kind::Protocol`] if they cannot be, [`Kind::Halted`].
@@ -113,7 +121,6 @@ impl Device {
                     buffer.push(data.next().expect("it was checked"));
                 }
             }
-            let landing = lock(&shared.landing);
             let Some(wanted) = shared.read().wants(side, round, &blocks) else { return Ok(()) };
             if !wanted.is_empty() && shared.write().marks_before(side, round).mark {
                 self.mark()?;
@@ -128,7 +135,6 @@ impl Device {
                 shared.settle(&machine);
                 (arrival, was_owed && machine.owed().is_empty())
             };
-            drop(landing);
             if arrival.is_some_and(|arrival| arrival.work.sync) {
                 self.sync_own()?;
             }
@@ -168,7 +174,10 @@ impl Device {
             let is_whole = !copied.has_data
                 || data.next().is_some_and(|data| data_checksum(data) == copied.checksum);
             if !is_whole {
-                return broken(format!("the copy of block {} was damaged on the line", copied.block));
+                return broken(format!(
+                    "the copy of block {} was damaged on the line",
+                    copied.block
+                ));
             }
         }
         Ok(())
@@ -194,7 +203,7 @@ impl Device {
         Ok(())
     }
 
-    /// What has arrived is durable in N, and then acknowledged (S904, D11).
+    /// The copies that have arrived are made durable in N, and then acknowledged (S904, D11).
     ///
     /// In the connection in which it came: in a later one it would be taken for a later copy's.
     pub(crate) fn acknowledge_copies(

@@ -25,6 +25,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 /// which a step that changes it locks first.
 pub(crate) struct Machine {
     state: RwLock<Differential>,
+    /// Whether the other device is, or is to be, active: it changes with a grant made or taken, and so
+    /// with the round. Changed under the lock of `state`; Relaxed.
+    fenced: AtomicBool,
     /// Whether there may be blocks that the peer owes by bits, while active. Release/Acquire: a reader that
     /// finds it cleared finds what was copied in N, and what was written in the queue.
     owes: AtomicBool,
@@ -32,9 +35,10 @@ pub(crate) struct Machine {
     unmarked: AtomicBool,
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
-    /// A copy is on its way into N, from the look at what is wanted of it until the machine knows that it is
-    /// there: no mode comes or goes meanwhile.
-    pub landing: Mutex<()>,
+    /// Records or copies of a round are being taken in, from the look at the round until the tables and the
+    /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
+    /// would go over a copy (D3).
+    landing: Mutex<()>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
 }
@@ -64,11 +68,12 @@ pub(crate) struct Held {
 impl Machine {
     /// `machine`, where the table that the superblock names is `stored`: it lacks the bits that records
     /// imply.
-    pub fn new(machine: Differential, stored: Bits) -> Machine {
+    pub fn new(machine: Differential, stored: Bits, fenced: bool) -> Machine {
         let owes = !machine.owed().is_empty();
         let unmarked = machine.consistent() == Consistent::No;
         Machine {
             state: RwLock::new(machine),
+            fenced: AtomicBool::new(fenced),
             owes: AtomicBool::new(owes),
             unmarked: AtomicBool::new(unmarked),
             checkpoint: AtomicBool::new(false),
@@ -85,6 +90,11 @@ impl Machine {
     /// The machine, locked for a step that no mode comes or goes by.
     pub fn write(&self) -> RwLockWriteGuard<'_, Differential> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A grant is made, or taken, by the step that holds the machine.
+    pub fn change_sides(&self, to: Side) {
+        self.fenced.store(to == Side::Fenced, Ordering::Relaxed);
     }
 
     pub fn mode(&self) -> Mode {
@@ -130,7 +140,7 @@ impl Machine {
         was_owed && machine.owed().is_empty()
     }
 
-    /// What readers look at follows the machine.
+    /// The flag that readers look at follows the machine.
     pub fn settle(&self, machine: &Differential) {
         self.owes.store(!machine.owed().is_empty(), Ordering::Release);
     }
@@ -160,6 +170,7 @@ impl Machine {
     /// The device serves from the tenure `epoch` on, by a prototype (D4).
     pub fn took(&self, epoch: u64) {
         let mut machine = self.write();
+        self.change_sides(Side::Active);
         let round = machine.round();
         machine.take(Grant::Prototype { round }, Bits::default(), epoch, Ordered::default());
     }
@@ -178,6 +189,11 @@ impl Machine {
         machine.is_of(round) && matches!(machine.mode(), Mode::Ordered | Mode::Copying)
     }
 
+    /// No mode comes or goes while this is held: a copy is on its way into N.
+    pub fn landing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.landing)
+    }
+
     /// Locks the machine's steps: one at a time, with its work.
     pub fn turn(&self) -> MutexGuard<'_, Turn> {
         lock(&self.turn)
@@ -187,7 +203,10 @@ impl Machine {
 impl Device {
     /// Whether hosts are served here, or will be once that is shown (R13).
     pub(crate) fn side(&self) -> Side {
-        if self.superblock.get().fenced { Side::Fenced } else { Side::Active }
+        match self.peer.machine.fenced.load(Ordering::Relaxed) {
+            true => Side::Fenced,
+            false => Side::Active,
+        }
     }
 
     /// A step of the machine, and its work, before any other step: `step` is given what ordered mode knows,
@@ -202,7 +221,7 @@ impl Device {
         also: impl FnOnce(&mut Superblock),
     ) -> Result<bool> {
         let (work, before, after) = {
-            let _landed = lock(&self.peer.machine.landing);
+            let _landed = self.peer.machine.landing();
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();
@@ -210,6 +229,8 @@ impl Device {
             let Some(work) = step(&mut machine, &mut || self.ordered(&tables)) else {
                 return Ok(false);
             };
+            // A reader finds the debt, or what bits tell of it, or both.
+            self.peer.machine.settle(&machine);
             if work.leaves_order {
                 tables.normal.leave_order();
                 self.peer.owed.forget();
@@ -217,7 +238,6 @@ impl Device {
             let by_bits = matches!(machine.mode(), Mode::Collecting | Mode::Sending);
             let Tables { own, out, .. } = &mut *tables;
             out.follow(own, by_bits, machine.cut());
-            self.peer.machine.settle(&machine);
             if machine.round() != round {
                 // Of another round nothing is said any more.
                 (turn.saying, turn.held) = (None, None);
@@ -252,7 +272,7 @@ impl Device {
         let owed = match self.peer.owed.is_due() {
             false => Bits::default(),
             true => {
-                // Own records that are final only: a newer one may still be lost. What is newer than an
+                // Own records that are final only: a newer one may still be lost. A record that is newer than an
                 // owed record is not in N yet (R8).
                 let mut own = records.newest_first(tables.normal.first_own()).peekable();
                 let mut newer = Bits::default();
@@ -362,7 +382,11 @@ impl Device {
     ) -> Result<()> {
         let durable = self.peer.machine.read().durable();
         let note = |s: &mut Superblock| {
-            note(s, &durable);
+            durable.put(s);
+            s.lineage.0 = durable.generation;
+            if durable.mode != Mode::Ordered {
+                s.need = Stamp::ZERO;
+            }
             self.note_marks(s);
             also(s);
         };
@@ -383,12 +407,7 @@ impl Device {
     /// Read as the superblock is written: no other update comes between.
     fn note_marks(&self, s: &mut Superblock) {
         let (owing, consistent) = self.peer.machine.read().durable_marks();
-        s.owed = owing;
-        (s.usable, s.consat) = match consistent {
-            Consistent::Yes => (true, Stamp::ZERO),
-            Consistent::At(stamp) => (true, stamp),
-            Consistent::No => (false, Stamp::ZERO),
-        };
+        Durable::put_marks(s, owing, consistent);
     }
 
     /// As [`Device::mark`], if a host's write has asked for it.
@@ -400,43 +419,24 @@ impl Device {
     }
 }
 
-/// Says in the superblock what is durable of the machine, but for the table and the marks.
-fn note(s: &mut Superblock, durable: &Durable) {
-    s.mode = durable.mode;
-    s.round = durable.round;
-    s.lineage.0 = durable.generation;
-    s.last_active = durable.last_active;
-    s.cut = durable.cut;
-    if durable.mode != Mode::Ordered {
-        s.need = Stamp::ZERO;
-    }
-}
-
-/// The machine as the superblock and `table` have it, with the bits of own records that `own` found live
-/// (D8).
+/// The machine as the superblock and `table`, which it names, have it, with the bits of own records that are
+/// live and not of R (D8). Everything up to `hi` has been received.
 pub(crate) fn restore(
     s: &Superblock,
-    table: Bits,
+    hi: Stamp,
+    table: Vec<Blocks>,
     implied: impl Iterator<Item = Extent>,
-) -> Differential {
-    let consistent = match s.usable {
-        false => Consistent::No,
-        true if s.consat > s.hi => Consistent::At(s.consat),
-        true => Consistent::Yes,
-    };
-    let durable = Durable {
-        mode: s.mode,
-        round: s.round,
-        table,
-        owing: s.owed,
-        generation: s.lineage.0,
-        last_active: s.last_active,
-        cut: s.cut,
-        consistent,
-    };
+) -> Machine {
+    let mut durable = Durable::stored(s, table);
+    if matches!(durable.consistent, Consistent::At(stamp) if stamp <= hi) {
+        durable.consistent = Consistent::Yes;
+    }
+    let stored = durable.table.clone();
     let size = u64::from(s.block_size);
     let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
-    Differential::restore(durable, side, implied.map(Blocks::from), volumes)
+    let mut differential = Differential::restore(durable, side, implied.map(Blocks::from), volumes);
+    differential.received(s.hi);
+    Machine::new(differential, stored, s.fenced)
 }

@@ -20,8 +20,8 @@ use crate::weaken::{Clause, holds};
 const RECEIVE_BYTES_MAX: usize = 4 << 20;
 
 impl Device {
-    /// Takes what has arrived in the data lane (S1501–S1503, R6); returns how many new records
-    /// that were.
+    /// Takes what has arrived in the data lane (S1501–S1503, S903, R6); returns how many new records
+    /// and copied blocks that were.
     ///
     /// # Errors
     /// [`Kind::Halted`] if the log fails. A frame that the peer must not send ends the connection, not
@@ -51,19 +51,23 @@ impl Device {
                 }
             }
         }
-        if frames.is_empty() {
-            return Ok(0);
-        }
-        match self.receive_frames(&frames) {
-            Err(error) if error.kind() == Kind::Protocol => {
-                self.disconnected(&error, &link);
-                Ok(0)
+        let mut count = 0;
+        let mut frames = &frames[..];
+        while !frames.is_empty() {
+            match self.receive_frames(&mut frames) {
+                Err(error) if error.kind() == Kind::Protocol => {
+                    self.disconnected(&error, &link);
+                    return Ok(0);
+                }
+                other => count += other?,
             }
-            other => other,
         }
+        Ok(count)
     }
 
-    fn receive_frames(&self, frames: &[Vec<u8>]) -> Result<usize> {
+    /// Takes `frames` up to the first that speaks of all before it, and that one, away and in.
+    fn receive_frames(&self, frames: &mut &[Vec<u8>]) -> Result<usize> {
+        let landing = self.peer.machine.landing();
         let (hi, mut last_session, mine) = {
             let tables = lock(&self.tables);
             (tables.incoming.hi(), tables.incoming.last_session(), tables.newest_own().epoch)
@@ -73,7 +77,8 @@ impl Device {
         let mut copies = Arrived::default();
         let line = self.ladder_line();
         let mut ends = None;
-        for (at, frame) in frames.iter().enumerate() {
+        while let Some((frame, rest)) = frames.split_first() {
+            *frames = rest;
             let (session, decoded) = Frame::decode(frame)?;
             match lock(&self.failover).connection.peer() {
                 Some(peer) if peer.nonce == session => peer.check_version(frame)?,
@@ -92,7 +97,7 @@ impl Device {
                 }
                 // All before it is durable first.
                 Frame::Ladder(end @ (Ladder::End { .. } | Ladder::Level { .. })) => {
-                    ends = Some((at, end));
+                    ends = Some(end);
                     break;
                 }
                 _ => {
@@ -142,8 +147,8 @@ impl Device {
         if newest.epoch > self.clk.epoch().max(lock(&self.tables).out.granted()) {
             self.check_tenure_known(newest)?;
         }
-        let count = arrivals.len();
-        if count > 0 {
+        let count = arrivals.len() + copies.blocks();
+        if !arrivals.is_empty() {
             let now = self.clock.monotonic();
             let appended = self.peer.recv.append(hi, &arrivals, now, self.settings.durability);
             let records = appended.map_err(|e| match e.kind() {
@@ -169,18 +174,17 @@ impl Device {
                 self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
             }
         }
+        drop(landing);
         self.acknowledge_copies(copies, line)?;
         self.acknowledge(Ack::Received)?;
-        let Some((at, end)) = ends else { return Ok(count) };
-        match end {
-            Ladder::End { round, generation, consistent_at } => {
+        match ends {
+            Some(Ladder::End { round, generation, consistent_at }) => {
                 self.receive_end(round, generation, consistent_at)?;
             }
-            Ladder::Level { round } => self.receive_level(round)?,
-            _ => unreachable!("no other frame ends a batch"),
+            Some(Ladder::Level { round }) => self.receive_level(round)?,
+            _ => {}
         }
-        let rest = &frames[at + 1..];
-        Ok(count + if rest.is_empty() { 0 } else { self.receive_frames(rest)? })
+        Ok(count)
     }
 
     /// Every tenure of the peer's was granted here; which of the two has it wrong is told as at a

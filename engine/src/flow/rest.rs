@@ -97,7 +97,8 @@ impl Device {
         };
         // A lane that had no room, as a rule: a link does not tell when it has; or a checkpoint that a round
         // waits for.
-        let waits = self.has_to_ask() || self.has_to_copy() || self.peer.machine.awaits_checkpoint();
+        let waits =
+            self.has_to_ask() || self.has_to_copy() || self.peer.machine.awaits_checkpoint();
         let is_held_up = is_connected && (has_to_ship || waits);
         let timeout = is_held_up.then_some(Duration::from_nanos(GATHER_NS));
         // Otherwise nothing is shipped, however much is committed.

@@ -24,7 +24,10 @@ impl Device {
         let _telling = self.events.enter();
         let _ship = self.begin_step(&self.peer.shipping)?;
         let turn = &mut *self.peer.machine.turn();
-        Ok(self.release(turn)? || self.say_on(turn)? || self.settle_debt(turn)? || self.climb(turn)?)
+        Ok(self.release(turn)?
+            || self.say_on(turn)?
+            || self.settle_debt(turn)?
+            || self.climb(turn)?)
     }
 
     /// The present connection, if it speaks of differential mode: its wire version, session and link.
@@ -52,7 +55,7 @@ impl Device {
             return Ok(false);
         }
         let journal = self.geometry.journal_bytes / u64::from(self.geometry.block_size);
-        let is_small = table <= journal / 4;
+        let is_small = table <= journal / 4 && !self.geometry.differential;
         let next = match mode {
             Mode::Ordered => return Ok(false),
             Mode::Collecting if !self.peer.machine.owes() && is_small => Mode::Copying,
@@ -80,7 +83,13 @@ impl Device {
         self.turn(
             turn,
             |machine, ordered| {
-                machine.may_open(mode).then(|| machine.open(mode, ordered().newest)).flatten()
+                if !machine.may_open(mode) {
+                    return None;
+                }
+                let mut work = machine.open(mode, ordered().newest)?;
+                // In mode c the peer's first record will follow what is in N here by then.
+                work.checkpoint |= mode == Mode::Copying;
+                Some(work)
             },
             |_| (),
         )
@@ -219,9 +228,7 @@ impl Device {
         let turn = &mut *self.peer.machine.turn();
         self.turn(
             turn,
-            |machine, ordered| {
-                machine.hear_open(side, (round, mode), generation, cut, ordered())
-            },
+            |machine, ordered| machine.hear_open(side, (round, mode), generation, cut, ordered()),
             |_| (),
         )?;
         Ok(())
@@ -235,11 +242,8 @@ impl Device {
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
         let turn = &mut *self.peer.machine.turn();
-        let is_heard = self.turn(
-            turn,
-            |machine, _| machine.hear_opened(side, (round, cut), &piece),
-            |_| (),
-        )?;
+        let is_heard =
+            self.turn(turn, |machine, _| machine.hear_opened(side, (round, cut), &piece), |_| ())?;
         if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
             lock(&self.tables).out.begin_shipping();
         }

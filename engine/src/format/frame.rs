@@ -175,7 +175,7 @@ pub enum Frame<'a> {
         /// Its blocks, in runs.
         sums: Vec<Sum>,
     },
-    /// What a pair says that leaves ordered mode, and comes back to it. From wire version 4 on.
+    /// A pair that leaves ordered mode, or comes back to it, says these. From wire version 4 on.
     Ladder(Ladder<'a>),
 }
 

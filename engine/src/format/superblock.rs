@@ -158,9 +158,17 @@ impl Features {
     /// An incompat feature: the device is, or was, in differential mode, and may have a table.
     pub const DIFFERENTIAL: u64 = 2;
 
+    /// An incompat feature, beside [`Features::DIFFERENTIAL`]: the group is always in differential mode, and
+    /// rests in it (D7).
+    pub const ALWAYS_DIFFERENTIAL: u64 = 4;
+
     /// The features that this program knows.
     pub const KNOWN: Features =
-        Features { compat: 0, ro_compat: 0, incompat: Features::EXTENTS | Features::DIFFERENTIAL };
+        Features {
+            compat: 0,
+            ro_compat: 0,
+            incompat: Features::EXTENTS | Features::DIFFERENTIAL | Features::ALWAYS_DIFFERENTIAL,
+        };
 
     /// Whether a device with these may be opened to serve.
     ///
@@ -468,6 +476,11 @@ impl Superblock {
         }
     }
 
+    /// Whether the group is always in differential mode.
+    pub fn is_always_differential(&self) -> bool {
+        self.features.incompat & Features::ALWAYS_DIFFERENTIAL != 0
+    }
+
     /// Whether it says what only a device says that is, or was, in differential mode.
     pub(crate) fn is_differential(&self) -> bool {
         self.mode != Mode::Ordered
@@ -486,6 +499,9 @@ impl Superblock {
                 "mode is {mode}, round {round}, owed {owed}, cut {cut}, the table has {bytes} bytes in slot {slot}: incompat feature {:#x}, which says so, is not set",
                 Features::DIFFERENTIAL
             ));
+        }
+        if self.is_always_differential() && matches!(mode, Mode::Ordered | Mode::Copying) {
+            return Err(format!("mode is {mode}, but the group is always in differential mode"));
         }
         let is_length = bytes.is_multiple_of(PAGE) && bytes <= TABLE_BYTES_MAX;
         if slot > 1 || !is_length || bytes == 0 && checksum != 0 {

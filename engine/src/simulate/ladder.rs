@@ -139,7 +139,7 @@ impl World {
     pub fn follow_hi(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
         let machine = &self.machines[side];
-        // What has arrived is looked at first.
+        // The frames that have arrived are looked at first.
         if device.peer.recv.journal.queue.tail() == machine.received.get() {
             let hi = lock(&device.tables).incoming.hi();
             machine.hi.set(machine.hi.get().max(hi));

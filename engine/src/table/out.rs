@@ -100,11 +100,11 @@ impl Out {
         }
     }
 
-    /// Both devices are in a round in which R is shipped: it begins with its first record.
+    /// Both devices are in a round in which R is shipped: it begins with its first record, and the peer has
+    /// forgotten what it was told of.
     pub fn begin_shipping(&mut self) {
         (self.shipped, self.sent) = (self.acked_index, self.floor());
-        // The peer has forgotten what it was told before it heard of the round.
-        (self.announced, self.told) = (self.acked_index, self.sent);
+        (self.announced, self.told) = (self.acked_index, self.floor());
     }
 
     /// Highest own stamp that the peer acknowledged.

@@ -16,7 +16,11 @@ pub(crate) struct Own {
 impl Own {
     /// Without records; they will begin at `first`.
     pub fn new(first: Position) -> Own {
-        Own { sequencer: Sequencer::new(first), records: Unreflected::default(), newest: Stamp::ZERO }
+        Own {
+            sequencer: Sequencer::new(first),
+            records: Unreflected::default(),
+            newest: Stamp::ZERO,
+        }
     }
 
     /// Takes from the queue, in stamp order, what nothing can come before any more and `ready`

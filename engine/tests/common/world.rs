@@ -319,7 +319,11 @@ impl World {
             let request = Request::new(0, offset, op);
             let mut ticket = session.submit(request)?;
             for round in 0.. {
-                assert!(round < 100, "a read waits for ever: {:?}", self.devices.each_ref().map(|d| d.as_ref().map(|d| d.status())));
+                assert!(
+                    round < 100,
+                    "a read waits for ever: {:?}",
+                    self.devices.each_ref().map(|d| d.as_ref().map(|d| d.status()))
+                );
                 if let Some(done) = ticket.poll() {
                     buf.copy_from_slice(&done?.buffer.expect("a read has its buffer"));
                     break;

@@ -133,9 +133,15 @@ impl Host<'_> {
             let status = self.pair.status();
             let empty = |s: &Status| {
                 let lacks = s.backlog_records + s.owed_blocks + s.differential.table_blocks;
-                lacks == 0 && s.unreflected_records == 0 && s.mode == Mode::Ordered
+                lacks == 0 && s.unreflected_records == 0
             };
-            let arrived = |s: &Status| s.acked.max(s.hi) >= newest && s.reflected >= newest;
+            let arrived = |s: &Status| match (s.mode, s.serving) {
+                (Mode::Ordered, _) => s.acked.max(s.hi) >= newest && s.reflected >= newest,
+                // A group that rests level.
+                (Mode::Sending, true) => s.differential.is_level && s.reflected >= newest,
+                (Mode::Sending, false) => s.differential.is_consistent,
+                _ => false,
+            };
             if status.iter().all(|s| empty(s) && arrived(s)) {
                 break;
             }

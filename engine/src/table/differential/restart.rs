@@ -53,11 +53,16 @@ impl Durable {
     pub fn put(&self, superblock: &mut Superblock) {
         superblock.mode = self.mode;
         superblock.round = self.round;
-        superblock.owed = self.owing;
         superblock.last_active = self.last_active;
         superblock.cut = self.cut;
-        superblock.usable = self.consistent != Consistent::No;
-        superblock.consat = match self.consistent {
+        Durable::put_marks(superblock, self.owing, self.consistent);
+    }
+
+    /// Puts only [`Differential::durable_marks`] into `superblock`.
+    pub fn put_marks(superblock: &mut Superblock, owing: bool, consistent: Consistent) {
+        superblock.owed = owing;
+        superblock.usable = consistent != Consistent::No;
+        superblock.consat = match consistent {
             Consistent::At(stamp) => stamp,
             Consistent::Yes | Consistent::No => Stamp::ZERO,
         };

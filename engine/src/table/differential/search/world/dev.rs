@@ -34,7 +34,7 @@ pub(super) struct Dev {
 pub(super) struct Landing {
     pub(super) round: Round,
     pub(super) blocks: Blocks,
-    /// What goes to N; nothing, once it is there.
+    /// Goes to N; nothing, once it is there.
     pub(super) writes: Vec<Written>,
 }
 

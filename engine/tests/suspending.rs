@@ -1,0 +1,96 @@
+//! A pair that suspends by itself, driven by its threads: a journal that fills is no standstill, and the pair
+//! comes back to ordered mode without a command.
+#![cfg(not(loom))]
+
+use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::{Geometry, Settings};
+use afterimage::internal::link::{Lane, Line, MemoryLink, memory_link};
+use afterimage::internal::storage::Memory;
+use afterimage::internal::threads::Threads;
+use afterimage::{Device, Mode, Status};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const BLOCK: usize = 4096;
+const BLOCKS: u64 = 16 << 10;
+
+fn device(number: u64, clock: &Arc<dyn Clock>) -> (Arc<Device>, Threads) {
+    let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * BLOCK as u64 }];
+    let mut geometry = Geometry::new(7, number, volumes);
+    geometry.journal_bytes = 16 << 20;
+    let storage = Arc::new(Memory::new());
+    Device::create(&*storage, &geometry, number == 1).unwrap();
+    let settings = Settings { suspend_from_percent: 60, ..Settings::default() };
+    let device = Device::open(storage, clock.clone(), settings).unwrap();
+    let threads = Threads::start(&device).unwrap();
+    (device, threads)
+}
+
+fn connect(devices: [&Arc<Device>; 2], clock: &Arc<dyn Clock>) -> [MemoryLink; 2] {
+    let (a, b) = memory_link(Line::default(), clock.clone());
+    let links = [a, b];
+    for (device, link) in devices.into_iter().zip(&links) {
+        device.connect(Arc::new(link.clone())).unwrap();
+    }
+    links
+}
+
+fn wait(device: &Arc<Device>, is_there: impl Fn(&Status) -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_there(&device.status()) {
+        assert!(Instant::now() < until, "{:?}", device.status());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_ordered(status: &Status) -> bool {
+    let bits = status.differential.table_blocks + status.differential.owed_blocks;
+    let records = status.backlog_records + status.unreflected_records;
+    status.mode == Mode::Ordered && status.differential.is_consistent && bits + records == 0
+}
+
+/// Writes four times what the journal holds, while the line is `down` or only takes nothing.
+fn survives(down: bool) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (a, a_threads) = device(1, &clock);
+    let (b, b_threads) = device(2, &clock);
+    let links = connect([&a, &b], &clock);
+    wait(&a, |status| status.serving && status.connected);
+    match down {
+        true => links[0].cut(),
+        false => links[0].hold(Lane::Data, true),
+    }
+    let session = a.session().unwrap();
+    for block in 0..BLOCKS {
+        let value = (block % 251 + 1) as u8;
+        session.write(0, block * BLOCK as u64, &[value; BLOCK]).unwrap();
+    }
+    assert_ne!(a.status().mode, Mode::Ordered);
+    match down {
+        true => drop(connect([&a, &b], &clock)),
+        false => links[0].hold(Lane::Data, false),
+    }
+    session.flush().unwrap();
+    wait(&a, is_ordered);
+    wait(&b, is_ordered);
+    b.takeover().unwrap();
+    let session = b.session().unwrap();
+    let mut buffer = [0; BLOCK];
+    for block in 0..BLOCKS {
+        session.read(0, block * BLOCK as u64, &mut buffer).unwrap();
+        let value = (block % 251 + 1) as u8;
+        assert!(buffer.iter().all(|&byte| byte == value), "block {block}");
+    }
+    drop((a_threads, b_threads));
+}
+
+#[test]
+fn writes_go_on_while_the_line_is_down() {
+    survives(true);
+}
+
+#[test]
+fn writes_go_on_while_the_line_takes_nothing() {
+    survives(false);
+}
