@@ -1,5 +1,6 @@
 //! Differential mode: suspensions, rounds, copies, and which promises hold meanwhile.
 
+use super::action::Kind;
 use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
@@ -39,7 +40,7 @@ impl World {
     /// An operator's word at the device that serves.
     pub fn suspend(&self) {
         let Some(side) = self.serving() else { return };
-        if self.machines[side].is_shipping.get() {
+        if !self.may_come_between(Kind::Suspend, side) {
             return;
         }
         let knows = |device: &Arc<Device>| {
