@@ -45,6 +45,13 @@ fn many_short_runs_hold() {
         "failed syncs",
         "answers from the other device",
         "frames shipped again",
+        "suspensions asked for",
+        "rounds in which the host's device collects",
+        "rounds of copies beside order",
+        "steps that send copies",
+        "takeovers by table",
+        "takeovers by table with blocks still away",
+        "returns to ordered mode",
     ] {
         assert!(seen.contains_key(name), "{name} never happened: {seen:?}");
     }
@@ -67,5 +74,5 @@ fn hash(text: &str) -> u64 {
 /// the failure shows here. If nothing was to change, or it differs between machines, look why.
 #[test]
 fn a_seed_means_the_same_everywhere() {
-    assert_eq!(format!("{:016x}", hash(&text(5))), "54155e16711ce3f5");
+    assert_eq!(format!("{:016x}", hash(&text(5))), "c2af908148f71e1f");
 }

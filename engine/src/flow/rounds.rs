@@ -175,11 +175,13 @@ impl Device {
             // The role's: it goes out with the hand-over.
             Message::Grant(_) => return Ok(()),
         };
-        match self.send(lane, &Frame::Ladder(frame)) {
-            // The round is opened again in the next connection.
-            Err(error) if error.kind() == Kind::NoPeer => Ok(()),
-            other => other,
+        // Of a connection that stands: the hello of a new one opens the round again.
+        if let Some((wire, session, link)) = self.ladder_line()
+            && let Err(error) = link.send(lane, Frame::Ladder(frame).encode_in(wire, session))
+        {
+            self.disconnected(&error, &link);
         }
+        Ok(())
     }
 
     /// Says the next piece of the own table (D3), if the lane has room; whether it did.
