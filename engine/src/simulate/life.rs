@@ -76,11 +76,11 @@ impl World {
     pub fn upgrade(&self) {
         self.upgraded.set(true);
         for side in [0, 1] {
-            if let Some(device) = self.device(side) {
-                if lock(&device.failover).connection.range() != (WIRE, FEATURES) {
-                    self.hang_up();
-                    self.speak(side, &device, true, true);
-                }
+            if let Some(device) = self.device(side)
+                && lock(&device.failover).connection.range() != (WIRE, FEATURES)
+            {
+                self.hang_up();
+                self.speak(side, &device, true, true);
             }
         }
     }
