@@ -1,5 +1,6 @@
 //! Differential mode: suspensions, rounds, copies, and which promises hold meanwhile.
 
+use super::action::Kind;
 use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
@@ -39,7 +40,7 @@ impl World {
     /// An operator's word at the device that serves.
     pub fn suspend(&self) {
         let Some(side) = self.serving() else { return };
-        if self.machines[side].is_shipping.get() {
+        if !self.may_come_between(Kind::Suspend, side) {
             return;
         }
         let knows = |device: &Arc<Device>| {
@@ -169,7 +170,7 @@ impl World {
             let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO);
             machine.replays_upto.set(Some(bound.max(newest)));
             // The device that serves has all that the other ever wrote, though not as records.
-            if !device.superblock.get().fenced {
+            if !device.superblock.get().fenced && !tables.is_behind() {
                 let history = self.history.borrow();
                 let theirs = history.after(Stamp::ZERO).iter().rfind(|record| record.by != side);
                 machine.collected.set(theirs.map_or(Stamp::ZERO, |record| record.stamp));

@@ -75,7 +75,7 @@ impl World {
     }
 
     /// Whether a step would not wait, in the one thread that there is, for a stalled one.
-    fn may_come_between(&self, kind: Kind, at: Side) -> bool {
+    pub(super) fn may_come_between(&self, kind: Kind, at: Side) -> bool {
         let waits = |moment| match moment {
             // A fence waits for what is being admitted, and a control step for one under way.
             Moment::Reserved | Moment::Linked => kind == Control,
@@ -87,7 +87,8 @@ impl World {
             Moment::Reflecting | Moment::Reflected => {
                 kind == Reflect || kind == Receive && self.has_suspended(at)
             }
-            Moment::Received => kind == Receive,
+            // No mode comes or goes while records are taken in.
+            Moment::Received => matches!(kind, Receive | Control | Climb | Suspend),
             Moment::Shipping => kind == Ship,
             Moment::Checkpointing | Moment::Checkpointed => kind == Checkpoint,
         };
