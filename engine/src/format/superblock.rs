@@ -163,12 +163,11 @@ impl Features {
     pub const ALWAYS_DIFFERENTIAL: u64 = 4;
 
     /// The features that this program knows.
-    pub const KNOWN: Features =
-        Features {
-            compat: 0,
-            ro_compat: 0,
-            incompat: Features::EXTENTS | Features::DIFFERENTIAL | Features::ALWAYS_DIFFERENTIAL,
-        };
+    pub const KNOWN: Features = Features {
+        compat: 0,
+        ro_compat: 0,
+        incompat: Features::EXTENTS | Features::DIFFERENTIAL | Features::ALWAYS_DIFFERENTIAL,
+    };
 
     /// Whether a device with these may be opened to serve.
     ///
