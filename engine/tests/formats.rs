@@ -295,7 +295,7 @@ fn impossible_fields_are_refused() {
     assert!(superblock(8, &[4]).contains("version is 4, this program reads 2 and 3"));
     assert!(superblock(0, b"AFTSUPES").contains("expected magic \"AFTSUPER\", found \"AFTSUPES\""));
     assert!(superblock(76, &[3]).contains("table of volumes has version 3"));
-    assert!(superblock(328, &[0b101]).contains("incompat features 0x4 "));
+    assert!(superblock(328, &[0b1001]).contains("incompat features 0x8 "));
     assert!(superblock(10, &[1]).contains("mode is 1, detached of an earlier program, not 0"));
     assert!(
         superblock(10, &[5]).contains("mode is 5, not 0 (ordered), 2 (copying), 3 (collecting)")

@@ -112,6 +112,9 @@ fn who_goes_on_alone_does_not_fall_behind_its_own_stamps() {
     world.device(B).connect(Arc::new(line.1)).unwrap();
     world.device(A).begin_takeover().unwrap();
     while world.device(B).step_control().unwrap() {}
+    // With the hello comes the version that the request is made in.
+    assert!(world.device(A).step_control().unwrap());
+    while world.device(B).step_control().unwrap() {}
     let time_out = |world: &World| {
         world.clock.pass(Settings::default().takeover_timeout_ns + 1);
         let outcome = world.device(A).poll_takeover().expect("an outcome");

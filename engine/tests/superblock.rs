@@ -278,8 +278,8 @@ fn a_copy_of_a_later_version_is_not_gone_on_from() {
         change(&disk, offset, 8, &[4]);
         refused(&disk, "version is 4, this program reads up to 3");
         let disk = changed(0, b"A");
-        change(&disk, offset, INCOMPAT, &[4]);
-        refused(&disk, "incompat features 0x4");
+        change(&disk, offset, INCOMPAT, &[8]);
+        refused(&disk, "incompat features 0x8");
         // Rot is no version.
         let disk = changed(0, b"A");
         disk.rot(FileName::Superblock, offset as usize + 8, &[4]);

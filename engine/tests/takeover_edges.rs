@@ -245,6 +245,9 @@ fn a_request_that_nobody_polls_ends() {
     // A asks, B grants, the answer is lost.
     world.device(A).begin_takeover().unwrap();
     while world.device(B).step_control().unwrap() {}
+    // With the hello comes the version that the request is made in.
+    assert!(world.device(A).step_control().unwrap());
+    while world.device(B).step_control().unwrap() {}
     time_out(&world);
     world.device(A).resume_alone().unwrap();
     meet(&world);

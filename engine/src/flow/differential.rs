@@ -322,7 +322,7 @@ impl Device {
         let tables = lock(&self.tables);
         let received = tables.incoming.records();
         let newest = received.newest_first(received.begin()).next().map_or(Stamp::ZERO, |r| r.0);
-        // What was reflected may be replayed, too.
+        // Records that were reflected may be replayed, too.
         let upto = tables.newest_own().max(newest).max(tables.normal.reflected());
         drop(tables);
         turn.held = Some(Held { upto, hi: work.hi, message });
