@@ -19,6 +19,7 @@ use crate::table::differential::{
     Consistent, Differential, Durable, Grant, Message, Ordered, Side, Work,
 };
 use crate::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
+use crate::wake::Key;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Differential mode towards one peer, as hosts' reads find it: under a lock of its own, beside the tables,
@@ -247,7 +248,8 @@ impl Device {
         self.carry_out(turn, work, also)?;
         if before != after {
             self.tell(Event::ModeChanged { mode: after });
-            self.wakes.waiters.wake_all();
+            // Each read that waits for an answer looks again.
+            self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
         }
         self.wakes.ship.ring();
         Ok(true)

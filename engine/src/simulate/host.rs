@@ -6,6 +6,7 @@ use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
+use crate::clock::Clock;
 use crate::error::Kind as ErrorKind;
 use crate::request::{Completion, Op, Request, Session, Ticket};
 use crate::sync::{AtomicBool, Ordering::Relaxed};
@@ -337,6 +338,7 @@ impl World {
         // A request that has waited too long is woken by this.
         let (mut asked, _) = self.asking(side, asked, || ticket.device().step_calls());
         let may_sleep = !asked.is_waiting || ticket.may_sleep();
+        let began = self.machines[side].clock.monotonic();
         let waker = Waker::from(asked.woken.clone());
         let was_woken = asked.woken.0.swap(false, Relaxed);
         asked.is_waiting = true;
@@ -348,6 +350,8 @@ impl World {
             return;
         }
         let was_woken = was_woken || asked.woken.0.load(Relaxed);
+        // Its time may be over while its thread is stalled in the poll.
+        let may_sleep = may_sleep || self.machines[side].clock.monotonic() > began;
         if outcome.is_ready() && !was_woken && !may_sleep {
             let (name, number) = (NAMES[side], asked.number);
             let story = format!("{name} #{number} has come to its end, and slept on");
