@@ -194,8 +194,7 @@ fn an_outage_that_cannot_be_ends_with_2() {
         (&["--outage", "20%"], "not FROM..TO"),
         (&["--outage", "soon..late"], "a percentage or a time"),
         (&["--outage", "1..2"], "has no unit"),
-        (&["--journal-full", "suspend"], "this version cannot suspend"),
-        (&["--journal-full", "drop"], "is not 'wait'"),
+        (&["--journal-full", "drop"], "is neither 'wait' nor 'suspend'"),
     ] {
         let output = replay(&[words, &[&trace]].concat());
         let story = stderr(&output);

@@ -70,7 +70,12 @@ impl Device {
             Mode::Sending => self.turn(turn, |machine, _| machine.level(), |_| ()),
             Mode::Copying => {
                 let newest = {
-                    let tables = lock(&self.tables);
+                    let mut tables = lock(&self.tables);
+                    self.sequence(&mut tables);
+                    if !tables.own.is_complete() {
+                        // A copy may have carried a record that is not in R yet.
+                        return Ok(false);
+                    }
                     (tables.backlog() > 0).then(|| tables.newest_own())
                 };
                 self.turn(turn, |machine, _| machine.end(newest), |_| ())

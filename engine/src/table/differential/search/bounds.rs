@@ -76,7 +76,7 @@ fn larger_bounds_hold() {
         (withdrawn([1, 2, 0, 2, 1, 0, 0, 0], 2), PLAIN, 45_112),
         (withdrawn([1, 2, 0, 2, 1, 0, 1, 0], 1), PLAIN, 74_543),
         (withdrawn([1, 2, 0, 1, 1, 0, 0, 1], 1), PLAIN, 142_261),
-        (of([1, 2, 0, 2, 1, 0, 1, 0]), VOLATILE, 39_466),
+        (of([1, 2, 0, 2, 1, 0, 1, 0]), VOLATILE, 39_638),
         (of([2, 3, 0, 1, 1, 0, 1, 0]), VOLATILE, 173_390),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), VOLATILE, 106_919),
         (checkpointed([1, 2, 0, 2, 1, 0, 1, 0]), IMPLIED, 73_084),
