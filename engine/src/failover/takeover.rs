@@ -254,6 +254,7 @@ impl Device {
         if !self.is_answer(nonce, grant)? {
             return Ok(());
         }
+        self.check_round(generation, Stamp::ZERO)?;
         let turn = &mut *self.peer.machine.turn();
         let (of, table) = &mut turn.granted;
         if *of != nonce || piece.from == TablePiece::FIRST {

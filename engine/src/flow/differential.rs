@@ -151,6 +151,12 @@ impl Machine {
         self.checkpoint.load(Ordering::Acquire)
     }
 
+    /// Whether a round waits for a checkpoint, or for records that are not final yet before it ends.
+    pub fn awaits_step(&self) -> bool {
+        let machine = self.read();
+        self.awaits_checkpoint() || machine.may_end() || machine.may_level()
+    }
+
     /// Whether R is shipped: in ordered mode, and in mode c once both devices are in the round (D3).
     pub fn ships(&self) -> bool {
         let machine = self.read();
@@ -232,6 +238,10 @@ impl Device {
             };
             // A reader finds the debt, or what bits tell of it, or both.
             self.peer.machine.settle(&machine);
+            if machine.consistent() == Consistent::No {
+                // Before a record goes to N by that, the superblock says so (D11).
+                self.peer.machine.unmarked.store(true, Ordering::Release);
+            }
             if work.leaves_order {
                 tables.normal.leave_order();
                 self.peer.owed.forget();

@@ -93,12 +93,12 @@ impl Device {
         let (has_to_ship, has_credit) = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
-            (tables.has_to_ship(), !tables.out.is_held_back())
+            let has_credit = tables.out.is_by_bits() || !tables.out.is_held_back();
+            (tables.has_to_ship(), has_credit)
         };
-        // A lane that had no room, as a rule: a link does not tell when it has; or a checkpoint that a round
-        // waits for.
-        let waits =
-            self.has_to_ask() || self.has_to_copy() || self.peer.machine.awaits_checkpoint();
+        // A lane that had no room, as a rule: a link does not tell when it has; or a round that
+        // waits for a checkpoint, or for the last write before its end.
+        let waits = self.has_to_ask() || self.has_to_copy() || self.peer.machine.awaits_step();
         let is_held_up = is_connected && (has_to_ship || waits);
         let timeout = is_held_up.then_some(Duration::from_nanos(GATHER_NS));
         // Otherwise nothing is shipped, however much is committed.

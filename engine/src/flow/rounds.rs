@@ -66,20 +66,18 @@ impl Device {
         if next != mode || is_closed {
             return self.open_round(turn, next);
         }
+        let newest = {
+            let mut tables = lock(&self.tables);
+            self.sequence(&mut tables);
+            if !tables.own.is_complete() {
+                // A copy may have carried a record that has no bit, and is not in R, yet.
+                return Ok(false);
+            }
+            (tables.backlog() > 0).then(|| tables.newest_own())
+        };
         match mode {
             Mode::Sending => self.turn(turn, |machine, _| machine.level(), |_| ()),
-            Mode::Copying => {
-                let newest = {
-                    let mut tables = lock(&self.tables);
-                    self.sequence(&mut tables);
-                    if !tables.own.is_complete() {
-                        // A copy may have carried a record that is not in R yet.
-                        return Ok(false);
-                    }
-                    (tables.backlog() > 0).then(|| tables.newest_own())
-                };
-                self.turn(turn, |machine, _| machine.end(newest), |_| ())
-            }
+            Mode::Copying => self.turn(turn, |machine, _| machine.end(newest), |_| ()),
             _ => Ok(false),
         }
     }
@@ -231,6 +229,7 @@ impl Device {
         cut: Stamp,
     ) -> Result<()> {
         let _one = lock(&self.role);
+        self.check_round(generation, cut)?;
         let side = self.side();
         let turn = &mut *self.peer.machine.turn();
         self.turn(
@@ -246,6 +245,13 @@ impl Device {
         let _one = lock(&self.role);
         let side = self.side();
         let is_last = piece.is_last;
+        self.check_stamp(cut)?;
+        if self.clk.epoch() != 0 && cut.epoch >= self.clk.epoch() {
+            let what = format!(
+                "the peer, which is fenced, says that its newest record is {cut}, of this device's tenure"
+            );
+            return Err(Error::new(Kind::Protocol, what));
+        }
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
         let turn = &mut *self.peer.machine.turn();
@@ -258,6 +264,30 @@ impl Device {
             self.tell(crate::event::Event::CaughtUp);
         }
         Ok(())
+    }
+
+    /// Whether a round of the lineage `generation` can be the peer's, with a stamp that it names. No lineage
+    /// begins yet (D10).
+    pub(crate) fn check_round(&self, generation: u64, stamp: Stamp) -> Result<()> {
+        let own = self.superblock.get().lineage.0;
+        if generation != own {
+            let what =
+                format!("the peer's round is of lineage {generation}, and this device's is {own}");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        self.check_stamp(stamp)
+    }
+
+    /// Whether a stamp that the peer names is of a tenure that is known, and not beyond all times.
+    fn check_stamp(&self, stamp: Stamp) -> Result<()> {
+        if stamp.time > Stamp::TIME_MAX {
+            let what = format!(
+                "the peer names the stamp {stamp}, whose time is above {}",
+                Stamp::TIME_MAX
+            );
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        self.check_tenure_known(stamp)
     }
 
     /// A piece of a table, if its blocks are of this group.
@@ -284,6 +314,7 @@ impl Device {
         consistent_at: Stamp,
     ) -> Result<()> {
         let _one = lock(&self.role);
+        self.check_round(generation, consistent_at)?;
         let side = self.side();
         let hi = lock(&self.tables).incoming.hi();
         let turn = &mut *self.peer.machine.turn();
