@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn a_frame_of_the_ladder_that_does_not_fit_is_ignored() {
         let round = Round { generation: 0, counter: 5 };
-        let (generation, cut) = (0, Stamp::ZERO);
+        let (generation, cut) = (1, Stamp::ZERO);
         let blocks = vec![Blocks { volume: 0, numbers: 0..16 }];
         let piece = TablePiece {
             from: TablePiece::FIRST,
