@@ -490,7 +490,7 @@ impl Device {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::format::superblock::VolumeSpec;
@@ -498,7 +498,7 @@ mod tests {
     use crate::sync::Ordering;
 
     /// A device of its own, on this disk.
-    fn device(disk: &Arc<Memory>) -> Arc<Device> {
+    pub(crate) fn device(disk: &Arc<Memory>) -> Arc<Device> {
         let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
         geometry.journal_bytes = 16 << 20;
         Device::create(&**disk, &geometry, true).unwrap();

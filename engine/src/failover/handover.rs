@@ -103,10 +103,10 @@ impl Device {
         let request = Request { mode, round, last_active, generation };
         let mut granted = None;
         let turn = &mut *self.peer.machine.turn();
-        let step = |machine: &mut Differential, ordered: &mut dyn FnMut() -> Ordered| {
+        let step = |machine: &mut Differential, tables: &Tables| {
             let ordered = match machine.grants_prototype(&request) {
                 true => Ordered::default(),
-                false => ordered(),
+                false => self.ordered(tables),
             };
             let work = machine.grant(request, &Bits::default(), ordered);
             granted = work.send;

@@ -191,8 +191,7 @@ impl Device {
             return Ok(());
         }
         let turn = &mut *self.peer.machine.turn();
-        (turn.held, turn.saying) = (None, None);
-        self.peer.machine.hung_up();
+        self.peer.machine.hung_up(turn);
         let is_agreed = self.superblock.get().features.incompat & Features::DIFFERENTIAL != 0;
         match is_agreed {
             true => Ok(()),

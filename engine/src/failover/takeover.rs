@@ -7,14 +7,15 @@ use super::role::OpenRequest;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::flow::Tables;
 use crate::format::frame::{Frame, Requester, TablePiece};
 use crate::format::superblock::Superblock;
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::Lane;
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Grant, Ordered, Request, Side, Taken};
-use crate::unit::{Extent, Round, Stamp};
+use crate::table::differential::{Differential, Grant, Request, Side, Taken};
+use crate::unit::{Extent, Mode, Round, Stamp};
 use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
 use std::ops::ControlFlow;
@@ -211,6 +212,12 @@ impl Device {
         // the tenure.
         let _one = lock(&self.role);
         let is_asked = self.is_answer(nonce, grant)?;
+        if self.peer.machine.mode() != Mode::Ordered && holds(Clause::GrantKind) {
+            // This device has left the order that it asked in: it asks again (D4).
+            let open = lock(&self.failover).role.request().filter(|_| is_asked);
+            return open
+                .map_or(Ok(()), |open| self.ask_for_host(open.requested_at, open.progress_at));
+        }
         // Every record of the peer's is of a tenure that was granted here.
         if let Some(&(_, newest)) = entries.last() {
             self.check_tenure_known(newest)?;
@@ -269,9 +276,9 @@ impl Device {
         let Some(request) = lock(&self.failover).role.answered() else { return Ok(()) };
         lock(&self.failover).role.end_grant();
         let mut asks_again = false;
-        let step = |machine: &mut Differential, ordered: &mut dyn FnMut() -> Ordered| {
+        let step = |machine: &mut Differential, tables: &Tables| {
             let granted = Grant::Table { round, generation, later };
-            match machine.take(granted, table, grant, ordered()) {
+            match machine.take(granted, table, grant, self.ordered(tables)) {
                 Taken::Table(work) => {
                     self.peer.machine.change_sides(Side::Active);
                     Some(work)

@@ -24,7 +24,7 @@ impl Device {
         let old = since > 0 && idle >= self.settings.checkpoint_interval_ns;
         let full = holds(Clause::CheckpointWhenFull) && self.is_getting_full();
         // A round is waiting for everything to be in N.
-        let awaited = self.peer.machine.awaits_checkpoint() && !self.has_to_reflect();
+        let awaited = self.peer.machine.awaits_checkpoint() && self.is_behind_reflection();
         if !(enough || old || full || awaited) {
             return Ok(false);
         }

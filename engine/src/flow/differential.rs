@@ -168,9 +168,14 @@ impl Machine {
     }
 
     /// A connection has ended, and another begins (D2, D3).
-    pub fn hung_up(&self) {
-        let mut machine = self.write();
-        machine.hung_up();
+    pub fn hung_up(&self, turn: &mut Turn) {
+        self.forget(turn);
+        self.write().hung_up();
+    }
+
+    /// Nothing of what a round was about to say is said any more, and no checkpoint is waited for.
+    fn forget(&self, turn: &mut Turn) {
+        (turn.saying, turn.held) = (None, None);
         self.checkpoint.store(false, Ordering::Release);
     }
 
@@ -216,15 +221,15 @@ impl Device {
         }
     }
 
-    /// A step of the machine, and its work, before any other step: `step` is given what ordered mode knows,
-    /// and `also` is stored with the work. Returns whether the step did anything.
+    /// A step of the machine, and its work, before any other step: `step` is given the tables, and `also` is
+    /// stored with the work. Returns whether the step did anything.
     ///
     /// # Errors
     /// [`crate::Kind::Halted`] if the storage fails.
     pub(crate) fn turn(
         &self,
         turn: &mut Turn,
-        step: impl FnOnce(&mut Differential, &mut dyn FnMut() -> Ordered) -> Option<Work>,
+        step: impl FnOnce(&mut Differential, &Tables) -> Option<Work>,
         also: impl FnOnce(&mut Superblock),
     ) -> Result<bool> {
         let (work, before, after) = {
@@ -233,7 +238,7 @@ impl Device {
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();
             let (before, round) = (machine.mode(), machine.round());
-            let Some(work) = step(&mut machine, &mut || self.ordered(&tables)) else {
+            let Some(work) = step(&mut machine, &tables) else {
                 return Ok(false);
             };
             // A reader finds the debt, or what bits tell of it, or both.
@@ -251,7 +256,7 @@ impl Device {
             out.follow(own, by_bits, machine.cut());
             if machine.round() != round {
                 // Of another round nothing is said any more.
-                (turn.saying, turn.held) = (None, None);
+                self.peer.machine.forget(turn);
             }
             (work, before, machine.mode())
         };
@@ -267,7 +272,7 @@ impl Device {
 
     /// Ordered mode's knowledge: R; own records that R8 holds back from N; what the peer owes and has not
     /// been overwritten here.
-    fn ordered(&self, tables: &Tables) -> Ordered {
+    pub(crate) fn ordered(&self, tables: &Tables) -> Ordered {
         let queue = &self.own.journal.queue;
         let records = tables.own.records();
         let of = |from, upto: Stamp| {
@@ -280,7 +285,10 @@ impl Device {
             blocks.into_iter().collect::<Bits>()
         };
         let unacknowledged = of(tables.out.first(), Stamp::ZERO);
-        let unreflected = of(tables.normal.first_own(), tables.reflectable());
+        let unreflected = match tables.is_behind() {
+            true => of(tables.normal.first_own(), tables.reflectable()),
+            false => Bits::default(),
+        };
         let owed = match self.peer.owed.is_due() {
             false => Bits::default(),
             true => {
@@ -326,7 +334,7 @@ impl Device {
         let Some(message) = work.send else {
             return work.hi.map_or(Ok(()), |hi| self.raise_hi(hi));
         };
-        (turn.saying, turn.held) = (None, None);
+        self.peer.machine.forget(turn);
         if !work.checkpoint {
             work.hi.map_or(Ok(()), |hi| self.raise_hi(hi))?;
             return self.say(turn, message);
@@ -359,8 +367,7 @@ impl Device {
         if !is_done {
             return Ok(false);
         }
-        turn.held = None;
-        self.peer.machine.checkpoint.store(false, Ordering::Release);
+        self.peer.machine.forget(turn);
         hi.map_or(Ok(()), |hi| self.raise_hi(hi))?;
         self.say(turn, message).map(|()| true)
     }

@@ -287,21 +287,14 @@ impl ReadState {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
-    use crate::format::superblock::VolumeSpec;
-    use crate::limits::{Geometry, Settings};
+    use crate::device::tests::device;
     use crate::storage::Memory;
     use std::sync::Arc;
 
     /// The device would otherwise keep the answers to an ended read as long as it is open.
     #[test]
     fn a_read_that_fails_gives_up_all_that_it_awaits() {
-        let storage = Arc::new(Memory::new());
-        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
-        geometry.journal_bytes = 16 << 20;
-        Device::create(&*storage, &geometry, true).unwrap();
-        let clock = Arc::new(SystemClock::default());
-        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        let device = device(&Arc::new(Memory::new()));
         let mut read = ReadState::new(&device, 0, 0, vec![0; 4 * 4096]);
         read.next = read.end;
         let token = device.own.journal.queue.newest(Block { volume: 0, number: 0 }).1;

@@ -53,9 +53,10 @@ impl Device {
         self.step_reflect()
     }
 
-    /// Whether a record may go to N now.
-    pub(crate) fn has_to_reflect(&self) -> bool {
-        lock(&self.tables).is_reflectable()
+    /// Whether everything that may go to N is there, and not all of it was there at the last checkpoint.
+    pub(crate) fn is_behind_reflection(&self) -> bool {
+        let tables = lock(&self.tables);
+        !tables.is_reflectable() && self.superblock.get().fl < tables.normal.reflected()
     }
 
     /// So many records are reflected without waiting for more.

@@ -165,9 +165,7 @@ impl Device {
 #[cfg(all(test, feature = "simulate", not(loom)))]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
-    use crate::format::superblock::VolumeSpec;
-    use crate::limits::{Geometry, Settings};
+    use crate::device::tests::device;
     use crate::moment::at_every_moment;
     use crate::storage::Memory;
     use std::sync::{Arc, mpsc};
@@ -175,12 +173,7 @@ mod tests {
     /// Another thread takes a record into the tables while the reflecting one decides how long it rests.
     #[test]
     fn a_record_that_another_thread_takes_is_reflected_in_time() {
-        let storage = Arc::new(Memory::new());
-        let mut geometry = Geometry::new(7, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
-        geometry.journal_bytes = 16 << 20;
-        Device::create(&*storage, &geometry, true).unwrap();
-        let clock = Arc::new(SystemClock::default());
-        let device = Device::open(storage, clock, Settings::default()).unwrap();
+        let device = device(&Arc::new(Memory::new()));
         device.resume_alone().unwrap();
         let (rested, rests) = mpsc::channel();
         let resting = std::thread::spawn({

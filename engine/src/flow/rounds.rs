@@ -1,17 +1,20 @@
 //! Rounds (D3, D6, D7, D9): who opens which, and when: out of ordered mode as the journal fills or the
 //! line stays down, and back to it, or to rest level, by itself.
 
+use super::Tables;
+use super::acknowledge::Ack;
 use super::differential::Turn;
 use super::pace::percent;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
-use crate::format::frame::{Frame, LADDER_WIRE, Ladder, RUNS_MAX, TablePiece};
+use crate::event::Event;
+use crate::format::frame::{Frame, LADDER_WIRE, Ladder, TablePiece};
 use crate::format::superblock::Features;
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Message, Ordered, Piece};
-use crate::unit::{Block, Blocks, Mode, Round, Stamp};
+use crate::table::differential::{Differential, Message, Piece, Side, Work};
+use crate::unit::{Block, Mode, Round, Stamp};
 use std::sync::Arc;
 
 impl Device {
@@ -22,6 +25,11 @@ impl Device {
     /// [`Kind::Halted`] if the storage fails.
     pub fn step_ladder(&self) -> Result<bool> {
         let _telling = self.events.enter();
+        // In order there is nothing to do, and a checkpoint may have the turn for long.
+        let is_idle = self.peer.machine.ordered_round().is_some() && !self.is_filled_to_suspend();
+        if is_idle && !self.peer.machine.read().awaits_sync() {
+            return Ok(false);
+        }
         let _ship = self.begin_step(&self.peer.shipping)?;
         let turn = &mut *self.peer.machine.turn();
         Ok(self.release(turn)?
@@ -66,36 +74,28 @@ impl Device {
         if next != mode || is_closed {
             return self.open_round(turn, next);
         }
-        let newest = {
-            let mut tables = lock(&self.tables);
-            self.sequence(&mut tables);
-            if !tables.own.is_complete() {
-                // A copy may have carried a record that has no bit, and is not in R, yet.
-                return Ok(false);
-            }
-            (tables.backlog() > 0).then(|| tables.newest_own())
-        };
         match mode {
-            Mode::Sending => self.turn(turn, |machine, _| machine.level(), |_| ()),
-            Mode::Copying => self.turn(turn, |machine, _| machine.end(newest), |_| ()),
+            Mode::Sending if self.peer.machine.read().may_level() => {
+                // A copy may have carried a record that has no bit yet.
+                let level = |machine: &mut Differential, tables: &Tables| {
+                    tables.own.is_complete().then(|| machine.level()).flatten()
+                };
+                self.turn(turn, level, |_| ())
+            }
+            Mode::Copying if self.peer.machine.read().may_end() => {
+                let end = |machine: &mut Differential, tables: &Tables| {
+                    // A copy may have carried a record that is not in R yet.
+                    let newest = tables.own.newest_published();
+                    machine.end(Some(newest).filter(|&newest| newest > tables.out.floor()))
+                };
+                self.turn(turn, end, |_| ())
+            }
             _ => Ok(false),
         }
     }
 
     fn open_round(&self, turn: &mut Turn, mode: Mode) -> Result<bool> {
-        self.turn(
-            turn,
-            |machine, ordered| {
-                if !machine.may_open(mode) {
-                    return None;
-                }
-                let mut work = machine.open(mode, ordered().newest)?;
-                // In mode c the peer's first record will follow what is in N here by then.
-                work.checkpoint |= mode == Mode::Copying;
-                Some(work)
-            },
-            |_| (),
-        )
+        self.turn(turn, |machine, tables| machine.open(mode, tables.newest_own()), |_| ())
     }
 
     /// Whether the own journal is as full as it is to be at most in a mode with R.
@@ -146,7 +146,7 @@ impl Device {
 
     fn suspend_in(&self, turn: &mut Turn) -> Result<bool> {
         self.sync_own()?;
-        self.turn(turn, |machine, ordered| machine.suspend(ordered()), |_| ())
+        self.turn(turn, |machine, tables| machine.suspend(self.ordered(tables)), |_| ())
     }
 
     /// Nothing is owed any more: once what was copied and written is durable, that is stored (D11).
@@ -205,7 +205,7 @@ impl Device {
         if is_last {
             self.peer.machine.write().said_opened();
             // In mode c the peer may ship into the received log, which is empty now.
-            self.acknowledge(super::acknowledge::Ack::Freed)?;
+            self.acknowledge(Ack::Freed)?;
         }
         Ok(true)
     }
@@ -213,12 +213,18 @@ impl Device {
     /// The own table's runs from `from` on, as many as a frame takes.
     pub(crate) fn table_from(&self, from: Block) -> TablePiece {
         let machine = self.peer.machine.read();
-        let mut runs: Vec<Blocks> = machine.table().runs_from(from).take(RUNS_MAX + 1).collect();
-        let is_last = runs.len() <= RUNS_MAX;
-        runs.truncate(RUNS_MAX);
-        let last = runs.last().map(|run| run.range().end);
-        let to = last.filter(|_| !is_last).unwrap_or(TablePiece::END);
-        TablePiece { from, to, runs, is_last }
+        TablePiece::next(from, &mut machine.table().runs_from(from).peekable())
+    }
+
+    /// The machine hears a message of the peer's; whether it was for it.
+    fn hear(
+        &self,
+        step: impl FnOnce(&mut Differential, Side, &Tables) -> Option<Work>,
+    ) -> Result<bool> {
+        let _one = lock(&self.role);
+        let side = self.side();
+        let turn = &mut *self.peer.machine.turn();
+        self.turn(turn, |machine, tables| step(machine, side, tables), |_| ())
     }
 
     /// The peer, which is active, opens a round (D3).
@@ -228,22 +234,15 @@ impl Device {
         generation: u64,
         cut: Stamp,
     ) -> Result<()> {
-        let _one = lock(&self.role);
         self.check_round(generation, cut)?;
-        let side = self.side();
-        let turn = &mut *self.peer.machine.turn();
-        self.turn(
-            turn,
-            |machine, ordered| machine.hear_open(side, (round, mode), generation, cut, ordered()),
-            |_| (),
-        )?;
+        self.hear(|machine, side, tables| {
+            machine.hear_open(side, (round, mode), generation, cut, self.ordered(tables))
+        })?;
         Ok(())
     }
 
     /// A piece of the fenced peer's table (D3).
     pub(crate) fn receive_opened(&self, round: Round, cut: Stamp, piece: TablePiece) -> Result<()> {
-        let _one = lock(&self.role);
-        let side = self.side();
         let is_last = piece.is_last;
         self.check_stamp(cut)?;
         if self.clk.epoch() != 0 && cut.epoch >= self.clk.epoch() {
@@ -254,14 +253,13 @@ impl Device {
         }
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
-        let turn = &mut *self.peer.machine.turn();
         let is_heard =
-            self.turn(turn, |machine, _| machine.hear_opened(side, (round, cut), &piece), |_| ())?;
+            self.hear(|machine, side, _| machine.hear_opened(side, (round, cut), &piece))?;
         if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
             lock(&self.tables).out.begin_shipping();
         }
         if was_owed && !self.peer.machine.owes() {
-            self.tell(crate::event::Event::CaughtUp);
+            self.tell(Event::CaughtUp);
         }
         Ok(())
     }
@@ -313,30 +311,21 @@ impl Device {
         generation: u64,
         consistent_at: Stamp,
     ) -> Result<()> {
-        let _one = lock(&self.role);
         self.check_round(generation, consistent_at)?;
-        let side = self.side();
-        let hi = lock(&self.tables).incoming.hi();
-        let turn = &mut *self.peer.machine.turn();
-        let end = |machine: &mut Differential, _: &mut dyn FnMut() -> Ordered| {
+        self.hear(|machine, side, tables| {
+            let hi = tables.incoming.hi();
             machine.hear_end(side, round, generation, consistent_at, hi)
-        };
-        self.turn(turn, end, |_| ()).map(|_| ())
+        })
+        .map(|_| ())
     }
 
     /// The target is in ordered mode (D9).
     pub(crate) fn receive_end_ack(&self, round: Round) -> Result<()> {
-        let _one = lock(&self.role);
-        let side = self.side();
-        let turn = &mut *self.peer.machine.turn();
-        self.turn(turn, |machine, _| machine.hear_end_ack(side, round), |_| ()).map(|_| ())
+        self.hear(|machine, side, _| machine.hear_end_ack(side, round)).map(|_| ())
     }
 
     /// The active peer says that this device has all, until its next copy (D7).
     pub(crate) fn receive_level(&self, round: Round) -> Result<()> {
-        let _one = lock(&self.role);
-        let side = self.side();
-        let turn = &mut *self.peer.machine.turn();
-        self.turn(turn, |machine, _| machine.hear_level(side, round), |_| ()).map(|_| ())
+        self.hear(|machine, side, _| machine.hear_level(side, round)).map(|_| ())
     }
 }

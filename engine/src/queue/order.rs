@@ -139,6 +139,11 @@ impl Sequencer {
         pending.min().unwrap_or(Position::MAX).min(self.gather.settled())
     }
 
+    /// The newest that is drained and not emitted.
+    pub fn newest_pending(&self) -> Option<Stamp> {
+        self.pending.back().map(|&(stamp, _)| stamp)
+    }
+
     /// Whether everything published has been emitted.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.gather.is_settled()

@@ -50,6 +50,11 @@ impl Own {
         self.newest
     }
 
+    /// The newest record that was published by the last look at the queue, final or not.
+    pub fn newest_published(&self) -> Stamp {
+        self.sequencer.newest_pending().unwrap_or_default().max(self.newest)
+    }
+
     /// Whether everything published is here.
     pub fn is_complete(&self) -> bool {
         self.sequencer.is_empty()

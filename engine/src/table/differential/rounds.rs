@@ -45,10 +45,15 @@ impl Differential {
         Some(Work { sync, checkpoint, store: is_new, send, ..Work::default() })
     }
 
-    /// The device that copies will come to has nothing left that a replay could put over them.
+    /// The device that copies, or records of a new order, will come to has nothing left that a replay could
+    /// put over them.
     fn checkpoints_before(&self, side: Side, mode: Mode) -> bool {
-        let takes = if mode == Mode::Collecting { Side::Active } else { Side::Fenced };
-        holds(Clause::CheckpointBeforeCopy) && side == takes
+        let takes = match side {
+            // In mode c the peer's first record will follow what is in N by then.
+            Side::Active => matches!(mode, Mode::Collecting | Mode::Copying),
+            Side::Fenced => mode != Mode::Collecting,
+        };
+        holds(Clause::CheckpointBeforeCopy) && takes
     }
 
     /// The fenced device hears that a round is opened, and follows (D1, D3); `generation` is the active
