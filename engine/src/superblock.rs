@@ -6,9 +6,10 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::superblock::{
-    Annex, COPY_BYTES, COPY_OFFSETS, Features, LogState, REST, Superblock, TableRef, VOLUMES_OFFSET,
+    ANNEX_BYTES_MAX, Annex, COPY_BYTES, COPY_OFFSETS, Features, History, LogState, REST, Superblock,
+    TableRef, VOLUMES_OFFSET,
 };
-use crate::format::{PAGE, segments};
+use crate::format::{PAGE, checksum, segments};
 use crate::limits::Geometry;
 use crate::storage::{FileName, Fill, Storage};
 use crate::sync::lock;
@@ -83,6 +84,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         cache_identity: [0; 32],
         weakest: 0,
         annex: Annex::default(),
+        history: History::default(),
         table: TableRef::default(),
         rest: [0; REST],
         own: log,
@@ -136,7 +138,9 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
     }
     let copy = |k: usize| -> Result<Result<Superblock, String>> {
         Ok(match copy_bytes(storage, k)? {
-            Some(bytes) => Superblock::decode(&bytes, &volumes),
+            Some(bytes) => {
+                Superblock::decode(&bytes, &volumes).and_then(|found| with_annex(storage, found))
+            }
             None => Err(format!(
                 "the file has only {length} bytes, and the copy ends at {}",
                 COPY_OFFSETS[k] + COPY_BYTES
@@ -144,6 +148,44 @@ pub fn read_copies(storage: &dyn Storage) -> Result<[Result<Superblock, String>;
         })
     };
     Ok([copy(0)?, copy(1)?])
+}
+
+/// `found` with the annex that it names.
+fn with_annex(storage: &dyn Storage, mut found: Superblock) -> Result<Superblock, String> {
+    let Annex { slot, bytes, checksum: sum } = found.annex;
+    if bytes == 0 {
+        return Ok(found);
+    }
+    if slot > 1 || u64::from(bytes) > ANNEX_BYTES_MAX {
+        return Err(format!("the annex is said to have {bytes} bytes in slot {slot}"));
+    }
+    let mut annex = vec![0; bytes as usize];
+    let at = annex_offset(slot);
+    storage.read(FILE, at, &mut annex).map_err(|e| format!("reading the annex at {at}: {e}"))?;
+    let computed = checksum(0, &annex);
+    if computed != sum {
+        return Err(format!("the annex at {at} gives checksum {computed:016x}, not {sum:016x}"));
+    }
+    found.history = History::decode(&annex)?;
+    Ok(found)
+}
+
+/// Where the annex of a slot stands in the file.
+fn annex_offset(slot: u8) -> u64 {
+    COPY_OFFSETS[usize::from(slot)] + COPY_BYTES
+}
+
+/// Writes the annex of `history` into the slot that `superblock` does not name; durable when this returns.
+fn write_annex(
+    storage: &dyn Storage,
+    superblock: &Superblock,
+    history: &History,
+) -> std::io::Result<Annex> {
+    let bytes = history.encode();
+    let slot = 1 - superblock.annex.slot;
+    storage.write(FILE, annex_offset(slot), &[IoSlice::new(&bytes)])?;
+    storage.sync(FILE)?;
+    Ok(Annex { slot, bytes: bytes.len() as u32, checksum: checksum(0, &bytes) })
 }
 
 /// The bytes of a copy; `None` if the file ends before it does.
@@ -304,6 +346,10 @@ impl SuperblockFile {
         next.generation = self.next_generation()?;
         if let Some(runs) = runs {
             next.table = table_file::write(&*self.storage, &current, runs)?;
+        }
+        if next.history != current.history {
+            let annex = write_annex(&*self.storage, &current, &next.history);
+            next.annex = annex.map_err(|e| Error::storage(format!("writing {FILE}"), e))?;
         }
         let Superblock { epoch, fl, hi, acked, whole, .. } = *current;
         let rises = next.fl >= fl && next.hi >= hi && next.acked >= acked && next.whole >= whole;

@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     /// In which lane a receipt has said that `link` is down: nothing is waited for there.
     is_down: [bool; 2],
     peer: Option<Peer>,
+    /// The peer's lineage, and the ones that it has come by, as its last hello had them.
+    lineage: ((u64, u64), Vec<(u64, u64)>),
 }
 
 impl Default for Connection {
@@ -58,6 +60,7 @@ impl Default for Connection {
             session: None,
             is_down: [false; 2],
             peer: None,
+            lineage: Default::default(),
         }
     }
 }
@@ -79,6 +82,16 @@ impl Connection {
             self.peer = Some(peer);
         }
         stands
+    }
+
+    /// The peer's lineage, and the ones that it has come by.
+    pub fn lineage(&self) -> &((u64, u64), Vec<(u64, u64)>) {
+        &self.lineage
+    }
+
+    /// The peer says so in its hello.
+    pub fn hear_lineage(&mut self, lineage: (u64, u64), ancestors: &[(u64, u64)]) {
+        self.lineage = (lineage, ancestors.to_vec());
     }
 
     /// The connection over `link` has ended; whether there was one.

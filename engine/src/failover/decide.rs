@@ -20,7 +20,11 @@
 //!
 //! | this device | the peer's hello | does |
 //! |---|---|---|
-//! | any | another lineage | refuses: stamps cannot be compared |
+//! | any | its history has parted from this one's (D10) | refuses: stamps cannot be compared |
+//! | any | its history has come by this one's: it was forced to take over | returns: fences itself, and becomes its target |
+//! | unfenced, asking | its history is one that this one has come by: it returns | asks again |
+//! | unfenced, `hi >= need` | it returns | serves, or serves on: nothing was forced above this device |
+//! | unfenced, `hi < need` | it returns | asks |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any, has served since its opening | its `hi` or `told` > `newest`: it knows of what this device never wrote | refuses: untrue |
 //! | any | its `hi` or `told` > `newest`: it knows of what this device no longer has | refuses: this device lost durable records |
@@ -52,8 +56,6 @@ use crate::weaken::{Clause, holds};
 /// How this device stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Here {
-    /// `gen`: the lineage's number and unique id.
-    pub lineage: (u64, u64),
     /// It refuses hosts, durably.
     pub fenced: bool,
     /// It has shown that it may serve, and does.
@@ -82,11 +84,25 @@ pub struct Here {
     pub owed: bool,
 }
 
+/// How the peer's history stands to this device's (D10): a lineage that has come by another stands above it,
+/// as a forced takeover begins one that has come by all that the device had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kin {
+    /// One history.
+    Same,
+    /// The peer returns: this device's lineage has come by the peer's.
+    Below,
+    /// This device returns: the peer's lineage has come by this one's.
+    Above,
+    /// Neither has come by the other.
+    Apart,
+}
+
 /// The peer, as its hello describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// Its lineage.
-    pub lineage: (u64, u64),
+    /// How its history stands to this device's.
+    pub kin: Kin,
     /// It is fenced.
     pub fenced: bool,
     /// It has a takeover request open.
@@ -123,6 +139,8 @@ pub enum Decision {
     GoOn,
     /// Ask the peer for the host, with a new prototype.
     Ask,
+    /// Be fenced, durably, and follow the peer, which was forced to take over (D10).
+    Return,
     /// Serve nobody, because of this.
     Wait(Wait),
     /// Do not open the device, or give the connection up, because of this.
@@ -168,9 +186,9 @@ pub enum Alarm {
 
 /// The decision on `occasion`: the tables of this module.
 pub fn decide(here: Here, occasion: Occasion) -> Decision {
-    use Decision::{Ask, GoOn, Halt, Refuse, Serve};
+    use Decision::{Ask, GoOn, Halt, Refuse, Return, Serve};
     use Occasion::{Hello, Opening, Operator, Request};
-    let Here { fenced, serving, served, asking, prefer, epoch, acked, hi, need, .. } = here;
+    let Here { fenced, serving, served, asking, prefer, epoch, hi, need, .. } = here;
     match occasion {
         Opening | Operator | Request if serving => GoOn,
         Opening | Operator | Request if here.lost => Decision::Wait(Wait::Lost),
@@ -183,14 +201,19 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Opening if here.resume_alone || !holds(Clause::Proven) => Serve,
         Opening | Request => Decision::Wait(Wait::Unproven),
 
-        Hello(peer) if peer.lineage != here.lineage => Refuse(Refusal::Lineage),
+        Hello(Heard { kin: Kin::Apart, .. }) => Refuse(Refusal::Lineage),
+        Hello(Heard { kin: Kin::Above, .. }) => Return,
+        Hello(Heard { kin: Kin::Below, .. }) if !fenced => match () {
+            () if asking || hi < need => Ask,
+            () if serving => GoOn,
+            () => Serve,
+        },
         Hello(peer) if !fenced && !peer.fenced => Halt(Alarm::BothUnfenced),
         Hello(peer) if knows_of_loss(here, peer) && served => Refuse(Refusal::Untrue),
         Hello(peer) if knows_of_loss(here, peer) && holds(Clause::LostHere) => {
             Refuse(Refusal::LostHere)
         }
-        Hello(peer) if peer.hi < acked && holds(Clause::LostThere) => Refuse(Refusal::LostThere),
-        Hello(peer) if peer.newest < hi.max(need) && holds(Clause::LostThere) => {
+        Hello(peer) if has_lost(here, peer) && holds(Clause::LostThere) => {
             Refuse(Refusal::LostThere)
         }
         Hello(peer) if !fenced && peer.epoch < epoch && holds(Clause::LostThere) => {
@@ -206,9 +229,16 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
     }
 }
 
-/// Whether the peer has of this device's what this device has not: records, or a tenure.
-fn knows_of_loss(here: Here, peer: Heard) -> bool {
-    peer.hi.max(peer.told) > here.newest || here.fenced && !peer.fenced && peer.epoch > here.epoch
+/// Whether the peer has of this device's what this device has not: records, or a tenure. A tenure above all
+/// that were granted here is one that a forced takeover began, if the peer's lineage says so.
+pub(super) fn knows_of_loss(here: Here, peer: Heard) -> bool {
+    let unknown = peer.kin == Kin::Same && here.fenced && !peer.fenced && peer.epoch > here.epoch;
+    peer.hi.max(peer.told) > here.newest || unknown
+}
+
+/// Whether the peer has not what it must have received or written.
+pub(super) fn has_lost(here: Here, peer: Heard) -> bool {
+    peer.hi < here.acked || peer.newest < here.hi.max(here.need)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -243,7 +273,6 @@ pub(super) mod tests {
     /// serve; one that serves has served.
     fn heres() -> impl Iterator<Item = Here> {
         let all = (0..1 << 12).map(Digits).map(|mut n| Here {
-            lineage: (2, 2),
             fenced: n.bit(),
             serving: n.bit(),
             served: n.bit(),
@@ -262,9 +291,11 @@ pub(super) mod tests {
             .filter(|here| !(here.served && here.lost))
     }
 
+    const KINS: [Kin; 4] = [Kin::Same, Kin::Below, Kin::Above, Kin::Apart];
+
     fn hellos() -> impl Iterator<Item = Heard> {
-        (0..9 << 5).map(Digits).map(|mut n| Heard {
-            lineage: [(2, 2), (2, 1), (3, 2)][n.below(3) as usize],
+        (0..12 << 5).map(Digits).map(|mut n| Heard {
+            kin: KINS[n.below(4) as usize],
             fenced: n.bit(),
             asking: n.bit(),
             epoch: 1 + n.below(3),
@@ -314,13 +345,18 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 17] = [
-            (|h, p| p.lineage != h.lineage, Refuse(Lineage)),
+        let rows: [Row<Heard>; 22] = [
+            (|_, p| p.kin == Kin::Apart, Refuse(Lineage)),
+            (|_, p| p.kin == Kin::Above, Return),
+            (|h, p| p.kin == Kin::Below && !h.fenced && h.asking, Ask),
+            (|h, p| p.kin == Kin::Below && !h.fenced && h.need > h.hi, Ask),
+            (|h, p| p.kin == Kin::Below && h.serving, GoOn),
+            (|h, p| p.kin == Kin::Below && !h.fenced, Serve),
             (|h, p| !h.fenced && !p.fenced, Halt(BothUnfenced)),
             (|h, p| h.newest < p.hi.max(p.told) && h.served, Refuse(Untrue)),
             (|h, p| h.newest < p.hi.max(p.told), Refuse(LostHere)),
-            (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch && h.served, Refuse(Untrue)),
-            (|h, p| h.fenced && !p.fenced && h.epoch < p.epoch, Refuse(LostHere)),
+            (|h, p| unknown(h, p) && h.served, Refuse(Untrue)),
+            (|h, p| unknown(h, p), Refuse(LostHere)),
             (|h, p| h.acked > p.hi, Refuse(LostThere)),
             (|h, p| h.hi > p.newest, Refuse(LostThere)),
             (|h, p| h.need > p.newest, Refuse(LostThere)),
@@ -333,7 +369,10 @@ pub(super) mod tests {
             (|h, _| h.hi >= h.need, Serve),
             (|h, _| h.hi < h.need, Ask),
         ];
-        let mut hits = [0; 17];
+        fn unknown(h: &Here, p: &Heard) -> bool {
+            p.kin == Kin::Same && h.fenced && !p.fenced && h.epoch < p.epoch
+        }
+        let mut hits = [0; 22];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);
@@ -343,9 +382,9 @@ pub(super) mod tests {
         assert!(!hits.contains(&0) || cfg!(miri), "rows that never hold: {hits:?}");
     }
 
-    fn hello(of: Here) -> Heard {
-        let Here { lineage, fenced, asking, epoch, newest, hi, .. } = of;
-        Heard { lineage, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
+    fn hello(kin: Kin, of: Here) -> Heard {
+        let Here { fenced, asking, epoch, newest, hi, .. } = of;
+        Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
     }
 
     fn serves_after(here: Here, decision: Decision) -> bool {
@@ -353,7 +392,7 @@ pub(super) mod tests {
             Serve => true,
             // The connection is given up; the device goes on as it was.
             GoOn | Refuse(_) => here.serving,
-            Ask | Decision::Wait(_) | Halt(_) => false,
+            Ask | Return | Decision::Wait(_) | Halt(_) => false,
         }
     }
 
@@ -363,7 +402,7 @@ pub(super) mod tests {
             let granted = !one.fenced || other.fenced || one.epoch >= other.epoch;
             granted && one.newest >= other.hi.max(other.need) && one.hi >= other.acked
         };
-        a.lineage == b.lineage && keeps(a, b) && keeps(b, a)
+        keeps(a, b) && keeps(b, a)
     }
 
     /// Both sides decide on each other's hello: every pair of states.
@@ -373,23 +412,24 @@ pub(super) mod tests {
         let mut met = [0u64; 2];
         let pairs = states.iter().flat_map(|&a| states.iter().map(move |&b| (a, b)));
         let pairs = pairs.flat_map(|(a, b)| {
-            [(1, (2, 2)), (2, (2, 2)), (3, (2, 2)), (2, (3, 2))]
-                .map(|(epoch, lineage)| (a, Here { epoch, lineage, ..b }))
+            [(1, Kin::Same), (2, Kin::Same), (3, Kin::Same), (2, Kin::Apart), (2, Kin::Above)]
+                .map(|(epoch, kin)| (a, Here { epoch, ..b }, kin))
         });
-        for (a, b) in pairs.step_by(STEP) {
-            let of_a = decide(a, Occasion::Hello(hello(b)));
-            let of_b = decide(b, Occasion::Hello(hello(a)));
+        for (a, b, kin) in pairs.step_by(STEP) {
+            let back = if kin == Kin::Above { Kin::Below } else { kin };
+            let of_a = decide(a, Occasion::Hello(hello(kin, b)));
+            let of_b = decide(b, Occasion::Hello(hello(back, a)));
             let what = || format!("{a:?}: {of_a:?}; {b:?}: {of_b:?}");
             let serving = [serves_after(a, of_a), serves_after(b, of_b)];
             // Lineages tell two histories apart: a device does not stop for one of another pair.
-            let parted = a.lineage != b.lineage && a.serving && b.serving;
+            let parted = kin == Kin::Apart && a.serving && b.serving;
             assert!(serving != [true; 2] || parted, "{}", what());
             // A device that serves is not stopped without cause.
             if a.serving && !serving[0] {
-                let cause = !b.fenced || b.epoch > a.epoch || !are_sound(a, b);
+                let cause = !b.fenced || b.epoch > a.epoch || !are_sound(a, b) || kin == Kin::Above;
                 assert!(cause, "{}", what());
             }
-            if are_sound(a, b) {
+            if are_sound(a, b) && kin == Kin::Same {
                 match (a.fenced, b.fenced) {
                     (false, false) => assert_eq!([of_a, of_b], [Halt(BothUnfenced); 2]),
                     // An unfenced device ends up serving, or asks.

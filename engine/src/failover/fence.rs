@@ -61,14 +61,14 @@ impl Device {
             self.fence(tenure)?;
             self.tell(Event::Fenced { epoch: tenure, served });
         }
-        let what = self.grant(requester)?;
+        let what = self.grant(nonce, requester)?;
         lock(&self.failover).role.begin_grant(Grant { nonce, tenure, what });
         Ok(())
     }
 
     /// Fences this device under `grant` (R3): admission closed, admitted writes published and
     /// durable, `fenced` durable. R is complete now, and not before: the prototype may be made (R4).
-    fn fence(&self, grant: u64) -> Result<()> {
+    pub(super) fn fence(&self, grant: u64) -> Result<()> {
         let mut horizon = 0;
         if holds(Clause::Fence) {
             horizon = self.close_admission();

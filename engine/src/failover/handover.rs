@@ -98,17 +98,21 @@ impl Merged {
 impl Device {
     /// Answers a takeover request, just fenced (D4): with a prototype if both keep order in one round, else
     /// with the table, which R becomes part of. Durable before the first piece of it goes out.
-    pub(super) fn grant(&self, requester: Option<Requester>) -> Result<HandOver> {
+    ///
+    /// `nonce` is the request's: what a requester that returned has said before it is taken in (D10).
+    pub(super) fn grant(&self, nonce: u64, requester: Option<Requester>) -> Result<HandOver> {
         let Requester { mode, round, last_active, generation } = requester.unwrap_or_default();
         let request = Request { mode, round, last_active, generation };
         let mut granted = None;
         let turn = &mut *self.peer.machine.turn();
+        let (of, differing) = std::mem::take(&mut turn.differing);
+        let differing = if of == nonce { differing } else { Bits::default() };
         let step = |machine: &mut Differential, tables: &Tables| {
             let ordered = match machine.grants_prototype(&request) {
                 true => Ordered::default(),
                 false => self.ordered(tables),
             };
-            let work = machine.grant(request, &Bits::default(), ordered);
+            let work = machine.grant(request, &differing, ordered);
             granted = work.send;
             self.peer.machine.change_sides(Side::Fenced);
             Some(work)

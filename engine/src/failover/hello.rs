@@ -1,7 +1,9 @@
 //! Connecting: each device names itself and the last record that it has of the other (R10).
 
 use super::connection::Peer;
-use super::decide::{Alarm, Decision, Heard, Here, Occasion, Refusal, decide};
+use super::decide::{
+    Alarm, Decision, Heard, Here, Kin, Occasion, Refusal, decide, has_lost, knows_of_loss,
+};
 use super::link_down;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -94,6 +96,8 @@ impl Device {
             credit: self.credit(),
             block_size: superblock.block_size,
             volumes: superblock.volumes.clone(),
+            alone: superblock.history.alone.is_some_and(|then| newest > then),
+            ancestors: superblock.history.ancestors.clone(),
         }
     }
 
@@ -118,9 +122,15 @@ impl Device {
         let peer = self.check_hello(hello)?;
         let _one = lock(&self.role);
         let decision = self.decide_at(hello)?;
+        lock(&self.failover).connection.hear_lineage(hello.lineage, &hello.ancestors);
+        if decision == Decision::Return {
+            self.return_to(hello)?;
+        }
         self.take_mark(hello)?;
-        self.agree_on_extents(peer.features)?;
-        self.agree_on_ladder(peer.wire)?;
+        self.agree(&peer, hello.device)?;
+        if self.lost_records(hello) {
+            self.expect_all()?;
+        }
         let records = {
             let mut tables = lock(&self.tables);
             if holds(Clause::AnnounceAfterTold) {
@@ -174,29 +184,33 @@ impl Device {
         self.ask_at_hello(decision == Decision::Ask)
     }
 
-    /// Both programs know records of many blocks (R19): from now on the logs may have them.
-    fn agree_on_extents(&self, features: u64) -> Result<()> {
-        let both_know = features & EXTENTS_FEATURE != 0 || !holds(Clause::ExtentsAgreed);
-        if both_know && !self.has_extents() {
-            self.store(|s| s.features.incompat |= Features::EXTENTS)?;
+    /// From now on the logs may have records of many blocks, if both programs know those (R19), and the
+    /// pair may leave ordered mode, if both know differential mode. Frames that were on their way in the last
+    /// connection are sent again, and the round is opened again (D2, D3). The peer is the one that this
+    /// device's marks are about, and it is shown that no other was forced to take over.
+    fn agree(&self, peer: &Peer, device: u64) -> Result<()> {
+        let mut incompat = 0;
+        if peer.features & EXTENTS_FEATURE != 0 || !holds(Clause::ExtentsAgreed) {
+            incompat |= Features::EXTENTS;
+        }
+        let turn = &mut *self.peer.machine.turn();
+        if peer.wire >= LADDER_WIRE {
+            incompat |= Features::DIFFERENTIAL;
+            self.peer.machine.hung_up(turn);
+        }
+        let now = self.superblock.get();
+        let is_agreed = now.features.incompat & incompat == incompat;
+        if !is_agreed || now.peer != device || now.history.alone.is_some() {
+            self.store(|s| {
+                s.features.incompat |= incompat;
+                s.peer = device;
+                s.history.alone = None;
+            })?;
+        }
+        if incompat & Features::EXTENTS != 0 {
             self.extents.store(true, Ordering::Release);
         }
         Ok(())
-    }
-
-    /// Both programs know differential mode: from now on the pair may leave ordered mode. Frames that were on
-    /// their way in the last connection are sent again, and the round is opened again (D2, D3).
-    fn agree_on_ladder(&self, wire: u16) -> Result<()> {
-        if wire < LADDER_WIRE {
-            return Ok(());
-        }
-        let turn = &mut *self.peer.machine.turn();
-        self.peer.machine.hung_up(turn);
-        let is_agreed = self.superblock.get().features.incompat & Features::DIFFERENTIAL != 0;
-        match is_agreed {
-            true => Ok(()),
-            false => self.store(|s| s.features.incompat |= Features::DIFFERENTIAL),
-        }
     }
 
     /// Whether records without data may be of many blocks (R19): the superblock says so.
@@ -221,6 +235,19 @@ impl Device {
         }
         if hello.device == mine.device {
             return differ("device id", format!("{}", mine.device), "the same".into());
+        }
+        let is_forgotten = mine.history.forgotten != 0 && hello.device == mine.history.forgotten;
+        if is_forgotten || mine.peer != 0 && hello.device != mine.peer {
+            let why = match mine.peer {
+                0 => "was forgotten as this device's peer".to_string(),
+                peer => format!("is another than this device's peer, device {peer}"),
+            };
+            let what = format!(
+                "device {} {why}: if it is to be the peer of device {} from now on, let the latter forget its \
+                 present one (`afterimage forget-peer`) and make the former anew",
+                hello.device, mine.device
+            );
+            return Err(Error::new(Kind::Protocol, what));
         }
         if hello.block_size != mine.block_size {
             let (here, there) = (mine.block_size.to_string(), hello.block_size.to_string());
@@ -269,20 +296,24 @@ impl Device {
         // The records promised in a prototype are records of this device, too.
         self.sequence(&mut lock(&self.tables));
         let here = self.own_state();
-        let Here { lineage, fenced, epoch, newest, acked, hi, need, .. } = here;
+        let Here { fenced, epoch, newest, acked, hi, need, .. } = here;
         let refused = |what: String| Err(Error::new(Kind::Protocol, what));
-        let mut heard = Heard::from(hello);
+        let mut heard = self.heard(hello);
         // Of a tenure of this device's a fenced peer knows what it was told, which is durable here.
         if hello.fenced && !fenced && hello.clk.epoch == epoch {
             heard.told = heard.told.max(hello.clk);
         }
         match decide(here, Occasion::Hello(heard)) {
             Decision::Refuse(Refusal::Lineage) => {
+                self.note_branch(hello)?;
                 let show = |l: (u64, u64)| format!("{}.{:x}", l.0, l.1);
-                let (here, there) = (show(lineage), show(hello.lineage));
+                let (here, there) = (show(self.superblock.get().lineage), show(hello.lineage));
                 refused(format!(
-                    "the two devices hold different histories: lineage is {here} here and {there} \
-                     there; choose one of them, and make the other anew"
+                    "the two devices hold histories that have parted: here lineage {here}, tenure {epoch}, whose \
+                     newest record is {newest}; at device {} lineage {there}, tenure {}, whose newest record is {}; \
+                     nothing is discarded until one of them is chosen: close the one to be kept, and let it resolve \
+                     this (`afterimage resolve`)",
+                    hello.device, hello.epoch, hello.newest
                 ))
             }
             Decision::Refuse(Refusal::LostThere) => refused(format!(
@@ -313,11 +344,29 @@ impl Device {
             other => Ok(other),
         }
     }
-}
 
-impl From<&Hello> for Heard {
-    fn from(hello: &Hello) -> Heard {
-        let Hello { lineage, fenced, asking, epoch, newest, hi, told, .. } = *hello;
-        Heard { lineage, fenced, asking, epoch, newest, hi, told }
+    /// Whether one of the two has lost durable records while the histories parted (R10).
+    fn lost_records(&self, hello: &Hello) -> bool {
+        let (here, heard) = (self.own_state(), self.heard(hello));
+        match heard.kin {
+            Kin::Below => has_lost(here, heard),
+            Kin::Above => knows_of_loss(here, heard),
+            Kin::Same | Kin::Apart => false,
+        }
+    }
+
+    /// The peer, as `hello` describes it.
+    fn heard(&self, hello: &Hello) -> Heard {
+        let mine = self.superblock.get();
+        let newest_own = lock(&self.tables).newest_own();
+        let wrote_alone = mine.history.alone.is_some_and(|then| newest_own > then);
+        let kin = match hello.lineage == mine.lineage {
+            true => Kin::Same,
+            _ if mine.history.ancestors.contains(&hello.lineage) && !hello.alone => Kin::Below,
+            _ if hello.ancestors.contains(&mine.lineage) && !wrote_alone => Kin::Above,
+            _ => Kin::Apart,
+        };
+        let Hello { fenced, asking, epoch, newest, hi, told, .. } = *hello;
+        Heard { kin, fenced, asking, epoch, newest, hi, told }
     }
 }

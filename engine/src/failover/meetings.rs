@@ -4,7 +4,7 @@
 //! Lines that differ in one column only and say the same are one line.
 
 use super::decide::tests::Digits;
-use super::decide::{Decision, Heard, Here, Occasion, Refusal, decide};
+use super::decide::{Decision, Heard, Here, Kin, Occasion, Refusal, decide};
 use crate::unit::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,7 +35,6 @@ type Row = (Vec<Vec<&'static str>>, Outcomes);
 /// Every state of a device that can meet another.
 fn devices() -> Vec<Here> {
     let all = (0..2 << 9).map(Digits).map(|mut n| Here {
-        lineage: (2, 2),
         fenced: n.bit(),
         serving: n.bit(),
         served: n.bit(),
@@ -55,9 +54,9 @@ fn devices() -> Vec<Here> {
     all.filter(can_be).filter(|h| h.fenced || h.serving || !h.served).collect()
 }
 
-fn hello(of: Here) -> Heard {
-    let Here { lineage, fenced, asking, epoch, newest, hi, .. } = of;
-    Heard { lineage, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
+fn hello(kin: Kin, of: Here) -> Heard {
+    let Here { fenced, asking, epoch, newest, hi, .. } = of;
+    Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
 }
 
 /// Whether `one` lacks what `other` knows of it: records, or a tenure.
@@ -76,8 +75,13 @@ fn wants(here: Here) -> (u8, &'static str) {
 
 /// The words for a meeting. A column that the ones before it make needless has no word: were it not
 /// needless, the line would have several outcomes.
-fn state(a: Here, b: Here) -> State {
-    let histories = if a.lineage == b.lineage { (0, "one") } else { (1, "two") };
+fn state(kin: Kin, a: Here, b: Here) -> State {
+    let histories = match kin {
+        Kin::Same => (0, "one"),
+        Kin::Below => (1, "A was forced, B returns"),
+        Kin::Above => (2, "B was forced, A returns"),
+        Kin::Apart => (3, "two"),
+    };
     let host = match (a.serving, a.fenced, b.fenced) {
         (true, _, true) => (0, "A, which serves"),
         (_, false, true) => (1, "A, opened again"),
@@ -94,7 +98,8 @@ fn state(a: Here, b: Here) -> State {
     let owed = if a.hi < a.need { (1, "yes") } else { (0, "no") };
     let mut all = [histories, host, lost, tenure, owed, wants(a), wants(b)];
     let needed = match (histories.0, host.0, lost.0) {
-        (1, ..) => 1,
+        (3, ..) => 1,
+        (1 | 2, ..) => STATES,
         (_, 3, _) => 2,
         (_, _, 1..) => 3,
         _ => STATES,
@@ -115,12 +120,13 @@ fn state(a: Here, b: Here) -> State {
 const ANY: (u8, &str) = (0, "");
 
 /// The outcome of `here`, which hears `peer`'s hello.
-fn outcome(here: Here, peer: Here) -> &'static str {
-    match decide(here, Occasion::Hello(hello(peer))) {
+fn outcome(kin: Kin, here: Here, peer: Here) -> &'static str {
+    match decide(here, Occasion::Hello(hello(kin, peer))) {
         Decision::Serve => "begins to serve",
         Decision::GoOn if here.serving => "serves on",
         Decision::GoOn => "follows",
         Decision::Ask => "asks for the host",
+        Decision::Return => "is fenced and follows",
         Decision::Wait(_) => unreachable!("a hello decides"),
         Decision::Refuse(Refusal::Lineage) => "refuses: another history",
         Decision::Refuse(Refusal::LostThere) => "refuses: lost there",
@@ -134,20 +140,23 @@ fn outcome(here: Here, peer: Here) -> &'static str {
 fn meetings() -> BTreeMap<State, Outcomes> {
     let mut met: BTreeMap<State, Outcomes> = BTreeMap::new();
     let devices = devices();
-    // Lineages are looked at before anything else.
-    let apart = devices.iter().step_by(7).map(|&b| Here { lineage: (2, 1), ..b });
-    let others: Vec<Here> = devices.iter().copied().chain(apart).collect();
-    for &a in &devices {
-        for &b in &others {
+    let all = devices.iter().flat_map(|&a| devices.iter().map(move |&b| (a, b)));
+    for (a, b) in all {
+        for kin in [Kin::Same, Kin::Below, Kin::Above, Kin::Apart] {
+            let opposite = match kin {
+                Kin::Below => Kin::Above,
+                Kin::Above => Kin::Below,
+                same => same,
+            };
             // The device that holds the host is A; of two alike, that with the smaller words.
             let rank = |h: Here| (h.fenced, !h.serving);
-            let (forth, back) = (state(a, b), state(b, a));
+            let (forth, back) = (state(kin, a, b), state(opposite, b, a));
             if rank(a) > rank(b) || rank(a) == rank(b) && forth > back {
                 continue;
             }
             let outcomes = met.entry(forth).or_default();
-            outcomes[0].insert(outcome(a, b));
-            outcomes[1].insert(outcome(b, a));
+            outcomes[0].insert(outcome(kin, a, b));
+            outcomes[1].insert(outcome(opposite, b, a));
         }
     }
     met

@@ -18,12 +18,14 @@ mod closed;
 pub(crate) mod connection;
 pub mod decide;
 mod fence;
+mod force;
 mod handover;
 mod hello;
 mod loss;
 #[cfg(all(test, not(loom)))]
 mod meetings;
 mod resume;
+mod returning;
 pub(crate) mod role;
 mod takeover;
 mod told;
@@ -32,6 +34,7 @@ mod wire;
 
 use crate::weaken::{Clause, holds};
 pub use closed::Closed;
+pub use force::{Image, LossSheet};
 pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
@@ -313,6 +316,7 @@ impl Device {
             Ladder::GrantTable { nonce, grant, round, generation, later, piece } => {
                 self.receive_table((nonce, grant), (round, generation, later), piece)
             }
+            Ladder::Returned { nonce, piece } => self.receive_returned(nonce, piece),
             Ladder::CopyAck { round, blocks } => {
                 self.receive_copy_ack(round, &blocks);
                 Ok(())

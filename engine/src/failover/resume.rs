@@ -148,7 +148,6 @@ impl Here {
     /// A device with this superblock and these [`marks`] that does nothing yet.
     fn opened(superblock: &Superblock, [newest, acked, hi, need]: [Stamp; 4]) -> Here {
         Here {
-            lineage: superblock.lineage,
             fenced: superblock.fenced,
             serving: false,
             served: false,

@@ -81,6 +81,7 @@ impl Device {
             // The wire version is not agreed yet: the peer's hello brings the request on its way.
             return Ok(());
         }
+        self.say_differing(nonce)?;
         let told = self.peer.owed.told().last();
         let ladder = {
             let Request { mode, round, last_active, generation } =

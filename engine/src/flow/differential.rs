@@ -53,6 +53,8 @@ pub(crate) struct Turn {
     pub saying: Option<(Message, Block)>,
     /// The table of a grant, as far as it has come, and the request that it answers.
     pub granted: (u64, Bits),
+    /// What a device that returned has said of itself, and the request that it belongs to (D10).
+    pub differing: (u64, Bits),
     /// The table that the superblock names.
     pub stored: Bits,
 }
@@ -402,7 +404,7 @@ impl Device {
         let durable = self.peer.machine.read().durable();
         let note = |s: &mut Superblock| {
             durable.put(s);
-            s.lineage.0 = durable.generation;
+            self.follow_lineage(s, durable.generation);
             if durable.mode != Mode::Ordered {
                 s.need = Stamp::ZERO;
             }
@@ -416,6 +418,20 @@ impl Device {
         stored.map_err(|e| self.halt(e))?;
         turn.stored = durable.table;
         Ok(())
+    }
+
+    /// The machine is of the peer's lineage now, if it was of one that the peer's has come by (D10).
+    fn follow_lineage(&self, s: &mut Superblock, generation: u64) {
+        if s.lineage.0 == generation {
+            return;
+        }
+        let failover = lock(&self.failover);
+        let (lineage, ancestors) = failover.connection.lineage();
+        if lineage.0 == generation {
+            let old = std::mem::replace(&mut s.lineage, *lineage);
+            s.history.ancestors.clone_from(ancestors);
+            s.history.add(old);
+        }
     }
 
     /// N is about to be no prefix: the superblock says so first (D11).

@@ -264,13 +264,15 @@ impl Device {
         Ok(())
     }
 
-    /// Whether a round of the lineage `generation` can be the peer's, with a stamp that it names. No lineage
-    /// begins yet (D10).
+    /// Whether a round of the lineage `generation` can be the peer's, with a stamp that it names: it is of this
+    /// device's lineage, or of the one that the peer's hello named (D10).
     pub(crate) fn check_round(&self, generation: u64, stamp: Stamp) -> Result<()> {
         let own = self.superblock.get().lineage.0;
-        if generation != own {
-            let what =
-                format!("the peer's round is of lineage {generation}, and this device's is {own}");
+        let theirs = lock(&self.failover).connection.lineage().0.0;
+        if generation != own && generation != theirs {
+            let what = format!(
+                "the peer's round is of lineage {generation}, but its hello named {theirs}, and this device's is {own}"
+            );
             return Err(Error::new(Kind::Protocol, what));
         }
         self.check_stamp(stamp)

@@ -9,8 +9,10 @@
 //! and the first update, which every opening makes, writes version 3.
 
 mod features;
+mod history;
 
 pub use features::Features;
+pub use history::{ANCESTORS_MAX, Branch, History};
 
 use super::{PAGE, StampBytes, check_page, checksum, is_magic};
 use crate::unit::{Mode, Round, SECTOR, Stamp};
@@ -274,8 +276,10 @@ pub struct Superblock {
     /// The weakest durability of a write completed since the last clean close (R20): 1 strict, 2
     /// written, 3 volatile, 4 never; 0: not known.
     pub weakest: u8,
-    /// Ancestors of the lineage, a record for each peer, a table of files.
+    /// Where the annex is.
     pub annex: Annex,
+    /// What the annex has: the lineage's ancestors, and what is decided about them (D10).
+    pub history: History,
     /// The differential administration table (D8).
     pub table: TableRef,
     /// Bytes that a compat feature may use, kept as they are.
@@ -506,7 +510,7 @@ impl Superblock {
         unknown("incompat", bytes.incompat.get() & !Features::KNOWN.incompat).err()
     }
 
-    /// Reads one copy; `volumes` is all that stands behind [`VOLUMES_OFFSET`].
+    /// Reads one copy; `volumes` is all that stands behind [`VOLUMES_OFFSET`]. The annex is not read.
     ///
     /// # Errors
     /// Which field is wrong and how; a page of another size, a wrong checksum, another version.
@@ -587,6 +591,7 @@ impl Superblock {
                 bytes: bytes.annex_bytes.get(),
                 checksum: bytes.annex_checksum.get(),
             },
+            history: History::default(),
             table: TableRef {
                 slot: bytes.table_slot,
                 bytes: bytes.table_bytes.get(),

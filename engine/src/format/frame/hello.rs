@@ -73,7 +73,7 @@ struct HelloPrefix {
 const HELLO_PREFIX: usize = size_of::<HelloPrefix>();
 const _: () = assert!(HELLO_PREFIX == 16);
 /// Bytes of a hello's fixed part as this version writes it.
-const HELLO_FIXED: usize = 220;
+const HELLO_FIXED: usize = 224;
 
 /// The first frame of a device when it connects (R10).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +120,10 @@ pub struct Hello {
     pub block_size: u32,
     /// Its volumes.
     pub volumes: Vec<VolumeSpec>,
+    /// Whether it has admitted writes alone, with no word of the peer: a branch of its own (D10).
+    pub alone: bool,
+    /// The lineages that its own has come by (D10).
+    pub ancestors: Vec<(u64, u64)>,
 }
 
 impl Hello {
@@ -133,7 +137,7 @@ impl Hello {
         put_u64(b, self.lineage.0);
         put_u64(b, self.lineage.1);
         put_u32(b, mode_number(self.mode).into());
-        let flags = [self.usable, self.fenced, self.asking, self.lost.is_some()];
+        let flags = [self.usable, self.fenced, self.asking, self.lost.is_some(), self.alone];
         put_u32(b, (0..).zip(flags).map(|(k, on)| u32::from(on) << k).sum());
         put_u64(b, self.epoch);
         put_stamp(b, self.hi);
@@ -150,10 +154,15 @@ impl Hello {
         put_u64(b, lost.found);
         put_stamp(b, self.told);
         put_u64(b, self.told_max);
+        put_u32(b, self.ancestors.len() as u32);
         debug_assert_eq!(b.len(), HEADER + HELLO_PREFIX + HELLO_FIXED);
         for volume in &self.volumes {
             put_u32(b, volume.id);
             put_u64(b, volume.bytes);
+        }
+        for &(number, id) in &self.ancestors {
+            put_u64(b, number);
+            put_u64(b, id);
         }
     }
 
@@ -187,11 +196,15 @@ impl Hello {
         let (credit, block_size, count) = (p.u64()?, p.u32()?, p.u32()?);
         let round = take_round(p)?;
         let lost = Lost { first: p.stamp()?, since: p.u64()?, found: p.u64()? };
-        let (told, told_max) = (p.stamp()?, p.u64()?);
+        let (told, told_max, ancestors) = (p.stamp()?, p.u64()?, p.u32()?);
         let volumes = f.take((count as usize).saturating_mul(12))?;
         let volume = |mut row: Fields<'_>| Ok(VolumeSpec { id: row.u32()?, bytes: row.u64()? });
         let volumes = volumes.chunks_exact(12).map(|row| volume(Fields(row)));
         let volumes = volumes.collect::<Result<_>>()?;
+        let ancestors = f.take((ancestors as usize).saturating_mul(16))?;
+        let lineage = |mut row: Fields<'_>| Ok((row.u64()?, row.u64()?));
+        let ancestors = ancestors.chunks_exact(16).map(|row| lineage(Fields(row)));
+        let ancestors = ancestors.collect::<Result<_>>()?;
         f.0 = &[];
         Ok(Hello {
             wire,
@@ -215,6 +228,8 @@ impl Hello {
             credit,
             block_size,
             volumes,
+            alone: flags & 16 != 0,
+            ancestors,
         })
     }
 }

@@ -33,6 +33,7 @@ const COPY_ACK: u16 = 17;
 const END: u16 = 18;
 const END_ACK: u16 = 19;
 const LEVEL: u16 = 20;
+const RETURNED: u16 = 23;
 
 /// The place on the ladder of a device that asks for the host (D4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +131,14 @@ pub enum Ladder<'a> {
         /// The piece.
         piece: TablePiece,
     },
+    /// Before a takeover request of a device that returned after its peer was forced to take over: a piece
+    /// of what differs there from the peer's history (D10).
+    Returned {
+        /// The request that follows.
+        nonce: u64,
+        /// The piece.
+        piece: TablePiece,
+    },
     /// Copies of blocks, with their data one after the other (D2, D5).
     ///
     /// The frame's checksum does not cover the data. The receiver checks that there is as much as the copies
@@ -173,7 +182,7 @@ pub enum Ladder<'a> {
 impl Ladder<'_> {
     /// Whether frames of this kind are of the ladder.
     pub(super) fn has(kind: u16) -> bool {
-        matches!(kind, OPEN..=COPY | COPY_ACK..=LEVEL)
+        matches!(kind, OPEN..=COPY | COPY_ACK..=LEVEL | RETURNED)
     }
 
     /// The frame in a sentence, with its article.
@@ -182,6 +191,7 @@ impl Ladder<'_> {
             Ladder::Open { .. } => "an open of a round",
             Ladder::Opened { .. } => "the answer to an open",
             Ladder::GrantTable { .. } => "a grant with a table",
+            Ladder::Returned { .. } => "the table of a device that returned",
             Ladder::Copy { .. } => "copies of blocks",
             Ladder::CopyAck { .. } => "an acknowledgement of copies",
             Ladder::End { .. } => "the end of a round",
@@ -215,6 +225,11 @@ impl Ladder<'_> {
                 put_u32(b, u32::from(*later));
                 piece.put(b);
                 (GRANT_TABLE, &[])
+            }
+            Ladder::Returned { nonce, piece } => {
+                put_u64(b, *nonce);
+                piece.put(b);
+                (RETURNED, &[])
             }
             Ladder::Copy { round, copies, data } => {
                 b.reserve(20 + copies.len() * COPIED + data.len());
@@ -267,6 +282,7 @@ impl Ladder<'_> {
                 let piece = TablePiece::take(f)?;
                 Ladder::GrantTable { nonce, grant, round, generation, later, piece }
             }
+            RETURNED => Ladder::Returned { nonce: f.u64()?, piece: TablePiece::take(f)? },
             COPY => {
                 let (round, count) = (take_round(f)?, f.count(COPIED)?);
                 if count > COPIES_MAX {

@@ -1,4 +1,7 @@
 //! D10: forced takeover, and the return of the device that did not answer.
+//!
+//! Own records of a device that returns are not given up: they go to N before a copy does (D3), and what the
+//! peer lacks of them has a bit.
 
 use super::work::{Ordered, Work};
 use super::{Consistent, Differential, Mode, Round};
@@ -41,5 +44,19 @@ impl Differential {
     /// was forced while it was away (D10).
     pub fn returns_below(&self, generation: u64) -> bool {
         holds(Clause::FenceReturned) && self.generation < generation
+    }
+
+    /// The device, just fenced, knows that its peer was forced while it was away: what is in N is of another
+    /// history, until the peer has sent what differs.
+    pub fn returned(&mut self) -> Work {
+        self.consistent = Consistent::No;
+        Work { store: true, ..Work::default() }
+    }
+
+    /// One of the two has lost durable records (R10), so that no bits tell what differs: every one of `blocks`
+    /// is copied.
+    pub fn expect_all(&mut self, blocks: &Bits) -> Work {
+        self.table.add(blocks);
+        Work { store: true, ..Work::default() }
     }
 }

@@ -76,12 +76,12 @@ impl Differential {
             return None;
         }
         self.land();
-        // D10: a returned device's records are M. They are of another history, and never reflected.
-        let gives_up = self.generation < generation;
-        if gives_up || holds(Clause::PeerConverts) {
+        // D10: a returned device's records are M.
+        let returned = self.generation < generation;
+        if returned || holds(Clause::PeerConverts) {
             self.table.add(&ordered.unacknowledged);
         }
-        if gives_up {
+        if returned {
             self.table.add(&ordered.unreflected);
         }
         self.generation = instead::lineage_at_open(self.generation, generation);
@@ -93,7 +93,6 @@ impl Differential {
             self.consistent = Consistent::No;
         }
         Some(Work {
-            gives_up,
             leaves_order: true,
             hi: (mode == Mode::Copying).then_some(cut),
             checkpoint: self.checkpoints_before(Side::Fenced, mode),

@@ -44,7 +44,7 @@ impl Differential {
     }
 
     /// M: what differs here from the peer's history, if the peer was forced (D10).
-    pub fn returned(&self, ordered: &Ordered) -> Bits {
+    pub fn differing(&self, ordered: &Ordered) -> Bits {
         let mut m = Bits::default();
         if holds(Clause::AskWithTable) {
             m.add(&self.table);
@@ -98,10 +98,9 @@ impl Differential {
         self.last_active = epoch;
         let Grant::Table { round, generation, later } = grant else { return Taken::Prototype };
         self.land();
-        let mut unreflected = ordered.unreflected;
-        let gives_up = self.generation < generation && holds(Clause::AskWithTable);
-        if gives_up {
-            (self.table, unreflected) = (Bits::default(), Bits::default());
+        if self.generation < generation && holds(Clause::AskWithTable) {
+            // The answerer has been told of it.
+            self.table = Bits::default();
         } else {
             self.table.add(&ordered.unacknowledged);
         }
@@ -117,8 +116,8 @@ impl Differential {
         }
         self.owed = granted;
         self.begin(Mode::Collecting, round);
-        self.leave_order(&unreflected, ordered.newest);
+        self.leave_order(&ordered.unreflected, ordered.newest);
         self.settle(Side::Active);
-        Taken::Table(Work { gives_up, leaves_order: true, store: true, ..Work::default() })
+        Taken::Table(Work { leaves_order: true, store: true, ..Work::default() })
     }
 }

@@ -323,7 +323,7 @@ impl World {
         let y = self.asks.expect("a device asks");
         let m = &self.dev[y].m;
         let request =
-            Sent::Request(m.request(), m.returned(&self.dev[y].ordered()), self.left.withdrawals);
+            Sent::Request(m.request(), m.differing(&self.dev[y].ordered()), self.left.withdrawals);
         self.send(1 - y, request);
     }
 

@@ -1,0 +1,104 @@
+//! The return of a device whose peer was forced to take over while it was away (D10): it is fenced at the
+//! hello, and becomes the target of a resync of what differs. It may ask for the host at once.
+
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::flow::Tables;
+use crate::format::frame::{Frame, Hello, Ladder, TablePiece};
+use crate::format::superblock::Branch;
+use crate::link::Lane;
+use crate::sync::lock;
+use crate::table::bits::Bits;
+use crate::table::differential::{Differential, Side};
+use crate::unit::{Blocks, Mode};
+
+impl Device {
+    /// The peer, which says `hello`, was forced: this device is fenced, durably, and what it has is of
+    /// another history (R3, D10).
+    pub(super) fn return_to(&self, hello: &Hello) -> Result<()> {
+        let held = self.superblock.get();
+        let tenure = held.epoch.max(hello.epoch);
+        if !held.fenced || held.epoch < tenure {
+            let served = self.clk.epoch() != 0;
+            self.fence(tenure)?;
+            self.tell(Event::Fenced { epoch: tenure, served });
+        }
+        let step = |machine: &mut Differential, _: &Tables| {
+            self.peer.machine.change_sides(Side::Fenced);
+            Some(machine.returned())
+        };
+        let turn = &mut *self.peer.machine.turn();
+        self.turn(turn, step, |_| ()).map(|_| ())
+    }
+
+    /// Every block of every volume is copied from now on, in a round that has begun or will begin (R10): no
+    /// bits tell what a device lacks that lost durable records.
+    pub(super) fn expect_all(&self) -> Result<()> {
+        let all: Bits = self.volumes.whole().collect();
+        let turn = &mut *self.peer.machine.turn();
+        let step = |machine: &mut Differential, _: &Tables| {
+            (machine.mode() != Mode::Ordered || self.side() == Side::Fenced)
+                .then(|| machine.expect_all(&all))
+        };
+        self.turn(turn, step, |_| ()).map(|_| ())
+    }
+
+    /// Before a request for the host: what differs here from the history of a peer that was forced.
+    pub(super) fn say_differing(&self, nonce: u64) -> Result<()> {
+        let theirs = lock(&self.failover).connection.lineage().0.0;
+        if !self.peer.machine.read().returns_below(theirs) {
+            return Ok(());
+        }
+        let differing = {
+            let tables = lock(&self.tables);
+            self.peer.machine.read().differing(&self.ordered(&tables))
+        };
+        let mut from = TablePiece::FIRST;
+        loop {
+            let piece = TablePiece::next(from, &mut differing.runs_from(from).peekable());
+            let (to, is_last) = (piece.to, piece.is_last);
+            self.send(Lane::Control, &Frame::Ladder(Ladder::Returned { nonce, piece }))?;
+            if is_last {
+                return Ok(());
+            }
+            from = to;
+        }
+    }
+
+    /// A piece of what differs at the peer, which returned, and is about to ask for the host.
+    pub(super) fn receive_returned(&self, nonce: u64, piece: TablePiece) -> Result<()> {
+        let piece = self.check_piece(piece)?;
+        let turn = &mut *self.peer.machine.turn();
+        let (of, differing) = &mut turn.differing;
+        if *of != nonce || piece.range.start == TablePiece::FIRST {
+            (*of, *differing) = (nonce, Bits::default());
+        }
+        differing.add(&piece.blocks);
+        Ok(())
+    }
+
+    /// The histories have parted: what the peer says of its own is kept for an operator
+    /// ([`crate::failover::Closed::resolve`]). Writes that were admitted alone make a lineage of their own.
+    pub(super) fn note_branch(&self, hello: &Hello) -> Result<()> {
+        let Hello { device, lineage, epoch, newest, .. } = *hello;
+        let other = Some(Branch { device, lineage, epoch, newest });
+        let now = self.superblock.get();
+        if now.history.other == other && now.history.alone.is_none() {
+            return Ok(());
+        }
+        let newest_own = lock(&self.tables).newest_own();
+        let is_branch = now.history.alone.is_some_and(|then| newest_own > then);
+        let _turn = self.peer.machine.turn();
+        if !is_branch {
+            return self.store(|s| s.history.other = other);
+        }
+        let id = self.clock.entropy().map_err(|e| Error::storage("drawing a random number", e))?;
+        self.store(|s| {
+            s.history.other = other;
+            s.history.alone = None;
+            s.history.add(s.lineage);
+            s.lineage.1 = id;
+        })
+    }
+}
