@@ -22,6 +22,7 @@ use crate::listeners::Listeners;
 use crate::peer::Peer;
 use crate::queue::Clk;
 use crate::request::Session;
+use crate::salvage;
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, lock};
@@ -38,7 +39,7 @@ pub struct Device {
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
     /// Under everything below: after one failure it takes no change.
-    storage: Arc<Checked>,
+    pub(crate) storage: Arc<Checked>,
     pub(crate) own: OwnLog,
     pub(crate) volumes: Volumes,
     pub(crate) clk: Clk,
@@ -138,7 +139,9 @@ impl Device {
             OwnLog::new(&superblock, &geometry, opened, &settings, storage.clone(), wakes.clone())?;
         let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone())?;
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
-        let serves = serves_at_opening(&superblock, &tables);
+        // A forced takeover was an operator's word that the other device does not serve.
+        let is_forced = superblock.history.forced;
+        let serves = is_forced || serves_at_opening(&superblock, &tables);
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
@@ -158,6 +161,10 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
+            s.history.forced = false;
+            if serves && !is_forced {
+                s.history.note_alone(tables.newest_own());
+            }
             s.lost = s.lost.or(lost);
             // All that was found is synced: only what completes from now on is in question.
             s.cache_identity = cache_identity;
@@ -166,6 +173,9 @@ impl Device {
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
         })?;
+        if settings.salvage_keep_ns > 0 {
+            salvage::expire(&*storage, clock.wall().saturating_sub(settings.salvage_keep_ns))?;
+        }
         // Batches without a live record.
         own.free(first[0]);
         recv.free(first[1]);

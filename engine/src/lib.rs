@@ -56,6 +56,7 @@ pub mod internal {
     pub(crate) mod peer;
     pub mod queue;
     pub mod request;
+    pub mod salvage;
     #[cfg(feature = "simulate")]
     pub mod simulate;
     pub mod storage;
@@ -83,15 +84,17 @@ use internal::{
     threads, unit, wake,
 };
 
+pub use internal::salvage;
+
 pub use clock::{Clock, SystemClock};
 pub use compare::{CompareLimits, CompareReport, Differing};
 pub use device::Device;
 pub use error::{Error, Kind, Result};
 pub use event::{DifferentialStatus, Event, LogRecovery, Recovery, Rung, Status};
-pub use failover::{Policy, Takeover};
+pub use failover::{Closed, Forced, Image, LossSheet, Policy, Takeover};
 pub use flow::compare::{Compare, Comparison};
 pub use format::frame::FRAME_BYTES_MAX;
-pub use format::superblock::{Lost, VolumeSpec};
+pub use format::superblock::{Branch, Lost, VolumeSpec};
 pub use limits::{Durability, Geometry, Limits, Settings};
 pub use link::{Lane, Line, Link, MemoryLink, memory_link};
 pub use request::{Completion, Op, Request, Session, Ticket};

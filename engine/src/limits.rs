@@ -302,6 +302,12 @@ pub struct Settings {
     /// Most bytes of copies of blocks that are sent and not acknowledged, in differential mode. Any; one
     /// block always goes.
     pub copy_bytes_max: u64,
+    /// D10: most bytes of all salvage files together. At the bound a resync stops before it overwrites what
+    /// this device alone has, and asks for an operator. Any; 0: nothing is saved.
+    pub salvage_bytes_max: u64,
+    /// D10: an opening removes the salvage files whose last part is older than this. Any; 0: they stay until
+    /// an operator removes them.
+    pub salvage_keep_ns: u64,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -419,6 +425,8 @@ impl Default for Settings {
             pacing_until_percent: 70,
             suspend_from_percent: 0,
             copy_bytes_max: 4 * MIB,
+            salvage_bytes_max: 1024 * MIB,
+            salvage_keep_ns: 0,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

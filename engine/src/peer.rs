@@ -7,6 +7,7 @@ use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
 use crate::journal::recv::RecvLog;
+use crate::salvage::Saving;
 use crate::table::prototype::Debt;
 use std::sync::Mutex;
 
@@ -18,6 +19,8 @@ pub(crate) struct Peer {
     pub owed: Owed,
     /// Differential mode towards it.
     pub machine: Machine,
+    /// What is to be saved before the peer's content comes over it.
+    pub saving: Saving,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,
     /// The comparison that was begun here.
@@ -38,6 +41,7 @@ impl Peer {
             recv,
             owed: Owed::new(told),
             machine,
+            saving: Saving::default(),
             questions: Mutex::default(),
             comparing: Mutex::default(),
             checked: Mutex::default(),

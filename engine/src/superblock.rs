@@ -6,8 +6,8 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::superblock::{
-    ANNEX_BYTES_MAX, Annex, COPY_BYTES, COPY_OFFSETS, Features, History, LogState, REST, Superblock,
-    TableRef, VOLUMES_OFFSET,
+    ANNEX_BYTES_MAX, Annex, COPY_BYTES, COPY_OFFSETS, Features, History, LogState, REST,
+    Superblock, TableRef, VOLUMES_OFFSET,
 };
 use crate::format::{PAGE, checksum, segments};
 use crate::limits::Geometry;

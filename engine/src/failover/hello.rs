@@ -144,6 +144,9 @@ impl Device {
             tables.out.credit(hello.credit);
             records
         };
+        if decision == Decision::Return {
+            self.save_what_differs()?;
+        }
         match decision {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),
             // The role that it held is in doubt.
@@ -316,15 +319,17 @@ impl Device {
                     hello.device, hello.epoch, hello.newest
                 ))
             }
-            Decision::Refuse(Refusal::LostThere) => refused(format!(
+            Decision::Refuse(Refusal::LostThere) => {
+                let then = self.outlive(hello)?;
+                refused(format!(
                 "the peer has lost durable records: it says it received up to {}, wrote up to {} \
                  and granted {}, but it acknowledged {acked}, shipped or promised {} and \
-                 granted {epoch}; it must be resynchronised",
+                 granted {epoch}; {then}",
                 hello.hi,
                 hello.newest,
                 hello.epoch,
                 hi.max(need)
-            )),
+            ))},
             Decision::Halt(Alarm::BothUnfenced) => Err(self.halt(Error::new(
                 Kind::Protocol,
                 "both devices of the pair are unfenced, so each holds the host: stop both, and choose \

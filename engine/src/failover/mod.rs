@@ -34,7 +34,7 @@ mod wire;
 
 use crate::weaken::{Clause, holds};
 pub use closed::Closed;
-pub use force::{Image, LossSheet};
+pub use force::{Forced, Image, LossSheet};
 pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;

@@ -50,7 +50,11 @@ impl Device {
         let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
         match decide(self.own_state(), Occasion::Operator) {
-            Decision::Serve => self.resume(Stamp::ZERO),
+            Decision::Serve => {
+                let newest = lock(&self.tables).newest_own();
+                self.store(|s| s.history.note_alone(newest))?;
+                self.resume(Stamp::ZERO);
+            }
             Decision::GoOn => return Ok(()),
             Decision::Wait(why) => return Err(waiting(why)),
             other => unreachable!("{other:?} without a hello"),

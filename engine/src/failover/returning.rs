@@ -2,16 +2,17 @@
 //! hello, and becomes the target of a resync of what differs. It may ask for the host at once.
 
 use crate::device::Device;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::flow::Tables;
-use crate::format::frame::{Frame, Hello, Ladder, TablePiece};
+use crate::format::frame::{Frame, Hello, LADDER_WIRE, Ladder, TablePiece};
 use crate::format::superblock::Branch;
 use crate::link::Lane;
+use crate::salvage::Writer;
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Side};
-use crate::unit::{Blocks, Mode};
+use crate::table::differential::{Differential, Force, Side};
+use crate::unit::Mode;
 
 impl Device {
     /// The peer, which says `hello`, was forced: this device is fenced, durably, and what it has is of
@@ -32,6 +33,22 @@ impl Device {
         self.turn(turn, step, |_| ()).map(|_| ())
     }
 
+    /// From now on the content of blocks that the peer lacks, as its hello has shown, is saved before it is
+    /// overwritten.
+    pub(super) fn save_what_differs(&self) -> Result<()> {
+        let most = self.settings.salvage_bytes_max;
+        if most == 0 {
+            return Ok(());
+        }
+        let differing = {
+            let tables = lock(&self.tables);
+            self.peer.machine.read().differing(&self.ordered(&tables))
+        };
+        let writer = Writer::new(&*self.storage, &self.superblock.get(), most)?;
+        self.peer.saving.begin(differing, self.superblock.get().epoch, writer);
+        Ok(())
+    }
+
     /// Every block of every volume is copied from now on, in a round that has begun or will begin (R10): no
     /// bits tell what a device lacks that lost durable records.
     pub(super) fn expect_all(&self) -> Result<()> {
@@ -42,6 +59,32 @@ impl Device {
                 .then(|| machine.expect_all(&all))
         };
         self.turn(turn, step, |_| ()).map(|_| ())
+    }
+
+    /// The peer has lost durable records, and this device holds the host and lacks nothing: a lineage begins
+    /// here, to which the peer returns when they meet again, as the target of a resync of every block (R10).
+    /// Returns what is to be done, in words.
+    pub(super) fn outlive(&self, hello: &Hello) -> Result<&'static str> {
+        let held = self.superblock.get();
+        let is_whole = !held.fenced && !held.owed && !lock(&self.tables).is_behind();
+        if hello.wire.max < LADDER_WIRE || !is_whole {
+            return Ok(
+                "it must be resynchronised: force this device to take over (`afterimage force`), and the \
+                       peer becomes its target",
+            );
+        }
+        let all: Bits = self.volumes.whole().collect();
+        let id = self.nonce()?;
+        let turn = &mut *self.peer.machine.turn();
+        let step = |machine: &mut Differential, tables: &Tables| {
+            let force = Force { epoch: held.epoch, above: 0, gives_up: false, put_back: &all };
+            Some(machine.force(force, &self.ordered(tables)))
+        };
+        self.turn(turn, step, |s| {
+            s.history.add(s.lineage);
+            s.lineage = (s.lineage.0 + 1, id);
+        })?;
+        Ok("it becomes the target of a resync of every block when it connects again")
     }
 
     /// Before a request for the host: what differs here from the history of a peer that was forced.

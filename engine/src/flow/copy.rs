@@ -10,8 +10,10 @@ use crate::event::Event;
 use crate::format::data_checksum;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
 use crate::link::{Lane, Link};
+use crate::storage::Storage;
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Round};
+use std::collections::HashMap;
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -102,6 +104,7 @@ impl Device {
         data: &[u8],
     ) -> Result<()> {
         self.check_copies(copies, data)?;
+        self.save_before_copies(copies, data)?;
         let size = self.geometry.block_size as usize;
         let side = self.side();
         let _still = self.begin_step(&self.reflecting)?;
@@ -149,6 +152,20 @@ impl Device {
             }
         }
         Ok(())
+    }
+
+    /// At a device that returned, what these copies differ from is saved first (D10).
+    fn save_before_copies(&self, copies: &[Copied], data: &[u8]) -> Result<()> {
+        let size = self.geometry.block_size as usize;
+        let mut content = HashMap::new();
+        let with_data = copies.iter().filter(|copied| copied.has_data).map(|copied| copied.block);
+        content.extend(with_data.zip(data.chunks_exact(size)));
+        let is_same = |block: Block, found: &[u8]| match content.get(&block) {
+            Some(&incoming) => incoming == found,
+            None => found.iter().all(|&byte| byte == 0),
+        };
+        let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
+        self.peer.saving.before(with, copies.iter().map(Copied::blocks), None, is_same)
     }
 
     /// Whether these are copies of blocks of this group, undamaged.

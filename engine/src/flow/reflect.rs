@@ -5,10 +5,11 @@
 //! reader sees of N is always a prefix of history.
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::format::batch::Log;
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
+use crate::storage::Storage;
 use crate::sync::{Ordering, lock};
 use crate::table::runs::{Run, newest_runs};
 use crate::unit::{Block, Stamp};
@@ -75,6 +76,7 @@ impl Device {
             return Ok(0);
         }
         self.mark_first()?;
+        self.save_before_records(&taken).map_err(|e| self.halt(e))?;
         moment(Moment::Reflecting);
         self.write_newest(&taken, &mut buffer).map_err(|e| self.unreadable(e))?;
         moment(Moment::Reflected);
@@ -86,6 +88,20 @@ impl Device {
         }
         lock(&self.tables).reflect([own_end, recv_end], upto, taken.len() as u64);
         Ok(taken.len())
+    }
+
+    /// At a device that returned, what records of the peer's history are to overwrite is saved first, as far
+    /// as there is room (D10).
+    fn save_before_records(&self, taken: &[(Log, Record)]) -> Result<()> {
+        let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
+        for (_, record) in taken {
+            let (blocks, tenure) = (record.extent().into(), Some(record.stamp.epoch));
+            match self.peer.saving.before(with, std::iter::once(blocks), tenure, |_, _| false) {
+                Err(error) if error.kind() == Kind::Protocol => break,
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// The oldest unreflected records that R8 lets go: those up to `hi` or `whole` always, all of

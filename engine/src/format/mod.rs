@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod frame;
 mod number;
+pub mod salvage;
 pub mod segments;
 pub mod superblock;
 pub mod table;
@@ -26,7 +27,7 @@ pub fn data_checksum(data: &[u8]) -> u64 {
     xxh3_64(data)
 }
 
-fn checksum(seed: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 

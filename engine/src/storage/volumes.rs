@@ -6,7 +6,7 @@ use super::{FileName, Storage};
 use crate::error::{Error, Result};
 use crate::format::superblock::Superblock;
 use crate::sync::{Ordering, fence};
-use crate::unit::{Block, Extent};
+use crate::unit::{Block, Blocks, Extent};
 use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -43,6 +43,13 @@ impl Volumes {
     /// The size of `volume` in bytes; `None` if there is no such volume.
     pub fn size(&self, volume: u32) -> Option<u64> {
         self.sizes.get(&volume).copied()
+    }
+
+    /// All blocks of every volume.
+    pub fn whole(&self) -> impl Iterator<Item = Blocks> + '_ {
+        let ids = self.sizes.keys().copied();
+        ids.map(|volume| Blocks { volume, numbers: 0..self.blocks(volume) })
+            .filter(|blocks| !blocks.numbers.is_empty())
     }
 
     /// Whether a volume has all blocks of `extent`, each wholly or with its first byte.

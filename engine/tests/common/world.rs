@@ -50,6 +50,15 @@ pub enum Act {
 }
 use Act::*;
 
+fn make(disk: &CrashDisk, id: u64, journals: u64, active: bool) {
+    let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * BLOCK }];
+    let mut geometry = Geometry::new(7, id, volumes);
+    geometry.block_size = BLOCK as u32;
+    geometry.segment_bytes = 65_536;
+    geometry.journal_bytes = journals * geometry.batch_bytes_max();
+    Device::create(disk, &geometry, active).unwrap();
+}
+
 impl World {
     pub fn new() -> World {
         World::with(4, Settings::default())
@@ -60,12 +69,7 @@ impl World {
         let disks = [CrashDisk::new(), CrashDisk::new()];
         let clock = Arc::new(ManualClock::default());
         for (at, disk) in disks.iter().enumerate() {
-            let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * BLOCK }];
-            let mut geometry = Geometry::new(7, at as u64 + 1, volumes);
-            geometry.block_size = BLOCK as u32;
-            geometry.segment_bytes = 65_536;
-            geometry.journal_bytes = journals * geometry.batch_bytes_max();
-            Device::create(&**disk, &geometry, at == A).unwrap();
+            make(&**disk, at as u64 + 1, journals, at == A);
         }
         let line = memory_link(Line::default(), clock.clone());
         let mut world = World {
@@ -82,6 +86,12 @@ impl World {
         world.open(B).unwrap();
         world.meet();
         world
+    }
+
+    /// An empty device with this id in the place of one, on a disk of its own.
+    pub fn make_anew(&mut self, at: usize, id: u64) {
+        self.disks[at] = CrashDisk::new();
+        make(&*self.disks[at], id, 4, false);
     }
 
     /// All of them, which must go well.
@@ -110,6 +120,36 @@ impl World {
         let _ = device.accept_loss();
         self.devices[at] = Some(device);
         Ok(())
+    }
+
+    /// The other device is gone for now, and this one is forced to take over, and opened.
+    pub fn try_force(
+        &mut self,
+        at: usize,
+        image: afterimage::Image,
+    ) -> Result<afterimage::LossSheet> {
+        self.devices = [None, None];
+        let (disk, clock) = (self.disks[at].clone(), self.clock.clone());
+        let forced = afterimage::Forced { image, ..Default::default() };
+        let sheet = Device::force(disk, clock, self.settings.clone(), forced)?;
+        let (disk, clock) = (self.disks[at].clone(), self.clock.clone());
+        self.devices[at] = Some(Device::open(disk, clock, self.settings.clone())?);
+        self.promised = self.history.len();
+        Ok(sheet)
+    }
+
+    /// As [`World::meet`], of two that may both serve.
+    pub fn meet_apart(&mut self) {
+        let line = memory_link(Line::default(), self.clock.clone());
+        self.links = [line.0, line.1];
+        for at in [A, B] {
+            let _ = self.device(at).connect(Arc::new(self.links[at].clone()));
+        }
+        for _ in 0..4 {
+            for device in self.devices.iter().flatten() {
+                device.step_control().unwrap();
+            }
+        }
     }
 
     /// A new line between them.

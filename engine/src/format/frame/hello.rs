@@ -202,8 +202,8 @@ impl Hello {
         let volumes = volumes.chunks_exact(12).map(|row| volume(Fields(row)));
         let volumes = volumes.collect::<Result<_>>()?;
         let ancestors = f.take((ancestors as usize).saturating_mul(16))?;
-        let lineage = |mut row: Fields<'_>| Ok((row.u64()?, row.u64()?));
-        let ancestors = ancestors.chunks_exact(16).map(|row| lineage(Fields(row)));
+        let kin = |mut row: Fields<'_>| Ok((row.u64()?, row.u64()?));
+        let ancestors = ancestors.chunks_exact(16).map(|row| kin(Fields(row)));
         let ancestors = ancestors.collect::<Result<_>>()?;
         f.0 = &[];
         Ok(Hello {

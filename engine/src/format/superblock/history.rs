@@ -71,6 +71,11 @@ impl History {
         stamp > self.void[0] && stamp <= self.void[1]
     }
 
+    /// The device is resumed alone, with `newest` its newest own record.
+    pub fn note_alone(&mut self, newest: Stamp) {
+        self.alone = self.alone.or(Some(newest));
+    }
+
     /// `lineage` is over: another begins, which has come by it.
     pub fn add(&mut self, lineage: (u64, u64)) {
         if !self.ancestors.contains(&lineage) {
@@ -112,7 +117,10 @@ impl History {
     /// The field that is wrong.
     pub(crate) fn decode(bytes: &[u8]) -> Result<History, String> {
         let Ok((fixed, rest)) = Fixed::read_from_prefix(bytes) else {
-            return Err(format!("the annex has {} bytes, at least {FIXED} are needed", bytes.len()));
+            return Err(format!(
+                "the annex has {} bytes, at least {FIXED} are needed",
+                bytes.len()
+            ));
         };
         let flags = fixed.flags.get();
         if flags & !(FORCED | ALONE | OTHER) != 0 {

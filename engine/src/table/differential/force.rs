@@ -8,19 +8,25 @@ use super::{Consistent, Differential, Mode, Round};
 use crate::table::bits::Bits;
 use crate::weaken::{Clause, holds};
 
+/// A forced takeover.
+#[derive(Clone, Copy, Debug)]
+pub struct Force<'a> {
+    /// The tenure from which on this device is active.
+    pub epoch: u64,
+    /// A lineage that the new one has come by, too: its number is above it.
+    pub above: u64,
+    /// Own records of L are given up.
+    pub gives_up: bool,
+    /// Blocks that the other device may lack though neither bits nor records say so: those that were put back
+    /// from the side file, to serve the last consistent image; all, for a new peer.
+    pub put_back: &'a Bits,
+}
+
 impl Differential {
-    /// A forced takeover: a lineage of its own begins, in which this device is active from the tenure
-    /// `epoch` on, and owed nothing. `put_back` are the blocks that were put back from the side file, to
-    /// serve the last consistent image; `gives_up` says that own records of L are given up.
-    ///
+    /// A forced takeover: a lineage of its own begins, in which this device is active and owed nothing.
     /// Every block that may differ from the other device's has a bit.
-    pub fn force(
-        &mut self,
-        epoch: u64,
-        put_back: &Bits,
-        gives_up: bool,
-        ordered: &Ordered,
-    ) -> Work {
+    pub fn force(&mut self, force: Force<'_>, ordered: &Ordered) -> Work {
+        let Force { epoch, above, gives_up, put_back } = force;
         self.land();
         self.table.add(&ordered.unreflected);
         self.table.add(&ordered.unacknowledged);
@@ -28,7 +34,7 @@ impl Differential {
             self.table.add(put_back);
         }
         (self.owed, self.owing) = (Bits::default(), false);
-        self.generation += 1;
+        self.generation = self.generation.max(above).saturating_add(1);
         let mut round = self.round.next();
         if holds(Clause::GenerationRound) {
             round = Round { generation: self.generation, counter: 0 };

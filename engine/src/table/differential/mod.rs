@@ -32,6 +32,7 @@ use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 
 pub use crate::unit::{Mode, Round};
+pub use force::Force;
 pub use restart::Durable;
 pub use takeover::{Request, Taken};
 pub use work::{Arrival, Grant, Message, Ordered, Piece, Work};

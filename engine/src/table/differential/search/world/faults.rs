@@ -103,7 +103,10 @@ impl World {
         }
         let dev = &mut self.dev[y];
         let ordered = dev.ordered();
-        let work = dev.m.force(epoch, &put_back, gives_up, &ordered);
+        let work = dev.m.force(
+            crate::table::differential::Force { epoch, above: 0, gives_up, put_back: &put_back },
+            &ordered,
+        );
         self.work(y, work);
         let dev = &mut self.dev[y];
         dev.n = image.unwrap_or(dev.n);

@@ -1,0 +1,296 @@
+//! Forced takeover (D10): the other device does not answer, and an operator says that no host uses it. A
+//! transition of a directory: the device is opened by nobody else, its superblock changes once, and its next
+//! opening serves, with all that it lacks of the other device given up. The loss sheet says what that is.
+
+use super::Closed;
+use super::takeover::epochs_exhausted;
+use crate::clock::Clock;
+use crate::device::Device;
+use crate::error::{Error, Kind, Result};
+use crate::flow::Tables;
+use crate::format::superblock::{Branch, Lost, Superblock};
+use crate::limits::Settings;
+use crate::salvage::Writer;
+use crate::storage::Storage;
+use crate::sync::lock;
+use crate::table::bits::Bits;
+use crate::table::differential::{Consistent, Differential, Force, Side};
+use crate::unit::{Extent, Mode, Stamp};
+use std::sync::Arc;
+
+/// The content that a forced device serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Image {
+    /// An earlier state of the hosts' data: own records that are newer than one that the other device has
+    /// not shipped are given up.
+    #[default]
+    Consistent,
+    /// Each block as new as it is here, though it may be a mixture of states that the hosts' data never had.
+    Newest,
+}
+
+/// What a forced takeover gives up, block by block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LossSheet {
+    /// The device that is forced.
+    pub device: u64,
+    /// Its lineage: number and unique id.
+    pub lineage: (u64, u64),
+    /// The content that it will serve.
+    pub image: Image,
+    /// How writes reached it.
+    pub mode: Mode,
+    /// The newest record of the other device that it has.
+    pub received: Stamp,
+    /// Records that the other device had told of and not shipped (R18), in the order of their stamps.
+    pub told: Vec<(Extent, Stamp)>,
+    /// Own records that are given up, in the order of their stamps.
+    pub given_up: Vec<(Extent, Stamp)>,
+    /// Every other write that is lost has a later time in its stamp than this one, in nanoseconds since 1970;
+    /// `None`: nothing can be said of them.
+    pub others_after: Option<u64>,
+    /// When it was made, wall time in nanoseconds since 1970.
+    pub made_at: u64,
+}
+
+impl LossSheet {
+    /// The oldest record of which it is known that it is lost.
+    pub fn first(&self) -> Option<Stamp> {
+        self.told.iter().chain(&self.given_up).map(|entry| entry.1).min()
+    }
+}
+
+/// What an operator says with a forced takeover. Later versions have more: make it with
+/// `..Forced::default()` at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forced {
+    /// The content that is served.
+    pub image: Image,
+    /// The loss is accepted: hosts are let in by the next opening ([`Device::accept_loss`]).
+    pub accept_loss: bool,
+}
+
+impl Device {
+    /// What a forced takeover of this device would give up now. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if it serves, or the other device answers, or it needs no force but to be resumed
+    /// ([`Device::resume_alone`]), or [`Image::Consistent`] is asked for and it has no consistent image;
+    /// [`Kind::Halted`].
+    pub fn loss_sheet(&self, image: Image) -> Result<LossSheet> {
+        self.check_halted()?;
+        let invalid = |what: &str| Err(Error::new(Kind::Invalid, what.to_string()));
+        if self.clk.epoch() != 0 {
+            return invalid("this device serves: there is nothing to force");
+        }
+        if self.connected_link().is_some() {
+            return invalid("the other device answers: ask it for the host (`Device::takeover`)");
+        }
+        let superblock = self.superblock.get();
+        let mut tables = lock(&self.tables);
+        self.sequence(&mut tables);
+        if !superblock.fenced && !tables.is_behind() && !superblock.owed {
+            return invalid(
+                "this device held the host when it stopped, and lacks nothing: resume it alone \
+                 (`Device::resume_alone`, `afterimage resume-alone`)",
+            );
+        }
+        let is_consistent = self.peer.machine.read().consistent() == Consistent::Yes;
+        if image == Image::Consistent && !is_consistent {
+            return invalid(
+                "the volumes of this device are no state that the hosts' data ever had: a resync into it had \
+                 not ended; to serve each block as new as it is here, say so (`Image::Newest`, `--newest`)",
+            );
+        }
+        let (hi, debt) = (tables.incoming.hi(), self.peer.owed.told());
+        let mode = self.peer.machine.mode();
+        Ok(LossSheet {
+            device: superblock.device,
+            lineage: superblock.lineage,
+            image,
+            mode,
+            received: hi,
+            told: debt.iter().filter(|(_, stamp)| *stamp > hi).collect(),
+            given_up: self.given_up(&tables, image),
+            others_after: (mode == Mode::Ordered).then(|| debt.last().max(hi).time),
+            made_at: self.clock.wall(),
+        })
+    }
+
+    /// Own records that wait for one of the peer's (R8), and are given up with it.
+    fn given_up(&self, tables: &Tables, image: Image) -> Vec<(Extent, Stamp)> {
+        if image == Image::Newest {
+            return Vec::new();
+        }
+        let (records, upto) = (tables.own.records(), tables.reflectable());
+        let entries = (tables.normal.first_own()..records.end()).filter_map(|at| records.get(at));
+        let extent = |position| self.own.journal.queue.record(position).extent();
+        entries
+            .filter(|(stamp, _)| *stamp > upto)
+            .map(|(stamp, position)| (extent(position), stamp))
+            .collect()
+    }
+
+    /// Forces the device in `storage`, which no other has open, to take over (D10): its next opening serves.
+    /// The loss is marked (R20), unless it is accepted. Own records that are given up are kept as salvage.
+    ///
+    /// # Errors
+    /// As [`Device::open`] and [`Device::loss_sheet`], with nothing changed but what an opening changes;
+    /// [`Kind::Protocol`] if salvage would have more bytes than it may
+    /// ([`Settings::salvage_bytes_max`]); [`Kind::Halted`] if the storage fails.
+    pub fn force(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        forced: Forced,
+    ) -> Result<LossSheet> {
+        let device = Device::open(storage, clock, settings)?;
+        let sheet = device.loss_sheet(forced.image)?;
+        device.salvage_given_up(&sheet)?;
+        let first = sheet.first().unwrap_or_default();
+        let since = sheet.others_after.unwrap_or(0).min(first.time);
+        let lost = Lost { first, since, found: sheet.made_at };
+        let void = match sheet.given_up.is_empty() {
+            true => None,
+            false => {
+                let tables = lock(&device.tables);
+                Some([tables.reflectable(), tables.newest_own()])
+            }
+        };
+        let also = |s: &mut Superblock| {
+            s.lost = (!forced.accept_loss).then_some(lost);
+            s.history.void = void.unwrap_or(s.history.void);
+        };
+        device.branch_off(None, void.is_some(), &Bits::default(), also)?;
+        Ok(sheet)
+    }
+
+    /// The own records that are given up, with their data.
+    fn salvage_given_up(&self, sheet: &LossSheet) -> Result<()> {
+        if sheet.given_up.is_empty() || self.settings.salvage_bytes_max == 0 {
+            return Ok(());
+        }
+        let most = self.settings.salvage_bytes_max;
+        let mut writer = Writer::new(&*self.storage, &self.superblock.get(), most)?;
+        let mut data = vec![0; self.geometry.block_size as usize];
+        let tables = lock(&self.tables);
+        let (records, upto) = (tables.own.records(), tables.reflectable());
+        for (stamp, position) in
+            (tables.normal.first_own()..records.end()).filter_map(|at| records.get(at))
+        {
+            if stamp <= upto {
+                continue;
+            }
+            let record = self.own.journal.queue.record(position);
+            if !self.own.read(&record, &mut data).map_err(|e| self.unreadable(e))? {
+                continue; // freed: it is in N
+            }
+            for block in crate::unit::Blocks::from(record.extent()).each() {
+                writer.add(block, stamp, &data);
+                if writer.is_full_chunk() {
+                    writer.flush(&*self.storage, sheet.made_at)?;
+                }
+            }
+        }
+        writer.flush(&*self.storage, sheet.made_at)
+    }
+
+    /// A lineage of its own begins here, in which this device is active, and owed nothing (D10); `over` is a
+    /// branch that is given up for it, and `differs` has blocks that the peer may lack though no bit and no
+    /// record says so. The device must not be used after this.
+    fn branch_off(
+        &self,
+        over: Option<Branch>,
+        gives_up: bool,
+        differs: &Bits,
+        also: impl FnOnce(&mut Superblock),
+    ) -> Result<()> {
+        let _one = self.begin_step(&self.role)?;
+        let held = self.superblock.get();
+        let (above, epoch) = over.map_or((0, 0), |branch| (branch.lineage.0, branch.epoch));
+        let epoch =
+            held.epoch.max(epoch).checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
+        let id = self.nonce()?;
+        let mut generation = 0;
+        let turn = &mut *self.peer.machine.turn();
+        let step = |machine: &mut Differential, tables: &Tables| {
+            let force = Force { epoch, above, gives_up, put_back: differs };
+            let work = machine.force(force, &self.ordered(tables));
+            self.peer.machine.change_sides(Side::Active);
+            generation = machine.generation();
+            Some(work)
+        };
+        // One superblock write: before it this device is what it was.
+        self.turn(turn, step, |s| {
+            s.epoch = epoch;
+            s.last_active = epoch;
+            s.fenced = false;
+            s.need = Stamp::ZERO;
+            let history = &mut s.history;
+            history.add(s.lineage);
+            if let Some(branch) = over {
+                history.add(branch.lineage);
+            }
+            (history.forced, history.alone, history.other) = (true, None, None);
+            s.lineage = (generation_of(s.lineage.0, above), id);
+            also(s);
+        })?;
+        debug_assert_eq!(generation, self.superblock.get().lineage.0);
+        Ok(())
+    }
+}
+
+/// The number of the lineage that follows two others.
+fn generation_of(own: u64, other: u64) -> u64 {
+    own.max(other).saturating_add(1)
+}
+
+impl Closed {
+    /// Of two histories that have parted, this device's is kept (D10): it begins a lineage that has come by
+    /// both, and serves from its next opening on; the other device, which is open or not, is its target when
+    /// they meet. Returns the branch that is given up: its content is kept as salvage there.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if no other branch was met; those of [`Device::open`]; [`Kind::Halted`].
+    pub fn resolve(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Result<Branch> {
+        let device = Device::open(storage, clock, settings)?;
+        let Some(other) = device.superblock.get().history.other else {
+            let what =
+                "this device has met no other branch of its history: nothing is to be resolved";
+            return Err(Error::new(Kind::Invalid, what));
+        };
+        device.branch_off(Some(other), false, &Bits::default(), |_| ())?;
+        Ok(other)
+    }
+
+    /// The peer is lost, or is to be another device: it is refused by name from now on, and the first device
+    /// with another id that connects becomes the peer. That one is made anew, empty, and gets every block.
+    /// The next opening serves. Returns the id of the device that is forgotten, 0 if none was met.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if this device does not hold the host, or its peer owes it something: force it first
+    /// ([`Device::force`]); those of [`Device::open`]; [`Kind::Halted`].
+    pub fn forget_peer(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Result<u64> {
+        let device = Device::open(storage, clock, settings)?;
+        let superblock = device.superblock.get();
+        if superblock.fenced || superblock.owed || lock(&device.tables).is_behind() {
+            let what = "the peer of this device holds the host, or owes it something: take over, or force this \
+                        device to, before the peer is forgotten";
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        let all: Bits = device.volumes.whole().collect();
+        device.branch_off(None, false, &all, |s| {
+            s.history.forgotten = std::mem::take(&mut s.peer);
+        })?;
+        Ok(superblock.peer)
+    }
+}

@@ -1,0 +1,325 @@
+//! Salvage: what a forced takeover gave up stays in side files that can be listed and read (D10), until an
+//! operator, or the time that he has set, removes them.
+//!
+//! Two things come here: own records that the forced device gives up, with their stamps; and, at the device
+//! that returns, the content of the blocks that only bits tell of, before a copy overwrites it.
+
+use crate::error::{Error, Kind, Result};
+use crate::format::salvage::{
+    Chunk, ENTRIES_MAX, Origin, Saved, TABLE_BYTES_MAX, decode, encode, saved,
+};
+use crate::format::superblock::Superblock;
+use crate::format::{PAGE, data_checksum};
+use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
+use crate::sync::{AtomicBool, Ordering, lock};
+use crate::table::bits::Bits;
+use crate::unit::{Block, Blocks, Stamp};
+use std::io::IoSlice;
+use std::sync::Mutex;
+
+pub(crate) const KIND: SideKind = SideKind::new("salvage").expect("a word");
+
+/// A salvage file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SalvageFile {
+    /// The number in its name.
+    pub number: u32,
+    /// Its length, in bytes.
+    pub bytes: u64,
+    /// The lineage that was given up: number and unique id; `None` if no chunk of it can be read.
+    pub lineage: Option<(u64, u64)>,
+    /// Wall time of the first and the last chunk, in nanoseconds since 1970.
+    pub saved_at: (u64, u64),
+    /// How many blocks it has, a block that was given up twice counted twice.
+    pub blocks: u64,
+}
+
+fn file(number: u32) -> FileName {
+    FileName::Side { kind: KIND, number }
+}
+
+fn failed(doing: &str, number: u32) -> impl Fn(std::io::Error) -> Error {
+    let what = format!("{doing} {}", file(number));
+    move |e| Error::storage(what.clone(), e)
+}
+
+/// The numbers of the salvage files of a device, rising.
+fn numbers(storage: &dyn Storage) -> Result<Vec<u32>> {
+    let files = storage.files().map_err(|e| Error::storage("listing the files", e))?;
+    let mut numbers: Vec<u32> = files
+        .into_iter()
+        .filter_map(|file| match file {
+            FileName::Side { kind, number } if kind == KIND => Some(number),
+            _ => None,
+        })
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Calls `each` with each chunk of a file, and where it begins; returns where the last one ends.
+fn chunks(storage: &dyn Storage, number: u32, mut each: impl FnMut(u64, &Chunk)) -> Result<u64> {
+    let failed = failed("reading", number);
+    let length = storage.length(file(number)).map_err(&failed)?.unwrap_or(0);
+    let mut at = 0;
+    let mut bytes = vec![0; TABLE_BYTES_MAX];
+    while at < length {
+        let room = (length - at).min(TABLE_BYTES_MAX as u64) as usize;
+        storage.read(file(number), at, &mut bytes[..room]).map_err(&failed)?;
+        let Some(chunk) = decode(&bytes[..room]).filter(|chunk| chunk.bytes <= length - at) else {
+            break;
+        };
+        each(at, &chunk);
+        at += chunk.bytes;
+    }
+    Ok(at)
+}
+
+/// The salvage files of a device, in the order of their numbers.
+///
+/// # Errors
+/// [`Kind::Storage`] if the storage fails.
+pub fn list(storage: &dyn Storage) -> Result<Vec<SalvageFile>> {
+    let numbers = numbers(storage)?;
+    let described = numbers.into_iter().map(|number| {
+        let (mut lineage, mut saved_at, mut blocks) = (None, (0, 0), 0);
+        let bytes = chunks(storage, number, |_, chunk| {
+            if lineage.is_none() {
+                saved_at.0 = chunk.saved_at;
+            }
+            lineage = Some(chunk.origin.lineage);
+            saved_at.1 = chunk.saved_at;
+            blocks += chunk.entries.iter().map(|(entry, _)| entry.count).sum::<u64>();
+        })?;
+        Ok(SalvageFile { number, bytes, lineage, saved_at, blocks })
+    });
+    described.collect()
+}
+
+/// Every entry of the salvage file `number`, with its data (empty: zeros), in the order in which they were
+/// saved.
+///
+/// # Errors
+/// [`Kind::Invalid`] if there is no such file; [`Kind::Damaged`] if the data of an entry is not what was
+/// saved, after the entries before it; the error of `each`; [`Kind::Storage`].
+pub fn read(
+    storage: &dyn Storage,
+    number: u32,
+    mut each: impl FnMut(&Saved, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let name = file(number);
+    let failed = failed("reading", number);
+    if storage.length(name).map_err(&failed)?.is_none() {
+        return Err(Error::new(Kind::Invalid, format!("there is no {name}")));
+    }
+    let mut all = Vec::new();
+    chunks(storage, number, |at, chunk| all.push((at, chunk.clone())))?;
+    for (at, chunk) in all {
+        let mut data = vec![0; chunk.origin.block_size as usize];
+        for (entry, offset) in &chunk.entries {
+            if !entry.has_data {
+                each(entry, &[])?;
+                continue;
+            }
+            storage.read(name, at + offset, &mut data).map_err(&failed)?;
+            if data_checksum(&data) != entry.checksum {
+                let (block, at) = (entry.block, at + offset);
+                let what = format!("{name}: the data of block {block} at {at} is damaged");
+                return Err(Error::new(Kind::Damaged, what));
+            }
+            each(entry, &data)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the salvage file `number`.
+///
+/// # Errors
+/// [`Kind::Storage`] if the storage fails, or there is no such file.
+pub fn remove(storage: &dyn Storage, number: u32) -> Result<()> {
+    storage.remove(file(number)).map_err(failed("removing", number))
+}
+
+/// Removes every salvage file whose last chunk was saved before the wall time `before`, in nanoseconds
+/// since 1970; returns how many.
+///
+/// # Errors
+/// [`Kind::Storage`] if the storage fails.
+pub fn expire(storage: &dyn Storage, before: u64) -> Result<usize> {
+    let old = list(storage)?.into_iter().filter(|f| f.lineage.is_some() && f.saved_at.1 < before);
+    old.map(|file| remove(storage, file.number)).collect::<Result<Vec<()>>>().map(|all| all.len())
+}
+
+/// Writes salvage of one lineage.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    origin: Origin,
+    /// The file, and where its last chunk ends; `None` before the first chunk.
+    at: Option<(u32, u64)>,
+    /// Bytes of all salvage files.
+    bytes: u64,
+    bytes_max: u64,
+    entries: Vec<Saved>,
+    data: Vec<u8>,
+}
+
+impl Writer {
+    /// Writes what is given up of the lineage that `superblock` has, as long as all salvage files together
+    /// have at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn new(storage: &dyn Storage, superblock: &Superblock, bytes_max: u64) -> Result<Writer> {
+        let Superblock { group, device, lineage, block_size, .. } = *superblock;
+        let all = list(storage)?;
+        let bytes = all.iter().map(|file| file.bytes).sum();
+        let same = all.iter().rev().find(|file| file.lineage == Some(lineage));
+        let at = match same {
+            Some(file) => Some((file.number, file.bytes)),
+            // A file that no chunk can be read of is left alone.
+            None => all.last().map(|file| (file.number + 1, 0)),
+        };
+        Ok(Writer {
+            origin: Origin { group, device, lineage, block_size },
+            at,
+            bytes,
+            bytes_max,
+            entries: Vec::new(),
+            data: Vec::new(),
+        })
+    }
+
+    /// Notes one block down, for the next [`Writer::flush`].
+    pub fn add(&mut self, block: Block, stamp: Stamp, data: &[u8]) {
+        let entry = saved(block, stamp, data);
+        if entry.has_data {
+            self.data.extend_from_slice(data);
+        }
+        match self.entries.last_mut() {
+            Some(last)
+                if !last.has_data
+                    && !entry.has_data
+                    && last.stamp == stamp
+                    && last.block.volume == block.volume
+                    && last.block.number + last.count == block.number =>
+            {
+                last.count += 1;
+            }
+            _ => self.entries.push(entry),
+        }
+    }
+
+    /// Whether a flush is due.
+    pub fn is_full_chunk(&self) -> bool {
+        self.entries.len() >= ENTRIES_MAX / 2
+    }
+
+    /// Makes what was noted down durable.
+    ///
+    /// # Errors
+    /// [`Kind::Protocol`] if the files would have more bytes than they may: nothing was written;
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn flush(&mut self, storage: &dyn Storage, now: u64) -> Result<()> {
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        let chunk = encode(&self.origin, now, &self.entries, &self.data);
+        let length = chunk.len() as u64;
+        if self.bytes + length > self.bytes_max {
+            (self.entries, self.data) = Default::default();
+            let what = format!(
+                "salvage is full: its files have {} bytes, and may have {} (`Settings::salvage_bytes_max`); \
+                 nothing more of what this device alone has is overwritten: look at the files (`afterimage \
+                 salvage`), then remove some, or open the device with a higher bound, or with 0 to save nothing",
+                self.bytes, self.bytes_max
+            );
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        let (number, at) = self.at.unwrap_or_default();
+        let name = file(number);
+        let failed = failed("writing", number);
+        let end = at + length;
+        match storage.length(name).map_err(&failed)? {
+            None => storage.create(name, end, Fill::Sparse).map_err(&failed)?,
+            Some(found) if found < end => storage.grow(name, end).map_err(&failed)?,
+            Some(_) => {}
+        }
+        storage.write(name, at, &[IoSlice::new(&chunk)]).map_err(&failed)?;
+        storage.sync(name).map_err(&failed)?;
+        debug_assert!(end.is_multiple_of(PAGE));
+        self.at = Some((number, end));
+        self.bytes += length;
+        (self.entries, self.data) = Default::default();
+        Ok(())
+    }
+}
+
+/// What a device that returned saves before the peer's content comes over it.
+#[derive(Debug, Default)]
+pub(crate) struct Saving {
+    /// Whether there may be any. Release/Acquire: a reader that finds it set finds the blocks.
+    is_due: AtomicBool,
+    due: Mutex<Due>,
+}
+
+#[derive(Debug, Default)]
+struct Due {
+    blocks: Bits,
+    /// Records of this tenure and later ones are of the peer's history.
+    tenure: u64,
+    writer: Option<Writer>,
+}
+
+impl Saving {
+    /// The content of `blocks` is saved from now on before it is overwritten, but by records of tenures
+    /// before `tenure`.
+    pub fn begin(&self, blocks: Bits, tenure: u64, writer: Writer) {
+        let is_due = !blocks.is_empty();
+        *lock(&self.due) = Due { blocks, tenure, writer: Some(writer) };
+        self.is_due.store(is_due, Ordering::Release);
+    }
+
+    /// As the content `of` each of `runs` is about to change to the one that `incoming` gives, if that is
+    /// known, what differs is saved, durably.
+    ///
+    /// # Errors
+    /// As [`Writer::flush`]; [`Kind::Storage`] if a volume cannot be read.
+    pub fn before(
+        &self,
+        (storage, volumes, now): (&dyn Storage, &Volumes, u64),
+        runs: impl Iterator<Item = Blocks>,
+        tenure: Option<u64>,
+        incoming: impl Fn(Block, &[u8]) -> bool,
+    ) -> Result<()> {
+        if !self.is_due.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let due = &mut *lock(&self.due);
+        let Some(writer) = due.writer.as_mut().filter(|_| tenure.is_none_or(|t| t >= due.tenure))
+        else {
+            return Ok(());
+        };
+        let mut data = vec![0; writer.origin.block_size as usize];
+        let taken: Vec<Blocks> = runs.flat_map(|run| due.blocks.remove(&run)).collect();
+        let mut save = |writer: &mut Writer| -> Result<()> {
+            for block in taken.iter().flat_map(Blocks::each) {
+                volumes.read(block, &mut data)?;
+                if !incoming(block, &data) {
+                    writer.add(block, Stamp::ZERO, &data);
+                }
+                if writer.is_full_chunk() {
+                    writer.flush(storage, now)?;
+                }
+            }
+            writer.flush(storage, now)
+        };
+        let saved = save(writer);
+        if saved.is_err() {
+            taken.into_iter().for_each(|run| due.blocks.insert(run));
+        }
+        self.is_due.store(!due.blocks.is_empty(), Ordering::Release);
+        saved
+    }
+}
