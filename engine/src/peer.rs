@@ -19,7 +19,7 @@ pub(crate) struct Peer {
     pub owed: Owed,
     /// Differential mode towards it.
     pub machine: Machine,
-    /// What is to be saved before the peer's content comes over it.
+    /// Blocks to be saved before the peer's content comes over them.
     pub saving: Saving,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,

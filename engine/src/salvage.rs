@@ -256,7 +256,7 @@ impl Writer {
     }
 }
 
-/// What a device that returned saves before the peer's content comes over it.
+/// The blocks that a device that returned saves before the peer's content comes over them.
 #[derive(Debug, Default)]
 pub(crate) struct Saving {
     /// Whether there may be any. Release/Acquire: a reader that finds it set finds the blocks.

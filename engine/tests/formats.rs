@@ -14,8 +14,9 @@ use afterimage::internal::format::frame::{
     COPIES_MAX, Copied, FRAME_BYTES_MAX, Frame, Ladder, RUNS_MAX, Requester, ShipBuilder, Shipped,
     TablePiece, WIRE,
 };
+use afterimage::internal::format::salvage;
 use afterimage::internal::format::superblock::{
-    Annex, Features, LogState, Lost, REST, SEQUENCE_MAX, Superblock, TableRef, VolumeSpec,
+    Annex, Features, History, LogState, Lost, REST, SEQUENCE_MAX, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum, segments, superblock, table};
 use afterimage::internal::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
@@ -46,6 +47,13 @@ fn golden_superblock() {
     let (bytes, volumes) = (golden("superblock"), golden("volumes"));
     assert_eq!(Superblock::decode(&bytes, &volumes), Ok(golden::values::superblock()));
     assert_eq!(golden::values::superblock().encode()[..], bytes);
+}
+
+#[test]
+fn golden_annex() {
+    let bytes = golden("annex");
+    assert_eq!(History::decode(&bytes), Ok(golden::values::history()));
+    assert_eq!(golden::values::history().encode(), bytes);
 }
 
 #[test]
@@ -81,7 +89,7 @@ fn golden_superblock_of_version_2() {
 #[test]
 fn a_hello_may_be_longer_or_shorter() {
     let bytes = golden("frame_hello");
-    let (fixed_at, volumes_at) = (32 + 16, 32 + 16 + 220);
+    let (fixed_at, volumes_at) = (32 + 16, 32 + 16 + 224);
     let resized = |fixed: usize, behind: usize| {
         let mut frame = bytes[..fixed_at].to_vec();
         frame[36..40].copy_from_slice(&(fixed as u32).to_le_bytes());
@@ -97,9 +105,10 @@ fn a_hello_may_be_longer_or_shorter() {
         }
     };
     let Frame::Hello(whole) = frame("frame_hello", &[]) else { panic!("not a hello") };
-    assert_eq!(resized(220, 0), whole);
-    assert_eq!(resized(220 + 99, 1000), whole);
-    let shorter = resized(220 - 28, 0);
+    assert_eq!(resized(224, 0), whole);
+    assert_eq!(resized(224 + 99, 1000), whole);
+    let shorter = resized(224 - 32, 0);
+    assert!(shorter.ancestors.is_empty());
     assert_eq!((shorter.told, shorter.told_max, shorter.lost), (Stamp::ZERO, 0, whole.lost));
     assert_eq!(shorter.volumes, whole.volumes);
 }
@@ -447,7 +456,7 @@ prop_compose! {
             generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
             block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, features, whole,
             lost, round, last_active, peer, cut, owed, cache_identity, weakest, annex, table, rest,
-            own, recv, volumes,
+            history: History::default(), own, recv, volumes,
         }
     }
 }
@@ -580,7 +589,7 @@ proptest! {
 
     #[test]
     fn any_frame_of_the_ladder_survives_its_bytes(
-        (kind, round, mode, later) in (0..8, any_round(), any_mode(), any::<bool>()),
+        (kind, round, mode, later) in (0..9, any_round(), any_mode(), any::<bool>()),
         (generation, [nonce, grant, session]) in (0..1u64 << 63, any::<[u64; 3]>()),
         [cut, clk] in prop::array::uniform2(any_stamp()),
         (piece, copies) in (any_piece(), prop::collection::vec(any_copied(), 0..70)),
@@ -595,6 +604,7 @@ proptest! {
             4 => Ladder::CopyAck { round, blocks },
             5 => Ladder::End { round, generation, consistent_at },
             6 => Ladder::EndAck { round },
+            7 => Ladder::Returned { nonce, piece },
             _ => Ladder::Level { round },
         });
         let mut bytes = ladder.encode_in(4, session);
@@ -622,6 +632,8 @@ proptest! {
         size in any::<u32>(),
     ) {
         let _ = Superblock::decode(&bytes, &bytes);
+        let _ = History::decode(&bytes);
+        let _ = salvage::decode(&bytes);
         let _ = Header::decode(&bytes, size.into());
         let _ = Frame::decode(&bytes);
     }

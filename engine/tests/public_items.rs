@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 48] = [
+const ITEMS: [&str; 54] = [
+    "Branch",
     "Clock",
+    "Closed",
     "Compare",
     "CompareLimits",
     "CompareReport",
@@ -21,13 +23,16 @@ const ITEMS: [&str; 48] = [
     "FRAME_BYTES_MAX",
     "FileName",
     "Fill",
+    "Forced",
     "Geometry",
+    "Image",
     "Kind",
     "Lane",
     "Limits",
     "Line",
     "Link",
     "LogRecovery",
+    "LossSheet",
     "Lost",
     "Memory",
     "MemoryLink",
@@ -52,6 +57,7 @@ const ITEMS: [&str; 48] = [
     "VolumeSpec",
     "internal",
     "memory_link",
+    "salvage",
 ];
 
 /// The names that a `pub` line at the crate's root makes public.

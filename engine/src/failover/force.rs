@@ -29,7 +29,7 @@ pub enum Image {
     Newest,
 }
 
-/// What a forced takeover gives up, block by block.
+/// The loss sheet: each block that a forced takeover gives up, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LossSheet {
@@ -61,7 +61,7 @@ impl LossSheet {
     }
 }
 
-/// What an operator says with a forced takeover. Later versions have more: make it with
+/// An operator's words with a forced takeover. Later versions have more: make it with
 /// `..Forced::default()` at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forced {
@@ -72,7 +72,7 @@ pub struct Forced {
 }
 
 impl Device {
-    /// What a forced takeover of this device would give up now. Nothing is changed.
+    /// The loss sheet of a forced takeover of this device now. Nothing is changed.
     ///
     /// # Errors
     /// [`Kind::Invalid`] if it serves, or the other device answers, or it needs no force but to be resumed

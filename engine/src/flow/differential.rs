@@ -53,7 +53,7 @@ pub(crate) struct Turn {
     pub saying: Option<(Message, Block)>,
     /// The table of a grant, as far as it has come, and the request that it answers.
     pub granted: (u64, Bits),
-    /// What a device that returned has said of itself, and the request that it belongs to (D10).
+    /// The blocks that differ at a device that returned, and the request that they were said with (D10).
     pub differing: (u64, Bits),
     /// The table that the superblock names.
     pub stored: Bits,

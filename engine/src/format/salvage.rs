@@ -84,7 +84,7 @@ pub struct Chunk {
 }
 
 /// The bytes of a chunk: `data` has a block for each entry with data.
-pub(crate) fn encode(origin: &Origin, saved_at: u64, entries: &[Saved], data: &[u8]) -> Vec<u8> {
+pub fn encode(origin: &Origin, saved_at: u64, entries: &[Saved], data: &[u8]) -> Vec<u8> {
     let mut head = Head::new_zeroed();
     head.magic = MAGIC;
     head.version = VERSION.into();
@@ -117,7 +117,7 @@ pub(crate) fn encode(origin: &Origin, saved_at: u64, entries: &[Saved], data: &[
 pub(crate) const TABLE_BYTES_MAX: usize = HEAD + ENTRIES_MAX * ENTRY;
 
 /// Reads the chunk that `bytes` begins with, whose data is not looked at; `None` if none stands there.
-pub(crate) fn decode(bytes: &[u8]) -> Option<Chunk> {
+pub fn decode(bytes: &[u8]) -> Option<Chunk> {
     let (head, rest) = Head::read_from_prefix(bytes).ok()?;
     let (count, block_size) = (head.entries.get() as usize, head.block_size.get());
     let is_size = block_size.is_power_of_two() && (512..=65_536).contains(&block_size);

@@ -278,7 +278,7 @@ pub struct Superblock {
     pub weakest: u8,
     /// Where the annex is.
     pub annex: Annex,
-    /// What the annex has: the lineage's ancestors, and what is decided about them (D10).
+    /// The annex: the lineage's ancestors, and what is decided about them (D10).
     pub history: History,
     /// The differential administration table (D8).
     pub table: TableRef,

@@ -5,7 +5,7 @@ use afterimage::internal::format::frame::{
     Copied, Frame, Hello, Ladder, Requester, Seen, Shipped, Sum, TablePiece, WireRange,
 };
 use afterimage::internal::format::superblock::{
-    Annex, Features, LogState, Lost, REST, Superblock, TableRef, VolumeSpec,
+    Annex, Branch, Features, History, LogState, Lost, REST, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum};
 use afterimage::internal::unit::{Block, Blocks, Mode, Round, Stamp};
@@ -31,7 +31,7 @@ pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 24] = [
+pub const FRAMES: [&str; 25] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
@@ -56,6 +56,7 @@ pub const FRAMES: [&str; 24] = [
     "frame_end",
     "frame_end_ack",
     "frame_level",
+    "frame_returned",
 ];
 
 /// `superblock` and `volumes`.
@@ -90,6 +91,7 @@ pub fn superblock() -> Superblock {
         cache_identity: std::array::from_fn(|k| 0x20 + k as u8),
         weakest: 2,
         annex: Annex { slot: 1, bytes: 48, checksum: 0xb1b2_b3b4_b5b6_b7b8 },
+        history: History::default(),
         table: TableRef { slot: 1, bytes: 4096, checksum: 0xc1c2_c3c4_c5c6_c7c8 },
         rest: std::array::from_fn(|k| 0x51 + k as u8),
         own: LogState {
@@ -113,6 +115,26 @@ pub fn superblock() -> Superblock {
             VolumeSpec { id: 7, bytes: 512 },
             VolumeSpec { id: 0xffff_fffe, bytes: (1 << 62) - 512 },
         ],
+    }
+}
+
+const ANCESTORS: [(u64, u64); 2] = [(1, 0xd1d2_d3d4_d5d6_d7d8), (2, 0xe1e2_e3e4_e5e6_e7e8)];
+
+/// `annex`.
+pub fn history() -> History {
+    let stamp = |epoch, time, sequence| Stamp { epoch, time, sequence };
+    History {
+        ancestors: ANCESTORS.to_vec(),
+        forced: true,
+        alone: Some(stamp(6, 0x1111, 1)),
+        void: [stamp(7, 0x2222, 2), stamp(8, 0x3333, 3)],
+        forgotten: 5,
+        other: Some(Branch {
+            device: 1,
+            lineage: (4, 0xf1f2_f3f4_f5f6_f7f8),
+            epoch: 11,
+            newest: stamp(11, 0x4444, 4),
+        }),
     }
 }
 
@@ -219,6 +241,8 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
             credit: 1000,
             block_size: 4096,
             volumes: superblock().volumes[..2].to_vec(),
+            alone: true,
+            ancestors: ANCESTORS.to_vec(),
         }),
         "frame_takeover" => {
             Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: None }
@@ -302,6 +326,11 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         "frame_copy" => Ladder::Copy { round, copies: copies(), data },
         "frame_copy_ack" => Ladder::CopyAck { round, blocks: runs() },
         "frame_end" => Ladder::End { round, generation, consistent_at: CONSAT },
+        "frame_returned" => {
+            let (from, to) = (block(7, 5), block(9, 1000));
+            let piece = TablePiece { from, to, runs: runs(), is_last: false };
+            Ladder::Returned { nonce: 78, piece }
+        }
         "frame_end_ack" => Ladder::EndAck { round },
         "frame_level" => Ladder::Level { round },
         other => panic!("no frame is called {other}"),

@@ -86,7 +86,7 @@ impl History {
     }
 
     /// The annex as it stands on disk.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let flag = |on, bit| if on { bit } else { 0 };
         let flags = flag(self.forced, FORCED)
             | flag(self.alone.is_some(), ALONE)
@@ -115,7 +115,7 @@ impl History {
     ///
     /// # Errors
     /// The field that is wrong.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<History, String> {
+    pub fn decode(bytes: &[u8]) -> Result<History, String> {
         let Ok((fixed, rest)) = Fixed::read_from_prefix(bytes) else {
             return Err(format!(
                 "the annex has {} bytes, at least {FIXED} are needed",
