@@ -4,10 +4,12 @@
 mod common;
 
 use afterimage::internal::error::Kind;
+use afterimage::internal::limits::Settings;
 use afterimage::internal::salvage;
 use afterimage::internal::unit::Mode;
 use afterimage::{Closed, Device, Image, LossSheet};
 use common::crash::Cut;
+use common::random::Random;
 use common::world::Act::*;
 use common::world::World;
 use common::{A, B};
@@ -246,4 +248,178 @@ fn a_device_that_lost_its_records_is_a_target() {
     rests(&mut world);
     world.acts(&[Write(A, 2, 4), Takeover(B)]);
     reads(&world, B);
+}
+
+/// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.
+#[test]
+fn random_walks() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse().ok());
+    let (first, seeds) =
+        (number("FORCED_FIRST").unwrap_or(0), number("FORCED_SEEDS").unwrap_or(200));
+    for seed in first..first + seeds {
+        let outcome = std::panic::catch_unwind(|| walk(seed));
+        outcome.unwrap_or_else(|_| panic!("seed {seed}"));
+    }
+}
+
+/// One device is lost, and the other goes on by what an operator says; returns whether it was forced.
+fn lose(world: &mut World, at: usize, random: &mut Random) -> bool {
+    let kept = 1 - at;
+    for device in world.devices.iter().flatten().filter(|device| device.status().serving) {
+        device.session().unwrap().flush().unwrap();
+    }
+    let cut = random.pick(&[Cut::Kill, Cut::Synced, Cut::All]);
+    world.crash(at, cut);
+    match random.once_in(2) {
+        true => world.crash(kept, random.pick(&[Cut::Kill, Cut::Synced, Cut::All])),
+        false => {
+            world.device(kept).close().unwrap();
+            world.devices[kept] = None;
+        }
+    }
+    world.open(kept).unwrap();
+    if world.device(kept).resume_alone().is_ok() {
+        return false;
+    }
+    let mut image = random.pick(&[Image::Consistent, Image::Newest]);
+    let before = world.images();
+    let forced = world.try_force(kept, image).or_else(|refused| {
+        assert_eq!((refused.kind(), image), (Kind::Invalid, Image::Consistent), "{refused}");
+        image = Image::Newest;
+        world.try_force(kept, image)
+    });
+    forced.unwrap();
+    world.device(kept).accept_loss().unwrap();
+    let found = world.read_all(&world.device(kept).session().unwrap()).unwrap();
+    // The newest image of a target that had not everything has content of an older lineage, too.
+    let is_known = image == Image::Newest || before.contains(&found);
+    assert!(is_known, "{image:?}: {found:?} is none of {before:?}");
+    world.history = (0..).zip(found).collect();
+    world.promised = world.history.len();
+    true
+}
+
+/// Histories have parted if a device was forced that had not heard of the peer's lineage: the one that
+/// serves is kept.
+fn come_together(world: &mut World, serving: usize) {
+    world.meet_briefly(1);
+    let superblock = afterimage::internal::superblock::load(&*world.disks[serving]).unwrap();
+    if superblock.history.other.is_none() {
+        return;
+    }
+    world.device(serving).close().unwrap();
+    world.devices[serving] = None;
+    let (disk, clock) = (world.disks[serving].clone(), world.clock.clone());
+    Closed::resolve(disk, clock, world.settings.clone()).unwrap();
+    world.open(serving).unwrap();
+}
+
+fn walk(seed: u64) {
+    let is_loud = std::env::var("LADDER_LOUD").is_ok();
+    let mut random = Random::new(seed);
+    let mut world = World::with(4, Settings { suspend_from_percent: 60, ..Settings::default() });
+    let (mut serving, mut gone) = (A, None);
+    for step in 0..120u64 {
+        let block = random.within(0..7);
+        let value = (step % 250 + 1) as u8;
+        let at = random.within(0..2) as usize;
+        let at = if gone == Some(at) { serving } else { at };
+        let act = match random.within(0..40) {
+            0..=9 => Write(serving, block, value),
+            10 | 11 => Write2(serving, block, value),
+            12 => Zero(serving, block),
+            13..=15 => Flush(serving),
+            16 | 17 => Carry,
+            18 | 19 => Reflect(at),
+            20 => Checkpoint(at),
+            21 | 22 if gone.is_none() => Takeover(1 - serving),
+            23 => Suspend(serving),
+            24 if gone.is_none() => {
+                // The site that is lost is most often the active one.
+                let lost = if random.once_in(4) { 1 - serving } else { serving };
+                let was_forced = lose(&mut world, lost, &mut random);
+                (serving, gone) = (1 - lost, Some(lost));
+                if is_loud {
+                    println!("{step} {lost} is lost, forced: {was_forced}");
+                }
+                continue;
+            }
+            25..=27 => {
+                let Some(back) = gone else { continue };
+                if is_loud {
+                    println!("{step} {back} returns");
+                }
+                world.open(back).unwrap();
+                come_together(&mut world, serving);
+                world.meet_briefly(random.within(0..8));
+                gone = None;
+                continue;
+            }
+            28..=36 => {
+                let device = world.device(at).clone();
+                let what = random.within(0..6);
+                if is_loud {
+                    println!("{step} step {what} of {at}");
+                }
+                match what {
+                    0 => drop(device.step_ladder().unwrap()),
+                    1 => drop(device.step_ship().unwrap()),
+                    2 => drop(device.step_receive().unwrap()),
+                    3 => drop(device.step_control().unwrap()),
+                    4 => drop(device.step_reflect_some(1).unwrap()),
+                    _ => drop(device.step_checkpoint().unwrap()),
+                }
+                continue;
+            }
+            37 if gone.is_none() => {
+                let session = world.device(serving).session().unwrap();
+                session.flush().unwrap();
+                world.promised = world.history.len();
+                drop(session);
+                let cut = random.pick(&[Cut::Kill, Cut::Synced, Cut::Sectors(step)]);
+                if is_loud {
+                    println!("{step} crash {at} {cut:?}");
+                }
+                world.crash(at, cut);
+                serving = world.rise().unwrap();
+                Flush(serving)
+            }
+            _ if gone.is_none() => {
+                reads(&world, serving);
+                continue;
+            }
+            _ => continue,
+        };
+        if is_loud {
+            println!("{step} {act:?}");
+        }
+        for _ in 0..3 {
+            if world.device(serving).status().own_free_places < 3 {
+                world.acts(&[Carry, Reflect(serving), Checkpoint(serving)]);
+                if gone.is_none() {
+                    world.acts(&[Reflect(1 - serving), Checkpoint(1 - serving), Carry]);
+                }
+            }
+        }
+        match act {
+            Suspend(at) if world.device(at).status().mode != Mode::Ordered => {}
+            Suspend(at) if world.device(at).suspend().is_err() => {}
+            Suspend(_) => {}
+            act => world.act(act).unwrap_or_else(|e| panic!("{step} {act:?}: {e}")),
+        }
+        if let Takeover(at) = act {
+            serving = at;
+        }
+        for device in world.devices.iter().flatten() {
+            assert!(device.status().halted.is_none(), "{:?}", device.status().halted);
+        }
+    }
+    if let Some(back) = gone {
+        world.open(back).unwrap();
+        come_together(&mut world, serving);
+        world.meet();
+    }
+    reads(&world, serving);
+    rests(&mut world);
+    reads(&world, serving);
 }

@@ -140,12 +140,17 @@ impl World {
 
     /// As [`World::meet`], of two that may both serve.
     pub fn meet_apart(&mut self) {
+        self.meet_briefly(4);
+    }
+
+    /// A new line between them, and so many steps of each.
+    pub fn meet_briefly(&mut self, steps: u64) {
         let line = memory_link(Line::default(), self.clock.clone());
         self.links = [line.0, line.1];
         for at in [A, B] {
             let _ = self.device(at).connect(Arc::new(self.links[at].clone()));
         }
-        for _ in 0..4 {
+        for _ in 0..steps {
             for device in self.devices.iter().flatten() {
                 device.step_control().unwrap();
             }
