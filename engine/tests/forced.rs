@@ -46,7 +46,8 @@ fn rests(world: &mut World) {
         let status = world.device(at).status();
         assert_eq!(status.mode, Mode::Ordered, "{at}: {status:?}");
         assert!(status.differential.is_consistent, "{at}: {status:?}");
-        assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}");
+        let both = [A, B].map(|at| world.device(at).status());
+        assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}: {both:?}");
     }
 }
 
@@ -312,6 +313,8 @@ fn come_together(world: &mut World, serving: usize) {
     let (disk, clock) = (world.disks[serving].clone(), world.clock.clone());
     Closed::resolve(disk, clock, world.settings.clone()).unwrap();
     world.open(serving).unwrap();
+    // The other one hears of it.
+    world.meet_briefly(4);
 }
 
 fn walk(seed: u64) {

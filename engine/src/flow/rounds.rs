@@ -323,7 +323,12 @@ impl Device {
 
     /// The target is in ordered mode (D9).
     pub(crate) fn receive_end_ack(&self, round: Round) -> Result<()> {
-        self.hear(|machine, side, _| machine.hear_end_ack(side, round)).map(|_| ())
+        if self.hear(|machine, side, _| machine.hear_end_ack(side, round))? {
+            // Records that the peer shipped in another round took no place here: it may ship as many as there
+            // is room for, once it is active.
+            self.acknowledge(Ack::Freed)?;
+        }
+        Ok(())
     }
 
     /// The active peer says that this device has all, until its next copy (D7).
