@@ -181,7 +181,7 @@ impl Device {
             superblock: file,
             role: Mutex::default(),
             recovery,
-            failover: Mutex::new(Failover::new(geometry.device)),
+            failover: Mutex::new(Failover::new(geometry.device, now)),
             peer: Peer::new(recv, debt, machine),
             host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),

@@ -299,6 +299,10 @@ pub struct Settings {
     /// at least half of what is held is what the peer lacks, and once it has met a peer whose program knows
     /// differential mode. From 1 to 100; 0: never, and writes wait for places ([`Settings::admit_timeout_ns`]).
     pub suspend_from_percent: u64,
+    /// LADDER 6: how long the line is down before the device suspends by itself, if there is anything that
+    /// the peer lacks; under the same conditions. Any; 0, the default: never, as a journal with room for all
+    /// that the peer lacks keeps the order of writes at no cost, however long the line is down.
+    pub suspend_after_ns: u64,
     /// Most bytes of copies of blocks that are sent and not acknowledged, in differential mode. Any; one
     /// block always goes.
     pub copy_bytes_max: u64,
@@ -418,6 +422,7 @@ impl Default for Settings {
             pacing_from_percent: 80,
             pacing_until_percent: 70,
             suspend_from_percent: 0,
+            suspend_after_ns: 0,
             copy_bytes_max: 4 * MIB,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,

@@ -16,12 +16,15 @@ const BLOCK: usize = 4096;
 const BLOCKS: u64 = 16 << 10;
 
 fn device(number: u64, clock: &Arc<dyn Clock>) -> (Arc<Device>, Threads) {
+    device_with(number, clock, Settings { suspend_from_percent: 60, ..Settings::default() })
+}
+
+fn device_with(number: u64, clock: &Arc<dyn Clock>, settings: Settings) -> (Arc<Device>, Threads) {
     let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * BLOCK as u64 }];
     let mut geometry = Geometry::new(7, number, volumes);
     geometry.journal_bytes = 16 << 20;
     let storage = Arc::new(Memory::new());
     Device::create(&*storage, &geometry, number == 1).unwrap();
-    let settings = Settings { suspend_from_percent: 60, ..Settings::default() };
     let device = Device::open(storage, clock.clone(), settings).unwrap();
     let threads = Threads::start(&device).unwrap();
     (device, threads)
@@ -93,4 +96,20 @@ fn writes_go_on_while_the_line_is_down() {
 #[test]
 fn writes_go_on_while_the_line_takes_nothing() {
     survives(false);
+}
+
+/// The thread that ships sleeps until the outage has lasted long enough, with nothing to wake it.
+#[test]
+fn an_outage_that_lasts_suspends() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let settings = Settings { suspend_after_ns: 200_000_000, ..Settings::default() };
+    let (a, _a_threads) = device_with(1, &clock, settings.clone());
+    let (b, _b_threads) = device_with(2, &clock, settings);
+    let links = connect([&a, &b], &clock);
+    wait(&a, |status| status.serving && status.connected);
+    links[0].cut();
+    a.session().unwrap().write(0, 0, &[1; BLOCK]).unwrap();
+    wait(&a, |status| status.mode == Mode::Collecting);
+    drop(connect([&a, &b], &clock));
+    wait(&a, is_ordered);
 }

@@ -307,13 +307,17 @@ impl Device {
                 owed.into_iter().collect()
             }
         };
-        let is_known = !tables.is_behind() || self.peer.owed.is_due();
         Ordered {
             unacknowledged,
             unreflected,
-            owed: is_known.then_some(owed),
+            owed: self.is_debt_known(tables).then_some(owed),
             newest: tables.newest_own(),
         }
+    }
+
+    /// Whether the device knows what it is owed in ordered mode: a restart loses the prototype (R13).
+    pub(crate) fn is_debt_known(&self, tables: &Tables) -> bool {
+        !tables.is_behind() || self.peer.owed.is_due()
     }
 
     /// Does `work`, in its order; what was to be done in the tables is done.

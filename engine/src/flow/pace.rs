@@ -111,7 +111,7 @@ impl Device {
     /// delay of a write that comes now, in nanoseconds.
     pub(crate) fn survey(&self) -> u64 {
         let pace = &self.host.pace;
-        if self.is_filled_to_suspend() {
+        if self.is_filled_to_suspend() || self.is_outage_timed() {
             self.wakes.ship.ring();
         }
         let at = self.clock.monotonic();

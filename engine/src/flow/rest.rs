@@ -16,11 +16,15 @@ pub(crate) const GATHER_NS: u64 = 1_000_000;
 
 impl Device {
     /// When a step has something to do by the passing of time alone, on the monotonic clock in
-    /// nanoseconds: a commit, a reflection or a checkpoint is due, or a ticket's time is over
-    /// ([`Device::step_calls`]). `None`: not before something happens, a request or a frame.
+    /// nanoseconds: a commit, a reflection, a checkpoint or a suspension ([`Device::step_ladder`]) is due, or
+    /// a ticket's time is over ([`Device::step_calls`]). `None`: not before something happens, a request or a frame.
     pub fn next_deadline(&self) -> Option<u64> {
-        let deadlines =
-            [self.commit_deadline(), self.reflect_deadline(), self.wakes.waiters.next_time()];
+        let deadlines = [
+            self.commit_deadline(),
+            self.reflect_deadline(),
+            self.suspend_deadline(),
+            self.wakes.waiters.next_time(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -100,7 +104,10 @@ impl Device {
         // waits for a checkpoint, or for the last write before its end.
         let waits = self.has_to_ask() || self.has_to_copy() || self.peer.machine.awaits_step();
         let is_held_up = is_connected && (has_to_ship || waits);
-        let timeout = is_held_up.then_some(Duration::from_nanos(GATHER_NS));
+        let timeout = match is_held_up {
+            true => Some(Duration::from_nanos(GATHER_NS)),
+            false => self.suspend_deadline().map(|deadline| self.left(deadline)),
+        };
         // Otherwise nothing is shipped, however much is committed.
         let ships = has_credit && !is_held_up && is_connected;
         let mark = if ships { committed } else { Mark::NONE };
