@@ -297,7 +297,12 @@ pub struct Settings {
     /// LADDER 6: how full the own journal is, in percent, when the device suspends by itself: bits remember
     /// from then on what the peer lacks, instead of the journal, until it has all again. It does so only if
     /// at least half of what is held is what the peer lacks, and once it has met a peer whose program knows
-    /// differential mode. From 1 to 100; 0: never, and writes wait for places ([`Settings::admit_timeout_ns`]).
+    /// differential mode. A write that waits for room suspends a journal that has none for the largest request
+    /// ([`Geometry::request_blocks_max`]), however full it is. From 1 to 100; 0: never, and writes wait for places
+    /// ([`Settings::admit_timeout_ns`]). The default, 90, lies above [`Settings::pacing_from_percent`], so that
+    /// a host slows down first, and above three quarters, where a checkpoint is forced; what is left of a
+    /// journal of 64 MiB, 6 MiB, is more than [`Settings::commit_bytes`], so that the table is stored before
+    /// writes wait.
     pub suspend_from_percent: u64,
     /// LADDER 6: how long the line is down before the device suspends by itself, if there is anything that
     /// the peer lacks; under the same conditions. Any; 0, the default: never, as a journal with room for all
@@ -421,7 +426,7 @@ impl Default for Settings {
             pacing_max_ns: 0,
             pacing_from_percent: 80,
             pacing_until_percent: 70,
-            suspend_from_percent: 0,
+            suspend_from_percent: 90,
             suspend_after_ns: 0,
             copy_bytes_max: 4 * MIB,
             takeover_timeout_ns: 30_000_000_000,

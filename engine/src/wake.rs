@@ -187,6 +187,12 @@ impl Waiters {
         }
     }
 
+    /// Whether anybody waits for places.
+    pub fn wait_for_places(&self) -> bool {
+        let places = (Key::Places, 0)..=(Key::Places, u64::MAX);
+        self.are_there() && lock(&self.table).waiting.range(places).next().is_some()
+    }
+
     /// How many wait for places, or were woken for some and have not looked yet.
     #[cfg(any(all(test, not(loom)), feature = "simulate"))]
     pub fn in_line(&self) -> usize {

@@ -113,3 +113,27 @@ fn an_outage_that_lasts_suspends() {
     drop(connect([&a, &b], &clock));
     wait(&a, is_ordered);
 }
+
+/// The journal is not as full as it is to be, and has no room for a large request.
+#[test]
+fn the_largest_request_waits_for_no_peer() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let (a, _a_threads) = device_with(1, &clock, Settings::default());
+    let (b, _b_threads) = device_with(2, &clock, Settings::default());
+    let links = connect([&a, &b], &clock);
+    wait(&a, |status| status.serving && status.connected);
+    links[0].hold(Lane::Data, true);
+    let session = a.session().unwrap();
+    let largest = vec![7; a.limits().request_bytes_max as usize];
+    for block in 0.. {
+        if a.status().own_fill_percent >= 80 {
+            break;
+        }
+        session.write(0, block * BLOCK as u64, &[1; BLOCK]).unwrap();
+    }
+    assert_eq!(a.status().mode, Mode::Ordered);
+    session.write(0, 0, &largest).unwrap();
+    assert_ne!(a.status().mode, Mode::Ordered);
+    links[0].hold(Lane::Data, false);
+    wait(&a, is_ordered);
+}

@@ -9,10 +9,17 @@ use crate::sync::lock;
 use crate::unit::Mode;
 
 impl Device {
-    /// Whether the own journal is as full as it is to be at most in a mode with R.
+    /// Whether the own journal is as full as it is to be at most in a mode with R, or a write waits for room
+    /// in it.
     pub(crate) fn is_filled_to_suspend(&self) -> bool {
         let from = self.settings.suspend_from_percent;
-        from > 0 && percent(self.own.journal.fill()) >= from
+        from > 0 && (percent(self.own.journal.fill()) >= from || self.is_short_of_places())
+    }
+
+    /// Whether a write waits for places, and the largest request would.
+    fn is_short_of_places(&self) -> bool {
+        let [reserve, _] = self.geometry.reserves();
+        self.own.journal.queue.free() < reserve && self.wakes.waiters.wait_for_places()
     }
 
     /// Whether an outage is timed that goes on.

@@ -316,9 +316,10 @@ impl WriteState {
     fn wait(&mut self, device: &Device, kind: Kind, key: Key) -> Result<bool> {
         let now = device.clock.monotonic();
         let since = *self.waiting_since.get_or_insert_with(|| {
-            // Places come free by a commit, which may not be due yet, or by a checkpoint.
+            // Places come free by a commit, which may not be due yet, a checkpoint, or a suspension.
             device.own.want(device.own.round_wanted());
             device.wakes.reflect.ring();
+            device.wakes.ship.ring();
             now
         });
         let waited = now.saturating_sub(since);
