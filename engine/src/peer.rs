@@ -5,6 +5,7 @@ use crate::flow::checksums::Asked;
 use crate::flow::compare::Comparing;
 use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
+use crate::flow::policy::Stay;
 use crate::flow::remote::{Answers, Questions};
 use crate::journal::recv::RecvLog;
 use crate::table::prototype::Debt;
@@ -18,6 +19,8 @@ pub(crate) struct Peer {
     pub owed: Owed,
     /// Differential mode towards it.
     pub machine: Machine,
+    /// How long it is to last; a leaf among the locks.
+    pub stay: Mutex<Stay>,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,
     /// The comparison that was begun here.
@@ -38,6 +41,7 @@ impl Peer {
             recv,
             owed: Owed::new(told),
             machine,
+            stay: Mutex::default(),
             questions: Mutex::default(),
             comparing: Mutex::default(),
             checked: Mutex::default(),

@@ -187,10 +187,14 @@ impl Waiters {
         }
     }
 
-    /// Whether anybody waits for places.
-    pub fn wait_for_places(&self) -> bool {
+    /// How many places the first in line waits for; 0 if nobody does.
+    pub fn places_wanted(&self) -> u64 {
+        if !self.are_there() {
+            return 0;
+        }
+        let table = lock(&self.table);
         let places = (Key::Places, 0)..=(Key::Places, u64::MAX);
-        self.are_there() && lock(&self.table).waiting.range(places).next().is_some()
+        table.waiting.range(places).next().map_or(0, |(_, first)| first.places)
     }
 
     /// How many wait for places, or were woken for some and have not looked yet.

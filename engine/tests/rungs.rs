@@ -33,6 +33,12 @@ fn cut(world: &World) {
     assert!(!world.device(A).status().connected);
 }
 
+fn rest(world: &mut World) {
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+}
+
 #[test]
 fn an_outage_that_lasts_suspends() {
     let settings = Settings { suspend_after_ns: 60 * SECOND, ..Settings::default() };
@@ -55,11 +61,9 @@ fn an_outage_that_lasts_suspends() {
     world.clock.pass(SECOND);
     assert!(a.step_ladder().unwrap());
     assert_eq!(*modes.lock().unwrap(), [Mode::Collecting]);
-    assert_eq!(a.next_deadline(), None);
+    world.clock.pass(SECOND);
     world.meet();
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
+    rest(&mut world);
     assert_eq!(*modes.lock().unwrap(), [Mode::Collecting, Mode::Copying, Mode::Ordered]);
     assert_eq!(world.volume(B), world.volume(A));
 }
@@ -73,4 +77,68 @@ fn an_outage_suspends_only_if_that_is_set() {
     world.clock.pass(u64::MAX / 2);
     assert!(!world.device(A).step_ladder().unwrap());
     assert_eq!(world.device(A).status().mode, Mode::Ordered);
+}
+
+/// Each way has its own threshold: order comes back once the table is small enough, and not before.
+#[test]
+fn order_comes_back_when_little_is_left() {
+    let settings = Settings {
+        resume_order_below_percent: 1,
+        resume_order_after_ns: 0,
+        copy_bytes_max: 1,
+        ..Settings::default()
+    };
+    let mut world = World::with(4, settings);
+    let modes = modes(&world);
+    let places = world.device(A).geometry().places();
+    world.acts(&[Write2(A, 0, 1), Write2(A, 2, 1), Write2(A, 4, 1), Write2(A, 6, 1), Flush(A)]);
+    world.hold_ships(true);
+    world.acts(&[Suspend(A), Carry]);
+    let blocks = world.device(A).status().differential.table_blocks;
+    assert!(blocks * 100 >= places, "the table is more than a hundredth of {places}");
+    rest(&mut world);
+    assert_eq!(*modes.lock().unwrap(), [Mode::Collecting, Mode::Sending]);
+    world.hold_ships(false);
+    rest(&mut world);
+    let all = [Mode::Collecting, Mode::Sending, Mode::Copying, Mode::Ordered];
+    assert_eq!(*modes.lock().unwrap(), all);
+}
+
+/// The device stays in differential mode for a time, which doubles each time that order fails, up to a bound,
+/// and begins anew once the line has kept up with order.
+#[test]
+fn order_that_fails_is_tried_ever_more_rarely() {
+    let settings = Settings {
+        suspend_after_ns: SECOND,
+        resume_order_after_ns: 10 * SECOND,
+        resume_order_after_max_ns: 40 * SECOND,
+        ..Settings::default()
+    };
+    let mut world = World::with(4, settings);
+    let a = world.device(A).clone();
+    let fails = |world: &mut World, stays: u64| {
+        world.acts(&[Write(A, 0, 1), Flush(A)]);
+        cut(world);
+        world.clock.pass(SECOND);
+        assert!(a.step_ladder().unwrap());
+        world.meet();
+        rest(world);
+        assert_eq!(a.status().mode, Mode::Sending);
+        assert_eq!(a.next_deadline(), Some(a.clock().monotonic() + stays));
+        world.clock.pass(stays - 1);
+        rest(world);
+        assert_eq!(a.status().mode, Mode::Sending);
+        world.clock.pass(1);
+        rest(world);
+        assert_eq!(a.status().mode, Mode::Ordered);
+    };
+    for stays in [10, 20, 40, 40] {
+        fails(&mut world, stays * SECOND);
+        // Ordered mode has not lasted as long.
+        world.clock.pass((stays - 1) * SECOND);
+        world.acts(&[Write(A, 0, 2), Flush(A), Carry]);
+    }
+    world.clock.pass(SECOND);
+    world.acts(&[Write(A, 0, 2), Flush(A), Carry]);
+    fails(&mut world, 10 * SECOND);
 }

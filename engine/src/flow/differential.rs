@@ -262,6 +262,7 @@ impl Device {
         };
         self.carry_out(turn, work, also)?;
         if before != after {
+            lock(&self.peer.stay).changed(after, self.clock.monotonic());
             self.tell(Event::ModeChanged { mode: after });
             // Each read that waits for an answer looks again.
             self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));

@@ -18,7 +18,7 @@ pub(crate) mod differential;
 pub(crate) mod open;
 pub(crate) mod owed;
 pub(crate) mod pace;
-mod policy;
+pub(crate) mod policy;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;

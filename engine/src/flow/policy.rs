@@ -1,25 +1,92 @@
-//! When a device leaves ordered mode by itself (LADDER 6): as its journal fills with what the peer lacks,
-//! or after a time without the line. `rounds.rs` does it.
+//! When a device leaves ordered mode by itself (LADDER 6), as its journal fills with what the peer lacks, or
+//! after a time without the line; and when it goes back. `rounds.rs` does it.
+//!
+//! Each way has its own threshold. But a load that rewrites few blocks leaves few bits, however much of it
+//! there is, and in order each write counts: the journal would fill again and again. So a device stays in
+//! differential mode for a time ([`Stay`]), longer each time until the line has kept up with order.
 
 use super::pace::percent;
 use crate::device::Device;
 use crate::format::frame::LADDER_WIRE;
 use crate::format::superblock::Features;
+use crate::limits::Settings;
 use crate::sync::lock;
 use crate::unit::Mode;
 
+/// How long a device that has suspended by itself leaves order alone.
+#[derive(Debug, Default)]
+pub(crate) struct Stay {
+    /// When it suspended last, on the monotonic clock, in nanoseconds.
+    since: u64,
+    /// How long it stays in differential mode from then on; 0 once the line has kept up with order.
+    length_ns: u64,
+    /// When it was back in ordered mode; `None` until it is.
+    ordered_at: Option<u64>,
+}
+
+impl Stay {
+    /// The device has suspended by itself.
+    fn begin(&mut self, now: u64, [least, most]: [u64; 2]) {
+        let length_ns = self.length_ns.saturating_mul(2).clamp(least, most.max(least));
+        *self = Stay { since: now, length_ns, ordered_at: None };
+    }
+
+    /// It is in `mode` from now on.
+    pub fn changed(&mut self, mode: Mode, now: u64) {
+        self.ordered_at = (mode == Mode::Ordered).then_some(now);
+    }
+
+    /// R is empty.
+    pub fn kept_up(&mut self, now: u64) {
+        if self.ordered_at.is_some_and(|at| now.saturating_sub(at) >= self.length_ns) {
+            self.length_ns = 0;
+        }
+    }
+
+    fn until(&self) -> u64 {
+        self.since.saturating_add(self.length_ns)
+    }
+}
+
 impl Device {
+    /// The device has suspended by itself.
+    pub(crate) fn stay_suspended(&self) {
+        let Settings { resume_order_after_ns, resume_order_after_max_ns, .. } = self.settings;
+        let bounds = [resume_order_after_ns, resume_order_after_max_ns];
+        lock(&self.peer.stay).begin(self.clock.monotonic(), bounds);
+    }
+
+    /// From when on the device goes back to order (D9), on the monotonic clock; `None` if the peer lacks too
+    /// much, or the journal holds too much, or it is in no mode to do so.
+    pub(crate) fn resume_deadline(&self) -> Option<u64> {
+        let blocks = {
+            let machine = self.peer.machine.read();
+            let is_in_turn = match machine.mode() {
+                Mode::Collecting => machine.owed().is_empty(),
+                Mode::Sending => true,
+                Mode::Ordered | Mode::Copying => false,
+            };
+            if !is_in_turn || self.geometry.differential || self.clk.epoch() == 0 {
+                return None;
+            }
+            machine.table().blocks() + machine.flying().blocks()
+        };
+        let journal = self.geometry.journal_bytes / u64::from(self.geometry.block_size);
+        let table = blocks.saturating_mul(100) / journal.max(1);
+        let taken = table.saturating_add(percent(self.own.journal.fill()));
+        (taken < self.settings.resume_order_below_percent).then(|| lock(&self.peer.stay).until())
+    }
+
     /// Whether the own journal is as full as it is to be at most in a mode with R, or a write waits for room
-    /// in it.
+    /// in it that no commit brings.
     pub(crate) fn is_filled_to_suspend(&self) -> bool {
         let from = self.settings.suspend_from_percent;
         from > 0 && (percent(self.own.journal.fill()) >= from || self.is_short_of_places())
     }
 
-    /// Whether a write waits for places, and the largest request would.
     fn is_short_of_places(&self) -> bool {
-        let [reserve, _] = self.geometry.reserves();
-        self.own.journal.queue.free() < reserve && self.wakes.waiters.wait_for_places()
+        let queue = &self.own.journal.queue;
+        self.wakes.waiters.places_wanted() > queue.free() && queue.tail() == self.own.committed()
     }
 
     /// Whether an outage is timed that goes on.

@@ -16,16 +16,22 @@ pub(crate) const GATHER_NS: u64 = 1_000_000;
 
 impl Device {
     /// When a step has something to do by the passing of time alone, on the monotonic clock in
-    /// nanoseconds: a commit, a reflection, a checkpoint or a suspension ([`Device::step_ladder`]) is due, or
-    /// a ticket's time is over ([`Device::step_calls`]). `None`: not before something happens, a request or a frame.
+    /// nanoseconds: a commit, a reflection, a checkpoint or a rung ([`Device::step_ladder`]) is due, or a ticket's
+    /// time is over ([`Device::step_calls`]). `None`: not before something happens, a request or a frame.
     pub fn next_deadline(&self) -> Option<u64> {
         let deadlines = [
             self.commit_deadline(),
             self.reflect_deadline(),
-            self.suspend_deadline(),
+            self.rung_deadline(),
             self.wakes.waiters.next_time(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// A suspension after an outage, or the way back to order.
+    fn rung_deadline(&self) -> Option<u64> {
+        let resumes = self.resume_deadline().filter(|_| self.connected_link().is_some());
+        self.suspend_deadline().or(resumes)
     }
 
     fn commit_deadline(&self) -> Option<u64> {
@@ -106,7 +112,7 @@ impl Device {
         let is_held_up = is_connected && (has_to_ship || waits);
         let timeout = match is_held_up {
             true => Some(Duration::from_nanos(GATHER_NS)),
-            false => self.suspend_deadline().map(|deadline| self.left(deadline)),
+            false => self.rung_deadline().map(|deadline| self.left(deadline)),
         };
         // Otherwise nothing is shipped, however much is committed.
         let ships = has_credit && !is_held_up && is_connected;

@@ -49,24 +49,25 @@ impl Device {
         if self.clk.epoch() == 0 {
             return Ok(false);
         }
-        let (mode, is_closed, table) = {
-            let machine = self.peer.machine.read();
-            let table = machine.table().blocks() + machine.flying().blocks();
-            (machine.mode(), machine.is_closed(), table)
-        };
         if self.must_suspend() {
-            return self.suspend_in(turn);
+            let is_done = self.suspend_in(turn)?;
+            if is_done {
+                self.stay_suspended();
+            }
+            return Ok(is_done);
         }
+        let (mode, is_closed) = {
+            let machine = self.peer.machine.read();
+            (machine.mode(), machine.is_closed())
+        };
         if self.ladder_line().is_none() || turn.held.is_some() {
             return Ok(false);
         }
-        let journal = self.geometry.journal_bytes / u64::from(self.geometry.block_size);
-        let is_small = table <= journal / 4 && !self.geometry.differential;
+        let resumes = self.resume_deadline().is_some_and(|at| at <= self.clock.monotonic());
         let next = match mode {
             Mode::Ordered => return Ok(false),
-            Mode::Collecting if !self.peer.machine.owes() && is_small => Mode::Copying,
+            Mode::Collecting | Mode::Sending if resumes => Mode::Copying,
             Mode::Collecting if !self.peer.machine.owes() => Mode::Sending,
-            Mode::Sending if is_small => Mode::Copying,
             same => same,
         };
         if next != mode || is_closed {

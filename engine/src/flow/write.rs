@@ -319,9 +319,12 @@ impl WriteState {
             // Places come free by a commit, which may not be due yet, a checkpoint, or a suspension.
             device.own.want(device.own.round_wanted());
             device.wakes.reflect.ring();
-            device.wakes.ship.ring();
             now
         });
+        if key == Key::Places {
+            // Behind its entry, too: the next look comes then.
+            device.wakes.ship.ring();
+        }
         let waited = now.saturating_sub(since);
         let most = device.settings.admit_timeout_ns;
         if waited <= most {

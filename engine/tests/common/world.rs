@@ -52,7 +52,8 @@ use Act::*;
 
 impl World {
     pub fn new() -> World {
-        World::with(4, Settings::default())
+        // Time stands still.
+        World::with(4, Settings { resume_order_after_ns: 0, ..Settings::default() })
     }
 
     /// `journals`: of each device, in units of its largest batch.
