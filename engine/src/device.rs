@@ -274,6 +274,7 @@ impl Device {
                 failover.role.untrue(),
             )
         };
+        let next_rung_in_ns = self.next_rung_in();
         let mut tables = lock(&self.tables);
         // Records that became durable since the last step count, too.
         self.sequence(&mut tables);
@@ -320,6 +321,7 @@ impl Device {
             rung: self.rung(),
             own_fill_percent: percent(self.own.journal.fill()),
             own_full_in_ns: self.full_in(),
+            next_rung_in_ns,
             own_free_places: self.own.journal.queue.free(),
             own_used_bytes: self.own.journal.used_bytes(),
             recv_free_places: self.peer.recv.journal.queue.free(),

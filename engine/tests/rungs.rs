@@ -142,3 +142,47 @@ fn order_that_fails_is_tried_ever_more_rarely() {
     world.acts(&[Write(A, 0, 2), Flush(A), Carry]);
     fails(&mut world, 10 * SECOND);
 }
+
+/// By the journal's fill, by the time that is set for an outage, and by the blocks that are left.
+#[test]
+fn the_next_rung_is_predicted() {
+    let settings = Settings {
+        suspend_after_ns: 60 * SECOND,
+        resume_order_after_ns: 5 * SECOND,
+        copy_bytes_max: 1,
+        ..Settings::default()
+    };
+    let mut world = World::with(16, settings);
+    let a = world.device(A).clone();
+    let next = || a.status().next_rung_in_ns;
+    assert_eq!(next(), None);
+    world.hold_ships(true);
+    for _ in 0..8 {
+        world.acts(&[Write(A, 0, 1), Flush(A)]);
+        world.clock.pass(SECOND / 2);
+    }
+    let fill = a.status().own_fill_percent;
+    let expected = SECOND * 4 * (90 - fill) / fill;
+    let predicted = next().expect("it fills");
+    assert!(predicted.abs_diff(expected) < expected / 2, "{predicted}, at {fill} % in 4 s");
+    world.clock.pass(3 * SECOND);
+    assert_eq!(next(), None);
+    cut(&world);
+    world.clock.pass(10 * SECOND);
+    assert_eq!(next(), Some(50 * SECOND));
+    for block in 1..8 {
+        world.acts(&[Write(A, block, 1)]);
+    }
+    world.acts(&[Flush(A)]);
+    world.clock.pass(50 * SECOND);
+    assert!(a.step_ladder().unwrap());
+    assert_eq!(next(), None, "the line is down");
+    world.hold_ships(true);
+    world.meet();
+    world.acts(&[Reflect(A), Checkpoint(A), Carry]);
+    assert_eq!((a.status().mode, next()), (Mode::Sending, Some(5 * SECOND)));
+    world.clock.pass(5 * SECOND);
+    world.hold_ships(true);
+    a.step_ladder().unwrap();
+    assert_eq!(a.status().mode, Mode::Copying);
+}

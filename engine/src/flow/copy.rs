@@ -142,6 +142,7 @@ impl Device {
                 *arrived = Arrived { round, blocks: Bits::default() };
             }
             arrived.blocks.insert(blocks);
+            self.note_left();
             if was_owed {
                 // The next round may be opened.
                 self.wakes.ship.ring();

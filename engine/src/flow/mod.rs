@@ -27,6 +27,7 @@ pub(crate) mod rest;
 pub(crate) mod rounds;
 pub(crate) mod ship;
 pub(crate) mod space;
+mod trend;
 pub(crate) mod write;
 
 use crate::journal::own::OwnLog;

@@ -6,6 +6,7 @@
 //! differential mode for a time ([`Stay`]), longer each time until the line has kept up with order.
 
 use super::pace::percent;
+use super::trend::Trend;
 use crate::device::Device;
 use crate::format::frame::LADDER_WIRE;
 use crate::format::superblock::Features;
@@ -22,18 +23,21 @@ pub(crate) struct Stay {
     length_ns: u64,
     /// When it was back in ordered mode; `None` until it is.
     ordered_at: Option<u64>,
+    /// Blocks that are left to be collected in mode p, to be sent in the others.
+    left: Trend,
 }
 
 impl Stay {
     /// The device has suspended by itself.
     fn begin(&mut self, now: u64, [least, most]: [u64; 2]) {
         let length_ns = self.length_ns.saturating_mul(2).clamp(least, most.max(least));
-        *self = Stay { since: now, length_ns, ordered_at: None };
+        *self = Stay { since: now, length_ns, ..Stay::default() };
     }
 
     /// It is in `mode` from now on.
     pub fn changed(&mut self, mode: Mode, now: u64) {
         self.ordered_at = (mode == Mode::Ordered).then_some(now);
+        self.left = Trend::default();
     }
 
     /// R is empty.
@@ -71,10 +75,60 @@ impl Device {
             }
             machine.table().blocks() + machine.flying().blocks()
         };
+        (blocks < self.resume_below_blocks()).then(|| lock(&self.peer.stay).until())
+    }
+
+    /// With fewer blocks that the peer lacks there is room for order in the journal.
+    fn resume_below_blocks(&self) -> u64 {
         let journal = self.geometry.journal_bytes / u64::from(self.geometry.block_size);
-        let table = blocks.saturating_mul(100) / journal.max(1);
-        let taken = table.saturating_add(percent(self.own.journal.fill()));
-        (taken < self.settings.resume_order_below_percent).then(|| lock(&self.peer.stay).until())
+        let fill = percent(self.own.journal.fill());
+        let room = self.settings.resume_order_below_percent.saturating_sub(fill);
+        (journal * room).div_ceil(100)
+    }
+
+    /// Blocks that are left to be collected, or sent, in the present mode.
+    fn left_blocks(&self) -> (Mode, u64) {
+        let machine = self.peer.machine.read();
+        let left = match machine.mode() {
+            Mode::Collecting => machine.owed().blocks(),
+            _ => machine.table().blocks() + machine.flying().blocks(),
+        };
+        (machine.mode(), left)
+    }
+
+    /// Looks how much is left, for the prediction of the next rung.
+    pub(crate) fn note_left(&self) {
+        let (mode, left) = self.left_blocks();
+        if mode != Mode::Ordered {
+            lock(&self.peer.stay).left.note(self.clock.monotonic(), left);
+        }
+    }
+
+    /// Nanoseconds until the next rung, by the rates of the last seconds.
+    pub(crate) fn next_rung_in(&self) -> Option<u64> {
+        if self.clk.epoch() == 0 {
+            return None;
+        }
+        let now = self.clock.monotonic();
+        let (mode, left) = self.left_blocks();
+        let left_in = |target| lock(&self.peer.stay).left.reaches_in(now, left, target);
+        match mode {
+            Mode::Collecting => left_in(0),
+            Mode::Sending if self.geometry.differential => None,
+            Mode::Sending => {
+                let stays = lock(&self.peer.stay).until().saturating_sub(now);
+                let below = self.resume_below_blocks();
+                let in_ns = if left < below { Some(0) } else { left_in(below.saturating_sub(1)) };
+                in_ns.map(|in_ns| in_ns.max(stays))
+            }
+            Mode::Ordered | Mode::Copying => {
+                let from = self.settings.suspend_from_percent;
+                let suspends = (from > 0 && self.knows_ladder()).then_some(from);
+                let outage = self.suspend_deadline().map(|at| at.saturating_sub(now));
+                let ends = if mode == Mode::Copying { left_in(0) } else { None };
+                [self.fill_leads_in(suspends), outage, ends].into_iter().flatten().min()
+            }
+        }
     }
 
     /// Whether the own journal is as full as it is to be at most in a mode with R, or a write waits for room

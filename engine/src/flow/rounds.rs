@@ -49,6 +49,7 @@ impl Device {
         if self.clk.epoch() == 0 {
             return Ok(false);
         }
+        self.note_left();
         if self.must_suspend() {
             let is_done = self.suspend_in(turn)?;
             if is_done {
