@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{DifferentialStatus, Event, Recovery, Status};
 use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
+use crate::flow::copy::CopyRate;
 use crate::flow::differential;
 use crate::flow::open::Logs;
 use crate::flow::pace::percent;
@@ -182,7 +183,7 @@ impl Device {
             role: Mutex::default(),
             recovery,
             failover: Mutex::new(Failover::new(geometry.device, now)),
-            peer: Peer::new(recv, debt, machine),
+            peer: Peer::new(recv, debt, machine, CopyRate::new(settings.copy_bytes_per_second)),
             host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),

@@ -323,6 +323,9 @@ pub struct Settings {
     /// Most bytes of copies of blocks that are sent and not acknowledged, in differential mode. Any; one
     /// block always goes.
     pub copy_bytes_max: u64,
+    /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing.
+    /// Any; 0, the default: as many as the line takes. [`crate::Device::set_copy_rate`] changes it.
+    pub copy_bytes_per_second: u64,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -453,6 +456,7 @@ impl Default for Settings {
             resume_order_after_ns: 1_000_000_000,
             resume_order_after_max_ns: 3_600_000_000_000,
             copy_bytes_max: 4 * MIB,
+            copy_bytes_per_second: 0,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

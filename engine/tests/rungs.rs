@@ -7,7 +7,7 @@ use afterimage::internal::limits::Settings;
 use afterimage::internal::link::Link;
 use afterimage::{Event, Mode};
 use common::world::Act::*;
-use common::world::World;
+use common::world::{BLOCK, World};
 use common::{A, B};
 use std::sync::{Arc, Mutex};
 
@@ -177,12 +177,52 @@ fn the_next_rung_is_predicted() {
     world.clock.pass(50 * SECOND);
     assert!(a.step_ladder().unwrap());
     assert_eq!(next(), None, "the line is down");
-    world.hold_ships(true);
+    a.set_copy_rate(BLOCK);
     world.meet();
     world.acts(&[Reflect(A), Checkpoint(A), Carry]);
     assert_eq!((a.status().mode, next()), (Mode::Sending, Some(5 * SECOND)));
     world.clock.pass(5 * SECOND);
+    world.acts(&[Carry]);
+    let left = a.status().differential.table_blocks;
+    for left in (1..left).rev() {
+        world.clock.pass(SECOND);
+        world.acts(&[Carry]);
+        let status = a.status();
+        assert_eq!((status.mode, status.differential.table_blocks), (Mode::Copying, left));
+        // A sample is of before the copies of its moment.
+        let predicted = status.next_rung_in_ns.expect("they are sent");
+        let least = left * SECOND / 2;
+        assert!((least..=left * SECOND).contains(&predicted), "{predicted}, {left}");
+    }
+    world.clock.pass(SECOND);
+    rest(&mut world);
+    assert_eq!(a.status().mode, Mode::Ordered);
+}
+
+/// The rate of copies holds whatever the line takes, and is changed while they are sent.
+#[test]
+fn copies_keep_to_their_rate_which_may_change() {
+    let settings = Settings { copy_bytes_per_second: BLOCK, ..Settings::default() };
+    let mut world = World::with(4, settings);
+    let a = world.device(A).clone();
+    let left = || a.status().differential.table_blocks;
+    world.acts(&[Write2(A, 0, 1), Write2(A, 2, 1), Write2(A, 4, 1), Write2(A, 6, 1), Flush(A)]);
     world.hold_ships(true);
-    a.step_ladder().unwrap();
-    assert_eq!(a.status().mode, Mode::Copying);
+    world.acts(&[Suspend(A)]);
+    world.hold_ships(false);
+    for left_then in [7, 6] {
+        world.acts(&[Carry]);
+        assert_eq!(left(), left_then);
+        world.clock.pass(SECOND - 1);
+        world.acts(&[Carry]);
+        assert_eq!(left(), left_then);
+        world.clock.pass(1);
+    }
+    // A time without copies is not made up for.
+    world.clock.pass(100 * SECOND);
+    world.acts(&[Carry]);
+    assert_eq!(left(), 4);
+    a.set_copy_rate(0);
+    rest(&mut world);
+    assert_eq!((a.status().mode, left()), (Mode::Ordered, 0));
 }

@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::format::data_checksum;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
 use crate::link::{Lane, Link};
+use crate::sync::{AtomicU64, Ordering};
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Round};
 use std::io::IoSlice;
@@ -29,7 +30,51 @@ impl Arrived {
     }
 }
 
+/// How fast copies are sent.
+#[derive(Debug)]
+pub(crate) struct CopyRate {
+    /// Bytes of data a second; 0: as fast as the line takes them. Relaxed.
+    bytes_per_second: AtomicU64,
+    /// When the next may be sent, on the monotonic clock, in nanoseconds. Relaxed.
+    next_at: AtomicU64,
+}
+
+impl CopyRate {
+    pub fn new(bytes_per_second: u64) -> CopyRate {
+        CopyRate { bytes_per_second: AtomicU64::new(bytes_per_second), next_at: AtomicU64::new(0) }
+    }
+
+    /// Most bytes of data to be sent at once, so that a slow rate is an even one.
+    fn at_once(&self) -> u64 {
+        match self.bytes_per_second.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            rate => rate / 10,
+        }
+    }
+
+    fn sent(&self, bytes: usize, now: u64) {
+        let rate = self.bytes_per_second.load(Ordering::Relaxed);
+        if rate > 0 {
+            let takes = bytes as u128 * 1_000_000_000 / u128::from(rate);
+            let takes = u64::try_from(takes).unwrap_or(u64::MAX);
+            // A time without copies is not made up for.
+            let from = self.next_at.load(Ordering::Relaxed).max(now.saturating_sub(takes));
+            self.next_at.store(from.saturating_add(takes), Ordering::Relaxed);
+        }
+    }
+}
+
 impl Device {
+    /// Sends copies of blocks no faster than `bytes_per_second` from now on, in place of
+    /// [`crate::Settings::copy_bytes_per_second`]; 0: as fast as the line takes them. It is the rate of the
+    /// device that sends. Hosts' reads of blocks that the peer owes are answered first, and do not count.
+    pub fn set_copy_rate(&self, bytes_per_second: u64) {
+        let rate = &self.peer.copy_rate;
+        rate.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+        rate.next_at.store(self.clock.monotonic(), Ordering::Relaxed);
+        self.wakes.ship.ring();
+    }
+
     /// Sends the next copies (S900), if there are any to send now and the window has room; returns how many
     /// blocks. The caller holds the lock of shipping.
     pub(crate) fn send_copies(&self) -> Result<usize> {
@@ -38,8 +83,13 @@ impl Device {
         if link.queued(Lane::Data) > self.settings.link_queue_bytes_max {
             return Ok(0);
         }
+        let (rate, now) = (&self.peer.copy_rate, self.clock.monotonic());
+        if rate.next_at.load(Ordering::Relaxed) > now {
+            return Ok(0);
+        }
         let side = self.side();
-        let most = (self.settings.ship_bytes_max.min(FRAME_DATA_MAX) / size).max(1);
+        let most = self.settings.ship_bytes_max.min(FRAME_DATA_MAX).min(rate.at_once());
+        let most = (most / size).max(1);
         let (round, runs) = {
             let mut machine = self.peer.machine.write();
             let window = (self.settings.copy_bytes_max / size).max(1);
@@ -78,6 +128,7 @@ impl Device {
                 _ => copies.push(Copied { block, count: 1, has_data: false, checksum: 0 }),
             }
         }
+        rate.sent(data.len(), now);
         // Only content that is durable here is copied (D11).
         self.sync_own()?;
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
@@ -242,11 +293,12 @@ impl Device {
         self.wakes.ship.ring();
     }
 
-    /// Whether there are copies that can be sent, once the line takes them.
-    pub(crate) fn has_to_copy(&self) -> bool {
+    /// When the next copies can be sent, on the monotonic clock, if the line takes them; `None` if there are
+    /// none.
+    pub(crate) fn copy_deadline(&self) -> Option<u64> {
         let side = self.side();
         let first = Block { volume: 0, number: 0 };
-        let machine = self.peer.machine.read();
-        machine.next_to_send(side, first, 1).is_some()
+        let has_copies = self.peer.machine.read().next_to_send(side, first, 1).is_some();
+        has_copies.then(|| self.peer.copy_rate.next_at.load(Ordering::Relaxed))
     }
 }

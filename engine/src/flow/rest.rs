@@ -108,11 +108,16 @@ impl Device {
         };
         // A lane that had no room, as a rule: a link does not tell when it has; or a round that
         // waits for a checkpoint, or for the last write before its end.
-        let waits = self.has_to_ask() || self.has_to_copy() || self.peer.machine.awaits_step();
+        let copies_at = self.copy_deadline().filter(|_| is_connected);
+        let copies = copies_at.is_some_and(|at| at <= self.clock.monotonic());
+        let waits = self.has_to_ask() || copies || self.peer.machine.awaits_step();
         let is_held_up = is_connected && (has_to_ship || waits);
         let timeout = match is_held_up {
             true => Some(Duration::from_nanos(GATHER_NS)),
-            false => self.rung_deadline().map(|deadline| self.left(deadline)),
+            false => {
+                let deadline = self.rung_deadline().into_iter().chain(copies_at).min();
+                deadline.map(|deadline| self.left(deadline))
+            }
         };
         // Otherwise nothing is shipped, however much is committed.
         let ships = has_credit && !is_held_up && is_connected;
