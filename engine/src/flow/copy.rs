@@ -12,7 +12,7 @@ use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
 use crate::link::{Lane, Link};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::bits::Bits;
-use crate::unit::{Block, Blocks, Round};
+use crate::unit::{Block, Blocks, Extent, Round};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -64,6 +64,15 @@ impl CopyRate {
     }
 }
 
+/// Adds a copy of blocks of zeros to `copies`.
+fn add_zeros(copies: &mut Vec<Copied>, blocks: &Blocks) {
+    let (block, count) = (blocks.first(), blocks.count());
+    match copies.last_mut() {
+        Some(last) if !last.has_data && last.blocks().range().end == block => last.count += count,
+        _ => copies.push(Copied { block, count, has_data: false, checksum: 0 }),
+    }
+}
+
 impl Device {
     /// Sends copies of blocks no faster than `bytes_per_second` from now on, in place of
     /// [`crate::Settings::copy_bytes_per_second`]; 0: as fast as the line takes them. It is the rate of the
@@ -111,21 +120,22 @@ impl Device {
         }
         let mut data = Vec::new();
         let mut copies: Vec<Copied> = Vec::new();
-        for block in runs.iter().flat_map(Blocks::each) {
-            let at = data.len();
-            data.resize(at + size as usize, 0);
-            self.fetch(block, &mut data[at..])?;
-            if data[at..].iter().any(|&byte| byte != 0) {
-                let checksum = data_checksum(&data[at..]);
-                copies.push(Copied { block, count: 1, has_data: true, checksum });
+        for run in &runs {
+            if self.is_never_written(run) {
+                add_zeros(&mut copies, run);
                 continue;
             }
-            data.truncate(at);
-            match copies.last_mut() {
-                Some(last) if !last.has_data && last.blocks().range().end == block => {
-                    last.count += 1;
+            for block in run.each() {
+                let at = data.len();
+                data.resize(at + size as usize, 0);
+                self.fetch(block, &mut data[at..])?;
+                if data[at..].iter().any(|&byte| byte != 0) {
+                    let checksum = data_checksum(&data[at..]);
+                    copies.push(Copied { block, count: 1, has_data: true, checksum });
+                } else {
+                    data.truncate(at);
+                    add_zeros(&mut copies, &Extent::from(block).into());
                 }
-                _ => copies.push(Copied { block, count: 1, has_data: false, checksum: 0 }),
             }
         }
         rate.sent(data.len(), now);
@@ -138,6 +148,15 @@ impl Device {
             self.disconnected(&error, &link);
         }
         Ok(blocks)
+    }
+
+    /// Whether these blocks lie where nothing is stored, and no record of them is live: they read as zeros,
+    /// and need not be read. A record is in N before it leaves its queue.
+    fn is_never_written(&self, blocks: &Blocks) -> bool {
+        let (first, count) = (blocks.first(), blocks.count());
+        let queues = [&self.own.journal.queue, &self.peer.recv.journal.queue];
+        !queues.iter().any(|queue| queue.may_have(first, count))
+            && self.volumes.read_as_zeros(first, count)
     }
 
     /// Copies have come (S903): the blocks that are wanted are written to N. The caller sees to it that no
