@@ -116,7 +116,9 @@ fn open(
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Device>, Failure> {
     let bar = bar(0, "bytes of the logs");
-    let opened = Device::open_with(storage, clock.clone(), Settings::default(), &mut |done, of| {
+    // No host waits for room: what the other lacks goes to it in order.
+    let settings = Settings { suspend_from_percent: 0, ..Settings::default() };
+    let opened = Device::open_with(storage, clock.clone(), settings, &mut |done, of| {
         bar.set_length(of);
         bar.set_position(done);
     });

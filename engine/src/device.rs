@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{DifferentialStatus, Event, Recovery, Status};
 use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
 use crate::flow::Tables;
+use crate::flow::copy::CopyRate;
 use crate::flow::differential;
 use crate::flow::open::Logs;
 use crate::flow::pace::percent;
@@ -191,8 +192,8 @@ impl Device {
             superblock: file,
             role: Mutex::default(),
             recovery,
-            failover: Mutex::new(Failover::new(geometry.device)),
-            peer: Peer::new(recv, debt, machine),
+            failover: Mutex::new(Failover::new(geometry.device, now)),
+            peer: Peer::new(recv, debt, machine, CopyRate::new(settings.copy_bytes_per_second)),
             host: Host::new(&geometry, &settings),
             reflecting: Mutex::default(),
             checkpointing: Mutex::new(now),
@@ -284,6 +285,7 @@ impl Device {
                 failover.role.untrue(),
             )
         };
+        let next_rung_in_ns = self.next_rung_in();
         let mut tables = lock(&self.tables);
         // Records that became durable since the last step count, too.
         self.sequence(&mut tables);
@@ -330,6 +332,7 @@ impl Device {
             rung: self.rung(),
             own_fill_percent: percent(self.own.journal.fill()),
             own_full_in_ns: self.full_in(),
+            next_rung_in_ns,
             own_free_places: self.own.journal.queue.free(),
             own_used_bytes: self.own.journal.used_bytes(),
             recv_free_places: self.peer.recv.journal.queue.free(),

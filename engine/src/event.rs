@@ -223,6 +223,12 @@ pub struct Status {
     /// Nanoseconds until the own journal is full if it goes on filling as in the last seconds; `None` if
     /// it has not been filling.
     pub own_full_in_ns: Option<u64>,
+    /// Nanoseconds until the next rung: in ordered mode pacing, its end or a suspension, in the others the next
+    /// mode of the device that serves. By the rates of the last one to four seconds, at which the journal
+    /// fills, or blocks are collected or sent; by the settings, where a time is set. `None` if nothing leads
+    /// there now, or the other device serves. With neither pacing nor suspension it is
+    /// [`Status::own_full_in_ns`].
+    pub next_rung_in_ns: Option<u64>,
     /// Places left in the own log's queue.
     pub own_free_places: u64,
     /// Bytes of the own log that are held.

@@ -297,8 +297,29 @@ pub struct Settings {
     /// LADDER 6: how full the own journal is, in percent, when the device suspends by itself: bits remember
     /// from then on what the peer lacks, instead of the journal, until it has all again. It does so only if
     /// at least half of what is held is what the peer lacks, and once it has met a peer whose program knows
-    /// differential mode. From 1 to 100; 0: never, and writes wait for places ([`Settings::admit_timeout_ns`]).
+    /// differential mode. A request too large for the room that is left suspends earlier. From 1 to 100; 0:
+    /// never, and writes wait for places ([`Settings::admit_timeout_ns`]). The default, 90, lies above
+    /// [`Settings::pacing_from_percent`], so that a host slows down first, and above three quarters, where a
+    /// checkpoint is forced; what is left of a journal of 64 MiB, 6 MiB, is more than
+    /// [`Settings::commit_bytes`], so that the table is stored before writes wait.
     pub suspend_from_percent: u64,
+    /// LADDER 6: how long the line is down before the device suspends by itself, if there is anything that
+    /// the peer lacks; under the same conditions. Any; 0, the default: never, as a journal with room for all
+    /// that the peer lacks keeps the order of writes at no cost, however long the line is down.
+    pub suspend_after_ns: u64,
+    /// LADDER 6: a device that has suspended goes back to order once the blocks that the peer lacks and what
+    /// its own journal holds take together less than this many percent of the journal. From 1 to 100, and no
+    /// more than [`Settings::suspend_from_percent`] unless that is 0. With the default, 50, hosts find almost half
+    /// of the journal free for what they write while the last blocks are copied.
+    pub resume_order_below_percent: u64,
+    /// LADDER 6: how long it leaves order alone at least after it has suspended by itself. Each time that
+    /// ordered mode ends in a suspension, and R was not empty after it had lasted as long, the time doubles:
+    /// while a load goes on that the line cannot carry, order is tried again ever more rarely. Any; 0 stays 0. The
+    /// default, one second, is above what two devices take to agree on a round.
+    pub resume_order_after_ns: u64,
+    /// The time does not grow beyond this. Any, [`Settings::resume_order_after_ns`] at least counts. The default
+    /// is an hour: so long may a group be without order after its load has come down.
+    pub resume_order_after_max_ns: u64,
     /// Most bytes of copies of blocks that are sent and not acknowledged, in differential mode. Any; one
     /// block always goes.
     pub copy_bytes_max: u64,
@@ -308,6 +329,9 @@ pub struct Settings {
     /// D10: an opening removes the salvage files whose last part is older than this. Any; 0: they stay until
     /// an operator removes them.
     pub salvage_keep_ns: u64,
+    /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing.
+    /// Any; 0, the default: as many as the line takes. [`crate::Device::set_copy_rate`] changes it.
+    pub copy_bytes_per_second: u64,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -399,6 +423,15 @@ impl Settings {
         if self.suspend_from_percent > 100 {
             return wrong("suspend_from_percent", self.suspend_from_percent, "0 to 100");
         }
+        let below = self.resume_order_below_percent;
+        if !(1..=100).contains(&below) {
+            return wrong("resume_order_below_percent", below, "1 to 100");
+        }
+        if (1..below).contains(&self.suspend_from_percent) {
+            let range =
+                format!("1 to {}, which is suspend_from_percent", self.suspend_from_percent);
+            return wrong("resume_order_below_percent", below, &range);
+        }
         let framed = [
             ("ship_bytes_max", self.ship_bytes_max, FRAME_DATA_MAX),
             ("piece_entries_max", self.piece_entries_max as u64, TOLD_MAX as u64),
@@ -423,10 +456,15 @@ impl Default for Settings {
             pacing_max_ns: 0,
             pacing_from_percent: 80,
             pacing_until_percent: 70,
-            suspend_from_percent: 0,
+            suspend_from_percent: 90,
+            suspend_after_ns: 0,
+            resume_order_below_percent: 50,
+            resume_order_after_ns: 1_000_000_000,
+            resume_order_after_max_ns: 3_600_000_000_000,
             copy_bytes_max: 4 * MIB,
             salvage_bytes_max: 1024 * MIB,
             salvage_keep_ns: 0,
+            copy_bytes_per_second: 0,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

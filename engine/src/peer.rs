@@ -3,8 +3,10 @@
 
 use crate::flow::checksums::Asked;
 use crate::flow::compare::Comparing;
+use crate::flow::copy::CopyRate;
 use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
+use crate::flow::policy::Stay;
 use crate::flow::remote::{Answers, Questions};
 use crate::journal::recv::RecvLog;
 use crate::salvage::Saving;
@@ -21,6 +23,9 @@ pub(crate) struct Peer {
     pub machine: Machine,
     /// Blocks to be saved before the peer's content comes over them.
     pub saving: Saving,
+    /// How long it is to last; a leaf among the locks.
+    pub stay: Mutex<Stay>,
+    pub copy_rate: CopyRate,
     /// The blocks that hosts here wait for.
     pub questions: Mutex<Questions>,
     /// The comparison that was begun here.
@@ -36,12 +41,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// As it was left, with what it had told.
-    pub fn new(recv: RecvLog, told: Debt, machine: Machine) -> Peer {
+    pub fn new(recv: RecvLog, told: Debt, machine: Machine, copy_rate: CopyRate) -> Peer {
         Peer {
             recv,
             owed: Owed::new(told),
             machine,
             saving: Saving::default(),
+            stay: Mutex::default(),
+            copy_rate,
             questions: Mutex::default(),
             comparing: Mutex::default(),
             checked: Mutex::default(),

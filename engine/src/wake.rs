@@ -187,6 +187,16 @@ impl Waiters {
         }
     }
 
+    /// How many places the first in line waits for; 0 if nobody does.
+    pub fn places_wanted(&self) -> u64 {
+        if !self.are_there() {
+            return 0;
+        }
+        let table = lock(&self.table);
+        let places = (Key::Places, 0)..=(Key::Places, u64::MAX);
+        table.waiting.range(places).next().map_or(0, |(_, first)| first.places)
+    }
+
     /// How many wait for places, or were woken for some and have not looked yet.
     #[cfg(any(all(test, not(loom)), feature = "simulate"))]
     pub fn in_line(&self) -> usize {

@@ -103,7 +103,10 @@ fn random_walks() {
 fn walk(seed: u64) {
     let is_loud = std::env::var("LADDER_LOUD").is_ok();
     let mut random = Random::new(seed);
-    let mut world = World::with(4, Settings { suspend_from_percent: 60, ..Settings::default() });
+    let mut world = World::with(
+        4,
+        Settings { suspend_from_percent: 60, resume_order_after_ns: 0, ..Settings::default() },
+    );
     let mut serving = A;
     for step in 0..120u64 {
         let block = random.within(0..7);

@@ -143,7 +143,7 @@ fn requests_of_length_zero_complete_at_once() {
 #[test]
 fn settings_out_of_range_are_refused() {
     type Change = fn(&mut Settings);
-    let cases: [(Change, &str); 13] = [
+    let cases: [(Change, &str); 15] = [
         (|s| s.zero_bytes_max = 0, "zero_bytes_max is 0"),
         (|s| s.zero_bytes_max = 1000, "zero_bytes_max is 1000; it must be a multiple of 512"),
         (|s| s.ship_bytes_max = 0, "ship_bytes_max is 0; it must be at least 1"),
@@ -159,6 +159,14 @@ fn settings_out_of_range_are_refused() {
         (|s| s.checkpoint_records = 0, "checkpoint_records is 0"),
         (|s| s.commit_bytes = 0, "commit_bytes is 0"),
         (|s| s.batch_records_max = 0, "batch_records_max is 0"),
+        (
+            |s| s.resume_order_below_percent = 0,
+            "resume_order_below_percent is 0; it must be 1 to 100",
+        ),
+        (
+            |s| s.resume_order_below_percent = 91,
+            "resume_order_below_percent is 91; it must be 1 to 90, which is suspend_from_percent",
+        ),
         (|s| s.pacing_from_percent = 0, "pacing_from_percent is 0; it must be 1 to 99"),
         (|s| s.pacing_from_percent = 100, "pacing_from_percent is 100; it must be 1 to 99"),
         (|s| s.pacing_until_percent = 0, "pacing_until_percent is 0; it must be 1 to 80"),

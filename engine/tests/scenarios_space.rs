@@ -122,3 +122,12 @@ fn backlog_counts_data_where_there_is_some() {
     pair.drain();
     assert_eq!(backlog(&pair), (0, 0));
 }
+
+/// A journal that has never room for the largest request is not getting full while it holds nothing.
+#[test]
+fn an_empty_journal_needs_no_checkpoint() {
+    let pair = Pair::with(small());
+    let status = pair.devices[A].status();
+    assert!(status.own_free_places < 32 && status.own_used_bytes == 0);
+    assert!(!pair.devices[A].step_checkpoint().unwrap());
+}

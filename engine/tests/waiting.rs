@@ -286,7 +286,7 @@ fn a_callback_may_use_the_device() {
 /// wake-up that is lost is a request that times out.
 #[test]
 fn parked_hosts_are_woken() {
-    let (devices, line) = pair(Settings::default());
+    let (devices, line) = pair(Settings { suspend_from_percent: 0, ..Settings::default() });
     let threads = devices.each_ref().map(|device| Threads::start(device).unwrap());
     line.hold(Lane::Data, true);
     std::thread::scope(|scope| {

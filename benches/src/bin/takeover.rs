@@ -75,6 +75,7 @@ fn once(dir: &Path, volume_bytes: u64, case: Case) -> [f64; 3] {
             told_records_max: if told || slow { defaults.told_records_max } else { 0 },
             ship_bytes_max: defaults.ship_bytes_max.min(at_once),
             link_queue_bytes_max: at_once,
+            suspend_from_percent: 0,
             ..defaults
         };
         Device::open(storage, clock.clone(), settings).expect("a device")

@@ -26,9 +26,6 @@ use crate::trace::Trace;
 /// A write waits for the journal as long as it takes: a full one slows a replay, no more.
 const FOR_EVER_NS: u64 = u64::MAX / 4;
 
-/// How full a journal is, in percent, when its device suspends.
-const SUSPEND_PERCENT: u64 = 90;
-
 /// How long a remote read or a takeover waits for the peer, besides what the line takes.
 const PATIENCE_NS: u64 = 60_000_000_000;
 
@@ -147,7 +144,7 @@ impl Pair {
             takeover_timeout_ns: patience,
             suspend_from_percent: match args.journal_full {
                 JournalFull::Wait => 0,
-                JournalFull::Suspend => SUSPEND_PERCENT,
+                JournalFull::Suspend => Settings::default().suspend_from_percent,
             },
             ..Settings::default()
         };

@@ -49,10 +49,15 @@ pub(crate) struct Connection {
     peer: Option<Peer>,
     /// The peer's lineage, and the ones that it has come by, as its last hello had them.
     lineage: ((u64, u64), Vec<(u64, u64)>),
+    /// The wire version of the last connection that stood; before one, of this device.
+    last_wire: u16,
+    /// When the last one that stood ended, or the device was opened, on the monotonic clock.
+    parted_at: u64,
 }
 
-impl Default for Connection {
-    fn default() -> Connection {
+impl Connection {
+    /// A device that was opened `now`, on the monotonic clock, and has met nobody.
+    pub fn new(now: u64) -> Connection {
         Connection {
             range: WIRE,
             features: FEATURES,
@@ -61,15 +66,15 @@ impl Default for Connection {
             is_down: [false; 2],
             peer: None,
             lineage: Default::default(),
+            last_wire: WIRE.max,
+            parted_at: now,
         }
     }
-}
 
-impl Connection {
-    /// Begins a connection over `link`; its end here is named `session`. Returns the link of one that
-    /// this ends.
-    pub fn begin(&mut self, session: u64, link: Arc<dyn Link>) -> Option<Arc<dyn Link>> {
-        self.peer = None;
+    /// Begins a connection over `link` `now`; its end here is named `session`. Returns the link of one
+    /// that this ends.
+    pub fn begin(&mut self, session: u64, link: Arc<dyn Link>, now: u64) -> Option<Arc<dyn Link>> {
+        self.part(now);
         self.is_down = [false; 2];
         let ended = self.session.replace(session);
         self.link.replace(link).filter(|_| ended.is_some())
@@ -80,6 +85,7 @@ impl Connection {
         let stands = self.session == Some(session);
         if stands {
             self.peer = Some(peer);
+            self.last_wire = peer.wire;
         }
         stands
     }
@@ -94,12 +100,28 @@ impl Connection {
         self.lineage = (lineage, ancestors.to_vec());
     }
 
-    /// The connection over `link` has ended; whether there was one.
-    pub fn end(&mut self, link: &Arc<dyn Link>) -> bool {
+    /// The connection over `link` has ended `now`; whether there was one.
+    pub fn end(&mut self, link: &Arc<dyn Link>, now: u64) -> bool {
         self.is_over(link) && {
-            self.peer = None;
+            self.part(now);
             self.session.take().is_some()
         }
+    }
+
+    fn part(&mut self, now: u64) {
+        if self.peer.take().is_some() {
+            self.parted_at = now;
+        }
+    }
+
+    /// Since when no connection has stood, on the monotonic clock; `None` while one does.
+    pub fn parted_at(&self) -> Option<u64> {
+        self.peer.is_none().then_some(self.parted_at)
+    }
+
+    /// The wire version of the present connection, or of the last that stood.
+    pub fn last_wire(&self) -> u16 {
+        self.last_wire
     }
 
     /// A receipt in `lane` has said that `link` is down.
@@ -176,6 +198,7 @@ impl Connection {
         (self.range, self.features) = (range, features);
         if let Some(peer) = &mut self.peer {
             peer.wire = range.max;
+            self.last_wire = range.max;
         }
     }
 }

@@ -30,7 +30,7 @@ impl Device {
         let old = {
             let mut failover = lock(&self.failover);
             failover.role.end_grant();
-            failover.connection.begin(nonce, link.clone())
+            failover.connection.begin(nonce, link.clone(), self.clock.monotonic())
         };
         self.wakes.line.ring();
         if let Some(old) = old {

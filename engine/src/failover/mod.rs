@@ -60,9 +60,9 @@ pub(crate) struct Failover {
 }
 
 impl Failover {
-    /// The state of the device with this id, just opened.
-    pub fn new(device: u64) -> Failover {
-        Failover { connection: Connection::default(), role: Role::new(device) }
+    /// The state of the device with this id, opened `now`, on the monotonic clock.
+    pub fn new(device: u64, now: u64) -> Failover {
+        Failover { connection: Connection::new(now), role: Role::new(device) }
     }
 
     /// As [`Connection::awaited`].
@@ -128,7 +128,7 @@ impl Device {
                 return; // an earlier one
             }
             failover.role.end_grant();
-            failover.connection.end(link)
+            failover.connection.end(link, self.clock.monotonic())
         };
         if holds(Clause::HangUp) {
             link.close();

@@ -37,7 +37,7 @@ impl Device {
     /// The peer has made everything up to `hi` durable and can take `credit` more records.
     pub(crate) fn receive_ack(&self, hi: Stamp, credit: u64) -> Result<()> {
         let held_back;
-        let records = {
+        let (records, is_empty) = {
             let mut tables = lock(&self.tables);
             if hi > tables.newest_own() {
                 let newest = tables.newest_own();
@@ -50,8 +50,12 @@ impl Device {
                 return Ok(()); // overtaken by a later one
             }
             held_back = tables.out.is_held_back();
-            tables.acknowledge(&self.own.journal.queue, hi, credit)
+            let records = tables.acknowledge(&self.own.journal.queue, hi, credit);
+            (records, tables.backlog() == 0)
         };
+        if is_empty {
+            lock(&self.peer.stay).kept_up(self.clock.monotonic());
+        }
         self.tell_acknowledged(records);
         if held_back {
             self.wakes.ship.ring();

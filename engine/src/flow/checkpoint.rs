@@ -78,6 +78,8 @@ impl Device {
         drop(made_at);
         self.wake_for_places();
         self.survey();
+        // The journal may have room for order.
+        self.wakes.ship.ring();
         self.tell(Event::Checkpoint { fl });
         if more_credit {
             self.acknowledge(Ack::Freed)?;

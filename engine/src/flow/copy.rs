@@ -11,8 +11,9 @@ use crate::format::data_checksum;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
 use crate::link::{Lane, Link};
 use crate::storage::Storage;
+use crate::sync::{AtomicU64, Ordering};
 use crate::table::bits::Bits;
-use crate::unit::{Block, Blocks, Round};
+use crate::unit::{Block, Blocks, Extent, Round};
 use std::collections::HashMap;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -31,7 +32,60 @@ impl Arrived {
     }
 }
 
+/// How fast copies are sent.
+#[derive(Debug)]
+pub(crate) struct CopyRate {
+    /// Bytes of data a second; 0: as fast as the line takes them. Relaxed.
+    bytes_per_second: AtomicU64,
+    /// When the next may be sent, on the monotonic clock, in nanoseconds. Relaxed.
+    next_at: AtomicU64,
+}
+
+impl CopyRate {
+    pub fn new(bytes_per_second: u64) -> CopyRate {
+        CopyRate { bytes_per_second: AtomicU64::new(bytes_per_second), next_at: AtomicU64::new(0) }
+    }
+
+    /// Most bytes of data to be sent at once, so that a slow rate is an even one.
+    fn at_once(&self) -> u64 {
+        match self.bytes_per_second.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            rate => rate / 10,
+        }
+    }
+
+    fn sent(&self, bytes: usize, now: u64) {
+        let rate = self.bytes_per_second.load(Ordering::Relaxed);
+        if rate > 0 {
+            let takes = bytes as u128 * 1_000_000_000 / u128::from(rate);
+            let takes = u64::try_from(takes).unwrap_or(u64::MAX);
+            // A time without copies is not made up for.
+            let from = self.next_at.load(Ordering::Relaxed).max(now.saturating_sub(takes));
+            self.next_at.store(from.saturating_add(takes), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Adds a copy of blocks of zeros to `copies`.
+fn add_zeros(copies: &mut Vec<Copied>, blocks: &Blocks) {
+    let (block, count) = (blocks.first(), blocks.count());
+    match copies.last_mut() {
+        Some(last) if !last.has_data && last.blocks().range().end == block => last.count += count,
+        _ => copies.push(Copied { block, count, has_data: false, checksum: 0 }),
+    }
+}
+
 impl Device {
+    /// Sends copies of blocks no faster than `bytes_per_second` from now on, in place of
+    /// [`crate::Settings::copy_bytes_per_second`]; 0: as fast as the line takes them. It is the rate of the
+    /// device that sends. Hosts' reads of blocks that the peer owes are answered first, and do not count.
+    pub fn set_copy_rate(&self, bytes_per_second: u64) {
+        let rate = &self.peer.copy_rate;
+        rate.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+        rate.next_at.store(self.clock.monotonic(), Ordering::Relaxed);
+        self.wakes.ship.ring();
+    }
+
     /// Sends the next copies (S900), if there are any to send now and the window has room; returns how many
     /// blocks. The caller holds the lock of shipping.
     pub(crate) fn send_copies(&self) -> Result<usize> {
@@ -40,8 +94,13 @@ impl Device {
         if link.queued(Lane::Data) > self.settings.link_queue_bytes_max {
             return Ok(0);
         }
+        let (rate, now) = (&self.peer.copy_rate, self.clock.monotonic());
+        if rate.next_at.load(Ordering::Relaxed) > now {
+            return Ok(0);
+        }
         let side = self.side();
-        let most = (self.settings.ship_bytes_max.min(FRAME_DATA_MAX) / size).max(1);
+        let most = self.settings.ship_bytes_max.min(FRAME_DATA_MAX).min(rate.at_once());
+        let most = (most / size).max(1);
         let (round, runs) = {
             let mut machine = self.peer.machine.write();
             let window = (self.settings.copy_bytes_max / size).max(1);
@@ -63,23 +122,25 @@ impl Device {
         }
         let mut data = Vec::new();
         let mut copies: Vec<Copied> = Vec::new();
-        for block in runs.iter().flat_map(Blocks::each) {
-            let at = data.len();
-            data.resize(at + size as usize, 0);
-            self.fetch(block, &mut data[at..])?;
-            if data[at..].iter().any(|&byte| byte != 0) {
-                let checksum = data_checksum(&data[at..]);
-                copies.push(Copied { block, count: 1, has_data: true, checksum });
+        for run in &runs {
+            if self.is_never_written(run) {
+                add_zeros(&mut copies, run);
                 continue;
             }
-            data.truncate(at);
-            match copies.last_mut() {
-                Some(last) if !last.has_data && last.blocks().range().end == block => {
-                    last.count += 1;
+            for block in run.each() {
+                let at = data.len();
+                data.resize(at + size as usize, 0);
+                self.fetch(block, &mut data[at..])?;
+                if data[at..].iter().any(|&byte| byte != 0) {
+                    let checksum = data_checksum(&data[at..]);
+                    copies.push(Copied { block, count: 1, has_data: true, checksum });
+                } else {
+                    data.truncate(at);
+                    add_zeros(&mut copies, &Extent::from(block).into());
                 }
-                _ => copies.push(Copied { block, count: 1, has_data: false, checksum: 0 }),
             }
         }
+        rate.sent(data.len(), now);
         // Only content that is durable here is copied (D11).
         self.sync_own()?;
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
@@ -89,6 +150,15 @@ impl Device {
             self.disconnected(&error, &link);
         }
         Ok(blocks)
+    }
+
+    /// Whether these blocks lie where nothing is stored, and no record of them is live: they read as zeros,
+    /// and need not be read. A record is in N before it leaves its queue.
+    fn is_never_written(&self, blocks: &Blocks) -> bool {
+        let (first, count) = (blocks.first(), blocks.count());
+        let queues = [&self.own.journal.queue, &self.peer.recv.journal.queue];
+        !queues.iter().any(|queue| queue.may_have(first, count))
+            && self.volumes.read_as_zeros(first, count)
     }
 
     /// Copies have come (S903): the blocks that are wanted are written to N. The caller sees to it that no
@@ -145,6 +215,7 @@ impl Device {
                 *arrived = Arrived { round, blocks: Bits::default() };
             }
             arrived.blocks.insert(blocks);
+            self.note_left();
             if was_owed {
                 // The next round may be opened.
                 self.wakes.ship.ring();
@@ -258,11 +329,12 @@ impl Device {
         self.wakes.ship.ring();
     }
 
-    /// Whether there are copies that can be sent, once the line takes them.
-    pub(crate) fn has_to_copy(&self) -> bool {
+    /// When the next copies can be sent, on the monotonic clock, if the line takes them; `None` if there are
+    /// none.
+    pub(crate) fn copy_deadline(&self) -> Option<u64> {
         let side = self.side();
         let first = Block { volume: 0, number: 0 };
-        let machine = self.peer.machine.read();
-        machine.next_to_send(side, first, 1).is_some()
+        let has_copies = self.peer.machine.read().next_to_send(side, first, 1).is_some();
+        has_copies.then(|| self.peer.copy_rate.next_at.load(Ordering::Relaxed))
     }
 }

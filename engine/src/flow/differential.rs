@@ -264,6 +264,7 @@ impl Device {
         };
         self.carry_out(turn, work, also)?;
         if before != after {
+            lock(&self.peer.stay).changed(after, self.clock.monotonic());
             self.tell(Event::ModeChanged { mode: after });
             // Each read that waits for an answer looks again.
             self.wakes.waiters.wake(Key::Reply(0)..=Key::Reply(u64::MAX));
@@ -309,13 +310,17 @@ impl Device {
                 owed.into_iter().collect()
             }
         };
-        let is_known = !tables.is_behind() || self.peer.owed.is_due();
         Ordered {
             unacknowledged,
             unreflected,
-            owed: is_known.then_some(owed),
+            owed: self.is_debt_known(tables).then_some(owed),
             newest: tables.newest_own(),
         }
+    }
+
+    /// Whether the device knows what it is owed in ordered mode: a restart loses the prototype (R13).
+    pub(crate) fn is_debt_known(&self, tables: &Tables) -> bool {
+        !tables.is_behind() || self.peer.owed.is_due()
     }
 
     /// Does `work`, in its order; what was to be done in the tables is done.

@@ -18,6 +18,7 @@ pub(crate) mod differential;
 pub(crate) mod open;
 pub(crate) mod owed;
 pub(crate) mod pace;
+pub(crate) mod policy;
 pub(crate) mod read;
 pub(crate) mod receive;
 pub(crate) mod reflect;
@@ -26,6 +27,7 @@ pub(crate) mod rest;
 pub(crate) mod rounds;
 pub(crate) mod ship;
 pub(crate) mod space;
+mod trend;
 pub(crate) mod write;
 
 use crate::journal::own::OwnLog;

@@ -11,6 +11,7 @@
 //! | `Pace::is_on` | a thread that surveys, under `seen` | each write | Relaxed: a write beside the change goes either way; one that waits looks once more behind its entry among the waiters |
 //! | `Pace::due_at` | the same | a thread that surveys | Relaxed: a sample early or late is as good |
 
+use super::trend::Trend;
 use crate::device::Device;
 use crate::event::{Event, Rung};
 use crate::journal::FULL;
@@ -19,10 +20,6 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, lock};
 use crate::wake::Key;
 use crate::weaken::{Clause, holds};
 use std::sync::Mutex;
-
-/// The rate of filling is that of the last one to four times this long, in nanoseconds: longer than
-/// a commit interval, so that it does not jump with each.
-const WINDOW_NS: u64 = 1_000_000_000;
 
 /// A fill in parts of [`FULL`] as a percentage.
 pub(crate) fn percent(fill: u64) -> u64 {
@@ -39,44 +36,7 @@ pub(crate) struct Pace {
     is_on: AtomicBool,
     /// When the next sample is taken, on the monotonic clock, in nanoseconds.
     due_at: AtomicU64,
-    seen: Mutex<Option<Seen>>,
-}
-
-/// A fill and when it was.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    at: u64,
-    fill: u64,
-}
-
-/// Samples that lie a window apart, as far as there was anything to see.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    first: Sample,
-    last: Sample,
-}
-
-impl Seen {
-    fn note(&mut self, now: Sample) {
-        let since = now.at.saturating_sub(self.last.at);
-        if since >= 2 * WINDOW_NS {
-            *self = Seen { first: now, last: now };
-        } else if since >= WINDOW_NS {
-            *self = Seen { first: self.last, last: now };
-        }
-    }
-
-    /// Nanoseconds from `now` until the journal is full.
-    fn full_in(&self, now: Sample) -> Option<u64> {
-        let passed = now.at.saturating_sub(self.first.at);
-        let filled = now.fill.saturating_sub(self.first.fill);
-        if filled == 0 || passed < WINDOW_NS || now.at.saturating_sub(self.last.at) >= 2 * WINDOW_NS
-        {
-            return None;
-        }
-        let left = u128::from(FULL - now.fill) * u128::from(passed) / u128::from(filled);
-        Some(left.try_into().unwrap_or(u64::MAX))
-    }
+    seen: Mutex<Trend>,
 }
 
 impl Pace {
@@ -111,7 +71,7 @@ impl Device {
     /// delay of a write that comes now, in nanoseconds.
     pub(crate) fn survey(&self) -> u64 {
         let pace = &self.host.pace;
-        if self.is_filled_to_suspend() {
+        if self.is_filled_to_suspend() || self.is_outage_timed() {
             self.wakes.ship.ring();
         }
         let at = self.clock.monotonic();
@@ -120,25 +80,23 @@ impl Device {
         if !is_due && pace.max_ns == 0 {
             return 0;
         }
-        let now = Sample { at, fill: self.own.journal.fill() };
-        if !is_due && !pace.is_on() && now.fill < pace.from {
+        let fill = self.own.journal.fill();
+        if !is_due && !pace.is_on() && fill < pace.from {
             return 0;
         }
         let mut seen = lock(&pace.seen);
-        let samples = seen.get_or_insert(Seen { first: now, last: now });
-        samples.note(now);
-        pace.due_at.store(samples.last.at.saturating_add(WINDOW_NS), Ordering::Relaxed);
+        pace.due_at.store(seen.note(at, fill), Ordering::Relaxed);
         let mut end = pace.from;
         if holds(Clause::PacingEnd) {
             end = pace.until;
         }
-        let fill_percent = percent(now.fill);
+        let fill_percent = percent(fill);
         match pace.is_on() {
-            false if pace.max_ns > 0 && now.fill >= pace.from => {
+            false if pace.max_ns > 0 && fill >= pace.from => {
                 pace.is_on.store(true, Ordering::Relaxed);
                 self.tell(Event::Paced { fill_percent });
             }
-            true if now.fill < end => {
+            true if fill < end => {
                 pace.is_on.store(false, Ordering::Relaxed);
                 self.tell(Event::PacingEnded { fill_percent });
                 drop(seen);
@@ -147,7 +105,7 @@ impl Device {
             }
             _ => {}
         }
-        if pace.is_on() { pace.delay(now.fill) } else { 0 }
+        if pace.is_on() { pace.delay(fill) } else { 0 }
     }
 
     /// The present rung.
@@ -161,8 +119,23 @@ impl Device {
 
     /// Nanoseconds until the own journal is full, by its rate of filling.
     pub(crate) fn full_in(&self) -> Option<u64> {
-        let seen = *lock(&self.host.pace.seen);
+        self.filled_in(FULL)
+    }
+
+    /// Nanoseconds until the own journal holds so much, by its rate of filling.
+    fn filled_in(&self, target: u64) -> Option<u64> {
         let (at, fill) = (self.clock.monotonic(), self.own.journal.fill());
-        seen?.full_in(Sample { at, fill })
+        lock(&self.host.pace.seen).reaches_in(at, fill, target)
+    }
+
+    /// Nanoseconds until the journal's fill leads to another rung: pacing, its end, or a suspension at
+    /// `suspend_from` percent; without these, until it is full.
+    pub(crate) fn fill_leads_in(&self, suspend_from: Option<u64>) -> Option<u64> {
+        let pace = &self.host.pace;
+        let ends = pace.is_on().then(|| self.filled_in(pace.until)).flatten();
+        let begins = (!pace.is_on() && pace.max_ns > 0).then_some(pace.from);
+        let suspends = suspend_from.map(|percent| percent * (FULL / 100));
+        let next = begins.into_iter().chain(suspends).min().unwrap_or(FULL);
+        ends.or_else(|| self.filled_in(next))
     }
 }

@@ -16,12 +16,22 @@ pub(crate) const GATHER_NS: u64 = 1_000_000;
 
 impl Device {
     /// When a step has something to do by the passing of time alone, on the monotonic clock in
-    /// nanoseconds: a commit, a reflection or a checkpoint is due, or a ticket's time is over
-    /// ([`Device::step_calls`]). `None`: not before something happens, a request or a frame.
+    /// nanoseconds: a commit, a reflection, a checkpoint or a rung ([`Device::step_ladder`]) is due, or a ticket's
+    /// time is over ([`Device::step_calls`]). `None`: not before something happens, a request or a frame.
     pub fn next_deadline(&self) -> Option<u64> {
-        let deadlines =
-            [self.commit_deadline(), self.reflect_deadline(), self.wakes.waiters.next_time()];
+        let deadlines = [
+            self.commit_deadline(),
+            self.reflect_deadline(),
+            self.rung_deadline(),
+            self.wakes.waiters.next_time(),
+        ];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// A suspension after an outage, or the way back to order.
+    fn rung_deadline(&self) -> Option<u64> {
+        let resumes = self.resume_deadline().filter(|_| self.connected_link().is_some());
+        self.suspend_deadline().or(resumes)
     }
 
     fn commit_deadline(&self) -> Option<u64> {
@@ -98,9 +108,17 @@ impl Device {
         };
         // A lane that had no room, as a rule: a link does not tell when it has; or a round that
         // waits for a checkpoint, or for the last write before its end.
-        let waits = self.has_to_ask() || self.has_to_copy() || self.peer.machine.awaits_step();
+        let copies_at = self.copy_deadline().filter(|_| is_connected);
+        let copies = copies_at.is_some_and(|at| at <= self.clock.monotonic());
+        let waits = self.has_to_ask() || copies || self.peer.machine.awaits_step();
         let is_held_up = is_connected && (has_to_ship || waits);
-        let timeout = is_held_up.then_some(Duration::from_nanos(GATHER_NS));
+        let timeout = match is_held_up {
+            true => Some(Duration::from_nanos(GATHER_NS)),
+            false => {
+                let deadline = self.rung_deadline().into_iter().chain(copies_at).min();
+                deadline.map(|deadline| self.left(deadline))
+            }
+        };
         // Otherwise nothing is shipped, however much is committed.
         let ships = has_credit && !is_held_up && is_connected;
         let mark = if ships { committed } else { Mark::NONE };

@@ -4,12 +4,10 @@
 use super::Tables;
 use super::acknowledge::Ack;
 use super::differential::Turn;
-use super::pace::percent;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{Frame, LADDER_WIRE, Ladder, TablePiece};
-use crate::format::superblock::Features;
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::table::bits::Bits;
@@ -26,7 +24,7 @@ impl Device {
     pub fn step_ladder(&self) -> Result<bool> {
         let _telling = self.events.enter();
         // In order there is nothing to do, and a checkpoint may have the turn for long.
-        let is_idle = self.peer.machine.ordered_round().is_some() && !self.is_filled_to_suspend();
+        let is_idle = self.peer.machine.ordered_round().is_some() && !self.must_suspend();
         if is_idle && !self.peer.machine.read().awaits_sync() {
             return Ok(false);
         }
@@ -51,24 +49,26 @@ impl Device {
         if self.clk.epoch() == 0 {
             return Ok(false);
         }
-        let (mode, is_closed, table) = {
-            let machine = self.peer.machine.read();
-            let table = machine.table().blocks() + machine.flying().blocks();
-            (machine.mode(), machine.is_closed(), table)
-        };
-        if matches!(mode, Mode::Ordered | Mode::Copying) && self.must_suspend() {
-            return self.suspend_in(turn);
+        self.note_left();
+        if self.must_suspend() {
+            let is_done = self.suspend_in(turn)?;
+            if is_done {
+                self.stay_suspended();
+            }
+            return Ok(is_done);
         }
+        let (mode, is_closed) = {
+            let machine = self.peer.machine.read();
+            (machine.mode(), machine.is_closed())
+        };
         if self.ladder_line().is_none() || turn.held.is_some() {
             return Ok(false);
         }
-        let journal = self.geometry.journal_bytes / u64::from(self.geometry.block_size);
-        let is_small = table <= journal / 4 && !self.geometry.differential;
+        let resumes = self.resume_deadline().is_some_and(|at| at <= self.clock.monotonic());
         let next = match mode {
             Mode::Ordered => return Ok(false),
-            Mode::Collecting if !self.peer.machine.owes() && is_small => Mode::Copying,
+            Mode::Collecting | Mode::Sending if resumes => Mode::Copying,
             Mode::Collecting if !self.peer.machine.owes() => Mode::Sending,
-            Mode::Sending if is_small => Mode::Copying,
             same => same,
         };
         if next != mode || is_closed {
@@ -98,31 +98,10 @@ impl Device {
         self.turn(turn, |machine, tables| machine.open(mode, tables.newest_own()), |_| ())
     }
 
-    /// Whether the own journal is as full as it is to be at most in a mode with R.
-    pub(crate) fn is_filled_to_suspend(&self) -> bool {
-        let from = self.settings.suspend_from_percent;
-        from > 0 && percent(self.own.journal.fill()) >= from
-    }
-
-    /// Whether the journal is so full of R that hosts would wait.
-    fn must_suspend(&self) -> bool {
-        // A checkpoint may free what is not of R.
-        self.is_filled_to_suspend() && self.knows_ladder() && {
-            let queue = &self.own.journal.queue;
-            lock(&self.tables).backlog() * 2 >= queue.tail() - queue.freed()
-        }
-    }
-
-    /// Whether a peer was met that knows differential mode, as the superblock says, and the one that is
-    /// connected now, if one is, knows it, too.
-    fn knows_ladder(&self) -> bool {
-        self.superblock.get().features.incompat & Features::DIFFERENTIAL != 0
-            && lock(&self.failover).connection.wire() >= LADDER_WIRE
-    }
-
     /// Suspends (D1): from now on bits remember what the peer lacks, until it has all again. An operator may
     /// ask for it; a device does so by itself when its journal is filling
-    /// ([`crate::Settings::suspend_from_percent`]).
+    /// ([`crate::Settings::suspend_from_percent`]), or the line is down for long
+    /// ([`crate::Settings::suspend_after_ns`]).
     ///
     /// # Errors
     /// [`Kind::Invalid`] if this device does not serve, or what it is owed is not known (R13), or its peer's

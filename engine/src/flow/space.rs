@@ -63,7 +63,7 @@ impl Device {
         own.free() < own_reserve && {
             // Another checkpoint may free meanwhile.
             let freeable = self.own_freeable(reflected.min(floor)).saturating_sub(own.freed());
-            freeable >= (own.tail() - own.freed()) / 4
+            freeable > 0 && freeable >= (own.tail() - own.freed()) / 4
         }
     }
 

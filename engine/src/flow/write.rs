@@ -316,11 +316,15 @@ impl WriteState {
     fn wait(&mut self, device: &Device, kind: Kind, key: Key) -> Result<bool> {
         let now = device.clock.monotonic();
         let since = *self.waiting_since.get_or_insert_with(|| {
-            // Places come free by a commit, which may not be due yet, or by a checkpoint.
+            // Places come free by a commit, which may not be due yet, a checkpoint, or a suspension.
             device.own.want(device.own.round_wanted());
             device.wakes.reflect.ring();
             now
         });
+        if key == Key::Places {
+            // Behind its entry, too: the next look comes then.
+            device.wakes.ship.ring();
+        }
         let waited = now.saturating_sub(since);
         let most = device.settings.admit_timeout_ns;
         if waited <= most {

@@ -59,6 +59,8 @@ impl Plan {
             settings.pacing_from_percent = random.pick(&[10, 50, 80]);
             settings.pacing_until_percent = settings.pacing_from_percent - random.pick(&[0, 5, 9]);
             settings.suspend_from_percent = random.pick(&[0, 0, 0, 50, 80]);
+            settings.resume_order_after_ns = random.pick(&[0, 0, 50 * MS, SECOND]);
+            settings.resume_order_after_max_ns = 4 * SECOND;
             settings.copy_bytes_max = random.pick(&[1, 4096, 4 << 20]);
         }
         let clocks = match random.within(0..5) {

@@ -86,6 +86,8 @@ impl Normal {
     /// Nothing is needed any more: what the peer owes, bits tell of, and every record may go to N (D1).
     pub fn leave_order(&mut self) {
         self.need = Stamp::ZERO;
+        // A checkpoint frees the places that R held, though nothing is reflected before it.
+        self.since_checkpoint = self.since_checkpoint.max(1);
     }
 
     /// N has every record, own and received, and none up to `stamp` will come any more (D3).

@@ -61,7 +61,8 @@ fn make(disk: &CrashDisk, id: u64, journals: u64, active: bool) {
 
 impl World {
     pub fn new() -> World {
-        World::with(4, Settings::default())
+        // Time stands still.
+        World::with(4, Settings { resume_order_after_ns: 0, ..Settings::default() })
     }
 
     /// `journals`: of each device, in units of its largest batch.

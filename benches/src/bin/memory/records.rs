@@ -162,7 +162,7 @@ fn pending(records: u64, each: u64, is_told: bool) -> bool {
     let log_bytes = if each == 1 { 2 * BLOCK } else { BLOCK };
     let journal_bytes =
         ((first + records) * log_bytes * 5 / 4).max(64 * MIB).next_multiple_of(BLOCK);
-    let usual = Settings::default();
+    let usual = Settings { suspend_from_percent: 0, ..Settings::default() };
     let ship_bytes_max = if each == 1 { 1 } else { usual.ship_bytes_max };
     let shipping = Settings { ship_bytes_max, ..usual };
     let told =
