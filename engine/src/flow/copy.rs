@@ -133,6 +133,7 @@ impl Device {
                 let was_owed = !machine.owed().is_empty();
                 let arrival = machine.arrive(side, round, &blocks);
                 shared.settle(&machine);
+                shared.change(&machine);
                 (arrival, was_owed && machine.owed().is_empty())
             };
             if arrival.is_some_and(|arrival| arrival.work.sync) {
@@ -237,6 +238,7 @@ impl Device {
             for blocks in blocks {
                 machine.copied(round, blocks);
             }
+            self.peer.machine.change(&machine);
         }
         self.wakes.ship.ring();
     }
