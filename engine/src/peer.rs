@@ -6,8 +6,10 @@ use crate::flow::compare::Comparing;
 use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
 use crate::flow::remote::{Answers, Questions};
+use crate::format::frame::TablePiece;
 use crate::journal::recv::RecvLog;
 use crate::table::prototype::Debt;
+use crate::unit::Block;
 use std::sync::Mutex;
 
 /// The peer's records here, what it owes, and the work with it.
@@ -25,9 +27,9 @@ pub(crate) struct Peer {
     /// The blocks of a comparison that was begun there.
     pub checked: Mutex<Option<Asked>>,
     /// One thread at a time in each of these steps; nothing else waits for these locks. The first guards
-    /// the peer's questions.
+    /// the peer's questions, the second the first address that is copied next.
     pub controlling: Mutex<Answers>,
-    pub shipping: Mutex<()>,
+    pub shipping: Mutex<Block>,
     pub receiving: Mutex<()>,
 }
 
@@ -42,7 +44,7 @@ impl Peer {
             comparing: Mutex::default(),
             checked: Mutex::default(),
             controlling: Mutex::default(),
-            shipping: Mutex::default(),
+            shipping: Mutex::new(TablePiece::FIRST),
             receiving: Mutex::default(),
         }
     }

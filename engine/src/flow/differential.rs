@@ -43,6 +43,8 @@ pub(crate) struct Machine {
     checkpoint: AtomicBool,
     /// The table may not be as the last store found it. Changed under the lock of `state`; Relaxed.
     changed: AtomicBool,
+    /// A round waits until no copy is in flight. Changed under the lock of `state`; Relaxed.
+    draining: AtomicBool,
     /// Records or copies of a round are being taken in, from the look at the round until the tables and the
     /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
@@ -83,6 +85,7 @@ impl Machine {
             unmarked: AtomicBool::new(unmarked),
             checkpoint: AtomicBool::new(false),
             changed: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
             landing: Mutex::default(),
             turn: Mutex::default(),
         }
@@ -150,6 +153,21 @@ impl Machine {
     /// The flag that readers look at follows the machine.
     pub fn settle(&self, machine: &Differential) {
         self.owes.store(!machine.owed().is_empty(), Ordering::Release);
+    }
+
+    /// Whether a round of `mode` has to wait for the copies in flight; then no more are sent.
+    pub fn drain_before(&self, mode: Mode) -> bool {
+        let machine = self.write();
+        let drains = mode != machine.mode() && !machine.flying().is_empty();
+        self.draining.store(drains, Ordering::Relaxed);
+        drains
+    }
+
+    /// Whether copies are in flight that a round waits for.
+    pub fn is_draining(&self, machine: &Differential) -> bool {
+        let drains = self.draining.load(Ordering::Relaxed) && !machine.flying().is_empty();
+        self.draining.store(drains, Ordering::Relaxed);
+        drains
     }
 
     /// The table changes, by the step that holds the machine.
@@ -492,6 +510,22 @@ pub(crate) fn restore(
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    /// Of a round that is over no copy counts: the next one waits for those in flight, and none is sent then.
+    #[test]
+    fn a_new_round_waits_for_the_copies_in_flight() {
+        let block = |number| Blocks { volume: 0, numbers: number..number + 1 };
+        let stored = Durable { mode: Mode::Sending, ..Durable::default() };
+        let table = [block(3), block(9)].into_iter().collect();
+        let machine = Differential::restore(stored, table, Side::Active, [], []);
+        let machine = Machine::new(machine, false);
+        let is_draining = || machine.is_draining(&machine.write());
+        machine.write().send(&block(3));
+        assert!(!machine.drain_before(Mode::Sending) && !is_draining());
+        assert!(machine.drain_before(Mode::Copying) && is_draining());
+        machine.write().copied(Round::default(), &block(3));
+        assert!(!is_draining() && !machine.drain_before(Mode::Copying));
+    }
 
     /// Writes come between the pieces of a table: its runs rise all the same, and none touches the next.
     #[test]
