@@ -79,10 +79,14 @@ impl Device {
         }
         let mut data = Vec::new();
         let mut copies: Vec<Copied> = Vec::new();
+        let queue = &self.own.journal.queue;
+        let mut is_durable = true;
         for block in runs.iter().flat_map(Blocks::each) {
             let at = data.len();
             data.resize(at + size as usize, 0);
             self.fetch(block, &mut data[at..])?;
+            let newest = queue.newest(block).0;
+            is_durable &= newest.is_none_or(|record| queue.is_durable(record.position));
             if data[at..].iter().any(|&byte| byte != 0) {
                 let checksum = data_checksum(&data[at..]);
                 copies.push(Copied { block, count: 1, has_data: true, checksum });
@@ -97,7 +101,9 @@ impl Device {
             }
         }
         // Only content that is durable here is copied (D11).
-        self.sync_own()?;
+        if !is_durable {
+            self.sync_own()?;
+        }
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
         let frame =
             Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);

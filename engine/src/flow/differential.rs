@@ -197,10 +197,12 @@ impl Machine {
         self.checkpoint.load(Ordering::Acquire)
     }
 
-    /// Whether a round waits for a checkpoint, or for records that are not final yet before it ends.
+    /// Whether a round waits for a checkpoint, for room for the rest of this device's table, or for records
+    /// that are not final yet before it ends.
     pub fn awaits_step(&self) -> bool {
         let machine = self.read();
-        self.awaits_checkpoint() || machine.may_end() || machine.may_level()
+        let says = machine.is_asked() && self.fenced.load(Ordering::Relaxed);
+        self.awaits_checkpoint() || says || machine.may_end() || machine.may_level()
     }
 
     /// Whether R is shipped: in ordered mode, and in mode c once both devices are in the round (D3).
@@ -510,6 +512,24 @@ pub(crate) fn restore(
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    /// A table of many pieces waits for room in the lane, and nothing tells of that: the thread looks again.
+    #[test]
+    fn a_table_that_is_being_said_is_a_reason_to_look_again() {
+        let table = [Blocks { volume: 0, numbers: 3..4 }].into_iter().collect();
+        let stored = Durable { mode: Mode::Collecting, ..Durable::default() };
+        let machine = Differential::restore(stored, table, Side::Fenced, [], []);
+        let machine = Machine::new(machine, true);
+        assert!(!machine.awaits_step());
+        let round = Round { generation: 0, counter: 1 };
+        let opens = (round, Mode::Collecting);
+        let heard = |of: &mut Differential| {
+            of.hear_open(Side::Fenced, opens, 0, Stamp::ZERO, Ordered::default()).is_some()
+        };
+        assert!(heard(&mut machine.write()) && machine.awaits_step());
+        machine.write().said_opened();
+        assert!(!machine.awaits_step());
+    }
 
     /// Of a round that is over no copy counts: the next one waits for those in flight, and none is sent then.
     #[test]
