@@ -60,7 +60,7 @@ impl Pair {
         wait("nothing is left to do", || {
             self.devices.iter().all(|device| {
                 let status = device.status();
-                let bits = status.differential.table_blocks + status.differential.flying_blocks;
+                let bits = status.differential.table_blocks;
                 status.backlog_records + status.unreflected_records + bits == 0
             })
         });

@@ -131,9 +131,9 @@ fn fill(data: &mut [u8], block: u64, write: u32) {
 }
 
 fn is_at_rest(status: &Status) -> bool {
-    let bits = status.differential.table_blocks + status.differential.flying_blocks;
     let records = status.backlog_records + status.unreflected_records;
-    status.mode == Mode::Ordered && status.differential.is_consistent && bits + records == 0
+    let pending = records + status.differential.table_blocks;
+    status.mode == Mode::Ordered && status.differential.is_consistent && pending == 0
 }
 
 pub fn main(options: &Options, figures: &mut Figures) {
@@ -195,9 +195,7 @@ pub fn main(options: &Options, figures: &mut Figures) {
         (hosts, seen.bytes.load(Ordering::Relaxed) - queued, busy)
     });
     let status = a.status();
-    let set = status.differential.table_blocks
-        + status.differential.flying_blocks
-        + status.backlog_records;
+    let set = status.differential.table_blocks + status.backlog_records;
     let (copies, needless) = (&seen.copies, &seen.needless);
     let of_load = copies.load(Ordering::Relaxed);
     let since = Instant::now();
