@@ -21,7 +21,7 @@ pub enum Better {
 pub struct Figure {
     /// The median over the run's rounds.
     pub value: f64,
-    /// `ns`, `us`, `ms`, `MB/s`, or `ratio`.
+    /// `ns`, `us`, `ms`, `MB/s`, `bytes`, `blocks`, or `ratio`.
     pub unit: String,
     /// Which way it gets better.
     pub better: Better,

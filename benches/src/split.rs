@@ -31,8 +31,8 @@ impl Split {
         Split { volumes: false, ..self }
     }
 
-    /// From now on what is written to the logs is forgotten, and each of their bytes is `byte`: for
-    /// records that hold nothing else.
+    /// From now on what is written to the logs is forgotten, and each of their bytes is `byte`, as is each of
+    /// volumes that are nowhere: for records that hold nothing else.
     ///
     /// # Panics
     /// The second time.
@@ -69,7 +69,7 @@ impl Storage for Split {
     }
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if self.is_nowhere(file) {
-            buf.fill(0);
+            buf.fill(self.logs.get().copied().unwrap_or(0));
             return Ok(());
         }
         if let Some(byte) = self.log_byte(file) {

@@ -42,3 +42,20 @@ fn extents() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success() && text.contains("with / without"), "{text}{out:?}");
 }
+
+#[test]
+fn ladder() {
+    let costs = [
+        ("cost", "differential / ordered"),
+        ("bits", "blocks owed"),
+        ("stall", "stall at the suspension"),
+        ("load", "needless copies"),
+        ("takeover", "ready after"),
+    ];
+    for (cost, words) in costs {
+        let out = Command::new(env!("CARGO_BIN_EXE_ladder")).args([cost, "--quick"]).output();
+        let out = out.unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains(words), "{cost}: {text}{out:?}");
+    }
+}

@@ -8,9 +8,11 @@ use crate::flow::differential::Machine;
 use crate::flow::owed::Owed;
 use crate::flow::policy::Stay;
 use crate::flow::remote::{Answers, Questions};
+use crate::format::frame::TablePiece;
 use crate::journal::recv::RecvLog;
 use crate::salvage::Saving;
 use crate::table::prototype::Debt;
+use crate::unit::Block;
 use std::sync::Mutex;
 
 /// The peer's records here, what it owes, and the work with it.
@@ -33,9 +35,9 @@ pub(crate) struct Peer {
     /// The blocks of a comparison that was begun there.
     pub checked: Mutex<Option<Asked>>,
     /// One thread at a time in each of these steps; nothing else waits for these locks. The first guards
-    /// the peer's questions.
+    /// the peer's questions, the second the first address that is copied next.
     pub controlling: Mutex<Answers>,
-    pub shipping: Mutex<()>,
+    pub shipping: Mutex<Block>,
     pub receiving: Mutex<()>,
 }
 
@@ -53,7 +55,7 @@ impl Peer {
             comparing: Mutex::default(),
             checked: Mutex::default(),
             controlling: Mutex::default(),
-            shipping: Mutex::default(),
+            shipping: Mutex::new(TablePiece::FIRST),
             receiving: Mutex::default(),
         }
     }

@@ -118,6 +118,15 @@ impl Blocks {
         self.numbers.end - self.numbers.start
     }
 
+    /// Takes in `next`, which begins no earlier, if no block lies between the two; whether it did.
+    pub(crate) fn absorb(&mut self, next: &Blocks) -> bool {
+        let touches = next.volume == self.volume && next.numbers.start <= self.numbers.end;
+        if touches {
+            self.numbers.end = self.numbers.end.max(next.numbers.end);
+        }
+        touches
+    }
+
     /// Each of them.
     pub fn each(&self) -> impl Iterator<Item = Block> + use<> {
         let volume = self.volume;

@@ -53,7 +53,7 @@ impl Device {
         let own = self.own.state_without(own_freed);
         let recv = self.peer.recv.state_without(recv_freed);
         // The bits of what is freed become durable with it (D11).
-        let mut turn = self.peer.machine.turn();
+        let turn = self.peer.machine.turn();
         {
             let mut tables = lock(&self.tables);
             let newest = tables.newest_own();
@@ -62,7 +62,7 @@ impl Device {
                 out.follow(own, true, self.peer.machine.write().stores_upto(newest));
             }
         }
-        self.store_differential(&mut turn, |s| {
+        self.store_differential(|s| {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);
             s.acked = s.acked.max(acked);

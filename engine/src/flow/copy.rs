@@ -8,10 +8,10 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::data_checksum;
-use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX};
+use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX, TablePiece};
 use crate::link::{Lane, Link};
 use crate::storage::Storage;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Extent, Round};
 use std::collections::HashMap;
@@ -87,32 +87,47 @@ impl Device {
     }
 
     /// Sends the next copies (S900), if there are any to send now and the window has room; returns how many
-    /// blocks. The caller holds the lock of shipping.
-    pub(crate) fn send_copies(&self) -> Result<usize> {
+    /// blocks. They go round all addresses, `next` being the first that comes now: so blocks that hosts write
+    /// all the time do not keep others waiting.
+    pub(crate) fn send_copies(&self, next: &mut Block) -> Result<usize> {
         let size = u64::from(self.geometry.block_size);
         let Some((wire, session, link)) = self.ladder_line() else { return Ok(0) };
-        if link.queued(Lane::Data) > self.settings.link_queue_bytes_max {
-            return Ok(0);
-        }
         let (rate, now) = (&self.peer.copy_rate, self.clock.monotonic());
-        if rate.next_at.load(Ordering::Relaxed) > now {
+        let is_due = self.copy_deadline().is_some_and(|at| at <= now);
+        if link.queued(Lane::Data) > self.settings.link_queue_bytes_max || !is_due {
             return Ok(0);
         }
+        let shared = &self.peer.machine;
+        let window = (self.settings.copy_bytes_max / size).max(1);
+        if shared.read().flying().blocks() >= window {
+            return Ok(0);
+        }
+        // Bits of writes that a copy will have are set first, and cleared with it: else it is sent twice.
+        self.sync_own()?;
+        self.sequence(&mut lock(&self.tables));
         let side = self.side();
         let most = self.settings.ship_bytes_max.min(FRAME_DATA_MAX).min(rate.at_once());
         let most = (most / size).max(1);
         let (round, runs) = {
-            let mut machine = self.peer.machine.write();
-            let window = (self.settings.copy_bytes_max / size).max(1);
+            let mut machine = shared.write();
+            if shared.is_draining(&machine) {
+                return Ok(0);
+            }
             let mut left = most.min(window.saturating_sub(machine.flying().blocks()));
             let mut runs = Vec::new();
-            let first = Block { volume: 0, number: 0 };
-            while left > 0
-                && let Some(run) = machine.next_to_send(side, first, left)
-            {
+            let mut is_again = false;
+            while left > 0 {
+                let Some(run) = machine.next_to_send(side, *next, left) else {
+                    if std::mem::replace(&mut is_again, true) {
+                        break;
+                    }
+                    *next = TablePiece::FIRST;
+                    continue;
+                };
                 // Before the blocks are read: a write that comes in between sets its bit again.
                 machine.send(&run);
                 left -= run.count();
+                *next = run.range().end;
                 runs.push(run);
             }
             (machine.round(), runs)
@@ -122,6 +137,8 @@ impl Device {
         }
         let mut data = Vec::new();
         let mut copies: Vec<Copied> = Vec::new();
+        let queue = &self.own.journal.queue;
+        let mut is_durable = true;
         for run in &runs {
             if self.is_never_written(run) {
                 add_zeros(&mut copies, run);
@@ -131,6 +148,8 @@ impl Device {
                 let at = data.len();
                 data.resize(at + size as usize, 0);
                 self.fetch(block, &mut data[at..])?;
+                let newest = queue.newest(block).0;
+                is_durable &= newest.is_none_or(|record| queue.is_durable(record.position));
                 if data[at..].iter().any(|&byte| byte != 0) {
                     let checksum = data_checksum(&data[at..]);
                     copies.push(Copied { block, count: 1, has_data: true, checksum });
@@ -142,7 +161,9 @@ impl Device {
         }
         rate.sent(data.len(), now);
         // Only content that is durable here is copied (D11).
-        self.sync_own()?;
+        if !is_durable {
+            self.sync_own()?;
+        }
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
         let frame =
             Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
@@ -206,6 +227,7 @@ impl Device {
                 let was_owed = !machine.owed().is_empty();
                 let arrival = machine.arrive(side, round, &blocks);
                 shared.settle(&machine);
+                shared.change(&machine);
                 (arrival, was_owed && machine.owed().is_empty())
             };
             if arrival.is_some_and(|arrival| arrival.work.sync) {
@@ -325,6 +347,7 @@ impl Device {
             for blocks in blocks {
                 machine.copied(round, blocks);
             }
+            self.peer.machine.change(&machine);
         }
         self.wakes.ship.ring();
     }
@@ -333,8 +356,61 @@ impl Device {
     /// none.
     pub(crate) fn copy_deadline(&self) -> Option<u64> {
         let side = self.side();
-        let first = Block { volume: 0, number: 0 };
-        let has_copies = self.peer.machine.read().next_to_send(side, first, 1).is_some();
+        let has_copies =
+            self.peer.machine.read().next_to_send(side, TablePiece::FIRST, 1).is_some();
         has_copies.then(|| self.peer.copy_rate.next_at.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::clock::{Clock, SystemClock};
+    use crate::device::Device;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::{Geometry, Settings};
+    use crate::link::{Line, memory_link};
+    use crate::storage::Memory;
+    use std::sync::Arc;
+
+    /// A host that writes one block all the time does not keep the others from being copied.
+    #[test]
+    fn copies_go_round_all_addresses() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let [a, b] = [1, 2].map(|id| {
+            let storage = Arc::new(Memory::new());
+            let geometry = Geometry {
+                journal_bytes: 16 << 20,
+                differential: true,
+                ..Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 1 << 20 }])
+            };
+            Device::create(&*storage, &geometry, id == 1).unwrap();
+            let settings = Settings { copy_bytes_max: 4096, ..Settings::default() };
+            Device::open(storage, clock.clone(), settings).unwrap()
+        });
+        let (end_a, end_b) = memory_link(Line::default(), clock);
+        a.connect(Arc::new(end_a)).unwrap();
+        b.connect(Arc::new(end_b)).unwrap();
+        let steps = || {
+            for device in [&a, &b, &a, &b] {
+                device.step_reflect().unwrap();
+                device.step_checkpoint().unwrap();
+                while device.step_ladder().unwrap() || device.step_control().unwrap() {}
+            }
+        };
+        steps();
+        let host = a.session().unwrap();
+        let write = |block: u64| {
+            host.write(0, block * 4096, &[7; 4096]).unwrap();
+        };
+        (0..8).for_each(write);
+        for _ in 0..8 {
+            write(0);
+            a.step_commit().unwrap();
+            a.step_sequence();
+            assert_eq!(a.step_ship().unwrap(), 1);
+            b.step_receive().unwrap();
+            steps();
+        }
+        assert!(a.status().differential.table_blocks <= 1);
     }
 }

@@ -12,6 +12,7 @@ use super::Tables;
 use crate::device::Device;
 use crate::error::Result;
 use crate::event::Event;
+use crate::format::frame::TablePiece;
 use crate::format::superblock::Superblock;
 use crate::sync::{AtomicBool, Ordering, lock};
 use crate::table::bits::Bits;
@@ -21,6 +22,10 @@ use crate::table::differential::{
 use crate::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
 use crate::wake::Key;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// So many runs of the table are read under one lock, for 0.1 ms or so: writes that become final wait for
+/// them.
+const PIECE_RUNS: usize = 1024;
 
 /// Differential mode towards one peer, as hosts' reads find it: under a lock of its own, beside the tables,
 /// which a step that changes it locks first.
@@ -36,6 +41,10 @@ pub(crate) struct Machine {
     unmarked: AtomicBool,
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
+    /// The table may not be as the last store found it. Changed under the lock of `state`; Relaxed.
+    changed: AtomicBool,
+    /// A round waits until no copy is in flight. Changed under the lock of `state`; Relaxed.
+    draining: AtomicBool,
     /// Records or copies of a round are being taken in, from the look at the round until the tables and the
     /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
@@ -55,8 +64,6 @@ pub(crate) struct Turn {
     pub granted: (u64, Bits),
     /// The blocks that differ at a device that returned, and the request that they were said with (D10).
     pub differing: (u64, Bits),
-    /// The table that the superblock names.
-    pub stored: Bits,
 }
 
 /// A message that is sent once what was there when it was made is in N, durably.
@@ -69,9 +76,8 @@ pub(crate) struct Held {
 }
 
 impl Machine {
-    /// `machine`, where the table that the superblock names is `stored`: it lacks the bits that records
-    /// imply.
-    pub fn new(machine: Differential, stored: Bits, fenced: bool) -> Machine {
+    /// `machine`, whose table has bits that records imply, and what is stored may lack them.
+    pub fn new(machine: Differential, fenced: bool) -> Machine {
         let owes = !machine.owed().is_empty();
         let unmarked = machine.consistent() == Consistent::No;
         Machine {
@@ -80,8 +86,10 @@ impl Machine {
             owes: AtomicBool::new(owes),
             unmarked: AtomicBool::new(unmarked),
             checkpoint: AtomicBool::new(false),
+            changed: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
             landing: Mutex::default(),
-            turn: Mutex::new(Turn { stored, ..Turn::default() }),
+            turn: Mutex::default(),
         }
     }
 
@@ -138,6 +146,7 @@ impl Machine {
             if machine.wrote(&Blocks::from(extent)).mark {
                 self.unmarked.store(true, Ordering::Release);
             }
+            self.change(&machine);
         }
         self.settle(&machine);
         was_owed && machine.owed().is_empty()
@@ -148,15 +157,54 @@ impl Machine {
         self.owes.store(!machine.owed().is_empty(), Ordering::Release);
     }
 
+    /// Whether a round of `mode` has to wait for the copies in flight; then no more are sent.
+    pub fn drain_before(&self, mode: Mode) -> bool {
+        let machine = self.write();
+        let drains = mode != machine.mode() && !machine.flying().is_empty();
+        self.draining.store(drains, Ordering::Relaxed);
+        drains
+    }
+
+    /// Whether copies are in flight that a round waits for.
+    pub fn is_draining(&self, machine: &Differential) -> bool {
+        let drains = self.draining.load(Ordering::Relaxed) && !machine.flying().is_empty();
+        self.draining.store(drains, Ordering::Relaxed);
+        drains
+    }
+
+    /// The table changes, by the step that holds the machine.
+    pub fn change(&self, _: &Differential) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// The table as it is stored, in rising runs. Hosts' writes come between its pieces.
+    fn table(&self) -> impl Iterator<Item = Blocks> + '_ {
+        let mut next = Some(TablePiece::FIRST);
+        let pieces = std::iter::from_fn(move || {
+            let (piece, following) = self.read().durable_table(next?, PIECE_RUNS);
+            next = following;
+            Some(piece)
+        });
+        let mut runs = pieces.flatten().peekable();
+        std::iter::from_fn(move || {
+            let mut run = runs.next()?;
+            // A block behind the end of a piece may have got its bit meanwhile.
+            while runs.next_if(|next| run.absorb(next)).is_some() {}
+            Some(run)
+        })
+    }
+
     /// Whether a round waits for a checkpoint (D3).
     pub fn awaits_checkpoint(&self) -> bool {
         self.checkpoint.load(Ordering::Acquire)
     }
 
-    /// Whether a round waits for a checkpoint, or for records that are not final yet before it ends.
+    /// Whether a round waits for a checkpoint, for room for the rest of this device's table, or for records
+    /// that are not final yet before it ends.
     pub fn awaits_step(&self) -> bool {
         let machine = self.read();
-        self.awaits_checkpoint() || machine.may_end() || machine.may_level()
+        let says = machine.is_asked() && self.fenced.load(Ordering::Relaxed);
+        self.awaits_checkpoint() || says || machine.may_end() || machine.may_level()
     }
 
     /// Whether R is shipped: in ordered mode, and in mode c once both devices are in the round (D3).
@@ -245,6 +293,7 @@ impl Device {
             };
             // A reader finds the debt, or what bits tell of it, or both.
             self.peer.machine.settle(&machine);
+            self.peer.machine.change(&machine);
             if machine.consistent() == Consistent::No {
                 // Before a record goes to N by that, the superblock says so (D11).
                 self.peer.machine.unmarked.store(true, Ordering::Release);
@@ -282,10 +331,7 @@ impl Device {
             let indices = from..records.end();
             let entries = indices.filter_map(|index| records.get(index));
             let held = entries.filter(move |&(stamp, _)| stamp > upto);
-            let mut blocks: Vec<Blocks> =
-                held.map(|(_, position)| queue.record(position).extent().into()).collect();
-            blocks.sort_unstable_by_key(Blocks::first);
-            blocks.into_iter().collect::<Bits>()
+            held.map(|(_, position)| queue.record(position).extent().into()).collect::<Bits>()
         };
         let unacknowledged = of(tables.out.first(), Stamp::ZERO);
         let unreflected = match tables.is_behind() {
@@ -334,7 +380,7 @@ impl Device {
             self.sync_own()?;
         }
         if work.store {
-            self.store_differential(turn, also)?;
+            self.store_differential(also)?;
         } else if work.mark {
             self.mark()?;
         }
@@ -401,12 +447,17 @@ impl Device {
     }
 
     /// Stores the machine's state, and `also`, by one superblock write. The caller has the turn.
-    pub(crate) fn store_differential(
-        &self,
-        turn: &mut Turn,
-        also: impl FnOnce(&mut Superblock),
-    ) -> Result<()> {
-        let durable = self.peer.machine.read().durable();
+    ///
+    /// The table is read piece by piece, and what changes meanwhile is stored of some blocks and not of others.
+    /// That is as good as a moment's table: each rule is about one block, and no mode, round, or grant comes
+    /// between. A bit that is stored was set once its record was durable, after the step whose state is
+    /// stored with it; one that is not was cleared by its copy's acknowledgement, or its record is above the
+    /// `cut` that was read before, is live, and implies it (D2, D8, D11).
+    pub(crate) fn store_differential(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
+        let (durable, has_changed) = {
+            let machine = self.peer.machine.read();
+            (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))
+        };
         let note = |s: &mut Superblock| {
             durable.put(s);
             self.follow_lineage(s, durable.generation);
@@ -416,13 +467,11 @@ impl Device {
             self.note_marks(s);
             also(s);
         };
-        if turn.stored == durable.table {
+        if !has_changed {
             return self.store(note);
         }
-        let stored = self.superblock.update_with_table(durable.table.runs(), note);
-        stored.map_err(|e| self.halt(e))?;
-        turn.stored = durable.table;
-        Ok(())
+        let stored = self.superblock.update_with_table(self.peer.machine.table(), note);
+        stored.map_err(|e| self.halt(e))
     }
 
     /// The machine is of the peer's lineage now, if it was of one that the peer's has come by (D10).
@@ -467,16 +516,80 @@ pub(crate) fn restore(
     table: Vec<Blocks>,
     implied: impl Iterator<Item = Extent>,
 ) -> Machine {
-    let mut durable = Durable::stored(s, table);
+    let mut durable = Durable::stored(s);
     if matches!(durable.consistent, Consistent::At(stamp) if stamp <= hi) {
         durable.consistent = Consistent::Yes;
     }
-    let stored = durable.table.clone();
     let size = u64::from(s.block_size);
     let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
-    let mut differential = Differential::restore(durable, side, implied.map(Blocks::from), volumes);
+    let (table, implied) = (table.into_iter().collect(), implied.map(Blocks::from));
+    let mut differential = Differential::restore(durable, table, side, implied, volumes);
     differential.received(s.hi);
-    Machine::new(differential, stored, s.fenced)
+    Machine::new(differential, s.fenced)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A table of many pieces waits for room in the lane, and nothing tells of that: the thread looks again.
+    #[test]
+    fn a_table_that_is_being_said_is_a_reason_to_look_again() {
+        let table = [Blocks { volume: 0, numbers: 3..4 }].into_iter().collect();
+        let stored = Durable { mode: Mode::Collecting, ..Durable::default() };
+        let machine = Differential::restore(stored, table, Side::Fenced, [], []);
+        let machine = Machine::new(machine, true);
+        assert!(!machine.awaits_step());
+        let round = Round { generation: 0, counter: 1 };
+        let opens = (round, Mode::Collecting);
+        let heard = |of: &mut Differential| {
+            of.hear_open(Side::Fenced, opens, 0, Stamp::ZERO, Ordered::default()).is_some()
+        };
+        assert!(heard(&mut machine.write()) && machine.awaits_step());
+        machine.write().said_opened();
+        assert!(!machine.awaits_step());
+    }
+
+    /// Of a round that is over no copy counts: the next one waits for those in flight, and none is sent then.
+    #[test]
+    fn a_new_round_waits_for_the_copies_in_flight() {
+        let block = |number| Blocks { volume: 0, numbers: number..number + 1 };
+        let stored = Durable { mode: Mode::Sending, ..Durable::default() };
+        let table = [block(3), block(9)].into_iter().collect();
+        let machine = Differential::restore(stored, table, Side::Active, [], []);
+        let machine = Machine::new(machine, false);
+        let is_draining = || machine.is_draining(&machine.write());
+        machine.write().send(&block(3));
+        assert!(!machine.drain_before(Mode::Sending) && !is_draining());
+        assert!(machine.drain_before(Mode::Copying) && is_draining());
+        machine.write().copied(Round::default(), &block(3));
+        assert!(!is_draining() && !machine.drain_before(Mode::Copying));
+    }
+
+    /// Writes come between the pieces of a table: its runs rise all the same, and none touches the next.
+    #[test]
+    fn a_table_is_stored_while_hosts_write() {
+        let run = |start| Blocks { volume: 0, numbers: start..start + 1 };
+        let runs = PIECE_RUNS as u64 * 3;
+        let table: Bits = (0..runs).map(|k| run(2 * k)).collect();
+        let stored = Durable { mode: Mode::Collecting, ..Durable::default() };
+        let machine = Differential::restore(stored, table.clone(), Side::Active, [], []);
+        let machine = Machine::new(machine, false);
+        let mut stored = machine.table();
+        let mut found: Vec<Blocks> = stored.by_ref().take(PIECE_RUNS - 1).collect();
+        let behind = 2 * PIECE_RUNS as u64 - 1;
+        let written = [1, behind, runs * 2 + 9].map(|number| {
+            let first = Block { volume: 0, number };
+            machine.wrote([Extent { first, level: 0 }].into_iter());
+            run(number)
+        });
+        found.extend(stored);
+        assert!(found.windows(2).all(|pair| pair[0].range().end < pair[1].first()));
+        // A write behind the place that was reached is there, and nothing is lost.
+        let mut expected = table;
+        written[1..].iter().for_each(|run| expected.insert(run.clone()));
+        assert_eq!(found.into_iter().collect::<Bits>(), expected);
+    }
 }

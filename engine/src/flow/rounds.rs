@@ -94,7 +94,11 @@ impl Device {
         }
     }
 
+    /// Opens a round of `mode`. Of a round that is over no copy counts, so those in flight arrive first.
     fn open_round(&self, turn: &mut Turn, mode: Mode) -> Result<bool> {
+        if self.peer.machine.drain_before(mode) {
+            return Ok(false);
+        }
         self.turn(turn, |machine, tables| machine.open(mode, tables.newest_own()), |_| ())
     }
 

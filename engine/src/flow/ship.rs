@@ -35,13 +35,13 @@ impl Device {
     /// [`crate::error::Kind::Halted`] if a record cannot be read.
     pub fn step_ship(&self) -> Result<usize> {
         let _telling = self.events.enter();
-        let _one = self.begin_step(&self.peer.shipping)?;
+        let mut next_to_copy = self.begin_step(&self.peer.shipping)?;
         let full =
             |link: Arc<dyn Link>| link.queued(Lane::Data) > self.settings.link_queue_bytes_max;
         if self.peer_link().is_none_or(full) {
             return Ok(0);
         }
-        let copied = self.send_copies()?;
+        let copied = self.send_copies(&mut next_to_copy)?;
         let Some(batch) = self.next_batch() else { return Ok(copied) };
         let Batch { wire, session, link, records, shipped, previous, granted, round } = batch;
         let size = self.geometry.block_size as usize;

@@ -7,6 +7,18 @@ pub use crate::unit::Blocks;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+fn blocks((first, end): (Block, u64)) -> Blocks {
+    Blocks { volume: first.volume, numbers: first.number..end }
+}
+
+/// The same blocks as rising runs of which none touches another.
+pub(super) fn joined(mut runs: Vec<Blocks>) -> Vec<Blocks> {
+    // Stable, as that finds what is sorted already.
+    runs.sort_by_key(Blocks::first);
+    runs.dedup_by(|next, run| run.absorb(next));
+    runs
+}
+
 /// The set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bits {
@@ -49,11 +61,7 @@ impl Bits {
 
     /// The runs that begin at `block` or behind it, in the order of volumes and numbers.
     pub fn runs_from(&self, block: Block) -> impl Iterator<Item = Blocks> + '_ {
-        let run = |(first, end): (&Block, &u64)| Blocks {
-            volume: first.volume,
-            numbers: first.number..*end,
-        };
-        self.runs.range(block..).map(run)
+        self.runs.range(block..).map(|(&first, &end)| blocks((first, end)))
     }
 
     /// All runs, in the order of volumes and numbers.
@@ -63,14 +71,15 @@ impl Bits {
 
     /// The blocks that are set in `range`, as runs.
     pub(super) fn within(&self, range: Range<Block>) -> impl Iterator<Item = Blocks> + '_ {
-        let mut from = range.start;
-        std::iter::from_fn(move || {
-            let mut run = self.next_from(from).filter(|run| run.first() < range.end)?;
-            if run.volume == range.end.volume {
-                run.numbers.end = run.numbers.end.min(range.end.number);
+        let Range { start, end } = range;
+        let begun = self.run_at(start).filter(|run| run.first() < start);
+        let begun = begun.map(|run| Blocks { numbers: start.number..run.numbers.end, ..run });
+        let all = begun.into_iter().chain(self.runs_from(start));
+        all.take_while(move |run| run.first() < end).map(move |mut run| {
+            if run.volume == end.volume {
+                run.numbers.end = run.numbers.end.min(end.number);
             }
-            from = Block { number: run.numbers.end, ..run.first() };
-            Some(run)
+            run
         })
     }
 
@@ -135,14 +144,19 @@ impl Bits {
 
     /// Sets what `other` has, too.
     pub fn add(&mut self, other: &Bits) {
-        other.runs().for_each(|run| self.insert(run));
+        if other.runs.len() < self.runs.len() / 8 {
+            return other.runs().for_each(|run| self.insert(run));
+        }
+        *self = self.runs().chain(other.runs()).collect();
     }
 
     /// Clears what `other` has.
     pub fn subtract(&mut self, other: &Bits) {
-        for run in other.runs() {
-            self.remove(&run);
+        if other.runs.len() < self.runs.len() {
+            return other.runs().for_each(|run| drop(self.remove(&run)));
         }
+        let rest = self.runs().flat_map(|run| other.missing(&run).runs);
+        *self = rest.map(blocks).collect();
     }
 
     /// Clears what `other` does not have in `range`.
@@ -153,10 +167,12 @@ impl Bits {
 }
 
 impl FromIterator<Blocks> for Bits {
+    /// In any order, and overlapping ones, too; of runs in rising order in time that grows with their number.
     fn from_iter<I: IntoIterator<Item = Blocks>>(runs: I) -> Bits {
-        let mut bits = Bits::default();
-        runs.into_iter().for_each(|run| bits.insert(run));
-        bits
+        let runs = joined(runs.into_iter().collect());
+        let blocks = runs.iter().map(Blocks::count).sum();
+        let runs = runs.into_iter().map(|run| (run.first(), run.numbers.end)).collect();
+        Bits { runs, blocks }
     }
 }
 
@@ -169,13 +185,13 @@ mod tests {
     const EVERY: Range<Block> =
         Block { volume: 0, number: 0 }..Block { volume: u32::MAX, number: u64::MAX };
 
-    fn blocks() -> impl Strategy<Value = Blocks> {
+    fn few() -> impl Strategy<Value = Blocks> {
         (0..2u32, 0..40u64, 1..9u64)
             .prop_map(|(volume, first, count)| Blocks { volume, numbers: first..first + count })
     }
 
     fn some() -> impl Strategy<Value = Bits> {
-        prop::collection::vec(blocks(), 0..9).prop_map(Bits::from_iter)
+        prop::collection::vec(few(), 0..9).prop_map(Bits::from_iter)
     }
 
     fn each(blocks: &Blocks) -> impl Iterator<Item = Block> + use<> {
@@ -196,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set(steps in prop::collection::vec((any::<bool>(), blocks()), 0..60)) {
+        fn it_is_a_set(steps in prop::collection::vec((any::<bool>(), few()), 0..60)) {
             let (mut bits, mut oracle) = (Bits::default(), BTreeSet::new());
             for (inserts, blocks) in steps {
                 if inserts {
@@ -232,8 +248,15 @@ mod tests {
             prop_assert_eq!(set(&kept), expected);
         }
 
+        /// Runs in any order make what they make one by one, also of many against few.
         #[test]
-        fn sets_are_joined_and_parted(a in some(), b in some()) {
+        fn sets_are_joined_and_parted(a in some(), b in some(), many in prop::collection::vec(few(), 0..60)) {
+            let mut one_by_one = Bits::default();
+            many.iter().for_each(|run| one_by_one.insert(run.clone()));
+            let many = Bits::from_iter(many);
+            prop_assert_eq!(&many, &one_by_one);
+            for (a, b) in [(a.clone(), b), (a.clone(), many.clone()), (many, a)] {
+
             let (of_a, of_b) = (set(&a), set(&b));
             let [mut sum, mut rest, mut both] = [(); 3].map(|()| a.clone());
             sum.add(&b);
@@ -242,6 +265,7 @@ mod tests {
             prop_assert_eq!(set(&sum), &of_a | &of_b);
             prop_assert_eq!(set(&rest), &of_a - &of_b);
             prop_assert_eq!(set(&both), &of_a & &of_b);
+            }
         }
     }
 }

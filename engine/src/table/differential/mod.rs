@@ -143,6 +143,11 @@ impl Differential {
         self.stage >= least
     }
 
+    /// Whether the round is being opened: the fenced device has not said all of its table.
+    pub fn is_asked(&self) -> bool {
+        self.stage == Stage::Asked
+    }
+
     /// Whether the peer has to be asked into the round: `open` is to be sent, or sent again on a new
     /// connection ([`Differential::open`]).
     pub fn is_closed(&self) -> bool {

@@ -2,19 +2,18 @@
 
 use super::{Consistent, Differential, Mode, Round, Side};
 use crate::format::superblock::Superblock;
-use crate::table::bits::{Bits, Blocks};
-use crate::unit::Stamp;
+use crate::table::bits::{Bits, Blocks, joined};
+use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
 
-/// The state that is stored; with the own records above `cut` it is all that a restart needs.
+/// The state that is stored in the superblock; with the table and the own records above `cut` it is all
+/// that a restart needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Durable {
     /// The mode.
     pub mode: Mode,
     /// The round.
     pub round: Round,
-    /// The table, with the blocks in flight.
-    pub table: Bits,
     /// Whether the peer may owe something.
     pub owing: bool,
     /// The lineage's number.
@@ -28,14 +27,13 @@ pub struct Durable {
 }
 
 impl Durable {
-    /// The state that `superblock` has, with the `runs` of its table (`table_file.rs`).
-    pub fn stored(superblock: &Superblock, runs: Vec<Blocks>) -> Durable {
+    /// The state that `superblock` has.
+    pub fn stored(superblock: &Superblock) -> Durable {
         let Superblock { mode, round, owed, lineage, last_active, cut, consat, usable, .. } =
             *superblock;
         Durable {
             mode,
             round,
-            table: runs.into_iter().collect(),
             owing: owed,
             generation: lineage.0,
             last_active,
@@ -48,8 +46,7 @@ impl Durable {
         }
     }
 
-    /// Puts it into `superblock`, but for the table, which is stored beside it, and the lineage, whose
-    /// unique id it does not have.
+    /// Puts it into `superblock`, but for the lineage, whose unique id it does not have.
     pub fn put(&self, superblock: &mut Superblock) {
         superblock.mode = self.mode;
         superblock.round = self.round;
@@ -70,21 +67,28 @@ impl Durable {
 }
 
 impl Differential {
-    /// The state that a superblock write stores now: in size as the runs of the table.
+    /// The state that a superblock write stores now, beside the table.
     pub fn durable(&self) -> Durable {
-        let mut table = self.table.clone();
-        table.add(&self.flying);
         let (owing, consistent) = self.durable_marks();
         Durable {
             mode: self.mode,
             round: self.round,
-            table,
             owing,
             generation: self.generation,
             last_active: self.last_active,
             cut: self.cut,
             consistent,
         }
+    }
+
+    /// A piece of the table as it is stored, the blocks in flight included, from `from` on: about `most`
+    /// rising runs, and where the next piece begins, unless this is the last.
+    pub fn durable_table(&self, from: Block, most: usize) -> (Vec<Blocks>, Option<Block>) {
+        let end = Block { volume: u32::MAX, number: u64::MAX };
+        let mut piece: Vec<Blocks> = self.table.within(from..end).take(most).collect();
+        let next = piece.last().filter(|_| piece.len() == most).map(|run| run.range().end);
+        piece.extend(self.flying.within(from..next.unwrap_or(end)));
+        (joined(piece), next)
     }
 
     /// Of [`Differential::durable`] only whether the peer may owe something, and whether N is a prefix: that
@@ -94,22 +98,20 @@ impl Differential {
         (self.owing, consistent)
     }
 
-    /// A device that is opened again (D8). `implied` are the blocks of own records that are above `cut` and
-    /// not of R; `volumes` are all blocks. If the peer may owe something, it owes all that has no bit here,
+    /// A device that is opened again (D8), with the `table` that was stored. `implied` are the blocks of own
+    /// records that are above `cut` and not of R; `volumes` are all blocks. If the peer may owe something, it owes all that has no bit here,
     /// until it has said its table.
     pub fn restore(
         stored: Durable,
+        mut table: Bits,
         side: Side,
         implied: impl IntoIterator<Item = Blocks>,
         volumes: impl IntoIterator<Item = Blocks>,
     ) -> Differential {
-        let Durable { mode, round, mut table, owing, generation, last_active, cut, mut consistent } =
-            stored;
-        let mut has_written = false;
-        for blocks in implied {
-            has_written = true;
-            table.insert(blocks);
-        }
+        let Durable { mode, round, owing, generation, last_active, cut, mut consistent } = stored;
+        let implied: Bits = implied.into_iter().collect();
+        let has_written = !implied.is_empty();
+        table.add(&implied);
         let mut owed = Bits::default();
         let may_owe = owing || !holds(Clause::OwedBit);
         if side == Side::Active
@@ -152,6 +154,29 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
+    fn pieces_make_the_table_with_what_is_in_flight() {
+        let run = |volume, start, end| Blocks { volume, numbers: start..end };
+        let table = [run(0, 3, 4), run(0, 9, 14), run(2, 0, 5), run(2, 8, 9)];
+        let stored = Durable { mode: Mode::Sending, ..Durable::default() };
+        let table = table.into_iter().collect();
+        let mut machine = Differential::restore(stored, table, Side::Active, [], []);
+        machine.send(&run(0, 10, 12));
+        machine.send(&run(2, 8, 9));
+        let _ = machine.wrote(&run(0, 11, 12));
+        for most in 1..9 {
+            let (mut all, mut next) = (Vec::new(), Some(Block { volume: 0, number: 0 }));
+            while let Some(from) = next {
+                let (piece, following) = machine.durable_table(from, most);
+                assert!(piece.windows(2).all(|pair| pair[0].range().end < pair[1].first()));
+                all.extend(piece);
+                next = following;
+            }
+            let expected = [run(0, 3, 4), run(0, 9, 14), run(2, 0, 5), run(2, 8, 9)];
+            assert_eq!(Bits::from_iter(all), expected.into_iter().collect(), "by {most}");
+        }
+    }
+
+    #[test]
     fn what_is_put_is_stored() {
         let storage = Arc::new(Memory::new());
         let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 20 }];
@@ -169,7 +194,6 @@ mod tests {
                 let durable = Durable {
                     mode,
                     round: Round { generation: 1, counter },
-                    table: table(mode),
                     owing: consistent == Consistent::No,
                     generation: 1,
                     last_active: counter & 1,
@@ -180,10 +204,11 @@ mod tests {
                     superblock.clean = false;
                     durable.put(superblock);
                 };
-                file.update_with_table(durable.table.runs(), change).unwrap();
+                file.update_with_table(table(mode).runs(), change).unwrap();
                 let superblock = superblock::load(&*storage).unwrap();
                 let runs = table_file::read(&*storage, &superblock).unwrap();
-                assert_eq!(Durable::stored(&superblock, runs), durable);
+                assert_eq!(Bits::from_iter(runs), table(mode));
+                assert_eq!(Durable::stored(&superblock), durable);
             }
         }
     }

@@ -91,10 +91,15 @@ impl Dev {
         self.m.consistent() == Consistent::Yes
     }
 
+    /// The table as it would be stored now.
+    pub(super) fn table(&self) -> Bits {
+        self.m.durable_table(EVERY.start, usize::MAX).0.into_iter().collect()
+    }
+
     /// A superblock write: all that it stores, and the runs of the table.
     pub(super) fn store(&mut self) {
         self.kept = self.m.durable();
-        self.stored = std::mem::take(&mut self.kept.table);
+        self.stored = self.table();
     }
 
     pub(super) fn checkpoint(&mut self) {
@@ -104,6 +109,6 @@ impl Dev {
                 self.own[block] = 0;
             }
         }
-        self.stored = self.m.durable().table;
+        self.stored = self.table();
     }
 }

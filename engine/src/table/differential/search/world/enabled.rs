@@ -43,7 +43,7 @@ impl World {
             let has_r = matches!(mode, Mode::Ordered | Mode::Copying);
             let knows = !holds(Clause::PrototypeFirst) || !dev.forgot();
             add(left.suspends > 0 && is_live && has_r && self.asks != Some(d) && knows, Suspend(d));
-            let has_log = dev.own != [0; 3] || dev.stored != dev.m.durable().table;
+            let has_log = dev.own != [0; 3] || dev.stored != dev.table();
             add(left.checkpoints > 0 && has_log, Checkpoint(d));
             if !are_both_up {
                 continue;

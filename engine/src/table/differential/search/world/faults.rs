@@ -27,7 +27,7 @@ impl World {
             false => Vec::new(),
         };
         let dev = &mut self.dev[d];
-        let mut stored = Durable { table: dev.m.durable().table, ..dev.kept.clone() };
+        let mut table = dev.table();
         for Unsynced { record, before, had_bit, own_before } in lost.iter().rev() {
             let (w, block) = *record;
             dev.r.retain(|r| r != record);
@@ -37,7 +37,7 @@ impl World {
                 dev.n[block] = *before;
             }
             if !had_bit {
-                stored.table.remove(&one(block));
+                table.remove(&one(block));
             }
             if dev.own[block] == w {
                 dev.own[block] = *own_before;
@@ -51,9 +51,9 @@ impl World {
         }
         let mut implied = Vec::new();
         if self.options.implied {
-            stored.table = dev.stored.clone();
-            if matches!(stored.mode, Mode::Collecting | Mode::Sending) {
-                let above = |&block: &usize| stamp(dev.own[block]) > stored.cut;
+            table = dev.stored.clone();
+            if matches!(dev.kept.mode, Mode::Collecting | Mode::Sending) {
+                let above = |&block: &usize| stamp(dev.own[block]) > dev.kept.cut;
                 implied = (0..3).filter(above).map(one).collect();
             }
         }
@@ -61,7 +61,7 @@ impl World {
         dev.landing = None;
         let volumes = (0..self.left.blocks).map(one);
         let side = if dev.dead { Side::Fenced } else { dev.side() };
-        dev.m = Differential::restore(stored, side, implied, volumes);
+        dev.m = Differential::restore(dev.kept.clone(), table, side, implied, volumes);
     }
 
     /// A device is here again, with what is durable.
