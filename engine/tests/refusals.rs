@@ -412,7 +412,7 @@ fn a_hello_of_another_pair_is_refused_saying_both_values() {
             |_, h| h.volumes.push(VolumeSpec { id: 2, bytes: 512 }),
             "entry 2 of the table of volumes is missing here and volume 2 of 512 bytes there",
         ),
-        (|_, h| h.lineage = (1, 0x99), "lineage is 1.7 here and 1.99 there"),
+        (|_, h| h.lineage = (1, 0x99), "lineage 1.99, tenure"),
         (
             |_, h| (h.mode, h.wire) = (Mode::Copying, WireRange { min: 3, max: 3 }),
             "an older one that does not know differential mode (wire version 4), which this pair is in",
