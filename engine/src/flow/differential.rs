@@ -249,7 +249,9 @@ impl Device {
             }
             if work.leaves_order {
                 tables.normal.leave_order();
-                self.peer.owed.forget();
+            }
+            if machine.round() != round {
+                self.leave_to_bits(&mut machine, tables.incoming.hi());
             }
             let by_bits = matches!(machine.mode(), Mode::Collecting | Mode::Sending);
             let Tables { own, out, .. } = &mut *tables;
@@ -268,6 +270,23 @@ impl Device {
         }
         self.wakes.ship.ring();
         Ok(true)
+    }
+
+    /// Bits tell from now on of what records told of, and what has not arrived: what the peer owes does, and,
+    /// for a loss sheet, what was told.
+    fn leave_to_bits(&self, machine: &mut Differential, hi: Stamp) {
+        let side = self.side();
+        for (extent, stamp) in self.peer.owed.told().iter().filter(|told| told.1 > hi) {
+            let blocks = Blocks::from(extent);
+            match side {
+                Side::Fenced => machine.was_told(&blocks, stamp.time),
+                Side::Active => {
+                    let owed: Vec<_> = machine.owed().within(blocks.range()).collect();
+                    owed.iter().for_each(|run| machine.was_told(run, stamp.time));
+                }
+            }
+        }
+        self.peer.owed.forget();
     }
 
     /// Ordered mode's knowledge: R; own records that R8 holds back from N; what the peer owes and has not

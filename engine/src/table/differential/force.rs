@@ -19,10 +19,10 @@ impl Differential {
         ordered: &Ordered,
     ) -> Work {
         self.land();
-        self.table.add(&ordered.unreflected);
-        self.table.add(&ordered.unacknowledged);
+        self.add_to_table(&ordered.unreflected);
+        self.add_to_table(&ordered.unacknowledged);
         if holds(Clause::SideFileBits) {
-            self.table.add(put_back);
+            self.add_to_table(put_back);
         }
         (self.owed, self.owing) = (Bits::default(), false);
         self.generation += 1;

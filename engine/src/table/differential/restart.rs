@@ -136,6 +136,7 @@ impl Differential {
             consistent,
             ..Differential::default()
         };
+        restored.tell_all();
         restored.settle(side);
         restored
     }
