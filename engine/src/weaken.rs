@@ -288,6 +288,10 @@ clauses! {
         DropSync = "durdrop",
         /// D11: that N is no prefix is stored before N is none.
         MarkFirst = "mark",
+        /// Section 6: a copy removes what announcements up to its own told of, and nothing later.
+        CopyNumber = "told-copy",
+        /// Section 6: an announcement belongs to its round.
+        ToldOfRound = "told-round",
         /// Records of before the table was last changed in bulk imply no bit.
         TableCut = "tcut",
     }

@@ -192,7 +192,8 @@ fn a_table_is_cut_into_pieces() {
         let mut from = TablePiece::FIRST;
         loop {
             let piece = TablePiece::next(from, &mut runs);
-            let opened = Frame::Ladder(Ladder::Opened { round: ROUND, cut: CUT, piece });
+            let opened = Ladder::Opened { round: ROUND, cut: CUT, told: TOLD, piece };
+            let opened = Frame::Ladder(opened);
             let bytes = opened.encode(SESSION);
             assert!(bytes.len() <= FRAME_BYTES_MAX);
             let decoded = Frame::decode(&bytes).expect("just encoded").1;
@@ -219,7 +220,7 @@ fn copies_fit_into_a_frame() {
     let copy = |copies: usize| {
         let (copies, data) =
             (vec![golden::values::copies()[1]; copies], &vec![1; 512 * COPIES_MAX][..]);
-        Frame::Ladder(Ladder::Copy { round: ROUND, copies, data }).encode(SESSION)
+        Frame::Ladder(Ladder::Copy { round: ROUND, said: TOLD, copies, data }).encode(SESSION)
     };
     assert!(Frame::decode(&copy(COPIES_MAX)).is_ok());
     let refused = Frame::decode(&copy(COPIES_MAX + 1)).expect_err("too many").to_string();
@@ -340,32 +341,33 @@ fn impossible_fields_are_refused() {
     );
     assert!(frame("frame_busy", 0, b"X").contains("expected magic \"AFTF\", found \"XFTF\""));
     assert!(frame("frame_busy", 6, &[21]).contains("kind 21, which wire version 3 does not have"));
-    assert!(frame("frame_level", 6, &[21]).contains("kind 21, which wire version 4 does not have"));
+    assert!(frame("frame_level", 6, &[22]).contains("kind 22, which wire version 4 does not have"));
     assert!(frame("frame_level", 4, &[3]).contains("kind 20, which wire version 3 does not have"));
     assert!(frame("frame_takeover_4", 4, &[3]).contains("too many"));
     assert!(frame("frame_takeover", 4, &[4]).contains("ends early"));
     let high = (1u64 << 63).to_le_bytes();
-    for at in [80, 88, 104] {
+    for at in [80, 88, 104, 112] {
         assert!(frame("frame_takeover_4", at, &high).contains("of 2^63 or more"), "{at}");
     }
     assert!(frame("frame_takeover_4", 76, &[5]).contains("mode is 5"));
     assert!(frame("frame_hello", 188, &high).contains("of 2^63 or more"));
     assert!(frame("frame_open", 52, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_told", 48, &high).contains("of 2^63 or more"));
     assert!(frame("frame_ship_4", 60, &high).contains("of 2^63 or more"));
     assert!(frame("frame_end", 48, &high).contains("of 2^63 or more"));
     assert!(frame("frame_copy_ack", 48, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
     assert!(frame("frame_copy_ack", 48, &[4]).contains("the entries end early"));
     assert!(frame("frame_copy_ack", 48, &[2]).contains("too many"));
     // The runs begin with 7:2^40, and end with 9:4.
-    assert!(frame("frame_opened", 68, &[8]).contains("from 8:5 to before 9:1000"));
-    assert!(frame("frame_opened", 84, &4u64.to_le_bytes()).contains("on to before 9:5"));
-    assert!(frame("frame_opened", 80, &[7]).contains("from 7:5 to before 7:1000"));
-    assert!(frame("frame_copy", 48, &[3]).contains("3 items of 32 bytes"));
-    assert!(frame("frame_copy", 64, &[2]).contains("data and 2 blocks"));
-    assert!(frame("frame_copy", 72, &[2]).contains("content 2"));
-    assert!(frame("frame_copy", 76 + 20, &[0; 8]).contains("has no block"));
-    assert!(frame("frame_copy", 76 + 20, &[0xff; 8]).contains("a volume at most"));
-    assert!(frame("frame_copy", 76 + 32, &[1]).contains("zeros and checksum"));
+    assert!(frame("frame_opened", 76, &[8]).contains("from 8:5 to before 9:1000"));
+    assert!(frame("frame_opened", 92, &4u64.to_le_bytes()).contains("on to before 9:5"));
+    assert!(frame("frame_opened", 88, &[7]).contains("from 7:5 to before 7:1000"));
+    assert!(frame("frame_copy", 56, &[3]).contains("3 items of 32 bytes"));
+    assert!(frame("frame_copy", 72, &[2]).contains("data and 2 blocks"));
+    assert!(frame("frame_copy", 80, &[2]).contains("content 2"));
+    assert!(frame("frame_copy", 84 + 20, &[0; 8]).contains("has no block"));
+    assert!(frame("frame_copy", 84 + 20, &[0xff; 8]).contains("a volume at most"));
+    assert!(frame("frame_copy", 84 + 32, &[1]).contains("zeros and checksum"));
     assert!(frame("frame_busy", 8, &[7]).contains("ends early"));
     assert!(frame("frame_takeover", 6, &[4]).contains("too many"));
     assert!(frame("frame_hello", 96, &[1]).contains("mode is 1, detached of an earlier program"));
@@ -473,9 +475,11 @@ fn any_mode() -> impl Strategy<Value = Mode> {
 }
 
 fn any_requester() -> impl Strategy<Value = Requester> {
-    (any_mode(), any_round(), any::<u64>(), 0..1u64 << 63).prop_map(
-        |(mode, round, last_active, generation)| Requester { mode, round, last_active, generation },
-    )
+    let counts = (any::<u64>(), 0..1u64 << 63, 0..1u64 << 63);
+    (any_mode(), any_round(), counts).prop_map(|(mode, round, counts)| {
+        let (last_active, generation, told) = counts;
+        Requester { mode, round, last_active, generation, told }
+    })
 }
 
 /// In rising order, none next to another.
@@ -589,23 +593,25 @@ proptest! {
 
     #[test]
     fn any_frame_of_the_ladder_survives_its_bytes(
-        (kind, round, mode, later) in (0..9, any_round(), any_mode(), any::<bool>()),
-        (generation, [nonce, grant, session]) in (0..1u64 << 63, any::<[u64; 3]>()),
+        (kind, round, mode, later) in (0..10, any_round(), any_mode(), any::<bool>()),
+        ((generation, told), [nonce, grant, session]) in
+            ((0..1u64 << 63, 0..1u64 << 63), any::<[u64; 3]>()),
         [cut, clk] in prop::array::uniform2(any_stamp()),
         (piece, copies) in (any_piece(), prop::collection::vec(any_copied(), 0..70)),
         data in prop::collection::vec(any::<u8>(), 0..2000),
     ) {
         let (consistent_at, blocks) = (cut, piece.runs.clone());
         let ladder = Frame::Ladder(match kind {
-            0 => Ladder::Open { round, mode, generation, cut, clk },
-            1 => Ladder::Opened { round, cut, piece },
-            2 => Ladder::GrantTable { nonce, grant, round, generation, later, piece },
-            3 => Ladder::Copy { round, copies, data: &data },
+            0 => Ladder::Open { round, mode, generation, cut, clk, told },
+            1 => Ladder::Opened { round, cut, told, piece },
+            2 => Ladder::GrantTable { nonce, grant, round, generation, later, told, piece },
+            3 => Ladder::Copy { round, said: told, copies, data: &data },
             4 => Ladder::CopyAck { round, blocks },
             5 => Ladder::End { round, generation, consistent_at },
             6 => Ladder::EndAck { round },
-            7 => Ladder::Returned { nonce, piece },
-            _ => Ladder::Level { round },
+            7 => Ladder::Level { round },
+            8 => Ladder::Returned { nonce, piece },
+            _ => Ladder::Told { round, number: told, blocks },
         });
         let mut bytes = ladder.encode_in(4, session);
         prop_assert_eq!(Frame::decode(&bytes).expect("just encoded"), (session, ladder));

@@ -15,7 +15,7 @@ use crate::storage::Storage;
 use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Consistent, Differential, Force, Side};
-use crate::unit::{Extent, Mode, Stamp};
+use crate::unit::{Blocks, Extent, Mode, Stamp};
 use std::sync::Arc;
 
 /// The content that a forced device serves.
@@ -45,6 +45,9 @@ pub struct LossSheet {
     pub received: Stamp,
     /// Records that the other device had told of and not shipped (R18), in the order of their stamps.
     pub told: Vec<(Extent, Stamp)>,
+    /// Blocks that bits had told of and no copy has come of, in rising order, each with the wall time of its
+    /// newest announcement in nanoseconds since 1970; 0 if that is not known.
+    pub told_blocks: Vec<(Blocks, u64)>,
     /// Own records that are given up, in the order of their stamps.
     pub given_up: Vec<(Extent, Stamp)>,
     /// Every other write that is lost has a later time in its stamp than this one, in nanoseconds since 1970;
@@ -112,6 +115,7 @@ impl Device {
             mode,
             received: hi,
             told: debt.iter().filter(|(_, stamp)| *stamp > hi).collect(),
+            told_blocks: self.peer.machine.read().told().runs().collect(),
             given_up: self.given_up(&tables, image),
             others_after: (mode == Mode::Ordered).then(|| debt.last().max(hi).time),
             made_at: self.clock.wall(),
@@ -186,7 +190,7 @@ impl Device {
             if !self.own.read(&record, &mut data).map_err(|e| self.unreadable(e))? {
                 continue; // freed: it is in N
             }
-            for block in crate::unit::Blocks::from(record.extent()).each() {
+            for block in Blocks::from(record.extent()).each() {
                 writer.add(block, stamp, &data);
                 if writer.is_full_chunk() {
                     writer.flush(&*self.storage, sheet.made_at)?;

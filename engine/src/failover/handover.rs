@@ -37,6 +37,8 @@ pub(crate) enum HandOver {
         generation: u64,
         /// Whether the requester was active later than this device.
         later: bool,
+        /// The last announcement, if what was told is left out; else 0.
+        told: u64,
         /// The first address that is not handed over yet.
         from: Block,
     },
@@ -101,8 +103,9 @@ impl Device {
     ///
     /// `nonce` is the request's: what a requester that returned has said before it is taken in (D10).
     pub(super) fn grant(&self, nonce: u64, requester: Option<Requester>) -> Result<HandOver> {
-        let Requester { mode, round, last_active, generation } = requester.unwrap_or_default();
-        let request = Request { mode, round, last_active, generation };
+        let Requester { mode, round, last_active, generation, told } =
+            requester.unwrap_or_default();
+        let request = Request { mode, round, last_active, generation, told };
         let mut granted = None;
         let turn = &mut *self.peer.machine.turn();
         let (of, differing) = std::mem::take(&mut turn.differing);
@@ -119,8 +122,8 @@ impl Device {
         };
         self.turn(turn, step, |_| ())?;
         Ok(match granted {
-            Some(Message::Grant(Granted::Table { round, generation, later })) => {
-                HandOver::Table { round, generation, later, from: TablePiece::FIRST }
+            Some(Message::Grant(Granted::Table { round, generation, later, told })) => {
+                HandOver::Table { round, generation, later, told, from: TablePiece::FIRST }
             }
             _ => HandOver::rest(&lock(&self.tables)),
         })
@@ -145,15 +148,15 @@ impl Device {
             let (nonce, grant) = (*nonce, *tenure);
             let end = match what {
                 HandOver::Prototype { end } => *end,
-                HandOver::Table { round, generation, later, from } => {
-                    let (round, generation, later) = (*round, *generation, *later);
-                    let piece = self.table_from(*from);
+                HandOver::Table { round, generation, later, told, from } => {
+                    let (round, generation, later, told) = (*round, *generation, *later, *told);
+                    let piece = self.table_from(*from, Differential::untold);
                     *from = piece.to;
                     if piece.is_last {
                         failover.role.end_grant();
                     }
                     let piece =
-                        Ladder::GrantTable { nonce, grant, round, generation, later, piece };
+                        Ladder::GrantTable { nonce, grant, round, generation, later, told, piece };
                     let piece = Frame::Ladder(piece).encode_in(wire, session);
                     drop((failover, tables));
                     return link.send(Lane::Control, piece).map(|()| true).map_err(link_down);

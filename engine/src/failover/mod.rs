@@ -39,7 +39,7 @@ pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
-pub(crate) use told::told_before;
+pub(crate) use told::{told_before, told_bits_before};
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -48,6 +48,7 @@ use crate::flow::remote::Answers;
 use crate::format::frame::{Frame, Ladder, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
+use crate::table::differential::{Announcement, Grant as Granted};
 use crate::unit::Stamp;
 use connection::Connection;
 use role::Role;
@@ -253,7 +254,10 @@ impl Device {
             }
         };
         let told = outcome.and_then(|()| {
-            Ok(self.ask_for_host_again()? || self.hand_over(&link)? || self.announce(&link)?)
+            Ok(self.ask_for_host_again()?
+                || self.hand_over(&link)?
+                || self.announce(&link)?
+                || self.announce_bits(&link)?)
         });
         let told = match told {
             Err(error) if matches!(error.kind(), Kind::Protocol | Kind::NoPeer) => {
@@ -309,12 +313,18 @@ impl Device {
 
     fn receive_ladder(&self, frame: Ladder<'_>) -> Result<()> {
         match frame {
-            Ladder::Open { round, mode, generation, cut, clk: _ } => {
-                self.receive_open((round, mode), generation, cut)
+            Ladder::Open { round, mode, generation, cut, clk: _, told } => {
+                self.receive_open((round, mode), generation, (cut, told))
             }
-            Ladder::Opened { round, cut, piece } => self.receive_opened(round, cut, piece),
-            Ladder::GrantTable { nonce, grant, round, generation, later, piece } => {
-                self.receive_table((nonce, grant), (round, generation, later), piece)
+            Ladder::Opened { round, cut, told, piece } => {
+                self.receive_opened((round, cut, told), piece)
+            }
+            Ladder::GrantTable { nonce, grant, round, generation, later, told, piece } => {
+                let granted = Granted::Table { round, generation, later, told };
+                self.receive_table((nonce, grant), granted, piece)
+            }
+            Ladder::Told { round, number, blocks } => {
+                self.receive_told(Announcement { round, number, blocks })
             }
             Ladder::Returned { nonce, piece } => self.receive_returned(nonce, piece),
             Ladder::CopyAck { round, blocks } => {

@@ -15,7 +15,7 @@ use crate::link::Lane;
 use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Differential, Grant, Request, Side, Taken};
-use crate::unit::{Extent, Mode, Round, Stamp};
+use crate::unit::{Extent, Mode, Stamp};
 use crate::wake::{Key, block_on};
 use crate::weaken::{Clause, holds};
 use std::ops::ControlFlow;
@@ -84,9 +84,9 @@ impl Device {
         self.say_differing(nonce)?;
         let told = self.peer.owed.told().last();
         let ladder = {
-            let Request { mode, round, last_active, generation } =
+            let Request { mode, round, last_active, generation, told } =
                 self.peer.machine.read().request();
-            Some(Requester { mode, round, last_active, generation })
+            Some(Requester { mode, round, last_active, generation, told })
         };
         self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told, ladder })
     }
@@ -255,14 +255,16 @@ impl Device {
     pub(super) fn receive_table(
         &self,
         (nonce, grant): (u64, u64),
-        (round, generation, later): (Round, u64, bool),
+        granted: Grant,
         piece: TablePiece,
     ) -> Result<()> {
         let _one = lock(&self.role);
         if !self.is_answer(nonce, grant)? {
             return Ok(());
         }
-        self.check_round(generation, Stamp::ZERO)?;
+        if let Grant::Table { generation, .. } = granted {
+            self.check_round(generation, Stamp::ZERO)?;
+        }
         let turn = &mut *self.peer.machine.turn();
         let (of, table) = &mut turn.granted;
         if *of != nonce || piece.from == TablePiece::FIRST {
@@ -277,17 +279,19 @@ impl Device {
         let Some(request) = lock(&self.failover).role.answered() else { return Ok(()) };
         lock(&self.failover).role.end_grant();
         let mut asks_again = false;
-        let step = |machine: &mut Differential, tables: &Tables| {
-            let granted = Grant::Table { round, generation, later };
-            match machine.take(granted, table, grant, self.ordered(tables)) {
-                Taken::Table(work) => {
-                    self.peer.machine.change_sides(Side::Active);
-                    Some(work)
-                }
-                Taken::AskAgain | Taken::Prototype => {
-                    asks_again = true;
-                    None
-                }
+        let step = |machine: &mut Differential, tables: &Tables| match machine.take(
+            granted,
+            table,
+            grant,
+            self.ordered(tables),
+        ) {
+            Taken::Table(work) => {
+                self.peer.machine.change_sides(Side::Active);
+                Some(work)
+            }
+            Taken::AskAgain | Taken::Prototype => {
+                asks_again = true;
+                None
             }
         };
         // One superblock write before the first command is served under it.

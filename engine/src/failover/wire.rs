@@ -284,7 +284,7 @@ mod tests {
     fn a_frame_of_the_ladder_that_must_not_come_ends_the_connection() {
         let round = Round { generation: 0, counter: 5 };
         let level = Frame::Ladder(Ladder::Level { round });
-        let copy = Frame::Ladder(Ladder::Copy { round, copies: vec![], data: &[] });
+        let copy = Frame::Ladder(Ladder::Copy { round, said: 0, copies: vec![], data: &[] });
         let ack = Frame::Ladder(Ladder::EndAck { round });
         for (wire, lane, frame, says) in [
             (3, Lane::Data, &level, "kind 20, which wire version 3 does not have"),
@@ -322,10 +322,10 @@ mod tests {
         let before = pair.devices.each_ref().map(|device| device.status().differential);
         for (from, to) in [(0, 1), (1, 0)] {
             for (lane, frame) in [
-                (Lane::Control, Ladder::Opened { round, cut, piece: piece.clone() }),
+                (Lane::Control, Ladder::Opened { round, cut, told: 0, piece: piece.clone() }),
                 (Lane::Control, Ladder::CopyAck { round, blocks: blocks.clone() }),
                 (Lane::Control, Ladder::EndAck { round }),
-                (Lane::Data, Ladder::Copy { round, copies: vec![], data: &[] }),
+                (Lane::Data, Ladder::Copy { round, said: 0, copies: vec![], data: &[] }),
                 (Lane::Data, Ladder::End { round, generation, consistent_at: cut }),
             ] {
                 pair.devices[from].send(lane, &Frame::Ladder(frame)).expect("sent");

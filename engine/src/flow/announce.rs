@@ -1,14 +1,15 @@
 //! R → link: block numbers and stamps ahead of their data (R18), so that a takeover has little left
-//! to hand over.
+//! to hand over; and blocks with a bit, of which there are no records in R (LADDER 6).
 
 use super::Tables;
 use crate::device::Device;
 use crate::error::Result;
-use crate::format::frame::Frame;
+use crate::format::frame::{Frame, Ladder};
 use crate::limits::{ANNOUNCED_BYTES_MAX, ANNOUNCED_ENTRIES_MAX};
 use crate::link::{Lane, Link};
 use crate::queue::Queue;
 use crate::sync::lock;
+use crate::table::differential::Announcement;
 use crate::table::unreflected::Index;
 use crate::unit::{Extent, Stamp};
 use std::sync::Arc;
@@ -77,8 +78,39 @@ impl Device {
         Ok(true)
     }
 
+    /// Announces the next blocks with a bit (LADDER 6), if there are any and the control lane of `link` holds
+    /// little. Returns whether there were. The caller holds the lock of the control lane: no connection comes
+    /// meanwhile.
+    pub(crate) fn announce_bits(&self, link: &Arc<dyn Link>) -> Result<bool> {
+        let is_free = link.queued(Lane::Control) <= ANNOUNCED_BYTES_MAX;
+        if !is_free || !self.peer.machine.read().may_tell() {
+            return Ok(false);
+        }
+        let Some((wire, session, link)) = self.ladder_line() else { return Ok(false) };
+        let now = self.clock.wall().min(Stamp::HOST_TIME_MAX);
+        let most = self.settings.piece_entries_max.min(ANNOUNCED_ENTRIES_MAX);
+        let told = self.peer.machine.write().tell(now, most);
+        let Some(Announcement { round, number, blocks }) = told else { return Ok(false) };
+        let frame = Frame::Ladder(Ladder::Told { round, number, blocks }).encode_in(wire, session);
+        if let Err(error) = link.send(Lane::Control, frame) {
+            self.disconnected(&error, &link);
+        }
+        Ok(true)
+    }
+
+    /// The peer announces blocks that have a bit there (LADDER 6).
+    pub(crate) fn receive_told(&self, announcement: Announcement) -> Result<()> {
+        self.check_blocks(&announcement.blocks)?;
+        let most = self.settings.told_records_max;
+        self.peer.machine.write().hear_told(&announcement, most);
+        Ok(())
+    }
+
     /// Whether the peer is to be told of anything yet.
     pub(crate) fn has_to_announce(&self) -> bool {
+        if self.peer.machine.read().may_tell() {
+            return true;
+        }
         let tables = lock(&self.tables);
         self.peer.machine.ships() && tables.out.next_to_tell().0 < tables.out.tell_end(&tables.own)
     }

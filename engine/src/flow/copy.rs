@@ -108,13 +108,13 @@ impl Device {
         let side = self.side();
         let most = self.settings.ship_bytes_max.min(FRAME_DATA_MAX).min(rate.at_once());
         let most = (most / size).max(1);
-        let (round, runs) = {
+        let (round, said, runs) = {
             let mut machine = shared.write();
             if shared.is_draining(&machine) {
                 return Ok(0);
             }
             let mut left = most.min(window.saturating_sub(machine.flying().blocks()));
-            let mut runs = Vec::new();
+            let (mut runs, mut said) = (Vec::new(), 0);
             let mut is_again = false;
             while left > 0 {
                 let Some(run) = machine.next_to_send(side, *next, left) else {
@@ -125,12 +125,12 @@ impl Device {
                     continue;
                 };
                 // Before the blocks are read: a write that comes in between sets its bit again.
-                machine.send(&run);
+                said = machine.send(&run);
                 left -= run.count();
                 *next = run.range().end;
                 runs.push(run);
             }
-            (machine.round(), runs)
+            (machine.round(), said, runs)
         };
         if runs.is_empty() {
             return Ok(0);
@@ -165,8 +165,8 @@ impl Device {
             self.sync_own()?;
         }
         let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
-        let frame =
-            Frame::Ladder(Ladder::Copy { round, copies, data: &data }).encode_in(wire, session);
+        let frame = Frame::Ladder(Ladder::Copy { round, said, copies, data: &data });
+        let frame = frame.encode_in(wire, session);
         if let Err(error) = link.send(Lane::Data, frame) {
             self.disconnected(&error, &link);
         }
@@ -190,7 +190,7 @@ impl Device {
     pub(crate) fn receive_copies(
         &self,
         arrived: &mut Arrived,
-        round: Round,
+        (round, said): (Round, u64),
         copies: &[Copied],
         data: &[u8],
     ) -> Result<()> {
@@ -225,7 +225,7 @@ impl Device {
             let (arrival, was_owed) = {
                 let mut machine = shared.write();
                 let was_owed = !machine.owed().is_empty();
-                let arrival = machine.arrive(side, round, &blocks);
+                let arrival = machine.arrive(side, round, said, &blocks);
                 shared.settle(&machine);
                 shared.change(&machine);
                 (arrival, was_owed && machine.owed().is_empty())

@@ -98,6 +98,11 @@ impl Machine {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, if no step is at work.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Differential>> {
+        self.state.try_read().ok()
+    }
+
     /// The machine, locked for a step that no mode comes or goes by.
     pub fn write(&self) -> RwLockWriteGuard<'_, Differential> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
@@ -300,7 +305,9 @@ impl Device {
             }
             if work.leaves_order {
                 tables.normal.leave_order();
-                self.peer.owed.forget();
+            }
+            if machine.round() != round {
+                self.leave_to_bits(&mut machine, tables.incoming.hi());
             }
             let by_bits = matches!(machine.mode(), Mode::Collecting | Mode::Sending);
             let Tables { own, out, .. } = &mut *tables;
@@ -320,6 +327,23 @@ impl Device {
         }
         self.wakes.ship.ring();
         Ok(true)
+    }
+
+    /// Bits tell from now on of what records told of, and what has not arrived: what the peer owes does, and,
+    /// for a loss sheet, what was told.
+    fn leave_to_bits(&self, machine: &mut Differential, hi: Stamp) {
+        let side = self.side();
+        for (extent, stamp) in self.peer.owed.told().iter().filter(|told| told.1 > hi) {
+            let blocks = Blocks::from(extent);
+            match side {
+                Side::Fenced => machine.was_told(&blocks, stamp.time),
+                Side::Active => {
+                    let owed: Vec<_> = machine.owed().within(blocks.range()).collect();
+                    owed.iter().for_each(|run| machine.was_told(run, stamp.time));
+                }
+            }
+        }
+        self.peer.owed.forget();
     }
 
     /// Ordered mode's knowledge: R; own records that R8 holds back from N; what the peer owes and has not
@@ -545,7 +569,7 @@ mod tests {
         let round = Round { generation: 0, counter: 1 };
         let opens = (round, Mode::Collecting);
         let heard = |of: &mut Differential| {
-            of.hear_open(Side::Fenced, opens, 0, Stamp::ZERO, Ordered::default()).is_some()
+            of.hear_open(Side::Fenced, opens, 0, (Stamp::ZERO, 0), Ordered::default()).is_some()
         };
         assert!(heard(&mut machine.write()) && machine.awaits_step());
         machine.write().said_opened();

@@ -91,8 +91,8 @@ impl Device {
                     }
                     (previous, granted, records, data)
                 }
-                Frame::Ladder(Ladder::Copy { round, copies: sent, data }) => {
-                    self.receive_copies(&mut copies, round, &sent, data)?;
+                Frame::Ladder(Ladder::Copy { round, said, copies: sent, data }) => {
+                    self.receive_copies(&mut copies, (round, said), &sent, data)?;
                     continue;
                 }
                 // All before it is durable first.

@@ -12,7 +12,7 @@ use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Differential, Message, Piece, Side, Work};
-use crate::unit::{Block, Mode, Round, Stamp};
+use crate::unit::{Block, Blocks, Mode, Round, Stamp};
 use std::sync::Arc;
 
 impl Device {
@@ -145,9 +145,9 @@ impl Device {
     /// Says `message`; a table goes out piece by piece.
     pub(super) fn say(&self, turn: &mut Turn, message: Message) -> Result<()> {
         let (lane, frame) = match message {
-            Message::Open { round, mode, generation, cut } => {
+            Message::Open { round, mode, generation, cut, told } => {
                 let clk = self.clk_stamp();
-                (Lane::Control, Ladder::Open { round, mode, generation, cut, clk })
+                (Lane::Control, Ladder::Open { round, mode, generation, cut, clk, told })
             }
             Message::End { round, generation, consistent_at } => {
                 (Lane::Data, Ladder::End { round, generation, consistent_at })
@@ -172,15 +172,17 @@ impl Device {
 
     /// Says the next piece of the own table (D3), if the lane has room; whether it did.
     fn say_on(&self, turn: &mut Turn) -> Result<bool> {
-        let Some((Message::Opened { round, cut }, from)) = turn.saying else { return Ok(false) };
+        let Some((opened @ Message::Opened { round, cut, told }, from)) = turn.saying else {
+            return Ok(false);
+        };
         match self.ladder_line() {
             Some((_, _, link)) if !self.is_full(&link) => {}
             _ => return Ok(false),
         }
-        let piece = self.table_from(from);
+        let piece = self.table_from(from, Differential::table);
         let (to, is_last) = (piece.to, piece.is_last);
-        turn.saying = (!is_last).then_some((Message::Opened { round, cut }, to));
-        let frame = Frame::Ladder(Ladder::Opened { round, cut, piece });
+        turn.saying = (!is_last).then_some((opened, to));
+        let frame = Frame::Ladder(Ladder::Opened { round, cut, told, piece });
         match self.send(Lane::Control, &frame) {
             Err(error) if error.kind() == Kind::NoPeer => return Ok(false),
             other => other?,
@@ -193,10 +195,14 @@ impl Device {
         Ok(true)
     }
 
-    /// The own table's runs from `from` on, as many as a frame takes.
-    pub(crate) fn table_from(&self, from: Block) -> TablePiece {
+    /// The runs of the own table, or of a part of it, from `from` on, as many as a frame takes.
+    pub(crate) fn table_from(
+        &self,
+        from: Block,
+        part: impl Fn(&Differential) -> &Bits,
+    ) -> TablePiece {
         let machine = self.peer.machine.read();
-        TablePiece::next(from, &mut machine.table().runs_from(from).peekable())
+        TablePiece::next(from, &mut part(&machine).runs_from(from).peekable())
     }
 
     /// The machine hears a message of the peer's; whether it was for it.
@@ -215,17 +221,21 @@ impl Device {
         &self,
         (round, mode): (Round, Mode),
         generation: u64,
-        cut: Stamp,
+        (cut, told): (Stamp, u64),
     ) -> Result<()> {
         self.check_round(generation, cut)?;
         self.hear(|machine, side, tables| {
-            machine.hear_open(side, (round, mode), generation, cut, self.ordered(tables))
+            machine.hear_open(side, (round, mode), generation, (cut, told), self.ordered(tables))
         })?;
         Ok(())
     }
 
     /// A piece of the fenced peer's table (D3).
-    pub(crate) fn receive_opened(&self, round: Round, cut: Stamp, piece: TablePiece) -> Result<()> {
+    pub(crate) fn receive_opened(
+        &self,
+        (round, cut, told): (Round, Stamp, u64),
+        piece: TablePiece,
+    ) -> Result<()> {
         let is_last = piece.is_last;
         self.check_stamp(cut)?;
         if self.clk.epoch() != 0 && cut.epoch >= self.clk.epoch() {
@@ -237,7 +247,7 @@ impl Device {
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
         let is_heard =
-            self.hear(|machine, side, _| machine.hear_opened(side, (round, cut), &piece))?;
+            self.hear(|machine, side, _| machine.hear_opened(side, (round, cut, told), &piece))?;
         if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
             lock(&self.tables).out.begin_shipping();
         }
@@ -276,7 +286,13 @@ impl Device {
     /// A piece of a table, if its blocks are of this group.
     pub(crate) fn check_piece(&self, piece: TablePiece) -> Result<Piece> {
         let TablePiece { from, to, runs, is_last } = piece;
-        for run in &runs {
+        self.check_blocks(&runs)?;
+        Ok(Piece { range: from..to, blocks: runs.into_iter().collect::<Bits>(), is_last })
+    }
+
+    /// Whether the peer's table can have `runs`: they are blocks of this group.
+    pub(crate) fn check_blocks(&self, runs: &[Blocks]) -> Result<()> {
+        for run in runs {
             if run.numbers.end > self.volumes.blocks(run.volume) {
                 let what = format!(
                     "the peer's table has block {}:{}, which no volume has",
@@ -286,7 +302,7 @@ impl Device {
                 return Err(Error::new(Kind::Protocol, what));
             }
         }
-        Ok(Piece { range: from..to, blocks: runs.into_iter().collect::<Bits>(), is_last })
+        Ok(())
     }
 
     /// The active peer says that this device has all, and both go back to ordered mode (D9).

@@ -179,11 +179,27 @@ impl World {
         says
     }
 
-    /// A takeover by bits has ended.
-    pub(super) fn count_taken_by_table(&self, device: &Device) {
+    /// A takeover by bits has ended: what was granted and what was told before are the peer's table.
+    pub(super) fn check_taken_by_table(&self, side: Side, device: &Device) {
         self.tape.count("takeovers by table");
-        if !device.peer.machine.read().owed().is_empty() {
+        let machine = device.peer.machine.read();
+        if !machine.owed().is_empty() {
             self.tape.count("takeovers by table with blocks still away");
+        }
+        let Some(peer) = self.device(1 - side) else { return };
+        let theirs = peer.peer.machine.read();
+        if theirs.round() != machine.round() {
+            return;
+        }
+        if theirs.untold().blocks() < theirs.table().blocks() {
+            self.tape.count("takeovers by table of which some was told before");
+        }
+        let mut missing = theirs.table().clone();
+        missing.subtract(machine.owed());
+        missing.subtract(machine.table());
+        if !missing.is_empty() {
+            let story = format!("{} is not owed {missing:?}", NAMES[side]);
+            self.tape.broken("what was told and granted is the peer's table", story);
         }
     }
 }

@@ -550,7 +550,7 @@ impl World {
         };
         let by_table = device.peer.machine.mode() != Mode::Ordered;
         if by_table {
-            self.count_taken_by_table(&device);
+            self.check_taken_by_table(side, &device);
         } else if let Some(peer) = self.device(1 - side).filter(|_| !self.tape.is_faithless()) {
             let prototype: Vec<_> = peer.prototype().into_iter().filter(|e| e.1 > hi).collect();
             let told: Vec<_> = device.peer.owed.told().iter().collect();

@@ -43,6 +43,11 @@ impl Bits {
         self.run_at(block).is_some()
     }
 
+    /// Whether all of `blocks` are set.
+    pub fn covers(&self, blocks: &Blocks) -> bool {
+        self.run_at(blocks.first()).is_some_and(|run| run.numbers.end >= blocks.numbers.end)
+    }
+
     /// The run that has `block`.
     fn run_at(&self, block: Block) -> Option<Blocks> {
         let (&first, &end) = self.runs.range(..=block).next_back()?;
@@ -70,7 +75,7 @@ impl Bits {
     }
 
     /// The blocks that are set in `range`, as runs.
-    pub(super) fn within(&self, range: Range<Block>) -> impl Iterator<Item = Blocks> + '_ {
+    pub(crate) fn within(&self, range: Range<Block>) -> impl Iterator<Item = Blocks> + '_ {
         let Range { start, end } = range;
         let begun = self.run_at(start).filter(|run| run.first() < start);
         let begun = begun.map(|run| Blocks { numbers: start.number..run.numbers.end, ..run });
@@ -115,6 +120,16 @@ impl Bits {
         }
         self.blocks += numbers.end - numbers.start - swallowed;
         self.runs.insert(Block { volume, number: numbers.start }, numbers.end);
+    }
+
+    /// Takes the first runs out, at most `most`.
+    pub fn take_first(&mut self, most: usize) -> Vec<Blocks> {
+        let taken: Vec<_> = self.runs().take(most).collect();
+        for run in &taken {
+            self.runs.remove(&run.first());
+            self.blocks -= run.count();
+        }
+        taken
     }
 
     /// Clears `blocks`; returns those that were set.
@@ -229,11 +244,23 @@ mod tests {
                     for number in 0..50 {
                         let block = Block { volume, number };
                         prop_assert_eq!(bits.contains(block), oracle.contains(&block));
+                        let two = Blocks { volume, numbers: number..number + 2 };
+                        let has_two = each(&two).all(|block| oracle.contains(&block));
+                        prop_assert_eq!(bits.covers(&two), has_two);
                         let next = bits.next_from(block).map(|run| run.first());
                         prop_assert_eq!(next, oracle.range(block..).next().copied());
                     }
                 }
             }
+        }
+
+        #[test]
+        fn what_is_taken_is_out(all in some(), most in 0..5usize) {
+            let mut rest = all.clone();
+            let taken = Bits::from_iter(rest.take_first(most));
+            prop_assert_eq!(taken.runs().count(), most.min(all.runs().count()));
+            prop_assert!(set(&taken).last() < set(&rest).first() || set(&rest).is_empty());
+            prop_assert_eq!(&set(&taken) | &set(&rest), set(&all));
         }
 
         #[test]

@@ -25,13 +25,14 @@ pub const LOST: Lost = Lost {
     since: 1_700_000_000_000_000_017,
     found: 1_700_000_000_000_000_018,
 };
+pub const TOLD: u64 = 1_700_000_000_000_000_005;
 pub const ROUND: Round = Round { generation: 3, counter: 19 };
 /// A bit at either end.
 pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 25] = [
+pub const FRAMES: [&str; 26] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
@@ -56,6 +57,7 @@ pub const FRAMES: [&str; 25] = [
     "frame_end",
     "frame_end_ack",
     "frame_level",
+    "frame_told",
     "frame_returned",
 ];
 
@@ -249,7 +251,8 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         }
         "frame_takeover_4" => {
             let mode = Mode::Sending;
-            let ladder = Requester { mode, round: ROUND, last_active: 8, generation: 3 };
+            let ladder =
+                Requester { mode, round: ROUND, last_active: 8, generation: 3, told: TOLD };
             Frame::Takeover { epoch: 10, device: 2, nonce: 78, told: ACKED, ladder: Some(ladder) }
         }
         "frame_prototype" => Frame::Prototype {
@@ -311,19 +314,20 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
     match name {
         "frame_open" => {
             let mode = Mode::Copying;
-            Ladder::Open { round, mode, generation, cut: CUT, clk: NEED }
+            Ladder::Open { round, mode, generation, cut: CUT, clk: NEED, told: TOLD }
         }
         "frame_opened" => {
             let (from, to) = (block(7, 5), block(9, 1000));
             let piece = TablePiece { from, to, runs: runs(), is_last: false };
-            Ladder::Opened { round, cut: CUT, piece }
+            Ladder::Opened { round, cut: CUT, told: TOLD, piece }
         }
         "frame_grant_table" => {
             let (from, to) = (block(0, 12), TablePiece::END);
             let piece = TablePiece { from, to, runs: runs(), is_last: true };
-            Ladder::GrantTable { nonce: 78, grant: 10, round, generation, later: true, piece }
+            let (nonce, grant, later, told) = (78, 10, true, TOLD);
+            Ladder::GrantTable { nonce, grant, round, generation, later, told, piece }
         }
-        "frame_copy" => Ladder::Copy { round, copies: copies(), data },
+        "frame_copy" => Ladder::Copy { round, said: TOLD, copies: copies(), data },
         "frame_copy_ack" => Ladder::CopyAck { round, blocks: runs() },
         "frame_end" => Ladder::End { round, generation, consistent_at: CONSAT },
         "frame_returned" => {
@@ -333,6 +337,7 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         }
         "frame_end_ack" => Ladder::EndAck { round },
         "frame_level" => Ladder::Level { round },
+        "frame_told" => Ladder::Told { round, number: TOLD, blocks: runs() },
         other => panic!("no frame is called {other}"),
     }
 }

@@ -22,7 +22,7 @@ pub const COPIES_MAX: usize = ROWS;
 /// Bytes of a copy without its data.
 pub(super) const COPIED: usize = 32;
 
-/// Rounds and lineages have numbers below this one.
+/// Rounds, lineages and announcements have numbers below this one.
 const COUNT_END: u64 = 1 << 63;
 
 const OPEN: u16 = 11;
@@ -33,6 +33,7 @@ const COPY_ACK: u16 = 17;
 const END: u16 = 18;
 const END_ACK: u16 = 19;
 const LEVEL: u16 = 20;
+const TOLD: u16 = 21;
 const RETURNED: u16 = 23;
 
 /// The place on the ladder of a device that asks for the host (D4).
@@ -46,6 +47,8 @@ pub struct Requester {
     pub last_active: u64,
     /// The number of its lineage.
     pub generation: u64,
+    /// The last announcement of bits that it has heard in its round; 0 if none.
+    pub told: u64,
 }
 
 /// Some of a table's runs. The pieces of a table speak of all addresses, one after the other.
@@ -89,7 +92,7 @@ impl Copied {
 /// A frame of the ladder. [`Ladder::Copy`], [`Ladder::End`] and [`Ladder::Level`] travel in the data lane: an
 /// end and a level say that no copy of their round follows. The others travel in the control lane.
 ///
-/// The decoder has checked that the numbers of rounds and lineages are below 2^63 and those of blocks
+/// The decoder has checked that the numbers of rounds, lineages and announcements are below 2^63 and those of blocks
 /// below 2^53. The receiver checks everything else: the round, and that its volumes have the blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ladder<'a> {
@@ -105,6 +108,8 @@ pub enum Ladder<'a> {
         cut: Stamp,
         /// The highest stamp that the sender knows of as sealed (R2).
         clk: Stamp,
+        /// The last announcement of bits that the sender has heard in the round; 0 if none.
+        told: u64,
     },
     /// The answer to an open: a piece of the fenced device's table (D3).
     Opened {
@@ -112,11 +117,13 @@ pub enum Ladder<'a> {
         round: Round,
         /// The stamp that the fenced device's first ship will name as its predecessor, once it is active.
         cut: Stamp,
+        /// The last announcement of bits that the sender has heard in the round; 0 if none.
+        told: u64,
         /// The piece.
         piece: TablePiece,
     },
     /// The answer to a takeover request, unless both are in ordered mode and of one round: a piece of the
-    /// answerer's table (D4).
+    /// answerer's table beyond what was told (D4).
     GrantTable {
         /// The request answered.
         nonce: u64,
@@ -128,6 +135,8 @@ pub enum Ladder<'a> {
         generation: u64,
         /// Whether the requester was active later than the answerer.
         later: bool,
+        /// The last announcement of bits: what those up to it told of is left out. 0 if nothing is.
+        told: u64,
         /// The piece.
         piece: TablePiece,
     },
@@ -146,6 +155,8 @@ pub enum Ladder<'a> {
     Copy {
         /// The round that they belong to.
         round: Round,
+        /// The last announcement of bits when the blocks were read.
+        said: u64,
         /// The copies, in the order of their data.
         copies: Vec<Copied>,
         /// The data of those that have any.
@@ -177,12 +188,21 @@ pub enum Ladder<'a> {
         /// The round that goes on.
         round: Round,
     },
+    /// An announcement: blocks that have a bit at the sender (section 6).
+    Told {
+        /// The round whose it is.
+        round: Round,
+        /// Its number: later ones have higher numbers, which are times in nanoseconds since 1970.
+        number: u64,
+        /// The blocks, in rising order, no run touching another.
+        blocks: Vec<Blocks>,
+    },
 }
 
 impl Ladder<'_> {
     /// Whether frames of this kind are of the ladder.
     pub(super) fn has(kind: u16) -> bool {
-        matches!(kind, OPEN..=COPY | COPY_ACK..=LEVEL | RETURNED)
+        matches!(kind, OPEN..=COPY | COPY_ACK..=TOLD | RETURNED)
     }
 
     /// The frame in a sentence, with its article.
@@ -197,32 +217,36 @@ impl Ladder<'_> {
             Ladder::End { .. } => "the end of a round",
             Ladder::EndAck { .. } => "the acknowledgement of an end",
             Ladder::Level { .. } => "a level",
+            Ladder::Told { .. } => "an announcement of bits",
         }
     }
 
     /// Appends the body; returns the kind, and the data that goes behind it.
     pub(super) fn put(&self, b: &mut Vec<u8>) -> (u16, &[u8]) {
         match self {
-            Ladder::Open { round, mode, generation, cut, clk } => {
+            Ladder::Open { round, mode, generation, cut, clk, told } => {
                 put_round(b, *round);
                 put_mode(b, *mode);
                 put_u64(b, *generation);
                 put_stamp(b, *cut);
                 put_stamp(b, *clk);
+                put_u64(b, *told);
                 (OPEN, &[])
             }
-            Ladder::Opened { round, cut, piece } => {
+            Ladder::Opened { round, cut, told, piece } => {
                 put_round(b, *round);
                 put_stamp(b, *cut);
+                put_u64(b, *told);
                 piece.put(b);
                 (OPENED, &[])
             }
-            Ladder::GrantTable { nonce, grant, round, generation, later, piece } => {
+            Ladder::GrantTable { nonce, grant, round, generation, later, told, piece } => {
                 put_u64(b, *nonce);
                 put_u64(b, *grant);
                 put_round(b, *round);
                 put_u64(b, *generation);
                 put_u32(b, u32::from(*later));
+                put_u64(b, *told);
                 piece.put(b);
                 (GRANT_TABLE, &[])
             }
@@ -231,9 +255,10 @@ impl Ladder<'_> {
                 piece.put(b);
                 (RETURNED, &[])
             }
-            Ladder::Copy { round, copies, data } => {
-                b.reserve(20 + copies.len() * COPIED + data.len());
+            Ladder::Copy { round, said, copies, data } => {
+                b.reserve(28 + copies.len() * COPIED + data.len());
                 put_round(b, *round);
+                put_u64(b, *said);
                 put_u32(b, copies.len() as u32);
                 for copied in copies {
                     put_block(b, copied.block);
@@ -262,6 +287,12 @@ impl Ladder<'_> {
                 put_round(b, *round);
                 (LEVEL, &[])
             }
+            Ladder::Told { round, number, blocks } => {
+                put_round(b, *round);
+                put_u64(b, *number);
+                put_runs(b, blocks);
+                (TOLD, &[])
+            }
         }
     }
 
@@ -270,28 +301,29 @@ impl Ladder<'_> {
         Ok(match kind {
             OPEN => {
                 let (round, mode, generation) = (take_round(f)?, take_mode(f)?, take_count(f)?);
-                Ladder::Open { round, mode, generation, cut: f.stamp()?, clk: f.stamp()? }
+                let (cut, clk, told) = (f.stamp()?, f.stamp()?, take_count(f)?);
+                Ladder::Open { round, mode, generation, cut, clk, told }
             }
             OPENED => {
-                let (round, cut) = (take_round(f)?, f.stamp()?);
-                Ladder::Opened { round, cut, piece: TablePiece::take(f)? }
+                let (round, cut, told) = (take_round(f)?, f.stamp()?, take_count(f)?);
+                Ladder::Opened { round, cut, told, piece: TablePiece::take(f)? }
             }
             GRANT_TABLE => {
                 let (nonce, grant, round) = (f.u64()?, f.u64()?, take_round(f)?);
-                let (generation, later) = (take_count(f)?, f.u32()? != 0);
+                let (generation, later, told) = (take_count(f)?, f.u32()? != 0, take_count(f)?);
                 let piece = TablePiece::take(f)?;
-                Ladder::GrantTable { nonce, grant, round, generation, later, piece }
+                Ladder::GrantTable { nonce, grant, round, generation, later, told, piece }
             }
             RETURNED => Ladder::Returned { nonce: f.u64()?, piece: TablePiece::take(f)? },
             COPY => {
-                let (round, count) = (take_round(f)?, f.count(COPIED)?);
+                let (round, said, count) = (take_round(f)?, take_count(f)?, f.count(COPIED)?);
                 if count > COPIES_MAX {
                     return Err(broken(format!(
                         "a frame has {count} copies, more than the {COPIES_MAX} that one may have"
                     )));
                 }
                 let copies = (0..count).map(|_| Copied::take(f)).collect::<Result<_>>()?;
-                Ladder::Copy { round, copies, data }
+                Ladder::Copy { round, said, copies, data }
             }
             COPY_ACK => Ladder::CopyAck { round: take_round(f)?, blocks: take_runs(f)? },
             END => {
@@ -300,6 +332,10 @@ impl Ladder<'_> {
             }
             END_ACK => Ladder::EndAck { round: take_round(f)? },
             LEVEL => Ladder::Level { round: take_round(f)? },
+            TOLD => {
+                let (round, number, blocks) = (take_round(f)?, take_count(f)?, take_runs(f)?);
+                Ladder::Told { round, number, blocks }
+            }
             other => return Err(broken(format!("a frame of kind {other} is not of the ladder"))),
         })
     }
@@ -311,11 +347,13 @@ impl Requester {
         put_round(b, self.round);
         put_u64(b, self.last_active);
         put_u64(b, self.generation);
+        put_u64(b, self.told);
     }
 
     pub(super) fn take(f: &mut Fields<'_>) -> Result<Requester> {
         let (mode, round) = (take_mode(f)?, take_round(f)?);
-        Ok(Requester { mode, round, last_active: f.u64()?, generation: take_count(f)? })
+        let (last_active, generation, told) = (f.u64()?, take_count(f)?, take_count(f)?);
+        Ok(Requester { mode, round, last_active, generation, told })
     }
 }
 
@@ -405,11 +443,13 @@ pub(super) fn take_round(f: &mut Fields<'_>) -> Result<Round> {
     Ok(Round { generation: take_count(f)?, counter: take_count(f)? })
 }
 
-/// A number of a lineage or of a round in it: so low that the next one exists, too.
+/// A number of a lineage, of a round in it, or of an announcement: so low that the next one exists, too.
 fn take_count(f: &mut Fields<'_>) -> Result<u64> {
     match f.u64()? {
         count if count < COUNT_END => Ok(count),
-        count => Err(broken(format!("a frame names round or lineage {count}, of 2^63 or more"))),
+        count => Err(broken(format!(
+            "a frame names round, lineage or announcement {count}, of 2^63 or more"
+        ))),
     }
 }
 

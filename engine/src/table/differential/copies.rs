@@ -13,7 +13,10 @@ impl Differential {
         if matches!(self.mode, Mode::Ordered | Mode::Copying) {
             return Work::default();
         }
-        self.table.insert(blocks.clone());
+        if !self.table.covers(blocks) {
+            self.table.insert(blocks.clone());
+            self.telling.untold.insert(blocks.clone());
+        }
         if holds(Clause::OwnWriteOver) {
             self.owed.remove(blocks);
         }
@@ -65,15 +68,18 @@ impl Differential {
     }
 
     /// These blocks are about to be read and sent: their bits are cleared first, so that a write that
-    /// comes in between sets them again (D2).
-    pub fn send(&mut self, blocks: &Blocks) {
+    /// comes in between sets them again (D2). Returns the number of the last announcement, which goes with the
+    /// copy: what is told of these blocks later is not in it.
+    pub fn send(&mut self, blocks: &Blocks) -> u64 {
         if instead::clears(true) {
             self.table.remove(blocks);
+            self.telling.untold.remove(blocks);
         }
         self.flying.insert(blocks.clone());
         if self.stage == Stage::Said && holds(Clause::LevelAgain) {
             self.stage = Stage::Open;
         }
+        self.telling.said
     }
 
     /// The peer has copies of `blocks`, durably (D2). Returns those that need no bit any more in what is
@@ -85,6 +91,7 @@ impl Differential {
         self.flying.remove(blocks);
         if instead::clears(false) {
             self.table.remove(blocks);
+            self.telling.untold.remove(blocks);
         }
         self.table.missing(blocks)
     }
@@ -124,11 +131,21 @@ impl Differential {
     /// The blocks of a copy that [`Differential::wants`] named are in N, durably before the
     /// acknowledgement; nothing, if the copy is of another round by now (D3). A block that this device has
     /// written itself meanwhile counts as dropped, though the copy is in N: the own write is durable
-    /// before the acknowledgement (D5, D11).
-    pub fn arrive(&mut self, side: Side, round: Round, blocks: &Blocks) -> Option<Arrival> {
+    /// before the acknowledgement (D5, D11). `said` is the number of the announcement that came with it.
+    pub fn arrive(
+        &mut self,
+        side: Side,
+        round: Round,
+        said: u64,
+        blocks: &Blocks,
+    ) -> Option<Arrival> {
         let written = self.wants(side, round, blocks)?;
         let from = if side == Side::Fenced { &mut self.table } else { &mut self.owed };
         written.iter().for_each(|run| drop(from.remove(run)));
+        if side == Side::Fenced {
+            self.telling.untold.remove(blocks);
+        }
+        self.told.arrived(blocks, said);
         let taken: u64 = written.iter().map(Blocks::count).sum();
         let sync = taken < blocks.count() && holds(Clause::DropSync);
         self.settle(side);

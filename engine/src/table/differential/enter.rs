@@ -18,7 +18,7 @@ impl Differential {
             return None;
         }
         self.land();
-        self.table.add(&ordered.unacknowledged);
+        self.add_to_table(&ordered.unacknowledged);
         let owed = ordered.owed.unwrap_or_default();
         if holds(Clause::TableNotOwed) {
             self.table.subtract(&owed);

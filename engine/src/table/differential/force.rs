@@ -28,10 +28,10 @@ impl Differential {
     pub fn force(&mut self, force: Force<'_>, ordered: &Ordered) -> Work {
         let Force { epoch, above, gives_up, put_back } = force;
         self.land();
-        self.table.add(&ordered.unreflected);
-        self.table.add(&ordered.unacknowledged);
+        self.add_to_table(&ordered.unreflected);
+        self.add_to_table(&ordered.unacknowledged);
         if holds(Clause::SideFileBits) {
-            self.table.add(put_back);
+            self.add_to_table(put_back);
         }
         (self.owed, self.owing) = (Bits::default(), false);
         self.generation = self.generation.max(above).saturating_add(1);
@@ -62,7 +62,7 @@ impl Differential {
     /// One of the two has lost durable records (R10), so that no bits tell what differs: every one of `blocks`
     /// is copied.
     pub fn expect_all(&mut self, blocks: &Bits) -> Work {
-        self.table.add(blocks);
+        self.add_to_table(blocks);
         Work { store: true, ..Work::default() }
     }
 }

@@ -11,6 +11,7 @@
 //! | `rest.rs` | D7, D9: level, and back to ordered mode |
 //! | `restart.rs` | D8: what is durable, and what is made of it |
 //! | `force.rs` | D10: forced takeover, and the return of the other device |
+//! | `told.rs` | section 6, told: bits announced ahead of a takeover |
 //! | `work.rs` | nothing: what a step asks of its caller |
 //!
 //! D11 is the order in [`Work`]. `search.rs` drives these steps through every order of messages and
@@ -25,16 +26,20 @@ mod rounds;
 #[cfg(all(test, not(loom)))]
 mod search;
 mod takeover;
+mod told;
 mod work;
 
+use crate::table::announced::Announced;
 use crate::table::bits::Bits;
 use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
+use told::{Telling, Told};
 
 pub use crate::unit::{Mode, Round};
 pub use force::Force;
 pub use restart::Durable;
 pub use takeover::{Request, Taken};
+pub use told::Announcement;
 pub use work::{Arrival, Grant, Message, Ordered, Piece, Work};
 
 /// How far a round has come. The end of a connection closes it.
@@ -93,6 +98,8 @@ pub struct Differential {
     /// No own record up to it is of R, or implies a bit.
     cut: Stamp,
     consistent: Consistent,
+    telling: Telling,
+    told: Told,
 }
 
 impl Differential {
@@ -174,12 +181,22 @@ impl Differential {
     fn land(&mut self) {
         let flying = std::mem::take(&mut self.flying);
         if holds(Clause::Refly) {
-            self.table.add(&flying);
+            self.add_to_table(&flying);
         }
     }
 
-    /// A new mode in a round of its own, which the peer does not know of.
+    /// These blocks get bits, of which the peer has not been told.
+    fn add_to_table(&mut self, blocks: &Bits) {
+        self.table.add(blocks);
+        self.telling.untold.add(blocks);
+    }
+
+    /// A new mode, in a round of its own, which the peer does not know of, or in the same round. The table is
+    /// what it is from then on.
     fn begin(&mut self, mode: Mode, round: Round) {
+        if round != self.round {
+            self.tell_anew();
+        }
         (self.mode, self.round, self.stage) = (mode, round, Stage::Closed);
     }
 
@@ -203,6 +220,7 @@ impl Differential {
         self.owing |= !owes_nothing;
         if side == Side::Active && self.mode != Mode::Ordered && owes_nothing {
             self.consistent = Consistent::Yes;
+            self.told.earlier = Announced::default();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! D7, D9: a differential group rests level; another goes back to ordered mode.
 
+use super::told::{Telling, Told};
 use super::work::{Message, Work};
 use super::{Consistent, Differential, Mode, Round, Side, Stage};
 use crate::table::bits::Bits;
@@ -30,6 +31,7 @@ impl Differential {
             return None;
         }
         self.consistent = Consistent::Yes;
+        self.told.covered();
         Some(Work { store: true, ..Work::default() })
     }
 
@@ -72,6 +74,8 @@ impl Differential {
         }
         self.begin(Mode::Ordered, round);
         self.table = Bits::default();
+        self.telling = Telling::default();
+        self.told = Told::default();
         self.generation = self.generation.max(generation);
         self.consistent = Consistent::At(consistent_at);
         self.received(hi);

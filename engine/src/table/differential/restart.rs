@@ -138,6 +138,7 @@ impl Differential {
             consistent,
             ..Differential::default()
         };
+        restored.tell_all();
         restored.settle(side);
         restored
     }

@@ -41,7 +41,8 @@ impl Differential {
         }
         self.stage = Stage::Asked;
         let (round, generation, cut) = (self.round, self.generation, self.cut);
-        let send = Some(Message::Open { round, mode, generation, cut });
+        let told = self.told.heard;
+        let send = Some(Message::Open { round, mode, generation, cut, told });
         Some(Work { sync, checkpoint, store: is_new, send, ..Work::default() })
     }
 
@@ -57,7 +58,7 @@ impl Differential {
     }
 
     /// The fenced device hears that a round is opened, and follows (D1, D3); `generation` is the active
-    /// device's, and `cut` the first ship's predecessor. Nothing happens if the round is below its own, or
+    /// device's, `cut` the first ship's predecessor, and `told` the last announcement that it has heard. Nothing happens if the round is below its own, or
     /// is its own in another mode, but for mode c after an end whose acknowledgement was lost.
     ///
     /// From now on what it has is not consistent, if the round is one in which the active device sends
@@ -67,7 +68,7 @@ impl Differential {
         side: Side,
         (round, mode): (Round, Mode),
         generation: u64,
-        cut: Stamp,
+        (cut, told): (Stamp, u64),
         ordered: Ordered,
     ) -> Option<Work> {
         let is_again = mode == self.mode || self.mode == Mode::Ordered && mode == Mode::Copying;
@@ -79,13 +80,14 @@ impl Differential {
         // D10: a returned device's records are M.
         let returned = self.generation < generation;
         if returned || holds(Clause::PeerConverts) {
-            self.table.add(&ordered.unacknowledged);
+            self.add_to_table(&ordered.unacknowledged);
         }
         if returned {
-            self.table.add(&ordered.unreflected);
+            self.add_to_table(&ordered.unreflected);
         }
         self.generation = instead::lineage_at_open(self.generation, generation);
         self.begin(mode, round);
+        self.tell_after(told);
         self.stage = Stage::Asked;
         self.owed = Bits::default();
         self.leave_order(&ordered.unreflected, ordered.newest);
@@ -97,7 +99,7 @@ impl Differential {
             hi: (mode == Mode::Copying).then_some(cut),
             checkpoint: self.checkpoints_before(Side::Fenced, mode),
             store: true,
-            send: Some(Message::Opened { round, cut: self.cut }),
+            send: Some(Message::Opened { round, cut: self.cut, told: self.told.heard }),
             ..Work::default()
         })
     }
@@ -110,11 +112,11 @@ impl Differential {
     /// The active device hears a piece of the table (D3): in mode p the peer owes no more than that; in the
     /// others the blocks that a returned device has changed are sent, too (D10). Nothing happens if the
     /// device does not wait for it. `cut` is the fenced device's: in ordered mode again, it will ship from
-    /// there on.
+    /// there on; `told` is the last announcement that it has heard.
     pub fn hear_opened(
         &mut self,
         side: Side,
-        (round, cut): (Round, Stamp),
+        (round, cut, told): (Round, Stamp, u64),
         piece: &Piece,
     ) -> Option<Work> {
         if round != self.round || side == Side::Fenced || self.stage != Stage::Asked {
@@ -123,9 +125,10 @@ impl Differential {
         if self.mode == Mode::Collecting {
             self.owed.keep_within(piece.range.clone(), &piece.blocks);
         } else if holds(Clause::JoinTable) {
-            self.table.add(&piece.blocks);
+            self.add_to_table(&piece.blocks);
         }
         if piece.is_last {
+            self.tell_after(told);
             self.stage = Stage::Open;
         }
         self.settle(side);
@@ -136,6 +139,7 @@ impl Differential {
     /// The connection has ended: copies in flight are sent again, and the round is opened again (D2, D3).
     pub fn hung_up(&mut self) {
         self.land();
+        self.told.hung_up();
         if self.mode != Mode::Ordered && holds(Clause::OpenAgain) {
             self.stage = Stage::Closed;
         }

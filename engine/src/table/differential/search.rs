@@ -49,6 +49,8 @@ struct Options {
     slow: bool,
     /// One of two living devices is consistent.
     p6: bool,
+    /// Bits are announced.
+    tells: bool,
 }
 
 const PLAIN: Options = Options {
@@ -60,6 +62,7 @@ const PLAIN: Options = Options {
     always: false,
     slow: false,
     p6: false,
+    tells: false,
 };
 
 impl Bounds {
@@ -172,6 +175,7 @@ fn walk_of(seed: u64) -> Result<usize, Violation> {
         always: flip() && flip(),
         slow: flip(),
         p6: flip() && flip() && flip(),
+        tells: seed.is_multiple_of(2),
     };
     if options.p6 {
         // With a second takeover, or a fault, there may be no consistent image.

@@ -17,6 +17,8 @@ pub struct Request {
     pub last_active: u64,
     /// Its lineage.
     pub generation: u64,
+    /// The last announcement that it has heard in its round; 0 if none, or not all before it.
+    pub told: u64,
 }
 
 /// The fate of a grant.
@@ -34,7 +36,7 @@ impl Differential {
     /// A request of this device.
     pub fn request(&self) -> Request {
         let Differential { mode, round, last_active, generation, .. } = *self;
-        Request { mode, round, last_active, generation }
+        Request { mode, round, last_active, generation, told: self.told.heard }
     }
 
     /// Whether a request is answered with a prototype: both keep order, in one round (D4).
@@ -56,7 +58,8 @@ impl Differential {
     }
 
     /// The device, just fenced, answers a request (D4). Both in ordered mode and of one round: a prototype;
-    /// else the table, which R and the blocks in flight are part of. `m` is the requester's, if its lineage
+    /// else the table, which R and the blocks in flight are part of, beyond what was told: it is the blocks of
+    /// [`Differential::untold`]. `m` is the requester's, if its lineage
     /// is lower; else empty.
     pub fn grant(&mut self, request: Request, m: &Bits, ordered: Ordered) -> Work {
         let sync = holds(Clause::FenceSync);
@@ -65,14 +68,20 @@ impl Differential {
             return Work { sync, send, ..Work::default() };
         }
         if request.generation < self.generation {
-            self.table.add(m);
+            self.add_to_table(m);
         }
         self.land();
         if holds(Clause::FenceTable) {
-            self.table.add(&ordered.unacknowledged);
+            self.add_to_table(&ordered.unacknowledged);
         }
+        let told = if self.has_told(&request) { self.telling.said } else { 0 };
+        let untold = std::mem::take(&mut self.telling.untold);
+        self.told.give_up(&self.owed);
         let later = request.generation == self.generation && request.last_active > self.last_active;
         self.begin(Mode::Collecting, self.round.max(request.round).next());
+        if told > 0 {
+            self.telling.untold = untold;
+        }
         if self.awaits_sync() {
             // The last copies are not durable here: a power cut may take them.
             self.consistent = Consistent::No;
@@ -80,7 +89,7 @@ impl Differential {
         (self.owed, self.owing) = (Bits::default(), false);
         self.leave_order(&ordered.unreflected, ordered.newest);
         let (round, generation) = (self.round, self.generation);
-        let send = Some(Message::Grant(Grant::Table { round, generation, later }));
+        let send = Some(Message::Grant(Grant::Table { round, generation, later, told }));
         Work { sync, leaves_order: true, store: true, send, ..Work::default() }
     }
 
@@ -90,22 +99,29 @@ impl Differential {
     pub fn take(&mut self, grant: Grant, mut granted: Bits, epoch: u64, ordered: Ordered) -> Taken {
         let fits = match grant {
             Grant::Prototype { round } => self.mode == Mode::Ordered && round == self.round,
-            Grant::Table { round, .. } => round > self.round,
+            Grant::Table { round, told, .. } => {
+                round > self.round && (told == 0 || told == self.told.heard)
+            }
         };
         if !fits {
             return Taken::AskAgain;
         }
         self.last_active = epoch;
-        let Grant::Table { round, generation, later } = grant else { return Taken::Prototype };
+        let Grant::Table { round, generation, later, told } = grant else {
+            return Taken::Prototype;
+        };
+        if told > 0 {
+            self.told.runs.runs().for_each(|(blocks, _)| granted.insert(blocks));
+        }
         self.land();
         if self.generation < generation && holds(Clause::AskWithTable) {
             // The answerer has been told of it.
             self.table = Bits::default();
         } else {
-            self.table.add(&ordered.unacknowledged);
+            self.add_to_table(&ordered.unacknowledged);
         }
         if self.generation > generation && holds(Clause::GrantOfReturned) {
-            self.table.add(&granted);
+            self.add_to_table(&granted);
             granted = Bits::default();
         }
         self.generation = self.generation.max(generation);

@@ -61,6 +61,8 @@ pub enum Message {
         generation: u64,
         /// In mode c, what the first ship names as its predecessor.
         cut: Stamp,
+        /// The last announcement that the active device has heard in the round; 0 if none.
+        told: u64,
     },
     /// The answer, with the runs of the table, in pieces ([`Piece`]).
     Opened {
@@ -68,6 +70,8 @@ pub enum Message {
         round: Round,
         /// The stamp that the fenced device's first ship will name as its predecessor, once it is active.
         cut: Stamp,
+        /// The last announcement that the fenced device has heard in the round; 0 if none.
+        told: u64,
     },
     /// The peer may take over.
     Grant(Grant),
@@ -100,7 +104,7 @@ pub enum Grant {
         /// The round that both are in.
         round: Round,
     },
-    /// The runs of the table, in pieces that the requester gathers.
+    /// The runs of the table beyond what was told, in pieces that the requester gathers.
     Table {
         /// The round that begins.
         round: Round,
@@ -108,6 +112,8 @@ pub enum Grant {
         generation: u64,
         /// Whether the requester was active later than the answerer.
         later: bool,
+        /// The last announcement: what those up to it told of is left out. 0 if nothing is.
+        told: u64,
     },
 }
 

@@ -10,17 +10,20 @@ use crate::weaken::{Clause, without};
 const WALKS_MAX: u64 = 100_000;
 
 const VOLATILE: Options = Options { volatile: true, ..PLAIN };
+const TELLS: Options = Options { tells: true, ..PLAIN };
 const SIDE: Options = Options { side: true, ..PLAIN };
 
 /// The clauses that walks miss too rarely, and bounds within which a search misses them: those of
 /// [`Bounds::of`], and withdrawals.
-const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 6] = [
+const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 8] = [
     (Clause::TableNotOwed, [1, 2, 0, 2, 1, 0, 1, 0], 0, PLAIN),
     (Clause::PrototypeFirst, [1, 2, 0, 1, 1, 1, 1, 0], 2, PLAIN),
     (Clause::SideFileBits, [1, 2, 0, 1, 1, 0, 0, 1], 0, SIDE),
     (Clause::EndSync, [1, 2, 0, 1, 1, 0, 1, 0], 0, VOLATILE),
     (Clause::FenceSync, [1, 2, 0, 1, 1, 0, 1, 0], 0, VOLATILE),
     (Clause::DropSync, [1, 2, 0, 1, 1, 0, 1, 0], 0, VOLATILE),
+    (Clause::CopyNumber, [1, 2, 1, 1, 1, 0, 0, 0], 0, TELLS),
+    (Clause::ToldOfRound, [1, 2, 1, 2, 1, 0, 0, 0], 0, TELLS),
 ];
 
 /// How the clause was missed, and the way to it.

@@ -7,6 +7,7 @@ const IMPLIED: Options = Options { implied: true, ..PLAIN };
 const SIDE: Options = Options { side: true, ..PLAIN };
 const ALWAYS: Options = Options { always: true, ..PLAIN };
 const P6: Options = Options { p6: true, ..PLAIN };
+const TELLS: Options = Options { tells: true, ..PLAIN };
 const SLOW: Options = Options { slow: true, ..PLAIN };
 const EVERY: Options = Options { volatile: true, implied: true, side: true, slow: true, ..PLAIN };
 
@@ -55,6 +56,9 @@ fn small_bounds_hold() {
         (checkpointed([1, 2, 0, 1, 1, 0, 1, 0]), IMPLIED, 23_074),
         (of([1, 2, 0, 1, 0, 0, 1, 1]), ALWAYS, 9_760),
         (of([1, 2, 0, 1, 1, 0, 1, 0]), SLOW, 9_823),
+        (of([1, 2, 0, 1, 1, 0, 0, 0]), TELLS, 6_519),
+        (of([1, 2, 0, 1, 1, 1, 0, 0]), TELLS, 31_628),
+        (of([1, 2, 0, 1, 1, 0, 1, 0]), TELLS, 31_431),
     ]);
 }
 
@@ -90,6 +94,10 @@ fn larger_bounds_hold() {
         (of([1, 2, 0, 2, 1, 1, 1, 0]), SLOW, 75_087),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), SLOW, 106_341),
         (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), EVERY, 36_638),
+        (of([1, 2, 1, 2, 1, 0, 0, 0]), TELLS, 73_523),
+        (of([2, 3, 0, 1, 1, 0, 0, 0]), TELLS, 162_602),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), TELLS, 267_230),
+        (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), TELLS, 53_156),
     ]);
 }
 

@@ -7,11 +7,12 @@ mod faults;
 mod promises;
 mod sent;
 
+use super::super::{Announcement, Request, Taken, Work};
 use super::super::{
     Consistent, Differential, Durable, Grant, Message, Mode, Ordered, Piece, Round, Side,
 };
-use super::super::{Request, Taken, Work};
 use super::{Bounds, Options};
+use crate::table::announced::Announced;
 use crate::table::bits::{Bits, Blocks};
 use crate::unit::{Block, Stamp};
 use crate::weaken::{Clause, holds};
@@ -40,6 +41,8 @@ pub enum Action {
     Open(usize, Mode),
     Ship(usize),
     Copy(usize),
+    /// The next of its bits is announced.
+    Tell(usize),
     End(usize),
     Level(usize),
     Sync,
@@ -69,6 +72,7 @@ impl Action {
             Look | Open(..)
                 | Ship(_)
                 | Copy(_)
+                | Tell(_)
                 | End(_)
                 | Level(_)
                 | Sync
@@ -187,6 +191,8 @@ impl World {
         });
         for dev in &mut world.dev {
             (dev.wrote, dev.acked) = (Vec::new(), 0);
+            // It moves nothing.
+            dev.m.told.earlier = Announced::default();
         }
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         let World { dev, data, control, active, asks, newest, base, .. } = &world;
@@ -286,20 +292,29 @@ impl World {
         }
         let table = dev.m.table().clone();
         match work.send {
-            Some(Message::Opened { round, cut }) if self.options.most > 1 => {
+            Some(Message::Opened { round, cut, told }) if self.options.most > 1 => {
                 let half = Block { volume: 0, number: 1 };
                 let (first, rest) = (EVERY.start..half, half..EVERY.end);
                 for (range, is_last) in [(first, false), (rest, true)] {
                     let runs = table.runs().flat_map(|run| numbers(&run).collect::<Vec<_>>());
                     let blocks = runs.filter(|&b| range.contains(&at(b))).map(one).collect();
-                    self.send(1 - d, Sent::Opened(round, cut, Piece { range, blocks, is_last }));
+                    self.send(
+                        1 - d,
+                        Sent::Opened(round, (cut, told), Piece { range, blocks, is_last }),
+                    );
                 }
             }
-            Some(Message::Opened { round, cut }) => {
+            Some(Message::Opened { round, cut, told }) => {
                 let piece = Piece { range: EVERY, blocks: table, is_last: true };
-                self.send(1 - d, Sent::Opened(round, cut, piece));
+                self.send(1 - d, Sent::Opened(round, (cut, told), piece));
             }
-            Some(message) => self.send(1 - d, Sent::Said(message, table, with)),
+            Some(message) => {
+                let table = match message {
+                    Message::Grant(_) => dev.m.untold().clone(),
+                    _ => table,
+                };
+                self.send(1 - d, Sent::Said(message, table, with));
+            }
             None => {}
         }
     }
@@ -374,9 +389,9 @@ impl World {
     fn copy(&mut self, d: usize) {
         let blocks = self.next_copy(d).expect("there is one");
         let dev = &mut self.dev[d];
-        dev.m.send(&blocks);
+        let said = dev.m.send(&blocks);
         let contents = numbers(&blocks).map(|block| dev.newest(block)).collect();
-        let copy = Sent::Copy(dev.m.round(), blocks, contents);
+        let copy = Sent::Copy(dev.m.round(), said, blocks, contents);
         self.send(1 - d, copy);
     }
 
@@ -442,6 +457,10 @@ impl World {
                 self.send(1 - d, ship);
             }
             Copy(d) => self.copy(d),
+            Tell(d) => {
+                let told = self.dev[d].m.tell(0, 1).expect("it may");
+                self.send(1 - d, Sent::Told(told));
+            }
             End(d) => {
                 let newest = self.dev[d].r.last().map(|&(w, _)| stamp(w));
                 let work = self.dev[d].m.end(newest).expect("it may");

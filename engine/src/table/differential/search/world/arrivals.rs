@@ -72,7 +72,13 @@ impl World {
         self.send(1 - y, ack);
     }
 
-    pub(super) fn copied(&mut self, y: usize, round: Round, blocks: Blocks, contents: Vec<u8>) {
+    pub(super) fn copied(
+        &mut self,
+        y: usize,
+        (round, said): (Round, u64),
+        blocks: Blocks,
+        contents: Vec<u8>,
+    ) {
         let dev = &mut self.dev[y];
         let Some(wanted) = dev.m.wants(dev.side(), round, &blocks) else { return };
         let first = numbers(&blocks).next().expect("not empty");
@@ -81,7 +87,7 @@ impl World {
             let work = dev.m.marks_before(dev.side(), round);
             self.work(y, work);
         }
-        self.dev[y].landing = Some(Landing { round, blocks, writes });
+        self.dev[y].landing = Some(Landing { round, said, blocks, writes });
         if !self.options.slow {
             self.landed(y);
         }
@@ -91,8 +97,9 @@ impl World {
     pub(super) fn landed(&mut self, y: usize) {
         let dev = &mut self.dev[y];
         dev.put();
-        let Landing { round, blocks, .. } = dev.landing.take().expect("a copy is on its way to N");
-        if let Some(arrival) = dev.m.arrive(dev.side(), round, &blocks) {
+        let Landing { round, said, blocks, .. } =
+            dev.landing.take().expect("a copy is on its way to N");
+        if let Some(arrival) = dev.m.arrive(dev.side(), round, said, &blocks) {
             let stored = if dev.fenced { &arrival.written[..] } else { &[] };
             stored.iter().for_each(|run| drop(dev.stored.remove(run)));
             self.work(y, arrival.work);
@@ -120,7 +127,10 @@ impl World {
                 dev.acked = dev.acked.max(hi);
             }
             Sent::Ack(..) => {}
-            Sent::Copy(round, blocks, contents) => self.copied(y, round, blocks, contents),
+            Sent::Copy(round, said, blocks, contents) => {
+                self.copied(y, (round, said), blocks, contents);
+            }
+            Sent::Told(announcement) => dev.m.hear_told(&announcement, 9),
             Sent::CopyAck(round, blocks) => {
                 for run in dev.m.copied(round, &blocks).runs() {
                     dev.stored.remove(&run);
@@ -146,8 +156,8 @@ impl World {
                 }
             }
             Sent::Request(request, m, nonce) => self.fence(y, request, &m, nonce),
-            Sent::Opened(round, cut, piece) => {
-                if let Some(work) = dev.m.hear_opened(side, (round, cut), &piece) {
+            Sent::Opened(round, (cut, told), piece) => {
+                if let Some(work) = dev.m.hear_opened(side, (round, cut, told), &piece) {
                     self.work(y, work);
                 }
             }
@@ -164,10 +174,10 @@ impl World {
     pub(super) fn said(&mut self, y: usize, side: Side, message: Message) {
         let dev = &mut self.dev[y];
         let work = match message {
-            Message::Open { round, mode, generation, cut } => {
+            Message::Open { round, mode, generation, cut, told } => {
                 let (image, was_consistent) = (dev.n, dev.is_consistent());
                 let ordered = dev.ordered();
-                let work = dev.m.hear_open(side, (round, mode), generation, cut, ordered);
+                let work = dev.m.hear_open(side, (round, mode), generation, (cut, told), ordered);
                 let ends = self.options.side && was_consistent && !dev.is_consistent();
                 if ends && mode != Mode::Collecting {
                     dev.side = Some(image);

@@ -33,6 +33,7 @@ pub(super) struct Dev {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Landing {
     pub(super) round: Round,
+    pub(super) said: u64,
     pub(super) blocks: Blocks,
     /// Goes to N; nothing, once it is there.
     pub(super) writes: Vec<Written>,

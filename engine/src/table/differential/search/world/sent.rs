@@ -6,12 +6,13 @@ use super::*;
 pub(super) enum Sent {
     Ship(Round, u8, usize),
     Ack(Round, u8),
-    Copy(Round, Blocks, Vec<u8>),
+    Copy(Round, u64, Blocks, Vec<u8>),
+    Told(Announcement),
     CopyAck(Round, Blocks),
     Ask(Round, usize),
     Answer(Round, usize, Option<u8>),
     Request(Request, Bits, u8),
-    Opened(Round, Stamp, Piece),
+    Opened(Round, (Stamp, u64), Piece),
     /// With the table, the prototype, and the request's nonce, if it is a grant.
     Said(Message, Bits, (Image, u8)),
 }
@@ -27,6 +28,7 @@ impl Sent {
             | Sent::Answer(round, ..)
             | Sent::Request(Request { round, .. }, ..)
             | Sent::Opened(round, ..)
+            | Sent::Told(Announcement { round, .. })
             | Sent::Said(Message::Open { round, .. }, ..)
             | Sent::Said(Message::Opened { round, .. }, ..)
             | Sent::Said(Message::Grant(Grant::Table { round, .. }), ..)
