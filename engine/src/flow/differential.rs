@@ -404,6 +404,8 @@ impl Device {
         turn: &mut Turn,
         also: impl FnOnce(&mut Superblock),
     ) -> Result<()> {
+        // A store that failed has left the machine ahead of the superblock.
+        self.check_halted()?;
         let durable = self.peer.machine.read().durable();
         let note = |s: &mut Superblock| {
             durable.put(s);
