@@ -9,28 +9,23 @@ use crate::queue::Record;
 use crate::sync::lock;
 use crate::unit::Stamp;
 
-/// Why an acknowledgement is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ack {
-    /// Records have arrived.
-    Received,
-    /// Places of the received log came free.
-    Freed,
-}
-
 impl Device {
-    /// Tells the peer how far this device has received, and how much more it can take.
-    pub(crate) fn acknowledge(&self, why: Ack) -> Result<()> {
-        if why == Ack::Freed && lock(&self.failover).connection.peer().is_none() {
-            return Ok(());
-        }
+    /// Tells the peer how far this device has received, and how much more it can take. In a connection in
+    /// which the peer has not said hello, the wire version is not known; it ships again from where this
+    /// device's hello says.
+    pub(crate) fn acknowledge(&self) {
+        let (wire, standing) = {
+            let connection = &lock(&self.failover).connection;
+            (connection.wire(), connection.standing())
+        };
+        let Some((session, link)) = standing else { return };
         // `hi` first: a record that arrives in between then counts against the credit twice.
         let hi = lock(&self.tables).incoming.hi();
         let credit = self.credit();
-        match self.send(Lane::Control, &Frame::Ack { hi, credit }) {
-            // The next hello says the same.
-            Err(error) if error.kind() == Kind::NoPeer => Ok(()),
-            other => other,
+        let frame = Frame::Ack { hi, credit }.encode_in(wire, session);
+        // The next hello says the same.
+        if let Err(error) = link.send(Lane::Control, frame) {
+            self.disconnected(&error, &link);
         }
     }
 
@@ -72,5 +67,26 @@ impl Device {
             let records = records.iter().map(|record| (record.stamp, record.written_at)).collect();
             self.tell(Event::Acknowledged { records, at: self.clock.monotonic() });
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::clock::SystemClock;
+    use crate::device::tests::device;
+    use crate::link::{Lane, Line, Link, memory_link};
+    use crate::storage::Memory;
+    use std::sync::Arc;
+
+    /// A thread that has received in the last connection acknowledges when the next has begun: the peer has
+    /// not said yet which wire version it speaks.
+    #[test]
+    fn nothing_is_acknowledged_before_the_peers_hello() {
+        let device = device(&Arc::new(Memory::new()));
+        let (near, far) = memory_link(Line::default(), Arc::new(SystemClock::default()));
+        device.connect(Arc::new(near)).unwrap();
+        assert!(far.receive(Lane::Control).unwrap().is_some(), "the hello");
+        device.acknowledge();
+        assert_eq!(far.receive(Lane::Control).unwrap(), None);
     }
 }

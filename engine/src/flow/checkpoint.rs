@@ -1,7 +1,6 @@
 //! Normal volumes durable → `fl` → places freed (order of persistence, step 3; R9).
 
 use super::Tables;
-use super::acknowledge::Ack;
 use crate::device::Device;
 use crate::error::Result;
 use crate::event::Event;
@@ -82,7 +81,7 @@ impl Device {
         self.wakes.ship.ring();
         self.tell(Event::Checkpoint { fl });
         if more_credit {
-            self.acknowledge(Ack::Freed)?;
+            self.acknowledge();
         }
         Ok(())
     }

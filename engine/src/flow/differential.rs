@@ -478,6 +478,8 @@ impl Device {
     /// stored with it; one that is not was cleared by its copy's acknowledgement, or its record is above the
     /// `cut` that was read before, is live, and implies it (D2, D8, D11).
     pub(crate) fn store_differential(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
+        // A store that failed has left the machine ahead of the superblock.
+        self.check_halted()?;
         let (durable, has_changed) = {
             let machine = self.peer.machine.read();
             (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))

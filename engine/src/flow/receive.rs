@@ -1,6 +1,5 @@
 //! Link → received log: once, in order, durable before it is acknowledged (S1501–S1504, R6).
 
-use super::acknowledge::Ack;
 use super::copy::Arrived;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -176,7 +175,7 @@ impl Device {
         }
         drop(landing);
         self.acknowledge_copies(copies, line)?;
-        self.acknowledge(Ack::Received)?;
+        self.acknowledge();
         match ends {
             Some(Ladder::End { round, generation, consistent_at }) => {
                 self.receive_end(round, generation, consistent_at)?;

@@ -2,7 +2,6 @@
 //! line stays down, and back to it, or to rest level, by itself.
 
 use super::Tables;
-use super::acknowledge::Ack;
 use super::differential::Turn;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
@@ -190,7 +189,7 @@ impl Device {
         if is_last {
             self.peer.machine.write().said_opened();
             // In mode c the peer may ship into the received log, which is empty now.
-            self.acknowledge(Ack::Freed)?;
+            self.acknowledge();
         }
         Ok(true)
     }

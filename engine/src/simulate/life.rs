@@ -52,7 +52,9 @@ impl World {
     fn choose_program(&self, side: Side, device: &Device) {
         let random = &mut Random::of(self.plan.seed, 8, self.tape.now());
         let is_newest = !self.plan.old_programs || self.upgraded.get();
-        let knows_ladder = is_newest || has_ladder(device) || random.once_in(2);
+        // One that has heard the other's hello may suspend before the other has heard its own.
+        let may_suspend = self.device(1 - side).is_some_and(|other| has_ladder(&other));
+        let knows_ladder = is_newest || may_suspend || has_ladder(device) || random.once_in(2);
         let knows_extents = knows_ladder || device.has_extents() || random.once_in(2);
         self.speak(side, device, knows_extents, knows_ladder);
     }

@@ -59,6 +59,8 @@ impl Plan {
             settings.pacing_from_percent = random.pick(&[10, 50, 80]);
             settings.pacing_until_percent = settings.pacing_from_percent - random.pick(&[0, 5, 9]);
             settings.suspend_from_percent = random.pick(&[0, 0, 0, 50, 80]);
+            settings.suspend_after_ns = random.pick(&[0, 0, 50 * MS, SECOND]);
+            settings.copy_bytes_per_second = random.pick(&[0, 0, 0, 64 << 10]);
             settings.resume_order_after_ns = random.pick(&[0, 0, 50 * MS, SECOND]);
             settings.resume_order_after_max_ns = 4 * SECOND;
             settings.copy_bytes_max = random.pick(&[1, 4096, 4 << 20]);
@@ -103,6 +105,10 @@ impl Plan {
         }
         let rotting = random.below(2);
         let old_programs = random.once_in(4);
+        if old_programs {
+            // An older program that starts while the line is down would not be understood.
+            settings.iter_mut().for_each(|settings| settings.suspend_after_ns = 0);
+        }
         if settings[0].durability == Durability::Never {
             never.extend([Kind::PowerCut, Kind::Blackout, Kind::Lie, Kind::Rot]);
         }
