@@ -100,23 +100,16 @@ impl Bits {
     /// Sets `blocks`.
     pub fn insert(&mut self, blocks: Blocks) {
         let Blocks { volume, mut numbers } = blocks;
-        // Runs that it touches become part of it.
-        let before = Block { volume, number: numbers.start };
-        if let Some((&first, &end)) = self.runs.range(..=before).next_back()
+        let mut swallowed = 0;
+        // Runs that it touches become part of it, from the last one on.
+        while let Some((&first, &end)) =
+            self.runs.range(..=Block { volume, number: numbers.end }).next_back()
             && first.volume == volume
             && end >= numbers.start
         {
-            numbers = first.number..numbers.end.max(end);
-        }
-        let mut swallowed = 0;
-        let within = |numbers: &Range<u64>| {
-            let [first, last] = [numbers.start, numbers.end].map(|number| Block { volume, number });
-            first..=last
-        };
-        while let Some((&first, &end)) = self.runs.range(within(&numbers)).next() {
             self.runs.remove(&first);
             swallowed += end - first.number;
-            numbers.end = numbers.end.max(end);
+            numbers = numbers.start.min(first.number)..numbers.end.max(end);
         }
         self.blocks += numbers.end - numbers.start - swallowed;
         self.runs.insert(Block { volume, number: numbers.start }, numbers.end);
