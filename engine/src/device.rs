@@ -8,7 +8,9 @@
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{DifferentialStatus, Event, Recovery, Status};
-use crate::failover::{Failover, mark, may_have_lost, serves_at_opening, told_before};
+use crate::failover::{
+    Failover, mark, may_have_lost, serves_at_opening, told_before, told_bits_before,
+};
 use crate::flow::Tables;
 use crate::flow::differential;
 use crate::flow::open::Logs;
@@ -143,6 +145,9 @@ impl Device {
         let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
         let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
+        if let Some(told) = told_bits_before(&*storage, &superblock, &volumes)? {
+            machine.write().recall_told(told);
+        }
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
@@ -346,9 +351,11 @@ impl Device {
             self.hang_up(&error);
             // The halting thread may be at work on the told records: then they are told once more.
             let told = self.peer.owed.try_told().map(|debt| debt.iter().collect());
+            let bits = self.peer.machine.try_read().map(|machine| machine.keep_told());
             // After a failure nothing is written any more.
             if self.storage.failure().is_none() {
                 self.keep_told(told.unwrap_or_default());
+                self.keep_told_bits(bits.unwrap_or_default());
             }
         }
         self.wakes.waiters.wake_all();
@@ -473,6 +480,8 @@ impl Device {
         self.checkpoint_now()?;
         let told = self.peer.owed.told().iter().collect();
         self.keep_told(told);
+        let bits = self.peer.machine.read().keep_told();
+        self.keep_told_bits(bits);
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
         self.store(|s| s.clean = true)?;

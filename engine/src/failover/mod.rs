@@ -36,7 +36,7 @@ pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
-pub(crate) use told::told_before;
+pub(crate) use told::{told_before, told_bits_before};
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};

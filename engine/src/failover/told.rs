@@ -1,19 +1,26 @@
 //! The debt, records that the peer has told of and this device has not received, goes to a side file at
 //! a close and at a halt, and is read at the next opening (R18). Without the file, or with one that is
 //! damaged, the next takeover request names an older stamp, and the peer tells the rest once more.
+//!
+//! The same of announcements of bits (LADDER 6), in a file of its own, which counts for one opening: what a
+//! device was told that is killed afterwards is not known.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::superblock::Superblock;
 use crate::format::told::Owner;
+use crate::format::told_bits::ToldBits;
 use crate::limits::{Geometry, TOLD_FILE_BYTES_MAX};
 use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
+use crate::sync::lock;
 use crate::table::prototype::Debt;
-use crate::unit::{Extent, Mode, Stamp};
+use crate::unit::{Blocks, Extent, Mode, Stamp};
 use std::io::{self, IoSlice};
 
 const FILE: FileName = FileName::Side { kind: SideKind::new("told").expect("a word"), number: 0 };
+
+const BITS: FileName = FileName::Side { kind: SideKind::new("told").expect("a word"), number: 1 };
 
 fn owner(superblock: &Superblock) -> Owner {
     let Superblock { group, device, lineage, .. } = *superblock;
@@ -52,7 +59,61 @@ pub(crate) fn told_before(
     Ok(debt)
 }
 
+/// The announcements of bits that the side file of an earlier opening has: none without a sound file, or in
+/// ordered mode. The file is emptied.
+///
+/// # Errors
+/// [`crate::error::Kind::Storage`] if the storage fails.
+pub(crate) fn told_bits_before(
+    storage: &dyn Storage,
+    superblock: &Superblock,
+    volumes: &Volumes,
+) -> Result<Option<ToldBits>> {
+    let failed = |e| Error::storage(format!("reading {BITS}"), e);
+    let length = storage.length(BITS).map_err(failed)?.unwrap_or(0);
+    let mut bytes = vec![0; length.min(TOLD_FILE_BYTES_MAX) as usize];
+    if bytes.is_empty() || storage.read(BITS, 0, &mut bytes).is_err() {
+        return Ok(None);
+    }
+    let is_known = |(run, _): &(Blocks, u64)| run.numbers.end <= volumes.blocks(run.volume);
+    let told = ToldBits::decode(owner(superblock), &bytes).filter(|told| {
+        superblock.mode != Mode::Ordered && told.told.iter().chain(&told.earlier).all(is_known)
+    });
+    if bytes[..PAGE as usize].iter().any(|&byte| byte != 0) {
+        let empty = |e| Error::storage(format!("emptying {BITS}"), e);
+        write_whole(storage, BITS, &[0; PAGE as usize]).map_err(empty)?;
+    }
+    Ok(told)
+}
+
 impl Device {
+    /// Blocks that the peer told of, by records (R18) or by bits (LADDER 6), and whose data has not arrived:
+    /// runs in rising order, each with the time of its newest announcement in nanoseconds since 1970, which
+    /// is 0 if it is not known; and whether announcements came that were not kept.
+    pub fn told_and_missing(&self) -> (Vec<(Blocks, u64)>, bool) {
+        let hi = lock(&self.tables).incoming.hi();
+        let (mut told, is_part) = {
+            let machine = self.peer.machine.read();
+            (machine.told(), machine.is_told_in_part())
+        };
+        for (extent, stamp) in self.peer.owed.told().iter().filter(|told| told.1 > hi) {
+            told.insert(&extent.into(), stamp.time);
+        }
+        (told.runs().collect(), is_part)
+    }
+
+    /// Writes down the announcements of bits that have not been followed by copies, as
+    /// [`Device::keep_told`] does.
+    pub(crate) fn keep_told_bits(&self, told: ToldBits) {
+        if !told.told.is_empty() || !told.earlier.is_empty() {
+            let mut bytes = told.encode(owner(&self.superblock.get()));
+            bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
+            if bytes.len() as u64 <= TOLD_FILE_BYTES_MAX {
+                let _ = write_whole(self.storage_apart(), BITS, &bytes);
+            }
+        }
+    }
+
     /// Writes down what the peer owes, `told`. A file that cannot be written leaves it to be told
     /// once more.
     pub(crate) fn keep_told(&self, told: Vec<(Extent, Stamp)>) {
@@ -61,19 +122,19 @@ impl Device {
             let mut bytes = owner.side_file(told, TOLD_FILE_BYTES_MAX as usize);
             // Whole pages; what a longer file has behind them is not looked at.
             bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
-            let _ = write_whole(self.storage_apart(), &bytes);
+            let _ = write_whole(self.storage_apart(), FILE, &bytes);
         }
     }
 }
 
-fn write_whole(storage: &dyn Storage, bytes: &[u8]) -> io::Result<()> {
-    match storage.length(FILE)? {
-        None => storage.create(FILE, bytes.len() as u64, Fill::Sparse)?,
-        Some(length) if length < bytes.len() as u64 => storage.grow(FILE, bytes.len() as u64)?,
+fn write_whole(storage: &dyn Storage, file: FileName, bytes: &[u8]) -> io::Result<()> {
+    match storage.length(file)? {
+        None => storage.create(file, bytes.len() as u64, Fill::Sparse)?,
+        Some(length) if length < bytes.len() as u64 => storage.grow(file, bytes.len() as u64)?,
         Some(_) => {}
     }
-    storage.write(FILE, 0, &[IoSlice::new(bytes)])?;
-    storage.sync(FILE)
+    storage.write(file, 0, &[IoSlice::new(bytes)])?;
+    storage.sync(file)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -167,5 +228,60 @@ mod tests {
             storage.write(FILE, 0, &[IoSlice::new(&bytes)]).unwrap();
             assert_eq!(told(&open(&storage)).0, known, "block {number} of tenure {epoch}");
         }
+    }
+
+    /// The same of announcements of bits; a takeover after it is granted only what was not told.
+    #[test]
+    fn bits_that_were_told_are_known_after_a_close_and_a_halt() {
+        let ((_, a), (storage, b)) = (device(1), device(2));
+        a.resume_alone().unwrap();
+        let host = a.session().unwrap();
+        let settle = |b: &Arc<Device>| {
+            for _ in 0..9 {
+                while a.step_control().unwrap() || b.step_control().unwrap() {}
+                for device in [&a, b] {
+                    while device.step_ladder().unwrap() {}
+                    device.step_reflect().unwrap();
+                    device.step_checkpoint().unwrap();
+                }
+            }
+        };
+        meet(&a, &b);
+        a.suspend().unwrap();
+        for n in (0..BLOCKS).step_by(3) {
+            host.write(0, n * 4096, &[5; 4096]).unwrap();
+        }
+        host.flush().unwrap();
+        settle(&b);
+        let before = b.told_and_missing();
+        assert_eq!(before.0.len() as u64, BLOCKS / 3);
+        let now = a.clock().wall();
+        assert!(before.0.iter().all(|(_, time)| now - time < 60_000_000_000), "{before:?}");
+        b.close().unwrap();
+        drop(b);
+
+        let b = open(&storage);
+        assert_eq!(b.told_and_missing(), before, "after a close");
+        drop(b);
+        // The file counts once: the device was killed.
+        let b = open(&storage);
+        assert_eq!(b.told_and_missing().0, []);
+        meet(&a, &b);
+        settle(&b);
+        let before = b.told_and_missing();
+        assert_eq!(before.0.len() as u64, BLOCKS / 3);
+        b.halt(Error::new(Kind::Protocol, "for a test"));
+        drop(b);
+
+        let b = open(&storage);
+        assert_eq!(b.told_and_missing(), before, "after a halt");
+        meet(&a, &b);
+        settle(&b);
+        b.begin_takeover().unwrap();
+        while a.step_control().unwrap() || b.step_control().unwrap() {}
+        let takeover = b.poll_takeover().expect("it has ended").unwrap();
+        assert_eq!(takeover.owed_blocks, BLOCKS / 3);
+        assert!(a.peer.machine.read().untold().is_empty(), "nothing was granted by name");
+        assert_eq!(b.told_and_missing().0.len() as u64, BLOCKS / 3);
     }
 }

@@ -88,6 +88,11 @@ impl Machine {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, if no step is at work.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Differential>> {
+        self.state.try_read().ok()
+    }
+
     /// The machine, locked for a step that no mode comes or goes by.
     pub fn write(&self) -> RwLockWriteGuard<'_, Differential> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)

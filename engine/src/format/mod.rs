@@ -12,6 +12,7 @@ pub mod segments;
 pub mod superblock;
 pub mod table;
 pub(crate) mod told;
+pub(crate) mod told_bits;
 
 use crate::unit::{Block, Extent, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};

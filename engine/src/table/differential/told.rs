@@ -6,6 +6,7 @@
 
 use super::takeover::Request;
 use super::{Differential, Mode, Round, Stage};
+use crate::format::told_bits::ToldBits;
 use crate::table::announced::Announced;
 use crate::table::bits::{Bits, Blocks};
 use crate::weaken::{Clause, holds};
@@ -149,6 +150,30 @@ impl Differential {
         told.give_up(&self.owed);
         told.end_round();
         told.earlier
+    }
+
+    /// The announcements heard, for a side file.
+    pub(crate) fn keep_told(&self) -> ToldBits {
+        let mut told = self.told.clone();
+        told.give_up(&self.owed);
+        let Told { heard, runs, earlier, .. } = told;
+        let (told, earlier) = (runs.runs().collect(), earlier.runs().collect());
+        ToldBits { round: self.round, heard, told, earlier }
+    }
+
+    /// The announcements of a side file, at a device that is opened again.
+    pub(crate) fn recall_told(&mut self, kept: ToldBits) {
+        let gather = |runs: Vec<(Blocks, u64)>| {
+            let mut gathered = Announced::default();
+            runs.iter().for_each(|(run, number)| gathered.insert(run, *number));
+            gathered
+        };
+        let ToldBits { round, heard, told, earlier } = kept;
+        let (runs, earlier) = (gather(told), gather(earlier));
+        self.told = Told { heard, runs, earlier, ..Told::default() };
+        if round != self.round {
+            self.told.end_round();
+        }
     }
 
     /// Whether announcements came that were not kept: [`Differential::told`] does not have all.
