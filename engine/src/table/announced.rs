@@ -51,7 +51,11 @@ impl Announced {
     }
 
     /// Enters all of `later`, which goes over what is here.
-    pub fn add(&mut self, later: &Announced) {
+    pub fn add(&mut self, later: Announced) {
+        if self.is_empty() {
+            *self = later;
+            return;
+        }
         later.runs().for_each(|(blocks, number)| self.insert(&blocks, number));
     }
 

@@ -66,7 +66,7 @@ impl Told {
     fn end_round(&mut self) {
         let Told { runs, earlier, .. } = std::mem::take(self);
         self.earlier = earlier;
-        self.earlier.add(&runs);
+        self.earlier.add(runs);
     }
 
     /// The device gives up the host: what it is owed was told of, and has not arrived.
