@@ -324,7 +324,7 @@ impl Device {
         if self.hear(|machine, side, _| machine.hear_end_ack(side, round))? {
             // Records that the peer shipped in another round took no place here: it may ship as many as there
             // is room for, once it is active.
-            self.acknowledge(Ack::Freed)?;
+            self.acknowledge();
         }
         Ok(())
     }
