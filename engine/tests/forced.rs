@@ -320,7 +320,10 @@ fn come_together(world: &mut World, serving: usize) {
 fn walk(seed: u64) {
     let is_loud = std::env::var("LADDER_LOUD").is_ok();
     let mut random = Random::new(seed);
-    let mut world = World::with(4, Settings { suspend_from_percent: 60, ..Settings::default() });
+    let mut world = World::with(
+        4,
+        Settings { suspend_from_percent: 60, resume_order_after_ns: 0, ..Settings::default() },
+    );
     let (mut serving, mut gone) = (A, None);
     for step in 0..120u64 {
         let block = random.within(0..7);

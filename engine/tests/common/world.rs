@@ -70,7 +70,7 @@ impl World {
         let disks = [CrashDisk::new(), CrashDisk::new()];
         let clock = Arc::new(ManualClock::default());
         for (at, disk) in disks.iter().enumerate() {
-            make(&**disk, at as u64 + 1, journals, at == A);
+            make(disk, at as u64 + 1, journals, at == A);
         }
         let line = memory_link(Line::default(), clock.clone());
         let mut world = World {
@@ -92,7 +92,7 @@ impl World {
     /// An empty device with this id in the place of one, on a disk of its own.
     pub fn make_anew(&mut self, at: usize, id: u64) {
         self.disks[at] = CrashDisk::new();
-        make(&*self.disks[at], id, 4, false);
+        make(&self.disks[at], id, 4, false);
     }
 
     /// All of them, which must go well.
