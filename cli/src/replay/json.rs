@@ -236,6 +236,7 @@ pub struct LostSiteInfo {
     pub lost_blocks: u64,
     pub lost_blocks_told: u64,
     pub lost_blocks_given_up: u64,
+    pub lost_blocks_not_listed: u64,
     pub salvaged_blocks: u64,
     pub salvaged_not_lost_blocks: u64,
 }

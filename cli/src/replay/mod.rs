@@ -502,6 +502,7 @@ fn lost_site_info(site: &LostSite, mode: Mode, began: u64) -> LostSiteInfo {
         lost_blocks: counts.lost,
         lost_blocks_told: counts.told,
         lost_blocks_given_up: counts.given_up,
+        lost_blocks_not_listed: counts.others,
         salvaged_blocks: counts.salvaged,
         salvaged_not_lost_blocks: counts.not_lost,
     }

@@ -205,14 +205,12 @@ fn lost_site(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     )?;
     writeln!(
         f,
-        "  hosts lost the content of {}: {} told, {} given up, {} in neither; salvage has {} of them, and {} \
-         written anew since",
+        "  hosts lost the content of {}: {} told, {} given up, {} not listed; salvage has {} of them",
         plural(site.lost_blocks, "block"),
         count(site.lost_blocks_told),
         count(site.lost_blocks_given_up),
-        count(site.lost_blocks - site.lost_blocks_told.max(site.lost_blocks_given_up)),
+        count(site.lost_blocks_not_listed),
         count(site.salvaged_blocks),
-        count(site.salvaged_not_lost_blocks),
     )
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use afterimage::internal::error::{Error, Kind};
 use afterimage::internal::event::Status;
 use afterimage::internal::failover::Takeover;
-use afterimage::internal::unit::{Mode, Stamp};
+use afterimage::internal::unit::{Mode, Round, Stamp};
 
 use super::super::meter::Metric;
 use super::super::requests::{Event, NAMES};
@@ -142,10 +142,18 @@ impl Host<'_> {
                 let lacks = s.backlog_records + s.owed_blocks + s.differential.table_blocks;
                 lacks == 0 && s.unreflected_records == 0
             };
+            // What bits told of has no part in the order of records.
+            let first = Round { generation: 1, counter: 0 };
+            let by_bits = |s: &Status| s.connected && s.differential.round > first;
             let arrived = |s: &Status| match (s.mode, s.serving) {
-                (Mode::Ordered, _) => s.acked.max(s.hi) >= newest && s.reflected >= newest,
+                (Mode::Ordered, _) => {
+                    (s.acked.max(s.hi) >= newest || by_bits(s)) && s.reflected >= newest
+                }
                 // A group that rests level.
-                (Mode::Sending, true) => s.differential.is_level && s.reflected >= newest,
+                (Mode::Sending, true) => {
+                    let is_in = s.reflected >= newest || newest.epoch < s.epoch;
+                    s.differential.is_level && is_in
+                }
                 (Mode::Sending, false) => s.differential.is_consistent,
                 _ => false,
             };

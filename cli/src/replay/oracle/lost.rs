@@ -55,6 +55,8 @@ pub struct Counts {
     pub told: u64,
     /// Those of them that the sheet lists as given up.
     pub given_up: u64,
+    /// Those of them that it does not list.
+    pub others: u64,
     /// Those of them whose lost content was found in salvage.
     pub salvaged: u64,
     /// Blocks in salvage whose content was not lost: hosts have written them anew since.
@@ -128,12 +130,14 @@ impl Oracle {
         account.counts.lost = lost.len() as u64;
         let is_told = |&&at: &&Place| told.newest(at).is_some();
         account.counts.told = lost.clone().filter(is_told).count() as u64;
-        account.counts.given_up = lost.filter(|at| account.given_up.contains(at)).count() as u64;
+        account.counts.given_up =
+            lost.clone().filter(|at| account.given_up.contains(at)).count() as u64;
+        let others = lost.filter(|at| !is_told(at) && !account.given_up.contains(at));
+        account.counts.others = others.count() as u64;
         if sheet.others_after.is_some() {
             self.check_sheet(forced, &told, &after);
         }
-        let stamps = after.sectors().map(|(_, _, number)| self.write_of(number).stamp);
-        self.sealed = stamps.max().unwrap_or_default();
+        self.sealed = Stamp::ZERO;
         self.image = after;
         self.since = account.since;
         self.zeroed.clear();
