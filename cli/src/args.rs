@@ -80,6 +80,22 @@ pub enum Command {
     /// Prints the first record that was lost, since when, and when that was found. To be given at the
     /// device that holds the host, closed cleanly, after its volumes have been checked.
     AcceptLoss(crate::closed::Args),
+
+    /// Force a device to take over whose peer is lost, and say what is given up by it
+    ///
+    /// Something else must make sure that no host uses the other device. A dry run unless --yes; then the loss
+    /// sheet is written to DIR/loss-N.txt and DIR/loss-N.json, and the next opening serves. The other
+    /// device, when it returns, becomes the target, and keeps what it alone has as salvage.
+    Force(crate::disaster::ForceArgs),
+
+    /// Keep this device's history, of two devices that have served apart
+    Resolve(crate::disaster::Args),
+
+    /// Forget a peer that is lost for good: another device, made anew, takes its place
+    ForgetPeer(crate::disaster::Args),
+
+    /// List, show, copy out or remove what forced takeovers gave up
+    Salvage(crate::salvaged::Args),
 }
 
 /// The trace to replay, and how.
@@ -230,7 +246,7 @@ impl ReplayArgs {
 /// file: the standard output is where it goes.
 pub fn without_dashes(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let words: Vec<OsString> = words.into_iter().collect();
-    let takes_none = ["inspect", "verify", "resume-alone", "prefer", "accept-loss"];
+    let takes_none = ["inspect", "verify", "resume-alone", "prefer", "accept-loss", "force"];
     if !words.get(1).is_some_and(|command| takes_none.iter().any(|name| command == name)) {
         return words;
     }
