@@ -139,7 +139,7 @@ pub struct ReplayArgs {
     /// Lose the site of the device that the host is at, at one point, each as for --takeover-at: its
     /// process is gone, and no line leads there. The other device is forced to take over, and hosts go on
     /// there; at RETURN the lost device is opened again, with its files, and becomes the target of a resync
-    /// [default: halfway between AT and the end]. What is lost is compared with the loss sheet
+    /// [default: halfway between AT and the end]. The loss is compared with the loss sheet
     #[arg(long, value_name = "AT[..RETURN]", value_parser = lose_site,
           conflicts_with = "request_log", help_heading = "Takeover and link")]
     pub lose_site: Option<LoseSiteAt>,

@@ -146,10 +146,11 @@ pub fn resolve(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     let other = Closed::resolve(over, clock(), settings()).map_err(refused)?;
     let say = |out: &mut dyn Write| {
         writeln!(out, "{}: two histories have parted", dir.display())?;
-        for (of, branch) in [("kept", this), ("given up", other)] {
+        let when = "as it said when they last met";
+        for (of, branch, when) in [("kept", this, "now"), ("given up", other, when)] {
             let Branch { device, lineage: (number, id), epoch, newest } = branch;
             writeln!(out, "  {of}: device {device}, lineage {number} ({id:016x}), tenure {epoch}")?;
-            writeln!(out, "    its newest own record: {}", recorded(newest))?;
+            writeln!(out, "    its newest own record, {when}: {}", recorded(newest))?;
         }
         writeln!(
             out,

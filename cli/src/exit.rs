@@ -34,7 +34,7 @@ pub enum Exit {
     Fenced = 9,
     /// The device was not closed cleanly, and must be recovered first.
     Unclean = 10,
-    /// What the device has is no state that the hosts' data ever had.
+    /// The volumes of the device are no state that the hosts' data ever had.
     Inconsistent = 11,
     /// Salvage has no room for what would be given up.
     SalvageFull = 12,

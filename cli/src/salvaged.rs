@@ -1,6 +1,7 @@
 //! `afterimage salvage`: what forced takeovers gave up, in the side files of a device that no process has
 //! open: listed, shown, copied out as sparse images, and removed.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,7 +18,7 @@ use crate::output::shown;
 use crate::recover;
 use crate::words::{bytes, moment, plural};
 
-/// What is done with salvage.
+/// The command line.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The action.
@@ -159,12 +160,12 @@ fn export(dir: &Path, number: u32, to: &Path, out: &mut dyn Write) -> Result<(),
     let read = salvage::read(&storage, number, |entry, data| {
         let place = entry.block;
         let mut write = || {
-            if !images.contains_key(&place.volume) {
+            if let Entry::Vacant(vacant) = images.entry(place.volume) {
                 let path = to.join(format!("{}.img", place.volume));
                 let file = File::create_new(path)?;
                 let bytes = found.volumes.iter().find(|v| v.id == place.volume).map(|v| v.bytes);
                 file.set_len(bytes.unwrap_or(0))?;
-                images.insert(place.volume, file);
+                vacant.insert(file);
             }
             let image = &images[&place.volume];
             match data.is_empty() {

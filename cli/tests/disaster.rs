@@ -91,7 +91,9 @@ fn parted() -> (tempfile::TempDir, [PathBuf; 2]) {
     session.flush().unwrap();
     drop(session);
     for _ in 0..9 {
-        pair.devices.iter().for_each(|device| drop(device.step_control().unwrap()));
+        for device in &pair.devices {
+            device.step_control().unwrap();
+        }
     }
     pair.close();
     let folder = tempfile::tempdir().unwrap();
@@ -149,7 +151,7 @@ fn a_site_is_lost_and_returns() {
     forced.close().unwrap();
     drop((returned, forced));
 
-    // What it alone had.
+    // Its salvage is what it alone had.
     let salvage = |action| ["salvage", action];
     only_said(&salvage("list"), &a, &[], &["0: 2 blocks of lineage 1 ("]);
     only_said(&salvage("list"), &b, &[], &["no salvage"]);
@@ -189,12 +191,18 @@ fn both_serve_apart_and_one_is_kept() {
     alone.resume_alone().unwrap();
     alone.session().unwrap().write(0, 5 * BLOCK, &[55; BLOCK as usize]).unwrap();
     forced.session().unwrap().write(0, 6 * BLOCK, &[66; BLOCK as usize]).unwrap();
-    [&alone, &forced].map(|device| device.session().unwrap().flush().unwrap());
+    for device in [&alone, &forced] {
+        device.session().unwrap().flush().unwrap();
+        // A hello tells of the records that the last look at the device has found.
+        device.status();
+    }
     meet([&alone, &forced]);
     alone.close().unwrap();
     forced.close().unwrap();
     drop((alone, forced));
-    let parts = ["kept: device 1", "given up: device 2", "data go from device 1 to device 2"];
+    let newest = "its newest own record, as it said when they last met: 2.";
+    let to = "data go from device 1 to device 2";
+    let parts = ["kept: device 1", "given up: device 2", newest, to];
     only_said(&["resolve"], &a, &[], &parts);
     done(&["resolve"], &a, &["--yes"], &["resolved"]);
     open(&a).session().unwrap();

@@ -57,7 +57,7 @@ impl Storage for Rehearsal {
     }
 
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        // What a file has grown by reads as zeros.
+        // A file reads as zeros where it has grown.
         let below = match self.grown().contains_key(&file) {
             true => self.below.length(file)?.unwrap_or(0),
             false => u64::MAX,

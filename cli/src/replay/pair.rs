@@ -83,7 +83,7 @@ pub struct ForcedTakeover {
     pub told: Stamp,
     /// The newest record of the lost device that had come.
     pub received: Stamp,
-    /// What was given up.
+    /// Everything that was given up.
     pub sheet: LossSheet,
     /// How long it took, with its opening of the device, in nanoseconds.
     pub force_ns: u64,

@@ -142,7 +142,7 @@ impl Host<'_> {
                 let lacks = s.backlog_records + s.owed_blocks + s.differential.table_blocks;
                 lacks == 0 && s.unreflected_records == 0
             };
-            // What bits told of has no part in the order of records.
+            // A write that bits told of has no part in the order of records.
             let first = Round { generation: 1, counter: 0 };
             let by_bits = |s: &Status| s.connected && s.differential.round > first;
             let arrived = |s: &Status| match (s.mode, s.serving) {

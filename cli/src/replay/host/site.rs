@@ -2,8 +2,8 @@
 //! to take over, hosts go on there, and the lost one returns as its target.
 //!
 //! The line goes down first. Whatever was admitted completes, and the hosts' last request is a flush, so
-//! that the oracle knows the stamp of every write that the lost device has. What was not admitted is issued
-//! again at the other device.
+//! that the oracle knows the stamp of every write that the lost device has. A request that was not admitted is
+//! issued again at the other device.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::super::pattern::SECTOR;
 use super::Host;
 use crate::exit::Failure;
 
-/// What has not completed for so long at the device that is about to be lost was not admitted.
+/// A request that has not completed for so long at the device that is about to be lost was not admitted.
 const STILL_NS: u64 = 50_000_000;
 
 /// A site that was lost.
@@ -28,7 +28,7 @@ pub struct LostSite {
     pub forced: ForcedTakeover,
     /// The tenure in which the other device serves.
     pub epoch: u64,
-    /// What the hosts have lost by it.
+    /// The hosts' loss by it.
     pub account: Account,
     /// Requests issued before it returned, and when it did.
     pub back: Option<(u64, u64)>,
@@ -82,7 +82,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// What the device that serves now shows wherever hosts have written.
+    /// The content of the device that serves now, wherever hosts have written.
     fn read_all(&mut self) -> Result<Image, Failure> {
         let mut shown = Image::default();
         let mut page = [0; 8 * SECTOR];

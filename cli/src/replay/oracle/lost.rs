@@ -20,7 +20,7 @@ type Place = (u32, u64);
 
 /// A forced takeover, as its checks need it.
 pub struct Forced<'a> {
-    /// What the device says that it gives up.
+    /// The device's word of what it gives up.
     pub sheet: &'a LossSheet,
     /// The last that the lost device had told it of.
     pub told: Stamp,
@@ -30,7 +30,7 @@ pub struct Forced<'a> {
     pub is_own: &'a dyn Fn(u64) -> bool,
 }
 
-/// What the hosts have lost.
+/// The loss of the hosts.
 #[derive(Default)]
 pub struct Account {
     /// Of each sector the write before the loss; 0: zeros.
@@ -315,7 +315,7 @@ impl Account {
     }
 }
 
-/// What the sheet lists as told, by extent.
+/// The entries of the sheet for records that were told, by extent.
 struct Told {
     newest: HashMap<Extent, Stamp>,
     level_max: u8,
