@@ -69,7 +69,7 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let Args { dir, yes } = &args.device;
     let directory = open(dir)?;
     let image = if args.newest { Image::Newest } else { Image::Consistent };
-    let number = {
+    let sheet = {
         let device = rehearsed(dir, &directory)?;
         let is_consistent = device.status().differential.is_consistent;
         let sheet = device.loss_sheet(image).map_err(|error| match error.kind() {
@@ -77,13 +77,13 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
             Kind::Invalid => story(Exit::Absent, dir, &error),
             _ => Failure::device(dir.display(), &error),
         })?;
-        let sheet = Sheet::of(&sheet);
-        shown(match args.json {
-            true => output::json(&sheet, out),
-            false => write!(out, "{}: {sheet}", dir.display()),
-        })?;
-        sheet.lineage + 1
+        Sheet::of(&sheet)
     };
+    let number = sheet.lineage + 1;
+    shown(match args.json {
+        true => output::json(&sheet, out),
+        false => write!(out, "{}: {sheet}", dir.display()),
+    })?;
     // A document stays one.
     let mut say = |line: String| match args.json {
         true => shown(writeln!(io::stderr(), "{line}")),
@@ -97,12 +97,7 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
         return Ok(Exit::Held);
     }
     let forced = Forced { image, accept_loss: args.accept_loss };
-    let again = Device::open(directory.clone(), Arc::new(SystemClock::default()), settings());
-    let again = again.map_err(|e| Failure::device(recover::opening(dir), &e))?;
-    let sheet = again.loss_sheet(image).map_err(|e| Failure::device(dir.display(), &e))?;
-    drop(again);
-    let written = write_sheet(dir, number, &Sheet::of(&sheet));
-    if let Err(error) = written {
+    if let Err(error) = write_sheet(dir, number, &sheet) {
         return Err(Failure::output(named(dir, number, "json").display(), &error));
     }
     let done = Device::force(directory, Arc::new(SystemClock::default()), settings(), forced);
