@@ -20,7 +20,10 @@ fn number(value: &Value, name: &str) -> u64 {
 
 /// Replays the shipped trace, which must hold; what is said of the lost site.
 fn lose(words: &[&str]) -> Value {
-    let trace = shipped();
+    lose_of(&shipped(), words)
+}
+
+fn lose_of(trace: &Path, words: &[&str]) -> Value {
     let all = [&[trace.to_str().unwrap(), "--json", "-", "--limit-rows", "1500"], words].concat();
     let output = replay(&all);
     let table = String::from_utf8_lossy(&output.stderr);
@@ -80,6 +83,24 @@ fn a_directory_is_forced_as_well() {
     let site = lose(&[&words[..], &SLOW].concat());
     assert!(number(&site, "salvaged_blocks") > 0, "{site}");
     assert!(directory.path().join("a/side/salvage.0").exists());
+}
+
+/// In order, after a suspension, and by bits alone.
+#[test]
+fn the_shared_traces_hold() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/traces");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        eprintln!("skipped: there is no {}", folder.display());
+        return;
+    };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let suspends = ["--journal-full", "suspend", "--journal-size", "16MiB", "--outage", "30%..45%"];
+    for trace in paths.filter(|path| path.extension().is_none_or(|of| of != "md")) {
+        lose_of(&trace, &["--memory", "--lose-site", "20%", "--link-rate", "20MiB"]);
+        let words = ["--memory", "--lose-site", "50%..60%", "--link-rate", "40MiB"];
+        lose_of(&trace, &[&words[..], &suspends].concat());
+        lose_of(&trace, &["--memory", "--lose-site", "80%", "--mode", "differential"]);
+    }
 }
 
 /// Points, rates and modes from a seed; `LOSE_SITES` says how many (5), `LOSE_SEED` from which on (1).
