@@ -80,6 +80,22 @@ pub enum Command {
     /// Prints the first record that was lost, since when, and when that was found. To be given at the
     /// device that holds the host, closed cleanly, after its volumes have been checked.
     AcceptLoss(crate::closed::Args),
+
+    /// Force a device to take over whose peer is lost, and say what is given up by it
+    ///
+    /// Something else must make sure that no host uses the other device. A dry run unless --yes; then the loss
+    /// sheet is written to DIR/loss-N.txt and DIR/loss-N.json, and the next opening serves. The other
+    /// device, when it returns, becomes the target, and keeps what it alone has as salvage.
+    Force(crate::disaster::ForceArgs),
+
+    /// Keep this device's history, of two devices that have served apart
+    Resolve(crate::disaster::Args),
+
+    /// Forget a peer that is lost for good: another device, made anew, takes its place
+    ForgetPeer(crate::disaster::Args),
+
+    /// List, show, copy out or remove what forced takeovers gave up
+    Salvage(crate::salvaged::Args),
 }
 
 /// The trace to replay, and how.
@@ -119,6 +135,14 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "FROM..TO", value_parser = outage, value_delimiter = ',',
           help_heading = "Takeover and link")]
     pub outage: Vec<OutageAt>,
+
+    /// Lose the site of the device that the host is at, at one point, each as for --takeover-at: its
+    /// process is gone, and no line leads there. The other device is forced to take over, and hosts go on
+    /// there; at RETURN the lost device is opened again, with its files, and becomes the target of a resync
+    /// [default: halfway between AT and the end]. The loss is compared with the loss sheet
+    #[arg(long, value_name = "AT[..RETURN]", value_parser = lose_site,
+          conflicts_with = "request_log", help_heading = "Takeover and link")]
+    pub lose_site: Option<LoseSiteAt>,
 
     /// The link's rate in each direction [default: without limit]
     #[arg(long, value_name = "SIZE/s", value_parser = rate, help_heading = "Takeover and link")]
@@ -222,7 +246,7 @@ impl ReplayArgs {
 /// file: the standard output is where it goes.
 pub fn without_dashes(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let words: Vec<OsString> = words.into_iter().collect();
-    let takes_none = ["inspect", "verify", "resume-alone", "prefer", "accept-loss"];
+    let takes_none = ["inspect", "verify", "resume-alone", "prefer", "accept-loss", "force"];
     if !words.get(1).is_some_and(|command| takes_none.iter().any(|name| command == name)) {
         return words;
     }
@@ -255,6 +279,15 @@ pub struct OutageAt {
     pub from: TakeoverAt,
     /// It comes back here.
     pub to: TakeoverAt,
+}
+
+/// Where in a trace a site is lost, and where it returns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoseSiteAt {
+    /// It is lost here.
+    pub at: TakeoverAt,
+    /// It returns here; `None`: halfway from there to the end.
+    pub back: Option<TakeoverAt>,
 }
 
 /// How writes reach the other device.
@@ -424,6 +457,15 @@ pub fn outage(word: &str) -> Result<OutageAt, String> {
     Ok(OutageAt { from: takeover_at(from)?, to: takeover_at(to)? })
 }
 
+/// The loss of a site.
+///
+/// # Errors
+/// As [`takeover_at`], of either point.
+pub fn lose_site(word: &str) -> Result<LoseSiteAt, String> {
+    let (at, back) = word.split_once("..").map_or((word, None), |(at, back)| (at, Some(back)));
+    Ok(LoseSiteAt { at: takeover_at(at)?, back: back.map(takeover_at).transpose()? })
+}
+
 /// How writes go on that find a journal full.
 ///
 /// # Errors
@@ -503,6 +545,10 @@ mod tests {
         let both =
             OutageAt { from: TakeoverAt::Percent(20.0), to: TakeoverAt::Time(90_000_000_000) };
         assert_eq!(outage("20%..90s"), Ok(both));
+        let at = TakeoverAt::Percent(20.0);
+        assert_eq!(lose_site("20%"), Ok(LoseSiteAt { at, back: None }));
+        assert_eq!(lose_site("20%..90s"), Ok(LoseSiteAt { at, back: Some(both.to) }));
+        assert!(lose_site("20%..").is_err() && lose_site("..20%").is_err());
         for wrong in ["20%", "20%-40%", "..40%", "20%..", "20%..x", "101%..102%", "-1s..2s"] {
             assert!(outage(wrong).is_err(), "{wrong}");
         }

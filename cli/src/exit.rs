@@ -34,6 +34,10 @@ pub enum Exit {
     Fenced = 9,
     /// The device was not closed cleanly, and must be recovered first.
     Unclean = 10,
+    /// The volumes of the device are no state that the hosts' data ever had.
+    Inconsistent = 11,
+    /// Salvage has no room for what would be given up.
+    SalvageFull = 12,
 }
 
 impl From<Exit> for ExitCode {
@@ -130,6 +134,8 @@ mod tests {
             (Exit::Absent, 8),
             (Exit::Fenced, 9),
             (Exit::Unclean, 10),
+            (Exit::Inconsistent, 11),
+            (Exit::SalvageFull, 12),
         ];
         for (exit, number) in all {
             assert_eq!(exit as u8, number);

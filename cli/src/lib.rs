@@ -9,6 +9,8 @@
 //! | [`verify`] | `afterimage verify`: two devices compared |
 //! | `simulate` | `afterimage simulate`, with the feature `simulate`: two simulated devices through faults of every kind |
 //! | [`closed`] | `afterimage resume-alone`, `prefer`, `accept-loss`: an operator's changes of a device that no process has open |
+//! | [`disaster`] | `afterimage force`, `resolve`, `forget-peer`: an operator's word when the other device is gone |
+//! | [`salvaged`] | `afterimage salvage`: what was given up, listed, shown, copied out, removed |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //! | `signals` | what a signal that ends the program leaves behind |
@@ -18,12 +20,14 @@
 
 pub mod args;
 pub mod closed;
+pub mod disaster;
 pub mod exit;
 pub mod inspect;
 mod output;
 pub mod recover;
 pub mod replay;
 pub mod results;
+pub mod salvaged;
 mod signals;
 #[cfg(feature = "simulate")]
 pub mod simulate;
@@ -61,6 +65,14 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Command::AcceptLoss(args) => {
             exit::report(closed::accept_loss(&args, &mut std::io::stdout().lock()))
         }
+        Command::Force(args) => exit::report(disaster::force(&args, &mut std::io::stdout().lock())),
+        Command::Resolve(args) => {
+            exit::report(disaster::resolve(&args, &mut std::io::stdout().lock()))
+        }
+        Command::ForgetPeer(args) => {
+            exit::report(disaster::forget_peer(&args, &mut std::io::stdout().lock()))
+        }
+        Command::Salvage(args) => exit::report(salvaged::run(&args, &mut std::io::stdout().lock())),
         Command::Verify(args) => exit::report(verify_devices(&args)),
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => exit::report(simulate::run(&args)),

@@ -24,7 +24,7 @@ use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::storage::{Directory, FileName, Storage};
 use afterimage::internal::unit::Mode;
 
-use self::rehearsal::Rehearsal;
+pub(crate) use self::rehearsal::Rehearsal;
 use crate::exit::{Exit, Failure};
 use crate::output::{bar, shown};
 use crate::signals;
@@ -89,7 +89,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     Ok(Exit::Held)
 }
 
-fn opening(path: &Path) -> String {
+pub(crate) fn opening(path: &Path) -> String {
     format!("opening {}", path.display())
 }
 

@@ -323,6 +323,7 @@ impl Device {
             epoch: superblock.epoch,
             hi: incoming.hi(),
             need: normal.need(),
+            newest_own: tables.newest_own(),
             acked: out.acked(),
             reflected: normal.reflected(),
             backlog_records: tables.backlog(),

@@ -193,6 +193,8 @@ pub struct Status {
     pub hi: Stamp,
     /// Newest stamp owed or received when this device last became active.
     pub need: Stamp,
+    /// Newest own record.
+    pub newest_own: Stamp,
     /// Highest own stamp acknowledged by the peer.
     pub acked: Stamp,
     /// Highest stamp in the normal volumes.

@@ -32,6 +32,7 @@ pub struct Document {
     pub takeovers: Vec<TakeoverInfo>,
     pub refused_takeovers: Vec<RefusedTakeover>,
     pub outages: Vec<OutageInfo>,
+    pub lost_site: Option<LostSiteInfo>,
     pub journal_full: Lost,
     pub pacing: Lost,
     pub pace: Pace,
@@ -211,6 +212,33 @@ pub struct OutageInfo {
     pub backlog_bytes: u64,
     pub drained_ns: Option<u64>,
     pub waited: Lost,
+}
+
+/// The site that was lost, the forced takeover, and the hosts' loss.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "docs/replay-json.md")]
+pub struct LostSiteInfo {
+    pub device: String,
+    pub before_row: u64,
+    pub back_before_row: u64,
+    pub at_ns: u64,
+    pub back_at_ns: u64,
+    pub epoch: u64,
+    pub image: String,
+    pub mode: String,
+    pub mode_at_end: String,
+    pub force_ns: u64,
+    pub opening_ns: u64,
+    pub received: String,
+    pub told_records: u64,
+    pub given_up_records: u64,
+    pub others_after_ns: Option<u64>,
+    pub lost_blocks: u64,
+    pub lost_blocks_told: u64,
+    pub lost_blocks_given_up: u64,
+    pub lost_blocks_not_listed: u64,
+    pub salvaged_blocks: u64,
+    pub salvaged_not_lost_blocks: u64,
 }
 
 /// Time lost to full journals, or to those that are filling.

@@ -22,21 +22,24 @@ pub mod requests;
 mod stall;
 mod verify;
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use afterimage::internal::storage::{Directory, Storage};
-use host::{Back, Down, Host, Manner, Move, Refused};
+use afterimage::internal::unit::Mode;
+use afterimage::salvage;
+use host::{Back, Down, Host, LostSite, Manner, Move, Refused};
 use json::{
-    DeviceAtRest, Document, Latencies, Latency, Lost, OutageInfo, Pace, RefusedTakeover,
-    RequestCount, Requests, TakeoverInfo, TraceInfo, Verification,
+    DeviceAtRest, Document, Latencies, Latency, Lost, LostSiteInfo, OutageInfo, Pace,
+    RefusedTakeover, RequestCount, Requests, TakeoverInfo, TraceInfo, Verification,
 };
 use meter::{Count, Meter, Waits};
 use oracle::{Findings, Oracle};
 use pair::Pair;
-use plan::Plan;
+use plan::{Outage, Plan};
 use requests::{Event, Listener, NAMES, Nobody, RequestLog};
 use verify::AtRest;
 
@@ -85,17 +88,19 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let mut pair = Pair::new(args, &trace, u128::from(run), listener)?;
     let plan = Plan::new(&trace, args.passes);
     let began = pair.clock.monotonic();
-    let mut host = host(args, &trace, &plan, &pair, run, Meter::new(hlog, began))?;
-    // A lost connection explains whatever followed from it.
-    let explained = |failure| pair.disconnected().unwrap_or(failure);
-    host.replay().map_err(explained)?;
-    let replayed = pair.clock.monotonic();
-    host.drain().map_err(explained)?;
-    let drained = pair.clock.monotonic();
+    let mut host = host(args, &trace, &plan, &mut pair, run, Meter::new(hlog, began))?;
+    host.replay().map_err(|failure| explained(&host, failure))?;
+    let replayed = host.pair.clock.monotonic();
+    host.drain().map_err(|failure| explained(&host, failure))?;
+    let drained = host.pair.clock.monotonic();
     let outages = outages(&host, began);
-    let Host { mut oracle, mut meter, moves, refused, tenths, .. } = host;
+    let Host { mut oracle, mut meter, moves, refused, tenths, mut lost_site, .. } = host;
+    let mode = pair.status()[0].mode;
     pair.close()?;
     oracle.check_stamps_unique();
+    if let Some(site) = &mut lost_site {
+        complete(&pair, &mut oracle, site)?;
+    }
     let at_rest = verify::verify(&pair, &mut oracle)?;
     let hlog_written = meter.finish();
     let held = oracle.findings().count() == 0;
@@ -115,6 +120,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         takeovers: takeovers(&pair, &moves, began),
         refused_takeovers: refused_takeovers(&refused, began),
         outages,
+        lost_site: lost_site.map(|site| lost_site_info(&site, mode, began)),
         journal_full: lost(meter.journal_full),
         pacing: lost(meter.pacing),
         pace: Pace {
@@ -190,7 +196,7 @@ fn host<'a>(
     args: &ReplayArgs,
     trace: &Trace,
     plan: &'a Plan<'a>,
-    pair: &'a Pair,
+    pair: &'a mut Pair,
     run: u64,
     meter: Meter,
 ) -> Result<Host<'a>, Failure> {
@@ -201,9 +207,44 @@ fn host<'a>(
         skew_ns: args.skew,
         strict: args.durability == DurabilityArg::Strict,
     };
-    let oracle = Oracle::new(run, pair.devices[0].limits().block_size);
-    let outages = plan.outages(&args.outage).map_err(|story| Failure::new(Exit::Usage, story))?;
-    Host::new(pair, plan, plan.takeovers(&args.takeover_at), outages, manner, oracle, meter)
+    let oracle = Oracle::new(run, pair.device(0).limits().block_size);
+    let (outages, absence) = interruptions(args, plan)?;
+    let takeovers = plan.takeovers(&args.takeover_at);
+    Host::new(pair, plan, takeovers, (outages, absence), manner, oracle, meter)
+}
+
+/// When the line is down, and when a site is lost.
+fn interruptions(
+    args: &ReplayArgs,
+    plan: &Plan<'_>,
+) -> Result<(VecDeque<Outage>, VecDeque<u64>), Failure> {
+    let planned = || {
+        let outages = plan.outages(&args.outage)?;
+        let absence = args.lose_site.map(|lose| plan.absence(lose)).transpose()?;
+        Ok((outages, absence.into_iter().flatten().collect()))
+    };
+    planned().map_err(|story: String| Failure::new(Exit::Usage, story))
+}
+
+/// A lost connection explains whatever followed from it.
+fn explained(host: &Host<'_>, failure: Failure) -> Failure {
+    host.pair.disconnected().unwrap_or(failure)
+}
+
+/// Compares what both devices have salvaged with what the hosts lost.
+fn complete(pair: &Pair, oracle: &mut Oracle, site: &mut LostSite) -> Result<(), Failure> {
+    for (storage, name) in pair.storages.iter().zip(NAMES) {
+        let failed = |e| Failure::device(format_args!("reading the salvage of device {name}"), &e);
+        for file in salvage::list(&**storage).map_err(failed)? {
+            let read = salvage::read(&**storage, file.number, |entry, data| {
+                oracle.salvaged(&mut site.account, entry.block, entry.count, data);
+                Ok(())
+            });
+            read.map_err(failed)?;
+        }
+    }
+    oracle.close_account(&mut site.account);
+    Ok(())
 }
 
 fn begun(args: &ReplayArgs, run: u64) -> Event {
@@ -228,10 +269,9 @@ pub fn rehearse(
     let mut pair = Pair::on(storages, args, trace, u128::from(run), listener)?;
     let plan = Plan::new(trace, args.passes);
     let meter = Meter::new(None, pair.clock.monotonic());
-    let mut host = host(args, trace, &plan, &pair, run, meter)?;
-    let explained = |failure| pair.disconnected().unwrap_or(failure);
-    host.replay().map_err(explained)?;
-    host.drain().map_err(explained)?;
+    let mut host = host(args, trace, &plan, &mut pair, run, meter)?;
+    host.replay().map_err(|failure| explained(&host, failure))?;
+    host.drain().map_err(|failure| explained(&host, failure))?;
     let Host { mut oracle, .. } = host;
     pair.close()?;
     oracle.check_stamps_unique();
@@ -259,17 +299,20 @@ fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
     }
     let takeovers = args.takeover_at.iter().map(|&point| ("--takeover-at", point));
     let outages = args.outage.iter().flat_map(|at| [at.from, at.to]).map(|p| ("--outage", p));
-    let mut times = takeovers.chain(outages).filter_map(|(flag, point)| match point {
-        TakeoverAt::Time(time) => Some((flag, time)),
-        TakeoverAt::Percent(_) => None,
-    });
+    let absence = args.lose_site.iter().flat_map(|lose| [Some(lose.at), lose.back]).flatten();
+    let absence = absence.map(|point| ("--lose-site", point));
+    let mut times =
+        takeovers.chain(outages).chain(absence).filter_map(|(flag, point)| match point {
+            TakeoverAt::Time(time) => Some((flag, time)),
+            TakeoverAt::Percent(_) => None,
+        });
     let plan = Plan::new(trace, args.passes);
     if !trace.has_time {
         let flag = match (args.speed, times.next(), args.skew) {
             (Speed::Times(_), ..) => "--speed".into(),
             (_, Some((flag, _)), _) => format!("{flag} TIME"),
             (_, _, 1.. | ..=-1) => "--skew".into(),
-            _ => return check_outages(args, &plan),
+            _ => return interruptions(args, &plan).map(drop),
         };
         let story =
             format!("{flag} needs a trace with times; this one ({}) has none", trace.format);
@@ -284,12 +327,7 @@ fn check(args: &ReplayArgs, trace: &Trace) -> Result<(), Failure> {
         );
         return Err(Failure::new(Exit::Usage, story));
     }
-    check_outages(args, &plan)
-}
-
-fn check_outages(args: &ReplayArgs, plan: &Plan<'_>) -> Result<(), Failure> {
-    let planned = plan.outages(&args.outage);
-    planned.map(drop).map_err(|story| Failure::new(Exit::Usage, story))
+    interruptions(args, &plan).map(drop)
 }
 
 /// The name of this run, in every payload.
@@ -439,6 +477,35 @@ fn outages(host: &Host<'_>, began: u64) -> Vec<OutageInfo> {
         })
     };
     host.downs.iter().filter_map(info).collect()
+}
+
+fn lost_site_info(site: &LostSite, mode: Mode, began: u64) -> LostSiteInfo {
+    let LostSite { device, row, at, ref forced, epoch, ref account, back } = *site;
+    let (back_before_row, back_at) = back.expect("it returns before the end");
+    let (sheet, counts) = (&forced.sheet, account.counts);
+    LostSiteInfo {
+        device: NAMES[device].into(),
+        before_row: row,
+        back_before_row,
+        at_ns: at - began,
+        back_at_ns: back_at - began,
+        epoch,
+        image: format!("{:?}", sheet.image).to_lowercase(),
+        mode: format!("{:?}", sheet.mode).to_lowercase(),
+        mode_at_end: format!("{mode:?}").to_lowercase(),
+        force_ns: forced.force_ns,
+        opening_ns: forced.opening_ns,
+        received: sheet.received.to_string(),
+        told_records: sheet.told.len() as u64,
+        given_up_records: sheet.given_up.len() as u64,
+        others_after_ns: sheet.others_after,
+        lost_blocks: counts.lost,
+        lost_blocks_told: counts.told,
+        lost_blocks_given_up: counts.given_up,
+        lost_blocks_not_listed: counts.others,
+        salvaged_blocks: counts.salvaged,
+        salvaged_not_lost_blocks: counts.not_lost,
+    }
 }
 
 fn per_second(number: u64, ns: u64) -> f64 {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
+use afterimage::internal::error::Error;
 use afterimage::internal::event::{Event, Status};
 use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
@@ -14,6 +14,7 @@ use afterimage::internal::link::{Line, Link, MemoryLink, memory_link};
 use afterimage::internal::storage::{Directory, Memory, Storage};
 use afterimage::internal::threads::Threads;
 use afterimage::internal::unit::Stamp;
+use afterimage::{Device, Forced, Image, LossSheet};
 
 use super::meter::Track;
 use super::plan;
@@ -54,7 +55,7 @@ pub struct Watch {
     /// Stamps whose acknowledgement by the peer is awaited, and when it came.
     awaited: Mutex<Vec<(Stamp, Option<u64>)>>,
     counted: Mutex<Counted>,
-    line: Mutex<Standing>,
+    line: Mutex<End>,
 }
 
 /// The records of a device that its peer has acknowledged.
@@ -66,9 +67,30 @@ struct Counted {
     awaited: Vec<(u64, Option<u64>)>,
 }
 
+/// A device, and its background.
+enum Standing {
+    Open(Arc<Device>, Option<Threads>),
+    /// Its site is lost; it stood so when it was.
+    Lost(Box<Status>),
+}
+
+/// The forced takeover of a device.
+pub struct ForcedTakeover {
+    /// The last that the lost device had told this one of.
+    pub told: Stamp,
+    /// The newest record of the lost device that had come.
+    pub received: Stamp,
+    /// Everything that was given up.
+    pub sheet: LossSheet,
+    /// How long it took, with its opening of the device, in nanoseconds.
+    pub force_ns: u64,
+    /// How long the next opening took, of the same files, in nanoseconds.
+    pub opening_ns: u64,
+}
+
 /// A device's end of the line.
 #[derive(Default)]
-struct Standing {
+struct End {
     /// The present link, which is to hold; none while the line is down.
     link: Option<Arc<dyn Link>>,
     /// When the device saw its connection end because the line went down.
@@ -79,8 +101,7 @@ struct Standing {
 
 /// Two devices that replicate. The first is A.
 pub struct Pair {
-    /// The devices.
-    pub devices: [Arc<Device>; 2],
+    devices: [Standing; 2],
     /// The events that they reported.
     pub watches: [Arc<Watch>; 2],
     /// Their storage.
@@ -89,7 +110,7 @@ pub struct Pair {
     pub clock: Arc<dyn Clock>,
     /// The listener to the host's requests and the devices' acknowledgements.
     pub listener: Arc<dyn Listener>,
-    threads: Vec<Threads>,
+    settings: Settings,
     line: Line,
     /// An end of the line in use; none while it is down.
     end: Mutex<Option<MemoryLink>>,
@@ -164,36 +185,27 @@ impl Pair {
             Device::open(storages[at].clone(), clock.clone(), settings.clone())
                 .map_err(|e| Failure::device(format_args!("opening device {name}"), &e))
         };
-        let devices = [open(0)?, open(1)?];
+        let devices = [Standing::Open(open(0)?, None), Standing::Open(open(1)?, None)];
         let watches = [Arc::new(Watch::default()), Arc::new(Watch::default())];
         let place = Place::Memory;
-        let threads = Vec::new();
         let line = Line { rate: args.link_rate, delay_ns: args.link_delay };
         let end = Mutex::default();
         let mut pair =
-            Pair { devices, watches, storages, clock, listener, threads, line, end, place };
+            Pair { devices, watches, storages, clock, listener, settings, line, end, place };
         pair.connect()?;
         Ok(pair)
     }
 
     fn connect(&mut self) -> Result<(), Failure> {
-        for (at, (device, watch)) in self.devices.iter().zip(&self.watches).enumerate() {
-            let (watch, listener) = (watch.clone(), self.listener.clone());
-            let clock = self.clock.clone();
-            device.on_event(move |event| {
-                if let Event::Acknowledged { records, .. } = event
-                    && let Some(&(stamp, _)) = records.last()
-                {
-                    listener.note(&requests::Event::Acknowledged { at, stamp });
-                }
-                watch.note(event, &*clock);
-            });
-            let failed = |e| Failure::device("starting a device", &e);
-            self.threads.push(Threads::start(device).map_err(failed)?);
+        for at in [0, 1] {
+            let device = self.device(at).clone();
+            self.start(at, device)?;
         }
         self.restore()?;
-        let ready =
-            |pair: &Pair| pair.devices[0].status().serving && pair.devices[1].status().connected;
+        let ready = |pair: &Pair| {
+            let [a, b] = pair.status();
+            a.serving && b.connected
+        };
         let began = self.clock.monotonic();
         while !ready(self) {
             if let Some(failure) = self.disconnected() {
@@ -208,6 +220,76 @@ impl Pair {
         Ok(())
     }
 
+    /// The background of an opened device begins.
+    fn start(&mut self, at: usize, device: Arc<Device>) -> Result<(), Failure> {
+        let (watch, listener) = (self.watches[at].clone(), self.listener.clone());
+        let clock = self.clock.clone();
+        device.on_event(move |event| {
+            if let Event::Acknowledged { records, .. } = event
+                && let Some(&(stamp, _)) = records.last()
+            {
+                listener.note(&requests::Event::Acknowledged { at, stamp });
+            }
+            watch.note(event, &*clock);
+        });
+        let failed = |e| Failure::device(format_args!("starting device {}", NAMES[at]), &e);
+        let threads = Threads::start(&device).map_err(failed)?;
+        self.devices[at] = Standing::Open(device, Some(threads));
+        Ok(())
+    }
+
+    /// A device whose site is not lost.
+    pub fn device(&self, at: usize) -> &Arc<Device> {
+        match &self.devices[at] {
+            Standing::Open(device, _) => device,
+            Standing::Lost(_) => unreachable!("the site of {} is lost", NAMES[at]),
+        }
+    }
+
+    /// Whether the site of a device is lost.
+    pub fn is_lost(&self, at: usize) -> bool {
+        matches!(self.devices[at], Standing::Lost(_))
+    }
+
+    /// The site of a device is lost, with its process; the line has been cut. Its files stay. Sessions and
+    /// tickets that hold the device must be dropped before it is opened again.
+    pub fn lose(&mut self, at: usize) {
+        let status = Box::new(self.device(at).status());
+        self.devices[at] = Standing::Lost(status);
+    }
+
+    /// An operator closes a device whose peer is lost, forces it to take over with the loss accepted, and
+    /// opens it again: it serves.
+    pub fn force(&mut self, at: usize) -> Result<ForcedTakeover, Failure> {
+        let failed =
+            |doing, e: &Error| Failure::device(format_args!("{doing} device {}", NAMES[at]), e);
+        let device = self.device(at).clone();
+        self.devices[at] = Standing::Open(device.clone(), None);
+        let Status { told, hi, differential, .. } = device.status();
+        device.close().map_err(|e| failed("closing", &e))?;
+        drop(device);
+        // While a copy into it is under way there is no earlier state of the hosts' data in its volumes.
+        let image = if differential.is_consistent { Image::Consistent } else { Image::Newest };
+        let forced = Forced { image, accept_loss: true };
+        let (storage, clock) = (self.storages[at].clone(), self.clock.clone());
+        let began = clock.monotonic();
+        let sheet = Device::force(storage, clock.clone(), self.settings.clone(), forced);
+        let sheet = sheet.map_err(|e| failed("forcing", &e))?;
+        let forced_at = clock.monotonic();
+        self.open(at)?;
+        let opening_ns = clock.monotonic() - forced_at;
+        let force_ns = forced_at - began;
+        Ok(ForcedTakeover { told, received: hi, sheet, force_ns, opening_ns })
+    }
+
+    /// Opens a device anew, and starts its background.
+    pub fn open(&mut self, at: usize) -> Result<(), Failure> {
+        let opened =
+            Device::open(self.storages[at].clone(), self.clock.clone(), self.settings.clone());
+        let failed = |e| Failure::device(format_args!("opening device {} again", NAMES[at]), &e);
+        self.start(at, opened.map_err(failed)?)
+    }
+
     /// How long the two devices may take to find each other, in nanoseconds.
     pub fn connect_ns(&self) -> u64 {
         (CONNECT.as_nanos() as u64).saturating_add(self.line.delay_ns.saturating_mul(8))
@@ -218,24 +300,27 @@ impl Pair {
         for watch in &self.watches {
             let mut line = lock(&watch.line);
             let lost = line.lost.take();
-            *line = Standing { lost, ..Standing::default() };
+            *line = End { lost, ..End::default() };
         }
         if let Some(end) = lock(&self.end).take() {
             end.cut();
         }
     }
 
-    /// There is a line, and both devices say hello over it.
+    /// There is a line, and both devices say hello over it, unless one is lost.
     pub fn restore(&self) -> Result<(), Failure> {
+        if self.is_lost(0) || self.is_lost(1) {
+            return Ok(());
+        }
         let (end_a, end_b) = memory_link(self.line, self.clock.clone());
         *lock(&self.end) = Some(end_a.clone());
         let ends: [Arc<dyn Link>; 2] = [Arc::new(end_a), Arc::new(end_b)];
         for (watch, end) in self.watches.iter().zip(&ends) {
             lock(&watch.line).link = Some(end.clone());
         }
-        for ((device, end), name) in self.devices.iter().zip(ends).zip(NAMES) {
-            let failed = |e| Failure::device(format_args!("connecting device {name}"), &e);
-            device.connect(end).map_err(failed)?;
+        for (at, end) in ends.into_iter().enumerate() {
+            let failed = |e| Failure::device(format_args!("connecting device {}", NAMES[at]), &e);
+            self.device(at).connect(end).map_err(failed)?;
         }
         Ok(())
     }
@@ -246,9 +331,12 @@ impl Pair {
         a.zip(b).map(|(a, b)| a.max(b))
     }
 
-    /// Where both stand.
+    /// Where both stand; a lost one, where it stood when it was lost.
     pub fn status(&self) -> [Status; 2] {
-        [self.devices[0].status(), self.devices[1].status()]
+        self.devices.each_ref().map(|device| match device {
+            Standing::Open(device, _) => device.status(),
+            Standing::Lost(status) => (**status).clone(),
+        })
     }
 
     /// Why the devices lost each other, if they did: the line between them breaks only when it is cut
@@ -264,12 +352,14 @@ impl Pair {
 
     /// Stops the background and closes both devices.
     pub fn close(&mut self) -> Result<(), Failure> {
-        for threads in self.threads.drain(..) {
-            threads.stop();
+        for device in &mut self.devices {
+            if let Standing::Open(_, threads) = device {
+                drop(threads.take());
+            }
         }
-        for (device, name) in self.devices.iter().zip(NAMES) {
-            let doing = format_args!("closing device {name}");
-            device.close().map_err(|e| Failure::device(doing, &e))?;
+        for at in [0, 1] {
+            let doing = format_args!("closing device {}", NAMES[at]);
+            self.device(at).close().map_err(|e| Failure::device(doing, &e))?;
         }
         Ok(())
     }
@@ -425,7 +515,7 @@ mod tests {
         let mut pair = in_memory();
         assert!(pair.disconnected().is_none());
         let (end, _) = memory_link(Line::default(), pair.clock.clone());
-        pair.devices[1].connect(Arc::new(end)).unwrap();
+        pair.device(1).connect(Arc::new(end)).unwrap();
         let story = pair.disconnected().expect("lost").to_string();
         let cause = "device b gave the connection up: the connection was given up for a new one";
         assert!(story.contains(cause), "{story}");
@@ -449,7 +539,7 @@ mod tests {
             until(&pair, &|pair| pair.status().iter().all(|s| s.connected));
         }
         assert!(pair.disconnected().is_none());
-        pair.devices[0]
+        pair.device(0)
             .connect(Arc::new(memory_link(Line::default(), pair.clock.clone()).0))
             .unwrap();
         assert!(pair.disconnected().is_some());

@@ -7,7 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use afterimage::internal::limits::Limits;
 
 use super::pattern::SECTOR;
-use crate::args::{OutageAt, ReplayArgs, TakeoverAt};
+use crate::args::{LoseSiteAt, OutageAt, ReplayArgs, TakeoverAt};
 use crate::trace::{Action, Row, Trace};
 
 /// The gap between the end of one pass and the beginning of the next, on the trace's clock.
@@ -87,6 +87,11 @@ impl<'a> Plan<'a> {
         Plan { trace, passes }
     }
 
+    /// Bytes of a volume.
+    pub fn volume_bytes(&self, volume: u32) -> u64 {
+        self.trace.volumes[volume as usize].bytes
+    }
+
     /// How many requests there are.
     pub fn len(&self) -> u64 {
         self.rows_per_pass() * u64::from(self.passes)
@@ -138,6 +143,22 @@ impl<'a> Plan<'a> {
         let moment = |point| Moment { row: self.point(point), time_ns: self.time(point) };
         let outage = |at: &OutageAt| Outage { from: moment(at.from), to: moment(at.to) };
         Ok(all.into_iter().map(outage).collect())
+    }
+
+    /// Before which requests a site is lost and returns; a number beyond the last is the end.
+    ///
+    /// # Errors
+    /// A return where it is lost or earlier.
+    pub fn absence(&self, lose: LoseSiteAt) -> Result<[u64; 2], String> {
+        let LoseSiteAt { at, back } = lose;
+        if let Some(back) = back.filter(|&back| self.order(at) >= self.order(back)) {
+            return Err(format!(
+                "--lose-site {at}..{back}: it returns where it is lost, or earlier"
+            ));
+        }
+        let from = self.point(at);
+        let halfway = from + (self.len() - from) / 2;
+        Ok([from, back.map_or(halfway, |back| self.point(back))])
     }
 
     /// By this, points compare as they come: by the requests before which they stand, and of one
@@ -372,6 +393,20 @@ mod tests {
         {
             let why = planned(&wrong).unwrap_err();
             assert!(why.contains("is down already"), "{wrong:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_site_returns_after_it_is_lost() {
+        let trace = trace(&[0, 10, 10, 30]);
+        let plan = Plan::new(&trace, 2);
+        let absence = |word| plan.absence(crate::args::lose_site(word).unwrap());
+        assert_eq!(absence("25%"), Ok([2, 5]));
+        assert_eq!(absence("100%"), Ok([8, 8]));
+        assert_eq!(absence("10ns..100%"), Ok([1, 8]));
+        for wrong in ["50%..50%", "50%..10ns", "20ns..20ns"] {
+            let why = absence(wrong).unwrap_err();
+            assert!(why.contains("returns where it is lost"), "{wrong}: {why}");
         }
     }
 

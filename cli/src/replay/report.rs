@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::json::{Document, Latency, RefusedTakeover, RequestCount, TakeoverInfo};
 use super::meter::Metric;
-use crate::words::{bytes, count, duration, plural};
+use crate::words::{bytes, count, duration, moment, plural};
 
 /// The document as a table.
 pub struct Table<'a>(pub &'a Document);
@@ -17,6 +17,7 @@ impl Display for Table<'_> {
         latencies(f, document)?;
         takeovers(f, document)?;
         outages(f, document)?;
+        lost_site(f, document)?;
         pace(f, document)?;
         verdict(f, document)
     }
@@ -175,6 +176,42 @@ fn outages(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
         )?;
     }
     Ok(())
+}
+
+fn lost_site(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
+    let Some(site) = &document.lost_site else { return Ok(()) };
+    writeln!(
+        f,
+        "\nthe site of {} was lost after {} requests, and the other device forced in {} (its next opening \
+         took {}); {} returned after {} requests",
+        site.device,
+        count(site.before_row),
+        duration(site.force_ns),
+        duration(site.opening_ns),
+        site.device,
+        count(site.back_before_row),
+    )?;
+    writeln!(
+        f,
+        "  the loss sheet ({} image, {} mode): {} told and not received, {} of its own given up, {}",
+        site.image,
+        site.mode,
+        plural(site.told_records, "record"),
+        plural(site.given_up_records, "record"),
+        match site.others_after_ns {
+            Some(time) => format!("every other lost write is later than {}", moment(time)),
+            None => "nothing can be said of other lost writes".into(),
+        },
+    )?;
+    writeln!(
+        f,
+        "  hosts lost the content of {}: {} told, {} given up, {} not listed; salvage has {} of them",
+        plural(site.lost_blocks, "block"),
+        count(site.lost_blocks_told),
+        count(site.lost_blocks_given_up),
+        count(site.lost_blocks_not_listed),
+        count(site.salvaged_blocks),
+    )
 }
 
 fn pace(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {

@@ -39,7 +39,7 @@ pub fn verify(pair: &Pair, oracle: &mut Oracle) -> Result<[AtRest; 2], Failure> 
     let expected = oracle.written().count() as u64;
     let shared: &Oracle = oracle;
     let read = |at: usize| {
-        let (storage, device) = (&pair.storages[at], &pair.devices[at]);
+        let (storage, device) = (&pair.storages[at], pair.device(at));
         let doing = format_args!("reading the volumes of device {}", NAMES[at]);
         read(storage, device, shared).map_err(|e| Failure::device(doing, &e))
     };

@@ -70,7 +70,9 @@ impl Device {
             (failover.role.is_asking(), failover.connection.range())
         };
         let clk = self.clk_stamp();
-        let tables = lock(&self.tables);
+        let mut tables = lock(&self.tables);
+        // Records of which no step has taken note are records, too.
+        self.sequence(&mut tables);
         let (hi, acked, need) = (tables.incoming.hi(), tables.out.acked(), tables.normal.need());
         let (reflected, newest) = (tables.normal.reflected(), tables.newest_own());
         Hello {

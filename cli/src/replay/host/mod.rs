@@ -8,14 +8,17 @@
 //! - At a takeover no new piece is issued until the other device serves and every piece at the old
 //!   one has ended. Those refused are issued again there, in their order, as new writes.
 //! - An outage of the line stops no host; `outages` has when it begins and ends.
+//! - A site is lost in `site`: hosts go on at the device that is forced.
 //! - Latency counts from the issue, or, against the trace's clock, from the moment at which the
 //!   trace would have issued the request: what waits for its turn has been waiting since then.
 
 mod moves;
 mod outages;
+mod site;
 
 pub use moves::{Move, Refused};
 pub use outages::{Back, Down};
+pub use site::LostSite;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::IoSlice;
@@ -95,7 +98,8 @@ enum Asked {
 
 /// See the module.
 pub struct Host<'a> {
-    pair: &'a Pair,
+    /// The devices.
+    pub pair: &'a mut Pair,
     plan: &'a Plan<'a>,
     manner: Manner,
     active: usize,
@@ -114,6 +118,10 @@ pub struct Host<'a> {
     /// When every tenth of every pass began, and when the last ended.
     pub tenths: Vec<u64>,
     points: VecDeque<u64>,
+    /// The site that was lost.
+    pub lost_site: Option<LostSite>,
+    /// Before which requests a site is lost, and returns, if that is to come.
+    absence: VecDeque<u64>,
     /// The outages that have not ended.
     outages: VecDeque<Outage>,
     /// When something of the hosts' last moved in an outage.
@@ -145,25 +153,25 @@ impl Wake for Unpark {
 
 impl<'a> Host<'a> {
     /// A host at device A, about to issue what `plan` has and to move before the requests
-    /// `points`, with the line down in `outages`.
+    /// `points`, with the line down in `outages` and a site lost in `absence`.
     pub fn new(
-        pair: &'a Pair,
+        pair: &'a mut Pair,
         plan: &'a Plan<'a>,
         points: VecDeque<u64>,
-        outages: VecDeque<Outage>,
+        (outages, absence): (VecDeque<Outage>, VecDeque<u64>),
         manner: Manner,
         oracle: Oracle,
         meter: Meter,
     ) -> Result<Host<'a>, Failure> {
         let now = pair.clock.monotonic();
-        let session = pair.devices[0].session();
+        let (session, limits) = (pair.device(0).session(), pair.device(0).limits());
         Ok(Host {
             pair,
             plan,
             manner,
             active: 0,
             session: session.map_err(|e| Failure::device("opening a session at device a", &e))?,
-            limits: pair.devices[0].limits(),
+            limits,
             oracle,
             meter,
             moves: Vec::new(),
@@ -171,6 +179,8 @@ impl<'a> Host<'a> {
             downs: Vec::new(),
             tenths: Vec::new(),
             points,
+            lost_site: None,
+            absence,
             outages,
             moved_at: now,
             moving: false,
@@ -194,6 +204,10 @@ impl<'a> Host<'a> {
         loop {
             if self.is_line_due() {
                 self.change_line()?;
+            }
+            if self.is_site_due() {
+                self.change_site()?;
+                continue;
             }
             if self.is_takeover_due() {
                 self.take_over()?;
@@ -226,6 +240,7 @@ impl<'a> Host<'a> {
         self.next_row == self.plan.len()
             && self.points.is_empty()
             && self.outages.is_empty()
+            && self.absence.is_empty()
             && self.ready.is_empty()
             && self.in_flight.is_empty()
     }
@@ -241,14 +256,23 @@ impl<'a> Host<'a> {
     }
 
     fn is_takeover_due(&self) -> bool {
-        self.points.front().is_some_and(|&point| point <= self.next_row)
+        self.is_due(self.points.front())
+    }
+
+    fn is_site_due(&self) -> bool {
+        self.is_due(self.absence.front())
+    }
+
+    /// Whether it is time for what comes before this request.
+    fn is_due(&self, point: Option<&u64>) -> bool {
+        point.is_some_and(|&point| point <= self.next_row)
             && self.due_at(self.next_row).is_none_or(|due| due <= self.now())
     }
 
     /// The next piece whose time has come.
     fn next(&mut self) -> Option<Piece> {
         let may_begin = self.next_row < self.plan.len() && self.ready.is_empty();
-        if may_begin && !self.is_takeover_due() && !self.is_line_due() {
+        if may_begin && !self.is_takeover_due() && !self.is_site_due() && !self.is_line_due() {
             let due = self.due_at(self.next_row);
             if due.is_some_and(|due| due > self.now()) {
                 return None;
@@ -493,7 +517,7 @@ impl<'a> Host<'a> {
             self.stall.moved(now);
             return Ok(());
         }
-        self.stall.check(now, self.pair)
+        self.stall.check(now, &*self.pair)
     }
 
     fn end_interval(&mut self, now: u64) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use afterimage::internal::error::{Error, Kind};
 use afterimage::internal::event::Status;
 use afterimage::internal::failover::Takeover;
-use afterimage::internal::unit::{Mode, Stamp};
+use afterimage::internal::unit::{Mode, Round, Stamp};
 
 use super::super::meter::Metric;
 use super::super::requests::{Event, NAMES};
-use super::Host;
+use super::{Host, LostSite};
 use crate::exit::Failure;
 
 /// How often a takeover that was asked for is looked at.
@@ -55,20 +55,27 @@ impl Host<'_> {
     /// stays.
     pub(super) fn take_over(&mut self) -> Result<(), Failure> {
         let (old, to) = (self.active, 1 - self.active);
-        let device = &self.pair.devices[to];
+        let asked_at = self.now();
+        if self.pair.is_lost(to) {
+            self.points.pop_front();
+            let why = Error::new(Kind::NoPeer, "its site is lost: nothing answers there");
+            self.refused.push(Refused { to, row: self.next_row, at: asked_at, why });
+            return Ok(());
+        }
+        let device = self.pair.device(to).clone();
         let failed = |e: &Error| Failure::device(format_args!("taking over at {}", NAMES[to]), e);
         let waiting = self.ready.len();
-        let before = self.pair.devices[old].status();
-        let asked_at = self.now();
+        let before = self.pair.device(old).status();
         while let Err(why) = device.begin_takeover() {
             if why.kind() == Kind::NoPeer && self.is_down() {
                 self.points.pop_front();
                 self.refused.push(Refused { to, row: self.next_row, at: asked_at, why });
                 return Ok(());
             }
-            let back = self.downs.last().and_then(|down| down.end.as_ref());
+            let back = self.downs.last().and_then(|down| down.end.as_ref()).map(|back| back.at);
+            let returned = self.lost_site.as_ref().and_then(LostSite::back_at);
             let is_connecting =
-                back.is_some_and(|back| asked_at < back.at + self.pair.connect_ns());
+                back.max(returned).is_some_and(|at| asked_at < at + self.pair.connect_ns());
             if why.kind() != Kind::NoPeer || !is_connecting {
                 return Err(failed(&why));
             }
@@ -87,7 +94,7 @@ impl Host<'_> {
                 && let Some(outcome) = device.poll_takeover()
             {
                 takeover = Some(outcome.map_err(|e| failed(&e))?);
-                after = Some(self.pair.devices[old].status());
+                after = Some(self.pair.device(old).status());
             }
             if takeover.is_some() && self.in_flight.is_empty() {
                 break;
@@ -107,7 +114,7 @@ impl Host<'_> {
         // Owed by the old device: once that is acknowledged, the new one has it.
         let need = if takeover.owed_blocks == 0 { Stamp::ZERO } else { device.status().need };
         let caught_up = self.pair.watches[old].await_acknowledged(need, || {
-            (self.pair.devices[old].status().acked >= need).then(|| self.now())
+            (self.pair.device(old).status().acked >= need).then(|| self.now())
         });
         self.moves.push(Move {
             caught_up,
@@ -135,10 +142,18 @@ impl Host<'_> {
                 let lacks = s.backlog_records + s.owed_blocks + s.differential.table_blocks;
                 lacks == 0 && s.unreflected_records == 0
             };
+            // A write that bits told of has no part in the order of records.
+            let first = Round { generation: 1, counter: 0 };
+            let by_bits = |s: &Status| s.connected && s.differential.round > first;
             let arrived = |s: &Status| match (s.mode, s.serving) {
-                (Mode::Ordered, _) => s.acked.max(s.hi) >= newest && s.reflected >= newest,
+                (Mode::Ordered, _) => {
+                    (s.acked.max(s.hi) >= newest || by_bits(s)) && s.reflected >= newest
+                }
                 // A group that rests level.
-                (Mode::Sending, true) => s.differential.is_level && s.reflected >= newest,
+                (Mode::Sending, true) => {
+                    let is_in = s.reflected >= newest || newest.epoch < s.epoch;
+                    s.differential.is_level && is_in
+                }
                 (Mode::Sending, false) => s.differential.is_consistent,
                 _ => false,
             };

@@ -108,6 +108,51 @@ pub enum Finding {
     },
     /// The two devices at rest differ.
     DevicesDiffer,
+    /// The loss sheet does not list what it must of a block, or lists what it must not.
+    Sheet {
+        /// The volume.
+        volume: u32,
+        /// The block.
+        block: u64,
+        /// The newest record that was told and has not arrived.
+        due: Option<Stamp>,
+        /// The one on the sheet.
+        listed: Option<Stamp>,
+    },
+    /// A write is lost, is not on the sheet, and is no younger than the sheet says.
+    NotYounger {
+        /// The write.
+        number: Number,
+        /// Its stamp.
+        stamp: Stamp,
+        /// The time of the sheet.
+        after: u64,
+    },
+    /// A forced device shows something else than all that had arrived.
+    WrongAfterForce {
+        /// The volume.
+        volume: u32,
+        /// The sector.
+        sector: u64,
+        /// The write that it should show.
+        expected: Number,
+        /// The write that it shows.
+        number: Number,
+    },
+    /// Salvage has a block that is not what hosts wrote there last before the loss.
+    WrongSalvage {
+        /// The volume.
+        volume: u32,
+        /// The block.
+        block: u64,
+    },
+    /// A block's content was lost and is not in salvage.
+    NotSalvaged {
+        /// The volume.
+        volume: u32,
+        /// The block.
+        block: u64,
+    },
 }
 
 /// A write, or zeros.
@@ -166,6 +211,34 @@ impl fmt::Display for Finding {
                 write!(f, "at rest, {found} sectors show a write; {expected} should")
             }
             Finding::DevicesDiffer => f.write_str("the two devices differ"),
+            Finding::Sheet { volume, block, due, listed } => {
+                let named = |stamp: &Option<Stamp>| {
+                    stamp.map_or("nothing".to_string(), |stamp| stamp.to_string())
+                };
+                let (due, listed) = (named(due), named(listed));
+                write!(
+                    f,
+                    "the loss sheet lists {listed} of volume {volume}, block {block}, not {due}"
+                )
+            }
+            Finding::NotYounger { number, stamp, after } => write!(
+                f,
+                "write {number} ({stamp}) is lost and not on the loss sheet, which says that such writes \
+                 are later than {after}"
+            ),
+            Finding::WrongAfterForce { volume, sector, expected, number } => write!(
+                f,
+                "after the force, volume {volume}, sector {sector} shows {}, not {}",
+                Named(*number),
+                Named(*expected)
+            ),
+            Finding::WrongSalvage { volume, block } => write!(
+                f,
+                "salvage has another content of volume {volume}, block {block} than the last before the loss"
+            ),
+            Finding::NotSalvaged { volume, block } => {
+                write!(f, "the lost content of volume {volume}, block {block} is not in salvage")
+            }
         }
     }
 }

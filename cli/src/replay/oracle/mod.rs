@@ -9,19 +9,22 @@
 //!   what a read has shown;
 //! - a write's stamp is above every stamp completed, or shown by a read, before it was issued;
 //! - a refused write is never shown: it was not admitted;
-//! - no two records have the same stamp.
+//! - no two records have the same stamp;
+//! - after the loss of a site (`lost`) the history goes on from what the other device shows.
 //!
 //! A check that needs the stamp of a write in flight, which is not known yet, is made
 //! when it completes. The oracle is told of everything by one thread, in the order of real time.
 
 mod findings;
 mod image;
+mod lost;
 mod reads;
 #[cfg(test)]
 mod tests;
 
 pub use findings::{Finding, Findings};
 pub use image::{Image, Number};
+pub use lost::{Account, Counts, Forced};
 pub use reads::PendingRead;
 
 use std::collections::HashMap;
@@ -110,6 +113,8 @@ pub struct Oracle {
     shown: HashMap<(u32, u64), Number>,
     pairs: Vec<Pair>,
     tick: Tick,
+    /// The first write issued since a site was lost: none before it is shown that was not shown then.
+    since: Number,
     /// The highest stamp completed, or shown and completed since.
     sealed: Stamp,
     checked: Checked,
@@ -131,6 +136,7 @@ impl Oracle {
             shown: HashMap::new(),
             pairs: Vec::new(),
             tick: 0,
+            since: 0,
             sealed: Stamp::ZERO,
             checked: Checked::default(),
             findings: Findings::default(),

@@ -89,7 +89,7 @@ impl Oracle {
     }
 
     /// The write that a sector names, unless it cannot be.
-    fn named(&mut self, volume: u32, sector: u64, origin: &Origin) -> Option<Number> {
+    pub(super) fn named(&mut self, volume: u32, sector: u64, origin: &Origin) -> Option<Number> {
         self.check_name(volume, sector, origin).map_err(|finding| self.findings.add(finding)).ok()
     }
 
@@ -120,7 +120,9 @@ impl Oracle {
         if number != floor {
             if self.write_of(number).state == State::InFlight {
                 self.show(volume, sector, floor, number);
-            } else if self.write_of(number).stamp < self.write_of(floor).stamp {
+            } else if number < self.since
+                || self.write_of(number).stamp < self.write_of(floor).stamp
+            {
                 let expected = floor;
                 self.findings.add(Finding::Stale { volume, sector, expected, number });
             }

@@ -43,6 +43,83 @@ fn found(oracle: &Oracle) -> &[Finding] {
     oracle.findings().first()
 }
 
+/// A sheet that lists blocks of volume 0 as told, each with the time of its record, of a device that had
+/// received all up to the time 10 and was told of all up to the time 20.
+fn lose(oracle: &mut Oracle, told: &[(u64, u64)], after: u64, shows: &[(u64, Number)]) -> Account {
+    let mut sheet = afterimage::LossSheet::default();
+    let entry = |&(number, time): &(u64, u64)| {
+        let block = afterimage::internal::unit::Block { volume: 0, number };
+        (block.into(), at(time).unwrap())
+    };
+    sheet.told = told.iter().map(entry).collect();
+    sheet.others_after = Some(after);
+    let mut image = Image::default();
+    for &(block, number) in shows {
+        image.update(0, block * 8..block * 8 + 8, |shown| *shown = number);
+    }
+    let [received, told] = [10, 20].map(|time| at(time).unwrap());
+    let forced = Forced { sheet: &sheet, told, received, is_own: &|_| false };
+    oracle.lose(&forced, image)
+}
+
+/// Writes of a block each: one that had arrived, one that was told, one of which nothing was known.
+fn three_blocks() -> Oracle {
+    let mut oracle = oracle();
+    for (block, time) in [(0, 10), (1, 20), (2, 30)] {
+        let number = write(&mut oracle, block * 8..block * 8 + 8);
+        oracle.write_done(number, at(time));
+    }
+    oracle
+}
+
+#[test]
+fn a_true_loss_sheet_holds_and_lost_writes_are_gone() {
+    let mut oracle = three_blocks();
+    let mut account = lose(&mut oracle, &[(1, 20)], 20, &[(0, 1)]);
+    let Counts { lost, told, others, .. } = account.counts;
+    assert_eq!((lost, told, others), (2, 1, 1));
+    read(&mut oracle, 0, 1);
+    read(&mut oracle, 8, 0);
+    let salvaged = |oracle: &mut Oracle, account: &mut Account, number: u64| {
+        let data: Vec<u8> =
+            (number * 8..).take(8).flat_map(|sector| bytes(number as Number + 1, sector)).collect();
+        let block = afterimage::internal::unit::Block { volume: 0, number };
+        oracle.salvaged(account, block, 1, &data);
+    };
+    salvaged(&mut oracle, &mut account, 1);
+    salvaged(&mut oracle, &mut account, 2);
+    oracle.close_account(&mut account);
+    assert_eq!((found(&oracle), account.counts.salvaged), (&[][..], 2));
+    // Neither comes back, and another copy of a block is none of it.
+    read(&mut oracle, 8, 2);
+    assert!(matches!(found(&oracle), [Finding::Stale { number: 2, .. }]), "{:?}", found(&oracle));
+}
+
+#[test]
+fn a_false_loss_sheet_is_found() {
+    let told = |told: &[(u64, u64)], after, shows: &[(u64, Number)]| {
+        let mut oracle = three_blocks();
+        let mut account = lose(&mut oracle, told, after, shows);
+        let findings = found(&oracle).to_vec();
+        oracle.close_account(&mut account);
+        let unsaved = found(&oracle)[findings.len()..].to_vec();
+        assert!(unsaved.iter().all(|f| matches!(f, Finding::NotSalvaged { .. })), "{unsaved:?}");
+        (findings, unsaved.len())
+    };
+    assert!(matches!(
+        told(&[], 20, &[(0, 1)]).0[..],
+        [Finding::Sheet { block: 1, listed: None, .. }]
+    ));
+    let (more, unsaved) = told(&[(1, 20), (2, 30)], 20, &[(0, 1)]);
+    assert!(matches!(more[..], [Finding::Sheet { block: 2, due: None, .. }]), "{more:?}");
+    assert_eq!(unsaved, 2);
+    let old = told(&[(1, 20)], 30, &[(0, 1)]).0;
+    assert!(matches!(old[..], [Finding::NotYounger { number: 3, .. }]), "{old:?}");
+    let (kept, unsaved) = told(&[(1, 20)], 20, &[(0, 1), (1, 2)]);
+    assert!(matches!(kept[0], Finding::WrongAfterForce { number: 2, .. }), "{kept:?}");
+    assert_eq!(unsaved, 1);
+}
+
 #[test]
 fn a_plain_history_holds() {
     let mut oracle = oracle();

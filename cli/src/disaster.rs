@@ -1,0 +1,249 @@
+//! `afterimage force`, `resolve` and `forget-peer`: what an operator decides about a device directory that
+//! no process has open, when the other device is gone or has gone its own way (D10).
+//!
+//! # Rules
+//! - **The engine decides and changes** (`Device::force`, `Closed`); here is only what a person is told.
+//! - **A dry run unless `--yes`**: it is made on a storage whose changes stay in memory.
+//! - **The direction of data comes first**, before anything is changed.
+//! - **The loss sheet is a file before the device is forced**: a force that no file tells of is not made.
+
+mod sheet;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::failover::Closed;
+use afterimage::internal::superblock;
+use afterimage::{Branch, Device, Directory, Forced, Image, Settings, Stamp, Storage, SystemClock};
+
+use self::sheet::Sheet;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, shown};
+use crate::recover::{self, Rehearsal};
+use crate::words::moment;
+
+/// The device that is to be forced, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ForceArgs {
+    /// The device.
+    #[command(flatten)]
+    pub device: Args,
+
+    /// Serve each block as new as it is here, though together they may be a state that the hosts' data
+    /// never had
+    #[arg(long)]
+    pub newest: bool,
+
+    /// Accept the loss as well: hosts are let in by the next opening, without `accept-loss`
+    #[arg(long)]
+    pub accept_loss: bool,
+
+    /// Print the loss sheet as JSON, as in its file
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A device, and whether it is changed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The device's directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Do it; without this, what would be done is said and nothing is changed
+    #[arg(long)]
+    pub yes: bool,
+}
+
+const NOTHING: &str = "nothing was changed; --yes does it";
+
+/// Forces the device to take over: the other one does not answer, and no host uses it.
+///
+/// # Errors
+/// [`Exit::Absent`] if it needs no force, [`Exit::Inconsistent`] if it has no state to offer that the hosts'
+/// data ever had, [`Exit::SalvageFull`]; [`Exit::Refused`] if it is open elsewhere, [`Exit::Device`] if there
+/// is none or it fails, [`Exit::Output`] if the sheet cannot be written: nothing is forced then.
+pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let Args { dir, yes } = &args.device;
+    let directory = open(dir)?;
+    let image = if args.newest { Image::Newest } else { Image::Consistent };
+    let sheet = {
+        let device = rehearsed(dir, &directory)?;
+        let is_consistent = device.status().differential.is_consistent;
+        let sheet = device.loss_sheet(image).map_err(|error| match error.kind() {
+            Kind::Invalid if !is_consistent => story(Exit::Inconsistent, dir, &error),
+            Kind::Invalid => story(Exit::Absent, dir, &error),
+            _ => Failure::device(dir.display(), &error),
+        })?;
+        Sheet::of(&sheet)
+    };
+    let number = sheet.lineage + 1;
+    shown(match args.json {
+        true => output::json(&sheet, out),
+        false => write!(out, "{}: {sheet}", dir.display()),
+    })?;
+    // A document stays one.
+    let mut say = |line: String| match args.json {
+        true => shown(writeln!(io::stderr(), "{line}")),
+        false => shown(writeln!(out, "{line}")),
+    };
+    if !yes {
+        say(format!(
+            "{NOTHING}, and writes this sheet to {}",
+            named(dir, number, "txt").display()
+        ))?;
+        return Ok(Exit::Held);
+    }
+    let forced = Forced { image, accept_loss: args.accept_loss };
+    if let Err(error) = write_sheet(dir, number, &sheet) {
+        return Err(Failure::output(named(dir, number, "json").display(), &error));
+    }
+    let done = Device::force(directory, Arc::new(SystemClock::default()), settings(), forced);
+    if let Err(error) = done {
+        remove_sheet(dir, number);
+        return Err(match error.kind() {
+            Kind::Protocol => story(Exit::SalvageFull, dir, &error),
+            _ => Failure::device(dir.display(), &error),
+        });
+    }
+    say(format!("forced: its next opening serves, as lineage {number}"))?;
+    let sheets = ["txt", "json"].map(|kind| named(dir, number, kind).display().to_string());
+    say(format!("the loss sheet is in {} and {}", sheets[0], sheets[1]))?;
+    if !args.accept_loss {
+        let how = "`Device::accept_loss` where it is opened, or --accept-loss with the force";
+        say(format!("hosts are refused until the loss is accepted: {how}"))?;
+    }
+    Ok(Exit::Held)
+}
+
+/// Keeps the history of this device, of two that have parted.
+///
+/// # Errors
+/// [`Exit::Absent`] if it has met no other branch; else as [`force`].
+pub fn resolve(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let dir = &args.dir;
+    let directory = open(dir)?;
+    let clock = || Arc::new(SystemClock::default());
+    let this = {
+        let found =
+            superblock::load(&*directory).map_err(|e| Failure::device(dir.display(), &e))?;
+        let newest = rehearsed(dir, &directory)?.status().newest_own;
+        let (device, epoch) = (found.device, found.epoch);
+        Branch { device, lineage: found.lineage, epoch, newest }
+    };
+    let refused = |error: Error| match error.kind() {
+        Kind::Invalid => story(Exit::Absent, dir, &error),
+        _ => Failure::device(dir.display(), &error),
+    };
+    let over = Arc::new(Rehearsal::over(directory.clone()));
+    let other = Closed::resolve(over, clock(), settings()).map_err(refused)?;
+    let say = |out: &mut dyn Write| {
+        writeln!(out, "{}: two histories have parted", dir.display())?;
+        let when = "as it said when they last met";
+        for (of, branch, when) in [("kept", this, "now"), ("given up", other, when)] {
+            let Branch { device, lineage: (number, id), epoch, newest } = branch;
+            writeln!(out, "  {of}: device {device}, lineage {number} ({id:016x}), tenure {epoch}")?;
+            writeln!(out, "    its newest own record, {when}: {}", recorded(newest))?;
+        }
+        writeln!(
+            out,
+            "  data go from device {} to device {}, which keeps what it alone has as salvage first",
+            this.device, other.device
+        )
+    };
+    shown(say(out))?;
+    if !args.yes {
+        return shown(writeln!(out, "{NOTHING}")).map(|()| Exit::Held);
+    }
+    Closed::resolve(directory, clock(), settings()).map_err(refused)?;
+    shown(writeln!(
+        out,
+        "resolved: its next opening serves, and the other follows when they meet"
+    ))?;
+    Ok(Exit::Held)
+}
+
+/// Forgets the peer: another device, made anew, takes its place.
+///
+/// # Errors
+/// [`Exit::Fenced`] if the peer holds the host, or owes it something; else as [`force`].
+pub fn forget_peer(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let dir = &args.dir;
+    let directory = open(dir)?;
+    let clock = || Arc::new(SystemClock::default());
+    let refused = |error: Error| match error.kind() {
+        Kind::Invalid => story(Exit::Fenced, dir, &error),
+        _ => Failure::device(dir.display(), &error),
+    };
+    let over = Arc::new(Rehearsal::over(directory.clone()));
+    let peer = Closed::forget_peer(over, clock(), settings()).map_err(refused)?;
+    let say = |out: &mut dyn Write| {
+        match peer {
+            0 => writeln!(out, "{}: it has met no peer", dir.display())?,
+            peer => writeln!(out, "{}: device {peer} is refused from now on", dir.display())?,
+        }
+        writeln!(out, "  data go from here to the next device that connects: every block")
+    };
+    shown(say(out))?;
+    if !args.yes {
+        return shown(writeln!(out, "{NOTHING}")).map(|()| Exit::Held);
+    }
+    Closed::forget_peer(directory, clock(), settings()).map_err(refused)?;
+    shown(writeln!(out, "forgotten: its next opening serves alone"))?;
+    Ok(Exit::Held)
+}
+
+fn settings() -> Settings {
+    Settings::default()
+}
+
+/// The files of the device in `dir`, which no process has open.
+fn open(dir: &Path) -> Result<Arc<Directory>, Failure> {
+    recover::look(dir)?;
+    let opened = Directory::open(dir);
+    opened.map(Arc::new).map_err(|e| Failure::storage(recover::opening(dir), &e))
+}
+
+/// The device, opened with nothing changed on the disk.
+fn rehearsed(dir: &Path, directory: &Arc<Directory>) -> Result<Arc<Device>, Failure> {
+    let over: Arc<dyn Storage> = Arc::new(Rehearsal::over(directory.clone()));
+    let device = Device::open(over, Arc::new(SystemClock::default()), settings());
+    device.map_err(|e| Failure::device(recover::opening(dir), &e))
+}
+
+fn story(exit: Exit, dir: &Path, error: &Error) -> Failure {
+    Failure::new(exit, format!("{}: {error}", dir.display()))
+}
+
+/// A record, with its wall time.
+fn recorded(stamp: Stamp) -> String {
+    match stamp {
+        Stamp::ZERO => "none".into(),
+        stamp => format!("{stamp}, {}", moment(stamp.time)),
+    }
+}
+
+/// The file of the loss sheet of lineage `number`.
+fn named(dir: &Path, number: u64, kind: &str) -> PathBuf {
+    dir.join(format!("loss-{number}.{kind}"))
+}
+
+fn write_sheet(dir: &Path, number: u64, sheet: &Sheet) -> io::Result<()> {
+    let mut json = Vec::new();
+    output::json(sheet, &mut json)?;
+    for (kind, bytes) in [("json", json), ("txt", sheet.to_string().into_bytes())] {
+        let mut file = std::fs::File::create(named(dir, number, kind))?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+    }
+    std::fs::File::open(dir)?.sync_all()
+}
+
+fn remove_sheet(dir: &Path, number: u64) {
+    for kind in ["json", "txt"] {
+        // Nothing was forced: a sheet that stays says more than it should, and no more.
+        let _ = std::fs::remove_file(named(dir, number, kind));
+    }
+}

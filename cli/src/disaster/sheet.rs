@@ -1,0 +1,131 @@
+//! The loss sheet for people and for programs: neighbouring blocks of one request in one row.
+
+use std::fmt;
+
+use afterimage::internal::unit::Extent;
+use afterimage::{Image, LossSheet, Stamp};
+use serde::Serialize;
+
+use super::recorded;
+use crate::words::{moment, plural};
+
+/// The sheet. Times are in nanoseconds since 1970.
+#[derive(Serialize)]
+pub(super) struct Sheet {
+    version: u32,
+    device: u64,
+    /// The lineage that ends with the force.
+    pub lineage: u64,
+    lineage_id: String,
+    image: &'static str,
+    mode: String,
+    made_at_ns: u64,
+    received: String,
+    received_time_ns: u64,
+    told: Vec<Run>,
+    given_up: Vec<Run>,
+    others_after_ns: Option<u64>,
+    #[serde(skip)]
+    received_stamp: Stamp,
+}
+
+/// Blocks of one volume, one behind the other, whose records follow one another in one request.
+#[derive(Serialize)]
+struct Run {
+    volume: u32,
+    block: u64,
+    blocks: u64,
+    first_stamp: String,
+    last_stamp: String,
+    time_ns: u64,
+    #[serde(skip)]
+    last: Stamp,
+}
+
+fn runs(entries: &[(Extent, Stamp)]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &(extent, stamp) in entries {
+        let (volume, block) = (extent.first.volume, extent.first.number);
+        match runs.last_mut() {
+            Some(run)
+                if run.volume == volume
+                    && run.block + run.blocks == block
+                    && Stamp { sequence: run.last.sequence.saturating_add(1), ..run.last }
+                        == stamp =>
+            {
+                run.blocks += extent.blocks();
+                (run.last, run.last_stamp) = (stamp, stamp.to_string());
+            }
+            _ => runs.push(Run {
+                volume,
+                block,
+                blocks: extent.blocks(),
+                first_stamp: stamp.to_string(),
+                last_stamp: stamp.to_string(),
+                time_ns: stamp.time,
+                last: stamp,
+            }),
+        }
+    }
+    runs
+}
+
+impl Sheet {
+    pub fn of(sheet: &LossSheet) -> Sheet {
+        Sheet {
+            version: 1,
+            device: sheet.device,
+            lineage: sheet.lineage.0,
+            lineage_id: format!("{:016x}", sheet.lineage.1),
+            image: if sheet.image == Image::Newest { "newest" } else { "consistent" },
+            mode: format!("{:?}", sheet.mode).to_lowercase(),
+            made_at_ns: sheet.made_at,
+            received: sheet.received.to_string(),
+            received_time_ns: sheet.received.time,
+            told: runs(&sheet.told),
+            given_up: runs(&sheet.given_up),
+            others_after_ns: sheet.others_after,
+            received_stamp: sheet.received,
+        }
+    }
+}
+
+impl fmt::Display for Sheet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sheet { device, lineage, image, mode, .. } = self;
+        writeln!(f, "loss sheet of device {device}, lineage {lineage}, {mode} mode")?;
+        writeln!(f, "  made: {}", moment(self.made_at_ns))?;
+        match *image {
+            "newest" => writeln!(
+                f,
+                "  served: each block as new as it is here, perhaps a state that the data never had"
+            )?,
+            _ => writeln!(f, "  served: an earlier state of the hosts' data")?,
+        }
+        writeln!(f, "  data go from device {device} to the other one, when that returns")?;
+        writeln!(f, "  newest record of the other device: {}", recorded(self.received_stamp))?;
+        for (what, runs) in [
+            ("told by the other device and not received", &self.told),
+            ("own records, newer than one that is missing, given up", &self.given_up),
+        ] {
+            let blocks: u64 = runs.iter().map(|run| run.blocks).sum();
+            writeln!(f, "  {what}: {}", plural(blocks, "block"))?;
+            for Run { volume, block, blocks, first_stamp, time_ns, .. } in runs {
+                let last = block + blocks - 1;
+                writeln!(
+                    f,
+                    "    volume {volume}, blocks {block} to {last}: {first_stamp}, {}",
+                    moment(*time_ns)
+                )?;
+            }
+        }
+        match self.others_after_ns {
+            Some(0) => writeln!(f, "  nothing is known of other lost writes"),
+            Some(time) => writeln!(f, "  every other lost write is younger than {}", moment(time)),
+            None => writeln!(
+                f,
+                "  other writes may be lost, and nothing can be said of their age: bits told of them"
+            ),
+        }
+    }
+}

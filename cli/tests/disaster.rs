@@ -1,0 +1,252 @@
+//! `afterimage force`, `resolve`, `forget-peer` and `salvage` as a user runs them: what they say, what they
+//! change, what they refuse with which exit status, and that a refusal and a dry run change nothing.
+
+#[allow(dead_code)]
+mod pair;
+
+use afterimage::internal::clock::SystemClock;
+use afterimage::internal::format::superblock::Superblock;
+use afterimage::internal::limits::Settings;
+use afterimage::internal::link::Lane;
+use afterimage::internal::storage::Directory;
+use afterimage::internal::superblock;
+use afterimage::{Device, Kind, Line, memory_link};
+use pair::{BLOCK, Pair};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+/// Exit status, output and error output of a command on a directory.
+fn run(words: &[&str], dir: &Path, rest: &[&str]) -> (i32, String, String) {
+    let mut all = Command::new(env!("CARGO_BIN_EXE_afterimage"));
+    let output = all.args(words).arg(dir).args(rest).output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn done(words: &[&str], dir: &Path, rest: &[&str], parts: &[&str]) {
+    let (status, said, story) = run(words, dir, rest);
+    assert_eq!(status, 0, "{words:?} {rest:?}: {story}");
+    parts.iter().for_each(|part| assert!(said.contains(part), "no '{part}' in {said}"));
+}
+
+/// As [`done`], and every byte is as it was.
+fn only_said(words: &[&str], dir: &Path, rest: &[&str], parts: &[&str]) {
+    let before = contents(dir);
+    done(words, dir, rest, parts);
+    assert!(before == contents(dir), "{words:?} {rest:?}: something was changed");
+}
+
+fn refused(words: &[&str], dir: &Path, rest: &[&str], status: i32, why: &str) {
+    let before = contents(dir);
+    let (found, said, story) = run(words, dir, rest);
+    assert_eq!((found, said.as_str()), (status, ""), "{words:?} {rest:?}: {story}");
+    assert!(story.contains(why), "{words:?} {rest:?}: no '{why}' in {story}");
+    assert!(before == contents(dir), "{words:?} {rest:?}: something was changed");
+}
+
+fn superblock(dir: &Path) -> Superblock {
+    superblock::load(&Directory::open_read_only(dir).unwrap()).unwrap()
+}
+
+/// Every file of a device but its lock, with its contents.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            // Segments of terabytes are holes.
+            false if fs::metadata(&path).unwrap().len() > 1 << 30 || path.ends_with("lock") => {}
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    for (path, bytes) in contents(from) {
+        let path = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+fn open(dir: &Path) -> Arc<Device> {
+    let storage = Arc::new(Directory::open(dir).unwrap());
+    Device::open(storage, Arc::new(SystemClock::default()), Settings::default()).unwrap()
+}
+
+/// Block 0 is at both; of blocks 1 and 2 device b was told, and has none of them.
+fn parted() -> (tempfile::TempDir, [PathBuf; 2]) {
+    let pair = Pair::new();
+    pair.write(0, 0, 0, 11);
+    pair.settle();
+    pair.links[0].hold(Lane::Data, true);
+    let session = pair.devices[0].session().unwrap();
+    session.write(0, BLOCK, &[22; 2 * BLOCK as usize]).unwrap();
+    session.flush().unwrap();
+    drop(session);
+    for _ in 0..9 {
+        for device in &pair.devices {
+            device.step_control().unwrap();
+        }
+    }
+    pair.close();
+    let folder = tempfile::tempdir().unwrap();
+    let dirs = ["a", "b"].map(|name| folder.path().join(name));
+    // The pair keeps its locks.
+    dirs.iter().enumerate().for_each(|(k, dir)| copy(&pair.path(k), dir));
+    (folder, dirs)
+}
+
+/// Connects two devices, and steps them until nothing moves.
+fn meet(devices: [&Arc<Device>; 2]) {
+    let (a, b) = memory_link(Line::default(), devices[0].clock().clone());
+    for (device, end) in devices.iter().zip([a, b]) {
+        let _ = device.connect(Arc::new(end));
+    }
+    for _ in 0..40 {
+        for device in devices {
+            let _ = device.step_control();
+            let _ = device.step_commit_due();
+            let _ = device.step_ladder();
+            let _ = device.step_ship();
+            let _ = device.step_receive();
+            let _ = device.step_reflect();
+            let _ = device.checkpoint_now();
+        }
+    }
+}
+
+#[test]
+fn a_site_is_lost_and_returns() {
+    let (folder, [a, b]) = parted();
+    let sheet = [
+        "data go from device 2 to the other one",
+        "told by the other device and not received: 2 blocks",
+        "volume 0, blocks 1 to 2: 1.",
+        "given up: 0 blocks",
+        "every other lost write is younger than 20",
+        "UTC",
+        "nothing was changed; --yes does it",
+    ];
+    only_said(&["force"], &b, &[], &sheet);
+    done(&["force"], &b, &["--yes"], &["forced", "loss-2.txt", "hosts are refused"]);
+    let text = fs::read_to_string(b.join("loss-2.txt")).unwrap();
+    sheet[..6].iter().for_each(|part| assert!(text.contains(part), "no '{part}' in {text}"));
+    let json: Value = serde_json::from_slice(&fs::read(b.join("loss-2.json")).unwrap()).unwrap();
+    assert_eq!((&json["told"][0]["block"], &json["told"][0]["blocks"]), (&1.into(), &2.into()));
+    assert!(superblock(&b).history.forced && superblock(&b).lost.is_some());
+    let forced = open(&b);
+    assert_eq!(forced.session().unwrap_err().kind(), Kind::LostWrites);
+    forced.accept_loss().unwrap();
+    let returned = open(&a);
+    meet([&returned, &forced]);
+    assert_eq!(returned.session().unwrap_err().kind(), Kind::Fenced);
+    returned.close().unwrap();
+    forced.close().unwrap();
+    drop((returned, forced));
+
+    // Its salvage is what it alone had.
+    let salvage = |action| ["salvage", action];
+    only_said(&salvage("list"), &a, &[], &["0: 2 blocks of lineage 1 ("]);
+    only_said(&salvage("list"), &b, &[], &["no salvage"]);
+    only_said(&salvage("show"), &a, &["0"], &["volume 0, blocks 1 to 1: data", "is not known"]);
+    let to = folder.path().join("out");
+    let words = ["0", "--to", to.to_str().unwrap()];
+    done(&salvage("export"), &a, &words, &["2 blocks of file 0"]);
+    let image = fs::read(to.join("0.img")).unwrap();
+    assert_eq!((image.len(), image[0]), (1 << 20, 0));
+    assert!(image[BLOCK as usize..3 * BLOCK as usize].iter().all(|&byte| byte == 22));
+    refused(&salvage("export"), &a, &words, 5, "is there already");
+    for action in ["show", "remove"] {
+        refused(&salvage(action), &a, &["7"], 8, "there is no");
+    }
+    refused(&salvage("export"), &a, &["7", "--to", "x"], 8, "there is no");
+    only_said(&salvage("remove"), &a, &["0"], &["nothing was changed"]);
+    done(&salvage("remove"), &a, &["0", "--yes"], &["removed"]);
+    only_said(&salvage("list"), &a, &[], &["no salvage"]);
+}
+
+#[test]
+fn a_force_with_its_loss_accepted_lets_hosts_in() {
+    let (_folder, [_, b]) = parted();
+    let (status, said, _) = run(&["force"], &b, &["--yes", "--accept-loss", "--newest", "--json"]);
+    assert_eq!(status, 0);
+    let sheet: Value = serde_json::from_str(&said).expect("one document");
+    assert_eq!(sheet["image"], "newest");
+    open(&b).session().unwrap();
+}
+
+#[test]
+fn both_serve_apart_and_one_is_kept() {
+    let (_folder, [a, b]) = parted();
+    refused(&["resolve"], &a, &[], 8, "met no other branch");
+    done(&["force"], &b, &["--yes", "--accept-loss"], &["forced"]);
+    let (alone, forced) = (open(&a), open(&b));
+    alone.resume_alone().unwrap();
+    alone.session().unwrap().write(0, 5 * BLOCK, &[55; BLOCK as usize]).unwrap();
+    forced.session().unwrap().write(0, 6 * BLOCK, &[66; BLOCK as usize]).unwrap();
+    for device in [&alone, &forced] {
+        device.session().unwrap().flush().unwrap();
+        // A hello tells of the records that the last look at the device has found.
+        device.status();
+    }
+    meet([&alone, &forced]);
+    alone.close().unwrap();
+    forced.close().unwrap();
+    drop((alone, forced));
+    let newest = "its newest own record, as it said when they last met: 2.";
+    let to = "data go from device 1 to device 2";
+    let parts = ["kept: device 1", "given up: device 2", newest, to];
+    only_said(&["resolve"], &a, &[], &parts);
+    done(&["resolve"], &a, &["--yes"], &["resolved"]);
+    open(&a).session().unwrap();
+}
+
+#[test]
+fn a_peer_is_forgotten_by_the_device_that_holds_the_host() {
+    let (_folder, [a, b]) = parted();
+    refused(&["forget-peer"], &b, &["--yes"], 9, "holds the host");
+    let parts = ["device 2 is refused from now on", "every block"];
+    only_said(&["forget-peer"], &a, &[], &parts);
+    done(&["forget-peer"], &a, &["--yes"], &["forgotten"]);
+    assert_eq!(superblock(&a).history.forgotten, 2);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let (folder, [a, b]) = parted();
+    refused(&["force"], &a, &["--yes"], 8, "resume it alone");
+    let device = open(&b);
+    for command in ["force", "resolve", "forget-peer"] {
+        let (status, _, story) = run(&[command], &b, &["--yes"]);
+        assert_eq!(status, 5, "{command}: {story}");
+        let (status, _, story) = run(&[command], &folder.path().join("none"), &["--yes"]);
+        assert_eq!(status, 4, "{command}: {story}");
+    }
+    drop(device);
+}
+
+/// Each status of these commands stands in the manual.
+#[test]
+fn the_manual_has_every_status() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/exit-status.md");
+    let manual = fs::read_to_string(manual).unwrap();
+    for (command, statuses) in [
+        ("force", &[0, 2, 4, 5, 6, 8, 11, 12][..]),
+        ("resolve", &[0, 2, 4, 5, 6, 8]),
+        ("forget-peer", &[0, 2, 4, 5, 6, 9]),
+        ("salvage", &[0, 2, 4, 5, 6, 8]),
+    ] {
+        let row = |line: &&str| line.starts_with(&format!("| `{command}` "));
+        let row = manual.lines().find(row).unwrap_or_else(|| panic!("no row of {command}"));
+        for status in statuses {
+            assert!(row.contains(&format!("{status}: ")), "{command}: no {status} in {row}");
+        }
+    }
+}
