@@ -110,15 +110,19 @@ pub(crate) fn look(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The settings of devices that are brought together: no host waits for room, so that what the other lacks
+/// goes to it in order, and a suspended pair comes back as soon as it can.
+pub fn settings() -> Settings {
+    Settings { suspend_from_percent: 0, resume_order_after_ns: 0, ..Settings::default() }
+}
+
 fn open(
     path: &Path,
     storage: Arc<dyn Storage>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Device>, Failure> {
     let bar = bar(0, "bytes of the logs");
-    // No host waits for room: what the other lacks goes to it in order.
-    let settings = Settings { suspend_from_percent: 0, ..Settings::default() };
-    let opened = Device::open_with(storage, clock.clone(), settings, &mut |done, of| {
+    let opened = Device::open_with(storage, clock.clone(), settings(), &mut |done, of| {
         bar.set_length(of);
         bar.set_position(done);
     });

@@ -13,10 +13,9 @@ use std::sync::{Arc, Mutex};
 
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
-use afterimage::internal::limits::Settings;
 use afterimage::internal::storage::{FileName, Storage};
 use afterimage_cli::args::{Cli, Command, ReplayArgs};
-use afterimage_cli::recover::bring_together;
+use afterimage_cli::recover::{self, bring_together};
 use afterimage_cli::replay::judge::{Claim, History, Shown};
 use afterimage_cli::replay::rehearse;
 use afterimage_cli::replay::requests::{Event, Listener};
@@ -99,7 +98,7 @@ impl Cut<'_> {
         let disks = [0, 1].map(|at| Disk::new(tape, at, self.disks[at].clone()));
         let opened = disks
             .each_ref()
-            .map(|disk| Device::open(disk.clone(), clock.clone(), Settings::default()));
+            .map(|disk| Device::open(disk.clone(), clock.clone(), recover::settings()));
         if being_made && opened.iter().any(Result::is_err) {
             return false;
         }
