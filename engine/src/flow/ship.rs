@@ -184,4 +184,32 @@ mod tests {
         assert!(matches!(outcome, Insert::Closed));
         assert!(b.status().connected && b.status().owed_blocks == 0);
     }
+
+    /// A thread ships in a round that has just been opened, before the one that heard of it has begun shipping
+    /// anew; and the acknowledgement comes before the next record.
+    #[test]
+    fn what_is_shipped_goes_on_behind_what_was_acknowledged() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let [a, b] = [1, 2].map(|id| {
+            let storage = Arc::new(Memory::new());
+            let mut geometry = Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+            geometry.journal_bytes = 16 << 20;
+            Device::create(&*storage, &geometry, id == 1).unwrap();
+            Device::open(storage, clock.clone(), Settings::default()).unwrap()
+        });
+        let (end_a, end_b) = memory_link(Line::default(), clock.clone());
+        a.connect(Arc::new(end_a)).unwrap();
+        b.connect(Arc::new(end_b)).unwrap();
+        let control = || [&a, &b, &a, &b].map(|device| while device.step_control().unwrap() {});
+        control();
+        for block in 0..2 {
+            a.session().unwrap().write(0, block * 4096, &[1; 4096]).unwrap();
+            a.step_commit().unwrap();
+            assert_eq!(a.step_ship().unwrap(), 1);
+            lock(&a.tables).out.begin_shipping();
+            assert_eq!(b.step_receive().unwrap(), 1);
+            control();
+        }
+        assert!(b.status().connected && a.status().backlog_records == 0);
+    }
 }

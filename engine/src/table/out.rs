@@ -171,6 +171,10 @@ impl Out {
         self.backlog_data -= with_data as u64;
         self.acked_index = index;
         self.acked = self.acked.max(hi);
+        if self.shipped < index {
+            // Sent before shipping began anew: it goes on behind what the peer has.
+            (self.shipped, self.sent) = (index, hi);
+        }
         records
     }
 
