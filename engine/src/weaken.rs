@@ -208,6 +208,18 @@ clauses! {
         PacingEnd = "pacing-end",
         /// A request that waits is woken once it can go on.
         Wake = "wake",
+        /// D10: own records that a force gave up are left out at an opening.
+        VoidLeftOut = "void-left-out",
+        /// D10: writes that were admitted alone are a branch, which an operator gives up.
+        AloneIsBranch = "alone-is-branch",
+        /// D10: a returned device says what differs before it asks for the host.
+        SayDiffering = "say-differing",
+        /// D10: a returned device is fenced at the hello.
+        ReturnedFenced = "returned-fenced",
+        /// D10: what a returned device alone has is saved before it is overwritten.
+        SaveWhatDiffers = "save-what-differs",
+        /// D10: of a tenure that nothing has come of, the loss sheet says nothing.
+        SheetOfTenure = "sheet-of-tenure",
         /// Section 4 step 1: a flush completes after the log's sync.
         FlushSync = "flush-sync",
         /// Section 4 step 2: a received record is durable before it is acknowledged.

@@ -98,6 +98,19 @@ fn what_was_told_and_not_received_is_on_the_sheet() {
     rests(&mut world);
 }
 
+/// Nothing has come of the tenure that is lost: no time says which of its writes are.
+#[test]
+fn of_a_tenure_that_nothing_came_of_nothing_is_said() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Takeover(B)]);
+    world.hold_ships(true);
+    world.acts(&[Write(B, 0, 2), Flush(B)]);
+    world.device(A).close().unwrap();
+    world.crash(B, Cut::Kill);
+    let sheet = force(&mut world, A, Image::Consistent);
+    assert_eq!((sheet.told.len(), sheet.others_after), (0, None));
+}
+
 /// The returned device asks for the host before a block was copied.
 #[test]
 fn a_returned_device_may_take_over_at_once() {

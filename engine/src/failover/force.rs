@@ -16,6 +16,7 @@ use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Consistent, Differential, Force, Side};
 use crate::unit::{Blocks, Extent, Mode, Stamp};
+use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
 /// The content that a forced device serves.
@@ -50,8 +51,9 @@ pub struct LossSheet {
     pub told_blocks: Vec<(Blocks, u64)>,
     /// Own records that are given up, in the order of their stamps.
     pub given_up: Vec<(Extent, Stamp)>,
-    /// Every other write that is lost has a later time in its stamp than this one, in nanoseconds since 1970;
-    /// `None`: nothing can be said of them.
+    /// Every other write that is lost has no earlier time in its stamp than this one, in nanoseconds since
+    /// 1970; `None`: nothing can be said of them, as nothing of the other device's tenure has come, or it
+    /// sent blocks out of order.
     pub others_after: Option<u64>,
     /// When it was made, wall time in nanoseconds since 1970.
     pub made_at: u64,
@@ -107,7 +109,11 @@ impl Device {
             );
         }
         let (hi, debt) = (tables.incoming.hi(), self.peer.owed.told());
-        let mode = self.peer.machine.mode();
+        let (mode, last) = (self.peer.machine.mode(), debt.last().max(hi));
+        // Stamps of a later tenure are above all of an earlier one, and their times may be below.
+        let of_tenure =
+            !superblock.fenced || last.epoch == superblock.epoch || !holds(Clause::SheetOfTenure);
+        let is_ordered = mode == Mode::Ordered && of_tenure;
         Ok(LossSheet {
             device: superblock.device,
             lineage: superblock.lineage,
@@ -117,7 +123,7 @@ impl Device {
             told: debt.iter().filter(|(_, stamp)| *stamp > hi).collect(),
             told_blocks: self.peer.machine.read().told().runs().collect(),
             given_up: self.given_up(&tables, image),
-            others_after: (mode == Mode::Ordered).then(|| debt.last().max(hi).time),
+            others_after: is_ordered.then_some(last.time),
             made_at: self.clock.wall(),
         })
     }

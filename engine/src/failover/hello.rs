@@ -366,10 +366,13 @@ impl Device {
     fn heard(&self, hello: &Hello) -> Heard {
         let mine = self.superblock.get();
         let newest_own = lock(&self.tables).newest_own();
-        let wrote_alone = mine.history.alone.is_some_and(|then| newest_own > then);
+        let is_branch = holds(Clause::AloneIsBranch);
+        let wrote_alone = is_branch && mine.history.alone.is_some_and(|then| newest_own > then);
         let kin = match hello.lineage == mine.lineage {
             true => Kin::Same,
-            _ if mine.history.ancestors.contains(&hello.lineage) && !hello.alone => Kin::Below,
+            _ if mine.history.ancestors.contains(&hello.lineage) && !(is_branch && hello.alone) => {
+                Kin::Below
+            }
             _ if hello.ancestors.contains(&mine.lineage) && !wrote_alone => Kin::Above,
             _ => Kin::Apart,
         };

@@ -13,6 +13,7 @@ use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Differential, Force, Side};
 use crate::unit::Mode;
+use crate::weaken::{Clause, holds};
 
 impl Device {
     /// The peer, which says `hello`, was forced: this device is fenced, durably, and what it has is of
@@ -20,7 +21,7 @@ impl Device {
     pub(super) fn return_to(&self, hello: &Hello) -> Result<()> {
         let held = self.superblock.get();
         let tenure = held.epoch.max(hello.epoch);
-        if !held.fenced || held.epoch < tenure {
+        if (!held.fenced || held.epoch < tenure) && holds(Clause::ReturnedFenced) {
             let served = self.clk.epoch() != 0;
             self.fence(tenure)?;
             self.tell(Event::Fenced { epoch: tenure, served });
@@ -37,7 +38,7 @@ impl Device {
     /// overwritten.
     pub(super) fn save_what_differs(&self) -> Result<()> {
         let most = self.settings.salvage_bytes_max;
-        if most == 0 {
+        if most == 0 || !holds(Clause::SaveWhatDiffers) {
             return Ok(());
         }
         let differing = {
@@ -90,7 +91,8 @@ impl Device {
     /// Before a request for the host: what differs here from the history of a peer that was forced.
     pub(super) fn say_differing(&self, nonce: u64) -> Result<()> {
         let theirs = lock(&self.failover).connection.lineage().0.0;
-        if !self.peer.machine.read().returns_below(theirs) {
+        let returns = self.peer.machine.read().returns_below(theirs);
+        if !returns || !holds(Clause::SayDiffering) {
             return Ok(());
         }
         let differing = {

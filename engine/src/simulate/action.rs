@@ -70,6 +70,14 @@ pub(super) enum Kind {
     Suspend,
     /// The next rung of differential mode, if there is one.
     Climb,
+    /// A site is lost for a while.
+    LoseSite,
+    /// An operator forces the device that is left to take over.
+    Force,
+    /// The lost site is back.
+    RecoverSite,
+    /// An operator keeps one of two histories that have parted.
+    Resolve,
 }
 
 /// An action and the numbers that say the rest.
@@ -84,7 +92,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 44] = [
+const WEIGHTS: [(Kind, u32); 48] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 16),
@@ -129,6 +137,10 @@ const WEIGHTS: [(Kind, u32); 44] = [
     (Compare, 30),
     (Suspend, 4),
     (Climb, 60),
+    (LoseSite, 1),
+    (Force, 8),
+    (RecoverSite, 4),
+    (Resolve, 8),
 ];
 
 /// How many actions a mood lasts.

@@ -83,6 +83,11 @@ impl History {
         self.blocks[block].last().map(|v| v.stamp)
     }
 
+    /// Whether a block has a version of that stamp.
+    pub fn has(&self, block: usize, stamp: Stamp) -> bool {
+        holds(&self.blocks[block], stamp)
+    }
+
     /// The content of a block after everything up to `stamp`.
     pub fn content(&self, block: usize, upto: Stamp) -> Content {
         let versions = &self.blocks[block];
@@ -119,6 +124,33 @@ impl History {
         self.after(stamp).iter().find(|r| r.by == by)
     }
 
+    /// The blocks hold `found` from now on, by records that `may` have brought it, given who took them: of each
+    /// block what came later is lost. Returns the records of which nothing is left.
+    pub fn rebase(&mut self, found: &[Content], may: impl Fn(Side, Stamp) -> bool) -> Vec<Record> {
+        let by = |stamp: Stamp| {
+            let at = self.records.binary_search_by_key(&stamp, |r| r.stamp);
+            at.is_ok_and(|at| may(self.records[at].by, stamp))
+        };
+        for (versions, held) in self.blocks.iter_mut().zip(found) {
+            let kept = versions.iter().rposition(|v| v.content == *held && by(v.stamp));
+            match kept {
+                Some(at) => versions.truncate(at + 1),
+                None => {
+                    versions.clear();
+                    let written = [true; SECTORS_MAX];
+                    versions.push(Version { stamp: Stamp::ZERO, content: *held, written });
+                }
+            }
+        }
+        let is_left = |record: &Record, blocks: &[Vec<Version>]| {
+            record.blocks.clone().any(|block| holds(&blocks[block], record.stamp))
+        };
+        let (left, lost) =
+            std::mem::take(&mut self.records).into_iter().partition(|r| is_left(r, &self.blocks));
+        self.records = left;
+        lost
+    }
+
     /// Takes out what was lost.
     pub fn lose(&mut self, lost: &[Stamp]) {
         for &stamp in lost {
@@ -128,6 +160,10 @@ impl History {
             }
         }
     }
+}
+
+fn holds(versions: &[Version], stamp: Stamp) -> bool {
+    versions.binary_search_by_key(&stamp, |version| version.stamp).is_ok()
 }
 
 /// A content that follows history.

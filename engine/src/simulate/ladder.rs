@@ -165,6 +165,7 @@ impl World {
         if !says {
             machine.is_scattered.set(true);
         } else if machine.is_scattered.take() {
+            self.is_whole_again(side);
             let tables = lock(&device.tables);
             let newest = tables.newest_own().max(tables.incoming.hi());
             let bound = machine.replays_upto.get().unwrap_or(Stamp::ZERO);

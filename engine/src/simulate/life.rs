@@ -16,13 +16,14 @@ use crate::format::frame::{
 use crate::sync::lock;
 use crate::unit::Stamp;
 
-const ALL_LEAVES: [Leaves; 4] = [Leaves::Nothing, Leaves::All, Leaves::Writes, Leaves::Sectors];
+pub(super) const ALL_LEAVES: [Leaves; 4] =
+    [Leaves::Nothing, Leaves::All, Leaves::Writes, Leaves::Sectors];
 
 impl World {
     /// Starts a process on the disk at `side`, if none runs there.
     pub fn start(&self, side: Side) {
         let machine = &self.machines[side];
-        if machine.device.borrow().is_some() {
+        if machine.device.borrow().is_some() || self.sites.gone.get() == Some(side) {
             return;
         }
         let process = match machine.process.borrow().clone() {
@@ -106,7 +107,7 @@ impl World {
     /// Starts a process that sometimes dies while it starts.
     pub fn start_or_fall(&self, side: Side, random: &mut Random) {
         let machine = &self.machines[side];
-        if machine.device.borrow().is_some() {
+        if machine.device.borrow().is_some() || self.sites.gone.get() == Some(side) {
             return;
         }
         if random.once_in(6) && !self.plan.never.contains(&super::action::Kind::Trouble) {
@@ -210,7 +211,10 @@ impl World {
         if !process.is_dead() && !halted {
             return;
         }
-        if halted && !process.is_dead() && !process.has_failed() {
+        let is_full = self.device(side).is_some_and(|device| {
+            device.halted.get().is_some_and(|why| why.to_string().contains("side/salvage"))
+        });
+        if halted && !process.is_dead() && !process.has_failed() && !is_full {
             if self.machines[side].rot.borrow().is_some() {
                 return self.check_stopped(side);
             }
@@ -249,6 +253,9 @@ impl World {
     /// wrote.
     fn check_recovered(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
+        if self.check_forced(side, &device) {
+            return;
+        }
         let (machine, name) = (&self.machines[side], NAMES[side]);
         let (hi, acked, fl, kept_upto) = {
             let tables = lock(&device.tables);
@@ -334,7 +341,8 @@ impl World {
             let history = self.history.borrow();
             let known = history.find(record.stamp).filter(|r| r.by == side && r.blocks == blocks);
             let held = known.map(|known| history.content(known.blocks.start, known.stamp));
-            if held != content.clone().ok() {
+            let past = || self.past(record.stamp, &blocks) == content.clone().ok();
+            if content.is_err() || held != content.clone().ok() && !past() {
                 let story =
                     format!("{name} finds {} with {content:?}, known is {known:?}", record.stamp);
                 self.tape.broken("nothing is there that nobody wrote", story);

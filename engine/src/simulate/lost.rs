@@ -13,7 +13,7 @@ impl World {
     pub fn accept_loss(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
         let superblock = device.superblock.get();
-        if superblock.lost.is_none() || superblock.fenced {
+        if superblock.lost.is_none() || superblock.fenced || self.has_parted(side) {
             return;
         }
         // The word counts, also if the device dies while it notes it down.

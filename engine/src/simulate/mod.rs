@@ -10,6 +10,7 @@
 //! | `host`, `payload` | requests, and what they write |
 //! | `life` | starts, closings, kills, power cuts |
 //! | `lost` | completed writes that a crash takes |
+//! | `force` | sites that are lost, forced takeovers, and what returns |
 //! | `returns` | hosts that come back on new connections |
 //! | `ladder` | differential mode: suspensions, rounds, copies |
 //! | `compare` | comparisons of the running pair |
@@ -29,6 +30,7 @@ mod clock;
 mod compare;
 mod disk;
 mod faithless;
+mod force;
 mod history;
 mod host;
 mod ladder;

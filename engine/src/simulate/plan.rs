@@ -103,6 +103,13 @@ impl Plan {
         if !random.once_in(6) {
             never.push(Kind::RotVolume);
         }
+        // Of rotten or forgetful disks nobody knows what a forced device has; and hosts are served with as
+        // many devices as there are in most runs.
+        let is_faithful = [Kind::Lie, Kind::Rot, Kind::Lose, Kind::RotVolume];
+        if !is_faithful.iter().all(|kind| never.contains(kind)) || Random::of(seed, 9, 0).once_in(2)
+        {
+            never.push(Kind::LoseSite);
+        }
         let rotting = random.below(2);
         let old_programs = random.once_in(4);
         if old_programs {

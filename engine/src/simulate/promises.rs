@@ -22,6 +22,11 @@ impl World {
     /// At every moment at most one device serves.
     pub(super) fn check_one_serves(&self) {
         let serves = |side: Side| self.device(side).is_some_and(|d| d.clk.epoch() != 0);
+        for side in [0, 1] {
+            if let Some(device) = self.device(side) {
+                self.look_at_return(side, &device);
+            }
+        }
         if serves(0) && serves(1) {
             self.tape.broken("at most one device serves", "both devices serve".into());
         }
@@ -173,7 +178,7 @@ impl World {
         self.content_of(&buffer, self.plan.index(record.block))
     }
 
-    fn content_of(&self, bytes: &[u8], block: usize) -> Result<Content, String> {
+    pub(super) fn content_of(&self, bytes: &[u8], block: usize) -> Result<Content, String> {
         let mut content = [0; SECTORS_MAX];
         for ((value, sector), place) in
             content.iter_mut().zip(bytes.chunks_exact(SECTOR)).zip(self.plan.place(block)..)
@@ -288,8 +293,11 @@ impl World {
         let mut history = self.history.borrow_mut();
         let Some(record) = history.find_mut(stamp) else { return };
         record.visible_at.get_or_insert(self.tape.now());
-        for floor in &mut self.floors.borrow_mut()[record.blocks.clone()] {
-            *floor = stamp.max(*floor);
+        let blocks = record.blocks.clone();
+        let mut floors = self.floors.borrow_mut();
+        // A forced takeover may have given it up for some of its blocks.
+        for block in blocks.filter(|&block| history.has(block, stamp)) {
+            floors[block] = stamp.max(floors[block]);
         }
         self.seen.set(self.seen.get().max(stamp));
     }
@@ -397,6 +405,9 @@ impl World {
         let Some(device) = self.device(side) else { return };
         let queue = &device.peer.recv.journal.queue;
         let machine = &self.machines[side];
+        if self.has_parted(side) {
+            return machine.received.set(queue.tail());
+        }
         for position in machine.received.get()..queue.tail() {
             self.check_arrival(side, &device, queue.record(position));
         }
@@ -435,7 +446,7 @@ impl World {
         let Some(device) = self.device(side) else { return };
         let machine = &self.machines[side];
         // A device may halt between two writes to N, as it may die.
-        if machine.is_dead() || device.halted.get().is_some() {
+        if machine.is_dead() || device.halted.get().is_some() || self.has_parted(side) {
             return;
         }
         let reflected = lock(&device.tables).normal.reflected();
@@ -602,7 +613,9 @@ impl World {
 
     /// A device stops for good only if something of its broke.
     pub(super) fn check_halt(&self, side: Side, error: &Error) {
-        let excused = self.is_over_loss(error) || self.is_over_rot(side, error);
+        // A full disk has no room for what must be saved first.
+        let is_full = error.to_string().contains("side/salvage");
+        let excused = is_full || self.is_over_loss(error) || self.is_over_rot(side, error);
         if !self.machines[side].may_halt() && !excused {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("a device stops only if something of its broke", story);

@@ -23,6 +23,7 @@ impl World {
     pub fn settle(&self) {
         self.machines.iter().for_each(|machine| machine.disk.disarm());
         self.stall.take();
+        self.sites.gone.take();
         self.upgrade();
         if self.tape.is_lossy() {
             // Nobody misses the last frame of all.
@@ -49,6 +50,7 @@ impl World {
                 Some(goal) if self.served.get() < goal => self.probe(&mut random),
                 Some(_) if rests => {
                     self.check_converged();
+                    [0, 1].into_iter().for_each(|side| self.check_salvage(side));
                     return self.check_comparison();
                 }
                 _ => {}
@@ -60,11 +62,14 @@ impl World {
 
     /// A hundredth of a second of both devices' threads: only what is due.
     fn round(&self, round: u64) {
-        for side in [0, 1] {
+        // Of two that refuse each other the one hears why, or the other.
+        let first = (round / 64 % 2) as usize;
+        for side in [first, 1 - first] {
             self.machines[side].clock.pass(10_000_000);
             self.start(side);
             self.plug(side);
             self.accept_loss(side);
+            self.resolve();
             if self.serving().is_none() && round % 50 == 10 + 20 * side as u64 {
                 self.ask_for_host(side);
             }

@@ -158,6 +158,9 @@ impl Tape {
         {
             return self.count("upgrades amid a hello");
         }
+        if story.contains("the two devices hold histories that have parted") {
+            return self.count("branches refused");
+        }
         let excused = self.is_faithless() && says_what_is_lost(&story);
         lock(&self.state).refused = true;
         if !excused {

@@ -8,6 +8,7 @@ use super::action::{Action, Kind};
 use super::clock::SimClock;
 use super::disk::{Disk, Process, Trouble};
 use super::faithless::{Held, Tenure};
+use super::force::Sites;
 use super::history::{History, Image};
 use super::host::{Asked, What};
 use super::ladder::{Sent, changed_to};
@@ -171,6 +172,7 @@ pub(super) struct World {
     pub served: Cell<u64>,
     /// Completed writes are lost, and nobody has accepted it: the number of the first request since.
     pub unaccepted: Cell<Option<usize>>,
+    pub sites: Sites,
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
@@ -208,6 +210,7 @@ impl World {
             seen: Cell::default(),
             served: Cell::default(),
             unaccepted: Cell::default(),
+            sites: Sites::default(),
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
             ended: Cell::default(),
@@ -309,6 +312,10 @@ impl World {
             Kind::Compare => self.compare(side, random),
             Kind::Suspend => self.suspend(),
             Kind::Climb => drop(self.climb(side)),
+            Kind::LoseSite => self.lose_site(side, random),
+            Kind::Force => self.force(random),
+            Kind::RecoverSite => self.recover_site(),
+            Kind::Resolve => self.resolve(),
         }
     }
 
@@ -330,6 +337,7 @@ impl World {
             return None;
         }
         let outcome = self.within(side, || step(&device));
+        self.look_at_return(side, &device);
         self.says_prefix(side, &device);
         if self.machines[side].is_dead() {
             return None;
@@ -484,7 +492,8 @@ impl World {
     /// The operator knows that the other device does not serve, and says so.
     pub fn resume_alone(&self, side: Side) {
         // Nobody can know that of a device whose disk forgets.
-        if self.serving().is_some() || self.tape.is_faithless() {
+        let is_known = !self.tape.is_faithless() && self.may_be_alone(side);
+        if self.serving().is_some() || !is_known {
             return;
         }
         let Some(device) = self.device(side) else { return };
@@ -563,7 +572,8 @@ impl World {
     fn set_policy(&self, side: Side, random: &mut Random) {
         let faithful = [Kind::Lie, Kind::Rot].iter().all(|kind| self.plan.never.contains(kind));
         let (prefer, alone) = (random.once_in(2), random.once_in(2));
-        let policy = Policy { prefer, resume_alone: alone && faithful };
+        let alone = alone && faithful && self.may_be_alone(side);
+        let policy = Policy { prefer, resume_alone: alone };
         if self.step(side, |d| d.set_policy(policy)).is_some() {
             self.tape.event(Sort::Host, format_args!("{} has {policy:?}", NAMES[side]));
         }
