@@ -24,6 +24,7 @@
 //! | any | its history has come by this one's: it was forced to take over | returns: fences itself, and becomes its target |
 //! | unfenced, asking | its history is one that this one has come by: it returns | asks again |
 //! | unfenced, `hi >= need` | it returns | serves, or serves on: nothing was forced above this device |
+//! | unfenced | it returns, and its `epoch` > `epoch`: the answer to a request was lost | asks |
 //! | unfenced, `hi < need` | it returns | asks |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any, has served since its opening | its `hi` or `told` > `newest`: it knows of what this device never wrote | refuses: untrue |
@@ -203,8 +204,8 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
 
         Hello(Heard { kin: Kin::Apart, .. }) => Refuse(Refusal::Lineage),
         Hello(Heard { kin: Kin::Above, .. }) => Return,
-        Hello(Heard { kin: Kin::Below, .. }) if !fenced => match () {
-            () if asking || hi < need => Ask,
+        Hello(peer) if peer.kin == Kin::Below && !fenced => match () {
+            () if asking || hi < need || peer.epoch > epoch => Ask,
             () if serving => GoOn,
             () => Serve,
         },
@@ -345,11 +346,12 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 22] = [
+        let rows: [Row<Heard>; 23] = [
             (|_, p| p.kin == Kin::Apart, Refuse(Lineage)),
             (|_, p| p.kin == Kin::Above, Return),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.asking, Ask),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.need > h.hi, Ask),
+            (|h, p| p.kin == Kin::Below && !h.fenced && h.epoch < p.epoch, Ask),
             (|h, p| p.kin == Kin::Below && h.serving, GoOn),
             (|h, p| p.kin == Kin::Below && !h.fenced, Serve),
             (|h, p| !h.fenced && !p.fenced, Halt(BothUnfenced)),
@@ -372,7 +374,7 @@ pub(super) mod tests {
         fn unknown(h: &Here, p: &Heard) -> bool {
             p.kin == Kin::Same && h.fenced && !p.fenced && h.epoch < p.epoch
         }
-        let mut hits = [0; 22];
+        let mut hits = [0; 23];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);

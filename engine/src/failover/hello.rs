@@ -123,6 +123,9 @@ impl Device {
         }
         let peer = self.check_hello(hello)?;
         let _one = lock(&self.role);
+        if self.waits_for_branch(hello) {
+            return Ok(());
+        }
         let decision = self.decide_at(hello)?;
         lock(&self.failover).connection.hear_lineage(hello.lineage, &hello.ancestors);
         if decision == Decision::Return {
@@ -350,6 +353,12 @@ impl Device {
             }
             other => Ok(other),
         }
+    }
+
+    /// Whether the peer admitted writes alone, though this device was forced: it makes a branch of them as it
+    /// hears this device's hello, and ends the connection by that. Were it ended here, it might not hear.
+    fn waits_for_branch(&self, hello: &Hello) -> bool {
+        hello.alone && self.superblock.get().history.ancestors.contains(&hello.lineage)
     }
 
     /// Whether one of the two has lost durable records while the histories parted (R10).
