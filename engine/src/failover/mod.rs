@@ -112,7 +112,10 @@ impl Device {
             let failover = lock(&self.failover);
             let no_peer = || Error::new(Kind::NoPeer, "there is no connection to the other device");
             let connection = &failover.connection;
-            (connection.wire(), connection.begun().ok_or_else(no_peer)?)
+            // Before the peer's hello no version is agreed, and a connection that begins now is another.
+            let is_hello = matches!(frame, Frame::Hello(_));
+            let open = if is_hello { connection.begun() } else { connection.standing() };
+            (connection.wire(), open.ok_or_else(no_peer)?)
         };
         link.send(lane, frame.encode_in(wire, session)).map_err(|error| {
             let error = link_down(error);
