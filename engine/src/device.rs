@@ -126,6 +126,26 @@ impl Device {
         settings: Settings,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<Device>> {
+        Device::open_as(storage, clock, settings, progress, true)
+    }
+
+    /// As [`Device::open`], for a change of the directory: it serves nobody, and takes back no word that the
+    /// directory has for its next opening.
+    pub(crate) fn open_to_change(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Result<Arc<Device>> {
+        Device::open_as(storage, clock, settings, &mut |_, _| {}, false)
+    }
+
+    fn open_as(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        progress: &mut dyn FnMut(u64, u64),
+        may_serve: bool,
+    ) -> Result<Arc<Device>> {
         settings.check()?;
         let claimed = Opened::claim(&storage)?;
         let checked = Arc::new(Checked::new(storage));
@@ -144,12 +164,12 @@ impl Device {
         let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
         // A forced takeover was an operator's word that the other device does not serve.
         let is_forced = superblock.history.forced;
-        let serves = is_forced || serves_at_opening(&superblock, &tables);
+        let serves = may_serve && (is_forced || serves_at_opening(&superblock, &tables));
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
         let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
-        if let Some(told) = told_bits_before(&*storage, &superblock, &volumes)? {
+        if let Some(told) = told_bits_before(&*storage, &superblock, &volumes, may_serve)? {
             machine.write().recall_told(told);
         }
         let cache_identity = storage.cache_identity().unwrap_or_default();
@@ -167,7 +187,7 @@ impl Device {
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
-            s.history.forced = false;
+            s.history.forced &= !may_serve;
             if serves && !is_forced {
                 s.history.note_alone(tables.newest_own());
             }

@@ -281,6 +281,11 @@ impl Saving {
         self.is_due.store(is_due, Ordering::Release);
     }
 
+    /// The tenure with which the peer's history begins, while anything is to be saved.
+    pub fn tenure(&self) -> Option<u64> {
+        self.is_due.load(Ordering::Acquire).then(|| lock(&self.due).tenure)
+    }
+
     /// As the content `of` each of `runs` is about to change to the one that `incoming` gives, if that is
     /// known, what differs is saved, durably.
     ///
@@ -316,7 +321,8 @@ impl Saving {
             writer.flush(storage, now)
         };
         let saved = save(writer);
-        if saved.is_err() {
+        // Over a record it goes on, and what was not saved is gone.
+        if saved.is_err() && tenure.is_none() {
             taken.into_iter().for_each(|run| due.blocks.insert(run));
         }
         self.is_due.store(!due.blocks.is_empty(), Ordering::Release);

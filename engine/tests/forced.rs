@@ -264,6 +264,160 @@ fn a_device_that_lost_its_records_is_a_target() {
     reads(&world, B);
 }
 
+/// Histories have parted, and A's was kept.
+fn resolved() -> World {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Close(A), Close(B)]);
+    world.open(A).unwrap();
+    world.device(A).resume_alone().unwrap();
+    world.acts(&[Write(A, 1, 2), Flush(A)]);
+    let of_a = world.history.clone();
+    world.history.truncate(1);
+    let alone = world.devices[A].take();
+    world.try_force(B, Image::Consistent).unwrap();
+    world.devices[A] = alone;
+    world.device(B).accept_loss().unwrap();
+    world.acts(&[Write(B, 2, 3), Flush(B)]);
+    world.meet_apart();
+    world.meet_apart();
+    world.history = of_a;
+    world.device(A).close().unwrap();
+    world.devices[A] = None;
+    let (disk, clock) = (world.disks[A].clone(), world.clock.clone());
+    Closed::resolve(disk, clock, world.settings.clone()).unwrap();
+    world.open(A).unwrap();
+    world.meet();
+    world
+}
+
+/// A record of the old history and one of the new, of one block, are both to be reflected.
+#[test]
+fn what_a_returned_device_had_not_reflected_is_saved() {
+    let (mut world, _) = parted();
+    world.device(B).accept_loss().unwrap();
+    world.open(A).unwrap();
+    world.hold_ships(true);
+    world.meet_briefly(4);
+    world.device(A).begin_takeover().unwrap();
+    for _ in 0..20 {
+        world.device(A).step_control().unwrap();
+        world.device(B).step_control().unwrap();
+    }
+    world.device(A).poll_takeover().unwrap().unwrap();
+    world.acts(&[Write(A, 2, 8), Flush(A)]);
+    while world.device(A).step_reflect().unwrap() > 0 {}
+    world.carry().unwrap();
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    let mut lost = saved(&world, A);
+    lost.sort_unstable();
+    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+}
+
+#[test]
+fn a_device_that_was_forced_is_not_forced_again() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Close(B)]);
+    world.crash(A, Cut::Kill);
+    let forced = afterimage::Forced { accept_loss: true, ..Default::default() };
+    let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
+    Device::force(disk, clock, world.settings.clone(), forced).unwrap();
+    let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
+    let again = Device::force(disk, clock, world.settings.clone(), forced).unwrap_err();
+    assert_eq!(again.kind(), Kind::Invalid);
+    let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
+    let device = Device::open(disk, clock, world.settings.clone()).unwrap();
+    let outcome = device.session().map(|_| ());
+    outcome.unwrap();
+}
+
+#[test]
+fn a_change_of_the_directory_marks_no_loss() {
+    let mut world = World::new();
+    world.device(A).set_policy(afterimage::Policy { prefer: true, resume_alone: true }).unwrap();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Close(A), Close(B)]);
+    let (disk, clock) = (world.disks[A].clone(), world.clock.clone());
+    Closed::forget_peer(disk.clone(), clock.clone(), world.settings.clone()).unwrap();
+    let device = Device::open(disk, clock, world.settings.clone()).unwrap();
+    let outcome = device.session().map(|_| ());
+    outcome.unwrap();
+}
+
+#[test]
+fn a_standby_resolves_nothing() {
+    let mut world = resolved();
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    world.device(B).close().unwrap();
+    world.devices[B] = None;
+    world.acts(&[Write(A, 6, 9), Flush(A)]);
+    let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
+    let again = Closed::resolve(disk, clock, world.settings.clone());
+    let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
+    world.devices[B] = Some(Device::open(disk, clock, world.settings.clone()).unwrap());
+    world.meet_apart();
+    assert!(again.is_err());
+}
+
+#[test]
+fn a_target_resolves_nothing() {
+    let mut world = resolved();
+    // B is a target now; more differs, and only a part has come
+    world.hold_ships(true);
+    world.acts(&[Suspend(A), Write(A, 3, 11), Write(A, 4, 12), Flush(A)]);
+    world.carry().unwrap();
+    world.device(B).close().unwrap();
+    world.devices[B] = None;
+    let again =
+        Closed::resolve(world.disks[B].clone(), world.clock.clone(), world.settings.clone());
+    assert!(again.is_err());
+}
+
+#[test]
+fn a_force_accepts_no_loss_that_is_not_on_its_sheet() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    world.hold_ships(true);
+    world.acts(&[Write(A, 1, 2), Flush(A), Takeover(B)]);
+    world.hold_ships(true);
+    world.acts(&[Write(B, 3, 3)]);
+    world.crash(B, Cut::Synced);
+    world.devices = [None, None];
+    let forced = afterimage::Forced { accept_loss: true, ..Default::default() };
+    let sheet =
+        Device::force(world.disks[B].clone(), world.clock.clone(), world.settings.clone(), forced)
+            .unwrap();
+    let b =
+        Device::open(world.disks[B].clone(), world.clock.clone(), world.settings.clone()).unwrap();
+    assert!(b.status().lost_writes.is_some() || !sheet.given_up.is_empty());
+}
+
+#[test]
+fn a_refused_force_keeps_what_was_told() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    world.hold_ships(true);
+    world.acts(&[Suspend(A), Write(A, 3, 2), Write(A, 4, 2), Flush(A)]);
+    world.carry().unwrap();
+    world.device(B).close().unwrap();
+    world.devices = [None, None];
+    for image in [Image::Consistent, Image::Newest] {
+        let forced = afterimage::Forced { image, ..Default::default() };
+        let real = Device::force(
+            world.disks[B].clone(),
+            world.clock.clone(),
+            world.settings.clone(),
+            forced,
+        );
+        if let Ok(sheet) = real {
+            assert!(!sheet.told_blocks.is_empty());
+            break;
+        }
+    }
+}
+
 /// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.
 #[test]
 fn random_walks() {

@@ -67,7 +67,8 @@ impl Closed {
             let what = "no write of which a host was told is known to be lost: nothing to accept";
             Error::new(Kind::Invalid, what)
         });
-        match (superblock.clean, superblock.fenced) {
+        // Behind a forced takeover nothing was written.
+        match (superblock.clean || superblock.history.forced, superblock.fenced) {
             (false, _) => {
                 let file = FileName::Superblock;
                 let what = format!(

@@ -155,7 +155,7 @@ impl Device {
         settings: Settings,
         forced: Forced,
     ) -> Result<LossSheet> {
-        let device = Device::open(storage, clock, settings)?;
+        let device = Device::open_to_change(storage, clock, settings)?;
         let sheet = device.loss_sheet(forced.image)?;
         device.salvage_given_up(&sheet)?;
         let first = sheet.first().unwrap_or_default();
@@ -169,7 +169,15 @@ impl Device {
             }
         };
         let also = |s: &mut Superblock| {
-            s.lost = (!forced.accept_loss).then_some(lost);
+            // A loss that was found before, perhaps by this opening, is not the sheet's.
+            s.lost = match s.lost {
+                None => (!forced.accept_loss).then_some(lost),
+                Some(before) => Some(Lost {
+                    first: if lost.first == Stamp::ZERO { before.first } else { lost.first },
+                    since: before.since.min(lost.since),
+                    found: before.found,
+                }),
+            };
             s.history.void = void.unwrap_or(s.history.void);
         };
         device.branch_off(None, void.is_some(), &Bits::default(), also)?;
@@ -262,18 +270,26 @@ impl Closed {
     /// they meet. Returns the branch that is given up: its content is kept as salvage there.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] if no other branch was met; those of [`Device::open`]; [`Kind::Halted`].
+    /// [`Kind::Invalid`] if no other branch was met, or this device is fenced or lacks something; those of [`Device::open`]; [`Kind::Halted`].
     pub fn resolve(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<Branch> {
-        let device = Device::open(storage, clock, settings)?;
+        let device = Device::open_to_change(storage, clock, settings)?;
         let Some(other) = device.superblock.get().history.other else {
             let what =
                 "this device has met no other branch of its history: nothing is to be resolved";
             return Err(Error::new(Kind::Invalid, what));
         };
+        let superblock = device.superblock.get();
+        let is_consistent = device.peer.machine.read().consistent() == Consistent::Yes;
+        let is_behind = lock(&device.tables).is_behind();
+        if superblock.fenced || superblock.owed || is_behind || !is_consistent {
+            let what = "this device does not hold the host, or lacks something of the other one: force it to \
+                        take over (`Device::force`, `afterimage force`), then resolve this";
+            return Err(Error::new(Kind::Invalid, what));
+        }
         device.branch_off(Some(other), false, &Bits::default(), |_| ())?;
         Ok(other)
     }
@@ -290,7 +306,7 @@ impl Closed {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<u64> {
-        let device = Device::open(storage, clock, settings)?;
+        let device = Device::open_to_change(storage, clock, settings)?;
         let superblock = device.superblock.get();
         if superblock.fenced || superblock.owed || lock(&device.tables).is_behind() {
             let what = "the peer of this device holds the host, or owes it something: take over, or force this \
@@ -299,7 +315,9 @@ impl Closed {
         }
         let all: Bits = device.volumes.whole().collect();
         device.branch_off(None, false, &all, |s| {
-            s.history.forgotten = std::mem::take(&mut s.peer);
+            if s.peer != 0 {
+                s.history.forgotten = std::mem::take(&mut s.peer);
+            }
         })?;
         Ok(superblock.peer)
     }

@@ -10,11 +10,15 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::frame::{EXTENTS_FEATURE, Frame, Hello, LADDER_WIRE};
 use crate::format::superblock::{Features, VolumeSpec};
+use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::{Lane, Link};
 use crate::sync::{Ordering, lock};
 use crate::unit::{Mode, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
+
+/// Lineages have numbers below this one.
+const LINEAGE_END: u64 = 1 << 62;
 
 impl Device {
     /// Uses `link` from now on and says hello over it. The connection stands when the peer has
@@ -119,7 +123,8 @@ impl Device {
                 self.take_mark(hello)?;
             }
             // Said once more: places that came free meanwhile have not been told of otherwise.
-            return self.receive_ack(hello.hi, hello.credit);
+            let newest = lock(&self.tables).newest_own();
+            return self.receive_ack(hello.hi.min(newest), hello.credit);
         }
         let peer = self.check_hello(hello)?;
         let _one = lock(&self.role);
@@ -133,9 +138,7 @@ impl Device {
         }
         self.take_mark(hello)?;
         self.agree(&peer, hello.device)?;
-        if self.lost_records(hello) {
-            self.expect_all()?;
-        }
+        self.expect_lost(hello)?;
         let records = {
             let mut tables = lock(&self.tables);
             if holds(Clause::AnnounceAfterTold) {
@@ -144,7 +147,9 @@ impl Device {
             tables.out.tell_at_most(hello.told_max);
             let mut records = Vec::new();
             if holds(Clause::Hello) {
-                records = tables.rewind(&self.own.journal.queue, hello.hi);
+                // Of a history that has parted the peer may know of records that are lost here.
+                let newest = tables.newest_own();
+                records = tables.rewind(&self.own.journal.queue, hello.hi.min(newest));
             }
             tables.out.credit(hello.credit);
             records
@@ -208,11 +213,13 @@ impl Device {
         }
         let now = self.superblock.get();
         let is_agreed = now.features.incompat & incompat == incompat;
-        if !is_agreed || now.peer != device || now.history.alone.is_some() {
+        let history = &now.history;
+        let is_settled = history.alone.is_none() && history.other.is_none();
+        if !is_agreed || now.peer != device || !is_settled {
             self.store(|s| {
                 s.features.incompat |= incompat;
                 s.peer = device;
-                s.history.alone = None;
+                (s.history.alone, s.history.other) = (None, None);
             })?;
         }
         if incompat & Features::EXTENTS != 0 {
@@ -285,6 +292,17 @@ impl Device {
         if is_old || peer.wire < LADDER_WIRE && hello.mode != Mode::Ordered {
             let what = "the peer's program is an older one that does not know differential mode (wire \
                         version 4), which this pair is in: give the peer this version";
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        if hello.epoch.saturating_sub(mine.epoch) > EPOCH_JUMP_MAX {
+            let what = format!(
+                "the peer names tenure {}, too far above tenure {}, the last one here",
+                hello.epoch, mine.epoch
+            );
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        if hello.lineage.0 >= LINEAGE_END {
+            let what = format!("the peer's lineage has number {}, which none has", hello.lineage.0);
             return Err(Error::new(Kind::Protocol, what));
         }
         let known = hello.hi.max(hello.newest);
@@ -361,20 +379,35 @@ impl Device {
         hello.alone && self.superblock.get().history.ancestors.contains(&hello.lineage)
     }
 
-    /// Whether one of the two has lost durable records while the histories parted (R10).
-    fn lost_records(&self, hello: &Hello) -> bool {
+    /// The peer returns, and one of the two has lost durable records (R10): every block is copied. In ordered
+    /// mode no peer returns but one that has lost its lineage with them.
+    fn expect_lost(&self, hello: &Hello) -> Result<()> {
         let (here, heard) = (self.own_state(), self.heard(hello));
-        match heard.kin {
-            Kin::Below => has_lost(here, heard),
-            Kin::Above => knows_of_loss(here, heard),
-            Kin::Same | Kin::Apart => false,
+        if heard.kin != Kin::Below || here.fenced {
+            return Ok(());
         }
+        if self.peer.machine.mode() == Mode::Ordered {
+            let then = self.outlive(hello)?;
+            let what = format!("the peer has lost what it had of this pair; {then}");
+            return Err(Error::new(Kind::Protocol, what));
+        }
+        match has_lost(here, heard) || knows_of_loss(here, heard) {
+            true => self.expect_all(),
+            false => Ok(()),
+        }
+    }
+
+    /// The newest own record that was published, durable or not.
+    pub(super) fn newest_published(&self) -> Stamp {
+        let mut tables = lock(&self.tables);
+        self.sequence(&mut tables);
+        tables.own.newest_published().max(tables.newest_own())
     }
 
     /// The peer, as `hello` describes it.
     fn heard(&self, hello: &Hello) -> Heard {
         let mine = self.superblock.get();
-        let newest_own = lock(&self.tables).newest_own();
+        let newest_own = self.newest_published();
         let is_branch = holds(Clause::AloneIsBranch);
         let wrote_alone = is_branch && mine.history.alone.is_some_and(|then| newest_own > then);
         let kin = match hello.lineage == mine.lineage {

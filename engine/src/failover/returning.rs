@@ -56,8 +56,7 @@ impl Device {
         let all: Bits = self.volumes.whole().collect();
         let turn = &mut *self.peer.machine.turn();
         let step = |machine: &mut Differential, _: &Tables| {
-            (machine.mode() != Mode::Ordered || self.side() == Side::Fenced)
-                .then(|| machine.expect_all(&all))
+            (machine.mode() != Mode::Ordered).then(|| machine.expect_all(&all))
         };
         self.turn(turn, step, |_| ()).map(|_| ())
     }
@@ -132,7 +131,7 @@ impl Device {
         if now.history.other == other && now.history.alone.is_none() {
             return Ok(());
         }
-        let newest_own = lock(&self.tables).newest_own();
+        let newest_own = self.newest_published();
         let is_branch = now.history.alone.is_some_and(|then| newest_own > then);
         let _turn = self.peer.machine.turn();
         if !is_branch {

@@ -60,7 +60,7 @@ pub(crate) fn told_before(
 }
 
 /// The announcements of bits that the side file of an earlier opening has: none without a sound file, or in
-/// ordered mode. The file is emptied.
+/// ordered mode. The file is emptied, if it `counts_once`.
 ///
 /// # Errors
 /// [`crate::error::Kind::Storage`] if the storage fails.
@@ -68,6 +68,7 @@ pub(crate) fn told_bits_before(
     storage: &dyn Storage,
     superblock: &Superblock,
     volumes: &Volumes,
+    counts_once: bool,
 ) -> Result<Option<ToldBits>> {
     let failed = |e| Error::storage(format!("reading {BITS}"), e);
     let length = storage.length(BITS).map_err(failed)?.unwrap_or(0);
@@ -79,7 +80,7 @@ pub(crate) fn told_bits_before(
     let told = ToldBits::decode(owner(superblock), &bytes).filter(|told| {
         superblock.mode != Mode::Ordered && told.told.iter().chain(&told.earlier).all(is_known)
     });
-    if bytes[..PAGE as usize].iter().any(|&byte| byte != 0) {
+    if counts_once && bytes[..PAGE as usize].iter().any(|&byte| byte != 0) {
         let empty = |e| Error::storage(format!("emptying {BITS}"), e);
         write_whole(storage, BITS, &[0; PAGE as usize]).map_err(empty)?;
     }

@@ -115,6 +115,9 @@ impl Device {
         let mut taken = Vec::new();
         let mut upto = Stamp::ZERO;
         let mut bytes = 0;
+        // What is saved of a block is what the records of before have made of it.
+        let new_history = self.peer.saving.tenure();
+        let mut is_parted = false;
         while taken.len() < most && bytes < STEP_BYTES_MAX {
             let next_own = own_records.get(own).filter(|e| e.0 <= limit);
             let next_recv = received.get(recv).filter(|e| e.0 <= limit);
@@ -124,6 +127,12 @@ impl Device {
                 (Some(o), None) => (Log::Own, o),
                 (_, Some(r)) => (Log::Recv, r),
             };
+            let is_new = |stamp: Stamp| new_history.is_some_and(|tenure| stamp.epoch >= tenure);
+            if upto != Stamp::ZERO && is_new(stamp) != is_new(upto) {
+                is_parted = true;
+                self.reflect_due_at.store(0, Ordering::Relaxed);
+                break;
+            }
             let queue = match log {
                 Log::Own => {
                     own += 1;
@@ -143,7 +152,7 @@ impl Device {
             // The rest is due at once.
             self.reflect_due_at.store(0, Ordering::Relaxed);
         }
-        if taken.len() < most && bytes < STEP_BYTES_MAX && limit == Stamp::MAX {
+        if taken.len() < most && bytes < STEP_BYTES_MAX && limit == Stamp::MAX && !is_parted {
             let left = own_records.end() - own + received.end() - recv;
             debug_assert!(
                 left == 0,
