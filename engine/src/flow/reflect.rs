@@ -115,7 +115,7 @@ impl Device {
         let mut taken = Vec::new();
         let mut upto = Stamp::ZERO;
         let mut bytes = 0;
-        // What is saved of a block is what the records of before have made of it.
+        // A block is saved as the records of before have left it.
         let new_history = self.peer.saving.tenure();
         let mut is_parted = false;
         while taken.len() < most && bytes < STEP_BYTES_MAX {
