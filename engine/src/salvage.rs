@@ -281,9 +281,14 @@ impl Saving {
         self.is_due.store(is_due, Ordering::Release);
     }
 
+    /// Whether anything is to be saved.
+    pub fn is_due(&self) -> bool {
+        self.is_due.load(Ordering::Acquire)
+    }
+
     /// The tenure with which the peer's history begins, while anything is to be saved.
     pub fn tenure(&self) -> Option<u64> {
-        self.is_due.load(Ordering::Acquire).then(|| lock(&self.due).tenure)
+        self.is_due().then(|| lock(&self.due).tenure)
     }
 
     /// As the content `of` each of `runs` is about to change to the one that `incoming` gives, if that is
@@ -298,7 +303,7 @@ impl Saving {
         tenure: Option<u64>,
         incoming: impl Fn(Block, &[u8]) -> bool,
     ) -> Result<()> {
-        if !self.is_due.load(Ordering::Acquire) {
+        if !self.is_due() {
             return Ok(());
         }
         let due = &mut *lock(&self.due);

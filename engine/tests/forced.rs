@@ -11,7 +11,7 @@ use afterimage::{Closed, Device, Image, LossSheet};
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
-use common::world::World;
+use common::world::{World, background_step};
 use common::{A, B};
 
 /// The other device is gone, and this one is forced.
@@ -51,11 +51,6 @@ fn rests(world: &mut World) {
     }
 }
 
-fn reads(world: &World, at: usize) {
-    let session = world.device(at).session().unwrap();
-    assert_eq!(Some(&world.read_all(&session).unwrap()), world.images().last());
-}
-
 /// A's records 3 and 4 were told, and never shipped; record 5 was not even told.
 fn parted() -> (World, LossSheet) {
     let mut world = World::new();
@@ -80,13 +75,13 @@ fn what_was_told_and_not_received_is_on_the_sheet() {
     assert_eq!(device.status().lost_writes.unwrap().first, sheet.told[0].1);
     assert_eq!(device.session().unwrap_err().kind(), Kind::LostWrites);
     device.accept_loss().unwrap();
-    reads(&world, B);
+    world.reads(B);
     world.acts(&[Write(B, 1, 6), Write(B, 6, 7), Flush(B)]);
     world.open(A).unwrap();
     world.meet_apart();
     let returned = world.device(A).status();
     assert!(!returned.serving && !returned.differential.is_consistent);
-    reads(&world, B);
+    world.reads(B);
     rests(&mut world);
     assert_eq!(world.device(A).session().unwrap_err().kind(), Kind::Fenced);
     let mut lost = saved(&world, A);
@@ -94,7 +89,7 @@ fn what_was_told_and_not_received_is_on_the_sheet() {
     assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
     assert_eq!(saved(&world, B), []);
     world.acts(&[Write(B, 0, 9), Takeover(A)]);
-    reads(&world, A);
+    world.reads(A);
     rests(&mut world);
 }
 
@@ -121,9 +116,9 @@ fn a_returned_device_may_take_over_at_once() {
     world.hold_ships(true);
     world.meet();
     world.acts(&[Takeover(A)]);
-    reads(&world, A);
+    world.reads(A);
     world.acts(&[Write(A, 2, 8), Flush(A)]);
-    reads(&world, A);
+    world.reads(A);
     rests(&mut world);
     let mut lost = saved(&world, A);
     lost.sort_unstable();
@@ -151,20 +146,20 @@ fn own_records_beyond_what_is_missing_are_given_up() {
         assert_eq!(numbers(&sheet.told), [1]);
         assert_eq!(numbers(&sheet.given_up), if gives_up { vec![3, 3] } else { vec![] });
         world.device(B).accept_loss().unwrap();
-        reads(&world, B);
+        world.reads(B);
         let kept = saved(&world, B);
         assert_eq!(kept, if gives_up { vec![(3, 3), (3, 4)] } else { vec![] });
         world.acts(&[Write(B, 4, 5), Flush(B)]);
         world.crash(B, Cut::Synced);
         world.open(B).unwrap();
         world.device(B).resume_alone().unwrap();
-        reads(&world, B);
+        world.reads(B);
         world.open(A).unwrap();
         world.meet();
         rests(&mut world);
         assert_eq!(saved(&world, A), [(1, 2)]);
         world.acts(&[Takeover(A)]);
-        reads(&world, A);
+        world.reads(A);
     }
 }
 
@@ -199,12 +194,12 @@ fn two_branches_wait_for_a_word() {
         let branch = Closed::resolve(disk, clock, world.settings.clone()).unwrap();
         assert_eq!(branch.device, 2 - kept as u64);
         world.open(kept).unwrap();
-        reads(&world, kept);
+        world.reads(kept);
         world.meet();
         rests(&mut world);
         assert_eq!(saved(&world, 1 - kept), [lost]);
         world.acts(&[Takeover(1 - kept)]);
-        reads(&world, 1 - kept);
+        world.reads(1 - kept);
     }
 }
 
@@ -239,14 +234,14 @@ fn a_lost_device_is_replaced() {
     world.meet();
     rests(&mut world);
     world.acts(&[Write(A, 2, 4), Takeover(B)]);
-    reads(&world, B);
+    world.reads(B);
     rests(&mut world);
     world.acts(&[Takeover(A), Close(B)]);
     world.disks[B] = old;
     world.open(B).unwrap();
     world.meet_apart();
     assert!(!world.device(A).status().connected, "the forgotten device is refused");
-    reads(&world, A);
+    world.reads(A);
 }
 
 /// R10: the device that lost durable records gets every block, and is not refused for ever.
@@ -261,7 +256,7 @@ fn a_device_that_lost_its_records_is_a_target() {
     }
     rests(&mut world);
     world.acts(&[Write(A, 2, 4), Takeover(B)]);
-    reads(&world, B);
+    world.reads(B);
 }
 
 /// Histories have parted, and A's was kept.
@@ -418,6 +413,18 @@ fn a_refused_force_keeps_what_was_told() {
     }
 }
 
+/// Nothing is known of what is lost, but that it is no older than what has come.
+#[test]
+fn a_loss_of_which_nothing_was_told_has_a_time() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Close(B)]);
+    world.crash(A, Cut::Kill);
+    let sheet = force(&mut world, B, Image::Consistent);
+    let lost = world.device(B).status().lost_writes.unwrap();
+    assert!(sheet.told.is_empty() && sheet.others_after.is_some());
+    assert_eq!(Some(lost.since), sheet.others_after);
+}
+
 /// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.
 #[test]
 fn random_walks() {
@@ -534,14 +541,7 @@ fn walk(seed: u64) {
                 if is_loud {
                     println!("{step} step {what} of {at}");
                 }
-                match what {
-                    0 => drop(device.step_ladder().unwrap()),
-                    1 => drop(device.step_ship().unwrap()),
-                    2 => drop(device.step_receive().unwrap()),
-                    3 => drop(device.step_control().unwrap()),
-                    4 => drop(device.step_reflect_some(1).unwrap()),
-                    _ => drop(device.step_checkpoint().unwrap()),
-                }
+                background_step(&device, what);
                 continue;
             }
             37 if gone.is_none() => {
@@ -558,7 +558,7 @@ fn walk(seed: u64) {
                 Flush(serving)
             }
             _ if gone.is_none() => {
-                reads(&world, serving);
+                world.reads(serving);
                 continue;
             }
             _ => continue,
@@ -592,7 +592,7 @@ fn walk(seed: u64) {
         come_together(&mut world, serving);
         world.meet();
     }
-    reads(&world, serving);
+    world.reads(serving);
     rests(&mut world);
-    reads(&world, serving);
+    world.reads(serving);
 }

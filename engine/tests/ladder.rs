@@ -8,7 +8,7 @@ use afterimage::internal::unit::Mode;
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
-use common::world::World;
+use common::world::{World, background_step};
 use common::{A, B};
 
 /// Both devices are in ordered mode again, and hold the same.
@@ -30,11 +30,6 @@ fn rests(world: &mut World) {
     }
 }
 
-fn reads(world: &World, at: usize) {
-    let session = world.device(at).session().unwrap();
-    assert_eq!(Some(&world.read_all(&session).unwrap()), world.images().last());
-}
-
 #[test]
 fn a_suspended_pair_comes_back_by_itself() {
     let mut world = World::new();
@@ -47,7 +42,7 @@ fn a_suspended_pair_comes_back_by_itself() {
     world.hold_ships(false);
     rests(&mut world);
     world.acts(&[Write(A, 5, 6), Takeover(B)]);
-    reads(&world, B);
+    world.reads(B);
     rests(&mut world);
 }
 
@@ -67,7 +62,7 @@ fn a_device_that_is_catching_up_suspends() {
     let status = world.device(B).status();
     assert_eq!(status.mode, Mode::Collecting);
     assert_eq!((status.differential.table_blocks, status.differential.owed_blocks), (1, 1));
-    reads(&world, B);
+    world.reads(B);
     world.hold_ships(false);
     rests(&mut world);
 }
@@ -80,9 +75,9 @@ fn takeovers_out_of_every_round() {
     world.acts(&[Takeover(B)]);
     assert_eq!(world.device(B).status().differential.owed_blocks, 3);
     world.acts(&[Write(B, 1, 4), Flush(B)]);
-    reads(&world, B);
+    world.reads(B);
     world.acts(&[Takeover(A), Write(A, 3, 5), Flush(A)]);
-    reads(&world, A);
+    world.reads(A);
     rests(&mut world);
 }
 
@@ -151,18 +146,11 @@ fn walk(seed: u64) {
                 if is_loud {
                     println!("{step} step {what} of {at}");
                 }
-                match what {
-                    0 => drop(device.step_ladder().unwrap()),
-                    1 => drop(device.step_ship().unwrap()),
-                    2 => drop(device.step_receive().unwrap()),
-                    3 => drop(device.step_control().unwrap()),
-                    4 => drop(device.step_reflect_some(1).unwrap()),
-                    _ => drop(device.step_checkpoint().unwrap()),
-                }
+                background_step(&device, what);
                 continue;
             }
             _ => {
-                reads(&world, serving);
+                world.reads(serving);
                 continue;
             }
         };
@@ -184,7 +172,7 @@ fn walk(seed: u64) {
         }
         world.alive().unwrap();
     }
-    reads(&world, serving);
+    world.reads(serving);
     rests(&mut world);
-    reads(&world, serving);
+    world.reads(serving);
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::flow::Tables;
 use crate::format::superblock::{Branch, Lost, Superblock};
 use crate::limits::Settings;
+use crate::queue::Record;
 use crate::salvage::Writer;
 use crate::storage::Storage;
 use crate::sync::lock;
@@ -122,24 +123,23 @@ impl Device {
             received: hi,
             told: debt.iter().filter(|(_, stamp)| *stamp > hi).collect(),
             told_blocks: self.peer.machine.read().told().runs().collect(),
-            given_up: self.given_up(&tables, image),
+            given_up: match image {
+                Image::Newest => Vec::new(),
+                Image::Consistent => {
+                    self.waiting(&tables).map(|record| (record.extent(), record.stamp)).collect()
+                }
+            },
             others_after: is_ordered.then_some(last.time),
             made_at: self.clock.wall(),
         })
     }
 
     /// Own records that wait for one of the peer's (R8), and are given up with it.
-    fn given_up(&self, tables: &Tables, image: Image) -> Vec<(Extent, Stamp)> {
-        if image == Image::Newest {
-            return Vec::new();
-        }
+    fn waiting(&self, tables: &Tables) -> impl Iterator<Item = Record> {
         let (records, upto) = (tables.own.records(), tables.reflectable());
         let entries = (tables.normal.first_own()..records.end()).filter_map(|at| records.get(at));
-        let extent = |position| self.own.journal.queue.record(position).extent();
-        entries
-            .filter(|(stamp, _)| *stamp > upto)
-            .map(|(stamp, position)| (extent(position), stamp))
-            .collect()
+        let waiting = entries.filter(move |(stamp, _)| *stamp > upto);
+        waiting.map(|(_, position)| self.own.journal.queue.record(position))
     }
 
     /// Forces the device in `storage`, which no other has open, to take over (D10): its next opening serves.
@@ -158,9 +158,9 @@ impl Device {
         let device = Device::open_to_change(storage, clock, settings)?;
         let sheet = device.loss_sheet(forced.image)?;
         device.salvage_given_up(&sheet)?;
-        let first = sheet.first().unwrap_or_default();
-        let since = sheet.others_after.unwrap_or(0).min(first.time);
-        let lost = Lost { first, since, found: sheet.made_at };
+        let first = sheet.first();
+        let since = sheet.others_after.unwrap_or(0).min(first.map_or(u64::MAX, |first| first.time));
+        let lost = Lost { first: first.unwrap_or_default(), since, found: sheet.made_at };
         let void = match sheet.given_up.is_empty() {
             true => None,
             false => {
@@ -193,19 +193,12 @@ impl Device {
         let mut writer = Writer::new(&*self.storage, &self.superblock.get(), most)?;
         let mut data = vec![0; self.geometry.block_size as usize];
         let tables = lock(&self.tables);
-        let (records, upto) = (tables.own.records(), tables.reflectable());
-        for (stamp, position) in
-            (tables.normal.first_own()..records.end()).filter_map(|at| records.get(at))
-        {
-            if stamp <= upto {
-                continue;
-            }
-            let record = self.own.journal.queue.record(position);
+        for record in self.waiting(&tables) {
             if !self.own.read(&record, &mut data).map_err(|e| self.unreadable(e))? {
                 continue; // freed: it is in N
             }
             for block in Blocks::from(record.extent()).each() {
-                writer.add(block, stamp, &data);
+                writer.add(block, record.stamp, &data);
                 if writer.is_full_chunk() {
                     writer.flush(&*self.storage, sheet.made_at)?;
                 }
@@ -229,39 +222,49 @@ impl Device {
         let (above, epoch) = over.map_or((0, 0), |branch| (branch.lineage.0, branch.epoch));
         let epoch =
             held.epoch.max(epoch).checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
-        let id = self.nonce()?;
-        let mut generation = 0;
-        let turn = &mut *self.peer.machine.turn();
-        let step = |machine: &mut Differential, tables: &Tables| {
-            let force = Force { epoch, above, gives_up, put_back: differs };
-            let work = machine.force(force, &self.ordered(tables));
-            self.peer.machine.change_sides(Side::Active);
-            generation = machine.generation();
-            Some(work)
-        };
+        let force = Force { epoch, above, gives_up, put_back: differs };
         // One superblock write: before it this device is what it was.
-        self.turn(turn, step, |s| {
+        self.begin_lineage(force, |s| {
             s.epoch = epoch;
             s.last_active = epoch;
             s.fenced = false;
             s.need = Stamp::ZERO;
             let history = &mut s.history;
-            history.add(s.lineage);
             if let Some(branch) = over {
                 history.add(branch.lineage);
             }
             (history.forced, history.alone, history.other) = (true, None, None);
-            s.lineage = (generation_of(s.lineage.0, above), id);
             also(s);
-        })?;
-        debug_assert_eq!(generation, self.superblock.get().lineage.0);
-        Ok(())
+        })
     }
-}
 
-/// The number of the lineage that follows two others.
-fn generation_of(own: u64, other: u64) -> u64 {
-    own.max(other).saturating_add(1)
+    /// A lineage that has come by the present one begins with `force`; `also` is stored with it. The caller
+    /// holds `role`.
+    pub(super) fn begin_lineage(
+        &self,
+        force: Force<'_>,
+        also: impl FnOnce(&mut Superblock),
+    ) -> Result<()> {
+        let id = self.nonce()?;
+        let turn = &mut *self.peer.machine.turn();
+        let step = |machine: &mut Differential, tables: &Tables| {
+            let work = machine.force(force, &self.ordered(tables));
+            self.peer.machine.change_sides(Side::Active);
+            Some(work)
+        };
+        let outcome = self.turn(turn, step, |s| {
+            s.history.add(s.lineage);
+            s.lineage = (self.peer.machine.read().generation(), id);
+            also(s);
+        });
+        outcome.map(|_| ())
+    }
+
+    /// Whether this device holds the host, and the peer owes it nothing.
+    pub(super) fn is_whole(&self) -> bool {
+        let held = self.superblock.get();
+        !held.fenced && !held.owed && !lock(&self.tables).is_behind()
+    }
 }
 
 impl Closed {
@@ -270,7 +273,8 @@ impl Closed {
     /// they meet. Returns the branch that is given up: its content is kept as salvage there.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] if no other branch was met, or this device is fenced or lacks something; those of [`Device::open`]; [`Kind::Halted`].
+    /// [`Kind::Invalid`] if no other branch was met, or this device is fenced or lacks something; those of
+    /// [`Device::open`]; [`Kind::Halted`].
     pub fn resolve(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
@@ -282,10 +286,8 @@ impl Closed {
                 "this device has met no other branch of its history: nothing is to be resolved";
             return Err(Error::new(Kind::Invalid, what));
         };
-        let superblock = device.superblock.get();
         let is_consistent = device.peer.machine.read().consistent() == Consistent::Yes;
-        let is_behind = lock(&device.tables).is_behind();
-        if superblock.fenced || superblock.owed || is_behind || !is_consistent {
+        if !device.is_whole() || !is_consistent {
             let what = "this device does not hold the host, or lacks something of the other one: force it to \
                         take over (`Device::force`, `afterimage force`), then resolve this";
             return Err(Error::new(Kind::Invalid, what));
@@ -307,18 +309,18 @@ impl Closed {
         settings: Settings,
     ) -> Result<u64> {
         let device = Device::open_to_change(storage, clock, settings)?;
-        let superblock = device.superblock.get();
-        if superblock.fenced || superblock.owed || lock(&device.tables).is_behind() {
+        if !device.is_whole() {
             let what = "the peer of this device holds the host, or owes it something: take over, or force this \
                         device to, before the peer is forgotten";
             return Err(Error::new(Kind::Invalid, what));
         }
+        let peer = device.superblock.get().peer;
         let all: Bits = device.volumes.whole().collect();
         device.branch_off(None, false, &all, |s| {
             if s.peer != 0 {
                 s.history.forgotten = std::mem::take(&mut s.peer);
             }
         })?;
-        Ok(superblock.peer)
+        Ok(peer)
     }
 }

@@ -345,14 +345,15 @@ impl Device {
             Decision::Refuse(Refusal::LostThere) => {
                 let then = self.outlive(hello)?;
                 refused(format!(
-                "the peer has lost durable records: it says it received up to {}, wrote up to {} \
-                 and granted {}, but it acknowledged {acked}, shipped or promised {} and \
-                 granted {epoch}; {then}",
-                hello.hi,
-                hello.newest,
-                hello.epoch,
-                hi.max(need)
-            ))},
+                    "the peer has lost durable records: it says it received up to {}, wrote up to {} and \
+                     granted {}, but it acknowledged {acked}, shipped or promised {} and granted {epoch}; \
+                     {then}",
+                    hello.hi,
+                    hello.newest,
+                    hello.epoch,
+                    hi.max(need)
+                ))
+            }
             Decision::Halt(Alarm::BothUnfenced) => Err(self.halt(Error::new(
                 Kind::Protocol,
                 "both devices of the pair are unfenced, so each holds the host: stop both, and choose \

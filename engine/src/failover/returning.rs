@@ -65,25 +65,15 @@ impl Device {
     /// here, to which the peer returns when they meet again, as the target of a resync of every block (R10).
     /// Returns what is to be done, in words.
     pub(super) fn outlive(&self, hello: &Hello) -> Result<&'static str> {
-        let held = self.superblock.get();
-        let is_whole = !held.fenced && !held.owed && !lock(&self.tables).is_behind();
-        if hello.wire.max < LADDER_WIRE || !is_whole {
+        if hello.wire.max < LADDER_WIRE || !self.is_whole() {
             return Ok(
                 "it must be resynchronised: force this device to take over (`afterimage force`), and the \
                        peer becomes its target",
             );
         }
         let all: Bits = self.volumes.whole().collect();
-        let id = self.nonce()?;
-        let turn = &mut *self.peer.machine.turn();
-        let step = |machine: &mut Differential, tables: &Tables| {
-            let force = Force { epoch: held.epoch, above: 0, gives_up: false, put_back: &all };
-            Some(machine.force(force, &self.ordered(tables)))
-        };
-        self.turn(turn, step, |s| {
-            s.history.add(s.lineage);
-            s.lineage = (s.lineage.0 + 1, id);
-        })?;
+        let epoch = self.superblock.get().epoch;
+        self.begin_lineage(Force { epoch, above: 0, gives_up: false, put_back: &all }, |_| ())?;
         Ok("it becomes the target of a resync of every block when it connects again")
     }
 

@@ -249,6 +249,9 @@ impl Device {
 
     /// At a device that returned, what these copies differ from is saved first (D10).
     fn save_before_copies(&self, copies: &[Copied], data: &[u8]) -> Result<()> {
+        if !self.peer.saving.is_due() {
+            return Ok(());
+        }
         let size = self.geometry.block_size as usize;
         let mut content = HashMap::new();
         let with_data = copies.iter().filter(|copied| copied.has_data).map(|copied| copied.block);

@@ -93,6 +93,9 @@ impl Device {
     /// At a device that returned, what records of the peer's history are to overwrite is saved first, as far
     /// as there is room (D10).
     fn save_before_records(&self, taken: &[(Log, Record)]) -> Result<()> {
+        if !self.peer.saving.is_due() {
+            return Ok(());
+        }
         let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
         for (_, record) in taken {
             let (blocks, tenure) = (record.extent().into(), Some(record.stamp.epoch));

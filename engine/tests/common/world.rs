@@ -59,6 +59,18 @@ fn make(disk: &CrashDisk, id: u64, journals: u64, active: bool) {
     Device::create(disk, &geometry, active).unwrap();
 }
 
+/// One of the steps that a background thread makes.
+pub fn background_step(device: &Device, which: u64) {
+    match which {
+        0 => drop(device.step_ladder().unwrap()),
+        1 => drop(device.step_ship().unwrap()),
+        2 => drop(device.step_receive().unwrap()),
+        3 => drop(device.step_control().unwrap()),
+        4 => drop(device.step_reflect_some(1).unwrap()),
+        _ => drop(device.step_checkpoint().unwrap()),
+    }
+}
+
 impl World {
     pub fn new() -> World {
         // Time stands still.
@@ -381,6 +393,12 @@ impl World {
             }
         }
         Ok(self.image_of(&bytes))
+    }
+
+    /// A host at this device reads the newest of each block.
+    pub fn reads(&self, at: usize) {
+        let session = self.device(at).session().unwrap();
+        assert_eq!(Some(&self.read_all(&session).unwrap()), self.images().last());
     }
 
     /// The rest of the story: what the serving device returns is the history, but for an
