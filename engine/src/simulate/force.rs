@@ -511,6 +511,7 @@ impl World {
         let serving = self.device(1 - side).map(|device| device.superblock.get().lineage);
         if device.superblock.get().lineage == serving.unwrap_or(self.sites.lineage.get()) {
             self.sites.parted[side].set(false);
+            self.history.borrow_mut().leave_to_bits(side);
             if self.sites.is_branch[side].take() {
                 let story = format!("{} has given its own up", NAMES[side]);
                 self.tape.broken("nothing of a branch is given up without a word", story);
