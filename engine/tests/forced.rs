@@ -425,6 +425,23 @@ fn a_loss_of_which_nothing_was_told_has_a_time() {
     assert_eq!(Some(lost.since), sheet.others_after);
 }
 
+/// Of a block that was told of twice the older record is lost as well, and no list has it.
+#[test]
+fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    world.hold_ships(true);
+    world.acts(&[Write(A, 0, 2), Write(A, 0, 3), Flush(A)]);
+    world.carry().unwrap();
+    world.device(B).close().unwrap();
+    world.crash(A, Cut::Kill);
+    world.history.truncate(1);
+    let sheet = force(&mut world, B, Image::Consistent);
+    let lost = world.device(B).status().lost_writes.unwrap();
+    assert_eq!((numbers(&sheet.told), lost.since), (vec![0], sheet.received.time));
+    assert!(lost.since < lost.first.time);
+}
+
 /// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.
 #[test]
 fn random_walks() {
