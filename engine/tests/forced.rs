@@ -7,7 +7,7 @@ use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::salvage;
 use afterimage::internal::unit::Mode;
-use afterimage::{Closed, Device, Image, LossSheet};
+use afterimage::{Closed, Device, FileName, Image, LossSheet, Storage};
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
@@ -308,6 +308,36 @@ fn what_a_returned_device_had_not_reflected_is_saved() {
     let mut lost = saved(&world, A);
     lost.sort_unstable();
     assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+}
+
+/// A device takes the host over right after its return, and is killed before the other's content came over
+/// its own.
+#[test]
+fn what_is_yet_to_be_saved_is_known_after_an_opening() {
+    let (mut world, _) = parted();
+    world.device(B).accept_loss().unwrap();
+    world.open(A).unwrap();
+    world.hold_ships(true);
+    world.meet_briefly(4);
+    world.device(A).begin_takeover().unwrap();
+    for _ in 0..20 {
+        world.device(A).step_control().unwrap();
+        world.device(B).step_control().unwrap();
+    }
+    world.device(A).poll_takeover().unwrap().unwrap();
+    world.acts(&[Flush(A)]);
+    world.crash(A, Cut::Kill);
+    world.open(A).unwrap();
+    world.hold_ships(false);
+    world.meet();
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    let mut lost = saved(&world, A);
+    lost.sort_unstable();
+    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+    let is_left = |file: &FileName| file.to_string().contains("unsaved");
+    assert!(!world.disks[A].files().unwrap().iter().any(is_left));
 }
 
 #[test]

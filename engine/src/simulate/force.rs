@@ -253,8 +253,7 @@ impl World {
         }
         if !self.has_parted(side) {
             self.sites.lineage.set(device.superblock.get().lineage);
-            if !self.sites.alone[side].take().is_empty() {
-                // It took the host over, and what it must still save was known to the process alone.
+            if !self.sites.alone[side].borrow().is_empty() {
                 self.tape.count("restarts before everything was saved");
             }
             return false;
