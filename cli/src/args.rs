@@ -142,7 +142,7 @@ pub struct ReplayArgs {
     /// there; at RETURN the lost device is opened again, with its files, and becomes the target of a resync
     /// [default: halfway between AT and the end]. The loss is compared with the loss sheet
     #[arg(long, value_name = "AT[..RETURN]", value_parser = lose_site,
-          conflicts_with = "request_log", help_heading = "Takeover and link")]
+          help_heading = "Takeover and link")]
     pub lose_site: Option<LoseSiteAt>,
 
     /// Lose that site in this mode: from AT on the hosts wait until their device is in it, and as many more

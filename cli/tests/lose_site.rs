@@ -164,7 +164,6 @@ fn a_loss_that_cannot_be_ends_with_2() {
         (&["--lose-site", "20%.."], "a percentage or a time"),
         (&["--lose-site", "soon"], "a percentage or a time"),
         (&["--lose-site", "99d"], "after the first"),
-        (&["--lose-site", "20%", "--request-log", "x"], "cannot be used with"),
         (&["--lose-in", "copying"], "--lose-site"),
     ] {
         let output = replay(&[words, &["--memory", "--limit-rows", "50", trace]].concat());

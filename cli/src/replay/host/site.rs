@@ -12,7 +12,7 @@ use afterimage::internal::unit::Mode;
 use super::super::oracle::{Account, Forced, Image};
 use super::super::pair::ForcedTakeover;
 use super::super::pattern::SECTOR;
-use super::super::requests::NAMES;
+use super::super::requests::{Event, NAMES};
 use super::Host;
 use crate::exit::{Exit, Failure};
 use crate::words::duration;
@@ -117,6 +117,7 @@ impl Host<'_> {
         let session = self.pair.device(to).session();
         self.active = to;
         self.session = session.map_err(|e| self.failed("opening a session", &e))?;
+        self.note(&Event::Forced { to, epoch: self.session.epoch() });
         let shown = self.read_all()?;
         let (moves, ForcedTakeover { sheet, told, received, .. }) = (&self.moves, &forced);
         let host_in = |epoch| {
