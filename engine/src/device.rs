@@ -232,6 +232,10 @@ impl Device {
             settings,
             clock,
         };
+        if device.settings.salvage_bytes_max > 0 && holds(Clause::StillUnsaved) {
+            let (with, superblock) = ((&*storage, &device.volumes), device.superblock.get());
+            device.peer.saving.resume(with, &superblock, device.settings.salvage_bytes_max)?;
+        }
         if serves {
             device.resume(Stamp::ZERO);
         }

@@ -4,11 +4,15 @@
 //! Two things come here: own records that the forced device gives up, with their stamps; and, at the device
 //! that returns, the content of the blocks that only bits tell of, before a copy overwrites it.
 
+mod unsaved;
+
 use crate::error::{Error, Kind, Result};
 use crate::format::salvage::{
     Chunk, ENTRIES_MAX, Origin, Saved, TABLE_BYTES_MAX, decode, encode, saved,
 };
 use crate::format::superblock::Superblock;
+use crate::format::told::Owner;
+use crate::format::unsaved::Unsaved;
 use crate::format::{PAGE, data_checksum};
 use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
 use crate::sync::{AtomicBool, Ordering, lock};
@@ -44,13 +48,13 @@ fn failed(doing: &str, number: u32) -> impl Fn(std::io::Error) -> Error {
     move |e| Error::storage(what.clone(), e)
 }
 
-/// The numbers of the salvage files of a device, rising.
-fn numbers(storage: &dyn Storage) -> Result<Vec<u32>> {
+/// The numbers of a device's side files of this `kind`, rising.
+fn numbers(storage: &dyn Storage, kind: SideKind) -> Result<Vec<u32>> {
     let files = storage.files().map_err(|e| Error::storage("listing the files", e))?;
     let mut numbers: Vec<u32> = files
         .into_iter()
         .filter_map(|file| match file {
-            FileName::Side { kind, number } if kind == KIND => Some(number),
+            FileName::Side { kind: found, number } if found == kind => Some(number),
             _ => None,
         })
         .collect();
@@ -81,7 +85,7 @@ fn chunks(storage: &dyn Storage, number: u32, mut each: impl FnMut(u64, &Chunk))
 /// # Errors
 /// [`Kind::Storage`] if the storage fails.
 pub fn list(storage: &dyn Storage) -> Result<Vec<SalvageFile>> {
-    let numbers = numbers(storage)?;
+    let numbers = numbers(storage, KIND)?;
     let described = numbers.into_iter().map(|number| {
         let (mut lineage, mut saved_at, mut blocks) = (None, (0, 0), 0);
         let bytes = chunks(storage, number, |_, chunk| {
@@ -297,11 +301,56 @@ struct Due {
 }
 
 impl Saving {
-    /// The content of `blocks` is saved from now on before it is overwritten, but by records of tenures
-    /// before `tenure`.
-    pub fn begin(&self, blocks: Bits, tenure: u64, writer: Writer) {
-        let is_due = !blocks.is_empty();
-        *lock(&self.due) = Due { blocks, tenure, writer: Some(writer) };
+    /// The content of the blocks in `differing` is saved from now on before it is overwritten, but by records
+    /// of tenures before the present one: it is of the lineage that `superblock` has. All salvage files
+    /// together have at most `bytes_max` bytes. This is durable.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn begin(
+        &self,
+        (storage, volumes): (&dyn Storage, &Volumes),
+        superblock: &Superblock,
+        differing: Bits,
+        bytes_max: u64,
+    ) -> Result<()> {
+        let mut blocks = differing;
+        if let Some((_, more)) = unsaved::read(storage, superblock, volumes)? {
+            blocks.add(&more);
+        }
+        unsaved::take_saved(storage, superblock.lineage, &mut blocks)?;
+        let Superblock { group, device, lineage, epoch: tenure, .. } = *superblock;
+        let runs = blocks.runs().collect();
+        let owner = Owner { group, device, lineage };
+        unsaved::replace(storage, &Unsaved { owner, tenure, runs })?;
+        let writer = Writer::new(storage, superblock, bytes_max)?;
+        self.set(Due { blocks, tenure, writer: Some(writer) });
+        Ok(())
+    }
+
+    /// What an earlier opening had not saved is still to be.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn resume(
+        &self,
+        (storage, volumes): (&dyn Storage, &Volumes),
+        superblock: &Superblock,
+        bytes_max: u64,
+    ) -> Result<()> {
+        let Some((unsaved, blocks)) = unsaved::read(storage, superblock, volumes)? else {
+            return Ok(());
+        };
+        let lineage = unsaved.owner.lineage;
+        let given_up = Superblock { lineage, ..superblock.clone() };
+        let writer = Writer::new(storage, &given_up, bytes_max)?;
+        self.set(Due { blocks, tenure: unsaved.tenure, writer: Some(writer) });
+        Ok(())
+    }
+
+    fn set(&self, due: Due) {
+        let is_due = !due.blocks.is_empty();
+        *lock(&self.due) = due;
         self.is_due.store(is_due, Ordering::Release);
     }
 
@@ -354,7 +403,10 @@ impl Saving {
         if saved.is_err() && tenure.is_none() {
             taken.into_iter().for_each(|run| due.blocks.insert(run));
         }
-        self.is_due.store(!due.blocks.is_empty(), Ordering::Release);
+        if due.blocks.is_empty() {
+            unsaved::clear(storage)?;
+            self.is_due.store(false, Ordering::Release);
+        }
         saved
     }
 }

@@ -218,6 +218,8 @@ clauses! {
         ReturnedFenced = "returned-fenced",
         /// D10: what a returned device alone has is saved before it is overwritten.
         SaveWhatDiffers = "save-what-differs",
+        /// D10: what a returned device has yet to save it saves after an opening, too.
+        StillUnsaved = "still-unsaved",
         /// D10: of a tenure that nothing has come of, the loss sheet says nothing.
         SheetOfTenure = "sheet-of-tenure",
         /// Section 4 step 1: a flush completes after the log's sync.
