@@ -328,6 +328,7 @@ impl Device {
             is_open: machine.is_open(),
             table_blocks: machine.table().blocks() + machine.flying().blocks(),
             flying_blocks: machine.flying().blocks(),
+            copied_bytes: self.peer.copy_rate.sent_bytes(),
             owed_blocks: machine.owed().blocks(),
             is_consistent: machine.consistent() == Consistent::Yes,
             is_level: machine.is_level(),

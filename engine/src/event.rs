@@ -152,6 +152,8 @@ pub struct DifferentialStatus {
     pub table_blocks: u64,
     /// Blocks that were sent and are not acknowledged.
     pub flying_blocks: u64,
+    /// Data of the copies that were sent since the opening, in bytes; blocks of zeros have none.
+    pub copied_bytes: u64,
     /// Blocks that the peer owes, as bits tell.
     pub owed_blocks: u64,
     /// Whether the normal volumes are a state that the hosts' data had once, with the unreflected records.

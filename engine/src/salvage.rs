@@ -113,29 +113,52 @@ pub fn read(
     mut each: impl FnMut(&Saved, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let name = file(number);
-    let failed = failed("reading", number);
-    if storage.length(name).map_err(&failed)?.is_none() {
+    if storage.length(name).map_err(failed("reading", number))?.is_none() {
         return Err(Error::new(Kind::Invalid, format!("there is no {name}")));
     }
     let mut all = Vec::new();
     chunks(storage, number, |at, chunk| all.push((at, chunk.clone())))?;
-    for (at, chunk) in all {
-        let mut data = vec![0; chunk.origin.block_size as usize];
-        for (entry, offset) in &chunk.entries {
-            if !entry.has_data {
-                each(entry, &[])?;
-                continue;
-            }
-            storage.read(name, at + offset, &mut data).map_err(&failed)?;
-            if data_checksum(&data) != entry.checksum {
-                let (block, at) = (entry.block, at + offset);
-                let what = format!("{name}: the data of block {block} at {at} is damaged");
-                return Err(Error::new(Kind::Damaged, what));
-            }
-            each(entry, &data)?;
+    all.iter().try_for_each(|(at, chunk)| read_chunk(storage, number, *at, chunk, &mut each))
+}
+
+/// As [`read`], of the chunk at `at`.
+fn read_chunk(
+    storage: &dyn Storage,
+    number: u32,
+    at: u64,
+    chunk: &Chunk,
+    each: &mut impl FnMut(&Saved, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let name = file(number);
+    let mut data = vec![0; chunk.origin.block_size as usize];
+    for (entry, offset) in &chunk.entries {
+        if !entry.has_data {
+            each(entry, &[])?;
+            continue;
         }
+        storage.read(name, at + offset, &mut data).map_err(failed("reading", number))?;
+        if data_checksum(&data) != entry.checksum {
+            let (block, at) = (entry.block, at + offset);
+            let what = format!(
+                "{name}: the data of block {block} at {at} is damaged; in the last chunk of a file that may \
+                 be the mark of a power cut: nothing was overwritten then, and a later file has it"
+            );
+            return Err(Error::new(Kind::Damaged, what));
+        }
+        each(entry, &data)?;
     }
     Ok(())
+}
+
+/// Whether the last chunk of a salvage file has all its data: a power cut may have kept its header alone.
+fn is_whole(storage: &dyn Storage, number: u32) -> Result<bool> {
+    let mut last = None;
+    chunks(storage, number, |at, chunk| last = Some((at, chunk.clone())))?;
+    let Some((at, chunk)) = last else { return Ok(true) };
+    match read_chunk(storage, number, at, &chunk, &mut |_, _| Ok(())) {
+        Err(error) if error.kind() == Kind::Damaged => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// Removes the salvage file `number`.
@@ -181,9 +204,10 @@ impl Writer {
         let bytes = all.iter().map(|file| file.bytes).sum();
         let same = all.iter().rev().find(|file| file.lineage == Some(lineage));
         let at = match same {
-            Some(file) => Some((file.number, file.bytes)),
+            // Behind a chunk that is damaged nothing is read.
+            Some(file) if is_whole(storage, file.number)? => Some((file.number, file.bytes)),
             // A file that no chunk can be read of is left alone.
-            None => all.last().map(|file| (file.number + 1, 0)),
+            _ => all.last().map(|file| (file.number + 1, 0)),
         };
         Ok(Writer {
             origin: Origin { group, device, lineage, block_size },
@@ -384,5 +408,48 @@ impl Saving {
             self.is_due.store(false, Ordering::Release);
         }
         saved
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::Geometry;
+    use crate::storage::Memory;
+    use crate::superblock;
+
+    /// A power cut keeps the header of a chunk and not its data: the content is still in its place, and is
+    /// saved again, where it is read.
+    #[test]
+    fn salvage_goes_on_behind_a_chunk_that_was_cut_short() {
+        let storage = Memory::new();
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 20 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, 1, volumes) };
+        Device::create(&storage, &geometry, true).unwrap();
+        let superblock = superblock::load(&storage).unwrap();
+        let block = |number| Block { volume: 0, number };
+        let save = |blocks: &[u64]| {
+            let mut writer = Writer::new(&storage, &superblock, 1 << 20).unwrap();
+            for &number in blocks {
+                writer.add(block(number), Stamp::ZERO, &[number as u8; 4096]);
+            }
+            writer.flush(&storage, 1).unwrap();
+        };
+        save(&[1]);
+        save(&[2, 3]);
+        let end = list(&storage).unwrap()[0].bytes;
+        storage.write(file(0), end - 4096, &[IoSlice::new(&[0; 4096])]).unwrap();
+        save(&[3, 4]);
+        let mut found = Vec::new();
+        for SalvageFile { number, .. } in list(&storage).unwrap() {
+            let read = read(&storage, number, |entry, data| {
+                found.push((entry.block.number, data[0]));
+                Ok(())
+            });
+            assert_eq!(read.is_err(), number == 0);
+        }
+        assert_eq!(found, [(1, 1), (2, 2), (3, 3), (4, 4)]);
     }
 }
