@@ -169,7 +169,7 @@ impl Device {
         let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
         let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
-        if let Some(told) = told_bits_before(&*storage, &superblock, &volumes, may_serve)? {
+        if let Some(told) = told_bits_before(&*storage, &superblock, may_serve)? {
             machine.write().recall_told(told);
         }
         let cache_identity = storage.cache_identity().unwrap_or_default();
@@ -331,6 +331,7 @@ impl Device {
             copied_bytes: self.peer.copy_rate.sent_bytes(),
             owed_blocks: machine.owed().blocks(),
             is_consistent: machine.consistent() == Consistent::Yes,
+            no_consistent_copy: machine.lacks_consistent_copy(self.side()),
             is_level: machine.is_level(),
         };
         let Tables { own, out, incoming, normal } = &*tables;

@@ -39,6 +39,7 @@ pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
+pub use told::told_bits_kept;
 pub(crate) use told::{told_before, told_bits_before};
 
 use crate::device::Device;
@@ -48,7 +49,7 @@ use crate::flow::remote::Answers;
 use crate::format::frame::{Frame, Ladder, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
-use crate::table::differential::{Announcement, Grant as Granted};
+use crate::table::differential::{Announcement, Grant as Granted, Opened};
 use crate::unit::Stamp;
 use connection::Connection;
 use role::Role;
@@ -319,8 +320,8 @@ impl Device {
             Ladder::Open { round, mode, generation, cut, clk: _, told } => {
                 self.receive_open((round, mode), generation, (cut, told))
             }
-            Ladder::Opened { round, cut, told, piece } => {
-                self.receive_opened((round, cut, told), piece)
+            Ladder::Opened { round, cut, told, is_consistent, piece } => {
+                self.receive_opened(Opened { round, cut, told, is_consistent }, piece)
             }
             Ladder::GrantTable { nonce, grant, round, generation, later, told, piece } => {
                 let granted = Granted::Table { round, generation, later, told };

@@ -49,6 +49,8 @@ pub(crate) struct Machine {
     /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
     landing: Mutex<()>,
+    /// The round in which it was told that no copy is consistent.
+    no_copy: Mutex<Option<Round>>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
 }
@@ -89,6 +91,7 @@ impl Machine {
             changed: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             landing: Mutex::default(),
+            no_copy: Mutex::default(),
             turn: Mutex::default(),
         }
     }
@@ -516,7 +519,22 @@ impl Device {
 
     /// N is about to be no prefix: the superblock says so first (D11).
     pub(crate) fn mark(&self) -> Result<()> {
-        self.store(|s| self.note_marks(s))
+        self.store(|s| self.note_marks(s))?;
+        self.say_if_no_copy_is_consistent();
+        Ok(())
+    }
+
+    /// Tells, once a round, that there is no consistent copy at either site.
+    pub(crate) fn say_if_no_copy_is_consistent(&self) {
+        let round = {
+            let machine = self.peer.machine.read();
+            machine.lacks_consistent_copy(self.side()).then(|| machine.round())
+        };
+        if let Some(round) = round
+            && lock(&self.peer.machine.no_copy).replace(round) != Some(round)
+        {
+            self.tell(Event::NoConsistentCopy);
+        }
     }
 
     /// Read as the superblock is written: no other update comes between.

@@ -319,7 +319,7 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         "frame_opened" => {
             let (from, to) = (block(7, 5), block(9, 1000));
             let piece = TablePiece { from, to, runs: runs(), is_last: false };
-            Ladder::Opened { round, cut: CUT, told: TOLD, piece }
+            Ladder::Opened { round, cut: CUT, told: TOLD, is_consistent: true, piece }
         }
         "frame_grant_table" => {
             let (from, to) = (block(0, 12), TablePiece::END);

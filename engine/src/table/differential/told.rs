@@ -251,12 +251,12 @@ mod tests {
         let work = a.open(mode, Stamp::ZERO).expect("it may");
         let Some(Message::Open { round, cut, told, .. }) = work.send else { panic!("{work:?}") };
         let heard = b.hear_open(Side::Fenced, (round, mode), 0, (cut, told), Ordered::default());
-        let Some(Message::Opened { cut, told, .. }) = heard.expect("it hears").send else {
+        let Some(Message::Opened(opened)) = heard.expect("it hears").send else {
             panic!("it answers")
         };
         b.said_opened();
         let piece = Piece { range: EVERY, blocks: b.table().clone(), is_last: true };
-        assert!(a.hear_opened(Side::Active, (round, cut, told), &piece).is_some());
+        assert!(a.hear_opened(Side::Active, opened, &piece).is_some());
     }
 
     fn tell([a, b]: &mut [Differential; 2], now: u64) {
