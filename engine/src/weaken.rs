@@ -258,6 +258,10 @@ clauses! {
         PeerNewer = "newer",
         /// D4: a requester that was active later keeps its own bits.
         KeepLater = "held",
+        /// D4, D8: a grant that leaves the table as it is stored leaves `cut`, too.
+        KeptCut = "kept-cut",
+        /// D4, D10: a grant to a returned device stores the table, which has what differs there.
+        DifferingStored = "storeM",
         /// D4: a grant of a lower lineage is added to the table.
         GrantOfReturned = "grantM",
         /// D5: an own write takes the block out of P.

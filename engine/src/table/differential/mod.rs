@@ -195,8 +195,12 @@ impl Differential {
     /// what it is from then on.
     fn begin(&mut self, mode: Mode, round: Round) {
         if round != self.round {
-            self.tell_anew();
+            self.tell_anew(false);
         }
+        self.enter(mode, round);
+    }
+
+    fn enter(&mut self, mode: Mode, round: Round) {
         (self.mode, self.round, self.stage) = (mode, round, Stage::Closed);
     }
 
