@@ -306,6 +306,8 @@ clauses! {
         MarkFirst = "mark",
         /// Section 6: a copy removes what announcements up to its own told of, and nothing later.
         CopyNumber = "told-copy",
+        /// Section 6: a level covers nothing that was told behind it.
+        LevelCovers = "told-level",
         /// Section 6: an announcement belongs to its round.
         ToldOfRound = "told-round",
         /// Records of before the table was last changed in bulk imply no bit.

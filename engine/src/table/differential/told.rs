@@ -70,9 +70,13 @@ impl Told {
         self.ahead = Default::default();
     }
 
-    /// Everything that was told of has arrived.
+    /// A level is here: what was told of before it has arrived. Entries of the round that are left came by
+    /// announcements that overtook it.
     pub fn covered(&mut self) {
-        (self.runs, self.blocks, self.earlier) = Default::default();
+        self.earlier = Announced::default();
+        if !holds(Clause::LevelCovers) {
+            (self.runs, self.blocks) = Default::default();
+        }
     }
 
     /// The round ends: what it told of is for the loss sheet only.
@@ -351,6 +355,25 @@ mod tests {
         assert_eq!(runs(&pair[1].told()), [(4..5, 70), (7..9, 70)]);
         pair[1].hear_told(&told, 100);
         assert_eq!(runs(&pair[1].told()), [(4..5, 70), (7..9, 70)], "one already told is ignored");
+    }
+
+    /// A level says nothing of what was told behind it.
+    #[test]
+    fn a_level_that_was_overtaken_covers_nothing_newer() {
+        let mut pair = pair();
+        let (round, block) = (pair[0].round(), run(4..5));
+        let _ = pair[0].wrote(&block);
+        let said = pair[0].send(&block);
+        assert!(pair[1].arrive(Side::Fenced, round, said, &block).is_some());
+        let _ = pair[0].copied(round, &block);
+        assert!(pair[0].level().is_some());
+        let _ = pair[0].wrote(&block);
+        tell(&mut pair, 70);
+        assert!(pair[1].hear_level(Side::Fenced, round).is_some());
+        assert_eq!(runs(&pair[1].told()), [(4..5, 70)]);
+        let (granted, owed) = take_over(pair);
+        assert!(granted.is_empty());
+        assert_eq!(owed.blocks(), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ const ALWAYS: Options = Options { always: true, ..PLAIN };
 const P6: Options = Options { p6: true, ..PLAIN };
 const TELLS: Options = Options { tells: true, ..PLAIN };
 const IMPLIED_TELLS: Options = Options { implied: true, tells: true, ..PLAIN };
+const ALWAYS_TELLS: Options = Options { always: true, tells: true, ..PLAIN };
 const SLOW: Options = Options { slow: true, ..PLAIN };
 const EVERY: Options = Options { volatile: true, implied: true, side: true, slow: true, ..PLAIN };
 
@@ -58,6 +59,7 @@ fn small_bounds_hold() {
         (of([1, 2, 0, 1, 0, 0, 1, 1]), ALWAYS, 10_424),
         (of([1, 2, 0, 1, 1, 0, 1, 0]), SLOW, 10_421),
         (of([1, 2, 0, 1, 1, 0, 0, 0]), TELLS, 6_931),
+        (of([1, 2, 1, 1, 0, 0, 0, 0]), ALWAYS_TELLS, 3_967),
         (of([1, 2, 0, 1, 1, 1, 0, 0]), TELLS, 33_587),
         (of([1, 2, 0, 1, 1, 0, 1, 0]), TELLS, 33_250),
     ]);
@@ -96,6 +98,7 @@ fn larger_bounds_hold() {
         (of([1, 2, 0, 2, 1, 1, 1, 0]), SLOW, 80_528),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), SLOW, 108_811),
         (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), EVERY, 38_222),
+        (of([1, 2, 1, 1, 0, 1, 1, 0]), ALWAYS_TELLS, 80_272),
         (of([1, 2, 1, 2, 1, 0, 0, 0]), TELLS, 76_663),
         (of([2, 3, 0, 1, 1, 0, 0, 0]), TELLS, 176_930),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), TELLS, 271_433),
