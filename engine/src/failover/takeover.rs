@@ -66,6 +66,18 @@ impl Device {
         sent
     }
 
+    /// Why a host that comes gets no session. By the settings a fenced device asks for the host then: the
+    /// next control step does.
+    pub(crate) fn refuse_host(&self) -> Error {
+        let why = self.not_serving();
+        if why.kind() != Kind::Fenced || !self.settings.takeover_at_first_request {
+            return why;
+        }
+        lock(&self.failover).role.must_ask(true);
+        self.wakes.line.ring();
+        waiting(Wait::Asking)
+    }
+
     /// Sends a takeover request, which replaces the open one if there is one.
     fn ask_for_host(&self, requested_at: u64, progress_at: u64) -> Result<()> {
         let held = self.superblock.get().epoch;
@@ -109,7 +121,7 @@ impl Device {
         }
     }
 
-    /// Asks once more if a hello made this device ask and the request has ended without an answer: no
+    /// Asks once more if a hello, or a host, made this device ask and the request has ended without an answer: no
     /// caller polls for it, and the peer may only be slow. Returns whether it asked.
     pub(super) fn ask_for_host_again(&self) -> Result<bool> {
         if self.clk.epoch() != 0 {
