@@ -1,10 +1,11 @@
-//! The variants of the first embodiment around a takeover: the host's first request begins it; a table is
-//! fetched after it.
+//! The variants of the first embodiment around a takeover: the first request of the host begins it, or the word of
+//! the device that held the host; a table is fetched after it.
 
 mod common;
 
 use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
+use afterimage::internal::link::Lane;
 use afterimage::internal::unit::Mode;
 use common::crash::Cut;
 use common::world::Act::*;
@@ -70,6 +71,52 @@ fn without_the_setting_a_host_is_sent_to_the_other_device() {
     assert_eq!(refused(&world, B), Some(Kind::Fenced));
     world.carry().unwrap();
     assert!(world.device(A).status().serving);
+}
+
+/// A device whose host is gone offers it: the other serves before its host has come.
+#[test]
+fn a_host_that_is_gone_is_offered_to_the_other_device() {
+    for is_suspended in [false, true] {
+        let mut world = world(false);
+        world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Carry]);
+        if is_suspended {
+            world.acts(&[Suspend(A), Write(A, 2, 3), Flush(A)]);
+        }
+        assert_eq!(world.device(B).offer_host().unwrap_err().kind(), Kind::Fenced);
+        world.device(A).offer_host().unwrap();
+        world.carry().unwrap();
+        assert_eq!(refused(&world, A), Some(Kind::Fenced));
+        world.reads(B);
+        world.device(B).offer_host().unwrap();
+        world.carry().unwrap();
+        world.reads(A);
+    }
+}
+
+/// An offer is a word, and no grant: one that nobody hears, or that is of a tenure that is over, moves nothing.
+#[test]
+fn an_offer_that_is_lost_or_late_moves_nothing() {
+    let mut world = world(false);
+    world.acts(&[Write(A, 0, 1), Flush(A)]);
+    world.links[A].hold(Lane::Control, true);
+    world.device(A).offer_host().unwrap();
+    world.links[A].cut();
+    world.carry().unwrap();
+    assert_eq!(world.device(A).offer_host().unwrap_err().kind(), Kind::NoPeer);
+    world.meet();
+    assert!(world.device(A).status().serving);
+    world.acts(&[Write(A, 1, 2), Flush(A)]);
+
+    // Two offers are one takeover.
+    world.device(A).offer_host().unwrap();
+    world.device(A).offer_host().unwrap();
+    world.carry().unwrap();
+    world.reads(B);
+    let epoch = world.device(B).status().epoch;
+    world.act(Takeover(A)).unwrap();
+    world.carry().unwrap();
+    assert!(world.device(A).status().serving);
+    assert_eq!(world.device(A).status().epoch, epoch + 1);
 }
 
 /// A device that serves and has lost what it is owed fetches the other's table: until that is here every block

@@ -121,6 +121,22 @@ impl Device {
         }
     }
 
+    /// The peer, which serves under `epoch`, offers its host: this device asks for it, as if its driver had. An
+    /// offer of a tenure that is over is ignored.
+    pub(super) fn receive_offer(&self, epoch: u64) -> Result<()> {
+        let _one = lock(&self.role);
+        let held = self.superblock.get();
+        let may_ask = {
+            let role = &self.expire_and_lock().role;
+            held.fenced && epoch >= held.epoch && !role.is_asking() && role.lost().is_none()
+        };
+        if !may_ask {
+            return Ok(());
+        }
+        let now = self.clock.monotonic();
+        self.ask_for_host(now, now)
+    }
+
     /// Asks once more if a hello, or a host, made this device ask and the request has ended without an answer: no
     /// caller polls for it, and the peer may only be slow. Returns whether it asked.
     pub(super) fn ask_for_host_again(&self) -> Result<bool> {
