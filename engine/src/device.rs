@@ -260,13 +260,13 @@ impl Device {
     /// A host's way in (S810), bound to the present tenure (R14).
     ///
     /// # Errors
-    /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
-    /// opening until it may serve (R13), [`Kind::LostWrites`] until somebody has accepted a loss
-    /// (R20), [`Kind::Halted`].
+    /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, which this call may begin
+    /// ([`Settings::takeover_at_first_request`]), [`Kind::NotProven`] after an opening until it may serve
+    /// (R13), [`Kind::LostWrites`] until somebody has accepted a loss (R20), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
         self.check_halted()?;
         match self.clk.epoch() {
-            0 => Err(self.not_serving()),
+            0 => Err(self.refuse_host()),
             epoch => self.check_loss().map(|()| Session::new(self.clone(), epoch)),
         }
     }

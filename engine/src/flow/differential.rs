@@ -408,6 +408,8 @@ impl Device {
         }
         if work.store {
             self.store_differential(also)?;
+        } else if work.keeps_table {
+            self.store_without_table(also)?;
         } else if work.mark {
             self.mark()?;
         }
@@ -487,20 +489,34 @@ impl Device {
             let machine = self.peer.machine.read();
             (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))
         };
-        let note = |s: &mut Superblock| {
-            durable.put(s);
-            self.follow_lineage(s, durable.generation);
-            if durable.mode != Mode::Ordered {
-                s.need = Stamp::ZERO;
-            }
-            self.note_marks(s);
-            also(s);
-        };
+        let note = |s: &mut Superblock| self.note_durable(s, &durable, also);
         if !has_changed {
             return self.store(note);
         }
         let stored = self.superblock.update_with_table(self.peer.machine.table(), note);
         stored.map_err(|e| self.halt(e))
+    }
+
+    /// As [`Device::store_differential`], but the table that is stored stays ([`Work::keeps_table`]).
+    fn store_without_table(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
+        self.check_halted()?;
+        let durable = self.peer.machine.read().durable();
+        self.store(|s| self.note_durable(s, &durable, also))
+    }
+
+    fn note_durable(
+        &self,
+        s: &mut Superblock,
+        durable: &Durable,
+        also: impl FnOnce(&mut Superblock),
+    ) {
+        durable.put(s);
+        self.follow_lineage(s, durable.generation);
+        if durable.mode != Mode::Ordered {
+            s.need = Stamp::ZERO;
+        }
+        self.note_marks(s);
+        also(s);
     }
 
     /// The machine is of the peer's lineage now, if it was of one that the peer's has come by (D10).

@@ -286,6 +286,9 @@ impl World {
         if work.store {
             dev.store();
         }
+        if work.keeps_table {
+            dev.kept = dev.m.durable();
+        }
         if work.mark {
             let durable = dev.m.durable();
             (dev.kept.owing, dev.kept.consistent) = (durable.owing, durable.consistent);
