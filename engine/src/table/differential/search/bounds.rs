@@ -8,6 +8,7 @@ const SIDE: Options = Options { side: true, ..PLAIN };
 const ALWAYS: Options = Options { always: true, ..PLAIN };
 const P6: Options = Options { p6: true, ..PLAIN };
 const TELLS: Options = Options { tells: true, ..PLAIN };
+const SUMS: Options = Options { sums: true, ..PLAIN };
 const SLOW: Options = Options { slow: true, ..PLAIN };
 const EVERY: Options = Options { volatile: true, implied: true, side: true, slow: true, ..PLAIN };
 
@@ -59,6 +60,8 @@ fn small_bounds_hold() {
         (of([1, 2, 0, 1, 1, 0, 0, 0]), TELLS, 6_519),
         (of([1, 2, 0, 1, 1, 1, 0, 0]), TELLS, 31_628),
         (of([1, 2, 0, 1, 1, 0, 1, 0]), TELLS, 31_431),
+        (of([1, 2, 0, 1, 1, 0, 0, 0]), SUMS, 3_189),
+        (of([1, 2, 0, 1, 1, 1, 0, 0]), SUMS, 9_070),
     ]);
 }
 
@@ -98,6 +101,10 @@ fn larger_bounds_hold() {
         (of([2, 3, 0, 1, 1, 0, 0, 0]), TELLS, 162_602),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), TELLS, 266_546),
         (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), TELLS, 53_156),
+        (of([1, 2, 1, 2, 1, 0, 0, 0]), SUMS, 35_173),
+        (of([2, 3, 0, 1, 1, 0, 0, 0]), SUMS, 56_775),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), SUMS, 93_183),
+        (of([1, 2, 0, 2, 1, 0, 1, 0]), SUMS, 29_256),
     ]);
 }
 
