@@ -57,9 +57,10 @@ impl Told {
         self.ahead = Default::default();
     }
 
-    /// Everything that was told of has arrived.
+    /// Everything that earlier rounds told of has arrived. Copies have taken out what this round told of, and
+    /// what it tells later may be here before the level is.
     pub fn covered(&mut self) {
-        (self.runs, self.earlier) = Default::default();
+        self.earlier = Announced::default();
     }
 
     /// The round ends: what it told of is for the loss sheet only.
@@ -315,6 +316,19 @@ mod tests {
         let (granted, owed) = take_over(pair);
         assert!(granted.is_empty());
         assert_eq!(owed.blocks(), 1);
+    }
+
+    /// A level is said, a block is written and told of, and that overtakes the level.
+    #[test]
+    fn a_level_covers_no_later_announcement() {
+        let mut pair = pair();
+        let work = pair[0].level().unwrap();
+        let Some(Message::Level { round }) = work.send else { panic!("{work:?}") };
+        let _ = pair[0].wrote(&run(4..5));
+        tell(&mut pair, 70);
+        assert!(pair[1].hear_level(Side::Fenced, round).is_some());
+        assert_eq!(runs(&pair[1].told()), [(4..5, 70)]);
+        assert_eq!(take_over(pair).1.blocks(), 1);
     }
 
     #[test]
