@@ -222,6 +222,8 @@ clauses! {
         StillUnsaved = "still-unsaved",
         /// D10: of a tenure that nothing has come of, the loss sheet says nothing.
         SheetOfTenure = "sheet-of-tenure",
+        /// D11: what was found equal is durable before it is acknowledged.
+        EqualSync = "equal-sync",
         /// Section 4 step 1: a flush completes after the log's sync.
         FlushSync = "flush-sync",
         /// Section 4 step 2: a received record is durable before it is acknowledged.
@@ -242,6 +244,10 @@ clauses! {
         ClearAtSend = "clear_send",
         /// D2: what was in flight is sent again when the connection or the round ends.
         Refly = "refly",
+        /// Section 6: a block that differs is copied.
+        DifferingSent = "differing",
+        /// D3: checksums of another round are ignored.
+        SumsOfRound = "sums-round",
         /// D3: copies and acknowledgements of another round are ignored.
         RoundCounts = "round",
         /// D3: data is sent in a round once the peer is known to be in it.
