@@ -260,6 +260,10 @@ clauses! {
         PeerNewer = "newer",
         /// D4: a requester that was active later keeps its own bits.
         KeepLater = "held",
+        /// D4, D8: a grant that leaves the table as it is stored leaves `cut`, too.
+        KeptCut = "kept-cut",
+        /// D4, D10: a grant to a returned device stores the table, which has what differs there.
+        DifferingStored = "storeM",
         /// D4: a grant of a lower lineage is added to the table.
         GrantOfReturned = "grantM",
         /// D5: an own write takes the block out of P.
@@ -304,6 +308,8 @@ clauses! {
         MarkFirst = "mark",
         /// Section 6: a copy removes what announcements up to its own told of, and nothing later.
         CopyNumber = "told-copy",
+        /// Section 6: a level covers nothing that was told behind it.
+        LevelCovers = "told-level",
         /// Section 6: an announcement belongs to its round.
         ToldOfRound = "told-round",
         /// Records of before the table was last changed in bulk imply no bit.
