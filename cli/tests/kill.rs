@@ -9,50 +9,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use afterimage::internal::format::superblock::Superblock;
-use afterimage::internal::storage::Directory;
-use afterimage::internal::superblock;
-use afterimage_cli::replay::judge::{Claim, History, Shown};
+use afterimage_cli::replay::judge::{Claim, History};
 use afterimage_cli::replay::requests::{self, Event};
 
+#[allow(dead_code)]
+mod killed;
 #[path = "../../engine/tests/common/random.rs"]
 #[allow(dead_code)]
 mod random;
+use killed::{
+    is_consistent, is_made, judge, judge_with_salvage, replay, run, superblock_of, text, trace,
+};
 use random::Random;
-
-/// Requests of the trace in a round.
-const ROWS: usize = 1500;
 
 /// Longer than this nothing takes here.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The part of the shipped trace that is replayed: after the format of the file system, whose
-/// discards of the whole disk would be most of the round.
-fn trace(directory: &Path) -> PathBuf {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/postgres-ext4.iolog.gz");
-    let mut text = String::new();
-    let mut file = flate2::read::GzDecoder::new(fs::File::open(shipped).unwrap());
-    file.read_to_string(&mut text).unwrap();
-    let is_large = |line: &str| {
-        let length = line.rsplit(' ').next().and_then(|word| word.parse().ok());
-        line.contains(" trim ") && length.is_some_and(|length: u64| length > 8 << 20)
-    };
-    let lines = text.lines().filter(|line| !is_large(line)).take(ROWS);
-    let path = directory.join("trace.iolog");
-    fs::write(&path, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
-    path
-}
-
-fn afterimage(command: &str) -> Command {
-    let mut all = Command::new(env!("CARGO_BIN_EXE_afterimage"));
-    all.arg(command).stdin(Stdio::null());
-    all
-}
 
 /// Replays in order.
 const IN_ORDER: &[&str] = &["--takeover-at 35%,70% --link-rate 40MiB/s"];
@@ -72,30 +48,6 @@ const OUT_OF_ORDER: &[&str] = &[
      --link-rate 20MiB/s",
 ];
 
-/// A replay in `directory`: the child.
-fn replay(trace: &Path, directory: &Path, ways: &[&str], seed: u64) -> Child {
-    let mut command = afterimage("replay");
-    command.arg(trace).arg("--dir").arg(directory.join("devices")).arg("--keep");
-    command.arg("--request-log").arg(directory.join("log"));
-    command.args(ways[seed as usize % ways.len()].split_whitespace());
-    command.args(["--link-delay", "2ms", "--journal-size", "4MiB", "--depth", "8"]);
-    command.args(["--seed", &seed.to_string()]);
-    if seed.is_multiple_of(3) {
-        command.args(["--durability", "strict"]);
-    }
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
-}
-
-fn text(output: &Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
-}
-
-fn run(command: &str, devices: &[&Path]) -> (Option<i32>, String) {
-    let output = afterimage(command).args(devices).output().expect("the program starts");
-    (output.status.code(), text(&output))
-}
-
 /// The outcome of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Came {
@@ -107,15 +59,11 @@ enum Came {
     Done,
 }
 
-fn superblock_of(device: &Path) -> Superblock {
-    superblock::load(&Directory::open_read_only(device).unwrap()).unwrap()
-}
-
 /// Kills a replay `after` its start; how it came, promises that were kept, and where it stood.
 fn round(trace: &Path, ways: &[&str], seed: u64, after: Duration) -> (Came, usize, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    let mut child = replay(trace, path, ways, seed);
+    let mut child = replay(trace, path, ways[seed as usize % ways.len()], seed);
     std::thread::sleep(after);
     child.kill().expect("it can be killed");
     let output = child.wait_with_output().unwrap();
@@ -155,8 +103,7 @@ fn round(trace: &Path, ways: &[&str], seed: u64, after: Duration) -> (Came, usiz
         // The content of one of them alone may be old, but it must have been true once.
         let (code, story) = run("recover", &[&b]);
         assert_eq!(code, Some(0), "{story}");
-        let Superblock { usable, consat, hi, .. } = superblock_of(&b);
-        if usable && consat <= hi {
+        if is_consistent(&b) {
             judge(&b, &history, Claim::Closed);
         }
     }
@@ -167,28 +114,9 @@ fn round(trace: &Path, ways: &[&str], seed: u64, after: Duration) -> (Came, usiz
     judge(&a, &history, Claim::Promised);
     judge(&b, &history, Claim::Promised);
     if is_forced {
-        let unforced = history.unforced();
-        let [a, b] = [&a, &b].map(|device| Directory::open_read_only(device).unwrap());
-        let mut shown = Shown::read(&a, &history).unwrap();
-        shown.add_salvage(&a, &history).unwrap();
-        shown.add_salvage(&b, &history).unwrap();
-        let findings = unforced.judge(&shown, Claim::Promised);
-        assert_eq!(findings.count(), 0, "with salvage: {:#?}", findings.first());
+        judge_with_salvage([&a, &b], &history);
     }
     (if done { Came::Done } else { Came::Killed }, history.promised(), stood)
-}
-
-fn is_made(device: &Path) -> bool {
-    // The superblock is written last, and its first copy first.
-    fs::read(device.join("superblock")).is_ok_and(|bytes| bytes.iter().take(512).any(|&b| b != 0))
-}
-
-fn judge(device: &Path, history: &History, claim: Claim) {
-    let storage = Directory::open_read_only(device).unwrap();
-    let shown = Shown::read(&storage, history).unwrap();
-    let findings = history.judge(&shown, claim);
-    let name = device.display();
-    assert_eq!(findings.count(), 0, "{name}, {claim:?}: {:#?}", findings.first());
 }
 
 #[test]
@@ -208,7 +136,8 @@ fn kills(ways: &[&str], usual: u64) {
     let measured = |way: usize| {
         let began = Instant::now();
         let directory = tempfile::tempdir().unwrap();
-        let output = replay(&trace, directory.path(), ways, way as u64).wait_with_output().unwrap();
+        let output =
+            replay(&trace, directory.path(), ways[way], way as u64).wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
         let whole = began.elapsed();
         assert!(whole < PATIENCE, "a replay takes {whole:?}");

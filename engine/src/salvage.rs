@@ -452,4 +452,30 @@ mod tests {
         }
         assert_eq!(found, [(1, 1), (2, 2), (3, 3), (4, 4)]);
     }
+
+    /// The blocks of such a chunk are yet to be saved.
+    #[test]
+    fn a_chunk_that_was_cut_short_has_saved_nothing() {
+        let storage = Memory::new();
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 20 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, 1, volumes) };
+        Device::create(&storage, &geometry, true).unwrap();
+        let superblock = superblock::load(&storage).unwrap();
+        let mut writer = Writer::new(&storage, &superblock, 1 << 20).unwrap();
+        for number in 1..4 {
+            writer.add(Block { volume: 0, number }, Stamp::ZERO, &[number as u8; 4096]);
+            if number > 1 {
+                writer.flush(&storage, 1).unwrap();
+            }
+        }
+        let unsaved = || {
+            let mut blocks: Bits = [Blocks { volume: 0, numbers: 0..5 }].into_iter().collect();
+            unsaved::take_saved(&storage, superblock.lineage, &mut blocks).unwrap();
+            blocks.runs().flat_map(|run| run.numbers).collect::<Vec<_>>()
+        };
+        assert_eq!(unsaved(), [0, 4]);
+        let end = list(&storage).unwrap()[0].bytes;
+        storage.write(file(0), end - 4096, &[IoSlice::new(&[0; 4096])]).unwrap();
+        assert_eq!(unsaved(), [0, 3, 4]);
+    }
 }

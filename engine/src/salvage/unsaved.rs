@@ -2,9 +2,10 @@
 //! is opened anew before everything came. It is replaced by one with a higher number; while there are two,
 //! both count.
 
-use super::{chunks, numbers};
-use crate::error::{Error, Result};
+use super::{chunks, numbers, read_chunk};
+use crate::error::{Error, Kind, Result};
 use crate::format::PAGE;
+use crate::format::salvage::Saved;
 use crate::format::superblock::Superblock;
 use crate::format::unsaved::Unsaved;
 use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
@@ -84,7 +85,8 @@ pub(super) fn read(
     Ok((!blocks.is_empty()).then_some((newest, blocks)))
 }
 
-/// Takes out of `blocks` what the salvage of `lineage` has: it may have been overwritten since.
+/// Takes out of `blocks` what the salvage of `lineage` has, durably: it may have been overwritten since. Of the
+/// last chunk of a file a power cut may have kept the header and not the data; then nothing was overwritten.
 ///
 /// # Errors
 /// [`crate::error::Kind::Storage`] if the storage fails.
@@ -93,15 +95,34 @@ pub(super) fn take_saved(
     lineage: (u64, u64),
     blocks: &mut Bits,
 ) -> Result<()> {
+    let mut take = |entry: &Saved| {
+        if entry.stamp == Stamp::ZERO {
+            let first = entry.block.number;
+            let numbers = first..first.saturating_add(entry.count);
+            blocks.remove(&Blocks { volume: entry.block.volume, numbers });
+        }
+    };
     for number in numbers(storage, super::KIND)? {
-        chunks(storage, number, |_, chunk| {
+        let mut last = None;
+        chunks(storage, number, |at, chunk| {
             let is_same = chunk.origin.lineage == lineage;
-            for (entry, _) in chunk.entries.iter().filter(|e| is_same && e.0.stamp == Stamp::ZERO) {
-                let first = entry.block.number;
-                let numbers = first..first.saturating_add(entry.count);
-                blocks.remove(&Blocks { volume: entry.block.volume, numbers });
+            if let Some((_, chunk)) = last.replace((at, chunk.clone())).filter(|_| is_same) {
+                chunk.entries.iter().for_each(|(entry, _)| take(entry));
             }
         })?;
+        let Some((at, chunk)) = last.filter(|(_, chunk)| chunk.origin.lineage == lineage) else {
+            continue;
+        };
+        let salvage = super::file(number);
+        storage.sync(salvage).map_err(super::failed("syncing", number))?;
+        let found = read_chunk(storage, number, at, &chunk, &mut |entry, _| {
+            take(entry);
+            Ok(())
+        });
+        match found {
+            Err(error) if error.kind() == Kind::Damaged => {}
+            other => other?,
+        }
     }
     Ok(())
 }
