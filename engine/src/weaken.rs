@@ -208,6 +208,10 @@ clauses! {
         PacingEnd = "pacing-end",
         /// A request that waits is woken once it can go on.
         Wake = "wake",
+        /// E3, D5: copies and answers have the newest content, of a record that is not in N before N's.
+        NewestFirst = "newest",
+        /// E7, D11: the bits of records are stored by the write that frees their places.
+        BitsWithPlaces = "bits-with-places",
         /// D10: own records that a force gave up are left out at an opening.
         VoidLeftOut = "void-left-out",
         /// D10: writes that were admitted alone are a branch, which an operator gives up.

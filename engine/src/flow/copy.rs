@@ -218,7 +218,7 @@ impl Device {
             for block in run.each() {
                 let at = data.len();
                 data.resize(at + size, 0);
-                self.fetch(block, &mut data[at..])?;
+                self.fetch_newest(block, &mut data[at..])?;
                 let newest = queue.newest(block).0;
                 *is_durable &= newest.is_none_or(|record| queue.is_durable(record.position));
                 if data[at..].iter().all(|&byte| byte == 0) {

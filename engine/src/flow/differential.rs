@@ -279,6 +279,13 @@ impl Machine {
         }
     }
 
+    /// Whether no copy is consistent, and this was not asked in the round when that was so already.
+    pub fn has_lost_the_last_copy(&self, side: Side) -> bool {
+        let machine = self.read();
+        let round = machine.round();
+        machine.lacks_consistent_copy(side) && lock(&self.no_copy).replace(round) != Some(round)
+    }
+
     /// Whether ships of `round` are taken (D3).
     pub fn takes(&self, round: Round) -> bool {
         let machine = self.read();
@@ -565,19 +572,6 @@ impl Device {
         self.store(|s| self.note_marks(s))?;
         self.say_if_no_copy_is_consistent();
         Ok(())
-    }
-
-    /// Tells, once a round, that there is no consistent copy at either site.
-    pub(crate) fn say_if_no_copy_is_consistent(&self) {
-        let round = {
-            let machine = self.peer.machine.read();
-            machine.lacks_consistent_copy(self.side()).then(|| machine.round())
-        };
-        if let Some(round) = round
-            && lock(&self.peer.machine.no_copy).replace(round) != Some(round)
-        {
-            self.tell(Event::NoConsistentCopy);
-        }
     }
 
     /// Read as the superblock is written: no other update comes between.

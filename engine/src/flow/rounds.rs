@@ -258,6 +258,13 @@ impl Device {
         Ok(())
     }
 
+    /// Tells, once a round, that there is no consistent copy at either site (LADDER 4).
+    pub(crate) fn say_if_no_copy_is_consistent(&self) {
+        if self.peer.machine.has_lost_the_last_copy(self.side()) {
+            self.tell(Event::NoConsistentCopy);
+        }
+    }
+
     /// Whether a round of the lineage `generation` can be the peer's, with a stamp that it names: it is of this
     /// device's lineage, or of the one that the peer's hello named (D10).
     pub(crate) fn check_round(&self, generation: u64, stamp: Stamp) -> Result<()> {
