@@ -234,6 +234,10 @@ clauses! {
         ReceiveSync = "receive-sync",
         /// Section 4 step 3: the volumes are durable before `fl` says so.
         CheckpointSync = "checkpoint-sync",
+        /// LADDER 6: what is overwritten is saved durably before it is.
+        OldContentFirst = "old-content-first",
+        /// LADDER 6: that an image is given up is durable before a block is overwritten that is not saved.
+        GivenUpFirst = "given-up-first",
     }
     searched {
         /// D1: what the peer owes is P from then on.

@@ -262,6 +262,9 @@ impl Device {
         let size = self.geometry.block_size as usize;
         let side = self.side();
         let _still = self.begin_step(&self.reflecting)?;
+        self.end_image()?;
+        self.write_back_image()?;
+        self.mark_first()?;
         let mut data = data.chunks_exact(size);
         let shared = &self.peer.machine;
         let mut buffer: Vec<&[u8]> = Vec::new();
@@ -280,8 +283,10 @@ impl Device {
             }
             let Some(wanted) = shared.read().wants(side, round, &blocks) else { return Ok(()) };
             if !wanted.is_empty() && shared.write().marks_before(side, round).mark {
+                self.begin_image()?;
                 self.mark()?;
             }
+            self.save_before(wanted.iter().cloned()).map_err(|e| self.halt(e))?;
             for run in &wanted {
                 self.write_copy(run, blocks.numbers.start, &buffer).map_err(|e| self.halt(e))?;
             }

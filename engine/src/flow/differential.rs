@@ -329,9 +329,11 @@ impl Device {
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();
             let (before, round) = (machine.mode(), machine.round());
+            self.image.look(&machine, &tables);
             let Some(work) = step(&mut machine, &tables) else {
                 return Ok(false);
             };
+            self.image.look(&machine, &tables);
             // A reader finds the debt, or what bits tell of it, or both.
             self.peer.machine.settle(&machine);
             self.peer.machine.change(&machine);
@@ -440,12 +442,20 @@ impl Device {
         if work.sync {
             self.sync_own()?;
         }
+        if matches!(work.send, Some(Message::Opened { .. })) {
+            // The round may stay as it is for long: what is here now is not left to the first copy.
+            let _still = self.begin_step(&self.reflecting)?;
+            self.begin_image()?;
+        }
         if work.store {
             self.store_differential(also)?;
         } else if work.keeps_table {
             self.store_without_table(also)?;
         } else if work.mark {
             self.mark()?;
+        }
+        if self.has_needless_image() {
+            self.wakes.reflect.ring();
         }
         let Some(message) = work.send else {
             return work.hi.map_or(Ok(()), |hi| self.raise_hi(hi));
@@ -578,14 +588,18 @@ impl Device {
     fn note_marks(&self, s: &mut Superblock) {
         let (owing, consistent) = self.peer.machine.read().durable_marks();
         Durable::put_marks(s, owing, consistent);
+        s.image = self.image.is_stored(s, consistent);
     }
 
-    /// As [`Device::mark`], if a host's write has asked for it.
-    pub(crate) fn mark_first(&self) -> Result<()> {
-        match self.peer.machine.unmarked.swap(false, Ordering::AcqRel) {
-            true => self.mark(),
-            false => Ok(()),
+    /// As [`Device::mark`], if a step or a host's write has asked for it; whether it has. The caller holds
+    /// `reflecting`.
+    pub(crate) fn mark_first(&self) -> Result<bool> {
+        let is_due = self.peer.machine.unmarked.swap(false, Ordering::AcqRel);
+        if is_due {
+            self.begin_image()?;
+            self.mark()?;
         }
+        Ok(is_due)
     }
 }
 

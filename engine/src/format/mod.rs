@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod frame;
+pub mod image;
 mod number;
 pub mod salvage;
 pub mod segments;
