@@ -282,7 +282,7 @@ impl Saving {
         Ok(())
     }
 
-    /// What an earlier opening had not saved is still to be.
+    /// Blocks that an earlier opening had not saved are still to be.
     ///
     /// # Errors
     /// [`Kind::Storage`] if the storage fails.

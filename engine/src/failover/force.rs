@@ -80,7 +80,7 @@ impl LossSheet {
     }
 
     /// No record that is lost has an earlier time than this one, in nanoseconds since 1970; 0 if that is
-    /// not known. What was told has of each block the newest record alone: others may be older.
+    /// not known. The list of told records has of each block the newest alone: others may be older.
     fn since(&self) -> u64 {
         let told = self.told.first().map(|entry| match entry.1.epoch == self.received.epoch {
             true => self.received.time,

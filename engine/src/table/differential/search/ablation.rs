@@ -17,7 +17,7 @@ const SIDE: Options = Options { side: true, ..PLAIN };
 
 /// The clauses that walks miss too rarely, and bounds within which a search misses them: those of
 /// [`Bounds::of`], and withdrawals.
-const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 9] = [
+const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 10] = [
     (Clause::TableNotOwed, [1, 2, 0, 2, 1, 0, 1, 0], 0, PLAIN),
     (Clause::PrototypeFirst, [1, 2, 0, 1, 1, 1, 1, 0], 2, PLAIN),
     (Clause::SideFileBits, [1, 2, 0, 1, 1, 0, 0, 1], 0, SIDE),
