@@ -420,6 +420,8 @@ impl Device {
             _ => Kin::Apart,
         };
         let Hello { fenced, asking, epoch, newest, hi, told, .. } = *hello;
-        Heard { kin, fenced, asking, epoch, newest, hi, told }
+        let is_below = hello.round < mine.history.met && holds(Clause::RoundMet);
+        let lost_round = kin == Kin::Same && is_below;
+        Heard { kin, fenced, asking, epoch, newest, hi, told, lost_round }
     }
 }

@@ -529,11 +529,18 @@ impl Device {
     pub(crate) fn store_differential(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
         // A store that failed has left the machine ahead of the superblock.
         self.check_halted()?;
-        let (durable, has_changed) = {
+        let (durable, is_met, has_changed) = {
             let machine = self.peer.machine.read();
-            (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))
+            let changed = self.peer.machine.changed.swap(false, Ordering::Relaxed);
+            (machine.durable(), machine.is_open(), changed)
         };
-        let note = |s: &mut Superblock| self.note_durable(s, &durable, also);
+        let note = |s: &mut Superblock| {
+            if is_met {
+                // Bits that copies of this round have cleared are stored with it.
+                s.history.met = durable.round;
+            }
+            self.note_durable(s, &durable, also);
+        };
         if !has_changed {
             return self.store(note);
         }
