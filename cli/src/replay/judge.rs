@@ -189,6 +189,11 @@ impl History {
         &mut self.writes[number as usize - 1]
     }
 
+    /// Whether a write has completed, and must not be lost when processes die.
+    pub fn has_promised(&self, number: Number) -> bool {
+        self.is_promised(self.write(number))
+    }
+
     fn is_promised(&self, write: &Write) -> bool {
         let State::Done { at, .. } = write.state else { return false };
         let is_promised = write.durable || at < self.promised || self.is_acknowledged(write);
