@@ -329,7 +329,8 @@ pub struct Settings {
     /// D10: an opening removes the salvage files whose last part is older than this. Any; 0: they stay until
     /// an operator removes them.
     pub salvage_keep_ns: u64,
-    /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing.
+    /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing,
+    /// those that go by checksum the 16 bytes of that.
     /// Any; 0, the default: as many as the line takes. [`crate::Device::set_copy_rate`] changes it.
     pub copy_bytes_per_second: u64,
     /// A host that asks a fenced device for a session takes the host over to it, without notice: the device

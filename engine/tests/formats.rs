@@ -229,6 +229,18 @@ fn copies_fit_into_a_frame() {
 }
 
 #[test]
+fn checksums_fit_into_a_frame() {
+    let sums = |count: usize| {
+        let blocks = vec![Blocks { volume: 1, numbers: 5..5 + count as u64 }];
+        let (round, sums) = (ROUND, vec![7; count]);
+        Frame::Ladder(Ladder::Sums { round, said: TOLD, blocks, sums }).encode(SESSION)
+    };
+    assert!(Frame::decode(&sums(COPIES_MAX)).is_ok());
+    let refused = Frame::decode(&sums(COPIES_MAX + 1)).expect_err("too many").to_string();
+    assert!(refused.contains("of 2049 blocks, more than the 2048"), "{refused}");
+}
+
+#[test]
 fn a_changed_superblock_is_refused() {
     let (bytes, volumes) = (golden("superblock"), golden("volumes"));
     for (at, changed) in single_changes(&bytes) {
@@ -359,6 +371,8 @@ fn impossible_fields_are_refused() {
     assert!(frame("frame_copy_ack", 48, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
     assert!(frame("frame_copy_ack", 48, &[4]).contains("the entries end early"));
     assert!(frame("frame_copy_ack", 48, &[2]).contains("too many"));
+    assert!(frame("frame_sums", 48, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_sums", 67, &[3]).contains("ends early"));
     // The runs begin with 7:2^40, and end with 9:4.
     assert!(frame("frame_opened", 80, &[8]).contains("from 8:5 to before 9:1000"));
     assert!(frame("frame_opened", 96, &4u64.to_le_bytes()).contains("on to before 9:5"));
@@ -594,7 +608,7 @@ proptest! {
 
     #[test]
     fn any_frame_of_the_ladder_survives_its_bytes(
-        (kind, round, mode, later) in (0..10, any_round(), any_mode(), any::<bool>()),
+        (kind, round, mode, later) in (0..12, any_round(), any_mode(), any::<bool>()),
         ((generation, told), [nonce, grant, session]) in
             ((0..1u64 << 63, 0..1u64 << 63), any::<[u64; 3]>()),
         [cut, clk] in prop::array::uniform2(any_stamp()),
@@ -612,6 +626,12 @@ proptest! {
             6 => Ladder::EndAck { round },
             7 => Ladder::Level { round },
             8 => Ladder::Returned { nonce, piece },
+            9 => Ladder::Differs { round, blocks },
+            10 => {
+                let count = blocks.iter().map(Blocks::count).sum::<u64>();
+                let sums = (0..u128::from(count)).map(|n| n << 64 | u128::from(nonce)).collect();
+                Ladder::Sums { round, said: told, blocks, sums }
+            }
             _ => Ladder::Told { round, number: told, blocks },
         });
         let mut bytes = ladder.encode_in(4, session);

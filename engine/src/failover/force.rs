@@ -259,6 +259,7 @@ impl Device {
         let id = self.nonce()?;
         let turn = &mut *self.peer.machine.turn();
         let step = |machine: &mut Differential, tables: &Tables| {
+            self.peer.machine.alike().expect(force.put_back);
             let work = machine.force(force, &self.ordered(tables));
             self.peer.machine.change_sides(Side::Active);
             Some(work)

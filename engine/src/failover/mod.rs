@@ -359,8 +359,12 @@ impl Device {
                 self.receive_copy_ack(round, &blocks);
                 Ok(())
             }
+            Ladder::Differs { round, blocks } => self.receive_differing(round, &blocks),
             Ladder::EndAck { round } => self.receive_end_ack(round),
-            other @ (Ladder::Copy { .. } | Ladder::End { .. } | Ladder::Level { .. }) => {
+            other @ (Ladder::Copy { .. }
+            | Ladder::Sums { .. }
+            | Ladder::End { .. }
+            | Ladder::Level { .. }) => {
                 let what = format!("{} came in the control lane", other.name());
                 Err(Error::new(Kind::Protocol, what))
             }

@@ -55,6 +55,7 @@ impl Device {
         let all: Bits = self.volumes.whole().collect();
         let turn = &mut *self.peer.machine.turn();
         let step = |machine: &mut Differential, _: &Tables| {
+            self.peer.machine.alike().expect(&all);
             (machine.mode() != Mode::Ordered).then(|| machine.expect_all(&all))
         };
         self.turn(turn, step, |_| ()).map(|_| ())

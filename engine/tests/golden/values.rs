@@ -32,7 +32,7 @@ pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 27] = [
+pub const FRAMES: [&str; 29] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
@@ -60,6 +60,8 @@ pub const FRAMES: [&str; 27] = [
     "frame_level",
     "frame_told",
     "frame_returned",
+    "frame_sums",
+    "frame_differs",
 ];
 
 /// `superblock` and `volumes`.
@@ -339,6 +341,11 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         }
         "frame_end_ack" => Ladder::EndAck { round },
         "frame_level" => Ladder::Level { round },
+        "frame_sums" => {
+            let sums = (0..9).map(|n| 0xa0a1_a2a3_a4a5_a6a7_b0b1_b2b3_b4b5_b600 + n).collect();
+            Ladder::Sums { round, said: TOLD, blocks: runs(), sums }
+        }
+        "frame_differs" => Ladder::Differs { round, blocks: runs() },
         "frame_told" => Ladder::Told { round, number: TOLD, blocks: runs() },
         other => panic!("no frame is called {other}"),
     }
