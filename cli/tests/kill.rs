@@ -1,6 +1,6 @@
 //! Real kills: the program replays a real trace and is killed at a random moment: in its order, through two
-//! takeovers; while it suspends, copies and comes back; around the loss of a site, in every mode. What it
-//! leaves is recovered by the program and judged by its request log. Of a lost site, what the hosts had been
+//! takeovers; while it suspends, copies and comes back; around the loss of a site, in every mode. The
+//! directories that it leaves are recovered by the program and judged by its request log. Of a lost site, what the hosts had been
 //! promised stands in the volumes or in the salvage.
 //!
 //! `KILL_ROUNDS=200` kills so many at work and judges what is left, `KILL_SEED=n` repeats one round. When a round is repeated

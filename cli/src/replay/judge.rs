@@ -10,7 +10,7 @@
 //! - **Closed under real time**: where a write survives, everything that had completed before it
 //!   was issued survives. With *t* the latest issue of any write that shows, that is everything
 //!   completed before *t*: one pass over the image, one over the writes.
-//! - **What a forced device lacks is lost**: of the writes before that, those count that were issued at the
+//! - **A write that a forced device lacks is lost**: of the writes before that, those count that were issued at the
 //!   lost device and acknowledged by then.
 //!
 //! A write *survives* if each of its sectors shows it, or one with a higher stamp. A write that was
