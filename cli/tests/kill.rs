@@ -99,7 +99,7 @@ fn round(trace: &Path, ways: &[&str], seed: u64, after: Duration) -> (Came, usiz
     let returns = if found[0].lineage == found[1].lineage { "forced" } else { "parted" };
     let stood =
         format!("{in_a}/{in_b}{}", if is_forced { format!(" {returns}") } else { String::new() });
-    if seed / 8 % 2 == 0 {
+    if (seed / 8).is_multiple_of(2) {
         // The content of one of them alone may be old, but it must have been true once.
         let (code, story) = run("recover", &[&b]);
         assert_eq!(code, Some(0), "{story}");
