@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod frame;
 mod number;
+pub(crate) mod planned;
 pub mod salvage;
 pub mod segments;
 pub mod superblock;
