@@ -41,6 +41,7 @@ pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
+pub use told::told_bits_kept;
 pub(crate) use told::{told_before, told_bits_before};
 
 use crate::device::Device;
@@ -50,7 +51,7 @@ use crate::flow::remote::Answers;
 use crate::format::frame::{Frame, Ladder, OFFER_FEATURE, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
-use crate::table::differential::{Announcement, Grant as Granted};
+use crate::table::differential::{Announcement, Grant as Granted, Opened};
 use crate::unit::Stamp;
 use connection::Connection;
 use role::Role;
@@ -344,8 +345,8 @@ impl Device {
             Ladder::Open { round, mode, generation, cut, clk: _, told } => {
                 self.receive_open((round, mode), generation, (cut, told))
             }
-            Ladder::Opened { round, cut, told, piece } => {
-                self.receive_opened((round, cut, told), piece)
+            Ladder::Opened { round, cut, told, is_consistent, piece } => {
+                self.receive_opened(Opened { round, cut, told, is_consistent }, piece)
             }
             Ladder::GrantTable { nonce, grant, round, generation, later, told, piece } => {
                 let granted = Granted::Table { round, generation, later, told };
@@ -359,8 +360,12 @@ impl Device {
                 self.receive_copy_ack(round, &blocks);
                 Ok(())
             }
+            Ladder::Differs { round, blocks } => self.receive_differing(round, &blocks),
             Ladder::EndAck { round } => self.receive_end_ack(round),
-            other @ (Ladder::Copy { .. } | Ladder::End { .. } | Ladder::Level { .. }) => {
+            other @ (Ladder::Copy { .. }
+            | Ladder::Sums { .. }
+            | Ladder::End { .. }
+            | Ladder::Level { .. }) => {
                 let what = format!("{} came in the control lane", other.name());
                 Err(Error::new(Kind::Protocol, what))
             }

@@ -14,7 +14,9 @@ mod ladder;
 mod sums;
 
 pub(crate) use fields::{HEADER, version_of};
-pub(crate) use hello::{CHECKSUMS_FEATURE, EXTENTS_FEATURE, OFFER_FEATURE, SERVING_FEATURE};
+pub(crate) use hello::{
+    CHECKSUMS_FEATURE, EXTENTS_FEATURE, OFFER_FEATURE, SERVING_FEATURE, SUMS_FEATURE,
+};
 pub use hello::{FEATURES, Hello, WIRE, WireRange};
 pub(crate) use ladder::LADDER_WIRE;
 pub use ladder::{COPIES_MAX, Copied, Ladder, RUNS_MAX, Requester, TablePiece};

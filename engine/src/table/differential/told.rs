@@ -278,12 +278,12 @@ mod tests {
         let work = a.open(mode, Stamp::ZERO).expect("it may");
         let Some(Message::Open { round, cut, told, .. }) = work.send else { panic!("{work:?}") };
         let heard = b.hear_open(Side::Fenced, (round, mode), 0, (cut, told), Ordered::default());
-        let Some(Message::Opened { cut, told, .. }) = heard.expect("it hears").send else {
+        let Some(Message::Opened(opened)) = heard.expect("it hears").send else {
             panic!("it answers")
         };
         b.said_opened();
         let piece = Piece { range: EVERY, blocks: b.table().clone(), is_last: true };
-        assert!(a.hear_opened(Side::Active, (round, cut, told), &piece).is_some());
+        assert!(a.hear_opened(Side::Active, opened, &piece).is_some());
     }
 
     fn tell([a, b]: &mut [Differential; 2], now: u64) {
@@ -342,6 +342,19 @@ mod tests {
         let (granted, owed) = take_over(pair);
         assert!(granted.is_empty());
         assert_eq!(owed.blocks(), 1);
+    }
+
+    /// A level is said, a block is written and told of, and that overtakes the level.
+    #[test]
+    fn a_level_covers_no_later_announcement() {
+        let mut pair = pair();
+        let work = pair[0].level().unwrap();
+        let Some(Message::Level { round }) = work.send else { panic!("{work:?}") };
+        let _ = pair[0].wrote(&run(4..5));
+        tell(&mut pair, 70);
+        assert!(pair[1].hear_level(Side::Fenced, round).is_some());
+        assert_eq!(runs(&pair[1].told()), [(4..5, 70)]);
+        assert_eq!(take_over(pair).1.blocks(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ const P6: Options = Options { p6: true, ..PLAIN };
 const TELLS: Options = Options { tells: true, ..PLAIN };
 const IMPLIED_TELLS: Options = Options { implied: true, tells: true, ..PLAIN };
 const ALWAYS_TELLS: Options = Options { always: true, tells: true, ..PLAIN };
+const SUMS: Options = Options { sums: true, ..PLAIN };
 const SLOW: Options = Options { slow: true, ..PLAIN };
 const EVERY: Options = Options { volatile: true, implied: true, side: true, slow: true, ..PLAIN };
 
@@ -62,6 +63,8 @@ fn small_bounds_hold() {
         (of([1, 2, 1, 1, 0, 0, 0, 0]), ALWAYS_TELLS, 3_967),
         (of([1, 2, 0, 1, 1, 1, 0, 0]), TELLS, 33_587),
         (of([1, 2, 0, 1, 1, 0, 1, 0]), TELLS, 33_250),
+        (of([1, 2, 0, 1, 1, 0, 0, 0]), SUMS, 3_189),
+        (of([1, 2, 0, 1, 1, 1, 0, 0]), SUMS, 9_070),
     ]);
 }
 
@@ -103,7 +106,26 @@ fn larger_bounds_hold() {
         (of([2, 3, 0, 1, 1, 0, 0, 0]), TELLS, 176_930),
         (of([1, 2, 0, 1, 1, 0, 0, 1]), TELLS, 271_433),
         (withdrawn([1, 2, 0, 1, 1, 0, 1, 0], 1), TELLS, 57_349),
+        (of([1, 2, 1, 2, 1, 0, 0, 0]), SUMS, 35_173),
+        (of([2, 3, 0, 1, 1, 0, 0, 0]), SUMS, 56_775),
+        (of([1, 2, 0, 1, 1, 0, 0, 1]), SUMS, 93_183),
+        (of([1, 2, 0, 2, 1, 0, 1, 0]), SUMS, 29_256),
     ]);
+}
+
+/// LADDER 4: without an auxiliary area one takeover leaves a consistent copy at one of two living devices (the
+/// rows with `P6`), and a second one before the peer has sent what it owes may leave none. That is the
+/// shortest way; the device that serves says so (P10).
+#[test]
+fn two_takeovers_may_leave_no_consistent_copy() {
+    for (options, steps) in [(P6, 10), (Options { always: true, ..P6 }, 9)] {
+        let one = explore(of([2, 3, 0, 1, 1, 0, 0, 0]), options).expect("a copy is consistent");
+        println!("{one} states with one takeover: {options:?}");
+        let violation = explore(of([2, 3, 0, 2, 1, 0, 0, 0]), options).expect_err("it may");
+        println!("{options:?}: {violation}");
+        assert!(violation.promise.starts_with("P6"), "{violation}");
+        assert_eq!(violation.path.len(), steps, "{violation}");
+    }
 }
 
 /// `LADDER_WALKS` says how many, if it is set.
