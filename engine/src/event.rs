@@ -3,6 +3,7 @@
 use crate::compare::{CompareReport, Differing};
 use crate::error::Error;
 use crate::format::superblock::Lost;
+use crate::image::ImageStatus;
 use crate::link::Link;
 use crate::unit::{Mode, Round, Stamp};
 use std::sync::Arc;
@@ -97,6 +98,9 @@ pub enum Event {
     /// ([`crate::Device::begin_compare`]): one of the two normal volumes is damaged there. Nothing is
     /// changed by that.
     Differs(Differing),
+    /// The normal volumes are no state of the hosts' data any more, or are one again, and the last one that they
+    /// were is kept, or is not, and why ([`Status::image`]).
+    LastImage(ImageStatus),
     /// A comparison of the running pair is over.
     Compared(CompareReport),
     /// The device stopped for good.
@@ -157,6 +161,8 @@ pub struct DifferentialStatus {
     pub table_blocks: u64,
     /// Blocks that were sent and are not acknowledged.
     pub flying_blocks: u64,
+    /// Data of the copies that were sent since the opening, in bytes; blocks of zeros have none.
+    pub copied_bytes: u64,
     /// Blocks that the peer owes, as bits tell.
     pub owed_blocks: u64,
     /// Whether the normal volumes are a state that the hosts' data had once, with the unreflected records.
@@ -179,6 +185,9 @@ pub struct Status {
     pub mode: Mode,
     /// Bits tell of these, in modes other than the ordered one; all zero there.
     pub differential: DifferentialStatus,
+    /// Whether the last consistent image of the normal volumes is kept while they are none
+    /// ([`crate::Settings::image_bytes_max`]).
+    pub image: ImageStatus,
     /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,
     /// Whether a connection to the peer stands.

@@ -7,7 +7,7 @@ use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::salvage;
 use afterimage::internal::unit::Mode;
-use afterimage::{Closed, Device, Image, LossSheet};
+use afterimage::{Closed, Device, FileName, Image, LossSheet, Storage};
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
@@ -310,6 +310,36 @@ fn what_a_returned_device_had_not_reflected_is_saved() {
     assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
 }
 
+/// A device takes the host over right after its return, and is killed before the other's content came over
+/// its own.
+#[test]
+fn what_is_yet_to_be_saved_is_known_after_an_opening() {
+    let (mut world, _) = parted();
+    world.device(B).accept_loss().unwrap();
+    world.open(A).unwrap();
+    world.hold_ships(true);
+    world.meet_briefly(4);
+    world.device(A).begin_takeover().unwrap();
+    for _ in 0..20 {
+        world.device(A).step_control().unwrap();
+        world.device(B).step_control().unwrap();
+    }
+    world.device(A).poll_takeover().unwrap().unwrap();
+    world.acts(&[Flush(A)]);
+    world.crash(A, Cut::Kill);
+    world.open(A).unwrap();
+    world.hold_ships(false);
+    world.meet();
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    let mut lost = saved(&world, A);
+    lost.sort_unstable();
+    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+    let is_left = |file: &FileName| file.to_string().contains("unsaved");
+    assert!(!world.disks[A].files().unwrap().iter().any(is_left));
+}
+
 #[test]
 fn a_device_that_was_forced_is_not_forced_again() {
     let mut world = World::new();
@@ -425,6 +455,23 @@ fn a_loss_of_which_nothing_was_told_has_a_time() {
     assert_eq!(Some(lost.since), sheet.others_after);
 }
 
+/// Of a block that was told of twice the older record is lost as well, and no list has it.
+#[test]
+fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    world.hold_ships(true);
+    world.acts(&[Write(A, 0, 2), Write(A, 0, 3), Flush(A)]);
+    world.carry().unwrap();
+    world.device(B).close().unwrap();
+    world.crash(A, Cut::Kill);
+    world.history.truncate(1);
+    let sheet = force(&mut world, B, Image::Consistent);
+    let lost = world.device(B).status().lost_writes.unwrap();
+    assert_eq!((numbers(&sheet.told), lost.since), (vec![0], sheet.received.time));
+    assert!(lost.since < lost.first.time);
+}
+
 /// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.
 #[test]
 fn random_walks() {
@@ -437,9 +484,17 @@ fn random_walks() {
     }
 }
 
+/// The images of each lineage that ends with a forced takeover.
+type Pasts = Vec<((u64, u64), Vec<common::world::Image>)>;
+
+fn lineage(world: &World, at: usize) -> (u64, u64) {
+    afterimage::internal::superblock::load(&*world.disks[at]).unwrap().lineage
+}
+
 /// One device is lost, and the other goes on by what an operator says; returns whether it was forced.
-fn lose(world: &mut World, at: usize, random: &mut Random) -> bool {
+fn lose(world: &mut World, at: usize, random: &mut Random, pasts: &mut Pasts) -> bool {
     let kept = 1 - at;
+    let lineages = [at, kept].map(|at| lineage(world, at));
     for device in world.devices.iter().flatten().filter(|device| device.status().serving) {
         device.session().unwrap().flush().unwrap();
     }
@@ -456,19 +511,34 @@ fn lose(world: &mut World, at: usize, random: &mut Random) -> bool {
     if world.device(kept).resume_alone().is_ok() {
         return false;
     }
-    let mut image = random.pick(&[Image::Consistent, Image::Newest]);
-    let before = world.images();
+    let image = random.pick(&[Image::Consistent, Image::Newest]);
+    let mut before = world.images();
     let forced = world.try_force(kept, image).or_else(|refused| {
         assert_eq!((refused.kind(), image), (Kind::Invalid, Image::Consistent), "{refused}");
-        image = Image::Newest;
-        world.try_force(kept, image)
+        world.try_force(kept, Image::Newest)
     });
-    forced.unwrap();
+    let sheet = forced.unwrap();
+    let image = sheet.image;
+    if image == Image::Last && lineages[1] != lineages[0] {
+        // It had returned, and kept the image of the history that was given up.
+        let of_old = pasts.iter().filter(|past| past.0 == lineages[1]);
+        before = of_old.flat_map(|past| past.1.clone()).collect();
+    }
+    lineages.iter().for_each(|&of| pasts.push((of, world.images())));
     world.device(kept).accept_loss().unwrap();
     let found = world.read_all(&world.device(kept).session().unwrap()).unwrap();
     // The newest image of a target that had not everything has content of an older lineage, too.
     let is_known = image == Image::Newest || before.contains(&found);
-    assert!(is_known, "{image:?}: {found:?} is none of {before:?}");
+    assert!(is_known, "{image:?}: {found:?} is none of {before:?}, {sheet:?}");
+    let counted = random.within(0..2);
+    if counted == 0 {
+        // What was put back is so after any end of the process.
+        world.crash(kept, random.pick(&[Cut::Kill, Cut::Synced, Cut::All]));
+        world.open(kept).unwrap();
+        world.device(kept).resume_alone().unwrap();
+        let again = world.read_all(&world.device(kept).session().unwrap()).unwrap();
+        assert_eq!(again, found, "{image:?} after a crash");
+    }
     world.history = (0..).zip(found).collect();
     world.promised = world.history.len();
     true
@@ -476,12 +546,13 @@ fn lose(world: &mut World, at: usize, random: &mut Random) -> bool {
 
 /// Histories have parted if a device was forced that had not heard of the peer's lineage: the one that
 /// serves is kept.
-fn come_together(world: &mut World, serving: usize) {
+fn come_together(world: &mut World, serving: usize, pasts: &mut Pasts) {
     world.meet_briefly(1);
     let superblock = afterimage::internal::superblock::load(&*world.disks[serving]).unwrap();
     if superblock.history.other.is_none() {
         return;
     }
+    pasts.push((lineage(world, 1 - serving), world.images()));
     world.device(serving).close().unwrap();
     world.devices[serving] = None;
     let (disk, clock) = (world.disks[serving].clone(), world.clock.clone());
@@ -498,7 +569,7 @@ fn walk(seed: u64) {
         4,
         Settings { suspend_from_percent: 60, resume_order_after_ns: 0, ..Settings::default() },
     );
-    let (mut serving, mut gone) = (A, None);
+    let (mut serving, mut gone, mut pasts) = (A, None, Pasts::new());
     for step in 0..120u64 {
         let block = random.within(0..7);
         let value = (step % 250 + 1) as u8;
@@ -517,7 +588,7 @@ fn walk(seed: u64) {
             24 if gone.is_none() => {
                 // The site that is lost is most often the active one.
                 let lost = if random.once_in(4) { 1 - serving } else { serving };
-                let was_forced = lose(&mut world, lost, &mut random);
+                let was_forced = lose(&mut world, lost, &mut random, &mut pasts);
                 (serving, gone) = (1 - lost, Some(lost));
                 if is_loud {
                     println!("{step} {lost} is lost, forced: {was_forced}");
@@ -530,7 +601,7 @@ fn walk(seed: u64) {
                     println!("{step} {back} returns");
                 }
                 world.open(back).unwrap();
-                come_together(&mut world, serving);
+                come_together(&mut world, serving, &mut pasts);
                 world.meet_briefly(random.within(0..8));
                 gone = None;
                 continue;
@@ -589,7 +660,7 @@ fn walk(seed: u64) {
     }
     if let Some(back) = gone {
         world.open(back).unwrap();
-        come_together(&mut world, serving);
+        come_together(&mut world, serving, &mut pasts);
         world.meet();
     }
     world.reads(serving);

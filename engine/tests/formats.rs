@@ -14,11 +14,11 @@ use afterimage::internal::format::frame::{
     COPIES_MAX, Copied, FRAME_BYTES_MAX, Frame, Ladder, RUNS_MAX, Requester, ShipBuilder, Shipped,
     TablePiece, WIRE,
 };
-use afterimage::internal::format::salvage;
 use afterimage::internal::format::superblock::{
     Annex, Features, History, LogState, Lost, REST, SEQUENCE_MAX, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum, segments, superblock, table};
+use afterimage::internal::format::{image, salvage};
 use afterimage::internal::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
@@ -152,6 +152,21 @@ fn golden_segments() {
     }
 }
 
+/// The last consistent image: its page, and a chunk of saved blocks.
+#[test]
+fn golden_image() {
+    let (origin, point, entries, data) = golden::values::image();
+    let mut bytes = image::encode(&origin, point);
+    assert_eq!(image::decode(&bytes), Ok((origin, point)));
+    bytes.extend(salvage::encode(&origin, point.at, &entries, &data));
+    let golden = golden("image");
+    assert_eq!(bytes, golden);
+    let chunk = salvage::decode(&golden[4096..]).expect("a chunk");
+    assert_eq!((chunk.origin, chunk.saved_at, chunk.bytes), (origin, point.at, 4096));
+    assert_eq!(chunk.entries.iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), entries);
+    assert_eq!(chunk.entries[0].1, 80 + 2 * 52);
+}
+
 #[test]
 fn golden_batches() {
     for (name, log) in [("batch_own", Log::Own), ("batch_recv", Log::Recv)] {
@@ -226,6 +241,18 @@ fn copies_fit_into_a_frame() {
     assert!(Frame::decode(&copy(COPIES_MAX)).is_ok());
     let refused = Frame::decode(&copy(COPIES_MAX + 1)).expect_err("too many").to_string();
     assert!(refused.contains("2049 copies, more than the 2048"), "{refused}");
+}
+
+#[test]
+fn checksums_fit_into_a_frame() {
+    let sums = |count: usize| {
+        let blocks = vec![Blocks { volume: 1, numbers: 5..5 + count as u64 }];
+        let (round, sums) = (ROUND, vec![7; count]);
+        Frame::Ladder(Ladder::Sums { round, said: TOLD, blocks, sums }).encode(SESSION)
+    };
+    assert!(Frame::decode(&sums(COPIES_MAX)).is_ok());
+    let refused = Frame::decode(&sums(COPIES_MAX + 1)).expect_err("too many").to_string();
+    assert!(refused.contains("of 2049 blocks, more than the 2048"), "{refused}");
 }
 
 #[test]
@@ -359,6 +386,8 @@ fn impossible_fields_are_refused() {
     assert!(frame("frame_copy_ack", 48, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
     assert!(frame("frame_copy_ack", 48, &[4]).contains("the entries end early"));
     assert!(frame("frame_copy_ack", 48, &[2]).contains("too many"));
+    assert!(frame("frame_sums", 48, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_sums", 67, &[3]).contains("ends early"));
     // The runs begin with 7:2^40, and end with 9:4.
     assert!(frame("frame_opened", 80, &[8]).contains("from 8:5 to before 9:1000"));
     assert!(frame("frame_opened", 96, &4u64.to_le_bytes()).contains("on to before 9:5"));
@@ -448,7 +477,8 @@ prop_compose! {
         lost in prop::option::of(any_lost()),
         (generation_of_round, counter, last_active, peer) in any::<(u64, u64, u64, u64)>(),
         table in any::<(u8, u64, u64)>(),
-        (owed, cache_identity, weakest, rest) in any::<(bool, [u8; 32], u8, [u8; REST])>(),
+        (owed, image) in any::<(bool, bool)>(),
+        (cache_identity, weakest, rest) in any::<([u8; 32], u8, [u8; REST])>(),
         volumes in prop::collection::vec(any::<(u32, u64)>(), 0..9),
     ) -> Superblock {
         let volumes = volumes.into_iter().map(|(id, bytes)| VolumeSpec { id, bytes }).collect();
@@ -458,8 +488,8 @@ prop_compose! {
         Superblock {
             generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
             block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, features, whole,
-            lost, round, last_active, peer, cut, owed, cache_identity, weakest, annex, table, rest,
-            history: History::default(), own, recv, volumes,
+            lost, round, last_active, peer, cut, owed, image, cache_identity, weakest, annex, table,
+            rest,            history: History::default(), own, recv, volumes,
         }
     }
 }
@@ -594,7 +624,7 @@ proptest! {
 
     #[test]
     fn any_frame_of_the_ladder_survives_its_bytes(
-        (kind, round, mode, later) in (0..10, any_round(), any_mode(), any::<bool>()),
+        (kind, round, mode, later) in (0..12, any_round(), any_mode(), any::<bool>()),
         ((generation, told), [nonce, grant, session]) in
             ((0..1u64 << 63, 0..1u64 << 63), any::<[u64; 3]>()),
         [cut, clk] in prop::array::uniform2(any_stamp()),
@@ -612,6 +642,12 @@ proptest! {
             6 => Ladder::EndAck { round },
             7 => Ladder::Level { round },
             8 => Ladder::Returned { nonce, piece },
+            9 => Ladder::Differs { round, blocks },
+            10 => {
+                let count = blocks.iter().map(Blocks::count).sum::<u64>();
+                let sums = (0..u128::from(count)).map(|n| n << 64 | u128::from(nonce)).collect();
+                Ladder::Sums { round, said: told, blocks, sums }
+            }
             _ => Ladder::Told { round, number: told, blocks },
         });
         let mut bytes = ladder.encode_in(4, session);
@@ -641,6 +677,7 @@ proptest! {
         let _ = Superblock::decode(&bytes, &bytes);
         let _ = History::decode(&bytes);
         let _ = salvage::decode(&bytes);
+        let _ = image::decode(&bytes);
         let _ = Header::decode(&bytes, size.into());
         let _ = Frame::decode(&bytes);
     }

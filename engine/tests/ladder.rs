@@ -5,12 +5,14 @@ mod common;
 
 use afterimage::Event;
 use afterimage::internal::limits::Settings;
+use afterimage::internal::storage::{FileName, Fill, Storage};
 use afterimage::internal::unit::Mode;
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
-use common::world::{World, background_step};
+use common::world::{BLOCKS, World, background_step};
 use common::{A, B};
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 
 /// Both devices are in ordered mode again, and hold the same.
@@ -45,6 +47,55 @@ fn a_suspended_pair_comes_back_by_itself() {
     rests(&mut world);
     world.acts(&[Write(A, 5, 6), Takeover(B)]);
     world.reads(B);
+    rests(&mut world);
+}
+
+/// Section 6, D11: the target dies in the middle of a copy, which its cache still has, and finds it equal; then
+/// its power fails.
+#[test]
+fn what_is_found_equal_is_durable() {
+    for call in 1.. {
+        let mut world = World::new();
+        world.acts(&[Write(A, 0, 1), Flush(A), Carry, Suspend(A)]);
+        world.acts(&[Write(A, 3, 2), Write(A, 4, 3), Flush(A)]);
+        world.disks[B].die_at(world.disks[B].calls() + call);
+        let survived = world.carry().is_ok();
+        world.crash(B, Cut::Kill);
+        world.open(B).unwrap();
+        world.meet();
+        rests(&mut world);
+        world.crash(B, Cut::Synced);
+        world.open(B).unwrap();
+        world.meet();
+        rests(&mut world);
+        if survived {
+            break;
+        }
+    }
+}
+
+/// The same of a copy that was carried by hand, and not synced.
+#[test]
+fn a_carried_copy_is_durable() {
+    let mut world = World::new();
+    // No block is zeros: those would be written.
+    (0..BLOCKS).for_each(|block| world.act(Write(A, block, 9 - block as u8)).unwrap());
+    world.acts(&[Flush(A), Carry, Reflect(A), Checkpoint(A)]);
+    world.acts(&[Close(A), Close(B)]);
+    let (disk, clock) = (world.disks[A].clone(), world.clock.clone());
+    afterimage::Closed::forget_peer(disk, clock, world.settings.clone()).unwrap();
+    world.make_anew(B, 3);
+    let file = FileName::Segment { volume: 0, index: 0 };
+    let bytes = world.disks[A].bytes(file);
+    world.disks[B].create(file, bytes.len() as u64, Fill::Sparse).unwrap();
+    world.disks[B].write(file, 0, &[IoSlice::new(&bytes)]).unwrap();
+    world.open(A).unwrap();
+    world.open(B).unwrap();
+    world.meet();
+    rests(&mut world);
+    world.crash(B, Cut::Synced);
+    world.open(B).unwrap();
+    world.meet();
     rests(&mut world);
 }
 

@@ -286,12 +286,18 @@ mod tests {
         let level = Frame::Ladder(Ladder::Level { round });
         let copy = Frame::Ladder(Ladder::Copy { round, said: 0, copies: vec![], data: &[] });
         let ack = Frame::Ladder(Ladder::EndAck { round });
+        let (blocks, sums) = (vec![Blocks { volume: 0, numbers: 3..4 }], vec![5]);
+        let sums = Frame::Ladder(Ladder::Sums { round, said: 0, blocks: blocks.clone(), sums });
+        let differs = Frame::Ladder(Ladder::Differs { round, blocks });
         for (wire, lane, frame, says) in [
             (3, Lane::Data, &level, "kind 20, which wire version 3 does not have"),
             (3, Lane::Control, &ack, "kind 19, which wire version 3 does not have"),
             (4, Lane::Data, &ack, "a control frame came in the data lane"),
             (4, Lane::Control, &level, "a level came in the control lane"),
             (4, Lane::Control, &copy, "copies of blocks came in the control lane"),
+            (4, Lane::Control, &sums, "checksums of blocks came in the control lane"),
+            (4, Lane::Data, &sums, "(wire feature 16), which was not agreed"),
+            (4, Lane::Control, &differs, "(wire feature 16), which was not agreed"),
         ] {
             let pair = pair([WIRE, range(3, wire)], [0; 2]);
             assert_eq!(pair.agreed(), [Some((wire, 0)); 2]);

@@ -40,6 +40,9 @@ impl Device {
     /// As [`Device::step_reflect`].
     pub fn step_reflect_due(&self) -> Result<usize> {
         let _telling = self.events.enter();
+        if let Ok(_still) = self.reflecting.try_lock() {
+            self.end_image()?;
+        }
         let waiting = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
@@ -71,12 +74,22 @@ impl Device {
     /// As [`Device::step_reflect`].
     pub fn step_reflect_some(&self, most: usize) -> Result<usize> {
         let mut buffer = self.begin_step(&self.reflecting)?;
-        let (taken, upto, own_end, recv_end) = self.oldest_reflectable(most);
-        if taken.is_empty() {
+        self.end_image()?;
+        self.write_back_image()?;
+        let mut oldest = self.oldest_reflectable(most);
+        if oldest.0.is_empty() {
             return Ok(0);
         }
-        self.mark_first()?;
+        if self.mark_first()? {
+            // An image may have begun amid these records.
+            oldest = self.oldest_reflectable(most);
+        }
+        let (taken, upto, own_end, recv_end) = oldest;
         self.save_before_records(&taken).map_err(|e| self.halt(e))?;
+        if self.image.is_beyond(upto) {
+            let blocks = taken.iter().map(|(_, record)| record.extent().into());
+            self.save_before(blocks).map_err(|e| self.halt(e))?;
+        }
         moment(Moment::Reflecting);
         self.write_newest(&taken, &mut buffer).map_err(|e| self.unreadable(e))?;
         moment(Moment::Reflected);
@@ -130,7 +143,10 @@ impl Device {
                 (Some(o), None) => (Log::Own, o),
                 (_, Some(r)) => (Log::Recv, r),
             };
-            let is_new = |stamp: Stamp| new_history.is_some_and(|tenure| stamp.epoch >= tenure);
+            let is_new = |stamp: Stamp| {
+                let is_of_peer = new_history.is_some_and(|tenure| stamp.epoch >= tenure);
+                (is_of_peer, self.image.is_beyond(stamp))
+            };
             if upto != Stamp::ZERO && is_new(stamp) != is_new(upto) {
                 is_parted = true;
                 self.reflect_due_at.store(0, Ordering::Relaxed);

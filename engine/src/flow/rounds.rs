@@ -242,7 +242,12 @@ impl Device {
         }
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
-        let is_heard = self.hear(|machine, side, _| machine.hear_opened(side, opened, &piece))?;
+        let is_heard = self.hear(|machine, side, _| {
+            if machine.mode() != Mode::Collecting {
+                self.peer.machine.expect_alike(machine, &piece.blocks);
+            }
+            machine.hear_opened(side, opened, &piece)
+        })?;
         self.say_if_no_copy_is_consistent();
         if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
             lock(&self.tables).out.begin_shipping();
@@ -298,7 +303,7 @@ impl Device {
         for run in runs {
             if run.numbers.end > self.volumes.blocks(run.volume) {
                 let what = format!(
-                    "the peer's table has block {}:{}, which no volume has",
+                    "the peer names block {}:{}, which no volume has",
                     run.volume,
                     run.numbers.end - 1
                 );

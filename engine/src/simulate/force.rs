@@ -9,6 +9,7 @@ use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Kind as ErrorKind, Result};
 use crate::failover::{Closed, Forced, Image, LossSheet};
+use crate::image::ImageStatus;
 use crate::queue;
 use crate::salvage;
 use crate::storage::Storage;
@@ -153,6 +154,7 @@ impl World {
     /// The loss sheet, of the one image or the other; `None` if the device has resumed alone.
     fn sheet(&self, side: Side, device: &Arc<Device>, random: &mut Random) -> Option<LossSheet> {
         let image = random.pick(&[Image::Consistent, Image::Newest]);
+        let has_image = matches!(device.image.status(), ImageStatus::Kept { .. });
         let refused = |image| match device.loss_sheet(image) {
             Ok(sheet) => Ok(sheet),
             Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
@@ -165,10 +167,10 @@ impl World {
             Ok(sheet) => Some(sheet),
             Err(_) if image == Image::Consistent && refused(Image::Newest).is_ok() => {
                 self.tape.count("forces refused without a consistent image");
-                if device.peer.machine.read().consistent() != Consistent::Yes {
+                if device.peer.machine.read().consistent() != Consistent::Yes && !has_image {
                     return refused(Image::Newest).ok();
                 }
-                let story = format!("{} is not forced, and its N is a prefix", NAMES[side]);
+                let story = format!("{} is not forced, and has a consistent image", NAMES[side]);
                 self.tape.broken("a force is refused where it must be", story);
                 None
             }
@@ -253,8 +255,7 @@ impl World {
         }
         if !self.has_parted(side) {
             self.sites.lineage.set(device.superblock.get().lineage);
-            if !self.sites.alone[side].take().is_empty() {
-                // It took the host over, and what it must still save was known to the process alone.
+            if !self.sites.alone[side].borrow().is_empty() {
                 self.tape.count("restarts before everything was saved");
             }
             return false;
@@ -291,7 +292,7 @@ impl World {
         }
         drop(past);
         let lost = match word.sheet.image {
-            Image::Consistent => {
+            Image::Consistent | Image::Last => {
                 let lost = self.lost_of_prefix(side, &history, &found, &word.sheet);
                 let stamps: Vec<Stamp> = lost.iter().map(|record| record.stamp).collect();
                 history.lose(&stamps);
@@ -331,7 +332,7 @@ impl World {
             let tables = lock(&device.tables);
             tables.newest_own().max(tables.incoming.hi())
         };
-        if word.sheet.mode != Mode::Ordered || word.sheet.image == Image::Newest {
+        if word.sheet.mode != Mode::Ordered || word.sheet.image != Image::Consistent {
             let history = self.history.borrow();
             let theirs = history.after(Stamp::ZERO).iter().rfind(|record| record.by == peer);
             machine.collected.set(theirs.map_or(Stamp::ZERO, |record| record.stamp));
@@ -360,12 +361,17 @@ impl World {
             found.iter().enumerate().all(|(block, held)| history.content(block, at) == *held)
         };
         let all = history.after(Stamp::ZERO);
-        let received = sheet.received;
+        // Everything that was here is in it: for the last consistent one, everything of then.
+        let received = sheet.image_of.map_or(sheet.received, |point| {
+            let of_then = all.iter().rfind(|record| record.stamp <= point.upto);
+            of_then.map_or(Stamp::ZERO, |record| record.stamp)
+        });
         let first_missing = history.next_of(1 - side, received);
         let kept = match sheet.mode {
-            Mode::Ordered => first_missing.map_or(all.len(), |first| {
-                all.partition_point(|record| record.stamp < first.stamp)
-            }),
+            Mode::Ordered if sheet.image == Image::Consistent => first_missing
+                .map_or(all.len(), |first| {
+                    all.partition_point(|record| record.stamp < first.stamp)
+                }),
             _ => (0..=all.len()).rev().find(|&kept| is_state(upto(all, kept))).unwrap_or_default(),
         };
         let at = upto(all, kept);
@@ -375,7 +381,12 @@ impl World {
             self.tape.broken("the consistent image is an earlier state of the history", story);
         }
         let lost = all[kept..].to_vec();
-        if sheet.mode == Mode::Ordered {
+        if sheet.image == Image::Last {
+            self.tape.count("forces to the last consistent image");
+            if !lost.is_empty() {
+                self.tape.count("forces to an earlier image than the newest");
+            }
+        } else if sheet.mode == Mode::Ordered {
             self.check_sheet(side, &lost, sheet);
         }
         lost
@@ -511,6 +522,7 @@ impl World {
         let serving = self.device(1 - side).map(|device| device.superblock.get().lineage);
         if device.superblock.get().lineage == serving.unwrap_or(self.sites.lineage.get()) {
             self.sites.parted[side].set(false);
+            self.history.borrow_mut().leave_to_bits(side);
             if self.sites.is_branch[side].take() {
                 let story = format!("{} has given its own up", NAMES[side]);
                 self.tape.broken("nothing of a branch is given up without a word", story);

@@ -5,7 +5,8 @@ use super::segments::Segments;
 use super::{FileName, Storage};
 use crate::error::{Error, Result};
 use crate::format::superblock::Superblock;
-use crate::sync::{Ordering, fence};
+use crate::image::Overlay;
+use crate::sync::{AtomicBool, Ordering, fence, lock};
 use crate::unit::{Block, Blocks, Extent};
 use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
@@ -21,6 +22,10 @@ pub struct Volumes {
     /// Segments written since the last [`Volumes::sync`]; sorted, so that they are always synced
     /// in the same order.
     dirty: Mutex<BTreeSet<FileName>>,
+    /// Blocks that are read from a side file until they are written (`image.rs`).
+    overlay: Mutex<Overlay>,
+    /// Whether there may be any. Release/Acquire: a reader that finds it cleared finds them written.
+    is_overlaid: AtomicBool,
 }
 
 impl Volumes {
@@ -37,7 +42,15 @@ impl Volumes {
             segment_bytes: superblock.segment_bytes,
             sizes: superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect(),
             dirty: Mutex::default(),
+            overlay: Mutex::default(),
+            is_overlaid: AtomicBool::new(false),
         })
+    }
+
+    /// The same, with the blocks of `overlay` read from their side file until they are written, or
+    /// [`Volumes::write_back`] has written them.
+    pub(crate) fn under(self, overlay: Overlay) -> Volumes {
+        Volumes { overlay: Mutex::new(overlay), is_overlaid: AtomicBool::new(true), ..self }
     }
 
     /// The size of `volume` in bytes; `None` if there is no such volume.
@@ -73,6 +86,9 @@ impl Volumes {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails.
     pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
+        if self.read_overlaid(block, buf)? {
+            return Ok(());
+        }
         let (file, offset) = self.at(block);
         if !self.segments.is_present(file) {
             buf.fill(0);
@@ -101,6 +117,8 @@ impl Volumes {
         publish_first();
         let written = self.storage.write(file, offset, bufs);
         self.touch(file);
+        let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
+        self.uncover(block, bytes as u64 / self.block_size);
         written
             .map_err(|e| Error::storage(format!("writing block {block} at {offset} of {file}"), e))
     }
@@ -113,11 +131,13 @@ impl Volumes {
     pub fn zero(&self, block: Block, count: u64) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.segments.is_present(file) {
+            self.uncover(block, count);
             return Ok(());
         }
         publish_first();
         let zeroed = self.storage.zero(file, offset, count * self.block_size);
         self.touch(file);
+        self.uncover(block, count);
         zeroed
             .map_err(|e| Error::storage(format!("zeroing block {block} at {offset} of {file}"), e))
     }
@@ -125,6 +145,9 @@ impl Volumes {
     /// Whether `count` blocks from `block` on are known to read as zeros (R17). A storage that fails
     /// knows nothing.
     pub fn read_as_zeros(&self, mut block: Block, mut count: u64) -> bool {
+        if self.is_overlaid() {
+            return false;
+        }
         while count > 0 {
             let (file, offset) = self.at(block);
             let blocks = count.min(self.bytes_to_segment_end(block) / self.block_size);
@@ -138,6 +161,59 @@ impl Volumes {
             count -= blocks;
         }
         true
+    }
+
+    /// Reads a block from the side file, if it is one that stands there.
+    ///
+    /// # Errors
+    /// As [`Volumes::read`].
+    pub(crate) fn read_overlaid(&self, block: Block, buf: &mut [u8]) -> Result<bool> {
+        Ok(self.is_overlaid() && lock(&self.overlay).read(&*self.storage, block, buf)?)
+    }
+
+    fn is_overlaid(&self) -> bool {
+        self.is_overlaid.load(Ordering::Acquire)
+    }
+
+    /// These blocks were written.
+    fn uncover(&self, block: Block, count: u64) {
+        if self.is_overlaid() {
+            let numbers = block.number..block.number + count;
+            lock(&self.overlay).remove(&Blocks { volume: block.volume, numbers });
+        }
+    }
+
+    /// Writes every block that is still read from the side file. No other write comes between.
+    ///
+    /// # Errors
+    /// As [`Volumes::read`] and [`Volumes::write`].
+    pub(crate) fn write_back(&self) -> Result<()> {
+        let (zeros, data): (Vec<Blocks>, Vec<Block>) = {
+            let overlay = lock(&self.overlay);
+            (overlay.zeros.runs().collect(), overlay.data.keys().copied().collect())
+        };
+        for run in zeros {
+            self.zero_run(&run)?;
+        }
+        let mut buf = vec![0; self.block_size as usize];
+        for block in data {
+            self.read(block, &mut buf)?;
+            self.write(block, &[IoSlice::new(&buf)])?;
+        }
+        self.is_overlaid.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// As [`Volumes::zero`], of a run that may cross segments.
+    fn zero_run(&self, run: &Blocks) -> Result<()> {
+        let mut block = run.first();
+        while block.number < run.numbers.end {
+            let room = (self.bytes_to_segment_end(block) / self.block_size).max(1);
+            let count = room.min(run.numbers.end - block.number);
+            self.zero(block, count)?;
+            block.number += count;
+        }
+        Ok(())
     }
 
     /// Whether the block's segment was made.
@@ -157,7 +233,7 @@ impl Volumes {
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails. The durable part is
     /// unknown then, and a further call says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
-        let dirty = std::mem::take(&mut *crate::sync::lock(&self.dirty));
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
         let count = dirty.len();
         for file in dirty {
             let synced = self.storage.sync(file);
@@ -167,9 +243,18 @@ impl Volumes {
         Ok(count)
     }
 
+    /// The content of `block` counts as written now: the next [`Volumes::sync`] makes it durable, though an
+    /// earlier process may have written it.
+    pub fn count_as_written(&self, block: Block) {
+        let (file, _) = self.at(block);
+        if self.segments.is_present(file) {
+            self.touch(file);
+        }
+    }
+
     /// After the write: a sync in between would clear the mark and not have seen it.
     fn touch(&self, file: FileName) {
-        crate::sync::lock(&self.dirty).insert(file);
+        lock(&self.dirty).insert(file);
     }
 }
 

@@ -4,6 +4,7 @@ use afterimage::internal::format::batch::{Header, Identity, Log};
 use afterimage::internal::format::frame::{
     Copied, Frame, Hello, Ladder, Requester, Seen, Shipped, Sum, TablePiece, WireRange,
 };
+use afterimage::internal::format::salvage::{Origin, Saved};
 use afterimage::internal::format::superblock::{
     Annex, Branch, Features, History, LogState, Lost, REST, Superblock, TableRef, VolumeSpec,
 };
@@ -32,13 +33,14 @@ pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 26] = [
+pub const FRAMES: [&str; 29] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
     "frame_prototype",
     "frame_busy",
     "frame_serving",
+    "frame_offer",
     "frame_read_request",
     "frame_read_reply",
     "frame_read_reply_none",
@@ -59,7 +61,24 @@ pub const FRAMES: [&str; 26] = [
     "frame_level",
     "frame_told",
     "frame_returned",
+    "frame_sums",
+    "frame_differs",
 ];
+
+/// `image`: of when it is, and its blocks, one with data and five of zeros.
+pub fn image() -> (Origin, afterimage::ImagePoint, Vec<Saved>, Vec<u8>) {
+    let origin = Origin { group: GROUP, device: 2, lineage: LINEAGE, block_size: 512 };
+    let mut point = afterimage::ImagePoint::default();
+    (point.upto, point.at, point.lineage) = (HI, LOST.found, LINEAGE);
+    let data = vec![0x5a; 512];
+    let block = Block { volume: 9, number: 0x1122_3344 };
+    let stamp = Stamp::ZERO;
+    let with_data =
+        Saved { block, count: 1, stamp, has_data: true, checksum: data_checksum(&data) };
+    let block = Block { volume: 9, number: 0x1122_3350 };
+    let zeros = Saved { block, count: 5, stamp, has_data: false, checksum: 0 };
+    (origin, point, vec![with_data, zeros], data)
+}
 
 /// `superblock` and `volumes`.
 pub fn superblock() -> Superblock {
@@ -90,6 +109,7 @@ pub fn superblock() -> Superblock {
         peer: 1,
         cut: CUT,
         owed: true,
+        image: false,
         cache_identity: std::array::from_fn(|k| 0x20 + k as u8),
         weakest: 2,
         annex: Annex { slot: 1, bytes: 48, checksum: 0xb1b2_b3b4_b5b6_b7b8 },
@@ -266,6 +286,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         "frame_announce" => Frame::Announce { previous: FL, entries: vec![(block.into(), HI)] },
         "frame_busy" => Frame::Busy { nonce: 78 },
         "frame_serving" => Frame::Serving { epoch: 10, reachable: true },
+        "frame_offer" => Frame::Offer { epoch: 10 },
         "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block, count: 3 },
         "frame_read_reply" => Frame::ReadReply { id: 79, rows: vec![None, Some(rows()[0])], data },
         "frame_read_reply_none" => Frame::ReadReply { id: 79, rows: vec![None], data: &[] },
@@ -337,6 +358,11 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         }
         "frame_end_ack" => Ladder::EndAck { round },
         "frame_level" => Ladder::Level { round },
+        "frame_sums" => {
+            let sums = (0..9).map(|n| 0xa0a1_a2a3_a4a5_a6a7_b0b1_b2b3_b4b5_b600 + n).collect();
+            Ladder::Sums { round, said: TOLD, blocks: runs(), sums }
+        }
+        "frame_differs" => Ladder::Differs { round, blocks: runs() },
         "frame_told" => Ladder::Told { round, number: TOLD, blocks: runs() },
         other => panic!("no frame is called {other}"),
     }

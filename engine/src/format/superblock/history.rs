@@ -57,7 +57,8 @@ pub struct History {
     pub forced: bool,
     /// It was resumed alone, and no peer of its lineage was met since: its newest own record of then.
     pub alone: Option<Stamp>,
-    /// Own records above the first stamp and up to the second are given up, and count for nothing.
+    /// Records above the first stamp and up to the second are given up, and count for nothing: own ones, and,
+    /// where the last consistent image was put back, received ones.
     pub void: [Stamp; 2],
     /// The device that was this one's peer, and is to be refused; 0: none.
     pub forgotten: u64,
@@ -66,7 +67,7 @@ pub struct History {
 }
 
 impl History {
-    /// Whether the own record `stamp` was given up by a forced takeover.
+    /// Whether the record `stamp` was given up by a forced takeover.
     pub fn is_void(&self, stamp: Stamp) -> bool {
         stamp > self.void[0] && stamp <= self.void[1]
     }

@@ -204,9 +204,13 @@ impl Differential {
     /// what it is from then on.
     fn begin(&mut self, mode: Mode, round: Round) {
         if round != self.round {
-            self.tell_anew();
+            self.tell_anew(false);
             self.is_peer_inconsistent = false;
         }
+        self.enter(mode, round);
+    }
+
+    fn enter(&mut self, mode: Mode, round: Round) {
         (self.mode, self.round, self.stage) = (mode, round, Stage::Closed);
     }
 

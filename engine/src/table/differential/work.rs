@@ -38,8 +38,11 @@ pub struct Work {
     /// Every record of before, synced by now, is reflected and checkpointed: no replay goes over a copy
     /// (D3).
     pub checkpoint: bool,
-    /// [`super::Durable`] and what is void are stored by one superblock write.
+    /// [`super::Durable`] and what is void are stored by one superblock write, the table with them.
     pub store: bool,
+    /// [`super::Durable`] is stored, and the table stays as it was stored: with the records above `cut` it has
+    /// every bit (D8).
+    pub keeps_table: bool,
     /// Of [`super::Durable`] only `owing` and `consistent` are stored: the table may have bits whose
     /// records are not durable, and must not be ahead of them (D11).
     pub mark: bool,

@@ -34,7 +34,7 @@ impl World {
             }
             // A message that will be ignored may as well be gone: fewer states.
             let round = self.dev[d].m.round();
-            if holds(Clause::RoundCounts) {
+            if holds(Clause::RoundCounts) && holds(Clause::SumsOfRound) {
                 let counts = |sent: &mut Sent| !sent.is_of_round() || *sent.round() >= round;
                 self.data[d].retain_mut(counts);
                 self.control[d].retain_mut(counts);

@@ -7,6 +7,8 @@ pub(super) enum Sent {
     Ship(Round, u8, usize),
     Ack(Round, u8),
     Copy(Round, u64, Blocks, Vec<u8>),
+    Sum(Round, u64, Blocks, Vec<u8>),
+    Differs(Round, Bits),
     Told(Announcement),
     CopyAck(Round, Blocks),
     Ask(Round, usize),
@@ -23,6 +25,8 @@ impl Sent {
             Sent::Ship(round, ..)
             | Sent::Ack(round, _)
             | Sent::Copy(round, ..)
+            | Sent::Sum(round, ..)
+            | Sent::Differs(round, _)
             | Sent::CopyAck(round, _)
             | Sent::Ask(round, _)
             | Sent::Answer(round, ..)
@@ -44,6 +48,7 @@ impl Sent {
         use Message::{End, EndAck, Level};
         match self {
             Sent::Ship(..) | Sent::Ack(..) | Sent::Copy(..) | Sent::CopyAck(..) => true,
+            Sent::Sum(..) | Sent::Differs(..) => true,
             Sent::Said(message, ..) => matches!(message, End { .. } | EndAck { .. } | Level { .. }),
             _ => false,
         }
