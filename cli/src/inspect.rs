@@ -24,13 +24,14 @@ use afterimage::internal::format::PAGE;
 use afterimage::internal::format::batch::Log;
 use afterimage::internal::format::segments;
 use afterimage::internal::format::superblock::{COPY_BYTES, COPY_OFFSETS, Features, Superblock};
+use afterimage::internal::image;
 use afterimage::internal::limits::Geometry;
 use afterimage::internal::storage::{Directory, FileName, Storage};
 use afterimage::internal::superblock::read_copies;
 use afterimage::internal::table_file;
 use finding::Finding;
 use logs::LogRead;
-use report::{Copies, Differential, FileReport, Location, LogReport, State, Table};
+use report::{Copies, Differential, FileReport, LastImage, Location, LogReport, State, Table};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -185,6 +186,11 @@ fn look_at(storage: &dyn Storage, path: &Path) -> (Report, Option<Tables>) {
             Ok(Err((file, what))) => report.find(file, what),
             Err(error) => report.find_unnamed(error.to_string()),
         }
+    }
+    match image::look(storage, &superblock) {
+        Ok(Some(found)) => report.last_image = Some(LastImage::new(&superblock, &found)),
+        Ok(None) => {}
+        Err(error) => report.find_unnamed(error.to_string()),
     }
     let own = logs::read(storage, &superblock, Log::Own);
     let recv = logs::read(storage, &superblock, Log::Recv);

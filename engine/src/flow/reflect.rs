@@ -42,6 +42,7 @@ impl Device {
         let _telling = self.events.enter();
         if let Ok(_still) = self.reflecting.try_lock() {
             self.end_image()?;
+            self.mark_first()?;
         }
         let waiting = {
             let mut tables = lock(&self.tables);
@@ -77,12 +78,12 @@ impl Device {
         self.end_image()?;
         self.write_back_image()?;
         let mut oldest = self.oldest_reflectable(most);
-        if oldest.0.is_empty() {
-            return Ok(0);
-        }
         if self.mark_first()? {
             // An image may have begun amid these records.
             oldest = self.oldest_reflectable(most);
+        }
+        if oldest.0.is_empty() {
+            return Ok(0);
         }
         let (taken, upto, own_end, recv_end) = oldest;
         self.save_before_records(&taken).map_err(|e| self.halt(e))?;

@@ -560,14 +560,20 @@ impl World {
         if alone.is_empty() {
             return;
         }
-        let disk = self.machines[side].disk.process();
-        let saved = match self.saved(&disk) {
-            Ok(saved) => saved,
-            Err(error) => {
-                let story = format!("{}: {error}", NAMES[side]);
-                return self.tape.broken("salvage can be read", story);
+        if self.device(1 - side).is_none_or(|device| device.image.is_put_back()) {
+            // It has put aside some of it, and saves that when it goes back.
+            return self.tape.count("returns before an image was back");
+        }
+        let mut saved = Vec::new();
+        for machine in &self.machines {
+            match self.saved(&machine.disk.process()) {
+                Ok(more) => saved.extend(more),
+                Err(error) => {
+                    let story = format!("{}: {error}", NAMES[side]);
+                    return self.tape.broken("salvage can be read", story);
+                }
             }
-        };
+        }
         if let Some((block, content)) = alone.iter().find(|entry| !saved.contains(entry)) {
             let (name, at) = (NAMES[side], self.plan.block(*block));
             let story = format!("{name} alone had {content:?} of block {at}");
