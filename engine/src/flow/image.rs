@@ -95,6 +95,11 @@ impl Image {
         }
     }
 
+    /// Whether it is kept.
+    pub fn is_kept(&self) -> bool {
+        matches!(*lock(&self.status), ImageStatus::Kept { .. })
+    }
+
     /// Whether a forced takeover has chosen it, and it is not in N yet.
     pub fn is_put_back(&self) -> bool {
         matches!(*lock(&self.status), ImageStatus::PutBack { .. })
@@ -111,9 +116,12 @@ impl Image {
         }
     }
 
-    /// Whether the record `stamp` is not in the image that is kept.
-    pub fn is_beyond(&self, stamp: Stamp) -> bool {
-        matches!(*lock(&self.status), ImageStatus::Kept { point, .. } if stamp > point.upto)
+    /// The newest record that is in the image that is kept.
+    pub fn upto(&self) -> Option<Stamp> {
+        match *lock(&self.status) {
+            ImageStatus::Kept { point, .. } => Some(point.upto),
+            _ => None,
+        }
     }
 
     /// A step of the machine finds N to be a prefix, or finds that it is not.

@@ -87,7 +87,7 @@ impl Device {
         }
         let (taken, upto, own_end, recv_end) = oldest;
         self.save_before_records(&taken).map_err(|e| self.halt(e))?;
-        if self.image.is_beyond(upto) {
+        if self.image.upto().is_some_and(|image| upto > image) {
             let blocks = taken.iter().map(|(_, record)| record.extent().into());
             self.save_before(blocks).map_err(|e| self.halt(e))?;
         }
@@ -134,6 +134,7 @@ impl Device {
         let mut bytes = 0;
         // A block is saved as the records of before have left it.
         let new_history = self.peer.saving.tenure();
+        let image = self.image.upto();
         let mut is_parted = false;
         while taken.len() < most && bytes < STEP_BYTES_MAX {
             let next_own = own_records.get(own).filter(|e| e.0 <= limit);
@@ -146,7 +147,7 @@ impl Device {
             };
             let is_new = |stamp: Stamp| {
                 let is_of_peer = new_history.is_some_and(|tenure| stamp.epoch >= tenure);
-                (is_of_peer, self.image.is_beyond(stamp))
+                (is_of_peer, image.is_some_and(|upto| stamp > upto))
             };
             if upto != Stamp::ZERO && is_new(stamp) != is_new(upto) {
                 is_parted = true;

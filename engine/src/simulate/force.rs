@@ -19,7 +19,7 @@ use crate::table::differential::Consistent;
 use crate::table::location::Location;
 use crate::unit::{Mode, Stamp};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,6 +48,9 @@ pub(super) struct Sites {
     past: RefCell<BTreeMap<Stamp, (Range<usize>, Content)>>,
     /// The lineage that is served.
     lineage: Cell<(u64, u64)>,
+    /// Blocks whose newest content was the forced device's own, and is in its salvage: the other one may have
+    /// older content of them.
+    put_aside: RefCell<BTreeSet<usize>>,
     /// By device: blocks whose content nobody else ever had.
     alone: [RefCell<Vec<(usize, Content)>>; 2],
 }
@@ -310,6 +313,12 @@ impl World {
         };
         let next = history.issued.len();
         drop(history);
+        let mut newest = BTreeMap::new();
+        for record in lost.iter().filter(|_| word.sheet.image == Image::Last) {
+            record.blocks.clone().for_each(|block| drop(newest.insert(block, record.by)));
+        }
+        let own = newest.into_iter().filter(|&(_, by)| by == side).map(|(block, _)| block);
+        *self.sites.put_aside.borrow_mut() = own.collect();
         let mark = device.superblock.get().lost;
         let is_missing = lost.iter().any(|record| record.completed);
         if is_missing {
@@ -487,7 +496,8 @@ impl World {
         if self.sites.is_mixed[side].get() {
             return;
         }
-        for block in 0..history.blocks() {
+        let put_aside = self.sites.put_aside.borrow();
+        for block in (0..history.blocks()).filter(|block| !put_aside.contains(block)) {
             let Ok(content) = self.served(side, device, block) else { continue };
             let is_known = |k: usize, value| {
                 value == 0 || history.of(block).iter().any(|version| version.content[k] == value)
