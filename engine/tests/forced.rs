@@ -553,7 +553,7 @@ fn lose(world: &mut World, at: usize, random: &mut Random, pasts: &mut Pasts) ->
     assert!(is_known, "{image:?}: {found:?} is none of {before:?}, {sheet:?}");
     let counted = random.within(0..2);
     if counted == 0 {
-        // What was put back is so after any end of the process.
+        // Blocks that were put back are so after any end of the process.
         world.crash(kept, random.pick(&[Cut::Kill, Cut::Synced, Cut::All]));
         world.open(kept).unwrap();
         world.device(kept).resume_alone().unwrap();
