@@ -162,7 +162,8 @@ pub struct DifferentialStatus {
     pub table_blocks: u64,
     /// Blocks that were sent and are not acknowledged.
     pub flying_blocks: u64,
-    /// Data of the copies that were sent since the opening, in bytes; blocks of zeros have none.
+    /// Data of the copies that were sent since the opening, and checksums in its place, in bytes; blocks of
+    /// zeros have none.
     pub copied_bytes: u64,
     /// Blocks that the peer owes, as bits tell.
     pub owed_blocks: u64,

@@ -259,6 +259,27 @@ fn a_device_that_lost_its_records_is_a_target() {
     world.reads(B);
 }
 
+/// R10 of a pair that is always in differential mode, level: no mark of a record tells.
+#[test]
+fn a_device_that_lost_its_round_is_a_target() {
+    let mut world = World::differential();
+    world.acts(&[Write(A, 0, 1), Write(A, 5, 2), Flush(A)]);
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Close(B)]);
+    world.make_anew(B, 2);
+    world.open(B).unwrap();
+    for _ in 0..3 {
+        world.meet();
+    }
+    world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Takeover(B)]);
+    world.reads(B);
+}
+
 /// Histories have parted, and A's was kept.
 fn resolved() -> World {
     let mut world = World::new();
@@ -532,7 +553,7 @@ fn lose(world: &mut World, at: usize, random: &mut Random, pasts: &mut Pasts) ->
     assert!(is_known, "{image:?}: {found:?} is none of {before:?}, {sheet:?}");
     let counted = random.within(0..2);
     if counted == 0 {
-        // What was put back is so after any end of the process.
+        // Blocks that were put back are so after any end of the process.
         world.crash(kept, random.pick(&[Cut::Kill, Cut::Synced, Cut::All]));
         world.open(kept).unwrap();
         world.device(kept).resume_alone().unwrap();
