@@ -333,6 +333,10 @@ pub struct Settings {
     /// those that go by checksum the 16 bytes of that.
     /// Any; 0, the default: as many as the line takes. [`crate::Device::set_copy_rate`] changes it.
     pub copy_bytes_per_second: u64,
+    /// A host that asks a fenced device for a session takes the host over to it, without notice: the device
+    /// asks its peer, and the host is refused with [`Kind::NotReady`] until it serves. Only where nothing
+    /// but a host that is to be served asks for a session there. Off by default.
+    pub takeover_at_first_request: bool,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -466,6 +470,7 @@ impl Default for Settings {
             salvage_bytes_max: 1024 * MIB,
             salvage_keep_ns: 0,
             copy_bytes_per_second: 0,
+            takeover_at_first_request: false,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

@@ -192,7 +192,8 @@ fn a_table_is_cut_into_pieces() {
         let mut from = TablePiece::FIRST;
         loop {
             let piece = TablePiece::next(from, &mut runs);
-            let opened = Ladder::Opened { round: ROUND, cut: CUT, told: TOLD, piece };
+            let (round, cut, told, is_consistent) = (ROUND, CUT, TOLD, false);
+            let opened = Ladder::Opened { round, cut, told, is_consistent, piece };
             let opened = Frame::Ladder(opened);
             let bytes = opened.encode(SESSION);
             assert!(bytes.len() <= FRAME_BYTES_MAX);
@@ -373,9 +374,9 @@ fn impossible_fields_are_refused() {
     assert!(frame("frame_sums", 48, &high).contains("of 2^63 or more"));
     assert!(frame("frame_sums", 67, &[3]).contains("ends early"));
     // The runs begin with 7:2^40, and end with 9:4.
-    assert!(frame("frame_opened", 76, &[8]).contains("from 8:5 to before 9:1000"));
-    assert!(frame("frame_opened", 92, &4u64.to_le_bytes()).contains("on to before 9:5"));
-    assert!(frame("frame_opened", 88, &[7]).contains("from 7:5 to before 7:1000"));
+    assert!(frame("frame_opened", 80, &[8]).contains("from 8:5 to before 9:1000"));
+    assert!(frame("frame_opened", 96, &4u64.to_le_bytes()).contains("on to before 9:5"));
+    assert!(frame("frame_opened", 92, &[7]).contains("from 7:5 to before 7:1000"));
     assert!(frame("frame_copy", 56, &[3]).contains("3 items of 32 bytes"));
     assert!(frame("frame_copy", 72, &[2]).contains("data and 2 blocks"));
     assert!(frame("frame_copy", 80, &[2]).contains("content 2"));
@@ -617,7 +618,7 @@ proptest! {
         let (consistent_at, blocks) = (cut, piece.runs.clone());
         let ladder = Frame::Ladder(match kind {
             0 => Ladder::Open { round, mode, generation, cut, clk, told },
-            1 => Ladder::Opened { round, cut, told, piece },
+            1 => Ladder::Opened { round, cut, told, is_consistent: later, piece },
             2 => Ladder::GrantTable { nonce, grant, round, generation, later, told, piece },
             3 => Ladder::Copy { round, said: told, copies, data: &data },
             4 => Ladder::CopyAck { round, blocks },

@@ -3,6 +3,7 @@
 
 mod common;
 
+use afterimage::Event;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::storage::{FileName, Fill, Storage};
 use afterimage::internal::unit::Mode;
@@ -12,6 +13,7 @@ use common::world::Act::*;
 use common::world::{BLOCKS, World, background_step};
 use common::{A, B};
 use std::io::IoSlice;
+use std::sync::{Arc, Mutex};
 
 /// Both devices are in ordered mode again, and hold the same.
 fn rests(world: &mut World) {
@@ -130,6 +132,46 @@ fn takeovers_out_of_every_round() {
     world.acts(&[Takeover(A), Write(A, 3, 5), Flush(A)]);
     world.reads(A);
     rests(&mut world);
+}
+
+/// LADDER 4: a second takeover before the first has caught up, and a write: N of neither device is what the
+/// hosts' data was once. The device that serves says so, once, and that it is over.
+#[test]
+fn no_consistent_copy_at_either_site_is_said() {
+    let mut world = World::new();
+    let told: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let events = told.clone();
+    world.device(A).on_event(move |event| {
+        if matches!(event, Event::NoConsistentCopy | Event::CaughtUp) {
+            events.lock().unwrap().push(event.clone());
+        }
+    });
+    let says = |world: &World, at| world.device(at).status().differential.no_consistent_copy;
+    // The round of the takeover is opened, and no copy comes.
+    let take_over = |world: &mut World, at| {
+        world.acts(&[Takeover(at)]);
+        world.hold_ships(true);
+        world.acts(&[Carry]);
+    };
+    let is_consistent =
+        |world: &World| [A, B].map(|at| world.device(at).status().differential.is_consistent);
+    world.acts(&[Write(A, 0, 1), Flush(A), Suspend(A)]);
+    take_over(&mut world, B);
+    world.acts(&[Write(B, 1, 2), Flush(B), Reflect(B)]);
+    // One takeover: the device that was left has the image of its fence.
+    assert_eq!((is_consistent(&world), says(&world, B)), ([true, false], false));
+    take_over(&mut world, A);
+    assert_eq!((is_consistent(&world), says(&world, A)), ([true, false], false));
+    for block in 2..4 {
+        world.acts(&[Write(A, block, 3), Flush(A), Reflect(A)]);
+        assert_eq!((is_consistent(&world), says(&world, A)), ([false; 2], true));
+    }
+    assert_eq!(told.lock().unwrap().len(), 1);
+    world.hold_ships(false);
+    rests(&mut world);
+    let told = told.lock().unwrap();
+    assert!(matches!(told[..], [Event::NoConsistentCopy, Event::CaughtUp]), "{told:?}");
+    assert!(!says(&world, A));
 }
 
 /// Every act at any time, with crashes: what was promised is there, and no read is stale.

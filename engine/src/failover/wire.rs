@@ -327,8 +327,10 @@ mod tests {
         pair.run_steps();
         let before = pair.devices.each_ref().map(|device| device.status().differential);
         for (from, to) in [(0, 1), (1, 0)] {
+            let (told, is_consistent, piece) = (0, true, piece.clone());
+            let opened = Ladder::Opened { round, cut, told, is_consistent, piece };
             for (lane, frame) in [
-                (Lane::Control, Ladder::Opened { round, cut, told: 0, piece: piece.clone() }),
+                (Lane::Control, opened.clone()),
                 (Lane::Control, Ladder::CopyAck { round, blocks: blocks.clone() }),
                 (Lane::Control, Ladder::EndAck { round }),
                 (Lane::Data, Ladder::Copy { round, said: 0, copies: vec![], data: &[] }),

@@ -78,11 +78,19 @@ pub(crate) struct CopyRate {
     bytes_per_second: AtomicU64,
     /// When the next may be sent, on the monotonic clock, in nanoseconds. Relaxed.
     next_at: AtomicU64,
+    /// Bytes of data that were sent. Relaxed.
+    sent: AtomicU64,
 }
 
 impl CopyRate {
     pub fn new(bytes_per_second: u64) -> CopyRate {
-        CopyRate { bytes_per_second: AtomicU64::new(bytes_per_second), next_at: AtomicU64::new(0) }
+        let bytes_per_second = AtomicU64::new(bytes_per_second);
+        CopyRate { bytes_per_second, next_at: AtomicU64::new(0), sent: AtomicU64::new(0) }
+    }
+
+    /// Bytes of data that were sent in copies.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Most bytes of data to be sent at once, so that a slow rate is an even one.
@@ -94,6 +102,7 @@ impl CopyRate {
     }
 
     fn sent(&self, bytes: usize, now: u64) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         let rate = self.bytes_per_second.load(Ordering::Relaxed);
         if rate > 0 {
             let takes = bytes as u128 * 1_000_000_000 / u128::from(rate);
@@ -209,7 +218,7 @@ impl Device {
             for block in run.each() {
                 let at = data.len();
                 data.resize(at + size, 0);
-                self.fetch(block, &mut data[at..])?;
+                self.fetch_newest(block, &mut data[at..])?;
                 let newest = queue.newest(block).0;
                 *is_durable &= newest.is_none_or(|record| queue.is_durable(record.position));
                 if data[at..].iter().all(|&byte| byte == 0) {

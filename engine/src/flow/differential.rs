@@ -52,6 +52,8 @@ pub(crate) struct Machine {
     /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
     landing: Mutex<()>,
+    /// The round in which it was told that no copy is consistent.
+    no_copy: Mutex<Option<Round>>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
 }
@@ -93,6 +95,7 @@ impl Machine {
             changed: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             landing: Mutex::default(),
+            no_copy: Mutex::default(),
             turn: Mutex::default(),
         }
     }
@@ -275,6 +278,13 @@ impl Machine {
         }
     }
 
+    /// Whether no copy is consistent, and this was not asked in the round when that was so already.
+    pub fn has_lost_the_last_copy(&self, side: Side) -> bool {
+        let machine = self.read();
+        let round = machine.round();
+        machine.lacks_consistent_copy(side) && lock(&self.no_copy).replace(round) != Some(round)
+    }
+
     /// Whether ships of `round` are taken (D3).
     pub fn takes(&self, round: Round) -> bool {
         let machine = self.read();
@@ -431,6 +441,8 @@ impl Device {
         }
         if work.store {
             self.store_differential(also)?;
+        } else if work.keeps_table {
+            self.store_without_table(also)?;
         } else if work.mark {
             self.mark()?;
         }
@@ -510,20 +522,34 @@ impl Device {
             let machine = self.peer.machine.read();
             (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))
         };
-        let note = |s: &mut Superblock| {
-            durable.put(s);
-            self.follow_lineage(s, durable.generation);
-            if durable.mode != Mode::Ordered {
-                s.need = Stamp::ZERO;
-            }
-            self.note_marks(s);
-            also(s);
-        };
+        let note = |s: &mut Superblock| self.note_durable(s, &durable, also);
         if !has_changed {
             return self.store(note);
         }
         let stored = self.superblock.update_with_table(self.peer.machine.table(), note);
         stored.map_err(|e| self.halt(e))
+    }
+
+    /// As [`Device::store_differential`], but the table that is stored stays ([`Work::keeps_table`]).
+    fn store_without_table(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
+        self.check_halted()?;
+        let durable = self.peer.machine.read().durable();
+        self.store(|s| self.note_durable(s, &durable, also))
+    }
+
+    fn note_durable(
+        &self,
+        s: &mut Superblock,
+        durable: &Durable,
+        also: impl FnOnce(&mut Superblock),
+    ) {
+        durable.put(s);
+        self.follow_lineage(s, durable.generation);
+        if durable.mode != Mode::Ordered {
+            s.need = Stamp::ZERO;
+        }
+        self.note_marks(s);
+        also(s);
     }
 
     /// The machine is of the peer's lineage now, if it was of one that the peer's has come by (D10).
@@ -542,7 +568,9 @@ impl Device {
 
     /// N is about to be no prefix: the superblock says so first (D11).
     pub(crate) fn mark(&self) -> Result<()> {
-        self.store(|s| self.note_marks(s))
+        self.store(|s| self.note_marks(s))?;
+        self.say_if_no_copy_is_consistent();
+        Ok(())
     }
 
     /// Read as the superblock is written: no other update comes between.

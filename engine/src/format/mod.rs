@@ -14,6 +14,7 @@ pub mod superblock;
 pub mod table;
 pub(crate) mod told;
 pub(crate) mod told_bits;
+pub(crate) mod unsaved;
 
 use crate::unit::{Block, Extent, Stamp};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128};

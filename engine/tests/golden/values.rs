@@ -32,13 +32,14 @@ pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 28] = [
+pub const FRAMES: [&str; 29] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
     "frame_prototype",
     "frame_busy",
     "frame_serving",
+    "frame_offer",
     "frame_read_request",
     "frame_read_reply",
     "frame_read_reply_none",
@@ -268,6 +269,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         "frame_announce" => Frame::Announce { previous: FL, entries: vec![(block.into(), HI)] },
         "frame_busy" => Frame::Busy { nonce: 78 },
         "frame_serving" => Frame::Serving { epoch: 10, reachable: true },
+        "frame_offer" => Frame::Offer { epoch: 10 },
         "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block, count: 3 },
         "frame_read_reply" => Frame::ReadReply { id: 79, rows: vec![None, Some(rows()[0])], data },
         "frame_read_reply_none" => Frame::ReadReply { id: 79, rows: vec![None], data: &[] },
@@ -321,7 +323,7 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         "frame_opened" => {
             let (from, to) = (block(7, 5), block(9, 1000));
             let piece = TablePiece { from, to, runs: runs(), is_last: false };
-            Ladder::Opened { round, cut: CUT, told: TOLD, piece }
+            Ladder::Opened { round, cut: CUT, told: TOLD, is_consistent: true, piece }
         }
         "frame_grant_table" => {
             let (from, to) = (block(0, 12), TablePiece::END);

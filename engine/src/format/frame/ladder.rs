@@ -121,6 +121,8 @@ pub enum Ladder<'a> {
         cut: Stamp,
         /// The last announcement of bits that the sender has heard in the round; 0 if none.
         told: u64,
+        /// Whether the sender's normal volumes are a state that the hosts' data had once.
+        is_consistent: bool,
         /// The piece.
         piece: TablePiece,
     },
@@ -257,10 +259,11 @@ impl Ladder<'_> {
                 put_u64(b, *told);
                 (OPEN, &[])
             }
-            Ladder::Opened { round, cut, told, piece } => {
+            Ladder::Opened { round, cut, told, is_consistent, piece } => {
                 put_round(b, *round);
                 put_stamp(b, *cut);
                 put_u64(b, *told);
+                put_u32(b, u32::from(*is_consistent));
                 piece.put(b);
                 (OPENED, &[])
             }
@@ -342,7 +345,8 @@ impl Ladder<'_> {
             }
             OPENED => {
                 let (round, cut, told) = (take_round(f)?, f.stamp()?, take_count(f)?);
-                Ladder::Opened { round, cut, told, piece: TablePiece::take(f)? }
+                let (is_consistent, piece) = (f.u32()? != 0, TablePiece::take(f)?);
+                Ladder::Opened { round, cut, told, is_consistent, piece }
             }
             GRANT_TABLE => {
                 let (nonce, grant, round) = (f.u64()?, f.u64()?, take_round(f)?);

@@ -9,7 +9,7 @@ mod sent;
 
 use super::super::{Announcement, Request, Taken, Work};
 use super::super::{
-    Consistent, Differential, Durable, Grant, Message, Mode, Ordered, Piece, Round, Side,
+    Consistent, Differential, Durable, Grant, Message, Mode, Opened, Ordered, Piece, Round, Side,
 };
 use super::{Bounds, Options};
 use crate::table::announced::Announced;
@@ -289,27 +289,27 @@ impl World {
         if work.store {
             dev.store();
         }
+        if work.keeps_table {
+            dev.kept = dev.m.durable();
+        }
         if work.mark {
             let durable = dev.m.durable();
             (dev.kept.owing, dev.kept.consistent) = (durable.owing, durable.consistent);
         }
         let table = dev.m.table().clone();
         match work.send {
-            Some(Message::Opened { round, cut, told }) if self.options.most > 1 => {
+            Some(Message::Opened(opened)) if self.options.most > 1 => {
                 let half = Block { volume: 0, number: 1 };
                 let (first, rest) = (EVERY.start..half, half..EVERY.end);
                 for (range, is_last) in [(first, false), (rest, true)] {
                     let runs = table.runs().flat_map(|run| numbers(&run).collect::<Vec<_>>());
                     let blocks = runs.filter(|&b| range.contains(&at(b))).map(one).collect();
-                    self.send(
-                        1 - d,
-                        Sent::Opened(round, (cut, told), Piece { range, blocks, is_last }),
-                    );
+                    self.send(1 - d, Sent::Opened(opened, Piece { range, blocks, is_last }));
                 }
             }
-            Some(Message::Opened { round, cut, told }) => {
+            Some(Message::Opened(opened)) => {
                 let piece = Piece { range: EVERY, blocks: table, is_last: true };
-                self.send(1 - d, Sent::Opened(round, (cut, told), piece));
+                self.send(1 - d, Sent::Opened(opened, piece));
             }
             Some(message) => {
                 let table = match message {

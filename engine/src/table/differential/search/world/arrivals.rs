@@ -187,8 +187,8 @@ impl World {
                 }
             }
             Sent::Request(request, m, nonce) => self.fence(y, request, &m, nonce),
-            Sent::Opened(round, (cut, told), piece) => {
-                if let Some(work) = dev.m.hear_opened(side, (round, cut, told), &piece) {
+            Sent::Opened(opened, piece) => {
+                if let Some(work) = dev.m.hear_opened(side, opened, &piece) {
                     self.work(y, work);
                 }
             }
@@ -220,7 +220,7 @@ impl World {
             }
             Message::EndAck { round } => dev.m.hear_end_ack(side, round),
             Message::Level { round } => dev.m.hear_level(side, round),
-            Message::Opened { .. } | Message::Grant(_) => None,
+            Message::Opened(_) | Message::Grant(_) => None,
         };
         if let Some(work) = work {
             self.work(y, work);

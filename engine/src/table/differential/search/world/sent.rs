@@ -14,7 +14,7 @@ pub(super) enum Sent {
     Ask(Round, usize),
     Answer(Round, usize, Option<u8>),
     Request(Request, Bits, u8),
-    Opened(Round, (Stamp, u64), Piece),
+    Opened(Opened, Piece),
     /// With the table, the prototype, and the request's nonce, if it is a grant.
     Said(Message, Bits, (Image, u8)),
 }
@@ -31,10 +31,10 @@ impl Sent {
             | Sent::Ask(round, _)
             | Sent::Answer(round, ..)
             | Sent::Request(Request { round, .. }, ..)
-            | Sent::Opened(round, ..)
+            | Sent::Opened(Opened { round, .. }, _)
             | Sent::Told(Announcement { round, .. })
             | Sent::Said(Message::Open { round, .. }, ..)
-            | Sent::Said(Message::Opened { round, .. }, ..)
+            | Sent::Said(Message::Opened(Opened { round, .. }), ..)
             | Sent::Said(Message::Grant(Grant::Table { round, .. }), ..)
             | Sent::Said(Message::Grant(Grant::Prototype { round }), ..)
             | Sent::Said(Message::End { round, .. }, ..)
