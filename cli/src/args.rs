@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use afterimage::internal::limits::Durability;
+use afterimage::internal::unit::Mode;
 
 use crate::results::Target;
 use crate::trace::{Format, Input};
@@ -143,8 +144,13 @@ pub struct ReplayArgs {
     /// there; at RETURN the lost device is opened again, with its files, and becomes the target of a resync
     /// [default: halfway between AT and the end]. The loss is compared with the loss sheet
     #[arg(long, value_name = "AT[..RETURN]", value_parser = lose_site,
-          conflicts_with = "request_log", help_heading = "Takeover and link")]
+          help_heading = "Takeover and link")]
     pub lose_site: Option<LoseSiteAt>,
+
+    /// Lose that site in this mode: from AT on the hosts wait until their device is in it, and as many more
+    /// requests as may be in flight are issued
+    #[arg(long, value_name = "MODE", requires = "lose_site", help_heading = "Takeover and link")]
+    pub lose_in: Option<LoseIn>,
 
     /// The link's rate in each direction [default: without limit]
     #[arg(long, value_name = "SIZE/s", value_parser = rate, help_heading = "Takeover and link")]
@@ -290,6 +296,30 @@ pub struct LoseSiteAt {
     pub at: TakeoverAt,
     /// It returns here; `None`: halfway from there to the end.
     pub back: Option<TakeoverAt>,
+}
+
+/// How writes reach the other device when a site is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoseIn {
+    /// In their order
+    Ordered,
+    /// By bits; the device collects what the other one owes it, or the line is down
+    Collecting,
+    /// By bits, and copies are sent
+    Sending,
+    /// In their order again, and copies of the rest are sent
+    Copying,
+}
+
+impl From<LoseIn> for Mode {
+    fn from(mode: LoseIn) -> Mode {
+        match mode {
+            LoseIn::Ordered => Mode::Ordered,
+            LoseIn::Collecting => Mode::Collecting,
+            LoseIn::Sending => Mode::Sending,
+            LoseIn::Copying => Mode::Copying,
+        }
+    }
 }
 
 /// How writes reach the other device.

@@ -9,6 +9,7 @@
 //!   the report before everything that can be read has been read. Only a directory that cannot be
 //!   opened, or an output that cannot be written, is an error.
 
+mod differential;
 pub(crate) mod finding;
 pub(crate) mod logs;
 mod report;
@@ -20,6 +21,7 @@ pub use report::Report;
 
 use crate::output;
 use afterimage::internal::error::{Error, Kind, Result};
+use afterimage::internal::failover::told_bits_kept;
 use afterimage::internal::format::PAGE;
 use afterimage::internal::format::batch::Log;
 use afterimage::internal::format::segments;
@@ -29,9 +31,10 @@ use afterimage::internal::limits::Geometry;
 use afterimage::internal::storage::{Directory, FileName, Storage};
 use afterimage::internal::superblock::read_copies;
 use afterimage::internal::table_file;
+use differential::Differential;
 use finding::Finding;
 use logs::LogRead;
-use report::{Copies, Differential, FileReport, LastImage, Location, LogReport, State, Table};
+use report::{Copies, FileReport, LastImage, Location, LogReport, State, Table};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -180,9 +183,13 @@ fn look_at(storage: &dyn Storage, path: &Path) -> (Report, Option<Tables>) {
         Ok(findings) => findings.into_iter().for_each(|(file, what)| report.find(file, what)),
         Err(error) => report.notes.push(error.to_string()),
     }
+    let own = logs::read(storage, &superblock, Log::Own);
     if superblock.features.incompat & Features::DIFFERENTIAL != 0 {
         match table_file::check(storage, &superblock) {
-            Ok(Ok(runs)) => report.differential = Some(Differential::new(&superblock, &runs)),
+            Ok(Ok(runs)) => {
+                let told = told_bits_kept(storage, &superblock).unwrap_or_default();
+                report.differential = Some(Differential::new(&superblock, runs, &own, told));
+            }
             Ok(Err((file, what))) => report.find(file, what),
             Err(error) => report.find_unnamed(error.to_string()),
         }
@@ -192,7 +199,6 @@ fn look_at(storage: &dyn Storage, path: &Path) -> (Report, Option<Tables>) {
         Ok(None) => {}
         Err(error) => report.find_unnamed(error.to_string()),
     }
-    let own = logs::read(storage, &superblock, Log::Own);
     let recv = logs::read(storage, &superblock, Log::Recv);
     for log in [&own, &recv] {
         // That a log is missing has been found already.
@@ -310,9 +316,7 @@ fn check_files(superblock: &Superblock, report: &mut Report) {
 
 /// Records that no device with this superblock writes.
 fn check_rows(superblock: &Superblock, log: &LogRead, findings: &mut Vec<Finding>) {
-    let block = u64::from(superblock.block_size);
-    let blocks: HashMap<u32, u64> =
-        superblock.volumes.iter().map(|v| (v.id, v.bytes.div_ceil(block))).collect();
+    let blocks = superblock.volume_blocks();
     let mut said = HashSet::new();
     for entry in &log.entries {
         let row = &entry.row;

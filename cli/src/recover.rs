@@ -206,7 +206,7 @@ fn named(path: &Path, error: Error) -> Error {
 }
 
 /// Connects two devices of a pair, each with its directory's name, in this thread and moves everything that either owes the other,
-/// until both are at rest, in ordered mode. `progress` is told how many records and blocks are left.
+/// until both are at rest: in ordered mode, or level, as a differential group is. `progress` is told how many records and blocks are left.
 ///
 /// # Errors
 /// [`Kind::Protocol`] if they do not belong together or one has lost records; those of the steps.
@@ -216,7 +216,13 @@ pub fn bring_together(
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), Error> {
     let meeting = Meeting::of(devices, clock)?;
-    let mut idle = 0;
+    let is_differential = devices[0].1.geometry().differential;
+    let rests = |s: &Status| match is_differential {
+        false => s.mode == Mode::Ordered,
+        true if s.serving => s.differential.is_level,
+        true => s.differential.is_consistent,
+    };
+    let (mut idle, mut has_asked) = (0, false);
     loop {
         let moved = meeting.both(|device| {
             let mut moved = device.step_control()?;
@@ -230,14 +236,20 @@ pub fn bring_together(
         meeting.given_up()?;
         let status = devices.map(|(_, device)| device.status());
         progress(status.iter().map(left).sum());
-        let at_rest =
-            |s: &Status| s.connected && s.mode == Mode::Ordered && left(s) + s.owed_blocks == 0;
+        let at_rest = |s: &Status| s.connected && rests(s) && left(s) + s.owed_blocks == 0;
         idle = if moved { 0 } else { idle + 1 };
         match idle {
             0 => {}
             _ if status.iter().all(at_rest) => return Ok(()),
             // Records that have not moved may wait for places, and those come with a checkpoint.
             1 | 2 => drop(meeting.both(|device| device.checkpoint_now().map(|()| true))?),
+            // By bits only a device sends that serves.
+            _ if !has_asked && status.iter().all(|s| !s.serving) => {
+                let (path, device) =
+                    *devices.iter().find(|d| d.1.policy().prefer).unwrap_or(&devices[0]);
+                device.begin_takeover().map_err(|e| named(path, e))?;
+                (idle, has_asked) = (0, true);
+            }
             _ => {
                 let story = format!("the two devices do not come to rest: {status:?}");
                 return Err(Error::new(Kind::Protocol, story));

@@ -11,8 +11,6 @@ use afterimage::internal::limits::Geometry;
 use afterimage::internal::link::Lane;
 use afterimage::internal::request::Request;
 use afterimage::internal::storage::{Directory, FileName, Storage};
-use afterimage::internal::superblock::SuperblockFile;
-use afterimage::internal::unit::{Blocks, Mode, Round};
 use afterimage_cli::{inspect, verify};
 use pair::{BLOCK, BLOCKS, Pair, VOLUMES};
 use serde_json::Value;
@@ -20,7 +18,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 fn inspect_json(dir: &Path) -> Value {
     let mut out = Vec::new();
@@ -105,15 +102,7 @@ fn a_new_device_is_sound_and_empty() {
     for none in ["lost", "cache_identity", "weakest_durability"] {
         assert_eq!(copies[counts][none], Value::Null, "{none}");
     }
-    for zero in [
-        "round_lineage",
-        "round",
-        "last_active",
-        "peer",
-        "annex_bytes",
-        "table_slot",
-        "table_bytes",
-    ] {
+    for zero in ["round_lineage", "round", "peer", "annex_bytes", "table_slot", "table_bytes"] {
         assert_eq!(copies[counts][zero], 0, "{zero}");
     }
     assert_eq!((&copies[counts]["compat"], &copies[counts]["owed"]), (&"0".into(), &false.into()));
@@ -147,41 +136,6 @@ fn a_device_of_a_later_version_is_looked_at() {
         text.contains("0.0.0, since 0, found 7") && text.contains("abababababababab "),
         "{text}"
     );
-}
-
-/// A device in differential mode: its mode, round and table are shown; a table that is gone is damage.
-#[test]
-fn a_differential_table_is_counted() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let storage = Arc::new(Directory::create(dir.path()).expect("created"));
-    Device::create(&*storage, &Geometry::new(1, 1, VOLUMES.to_vec()), true).expect("created");
-    assert_eq!(inspect_json(dir.path())["differential"], Value::Null);
-    let superblock = SuperblockFile::open(storage.clone()).expect("a superblock");
-    let runs = [(0, 1..4), (0, 9..10), (3, 7..107)];
-    let runs = runs.map(|(volume, numbers)| Blocks { volume, numbers });
-    for _ in 0..2 {
-        let store = superblock.update_with_table(runs.iter().cloned(), |superblock| {
-            superblock.mode = Mode::Collecting;
-            superblock.round = Round { generation: 1, counter: 4 };
-            superblock.clean = false;
-        });
-        store.expect("stored");
-    }
-    let report = inspect_json(dir.path());
-    assert_eq!(report["verdict"], "sound", "{report}");
-    let table = serde_json::json!({
-        "mode": "collecting", "round_lineage": 1, "round": 4, "runs": 3, "blocks": 104,
-    });
-    assert_eq!(report["differential"], table);
-    let copy = &report["superblock"]["copies"][0];
-    assert_eq!((&copy["mode"], &copy["incompat"]), (&"collecting".into(), &"2".into()));
-    assert_eq!((&copy["table_slot"], &copy["table_bytes"]), (&0.into(), &4096.into()));
-    let text = inspect_text(dir.path(), None);
-    assert!(text.contains("mode collecting, round 1.4\n  104 blocks in 3 runs\n"), "{text}");
-    fs::remove_file(dir.path().join("side/table.0")).expect("removed");
-    let report = inspect_json(dir.path());
-    let finding = serde_json::json!({"file": "side/table.0", "what": "is missing"});
-    assert_eq!(report["findings"], serde_json::json!([finding]));
 }
 
 #[test]

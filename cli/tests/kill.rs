@@ -1,76 +1,52 @@
-//! Real kills: the program replays a real trace through two takeovers and is killed at a random
-//! moment; what it leaves is recovered by the program and judged by its request log.
+//! Real kills: the program replays a real trace and is killed at a random moment: in its order, through two
+//! takeovers; while it suspends, copies and comes back; around the loss of a site, in every mode. What it
+//! leaves is recovered by the program and judged by its request log. Of a lost site, what the hosts had been
+//! promised stands in the volumes or in the salvage.
 //!
 //! `KILL_ROUNDS=200` kills so many at work and judges what is left, `KILL_SEED=n` repeats one round. When a round is repeated
-//! the moment is the same, the machine is not: what was found need not be found again.
+//! the moment is the same, the machine is not: what was found need not be found again;
+//! `KILL_KEEP=PATH` has what the last kill left.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use afterimage::internal::storage::Directory;
-use afterimage_cli::replay::judge::{Claim, History, Shown};
-use afterimage_cli::replay::requests;
+use afterimage_cli::replay::judge::{Claim, History};
+use afterimage_cli::replay::requests::{self, Event};
 
+#[allow(dead_code)]
+mod killed;
 #[path = "../../engine/tests/common/random.rs"]
 #[allow(dead_code)]
 mod random;
+use killed::{
+    is_consistent, is_made, judge, judge_with_salvage, replay, run, superblock_of, text, trace,
+};
 use random::Random;
-
-/// Requests of the trace in a round.
-const ROWS: usize = 1500;
 
 /// Longer than this nothing takes here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The part of the shipped trace that is replayed: after the format of the file system, whose
-/// discards of the whole disk would be most of the round.
-fn trace(directory: &Path) -> PathBuf {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/postgres-ext4.iolog.gz");
-    let mut text = String::new();
-    let mut file = flate2::read::GzDecoder::new(fs::File::open(shipped).unwrap());
-    file.read_to_string(&mut text).unwrap();
-    let is_large = |line: &str| {
-        let length = line.rsplit(' ').next().and_then(|word| word.parse().ok());
-        line.contains(" trim ") && length.is_some_and(|length: u64| length > 8 << 20)
-    };
-    let lines = text.lines().filter(|line| !is_large(line)).take(ROWS);
-    let path = directory.join("trace.iolog");
-    fs::write(&path, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
-    path
-}
+/// Replays in order.
+const IN_ORDER: &[&str] = &["--takeover-at 35%,70% --link-rate 40MiB/s"];
 
-fn afterimage(command: &str) -> Command {
-    let mut all = Command::new(env!("CARGO_BIN_EXE_afterimage"));
-    all.arg(command).stdin(Stdio::null());
-    all
-}
-
-/// A replay in `directory`: the child.
-fn replay(trace: &Path, directory: &Path, seed: u64) -> Child {
-    let mut command = afterimage("replay");
-    command.arg(trace).arg("--dir").arg(directory.join("devices")).arg("--keep");
-    command.arg("--request-log").arg(directory.join("log"));
-    command.args(["--takeover-at", "35%", "--takeover-at", "70%", "--link-rate", "40MiB/s"]);
-    command.args(["--link-delay", "2ms", "--journal-size", "4MiB", "--depth", "8"]);
-    command.args(["--seed", &seed.to_string()]);
-    if seed.is_multiple_of(3) {
-        command.args(["--durability", "strict"]);
-    }
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts")
-}
-
-fn text(output: &Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
-}
-
-fn run(command: &str, devices: &[&Path]) -> (Option<i32>, String) {
-    let output = afterimage(command).args(devices).output().expect("the program starts");
-    (output.status.code(), text(&output))
-}
+/// Replays by bits, and out of the order and back; sites are lost in every mode, and hosts go back to them.
+const OUT_OF_ORDER: &[&str] = &[
+    "--journal-full suspend --outage 8%..30%,50%..65% --takeover-at 35%,70% --link-rate 40MiB/s",
+    "--mode differential --takeover-at 25%,40%,70% --link-rate 40MiB/s",
+    "--journal-full suspend --takeover-at 25%,40%,60%,80% --link-rate 12MiB/s",
+    "--lose-site 40%..55% --takeover-at 20%,75% --link-rate 20MiB/s",
+    "--mode differential --lose-site 40%..55% --takeover-at 70% --link-rate 20MiB/s",
+    "--journal-full suspend --outage 5%..30% --lose-site 35%..50% --lose-in sending --takeover-at 75% \
+     --link-rate 20MiB/s",
+    "--journal-full suspend --outage 5%..30% --lose-site 32%..50% --lose-in collecting --takeover-at 32%,70% \
+     --link-rate 20MiB/s",
+    "--journal-full suspend --outage 5%..30% --lose-site 35%..50% --lose-in copying --takeover-at 80% \
+     --link-rate 20MiB/s",
+];
 
 /// The outcome of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,35 +59,53 @@ enum Came {
     Done,
 }
 
-/// Kills a replay `after` its start.
-fn round(trace: &Path, seed: u64, after: Duration) -> (Came, usize) {
+/// Kills a replay `after` its start; how it came, promises that were kept, and where it stood.
+fn round(trace: &Path, ways: &[&str], seed: u64, after: Duration) -> (Came, usize, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    let mut child = replay(trace, path, seed);
+    let mut child = replay(trace, path, ways[seed as usize % ways.len()], seed);
     std::thread::sleep(after);
     child.kill().expect("it can be killed");
     let output = child.wait_with_output().unwrap();
     let done = output.status.code().is_some();
+    if let Ok(keep) = std::env::var("KILL_KEEP") {
+        let _ = fs::remove_dir_all(&keep);
+        let copied =
+            Command::new("cp").args(["-r", "--sparse=always"]).arg(path).arg(keep).status();
+        assert!(copied.is_ok_and(|status| status.success()));
+    }
     assert!(!done || output.status.success(), "the replay failed: {}", text(&output));
 
     let log = fs::read_to_string(path.join("log")).unwrap_or_default();
-    let events = requests::parse(&log).unwrap();
-    let history = History::of(&events);
+    let mut events = requests::parse(&log).unwrap();
     let [a, b] = ["a", "b"].map(|name| path.join("devices").join(name));
     if !is_made(&a) || !is_made(&b) {
-        assert!(!done && history.writes() == 0, "there was a pair");
+        assert!(!done && History::of(&events).writes() == 0, "there was a pair");
         for half in [&a, &b].into_iter().filter(|device| !is_made(device)) {
             let (code, story) = run("recover", &[half]);
             assert_eq!(code, Some(4), "{story}");
             assert!(!half.exists() || story.contains("making was cut short"), "{story}");
         }
-        return (Came::TooEarly, 0);
+        return (Came::TooEarly, 0, "half-made".into());
     }
-    if seed.is_multiple_of(2) {
+    let found = [&a, &b].map(|device| superblock_of(device));
+    let is_forced = |event: &Event| matches!(event, Event::Forced { .. });
+    if found[0].lineage != found[1].lineage && !events.iter().any(is_forced) {
+        let to = usize::from(found[1].lineage > found[0].lineage);
+        events.push(Event::Forced { to, epoch: found[to].epoch });
+    }
+    let (history, is_forced) = (History::of(&events), events.iter().any(is_forced));
+    let [in_a, in_b] = found.each_ref().map(|s| s.mode.to_string());
+    let returns = if found[0].lineage == found[1].lineage { "forced" } else { "parted" };
+    let stood =
+        format!("{in_a}/{in_b}{}", if is_forced { format!(" {returns}") } else { String::new() });
+    if seed / 8 % 2 == 0 {
         // The content of one of them alone may be old, but it must have been true once.
         let (code, story) = run("recover", &[&b]);
         assert_eq!(code, Some(0), "{story}");
-        judge(&b, &history, Claim::Closed);
+        if is_consistent(&b) {
+            judge(&b, &history, Claim::Closed);
+        }
     }
     let (code, story) = run("recover", &[&a, &b]);
     assert_eq!(code, Some(0), "{story}");
@@ -119,43 +113,45 @@ fn round(trace: &Path, seed: u64, after: Duration) -> (Came, usize) {
     assert_eq!(code, Some(0), "{story}");
     judge(&a, &history, Claim::Promised);
     judge(&b, &history, Claim::Promised);
-    (if done { Came::Done } else { Came::Killed }, history.promised())
-}
-
-fn is_made(device: &Path) -> bool {
-    // The superblock is written last, and its first copy first.
-    fs::read(device.join("superblock")).is_ok_and(|bytes| bytes.iter().take(512).any(|&b| b != 0))
-}
-
-fn judge(device: &Path, history: &History, claim: Claim) {
-    let storage = Directory::open_read_only(device).unwrap();
-    let shown = Shown::read(&storage, history).unwrap();
-    let findings = history.judge(&shown, claim);
-    let name = device.display();
-    assert_eq!(findings.count(), 0, "{name}, {claim:?}: {:#?}", findings.first());
+    if is_forced {
+        judge_with_salvage([&a, &b], &history);
+    }
+    (if done { Came::Done } else { Came::Killed }, history.promised(), stood)
 }
 
 #[test]
 fn what_was_promised_survives_a_kill() {
+    kills(IN_ORDER, 10);
+}
+
+#[test]
+fn what_was_promised_survives_a_kill_out_of_order() {
+    kills(OUT_OF_ORDER, 16);
+}
+
+fn kills(ways: &[&str], usual: u64) {
     let number = |name: &str| std::env::var(name).ok().and_then(|word| word.parse().ok());
     let directory = tempfile::tempdir().unwrap();
     let trace = trace(directory.path());
-    let mut whole = {
+    let measured = |way: usize| {
         let began = Instant::now();
         let directory = tempfile::tempdir().unwrap();
-        let output = replay(&trace, directory.path(), 1).wait_with_output().unwrap();
+        let output =
+            replay(&trace, directory.path(), ways[way], way as u64).wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
-        began.elapsed()
+        let whole = began.elapsed();
+        assert!(whole < PATIENCE, "a replay takes {whole:?}");
+        whole
     };
-    assert!(whole < PATIENCE, "a replay takes {whole:?}");
-    let rounds = number("KILL_ROUNDS").unwrap_or(10) as usize;
+    let mut wholes: BTreeMap<usize, Duration> = BTreeMap::new();
+    let rounds = number("KILL_ROUNDS").unwrap_or(usual) as usize;
     let seeds = match number("KILL_SEED") {
         Some(seed) => seed..seed + 1,
         // Some are killed while half-made, some are done: twice as many will do.
         None => 0..2 * rounds as u64 + 10,
     };
     let alone = seeds.end - seeds.start == 1;
-    let (mut came, mut promised) = (Vec::new(), 0);
+    let (mut came, mut promised, mut stood) = (Vec::new(), 0, BTreeMap::new());
     let count = |came: &[Came], which| came.iter().filter(|&&outcome| outcome == which).count();
     for seed in seeds {
         if count(&came, Came::Killed) == rounds {
@@ -163,20 +159,25 @@ fn what_was_promised_survives_a_kill() {
         }
         let mut random = Random::new(seed);
         // One in eight while the directories are made, one in eight about the end.
+        let way = seed as usize % ways.len();
+        let whole = wholes.entry(way).or_insert_with(|| measured(way));
         let from = whole.as_micros() as u64;
-        let after = match seed % 8 {
+        let after = match seed / ways.len() as u64 % 8 {
             0 => random.within(0..from / 20),
             1 => random.within(from * 9 / 10..from * 21 / 20),
             _ => random.within(from / 50..from),
         };
-        let story = format!("KILL_SEED={seed}: killed after {after} of {from} us");
+        let story = format!("KILL_SEED={seed}: killed after {after} of {from} us: {}", ways[way]);
         let outcome =
-            std::panic::catch_unwind(|| round(&trace, seed, Duration::from_micros(after)));
-        let Ok((outcome, kept)) = outcome else { panic!("{story}") };
+            std::panic::catch_unwind(|| round(&trace, ways, seed, Duration::from_micros(after)));
+        let Ok((outcome, kept, stand)) = outcome else { panic!("{story}") };
         came.push(outcome);
         if outcome == Came::Done {
             // The machine is faster now than it was at first.
-            whole = whole * 9 / 10;
+            *whole = *whole * 9 / 10;
+        }
+        if outcome == Came::Killed {
+            *stood.entry(stand).or_insert(0) += 1;
         }
         promised += kept;
     }
@@ -184,8 +185,9 @@ fn what_was_promised_survives_a_kill() {
         [Came::TooEarly, Came::Killed, Came::Done].map(|which| count(&came, which));
     let mut err = std::io::stderr();
     let line = format!(
-        "rounds of up to {whole:?}: {killed} killed at work, {early} while half-made, {done} were done; \
-         {promised} writes were promised and are there\n"
+        "rounds of up to {:?}: {killed} killed at work, {early} while half-made, {done} were done; \
+         {promised} writes were promised and are there; the pairs stood {stood:?}\n",
+        wholes.values().max()
     );
     err.write_all(line.as_bytes()).unwrap();
     assert!(alone || killed == rounds && promised > 0, "{killed} of {rounds} were judged");

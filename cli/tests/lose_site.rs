@@ -103,6 +103,25 @@ fn the_shared_traces_hold() {
     }
 }
 
+/// The mode at the loss can be chosen; with a takeover before it, the device collects, and the forced one has
+/// what it is owed.
+#[test]
+fn a_site_is_lost_in_any_mode() {
+    let out_of_order =
+        ["--journal-size", "16MiB", "--journal-full", "suspend", "--outage", "5%..25%"];
+    for (mode, words) in [
+        ("ordered", &["--takeover-at", "28%"][..]),
+        ("collecting", &["--takeover-at", "30%"]),
+        ("sending", &[]),
+        ("copying", &[]),
+    ] {
+        let to = ["--memory", "--lose-in", mode, "--lose-site", "30%..70%"];
+        let site = lose(&[&to[..], words, &out_of_order, &SLOW].concat());
+        assert_eq!(site["lost_mode"], mode, "{site}");
+        assert!(number(&site, "lost_blocks") > 0, "{mode} {site}");
+    }
+}
+
 /// Points, rates and modes from a seed; `LOSE_SITES` says how many (5), `LOSE_SEED` from which on (1).
 #[test]
 fn sites_lost_anywhere_hold() {
@@ -145,7 +164,7 @@ fn a_loss_that_cannot_be_ends_with_2() {
         (&["--lose-site", "20%.."], "a percentage or a time"),
         (&["--lose-site", "soon"], "a percentage or a time"),
         (&["--lose-site", "99d"], "after the first"),
-        (&["--lose-site", "20%", "--request-log", "x"], "cannot be used with"),
+        (&["--lose-in", "copying"], "--lose-site"),
     ] {
         let output = replay(&[words, &["--memory", "--limit-rows", "50", trace]].concat());
         let story = String::from_utf8_lossy(&output.stderr);

@@ -109,6 +109,43 @@ fn a_pair_that_was_killed_while_suspended_is_brought_together() {
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
 }
 
+/// Killed between the grant and its arrival, neither of the two serves, and by bits only a device that serves
+/// sends anything.
+#[test]
+fn a_pair_that_was_killed_within_a_takeover_is_brought_together() {
+    let pair = Pair::new();
+    pair.write(0, 0, 1, 11);
+    pair.devices[0].suspend().unwrap();
+    pair.write(0, 3, 9, 12);
+    pair.devices[0].set_policy(afterimage::Policy::default()).unwrap();
+    pair.devices[1].begin_takeover().unwrap();
+    while pair.devices[0].step_control().unwrap() {}
+    assert!(pair.devices.iter().all(|device| !device.status().serving));
+    let (_copies, [a, b]) = copies(&pair);
+    let output = afterimage("recover", &[&a, &b]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let output = afterimage("verify", &[&a, &b]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+}
+
+/// A differential group rests level, and never in order.
+#[test]
+fn a_differential_group_is_brought_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("t.csv");
+    fs::write(&trace, "128166372003061629,hm,0,Write,0,4096,100\n").unwrap();
+    let devices = directory.path().join("devices");
+    let words: [&Path; 4] =
+        [&trace, Path::new("--mode"), Path::new("differential"), Path::new("--keep")];
+    let output = afterimage("replay", &[&words[..], &[Path::new("--dir"), &devices]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let [a, b] = ["a", "b"].map(|name| devices.join(name));
+    for command in ["recover", "verify"] {
+        let output = afterimage(command, &[&a, &b]);
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
+    }
+}
+
 #[test]
 fn one_alone_is_closed_with_its_records_pending() {
     let (_copies, [a, b]) = killed();

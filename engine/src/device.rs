@@ -172,7 +172,7 @@ impl Device {
         let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
         let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
-        if let Some(told) = told_bits_before(&*storage, &superblock, &volumes, may_serve)? {
+        if let Some(told) = told_bits_before(&*storage, &superblock, may_serve)? {
             machine.write().recall_told(told);
         }
         let consistent = machine.read().consistent();
@@ -244,6 +244,10 @@ impl Device {
             clock,
         };
         device.tidy_image();
+        if device.settings.salvage_bytes_max > 0 && holds(Clause::StillUnsaved) {
+            let (with, superblock) = ((&*storage, &device.volumes), device.superblock.get());
+            device.peer.saving.resume(with, &superblock, device.settings.salvage_bytes_max)?;
+        }
         if serves {
             device.resume(Stamp::ZERO);
         }
@@ -268,13 +272,13 @@ impl Device {
     /// A host's way in (S810), bound to the present tenure (R14).
     ///
     /// # Errors
-    /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, [`Kind::NotProven`] after an
-    /// opening until it may serve (R13), [`Kind::LostWrites`] until somebody has accepted a loss
-    /// (R20), [`Kind::Halted`].
+    /// [`Kind::Fenced`], [`Kind::NotReady`] while a takeover is open, which this call may begin
+    /// ([`Settings::takeover_at_first_request`]), [`Kind::NotProven`] after an opening until it may serve
+    /// (R13), [`Kind::LostWrites`] until somebody has accepted a loss (R20), [`Kind::Halted`].
     pub fn session(self: &Arc<Self>) -> Result<Session> {
         self.check_halted()?;
         match self.clk.epoch() {
-            0 => Err(self.not_serving()),
+            0 => Err(self.refuse_host()),
             epoch => self.check_loss().map(|()| Session::new(self.clone(), epoch)),
         }
     }
@@ -336,8 +340,10 @@ impl Device {
             is_open: machine.is_open(),
             table_blocks: machine.table().blocks() + machine.flying().blocks(),
             flying_blocks: machine.flying().blocks(),
+            copied_bytes: self.peer.copy_rate.sent_bytes(),
             owed_blocks: machine.owed().blocks(),
             is_consistent: machine.consistent() == Consistent::Yes,
+            no_consistent_copy: machine.lacks_consistent_copy(self.side()),
             is_level: machine.is_level(),
         };
         let Tables { own, out, incoming, normal } = &*tables;

@@ -60,6 +60,11 @@ pub enum Event {
     LostRecords(Error),
     /// Everything the peer owed at the takeover has arrived.
     CaughtUp,
+    /// No consistent copy at either site: the normal volumes of neither device are a state that the hosts' data
+    /// had once, until [`Event::CaughtUp`] of the device that serves, which tells of it
+    /// ([`DifferentialStatus::no_consistent_copy`]). A forced takeover would have to be of the newest data. It
+    /// comes of a second takeover before the first has caught up: prefer to wait with it until no block is owed.
+    NoConsistentCopy,
     /// Host writes reach the peer in another way from now on: the device has suspended, opens a round or
     /// follows the peer into one, or is back in ordered mode.
     ModeChanged {
@@ -156,10 +161,15 @@ pub struct DifferentialStatus {
     pub table_blocks: u64,
     /// Blocks that were sent and are not acknowledged.
     pub flying_blocks: u64,
+    /// Data of the copies that were sent since the opening, in bytes; blocks of zeros have none.
+    pub copied_bytes: u64,
     /// Blocks that the peer owes, as bits tell.
     pub owed_blocks: u64,
     /// Whether the normal volumes are a state that the hosts' data had once, with the unreflected records.
     pub is_consistent: bool,
+    /// Whether there is no consistent copy at either site: at the device that serves, as the other has said in
+    /// this round ([`Event::NoConsistentCopy`]).
+    pub no_consistent_copy: bool,
     /// Whether the active device has said that the peer has everything (D7).
     pub is_level: bool,
 }

@@ -334,9 +334,14 @@ pub struct Settings {
     /// up, and the resync goes on ([`crate::Status::image`]). Any; 0: none is kept. The default, 1 GiB, is what
     /// salvage may take, holds 260,000 blocks of 4 KiB, and takes 16 MiB of memory at most for their numbers.
     pub image_bytes_max: u64,
-    /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing.
+    /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing,
+    /// those that go by checksum the 16 bytes of that.
     /// Any; 0, the default: as many as the line takes. [`crate::Device::set_copy_rate`] changes it.
     pub copy_bytes_per_second: u64,
+    /// A host that asks a fenced device for a session takes the host over to it, without notice: the device
+    /// asks its peer, and the host is refused with [`Kind::NotReady`] until it serves. Only where nothing
+    /// but a host that is to be served asks for a session there. Off by default.
+    pub takeover_at_first_request: bool,
     /// How long a takeover waits for the peer's next sign, the first or the next piece of the
     /// prototype, before it fails with [`Kind::Timeout`].
     pub takeover_timeout_ns: u64,
@@ -471,6 +476,7 @@ impl Default for Settings {
             salvage_keep_ns: 0,
             image_bytes_max: 1024 * MIB,
             copy_bytes_per_second: 0,
+            takeover_at_first_request: false,
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,

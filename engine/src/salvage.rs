@@ -4,9 +4,13 @@
 //! Two things come here: own records that the forced device gives up, with their stamps; and, at the device
 //! that returns, the content of the blocks that only bits tell of, before a copy overwrites it.
 
+mod unsaved;
+
 use crate::error::{Error, Kind, Result};
 use crate::format::salvage::{Chunk, Origin, Saved};
 use crate::format::superblock::Superblock;
+use crate::format::told::Owner;
+use crate::format::unsaved::Unsaved;
 use crate::format::{PAGE, data_checksum};
 use crate::saved::{self, Pending};
 use crate::storage::{FileName, SideKind, Storage, Volumes};
@@ -42,13 +46,13 @@ fn failed(doing: &str, number: u32) -> impl Fn(std::io::Error) -> Error {
     move |e| Error::storage(what.clone(), e)
 }
 
-/// The numbers of the salvage files of a device, rising.
-fn numbers(storage: &dyn Storage) -> Result<Vec<u32>> {
+/// The numbers of a device's side files of this `kind`, rising.
+fn numbers(storage: &dyn Storage, kind: SideKind) -> Result<Vec<u32>> {
     let files = storage.files().map_err(|e| Error::storage("listing the files", e))?;
     let mut numbers: Vec<u32> = files
         .into_iter()
         .filter_map(|file| match file {
-            FileName::Side { kind, number } if kind == KIND => Some(number),
+            FileName::Side { kind: found, number } if found == kind => Some(number),
             _ => None,
         })
         .collect();
@@ -66,7 +70,7 @@ fn chunks(storage: &dyn Storage, number: u32, each: impl FnMut(u64, &Chunk)) -> 
 /// # Errors
 /// [`Kind::Storage`] if the storage fails.
 pub fn list(storage: &dyn Storage) -> Result<Vec<SalvageFile>> {
-    let numbers = numbers(storage)?;
+    let numbers = numbers(storage, KIND)?;
     let described = numbers.into_iter().map(|number| {
         let (mut lineage, mut saved_at, mut blocks) = (None, (0, 0), 0);
         let bytes = chunks(storage, number, |_, chunk| {
@@ -94,29 +98,52 @@ pub fn read(
     mut each: impl FnMut(&Saved, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let name = file(number);
-    let failed = failed("reading", number);
-    if storage.length(name).map_err(&failed)?.is_none() {
+    if storage.length(name).map_err(failed("reading", number))?.is_none() {
         return Err(Error::new(Kind::Invalid, format!("there is no {name}")));
     }
     let mut all = Vec::new();
     chunks(storage, number, |at, chunk| all.push((at, chunk.clone())))?;
-    for (at, chunk) in all {
-        let mut data = vec![0; chunk.origin.block_size as usize];
-        for (entry, offset) in &chunk.entries {
-            if !entry.has_data {
-                each(entry, &[])?;
-                continue;
-            }
-            storage.read(name, at + offset, &mut data).map_err(&failed)?;
-            if data_checksum(&data) != entry.checksum {
-                let (block, at) = (entry.block, at + offset);
-                let what = format!("{name}: the data of block {block} at {at} is damaged");
-                return Err(Error::new(Kind::Damaged, what));
-            }
-            each(entry, &data)?;
+    all.iter().try_for_each(|(at, chunk)| read_chunk(storage, number, *at, chunk, &mut each))
+}
+
+/// As [`read`], of the chunk at `at`.
+fn read_chunk(
+    storage: &dyn Storage,
+    number: u32,
+    at: u64,
+    chunk: &Chunk,
+    each: &mut impl FnMut(&Saved, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let name = file(number);
+    let mut data = vec![0; chunk.origin.block_size as usize];
+    for (entry, offset) in &chunk.entries {
+        if !entry.has_data {
+            each(entry, &[])?;
+            continue;
         }
+        storage.read(name, at + offset, &mut data).map_err(failed("reading", number))?;
+        if data_checksum(&data) != entry.checksum {
+            let (block, at) = (entry.block, at + offset);
+            let what = format!(
+                "{name}: the data of block {block} at {at} is damaged; in the last chunk of a file that may \
+                 be the mark of a power cut: nothing was overwritten then, and a later file has it"
+            );
+            return Err(Error::new(Kind::Damaged, what));
+        }
+        each(entry, &data)?;
     }
     Ok(())
+}
+
+/// Whether the last chunk of a salvage file has all its data: a power cut may have kept its header alone.
+fn is_whole(storage: &dyn Storage, number: u32) -> Result<bool> {
+    let mut last = None;
+    chunks(storage, number, |at, chunk| last = Some((at, chunk.clone())))?;
+    let Some((at, chunk)) = last else { return Ok(true) };
+    match read_chunk(storage, number, at, &chunk, &mut |_, _| Ok(())) {
+        Err(error) if error.kind() == Kind::Damaged => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// Removes the salvage file `number`.
@@ -160,9 +187,10 @@ impl Writer {
         let bytes = all.iter().map(|file| file.bytes).sum();
         let same = all.iter().rev().find(|file| file.lineage == Some(lineage));
         let at = match same {
-            Some(file) => Some((file.number, file.bytes)),
+            // Behind a chunk that is damaged nothing is read.
+            Some(file) if is_whole(storage, file.number)? => Some((file.number, file.bytes)),
             // A file that no chunk can be read of is left alone.
-            None => all.last().map(|file| (file.number + 1, 0)),
+            _ => all.last().map(|file| (file.number + 1, 0)),
         };
         let pending = Pending::new(Origin { group, device, lineage, block_size });
         Ok(Writer { at, bytes, bytes_max, pending })
@@ -227,11 +255,56 @@ struct Due {
 }
 
 impl Saving {
-    /// The content of `blocks` is saved from now on before it is overwritten, but by records of tenures
-    /// before `tenure`.
-    pub fn begin(&self, blocks: Bits, tenure: u64, writer: Writer) {
-        let is_due = !blocks.is_empty();
-        *lock(&self.due) = Due { blocks, tenure, writer: Some(writer) };
+    /// The content of the blocks in `differing` is saved from now on before it is overwritten, but by records
+    /// of tenures before the present one: it is of the lineage that `superblock` has. All salvage files
+    /// together have at most `bytes_max` bytes. This is durable.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn begin(
+        &self,
+        (storage, volumes): (&dyn Storage, &Volumes),
+        superblock: &Superblock,
+        differing: Bits,
+        bytes_max: u64,
+    ) -> Result<()> {
+        let mut blocks = differing;
+        if let Some((_, more)) = unsaved::read(storage, superblock, volumes)? {
+            blocks.add(&more);
+        }
+        unsaved::take_saved(storage, superblock.lineage, &mut blocks)?;
+        let Superblock { group, device, lineage, epoch: tenure, .. } = *superblock;
+        let runs = blocks.runs().collect();
+        let owner = Owner { group, device, lineage };
+        unsaved::replace(storage, &Unsaved { owner, tenure, runs })?;
+        let writer = Writer::new(storage, superblock, bytes_max)?;
+        self.set(Due { blocks, tenure, writer: Some(writer) });
+        Ok(())
+    }
+
+    /// Blocks that an earlier opening had not saved are still to be.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn resume(
+        &self,
+        (storage, volumes): (&dyn Storage, &Volumes),
+        superblock: &Superblock,
+        bytes_max: u64,
+    ) -> Result<()> {
+        let Some((unsaved, blocks)) = unsaved::read(storage, superblock, volumes)? else {
+            return Ok(());
+        };
+        let lineage = unsaved.owner.lineage;
+        let given_up = Superblock { lineage, ..superblock.clone() };
+        let writer = Writer::new(storage, &given_up, bytes_max)?;
+        self.set(Due { blocks, tenure: unsaved.tenure, writer: Some(writer) });
+        Ok(())
+    }
+
+    fn set(&self, due: Due) {
+        let is_due = !due.blocks.is_empty();
+        *lock(&self.due) = due;
         self.is_due.store(is_due, Ordering::Release);
     }
 
@@ -284,7 +357,80 @@ impl Saving {
         if saved.is_err() && tenure.is_none() {
             taken.into_iter().for_each(|run| due.blocks.insert(run));
         }
-        self.is_due.store(!due.blocks.is_empty(), Ordering::Release);
+        if due.blocks.is_empty() {
+            unsaved::clear(storage)?;
+            self.is_due.store(false, Ordering::Release);
+        }
         saved
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::format::superblock::VolumeSpec;
+    use crate::limits::Geometry;
+    use crate::storage::Memory;
+    use crate::superblock;
+    use std::io::IoSlice;
+
+    /// A power cut keeps the header of a chunk and not its data: the content is still in its place, and is
+    /// saved again, where it is read.
+    #[test]
+    fn salvage_goes_on_behind_a_chunk_that_was_cut_short() {
+        let storage = Memory::new();
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 20 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, 1, volumes) };
+        Device::create(&storage, &geometry, true).unwrap();
+        let superblock = superblock::load(&storage).unwrap();
+        let block = |number| Block { volume: 0, number };
+        let save = |blocks: &[u64]| {
+            let mut writer = Writer::new(&storage, &superblock, 1 << 20).unwrap();
+            for &number in blocks {
+                writer.add(block(number), Stamp::ZERO, &[number as u8; 4096]);
+            }
+            writer.flush(&storage, 1).unwrap();
+        };
+        save(&[1]);
+        save(&[2, 3]);
+        let end = list(&storage).unwrap()[0].bytes;
+        storage.write(file(0), end - 4096, &[IoSlice::new(&[0; 4096])]).unwrap();
+        save(&[3, 4]);
+        let mut found = Vec::new();
+        for SalvageFile { number, .. } in list(&storage).unwrap() {
+            let read = read(&storage, number, |entry, data| {
+                found.push((entry.block.number, data[0]));
+                Ok(())
+            });
+            assert_eq!(read.is_err(), number == 0);
+        }
+        assert_eq!(found, [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    }
+
+    /// The blocks of such a chunk are yet to be saved.
+    #[test]
+    fn a_chunk_that_was_cut_short_has_saved_nothing() {
+        let storage = Memory::new();
+        let volumes = vec![VolumeSpec { id: 0, bytes: 1 << 20 }];
+        let geometry = Geometry { journal_bytes: 16 << 20, ..Geometry::new(7, 1, volumes) };
+        Device::create(&storage, &geometry, true).unwrap();
+        let superblock = superblock::load(&storage).unwrap();
+        let mut writer = Writer::new(&storage, &superblock, 1 << 20).unwrap();
+        for number in 1..4 {
+            writer.add(Block { volume: 0, number }, Stamp::ZERO, &[number as u8; 4096]);
+            if number > 1 {
+                writer.flush(&storage, 1).unwrap();
+            }
+        }
+        let unsaved = || {
+            let mut blocks: Bits = [Blocks { volume: 0, numbers: 0..5 }].into_iter().collect();
+            unsaved::take_saved(&storage, superblock.lineage, &mut blocks).unwrap();
+            blocks.runs().flat_map(|run| run.numbers).collect::<Vec<_>>()
+        };
+        assert_eq!(unsaved(), [0, 4]);
+        let end = list(&storage).unwrap()[0].bytes;
+        storage.write(file(0), end - 4096, &[IoSlice::new(&[0; 4096])]).unwrap();
+        assert_eq!(unsaved(), [0, 3, 4]);
     }
 }

@@ -77,7 +77,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         },
         lost: None,
         round: Round::default(),
-        last_active: 0,
+        last_active: u64::from(active),
         peer: 0,
         cut: Stamp::ZERO,
         owed: false,

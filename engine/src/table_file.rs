@@ -8,7 +8,6 @@ use crate::format::superblock::{Superblock, TABLE_BYTES_MAX, TableRef};
 use crate::format::table::Owner;
 use crate::storage::{FileName, Fill, SideKind, Storage};
 use crate::unit::Blocks;
-use std::collections::HashMap;
 use std::io::{self, IoSlice};
 
 /// The kind of side file that a table is in.
@@ -105,9 +104,7 @@ pub fn check(
         Ok(runs) => runs,
         Err(what) => return wrong(format!("is not the table that was written: {what}")),
     };
-    let block = u64::from(superblock.block_size);
-    let blocks: HashMap<u32, u64> =
-        superblock.volumes.iter().map(|v| (v.id, v.bytes.div_ceil(block))).collect();
+    let blocks = superblock.volume_blocks();
     let is_outside =
         |run: &&Blocks| blocks.get(&run.volume).is_none_or(|&count| run.numbers.end > count);
     match runs.iter().find(is_outside) {

@@ -208,6 +208,10 @@ clauses! {
         PacingEnd = "pacing-end",
         /// A request that waits is woken once it can go on.
         Wake = "wake",
+        /// E3, D5: copies and answers have the newest content, of a record that is not in N before N's.
+        NewestFirst = "newest",
+        /// E7, D11: the bits of records are stored by the write that frees their places.
+        BitsWithPlaces = "bits-with-places",
         /// D10: own records that a force gave up are left out at an opening.
         VoidLeftOut = "void-left-out",
         /// D10: writes that were admitted alone are a branch, which an operator gives up.
@@ -218,8 +222,12 @@ clauses! {
         ReturnedFenced = "returned-fenced",
         /// D10: what a returned device alone has is saved before it is overwritten.
         SaveWhatDiffers = "save-what-differs",
+        /// D10: what a returned device has yet to save it saves after an opening, too.
+        StillUnsaved = "still-unsaved",
         /// D10: of a tenure that nothing has come of, the loss sheet says nothing.
         SheetOfTenure = "sheet-of-tenure",
+        /// D11: what was found equal is durable before it is acknowledged.
+        EqualSync = "equal-sync",
         /// Section 4 step 1: a flush completes after the log's sync.
         FlushSync = "flush-sync",
         /// Section 4 step 2: a received record is durable before it is acknowledged.
@@ -244,6 +252,10 @@ clauses! {
         ClearAtSend = "clear_send",
         /// D2: what was in flight is sent again when the connection or the round ends.
         Refly = "refly",
+        /// Section 6: a block that differs is copied.
+        DifferingSent = "differing",
+        /// D3: checksums of another round are ignored.
+        SumsOfRound = "sums-round",
         /// D3: copies and acknowledgements of another round are ignored.
         RoundCounts = "round",
         /// D3: data is sent in a round once the peer is known to be in it.
@@ -262,6 +274,10 @@ clauses! {
         PeerNewer = "newer",
         /// D4: a requester that was active later keeps its own bits.
         KeepLater = "held",
+        /// D4, D8: a grant that leaves the table as it is stored leaves `cut`, too.
+        KeptCut = "kept-cut",
+        /// D4, D10: a grant to a returned device stores the table, which has what differs there.
+        DifferingStored = "storeM",
         /// D4: a grant of a lower lineage is added to the table.
         GrantOfReturned = "grantM",
         /// D5: an own write takes the block out of P.
@@ -306,6 +322,8 @@ clauses! {
         MarkFirst = "mark",
         /// Section 6: a copy removes what announcements up to its own told of, and nothing later.
         CopyNumber = "told-copy",
+        /// Section 6: a level covers nothing that was told behind it.
+        LevelCovers = "told-level",
         /// Section 6: an announcement belongs to its round.
         ToldOfRound = "told-round",
         /// Records of before the table was last changed in bulk imply no bit.

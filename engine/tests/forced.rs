@@ -7,7 +7,7 @@ use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::salvage;
 use afterimage::internal::unit::Mode;
-use afterimage::{Closed, Device, Image, LossSheet};
+use afterimage::{Closed, Device, FileName, Image, LossSheet, Storage};
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
@@ -310,6 +310,36 @@ fn what_a_returned_device_had_not_reflected_is_saved() {
     assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
 }
 
+/// A device takes the host over right after its return, and is killed before the other's content came over
+/// its own.
+#[test]
+fn what_is_yet_to_be_saved_is_known_after_an_opening() {
+    let (mut world, _) = parted();
+    world.device(B).accept_loss().unwrap();
+    world.open(A).unwrap();
+    world.hold_ships(true);
+    world.meet_briefly(4);
+    world.device(A).begin_takeover().unwrap();
+    for _ in 0..20 {
+        world.device(A).step_control().unwrap();
+        world.device(B).step_control().unwrap();
+    }
+    world.device(A).poll_takeover().unwrap().unwrap();
+    world.acts(&[Flush(A)]);
+    world.crash(A, Cut::Kill);
+    world.open(A).unwrap();
+    world.hold_ships(false);
+    world.meet();
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    let mut lost = saved(&world, A);
+    lost.sort_unstable();
+    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+    let is_left = |file: &FileName| file.to_string().contains("unsaved");
+    assert!(!world.disks[A].files().unwrap().iter().any(is_left));
+}
+
 #[test]
 fn a_device_that_was_forced_is_not_forced_again() {
     let mut world = World::new();
@@ -423,6 +453,23 @@ fn a_loss_of_which_nothing_was_told_has_a_time() {
     let lost = world.device(B).status().lost_writes.unwrap();
     assert!(sheet.told.is_empty() && sheet.others_after.is_some());
     assert_eq!(Some(lost.since), sheet.others_after);
+}
+
+/// Of a block that was told of twice the older record is lost as well, and no list has it.
+#[test]
+fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    world.hold_ships(true);
+    world.acts(&[Write(A, 0, 2), Write(A, 0, 3), Flush(A)]);
+    world.carry().unwrap();
+    world.device(B).close().unwrap();
+    world.crash(A, Cut::Kill);
+    world.history.truncate(1);
+    let sheet = force(&mut world, B, Image::Consistent);
+    let lost = world.device(B).status().lost_writes.unwrap();
+    assert_eq!((numbers(&sheet.told), lost.since), (vec![0], sheet.received.time));
+    assert!(lost.since < lost.first.time);
 }
 
 /// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.

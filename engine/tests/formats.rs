@@ -207,7 +207,8 @@ fn a_table_is_cut_into_pieces() {
         let mut from = TablePiece::FIRST;
         loop {
             let piece = TablePiece::next(from, &mut runs);
-            let opened = Ladder::Opened { round: ROUND, cut: CUT, told: TOLD, piece };
+            let (round, cut, told, is_consistent) = (ROUND, CUT, TOLD, false);
+            let opened = Ladder::Opened { round, cut, told, is_consistent, piece };
             let opened = Frame::Ladder(opened);
             let bytes = opened.encode(SESSION);
             assert!(bytes.len() <= FRAME_BYTES_MAX);
@@ -240,6 +241,18 @@ fn copies_fit_into_a_frame() {
     assert!(Frame::decode(&copy(COPIES_MAX)).is_ok());
     let refused = Frame::decode(&copy(COPIES_MAX + 1)).expect_err("too many").to_string();
     assert!(refused.contains("2049 copies, more than the 2048"), "{refused}");
+}
+
+#[test]
+fn checksums_fit_into_a_frame() {
+    let sums = |count: usize| {
+        let blocks = vec![Blocks { volume: 1, numbers: 5..5 + count as u64 }];
+        let (round, sums) = (ROUND, vec![7; count]);
+        Frame::Ladder(Ladder::Sums { round, said: TOLD, blocks, sums }).encode(SESSION)
+    };
+    assert!(Frame::decode(&sums(COPIES_MAX)).is_ok());
+    let refused = Frame::decode(&sums(COPIES_MAX + 1)).expect_err("too many").to_string();
+    assert!(refused.contains("of 2049 blocks, more than the 2048"), "{refused}");
 }
 
 #[test]
@@ -373,10 +386,12 @@ fn impossible_fields_are_refused() {
     assert!(frame("frame_copy_ack", 48, &u32::MAX.to_le_bytes()).contains("claims 4294967295"));
     assert!(frame("frame_copy_ack", 48, &[4]).contains("the entries end early"));
     assert!(frame("frame_copy_ack", 48, &[2]).contains("too many"));
+    assert!(frame("frame_sums", 48, &high).contains("of 2^63 or more"));
+    assert!(frame("frame_sums", 67, &[3]).contains("ends early"));
     // The runs begin with 7:2^40, and end with 9:4.
-    assert!(frame("frame_opened", 76, &[8]).contains("from 8:5 to before 9:1000"));
-    assert!(frame("frame_opened", 92, &4u64.to_le_bytes()).contains("on to before 9:5"));
-    assert!(frame("frame_opened", 88, &[7]).contains("from 7:5 to before 7:1000"));
+    assert!(frame("frame_opened", 80, &[8]).contains("from 8:5 to before 9:1000"));
+    assert!(frame("frame_opened", 96, &4u64.to_le_bytes()).contains("on to before 9:5"));
+    assert!(frame("frame_opened", 92, &[7]).contains("from 7:5 to before 7:1000"));
     assert!(frame("frame_copy", 56, &[3]).contains("3 items of 32 bytes"));
     assert!(frame("frame_copy", 72, &[2]).contains("data and 2 blocks"));
     assert!(frame("frame_copy", 80, &[2]).contains("content 2"));
@@ -609,7 +624,7 @@ proptest! {
 
     #[test]
     fn any_frame_of_the_ladder_survives_its_bytes(
-        (kind, round, mode, later) in (0..10, any_round(), any_mode(), any::<bool>()),
+        (kind, round, mode, later) in (0..12, any_round(), any_mode(), any::<bool>()),
         ((generation, told), [nonce, grant, session]) in
             ((0..1u64 << 63, 0..1u64 << 63), any::<[u64; 3]>()),
         [cut, clk] in prop::array::uniform2(any_stamp()),
@@ -619,7 +634,7 @@ proptest! {
         let (consistent_at, blocks) = (cut, piece.runs.clone());
         let ladder = Frame::Ladder(match kind {
             0 => Ladder::Open { round, mode, generation, cut, clk, told },
-            1 => Ladder::Opened { round, cut, told, piece },
+            1 => Ladder::Opened { round, cut, told, is_consistent: later, piece },
             2 => Ladder::GrantTable { nonce, grant, round, generation, later, told, piece },
             3 => Ladder::Copy { round, said: told, copies, data: &data },
             4 => Ladder::CopyAck { round, blocks },
@@ -627,6 +642,12 @@ proptest! {
             6 => Ladder::EndAck { round },
             7 => Ladder::Level { round },
             8 => Ladder::Returned { nonce, piece },
+            9 => Ladder::Differs { round, blocks },
+            10 => {
+                let count = blocks.iter().map(Blocks::count).sum::<u64>();
+                let sums = (0..u128::from(count)).map(|n| n << 64 | u128::from(nonce)).collect();
+                Ladder::Sums { round, said: told, blocks, sums }
+            }
             _ => Ladder::Told { round, number: told, blocks },
         });
         let mut bytes = ladder.encode_in(4, session);

@@ -3,13 +3,17 @@
 
 mod common;
 
+use afterimage::Event;
 use afterimage::internal::limits::Settings;
+use afterimage::internal::storage::{FileName, Fill, Storage};
 use afterimage::internal::unit::Mode;
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
-use common::world::{World, background_step};
+use common::world::{BLOCKS, World, background_step};
 use common::{A, B};
+use std::io::IoSlice;
+use std::sync::{Arc, Mutex};
 
 /// Both devices are in ordered mode again, and hold the same.
 fn rests(world: &mut World) {
@@ -46,6 +50,55 @@ fn a_suspended_pair_comes_back_by_itself() {
     rests(&mut world);
 }
 
+/// Section 6, D11: the target dies in the middle of a copy, which its cache still has, and finds it equal; then
+/// its power fails.
+#[test]
+fn what_is_found_equal_is_durable() {
+    for call in 1.. {
+        let mut world = World::new();
+        world.acts(&[Write(A, 0, 1), Flush(A), Carry, Suspend(A)]);
+        world.acts(&[Write(A, 3, 2), Write(A, 4, 3), Flush(A)]);
+        world.disks[B].die_at(world.disks[B].calls() + call);
+        let survived = world.carry().is_ok();
+        world.crash(B, Cut::Kill);
+        world.open(B).unwrap();
+        world.meet();
+        rests(&mut world);
+        world.crash(B, Cut::Synced);
+        world.open(B).unwrap();
+        world.meet();
+        rests(&mut world);
+        if survived {
+            break;
+        }
+    }
+}
+
+/// The same of a copy that was carried by hand, and not synced.
+#[test]
+fn a_carried_copy_is_durable() {
+    let mut world = World::new();
+    // No block is zeros: those would be written.
+    (0..BLOCKS).for_each(|block| world.act(Write(A, block, 9 - block as u8)).unwrap());
+    world.acts(&[Flush(A), Carry, Reflect(A), Checkpoint(A)]);
+    world.acts(&[Close(A), Close(B)]);
+    let (disk, clock) = (world.disks[A].clone(), world.clock.clone());
+    afterimage::Closed::forget_peer(disk, clock, world.settings.clone()).unwrap();
+    world.make_anew(B, 3);
+    let file = FileName::Segment { volume: 0, index: 0 };
+    let bytes = world.disks[A].bytes(file);
+    world.disks[B].create(file, bytes.len() as u64, Fill::Sparse).unwrap();
+    world.disks[B].write(file, 0, &[IoSlice::new(&bytes)]).unwrap();
+    world.open(A).unwrap();
+    world.open(B).unwrap();
+    world.meet();
+    rests(&mut world);
+    world.crash(B, Cut::Synced);
+    world.open(B).unwrap();
+    world.meet();
+    rests(&mut world);
+}
+
 /// D1: the peer owes what it wrote and A has not overwritten; A's own bits are of the others.
 #[test]
 fn a_device_that_is_catching_up_suspends() {
@@ -79,6 +132,46 @@ fn takeovers_out_of_every_round() {
     world.acts(&[Takeover(A), Write(A, 3, 5), Flush(A)]);
     world.reads(A);
     rests(&mut world);
+}
+
+/// LADDER 4: a second takeover before the first has caught up, and a write: N of neither device is what the
+/// hosts' data was once. The device that serves says so, once, and that it is over.
+#[test]
+fn no_consistent_copy_at_either_site_is_said() {
+    let mut world = World::new();
+    let told: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let events = told.clone();
+    world.device(A).on_event(move |event| {
+        if matches!(event, Event::NoConsistentCopy | Event::CaughtUp) {
+            events.lock().unwrap().push(event.clone());
+        }
+    });
+    let says = |world: &World, at| world.device(at).status().differential.no_consistent_copy;
+    // The round of the takeover is opened, and no copy comes.
+    let take_over = |world: &mut World, at| {
+        world.acts(&[Takeover(at)]);
+        world.hold_ships(true);
+        world.acts(&[Carry]);
+    };
+    let is_consistent =
+        |world: &World| [A, B].map(|at| world.device(at).status().differential.is_consistent);
+    world.acts(&[Write(A, 0, 1), Flush(A), Suspend(A)]);
+    take_over(&mut world, B);
+    world.acts(&[Write(B, 1, 2), Flush(B), Reflect(B)]);
+    // One takeover: the device that was left has the image of its fence.
+    assert_eq!((is_consistent(&world), says(&world, B)), ([true, false], false));
+    take_over(&mut world, A);
+    assert_eq!((is_consistent(&world), says(&world, A)), ([true, false], false));
+    for block in 2..4 {
+        world.acts(&[Write(A, block, 3), Flush(A), Reflect(A)]);
+        assert_eq!((is_consistent(&world), says(&world, A)), ([false; 2], true));
+    }
+    assert_eq!(told.lock().unwrap().len(), 1);
+    world.hold_ships(false);
+    rests(&mut world);
+    let told = told.lock().unwrap();
+    assert!(matches!(told[..], [Event::NoConsistentCopy, Event::CaughtUp]), "{told:?}");
+    assert!(!says(&world, A));
 }
 
 /// Every act at any time, with crashes: what was promised is there, and no read is stale.

@@ -1,6 +1,7 @@
 //! The report as data: what `--json` prints (docs/inspect-json.md), and what the text is made of.
 
 use super::Verdict;
+use super::differential::Differential;
 use super::finding::Finding;
 use super::logs::{Entry, LogRead, log_name};
 use super::tables::Tables;
@@ -8,7 +9,7 @@ use afterimage::ImagePoint;
 use afterimage::internal::format::superblock::{LogState, Lost, Superblock};
 use afterimage::internal::journal::scan::End;
 use afterimage::internal::storage::FileName;
-use afterimage::internal::unit::{Blocks, Stamp};
+use afterimage::internal::unit::Stamp;
 use serde::{Serialize, Serializer};
 
 /// Version of the JSON document: raised when a field changes its meaning or goes.
@@ -287,29 +288,6 @@ impl Copies {
         match &self.copies[self.counts?] {
             Copy::Valid(superblock) => Some(&superblock.source),
             Copy::Empty | Copy::Unusable { .. } => None,
-        }
-    }
-}
-
-/// The differential administration table of a device that is, or was, in differential mode.
-#[derive(Serialize)]
-pub(super) struct Differential {
-    pub(super) mode: String,
-    pub(super) round_lineage: u64,
-    pub(super) round: u64,
-    /// Neighbouring blocks are one run.
-    pub(super) runs: u64,
-    pub(super) blocks: u64,
-}
-
-impl Differential {
-    pub(super) fn new(superblock: &Superblock, runs: &[Blocks]) -> Differential {
-        Differential {
-            mode: superblock.mode.to_string(),
-            round_lineage: superblock.round.generation,
-            round: superblock.round.counter,
-            runs: runs.len() as u64,
-            blocks: runs.iter().map(Blocks::count).sum(),
         }
     }
 }

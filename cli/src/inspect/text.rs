@@ -2,8 +2,8 @@
 
 use super::Verdict;
 use super::report::{
-    Copies, Copy, Differential, LastImage, Location, LogReport, Report, StampReport, State,
-    SuperblockReport, Table,
+    Copies, Copy, LastImage, Location, LogReport, Report, StampReport, State, SuperblockReport,
+    Table,
 };
 use crate::words::{moment, plural};
 use std::fmt;
@@ -45,7 +45,7 @@ pub(super) fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io
         superblocks(copies, rows_max, out)?;
     }
     if let Some(differential) = &report.differential {
-        self::differential(differential, out)?;
+        differential.write(rows_max, out)?;
     }
     if let Some(image) = &report.last_image {
         let LastImage { put_back, at, upto, lineage, blocks, bytes } = image;
@@ -205,16 +205,6 @@ fn values(s: &SuperblockReport) -> Vec<String> {
     values
 }
 
-fn differential(it: &Differential, out: &mut dyn Write) -> io::Result<()> {
-    let Differential { mode, round_lineage, round, runs, blocks } = it;
-    writeln!(
-        out,
-        "\nDIFFERENTIAL ADMINISTRATION TABLE: blocks that the peer may lack, as stored last"
-    )?;
-    writeln!(out, "  mode {mode}, round {round_lineage}.{round}")?;
-    writeln!(out, "  {} in {}", plural(*blocks, "block"), plural(*runs, "run"))
-}
-
 fn log_summary(title: &str, log: &LogReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\n{title} ({})", log.file)?;
     let LogReport { batches, records, bytes_held, first_sequence, next_sequence, .. } = log;
@@ -311,14 +301,14 @@ fn location(table: &Location, rows_max: usize, out: &mut dyn Write) -> io::Resul
 }
 
 /// A block, or the first of many and how many they are.
-fn blocks(volume: u32, block: u64, blocks: u64) -> String {
+pub(super) fn blocks(volume: u32, block: u64, blocks: u64) -> String {
     match blocks {
         1 => format!("{volume}:{block}"),
         _ => format!("{volume}:{block}+{blocks}"),
     }
 }
 
-fn more(rows: usize, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn more(rows: usize, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
     match rows.saturating_sub(rows_max) {
         0 => Ok(()),
         left => writeln!(out, "  … {} more", plural(left as u64, "row")),
@@ -326,7 +316,7 @@ fn more(rows: usize, rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Rows in columns as wide as their widest cell, numbers or not.
-fn aligned(rows: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn aligned(rows: &[Vec<String>], out: &mut dyn Write) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |k: usize| rows.iter().filter_map(|r| r.get(k)).map(String::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -2,7 +2,7 @@
 //! changing it.
 
 use afterimage::internal::storage::{Directory, FileName, Fill, Storage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,20 @@ pub(crate) struct Rehearsal {
     written: Mutex<BTreeMap<(FileName, u64), [u8; SECTOR]>>,
     /// Lengths of files that were made or grew here.
     grown: Mutex<BTreeMap<FileName, u64>>,
+    /// Files below that were removed here; they may have been made anew.
+    removed: Mutex<BTreeSet<FileName>>,
 }
 
 impl Rehearsal {
     pub fn over(below: Arc<Directory>) -> Rehearsal {
-        Rehearsal { below, written: Mutex::default(), grown: Mutex::default() }
+        let (written, grown, removed) = Default::default();
+        Rehearsal { below, written, grown, removed }
+    }
+
+    /// The length of the file below, unless it was removed here.
+    fn below(&self, file: FileName) -> io::Result<Option<u64>> {
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        if removed.contains(&file) { Ok(None) } else { self.below.length(file) }
     }
 
     fn written(&self) -> MutexGuard<'_, BTreeMap<(FileName, u64), [u8; SECTOR]>> {
@@ -36,7 +45,7 @@ impl Rehearsal {
 fn unsupported() -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
-        "no space is given back, and no file removed, while a device is only looked at",
+        "no space is given back while a device is only looked at",
     )
 }
 
@@ -53,13 +62,13 @@ impl Storage for Rehearsal {
 
     fn length(&self, file: FileName) -> io::Result<Option<u64>> {
         let grown = self.grown().get(&file).copied();
-        if grown.is_some() { Ok(grown) } else { self.below.length(file) }
+        if grown.is_some() { Ok(grown) } else { self.below(file) }
     }
 
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         // A file reads as zeros where it has grown.
         let below = match self.grown().contains_key(&file) {
-            true => self.below.length(file)?.unwrap_or(0),
+            true => self.below(file)?.unwrap_or(0),
             false => u64::MAX,
         };
         let from_below = below.saturating_sub(offset).min(buf.len() as u64) as usize;
@@ -110,8 +119,14 @@ impl Storage for Rehearsal {
         Ok(())
     }
 
-    fn remove(&self, _: FileName) -> io::Result<()> {
-        Err(unsupported())
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        if self.length(file)?.is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+        self.grown().remove(&file);
+        self.written().retain(|(of, _), _| *of != file);
+        Ok(())
     }
 
     fn files(&self) -> io::Result<Vec<FileName>> {
@@ -119,10 +134,42 @@ impl Storage for Rehearsal {
         files.extend(self.grown().keys());
         files.sort_unstable();
         files.dedup();
+        let is_there = |file: &FileName| self.length(*file).is_ok_and(|length| length.is_some());
+        files.retain(is_there);
         Ok(files)
     }
 
     fn next_data(&self, file: FileName, offset: u64) -> io::Result<Option<Range<u64>>> {
         self.below.next_data(file, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use afterimage::internal::storage::SideKind;
+
+    /// A file is removed, made anew and written, and the one below stays as it is.
+    #[test]
+    fn what_is_removed_here_stays_below() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = Arc::new(Directory::create(folder.path().join("d")).unwrap());
+        let file = FileName::Side { kind: SideKind::new("told").unwrap(), number: 0 };
+        below.create(file, 1024, Fill::Sparse).unwrap();
+        below.write(file, 0, &[IoSlice::new(&[7; 1024])]).unwrap();
+        let over = Rehearsal::over(below.clone());
+        over.write(file, 512, &[IoSlice::new(&[8; 512])]).unwrap();
+        over.remove(file).unwrap();
+        assert_eq!((over.length(file).unwrap(), over.files().unwrap()), (None, vec![]));
+        assert_eq!(over.remove(file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        over.create(file, 2048, Fill::Sparse).unwrap();
+        over.write(file, 0, &[IoSlice::new(&[9; 512])]).unwrap();
+        let mut found = [1; 2048];
+        over.read(file, 0, &mut found).unwrap();
+        assert!(found[..512] == [9; 512] && found[512..] == [0; 1536]);
+        assert_eq!(over.files().unwrap(), [file]);
+        let mut kept = [0; 1024];
+        below.read(file, 0, &mut kept).unwrap();
+        assert_eq!((kept, below.length(file).unwrap()), ([7; 1024], Some(1024)));
     }
 }

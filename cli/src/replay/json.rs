@@ -225,6 +225,7 @@ pub struct LostSiteInfo {
     pub back_at_ns: u64,
     pub epoch: u64,
     pub image: String,
+    pub lost_mode: String,
     pub mode: String,
     pub mode_at_end: String,
     pub force_ns: u64,
@@ -239,6 +240,10 @@ pub struct LostSiteInfo {
     pub lost_blocks_not_listed: u64,
     pub salvaged_blocks: u64,
     pub salvaged_not_lost_blocks: u64,
+    pub differing_blocks: u64,
+    pub differing_bytes: u64,
+    pub written_bytes: u64,
+    pub copied_bytes: u64,
 }
 
 /// Time lost to full journals, or to those that are filling.

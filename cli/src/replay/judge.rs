@@ -10,6 +10,8 @@
 //! - **Closed under real time**: where a write survives, everything that had completed before it
 //!   was issued survives. With *t* the latest issue of any write that shows, that is everything
 //!   completed before *t*: one pass over the image, one over the writes.
+//! - **What a forced device lacks is lost**: of the writes before that, those count that were issued at the
+//!   lost device and acknowledged by then.
 //!
 //! A write *survives* if each of its sectors shows it, or one with a higher stamp. A write that was
 //! in flight has no stamp that anybody knows; it may be the newer one.
@@ -17,9 +19,10 @@
 use std::io;
 use std::ops::Range;
 
-use afterimage::internal::error::{Error, Result};
+use afterimage::internal::error::{Error, Kind, Result};
 use afterimage::internal::storage::Storage;
 use afterimage::internal::unit::Stamp;
+use afterimage::salvage;
 
 use super::oracle::{Finding, Findings, Image, Number};
 use super::pattern::{self, Content, SECTOR};
@@ -38,6 +41,7 @@ pub enum Claim {
     Closed,
 }
 
+#[derive(Clone, Debug)]
 struct Write {
     volume: u32,
     sectors: Range<u64>,
@@ -47,9 +51,11 @@ struct Write {
     at: usize,
     issued: Tick,
     state: State,
+    /// A forced takeover came after it, of a device that may lack it.
+    lost: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     InFlight,
     Done { at: Tick, stamp: Stamp },
@@ -57,7 +63,7 @@ enum State {
 }
 
 /// Everything asked for and told, up to some moment.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     run: u64,
     block_sectors: u64,
@@ -72,6 +78,8 @@ pub struct History {
     promised: Tick,
     /// By device, the newest of its stamps that the other one has acknowledged.
     acknowledged: [Stamp; 2],
+    /// Writes that were issued before the last forced takeover.
+    before_force: usize,
 }
 
 /// The content of a device's volumes: of each sector, the write.
@@ -107,6 +115,7 @@ impl History {
                     at: self.host,
                     issued: self.now,
                     state: State::InFlight,
+                    lost: false,
                 });
             }
             Event::Completed { write, stamp } => {
@@ -127,11 +136,32 @@ impl History {
                 self.host = *to;
                 self.promised = self.now;
             }
+            Event::Forced { to, .. } => {
+                let is_there = |write: &Write| write.at != *to && self.is_acknowledged(write);
+                let lost: Vec<bool> = self.writes.iter().map(|write| !is_there(write)).collect();
+                for (write, lost) in self.writes.iter_mut().zip(lost) {
+                    write.lost |= lost;
+                }
+                (self.host, self.before_force) = (*to, self.writes.len());
+            }
             Event::Acknowledged { at, stamp } => {
                 let newest = &mut self.acknowledged[*at];
                 *newest = (*newest).max(*stamp);
             }
         }
+    }
+
+    /// The same history, of which nothing is lost: salvage has what a forced device lacked.
+    #[must_use]
+    pub fn unforced(&self) -> History {
+        let mut unforced = self.clone();
+        unforced.writes.iter_mut().for_each(|write| write.lost = false);
+        unforced
+    }
+
+    /// Whether a device was forced, with a write before that.
+    pub fn is_forced(&self) -> bool {
+        self.before_force > 0
     }
 
     /// How many writes have been issued.
@@ -144,6 +174,13 @@ impl History {
         self.writes.iter().filter(|write| self.is_promised(write)).count()
     }
 
+    /// Whether zeros of a sector may be those of a discard after the forced takeover.
+    fn is_zeroed_since(&self, volume: u32, sector: u64) -> bool {
+        let is_its =
+            |write: &Write| write.zero && write.volume == volume && write.sectors.contains(&sector);
+        self.writes[self.before_force..].iter().any(is_its)
+    }
+
     fn write(&self, number: Number) -> &Write {
         &self.writes[number as usize - 1]
     }
@@ -153,10 +190,14 @@ impl History {
     }
 
     fn is_promised(&self, write: &Write) -> bool {
-        let State::Done { at, stamp } = write.state else { return false };
-        write.durable
-            || at < self.promised
-            || self.last_stamp(write, stamp) <= self.acknowledged[write.at]
+        let State::Done { at, .. } = write.state else { return false };
+        let is_promised = write.durable || at < self.promised || self.is_acknowledged(write);
+        is_promised && !write.lost
+    }
+
+    fn is_acknowledged(&self, write: &Write) -> bool {
+        let State::Done { stamp, .. } = write.state else { return false };
+        self.last_stamp(write, stamp) <= self.acknowledged[write.at]
     }
 
     /// The stamp of a write's last block.
@@ -180,7 +221,7 @@ impl History {
         }
         let is_due = |write: &Write| match write.state {
             State::Done { at, .. } => {
-                at < latest || claim == Claim::Promised && self.is_promised(write)
+                at < latest && !write.lost || claim == Claim::Promised && self.is_promised(write)
             }
             _ => false,
         };
@@ -263,6 +304,53 @@ impl Shown {
         });
         read.map_err(|e: io::Error| Error::storage("reading the volumes", e))?;
         Ok(shown)
+    }
+
+    /// Adds what the salvage of a device has: it was lost, unless hosts have written there since.
+    ///
+    /// # Errors
+    /// As [`salvage::list`] and [`salvage::read`].
+    pub fn add_salvage(&mut self, storage: &dyn Storage, history: &History) -> Result<()> {
+        for file in salvage::list(storage)? {
+            let read = salvage::read(storage, file.number, |entry, data| {
+                let blocks = entry.block.number..entry.block.number + entry.count;
+                let first = blocks.start * history.block_sectors;
+                let sectors = first..blocks.end * history.block_sectors;
+                if data.is_empty() {
+                    self.image.update_present(entry.block.volume, sectors, |shown| {
+                        if *shown as usize <= history.before_force {
+                            *shown = 0;
+                        }
+                    });
+                }
+                for (sector, bytes) in (first..).zip(data.chunks_exact(SECTOR)) {
+                    self.add_salvaged(history, entry.block.volume, sector, bytes);
+                }
+                Ok(())
+            });
+            match read {
+                // A power cut may leave a chunk without its data: nothing was overwritten for it.
+                Err(error) if error.kind() == Kind::Damaged => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_salvaged(&mut self, history: &History, volume: u32, sector: u64, bytes: &[u8]) {
+        let is_of_then = |number: u64| number <= history.before_force as u64;
+        let is_lost = match pattern::content(bytes) {
+            Content::Written(origin) => is_of_then(origin.write),
+            Content::Zeros | Content::Damaged(_) => true,
+        };
+        let shows_then = match self.image.get(volume, sector) {
+            0 => !history.is_zeroed_since(volume, sector),
+            number => is_of_then(number.into()),
+        };
+        if is_lost && shows_then {
+            self.image.update_present(volume, sector..sector + 1, |shown| *shown = 0);
+            self.add(history, volume, sector, bytes);
+        }
     }
 
     /// A sector of a volume holds `bytes`.

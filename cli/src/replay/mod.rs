@@ -22,7 +22,6 @@ pub mod requests;
 mod stall;
 mod verify;
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +30,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use afterimage::internal::storage::{Directory, Storage};
 use afterimage::internal::unit::Mode;
 use afterimage::salvage;
-use host::{Back, Down, Host, LostSite, Manner, Move, Refused};
+use host::{Back, Down, Host, Interruptions, LostSite, Manner, Move, Refused};
 use json::{
     DeviceAtRest, Document, Latencies, Latency, Lost, LostSiteInfo, OutageInfo, Pace,
     RefusedTakeover, RequestCount, Requests, TakeoverInfo, TraceInfo, Verification,
@@ -39,7 +38,7 @@ use json::{
 use meter::{Count, Meter, Waits};
 use oracle::{Findings, Oracle};
 use pair::Pair;
-use plan::{Outage, Plan};
+use plan::Plan;
 use requests::{Event, Listener, NAMES, Nobody, RequestLog};
 use verify::AtRest;
 
@@ -208,20 +207,18 @@ fn host<'a>(
         strict: args.durability == DurabilityArg::Strict,
     };
     let oracle = Oracle::new(run, pair.device(0).limits().block_size);
-    let (outages, absence) = interruptions(args, plan)?;
+    let interruptions = interruptions(args, plan)?;
     let takeovers = plan.takeovers(&args.takeover_at);
-    Host::new(pair, plan, takeovers, (outages, absence), manner, oracle, meter)
+    Host::new(pair, plan, takeovers, interruptions, manner, oracle, meter)
 }
 
 /// When the line is down, and when a site is lost.
-fn interruptions(
-    args: &ReplayArgs,
-    plan: &Plan<'_>,
-) -> Result<(VecDeque<Outage>, VecDeque<u64>), Failure> {
+fn interruptions(args: &ReplayArgs, plan: &Plan<'_>) -> Result<Interruptions, Failure> {
     let planned = || {
         let outages = plan.outages(&args.outage)?;
         let absence = args.lose_site.map(|lose| plan.absence(lose)).transpose()?;
-        Ok((outages, absence.into_iter().flatten().collect()))
+        let absence = absence.into_iter().flatten().collect();
+        Ok(Interruptions { outages, absence, lose_in: args.lose_in.map(Into::into) })
     };
     planned().map_err(|story: String| Failure::new(Exit::Usage, story))
 }
@@ -480,17 +477,18 @@ fn outages(host: &Host<'_>, began: u64) -> Vec<OutageInfo> {
 }
 
 fn lost_site_info(site: &LostSite, mode: Mode, began: u64) -> LostSiteInfo {
-    let LostSite { device, row, at, ref forced, epoch, ref account, back } = *site;
-    let (back_before_row, back_at) = back.expect("it returns before the end");
+    let LostSite { device, row, at, mode: lost_mode, ref forced, epoch, ref account, .. } = *site;
+    let back = site.back.as_ref().expect("it returns before the end");
     let (sheet, counts) = (&forced.sheet, account.counts);
     LostSiteInfo {
         device: NAMES[device].into(),
         before_row: row,
-        back_before_row,
+        back_before_row: back.row,
         at_ns: at - began,
-        back_at_ns: back_at - began,
+        back_at_ns: back.at - began,
         epoch,
         image: format!("{:?}", sheet.image).to_lowercase(),
+        lost_mode: format!("{lost_mode:?}").to_lowercase(),
         mode: format!("{:?}", sheet.mode).to_lowercase(),
         mode_at_end: format!("{mode:?}").to_lowercase(),
         force_ns: forced.force_ns,
@@ -505,6 +503,10 @@ fn lost_site_info(site: &LostSite, mode: Mode, began: u64) -> LostSiteInfo {
         lost_blocks_not_listed: counts.others,
         salvaged_blocks: counts.salvaged,
         salvaged_not_lost_blocks: counts.not_lost,
+        differing_blocks: back.differing_blocks,
+        differing_bytes: back.differing_bytes,
+        written_bytes: back.written_bytes,
+        copied_bytes: back.copied_bytes.unwrap_or(0),
     }
 }
 

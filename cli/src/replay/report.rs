@@ -182,10 +182,11 @@ fn lost_site(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     let Some(site) = &document.lost_site else { return Ok(()) };
     writeln!(
         f,
-        "\nthe site of {} was lost after {} requests, and the other device forced in {} (its next opening \
-         took {}); {} returned after {} requests",
+        "\nthe site of {} was lost after {} requests ({}), and the other device forced in {} (its next \
+         opening took {}); {} returned after {} requests",
         site.device,
         count(site.before_row),
+        site.lost_mode,
         duration(site.force_ns),
         duration(site.opening_ns),
         site.device,
@@ -211,6 +212,14 @@ fn lost_site(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
         count(site.lost_blocks_given_up),
         count(site.lost_blocks_not_listed),
         count(site.salvaged_blocks),
+    )?;
+    writeln!(
+        f,
+        "  the resync sent {}; {} ({}) differed at the return, and {} of hosts' writes came meanwhile",
+        bytes(site.copied_bytes),
+        plural(site.differing_blocks, "block"),
+        bytes(site.differing_bytes),
+        bytes(site.written_bytes),
     )
 }
 

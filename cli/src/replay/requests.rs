@@ -72,6 +72,13 @@ pub enum Event {
         /// The tenure.
         epoch: u64,
     },
+    /// The site of the other device is lost, and this one was forced to take over, with what it has of it.
+    Forced {
+        /// The device that was forced; the host is there now.
+        to: usize,
+        /// The tenure.
+        epoch: u64,
+    },
     /// The writes at a device are durable at the other one, up to this stamp.
     Acknowledged {
         /// The device it was written at.
@@ -114,6 +121,7 @@ impl Display for Event {
             Event::FlushIssued { flush } => write!(f, "flush {flush}"),
             Event::Flushed { flush } => write!(f, "flushed {flush}"),
             Event::Moved { to, epoch } => write!(f, "moved {} {epoch}", NAMES[*to]),
+            Event::Forced { to, epoch } => write!(f, "forced {} {epoch}", NAMES[*to]),
             Event::Acknowledged { at, stamp } => write!(f, "acknowledged {} {stamp}", NAMES[*at]),
         }
     }
@@ -160,6 +168,7 @@ impl Event {
             ["flush", flush] => Event::FlushIssued { flush: flush.parse().ok()? },
             ["flushed", flush] => Event::Flushed { flush: flush.parse().ok()? },
             ["moved", to, epoch] => Event::Moved { to: device(to)?, epoch: epoch.parse().ok()? },
+            ["forced", to, epoch] => Event::Forced { to: device(to)?, epoch: epoch.parse().ok()? },
             ["acknowledged", at, stamp] => {
                 Event::Acknowledged { at: device(at)?, stamp: parse_stamp(stamp)? }
             }
@@ -282,6 +291,7 @@ mod tests {
             Event::FlushIssued { flush: 1 },
             Event::Flushed { flush: 1 },
             Event::Moved { to: 1, epoch: 2 },
+            Event::Forced { to: 0, epoch: 3 },
             Event::Acknowledged { at: 0, stamp: STAMP },
         ]
     }
@@ -297,6 +307,7 @@ refused 19
 flush 1
 flushed 1
 moved b 2
+forced a 3
 acknowledged a 2.1577836800000000001.7
 ";
 

@@ -78,6 +78,17 @@ impl LossSheet {
     pub fn first(&self) -> Option<Stamp> {
         self.told.iter().chain(&self.given_up).map(|entry| entry.1).min()
     }
+
+    /// No record that is lost has an earlier time than this one, in nanoseconds since 1970; 0 if that is
+    /// not known. The list of told records has of each block the newest alone: others may be older.
+    fn since(&self) -> u64 {
+        let told = self.told.first().map(|entry| match entry.1.epoch == self.received.epoch {
+            true => self.received.time,
+            false => 0,
+        });
+        let given_up = self.given_up.iter().map(|entry| entry.1.time).min();
+        [self.others_after.or(Some(0)), told, given_up].into_iter().flatten().min().unwrap_or(0)
+    }
 }
 
 /// An operator's words with a forced takeover. Later versions have more: make it with
@@ -212,8 +223,8 @@ impl Device {
         let sheet = device.loss_sheet(forced.image)?;
         device.salvage_given_up(&sheet)?;
         let first = sheet.first();
-        let since = sheet.others_after.unwrap_or(0).min(first.map_or(u64::MAX, |first| first.time));
-        let lost = Lost { first: first.unwrap_or_default(), since, found: sheet.made_at };
+        let lost =
+            Lost { first: first.unwrap_or_default(), since: sheet.since(), found: sheet.made_at };
         let void = {
             let tables = lock(&device.tables);
             let newest = tables.newest_own();
@@ -312,6 +323,7 @@ impl Device {
         let id = self.nonce()?;
         let turn = &mut *self.peer.machine.turn();
         let step = |machine: &mut Differential, tables: &Tables| {
+            self.peer.machine.alike().expect(force.put_back);
             let work = machine.force(force, &self.ordered(tables));
             self.peer.machine.change_sides(Side::Active);
             Some(work)

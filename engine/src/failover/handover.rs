@@ -115,6 +115,7 @@ impl Device {
                 true => Ordered::default(),
                 false => self.ordered(tables),
             };
+            self.peer.machine.expect_alike(machine, &differing);
             let work = machine.grant(request, &differing, ordered);
             granted = work.send;
             self.peer.machine.change_sides(Side::Fenced);

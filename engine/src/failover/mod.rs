@@ -12,6 +12,7 @@
 //! | asking | last piece of a prototype for its nonce, new tenure | merges it and serves |
 //! | any | a piece for another nonce | takes note of what it tells (R18) |
 //! | asking | busy for its nonce | closes its request |
+//! | fenced, nothing asked | an offer of a tenure that is not over | asks for the host |
 //! | any | anything for another nonce or session | ignores it |
 
 mod closed;
@@ -39,16 +40,17 @@ pub(crate) use loss::{mark, may_have_lost};
 pub use resume::Policy;
 pub(crate) use resume::serves_at_opening;
 pub use takeover::Takeover;
+pub use told::told_bits_kept;
 pub(crate) use told::{told_before, told_bits_before};
 
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::remote::Answers;
-use crate::format::frame::{Frame, Ladder, SERVING_FEATURE};
+use crate::format::frame::{Frame, Ladder, OFFER_FEATURE, SERVING_FEATURE};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
-use crate::table::differential::{Announcement, Grant as Granted};
+use crate::table::differential::{Announcement, Grant as Granted, Opened};
 use crate::unit::Stamp;
 use connection::Connection;
 use role::Role;
@@ -226,6 +228,28 @@ impl Device {
         }
     }
 
+    /// The driver's word that this device's host is gone, or is to go: the peer is told, and takes the host
+    /// over at once, by a request of its own (D4), so that a host that comes there is served without a round
+    /// trip ([`Event::Ready`] there, [`Event::Fenced`] here). If the line loses that, this device serves on.
+    ///
+    /// # Errors
+    /// As [`Device::session`], if this device does not serve; [`Kind::NoPeer`] without a connection,
+    /// [`Kind::Invalid`] if the peer's program does not know offers.
+    pub fn offer_host(&self) -> Result<()> {
+        let _telling = self.events.enter();
+        self.check_halted()?;
+        let epoch = self.clk.epoch();
+        if epoch == 0 {
+            return Err(self.not_serving());
+        }
+        let peer = lock(&self.failover).connection.peer();
+        if peer.is_some_and(|peer| peer.features & OFFER_FEATURE == 0) {
+            let what = "the peer's program does not know offers (wire feature 32): begin the takeover there";
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        self.send(Lane::Control, &Frame::Offer { epoch })
+    }
+
     /// `clk` as the peer may know it.
     pub(crate) fn clk_stamp(&self) -> Stamp {
         match self.clk.epoch() {
@@ -301,6 +325,7 @@ impl Device {
                 self.receive_serving(epoch, reachable);
                 Ok(())
             }
+            Frame::Offer { epoch } => self.receive_offer(epoch),
             Frame::Ack { hi, credit } => self.receive_ack(hi, credit),
             Frame::ChecksumRequest { id, block, count, absent } => {
                 self.receive_checksum_question(session, id, (block, count), absent)
@@ -319,8 +344,8 @@ impl Device {
             Ladder::Open { round, mode, generation, cut, clk: _, told } => {
                 self.receive_open((round, mode), generation, (cut, told))
             }
-            Ladder::Opened { round, cut, told, piece } => {
-                self.receive_opened((round, cut, told), piece)
+            Ladder::Opened { round, cut, told, is_consistent, piece } => {
+                self.receive_opened(Opened { round, cut, told, is_consistent }, piece)
             }
             Ladder::GrantTable { nonce, grant, round, generation, later, told, piece } => {
                 let granted = Granted::Table { round, generation, later, told };
@@ -334,8 +359,12 @@ impl Device {
                 self.receive_copy_ack(round, &blocks);
                 Ok(())
             }
+            Ladder::Differs { round, blocks } => self.receive_differing(round, &blocks),
             Ladder::EndAck { round } => self.receive_end_ack(round),
-            other @ (Ladder::Copy { .. } | Ladder::End { .. } | Ladder::Level { .. }) => {
+            other @ (Ladder::Copy { .. }
+            | Ladder::Sums { .. }
+            | Ladder::End { .. }
+            | Ladder::Level { .. }) => {
                 let what = format!("{} came in the control lane", other.name());
                 Err(Error::new(Kind::Protocol, what))
             }

@@ -8,7 +8,7 @@ use crate::flow::Tables;
 use crate::format::frame::{Frame, Hello, LADDER_WIRE, Ladder, TablePiece};
 use crate::format::superblock::Branch;
 use crate::link::Lane;
-use crate::salvage::Writer;
+use crate::storage::Storage;
 use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Differential, Force, Side};
@@ -45,9 +45,8 @@ impl Device {
             let tables = lock(&self.tables);
             self.peer.machine.read().differing(&self.ordered(&tables))
         };
-        let writer = Writer::new(&*self.storage, &self.superblock.get(), most)?;
-        self.peer.saving.begin(differing, self.superblock.get().epoch, writer);
-        Ok(())
+        let with = (&*self.storage as &dyn Storage, &self.volumes);
+        self.peer.saving.begin(with, &self.superblock.get(), differing, most)
     }
 
     /// Every block of every volume is copied from now on, in a round that has begun or will begin (R10): no
@@ -56,6 +55,7 @@ impl Device {
         let all: Bits = self.volumes.whole().collect();
         let turn = &mut *self.peer.machine.turn();
         let step = |machine: &mut Differential, _: &Tables| {
+            self.peer.machine.alike().expect(&all);
             (machine.mode() != Mode::Ordered).then(|| machine.expect_all(&all))
         };
         self.turn(turn, step, |_| ()).map(|_| ())

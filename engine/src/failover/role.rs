@@ -31,7 +31,7 @@ pub(crate) struct Grant {
 pub(crate) struct Role {
     device: u64,
     request: Option<OpenRequest>,
-    /// A hello made this device ask for the host, and neither device has begun to serve since.
+    /// A hello, or a host, made this device ask for the host, and neither device has begun to serve since.
     must_ask: bool,
     grant: Option<Grant>,
     outcome: Option<Result<Takeover>>,
@@ -95,7 +95,7 @@ impl Role {
         self.request.is_some()
     }
 
-    /// A hello makes this device ask; or, with `false`, leaves it to others.
+    /// A hello, or a host, makes this device ask; or, with `false`, leaves it to others.
     pub fn must_ask(&mut self, must: bool) {
         self.must_ask = must;
     }
@@ -160,6 +160,8 @@ impl Role {
             }
             self.lose();
         }
+        // The peer is to serve.
+        self.must_ask = false;
         true
     }
 

@@ -66,6 +66,18 @@ impl Device {
         sent
     }
 
+    /// Why a host that comes gets no session. By the settings a fenced device asks for the host then: the
+    /// next control step does.
+    pub(crate) fn refuse_host(&self) -> Error {
+        let why = self.not_serving();
+        if why.kind() != Kind::Fenced || !self.settings.takeover_at_first_request {
+            return why;
+        }
+        lock(&self.failover).role.must_ask(true);
+        self.wakes.line.ring();
+        waiting(Wait::Asking)
+    }
+
     /// Sends a takeover request, which replaces the open one if there is one.
     fn ask_for_host(&self, requested_at: u64, progress_at: u64) -> Result<()> {
         let held = self.superblock.get().epoch;
@@ -109,7 +121,23 @@ impl Device {
         }
     }
 
-    /// Asks once more if a hello made this device ask and the request has ended without an answer: no
+    /// The peer, which serves under `epoch`, offers its host: this device asks for it, as if its driver had. An
+    /// offer of a tenure that is over is ignored.
+    pub(super) fn receive_offer(&self, epoch: u64) -> Result<()> {
+        let _one = lock(&self.role);
+        let held = self.superblock.get();
+        let may_ask = {
+            let role = &self.expire_and_lock().role;
+            held.fenced && epoch >= held.epoch && !role.is_asking() && role.lost().is_none()
+        };
+        if !may_ask {
+            return Ok(());
+        }
+        let now = self.clock.monotonic();
+        self.ask_for_host(now, now)
+    }
+
+    /// Asks once more if a hello, or a host, made this device ask and the request has ended without an answer: no
     /// caller polls for it, and the peer may only be slow. Returns whether it asked.
     pub(super) fn ask_for_host_again(&self) -> Result<bool> {
         if self.clk.epoch() != 0 {

@@ -14,6 +14,7 @@ use crate::format::told_bits::ToldBits;
 use crate::limits::{Geometry, TOLD_FILE_BYTES_MAX};
 use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
 use crate::sync::lock;
+use crate::table::announced::Announced;
 use crate::table::prototype::Debt;
 use crate::unit::{Blocks, Extent, Mode, Stamp};
 use std::io::{self, IoSlice};
@@ -67,7 +68,6 @@ pub(crate) fn told_before(
 pub(crate) fn told_bits_before(
     storage: &dyn Storage,
     superblock: &Superblock,
-    volumes: &Volumes,
     counts_once: bool,
 ) -> Result<Option<ToldBits>> {
     let failed = |e| Error::storage(format!("reading {BITS}"), e);
@@ -76,7 +76,10 @@ pub(crate) fn told_bits_before(
     if bytes.is_empty() || storage.read(BITS, 0, &mut bytes).is_err() {
         return Ok(None);
     }
-    let is_known = |(run, _): &(Blocks, u64)| run.numbers.end <= volumes.blocks(run.volume);
+    let blocks = superblock.volume_blocks();
+    let is_known = |(run, _): &(Blocks, u64)| {
+        blocks.get(&run.volume).is_some_and(|&count| run.numbers.end <= count)
+    };
     let told = ToldBits::decode(owner(superblock), &bytes).filter(|told| {
         superblock.mode != Mode::Ordered && told.told.iter().chain(&told.earlier).all(is_known)
     });
@@ -85,6 +88,23 @@ pub(crate) fn told_bits_before(
         write_whole(storage, BITS, &[0; PAGE as usize]).map_err(empty)?;
     }
     Ok(told)
+}
+
+/// Blocks that the peer told of by bits and that had not arrived when the device was closed, or halted: runs
+/// in rising order, each with the time of its newest announcement in nanoseconds since 1970, which is 0 if it
+/// is not known. Nothing of them in ordered mode (LADDER 6). Only looks.
+///
+/// # Errors
+/// [`crate::error::Kind::Storage`] if the storage fails.
+pub fn told_bits_kept(
+    storage: &dyn Storage,
+    superblock: &Superblock,
+) -> Result<Vec<(Blocks, u64)>> {
+    let ToldBits { told, earlier, .. } =
+        told_bits_before(storage, superblock, false)?.unwrap_or_default();
+    let mut all = Announced::default();
+    earlier.iter().chain(&told).for_each(|(run, number)| all.insert(run, *number));
+    Ok(all.runs().collect())
 }
 
 impl Device {

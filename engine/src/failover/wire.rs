@@ -286,12 +286,18 @@ mod tests {
         let level = Frame::Ladder(Ladder::Level { round });
         let copy = Frame::Ladder(Ladder::Copy { round, said: 0, copies: vec![], data: &[] });
         let ack = Frame::Ladder(Ladder::EndAck { round });
+        let (blocks, sums) = (vec![Blocks { volume: 0, numbers: 3..4 }], vec![5]);
+        let sums = Frame::Ladder(Ladder::Sums { round, said: 0, blocks: blocks.clone(), sums });
+        let differs = Frame::Ladder(Ladder::Differs { round, blocks });
         for (wire, lane, frame, says) in [
             (3, Lane::Data, &level, "kind 20, which wire version 3 does not have"),
             (3, Lane::Control, &ack, "kind 19, which wire version 3 does not have"),
             (4, Lane::Data, &ack, "a control frame came in the data lane"),
             (4, Lane::Control, &level, "a level came in the control lane"),
             (4, Lane::Control, &copy, "copies of blocks came in the control lane"),
+            (4, Lane::Control, &sums, "checksums of blocks came in the control lane"),
+            (4, Lane::Data, &sums, "(wire feature 16), which was not agreed"),
+            (4, Lane::Control, &differs, "(wire feature 16), which was not agreed"),
         ] {
             let pair = pair([WIRE, range(3, wire)], [0; 2]);
             assert_eq!(pair.agreed(), [Some((wire, 0)); 2]);
@@ -321,8 +327,10 @@ mod tests {
         pair.run_steps();
         let before = pair.devices.each_ref().map(|device| device.status().differential);
         for (from, to) in [(0, 1), (1, 0)] {
+            let (told, is_consistent, piece) = (0, true, piece.clone());
+            let opened = Ladder::Opened { round, cut, told, is_consistent, piece };
             for (lane, frame) in [
-                (Lane::Control, Ladder::Opened { round, cut, told: 0, piece: piece.clone() }),
+                (Lane::Control, opened.clone()),
                 (Lane::Control, Ladder::CopyAck { round, blocks: blocks.clone() }),
                 (Lane::Control, Ladder::EndAck { round }),
                 (Lane::Data, Ladder::Copy { round, said: 0, copies: vec![], data: &[] }),

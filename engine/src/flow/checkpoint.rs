@@ -4,7 +4,7 @@ use super::Tables;
 use crate::device::Device;
 use crate::error::Result;
 use crate::event::Event;
-use crate::format::superblock::LogState;
+use crate::format::superblock::{LogState, Superblock};
 use crate::moment::{Moment, moment};
 use crate::sync::lock;
 use crate::weaken::{Clause, holds};
@@ -66,14 +66,18 @@ impl Device {
                 out.follow(own, true, self.peer.machine.write().stores_upto(newest));
             }
         }
-        self.store_differential(|s| {
+        let also = |s: &mut Superblock| {
             s.fl = s.fl.max(fl);
             s.hi = s.hi.max(hi);
             s.acked = s.acked.max(acked);
             // A fence may have said more meanwhile.
             s.own = LogState { durable: own.durable.max(s.own.durable), ..own };
             s.recv = LogState { durable: recv.durable.max(s.recv.durable), ..recv };
-        })?;
+        };
+        match holds(Clause::BitsWithPlaces) {
+            true => self.store_differential(also)?,
+            false => self.store(also)?,
+        }
         drop(turn);
         moment(Moment::Checkpointed);
         // Only now: what is freed here is written over soon, and the superblock no longer needs it.

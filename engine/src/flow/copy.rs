@@ -7,14 +7,14 @@
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::format::data_checksum;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX, TablePiece};
+use crate::format::{content_checksum, data_checksum};
 use crate::link::{Lane, Link};
 use crate::storage::Storage;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Extent, Round};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -23,12 +23,51 @@ use std::sync::Arc;
 pub(crate) struct Arrived {
     round: Round,
     blocks: Bits,
+    /// Blocks whose checksums came, and whose content is another here.
+    differing: Bits,
 }
 
 impl Arrived {
     /// How many blocks.
     pub fn blocks(&self) -> usize {
         self.blocks.blocks() as usize
+    }
+
+    fn is_of(&mut self, round: Round) {
+        if self.round != round {
+            *self = Arrived { round, ..Arrived::default() };
+        }
+    }
+
+    /// These blocks are to be copied in `round`.
+    pub fn ask_for(&mut self, round: Round, differing: &Bits) {
+        self.is_of(round);
+        self.differing.add(differing);
+    }
+}
+
+/// The content of one step's frames.
+#[derive(Default)]
+struct Load {
+    copies: Vec<Copied>,
+    data: Vec<u8>,
+    sums: BTreeMap<Block, u128>,
+    /// All of it is durable here.
+    is_durable: bool,
+}
+
+impl Load {
+    fn frames(&self, round: Round, said: u64) -> impl Iterator<Item = Ladder<'_>> {
+        let copies = (!self.copies.is_empty()).then(|| {
+            let copies = self.copies.clone();
+            Ladder::Copy { round, said, copies, data: &self.data }
+        });
+        let sums = (!self.sums.is_empty()).then(|| {
+            let blocks: Bits = self.sums.keys().map(|&block| Extent::from(block).into()).collect();
+            let (blocks, sums) = (blocks.runs().collect(), self.sums.values().copied().collect());
+            Ladder::Sums { round, said, blocks, sums }
+        });
+        copies.into_iter().chain(sums)
     }
 }
 
@@ -39,11 +78,19 @@ pub(crate) struct CopyRate {
     bytes_per_second: AtomicU64,
     /// When the next may be sent, on the monotonic clock, in nanoseconds. Relaxed.
     next_at: AtomicU64,
+    /// Bytes of data that were sent. Relaxed.
+    sent: AtomicU64,
 }
 
 impl CopyRate {
     pub fn new(bytes_per_second: u64) -> CopyRate {
-        CopyRate { bytes_per_second: AtomicU64::new(bytes_per_second), next_at: AtomicU64::new(0) }
+        let bytes_per_second = AtomicU64::new(bytes_per_second);
+        CopyRate { bytes_per_second, next_at: AtomicU64::new(0), sent: AtomicU64::new(0) }
+    }
+
+    /// Bytes of data that were sent in copies.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Most bytes of data to be sent at once, so that a slow rate is an even one.
@@ -55,6 +102,7 @@ impl CopyRate {
     }
 
     fn sent(&self, bytes: usize, now: u64) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         let rate = self.bytes_per_second.load(Ordering::Relaxed);
         if rate > 0 {
             let takes = bytes as u128 * 1_000_000_000 / u128::from(rate);
@@ -108,6 +156,8 @@ impl Device {
         let side = self.side();
         let most = self.settings.ship_bytes_max.min(FRAME_DATA_MAX).min(rate.at_once());
         let most = (most / size).max(1);
+        let has_sums = self.agrees_on_sums();
+        let mut by_sum = Bits::default();
         let (round, said, runs) = {
             let mut machine = shared.write();
             if shared.is_draining(&machine) {
@@ -126,6 +176,9 @@ impl Device {
                 };
                 // Before the blocks are read: a write that comes in between sets its bit again.
                 said = machine.send(&run);
+                if has_sums {
+                    by_sum.add(&shared.alike().take(&run).into_iter().collect());
+                }
                 left -= run.count();
                 *next = run.range().end;
                 runs.push(run);
@@ -135,42 +188,52 @@ impl Device {
         if runs.is_empty() {
             return Ok(0);
         }
-        let mut data = Vec::new();
-        let mut copies: Vec<Copied> = Vec::new();
+        let load = self.load(&runs, &by_sum)?;
+        rate.sent(load.data.len() + load.sums.len() * size_of::<u128>(), now);
+        // Only content that is durable here is copied (D11).
+        if !load.is_durable {
+            self.sync_own()?;
+        }
+        for frame in load.frames(round, said) {
+            let frame = Frame::Ladder(frame).encode_in(wire, session);
+            if let Err(error) = link.send(Lane::Data, frame) {
+                self.disconnected(&error, &link);
+                break;
+            }
+        }
+        Ok(runs.iter().map(Blocks::count).sum::<u64>() as usize)
+    }
+
+    /// Reads `runs`; of the blocks `by_sum` the checksums go.
+    fn load(&self, runs: &[Blocks], by_sum: &Bits) -> Result<Load> {
+        let size = self.geometry.block_size as usize;
         let queue = &self.own.journal.queue;
-        let mut is_durable = true;
-        for run in &runs {
+        let mut load = Load { is_durable: true, ..Load::default() };
+        let Load { copies, data, sums, is_durable } = &mut load;
+        for run in runs {
             if self.is_never_written(run) {
-                add_zeros(&mut copies, run);
+                add_zeros(copies, run);
                 continue;
             }
             for block in run.each() {
                 let at = data.len();
-                data.resize(at + size as usize, 0);
-                self.fetch(block, &mut data[at..])?;
+                data.resize(at + size, 0);
+                self.fetch_newest(block, &mut data[at..])?;
                 let newest = queue.newest(block).0;
-                is_durable &= newest.is_none_or(|record| queue.is_durable(record.position));
-                if data[at..].iter().any(|&byte| byte != 0) {
+                *is_durable &= newest.is_none_or(|record| queue.is_durable(record.position));
+                if data[at..].iter().all(|&byte| byte == 0) {
+                    data.truncate(at);
+                    add_zeros(copies, &Extent::from(block).into());
+                } else if by_sum.contains(block) {
+                    sums.insert(block, content_checksum(&data[at..]));
+                    data.truncate(at);
+                } else {
                     let checksum = data_checksum(&data[at..]);
                     copies.push(Copied { block, count: 1, has_data: true, checksum });
-                } else {
-                    data.truncate(at);
-                    add_zeros(&mut copies, &Extent::from(block).into());
                 }
             }
         }
-        rate.sent(data.len(), now);
-        // Only content that is durable here is copied (D11).
-        if !is_durable {
-            self.sync_own()?;
-        }
-        let blocks = runs.iter().map(Blocks::count).sum::<u64>() as usize;
-        let frame = Frame::Ladder(Ladder::Copy { round, said, copies, data: &data });
-        let frame = frame.encode_in(wire, session);
-        if let Err(error) = link.send(Lane::Data, frame) {
-            self.disconnected(&error, &link);
-        }
-        Ok(blocks)
+        Ok(load)
     }
 
     /// Whether these blocks lie where nothing is stored, and no record of them is live: they read as zeros,
@@ -227,27 +290,38 @@ impl Device {
             for run in &wanted {
                 self.write_copy(run, blocks.numbers.start, &buffer).map_err(|e| self.halt(e))?;
             }
-            let (arrival, was_owed) = {
-                let mut machine = shared.write();
-                let was_owed = !machine.owed().is_empty();
-                let arrival = machine.arrive(side, round, said, &blocks);
-                shared.settle(&machine);
-                shared.change(&machine);
-                (arrival, was_owed && machine.owed().is_empty())
-            };
-            if arrival.is_some_and(|arrival| arrival.work.sync) {
-                self.sync_own()?;
-            }
-            if arrived.round != round {
-                *arrived = Arrived { round, blocks: Bits::default() };
-            }
-            arrived.blocks.insert(blocks);
-            self.note_left();
-            if was_owed {
-                // The next round may be opened.
-                self.wakes.ship.ring();
-                self.tell(Event::CaughtUp);
-            }
+            self.copy_arrived(arrived, (round, said), &blocks)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of `blocks` is in N, as far as it is wanted: what is done before the acknowledgement. The caller
+    /// holds the locks under which it was written.
+    pub(super) fn copy_arrived(
+        &self,
+        arrived: &mut Arrived,
+        (round, said): (Round, u64),
+        blocks: &Blocks,
+    ) -> Result<()> {
+        let (arrival, was_owed) = {
+            let shared = &self.peer.machine;
+            let mut machine = shared.write();
+            let was_owed = !machine.owed().is_empty();
+            let arrival = machine.arrive(self.side(), round, said, blocks);
+            shared.settle(&machine);
+            shared.change(&machine);
+            (arrival, was_owed && machine.owed().is_empty())
+        };
+        if arrival.is_some_and(|arrival| arrival.work.sync) {
+            self.sync_own()?;
+        }
+        arrived.is_of(round);
+        arrived.blocks.insert(blocks.clone());
+        self.note_left();
+        if was_owed {
+            // The next round may be opened.
+            self.wakes.ship.ring();
+            self.tell(Event::CaughtUp);
         }
         Ok(())
     }
@@ -355,15 +429,18 @@ impl Device {
         arrived: Arrived,
         line: Option<(u16, u64, Arc<dyn Link>)>,
     ) -> Result<()> {
-        let Arrived { round, blocks } = arrived;
-        if blocks.is_empty() {
-            return Ok(());
+        let Arrived { round, blocks, differing } = arrived;
+        if !blocks.is_empty() {
+            self.volumes.sync().map_err(|e| self.halt(e))?;
         }
-        self.volumes.sync().map_err(|e| self.halt(e))?;
-        let runs: Vec<Blocks> = blocks.runs().collect();
         let Some((wire, session, link)) = line else { return Ok(()) };
-        for blocks in runs.chunks(RUNS_MAX) {
-            let frame = Ladder::CopyAck { round, blocks: blocks.to_vec() };
+        let pieces = |of: &Bits| {
+            let runs: Vec<Blocks> = of.runs().collect();
+            runs.chunks(RUNS_MAX).map(<[Blocks]>::to_vec).collect::<Vec<_>>()
+        };
+        let acks = pieces(&blocks).into_iter().map(|blocks| Ladder::CopyAck { round, blocks });
+        let asks = pieces(&differing).into_iter().map(|blocks| Ladder::Differs { round, blocks });
+        for frame in acks.chain(asks) {
             let frame = Frame::Ladder(frame).encode_in(wire, session);
             if let Err(error) = link.send(Lane::Control, frame) {
                 // They are sent again in the next connection.

@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::format::frame::TablePiece;
 use crate::format::superblock::Superblock;
 use crate::sync::{AtomicBool, Ordering, lock};
+use crate::table::alike::Alike;
 use crate::table::bits::Bits;
 use crate::table::differential::{
     Consistent, Differential, Durable, Grant, Message, Ordered, Side, Work,
@@ -31,6 +32,8 @@ const PIECE_RUNS: usize = 1024;
 /// which a step that changes it locks first.
 pub(crate) struct Machine {
     state: RwLock<Differential>,
+    /// Blocks whose checksums go first. Locked after `state`.
+    alike: Mutex<Alike>,
     /// Whether the other device is, or is to be, active: it changes with a grant made or taken, and so
     /// with the round. Changed under the lock of `state`; Relaxed.
     fenced: AtomicBool,
@@ -49,6 +52,8 @@ pub(crate) struct Machine {
     /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
     landing: Mutex<()>,
+    /// The round in which it was told that no copy is consistent.
+    no_copy: Mutex<Option<Round>>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
     turn: Mutex<Turn>,
 }
@@ -76,12 +81,14 @@ pub(crate) struct Held {
 }
 
 impl Machine {
-    /// `machine`, whose table has bits that records imply, and what is stored may lack them.
-    pub fn new(machine: Differential, fenced: bool) -> Machine {
+    /// `machine`, whose table has bits that records imply, and what is stored may lack them. Of `alike` the peer
+    /// may have a part.
+    pub fn new(machine: Differential, fenced: bool, alike: &Bits) -> Machine {
         let owes = !machine.owed().is_empty();
         let unmarked = machine.consistent() == Consistent::No;
         Machine {
             state: RwLock::new(machine),
+            alike: Mutex::new(Alike::from(alike)),
             fenced: AtomicBool::new(fenced),
             owes: AtomicBool::new(owes),
             unmarked: AtomicBool::new(unmarked),
@@ -89,6 +96,7 @@ impl Machine {
             changed: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             landing: Mutex::default(),
+            no_copy: Mutex::default(),
             turn: Mutex::default(),
         }
     }
@@ -111,6 +119,19 @@ impl Machine {
     /// A grant is made, or taken, by the step that holds the machine.
     pub fn change_sides(&self, to: Side) {
         self.fenced.store(to == Side::Fenced, Ordering::Relaxed);
+    }
+
+    /// The blocks whose checksums go first.
+    pub fn alike(&self) -> MutexGuard<'_, Alike> {
+        lock(&self.alike)
+    }
+
+    /// The peer names `differing` as what it has changed alone: what hosts have written here it does not have,
+    /// of the rest it may have a part.
+    pub fn expect_alike(&self, machine: &Differential, differing: &Bits) {
+        let mut differing = differing.clone();
+        differing.subtract(machine.table());
+        self.alike().expect(&differing);
     }
 
     pub fn mode(&self) -> Mode {
@@ -147,8 +168,11 @@ impl Machine {
     pub fn wrote(&self, extents: impl Iterator<Item = Extent>) -> bool {
         let mut machine = self.write();
         let was_owed = !machine.owed().is_empty();
+        let mut alike = self.alike();
         for extent in extents {
-            if machine.wrote(&Blocks::from(extent)).mark {
+            let blocks = Blocks::from(extent);
+            alike.wrote(&blocks);
+            if machine.wrote(&blocks).mark {
                 self.unmarked.store(true, Ordering::Release);
             }
             self.change(&machine);
@@ -225,7 +249,12 @@ impl Machine {
     /// A connection has ended, and another begins (D2, D3).
     pub fn hung_up(&self, turn: &mut Turn) {
         self.forget(turn);
-        self.write().hung_up();
+        let mut machine = self.write();
+        let mut alike = self.alike();
+        alike.begin();
+        // They may have arrived.
+        alike.expect(machine.flying());
+        machine.hung_up();
     }
 
     /// Nothing of what a round was about to say is said any more, and no checkpoint is waited for.
@@ -248,6 +277,13 @@ impl Machine {
         if waits {
             self.write().received(hi);
         }
+    }
+
+    /// Whether no copy is consistent, and this was not asked in the round when that was so already.
+    pub fn has_lost_the_last_copy(&self, side: Side) -> bool {
+        let machine = self.read();
+        let round = machine.round();
+        machine.lacks_consistent_copy(side) && lock(&self.no_copy).replace(round) != Some(round)
     }
 
     /// Whether ships of `round` are taken (D3).
@@ -309,6 +345,7 @@ impl Device {
                 tables.normal.leave_order();
             }
             if machine.round() != round {
+                self.peer.machine.alike().begin();
                 self.leave_to_bits(&mut machine, tables.incoming.hi());
             }
             let by_bits = matches!(machine.mode(), Mode::Collecting | Mode::Sending);
@@ -414,6 +451,8 @@ impl Device {
         }
         if work.store {
             self.store_differential(also)?;
+        } else if work.keeps_table {
+            self.store_without_table(also)?;
         } else if work.mark {
             self.mark()?;
         }
@@ -496,20 +535,34 @@ impl Device {
             let machine = self.peer.machine.read();
             (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))
         };
-        let note = |s: &mut Superblock| {
-            durable.put(s);
-            self.follow_lineage(s, durable.generation);
-            if durable.mode != Mode::Ordered {
-                s.need = Stamp::ZERO;
-            }
-            self.note_marks(s);
-            also(s);
-        };
+        let note = |s: &mut Superblock| self.note_durable(s, &durable, also);
         if !has_changed {
             return self.store(note);
         }
         let stored = self.superblock.update_with_table(self.peer.machine.table(), note);
         stored.map_err(|e| self.halt(e))
+    }
+
+    /// As [`Device::store_differential`], but the table that is stored stays ([`Work::keeps_table`]).
+    fn store_without_table(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
+        self.check_halted()?;
+        let durable = self.peer.machine.read().durable();
+        self.store(|s| self.note_durable(s, &durable, also))
+    }
+
+    fn note_durable(
+        &self,
+        s: &mut Superblock,
+        durable: &Durable,
+        also: impl FnOnce(&mut Superblock),
+    ) {
+        durable.put(s);
+        self.follow_lineage(s, durable.generation);
+        if durable.mode != Mode::Ordered {
+            s.need = Stamp::ZERO;
+        }
+        self.note_marks(s);
+        also(s);
     }
 
     /// The machine is of the peer's lineage now, if it was of one that the peer's has come by (D10).
@@ -528,7 +581,9 @@ impl Device {
 
     /// N is about to be no prefix: the superblock says so first (D11).
     pub(crate) fn mark(&self) -> Result<()> {
-        self.store(|s| self.note_marks(s))
+        self.store(|s| self.note_marks(s))?;
+        self.say_if_no_copy_is_consistent();
+        Ok(())
     }
 
     /// Read as the superblock is written: no other update comes between.
@@ -566,10 +621,11 @@ pub(crate) fn restore(
     let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
-    let (table, implied) = (table.into_iter().collect(), implied.map(Blocks::from));
+    let (table, implied) = (Bits::from_iter(table), implied.map(Blocks::from));
+    let stored = table.clone();
     let mut differential = Differential::restore(durable, table, side, implied, volumes);
     differential.received(s.hi);
-    Machine::new(differential, s.fenced)
+    Machine::new(differential, s.fenced, &stored)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -582,7 +638,7 @@ mod tests {
         let table = [Blocks { volume: 0, numbers: 3..4 }].into_iter().collect();
         let stored = Durable { mode: Mode::Collecting, ..Durable::default() };
         let machine = Differential::restore(stored, table, Side::Fenced, [], []);
-        let machine = Machine::new(machine, true);
+        let machine = Machine::new(machine, true, &Bits::default());
         assert!(!machine.awaits_step());
         let round = Round { generation: 0, counter: 1 };
         let opens = (round, Mode::Collecting);
@@ -601,7 +657,7 @@ mod tests {
         let stored = Durable { mode: Mode::Sending, ..Durable::default() };
         let table = [block(3), block(9)].into_iter().collect();
         let machine = Differential::restore(stored, table, Side::Active, [], []);
-        let machine = Machine::new(machine, false);
+        let machine = Machine::new(machine, false, &Bits::default());
         let is_draining = || machine.is_draining(&machine.write());
         machine.write().send(&block(3));
         assert!(!machine.drain_before(Mode::Sending) && !is_draining());
@@ -618,7 +674,7 @@ mod tests {
         let table: Bits = (0..runs).map(|k| run(2 * k)).collect();
         let stored = Durable { mode: Mode::Collecting, ..Durable::default() };
         let machine = Differential::restore(stored, table.clone(), Side::Active, [], []);
-        let machine = Machine::new(machine, false);
+        let machine = Machine::new(machine, false, &Bits::default());
         let mut stored = machine.table();
         let mut found: Vec<Blocks> = stored.by_ref().take(PIECE_RUNS - 1).collect();
         let behind = 2 * PIECE_RUNS as u64 - 1;

@@ -95,6 +95,10 @@ impl Device {
                     self.receive_copies(&mut copies, (round, said), &sent, data)?;
                     continue;
                 }
+                Frame::Ladder(Ladder::Sums { round, said, blocks, sums }) => {
+                    self.receive_sums(&mut copies, (round, said), &blocks, &sums)?;
+                    continue;
+                }
                 // All before it is durable first.
                 Frame::Ladder(end @ (Ladder::End { .. } | Ladder::Level { .. })) => {
                     ends = Some(end);

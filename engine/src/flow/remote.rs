@@ -429,11 +429,19 @@ impl Device {
         lock(&self.peer.controlling).is_owed()
     }
 
+    /// Copies the newest content of `block` here, for the peer (D5, E3).
+    pub(crate) fn fetch_newest(&self, block: Block, buf: &mut [u8]) -> Result<()> {
+        match holds(Clause::NewestFirst) {
+            true => self.fetch(block, buf).map(drop),
+            false => self.volumes.read(block, buf),
+        }
+    }
+
     /// The newest content of `block` here, as the peer, which bits tell of it, has none that is newer (D5).
     fn newest_here(&self, block: Block, data: &mut Vec<u8>) -> Result<Row> {
         let at = data.len();
         data.resize(at + self.geometry.block_size as usize, 0);
-        self.fetch(block, &mut data[at..])?;
+        self.fetch_newest(block, &mut data[at..])?;
         let has_data = data[at..].iter().any(|&byte| byte != 0);
         let checksum = if has_data { data_checksum(&data[at..]) } else { 0 };
         if !has_data {

@@ -10,7 +10,7 @@ use crate::format::frame::{Frame, LADDER_WIRE, Ladder, TablePiece};
 use crate::link::{Lane, Link};
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Message, Piece, Side, Work};
+use crate::table::differential::{Differential, Message, Opened, Piece, Side, Work};
 use crate::unit::{Block, Blocks, Mode, Round, Stamp};
 use std::sync::Arc;
 
@@ -153,7 +153,7 @@ impl Device {
             }
             Message::Level { round } => (Lane::Data, Ladder::Level { round }),
             Message::EndAck { round } => (Lane::Control, Ladder::EndAck { round }),
-            Message::Opened { .. } => {
+            Message::Opened(_) => {
                 turn.saying = Some((message, TablePiece::FIRST));
                 return Ok(());
             }
@@ -171,7 +171,7 @@ impl Device {
 
     /// Says the next piece of the own table (D3), if the lane has room; whether it did.
     fn say_on(&self, turn: &mut Turn) -> Result<bool> {
-        let Some((opened @ Message::Opened { round, cut, told }, from)) = turn.saying else {
+        let Some((message @ Message::Opened(opened), from)) = turn.saying else {
             return Ok(false);
         };
         match self.ladder_line() {
@@ -180,8 +180,9 @@ impl Device {
         }
         let piece = self.table_from(from, Differential::table);
         let (to, is_last) = (piece.to, piece.is_last);
-        turn.saying = (!is_last).then_some((opened, to));
-        let frame = Frame::Ladder(Ladder::Opened { round, cut, told, piece });
+        turn.saying = (!is_last).then_some((message, to));
+        let Opened { round, cut, told, is_consistent } = opened;
+        let frame = Frame::Ladder(Ladder::Opened { round, cut, told, is_consistent, piece });
         match self.send(Lane::Control, &frame) {
             Err(error) if error.kind() == Kind::NoPeer => return Ok(false),
             other => other?,
@@ -230,12 +231,8 @@ impl Device {
     }
 
     /// A piece of the fenced peer's table (D3).
-    pub(crate) fn receive_opened(
-        &self,
-        (round, cut, told): (Round, Stamp, u64),
-        piece: TablePiece,
-    ) -> Result<()> {
-        let is_last = piece.is_last;
+    pub(crate) fn receive_opened(&self, opened: Opened, piece: TablePiece) -> Result<()> {
+        let (is_last, cut) = (piece.is_last, opened.cut);
         self.check_stamp(cut)?;
         if self.clk.epoch() != 0 && cut.epoch >= self.clk.epoch() {
             let what = format!(
@@ -245,8 +242,13 @@ impl Device {
         }
         let piece = self.check_piece(piece)?;
         let was_owed = self.peer.machine.owes();
-        let is_heard =
-            self.hear(|machine, side, _| machine.hear_opened(side, (round, cut, told), &piece))?;
+        let is_heard = self.hear(|machine, side, _| {
+            if machine.mode() != Mode::Collecting {
+                self.peer.machine.expect_alike(machine, &piece.blocks);
+            }
+            machine.hear_opened(side, opened, &piece)
+        })?;
+        self.say_if_no_copy_is_consistent();
         if is_heard && is_last && self.peer.machine.mode() == Mode::Copying {
             lock(&self.tables).out.begin_shipping();
         }
@@ -254,6 +256,13 @@ impl Device {
             self.tell(Event::CaughtUp);
         }
         Ok(())
+    }
+
+    /// Tells, once a round, that there is no consistent copy at either site (LADDER 4).
+    pub(crate) fn say_if_no_copy_is_consistent(&self) {
+        if self.peer.machine.has_lost_the_last_copy(self.side()) {
+            self.tell(Event::NoConsistentCopy);
+        }
     }
 
     /// Whether a round of the lineage `generation` can be the peer's, with a stamp that it names: it is of this
@@ -294,7 +303,7 @@ impl Device {
         for run in runs {
             if run.numbers.end > self.volumes.blocks(run.volume) {
                 let what = format!(
-                    "the peer's table has block {}:{}, which no volume has",
+                    "the peer names block {}:{}, which no volume has",
                     run.volume,
                     run.numbers.end - 1
                 );

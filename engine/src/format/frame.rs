@@ -14,7 +14,9 @@ mod ladder;
 mod sums;
 
 pub(crate) use fields::{HEADER, version_of};
-pub(crate) use hello::{CHECKSUMS_FEATURE, EXTENTS_FEATURE, SERVING_FEATURE};
+pub(crate) use hello::{
+    CHECKSUMS_FEATURE, EXTENTS_FEATURE, OFFER_FEATURE, SERVING_FEATURE, SUMS_FEATURE,
+};
 pub use hello::{FEATURES, Hello, WIRE, WireRange};
 pub(crate) use ladder::LADDER_WIRE;
 pub use ladder::{COPIES_MAX, Copied, Ladder, RUNS_MAX, Requester, TablePiece};
@@ -125,6 +127,12 @@ pub enum Frame<'a> {
         epoch: u64,
         /// Hosts reach the sender: an address has moved.
         reachable: bool,
+    },
+    /// The sender serves, and its host is gone: the receiver is to ask for the host. With the wire feature 32
+    /// only.
+    Offer {
+        /// The sender's tenure.
+        epoch: u64,
     },
     /// Cumulative acknowledgement.
     Ack {
@@ -242,6 +250,7 @@ const ANNOUNCE: u16 = 9;
 const SERVING: u16 = 10;
 const CHECKSUM_REQUEST: u16 = 15;
 const CHECKSUM_REPLY: u16 = 16;
+const OFFER: u16 = 26;
 
 impl Frame<'_> {
     /// The frame as it travels in `session`, in the newest wire version.
@@ -303,6 +312,10 @@ impl Frame<'_> {
                 put_u64(&mut b, *epoch);
                 put_u32(&mut b, u32::from(*reachable));
                 SERVING
+            }
+            Frame::Offer { epoch } => {
+                put_u64(&mut b, *epoch);
+                OFFER
             }
             Frame::Ack { hi, credit } => {
                 put_stamp(&mut b, *hi);
@@ -408,6 +421,7 @@ impl Frame<'_> {
                 Frame::ReadReply { id, rows, data }
             }
             SERVING => Frame::Serving { epoch: f.u64()?, reachable: f.u32()? != 0 },
+            OFFER => Frame::Offer { epoch: f.u64()? },
             ACK => Frame::Ack { hi: f.stamp()?, credit: f.u64()? },
             ANNOUNCE => {
                 let (previous, entries) = f.told()?;

@@ -15,9 +15,10 @@ pub mod superblock;
 pub mod table;
 pub(crate) mod told;
 pub(crate) mod told_bits;
+pub(crate) mod unsaved;
 
 use crate::unit::{Block, Extent, Stamp};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -27,6 +28,12 @@ pub const PAGE: u64 = 4096;
 /// The checksum of a block's data, as records carry it from admission to the normal volume.
 pub fn data_checksum(data: &[u8]) -> u64 {
     xxh3_64(data)
+}
+
+/// The checksum by which two devices find that they have the same content: as long as it is, no two
+/// contents that come by chance have the same one.
+pub(crate) fn content_checksum(data: &[u8]) -> u128 {
+    xxh3_128(data)
 }
 
 pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {

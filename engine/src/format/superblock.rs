@@ -17,6 +17,7 @@ pub use history::{ANCESTORS_MAX, Branch, History};
 use super::{PAGE, StampBytes, check_page, checksum, is_magic};
 use crate::unit::{Mode, Round, SECTOR, Stamp};
 use features::unknown;
+use std::collections::HashMap;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -388,6 +389,12 @@ impl Superblock {
         bytes.rest = self.rest;
         bytes.checksum = checksum(0, bytes.as_bytes()).into();
         zerocopy::transmute!(bytes)
+    }
+
+    /// How many blocks each volume has.
+    pub fn volume_blocks(&self) -> HashMap<u32, u64> {
+        let size = u64::from(self.block_size);
+        self.volumes.iter().map(|v| (v.id, v.bytes.div_ceil(size))).collect()
     }
 
     /// Whether one device can be in this state. The geometry's own rules are checked where a

@@ -143,6 +143,9 @@ fn act(
                     let epoch = liar.epoch(input);
                     let reachable = credit.is_multiple_of(2);
                     liar.say(Lane::Control, &Frame::Serving { epoch, reachable });
+                    if credit.is_multiple_of(8) {
+                        liar.say(Lane::Control, &Frame::Offer { epoch });
+                    }
                 }
             }
         }

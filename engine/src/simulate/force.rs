@@ -258,8 +258,7 @@ impl World {
         }
         if !self.has_parted(side) {
             self.sites.lineage.set(device.superblock.get().lineage);
-            if !self.sites.alone[side].take().is_empty() {
-                // It took the host over, and what it must still save was known to the process alone.
+            if !self.sites.alone[side].borrow().is_empty() {
                 self.tape.count("restarts before everything was saved");
             }
             return false;
@@ -533,6 +532,7 @@ impl World {
         let serving = self.device(1 - side).map(|device| device.superblock.get().lineage);
         if device.superblock.get().lineage == serving.unwrap_or(self.sites.lineage.get()) {
             self.sites.parted[side].set(false);
+            self.history.borrow_mut().leave_to_bits(side);
             if self.sites.is_branch[side].take() {
                 let story = format!("{} has given its own up", NAMES[side]);
                 self.tape.broken("nothing of a branch is given up without a word", story);

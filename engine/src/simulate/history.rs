@@ -50,11 +50,18 @@ pub(super) struct History {
     blocks: Vec<Vec<Version>>,
     /// When each request was issued, by its number.
     pub issued: Vec<u64>,
+    /// By device: its records up to here arrive by bits.
+    by_bits: [Stamp; 2],
 }
 
 impl History {
     pub fn new(blocks: usize) -> History {
-        History { records: Vec::new(), blocks: vec![Vec::new(); blocks], issued: vec![0] }
+        History {
+            records: Vec::new(),
+            blocks: vec![Vec::new(); blocks],
+            issued: vec![0],
+            by_bits: [Stamp::ZERO; 2],
+        }
     }
 
     pub fn blocks(&self) -> usize {
@@ -119,9 +126,16 @@ impl History {
         &self.records[self.records.partition_point(|r| r.stamp <= stamp)..]
     }
 
-    /// The first record of `by` after `stamp`.
+    /// The first record of `by` after `stamp` that can still arrive as a record.
     pub fn next_of(&self, by: Side, stamp: Stamp) -> Option<&Record> {
-        self.after(stamp).iter().find(|r| r.by == by)
+        self.after(stamp.max(self.by_bits[by])).iter().find(|r| r.by == by)
+    }
+
+    /// What `by` has written so far arrives by bits, if at all: its records were those of a history that is
+    /// over, and only their content can stand in this one.
+    pub fn leave_to_bits(&mut self, by: Side) {
+        let newest = self.records.iter().rfind(|r| r.by == by).map(|r| r.stamp);
+        self.by_bits[by] = self.by_bits[by].max(newest.unwrap_or(Stamp::ZERO));
     }
 
     /// The blocks hold `found` from now on, by records that `may` have brought it, given who took them: of each

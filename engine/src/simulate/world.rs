@@ -279,7 +279,12 @@ impl World {
             Kind::Commit => drop(self.step(side, Device::step_commit)),
             Kind::CommitDue => drop(self.step(side, Device::step_commit_due)),
             Kind::Sequence => drop(self.step(side, |d| Ok(d.step_sequence()))),
-            Kind::Ship => drop(self.ship(side)),
+            Kind::Ship => {
+                if random.once_in(4) {
+                    self.guess(side);
+                }
+                self.ship(side);
+            }
             Kind::Checkpoint => drop(self.step(side, Device::checkpoint_now)),
             Kind::CheckpointDue => drop(self.step(side, Device::step_checkpoint)),
             Kind::Ask => self.ask_for_host(side),

@@ -257,6 +257,15 @@ impl Volumes {
         Ok(count)
     }
 
+    /// The content of `block` counts as written now: the next [`Volumes::sync`] makes it durable, though an
+    /// earlier process may have written it.
+    pub fn count_as_written(&self, block: Block) {
+        let (file, _) = self.at(block);
+        if self.segments.is_present(file) {
+            self.touch(file);
+        }
+    }
+
     /// After the write: a sync in between would clear the mark and not have seen it.
     fn touch(&self, file: FileName) {
         lock(&self.dirty).insert(file);

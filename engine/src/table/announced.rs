@@ -1,7 +1,7 @@
 //! Runs of blocks, each with the number of the announcement that told of it (LADDER 6), at most 64 bytes a
 //! run: neighbours of one announcement are one run, and a later announcement goes over an earlier one.
 
-use super::bits::Blocks;
+use super::bits::{Bits, Blocks};
 use crate::unit::Block;
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ impl Announced {
     }
 
     /// The parts of runs that lie in `blocks`.
-    fn within(&self, blocks: &Blocks) -> Vec<(Blocks, u64)> {
+    pub fn within(&self, blocks: &Blocks) -> Vec<(Blocks, u64)> {
         let Blocks { volume, numbers } = blocks;
         let before = self.runs.range(..blocks.first()).next_back();
         let reaching =
@@ -50,13 +50,16 @@ impl Announced {
         self.runs.insert(blocks.first(), (blocks.numbers.end, number));
     }
 
-    /// Enters all of `later`, which goes over what is here.
+    /// Enters all of `later`, which goes over what is here, in time that grows with the smaller of the two.
     pub fn add(&mut self, later: Announced) {
-        if self.is_empty() {
-            *self = later;
-            return;
+        if later.len() < self.len() {
+            return later.runs().for_each(|(blocks, number)| self.insert(&blocks, number));
         }
-        later.runs().for_each(|(blocks, number)| self.insert(&blocks, number));
+        for (blocks, number) in std::mem::replace(self, later).runs() {
+            let over: Bits = self.within(&blocks).into_iter().map(|part| part.0).collect();
+            let rest = over.missing(&blocks);
+            self.runs.extend(rest.runs().map(|run| (run.first(), (run.numbers.end, number))));
+        }
     }
 
     /// Enters the parts of `other` that lie in `blocks`.
@@ -64,8 +67,9 @@ impl Announced {
         other.within(blocks).iter().for_each(|(part, number)| self.insert(part, *number));
     }
 
-    /// Takes those of `blocks` out that announcements up to `upto` told of.
-    pub fn remove(&mut self, blocks: &Blocks, upto: u64) {
+    /// Takes those of `blocks` out that announcements up to `upto` told of; returns them.
+    pub fn remove(&mut self, blocks: &Blocks, upto: u64) -> Vec<Blocks> {
+        let mut removed = Vec::new();
         for (part, number) in self.within(blocks).into_iter().filter(|part| part.1 <= upto) {
             let volume = part.volume;
             let (&first, &(end, _)) =
@@ -78,12 +82,9 @@ impl Announced {
                 let rest = Block { volume, number: part.numbers.end };
                 self.runs.insert(rest, (end, number));
             }
+            removed.push(part);
         }
-    }
-
-    /// Takes out what `arrived` says has come: of each run what announcements up to its number told of.
-    pub fn remove_arrived(&mut self, blocks: &Blocks, arrived: &Announced) {
-        arrived.within(blocks).iter().for_each(|(part, upto)| self.remove(part, *upto));
+        removed
     }
 }
 
@@ -97,7 +98,30 @@ mod tests {
             .prop_map(|(volume, first, count)| Blocks { volume, numbers: first..first + count })
     }
 
+    fn each(announced: &Announced) -> BTreeMap<Block, u64> {
+        let of =
+            |(run, number): (Blocks, u64)| run.each().map(move |block| (block, number)).collect();
+        announced.runs().flat_map(|run| -> Vec<_> { of(run) }).collect()
+    }
+
     proptest! {
+        #[test]
+        fn what_is_later_goes_over(
+            earlier in prop::collection::vec((blocks(), 0..9u64), 0..12),
+            later in prop::collection::vec((blocks(), 0..9u64), 0..12),
+        ) {
+            let gather = |runs: Vec<(Blocks, u64)>| {
+                let mut all = Announced::default();
+                runs.iter().for_each(|(run, number)| all.insert(run, *number));
+                all
+            };
+            let (mut all, later) = (gather(earlier), gather(later));
+            let mut oracle = each(&all);
+            oracle.extend(each(&later));
+            all.add(later);
+            prop_assert_eq!(each(&all), oracle);
+        }
+
         #[test]
         fn it_is_a_map(steps in prop::collection::vec((any::<bool>(), blocks(), 0..9u64), 0..60)) {
             let (mut announced, mut oracle) = (Announced::default(), BTreeMap::new());
@@ -106,8 +130,12 @@ mod tests {
                     announced.insert(&blocks, number);
                     oracle.extend(blocks.each().map(|block| (block, number)));
                 } else {
-                    announced.remove(&blocks, number);
+                    let before = oracle.clone();
+                    let removed = announced.remove(&blocks, number);
                     oracle.retain(|block, told| !blocks.each().any(|at| at == *block) || *told > number);
+                    let removed: Vec<_> = removed.iter().flat_map(Blocks::each).collect();
+                    let gone = before.into_keys().filter(|block| !oracle.contains_key(block));
+                    prop_assert_eq!(removed, gone.collect::<Vec<_>>());
                 }
                 let mut last = Block { volume: 0, number: 0 };
                 let mut all = BTreeMap::new();

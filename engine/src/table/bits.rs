@@ -33,6 +33,11 @@ impl Bits {
         self.blocks
     }
 
+    /// How many runs there are.
+    pub(crate) fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Whether no block is set.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()

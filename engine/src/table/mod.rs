@@ -9,6 +9,7 @@
 //! | `normal.rs` | N: what is reflected, and what R8 lets go there |
 //! | `prototype.rs` | what one peer owes (`pend`) |
 //! | `bits.rs` | nothing: a set of blocks, as differential tables are |
+//! | `alike.rs` | which blocks with a bit the peer may have all the same |
 //! | `announced.rs` | nothing: runs of blocks, each with the announcement that told of it |
 //! | `differential/` | differential mode towards one peer: its table, rounds, what is owed and in flight |
 //! | `location.rs` | where a block's newest data is |
@@ -17,6 +18,7 @@
 //! A cursor has one owner, whose fields are private: it moves by the owner's transitions only
 //! (`engine/tests/layers.rs`). The state of one peer is a value of its own.
 
+pub(crate) mod alike;
 pub mod announced;
 pub mod bits;
 pub mod differential;

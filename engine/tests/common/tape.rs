@@ -54,6 +54,13 @@ impl Contents {
         Ok(())
     }
 
+    fn grow(&mut self, file: FileName, length: u64) -> io::Result<()> {
+        self.within(file, 0, 0)?;
+        let found = Arc::make_mut(self.files.get_mut(&file).expect("just found"));
+        found.length = found.length.max(length);
+        Ok(())
+    }
+
     fn within(&self, file: FileName, offset: u64, length: u64) -> io::Result<&File> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no {file}"));
         let found = self.files.get(&file).ok_or_else(missing)?;
@@ -86,6 +93,12 @@ impl Contents {
             let page = found.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE as usize]));
             Arc::make_mut(page)[within..within + range.len()].copy_from_slice(&bytes[range]);
         }
+        Ok(())
+    }
+
+    fn remove(&mut self, file: FileName) -> io::Result<()> {
+        self.within(file, 0, 0)?;
+        self.files.remove(&file);
         Ok(())
     }
 
@@ -132,6 +145,13 @@ pub enum Op {
         file: FileName,
         offset: u64,
         length: u64,
+    },
+    Grow {
+        file: FileName,
+        length: u64,
+    },
+    Remove {
+        file: FileName,
     },
     /// Covers what was done before this number.
     Sync {
@@ -209,12 +229,12 @@ impl Storage for Disk {
         self.act(Op::Sync { file, from }, |c| c.within(file, 0, 0).map(|_| ()))
     }
 
-    fn grow(&self, _: FileName, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn grow(&self, file: FileName, length: u64) -> io::Result<()> {
+        self.act(Op::Grow { file, length }, |c| c.grow(file, length))
     }
 
-    fn remove(&self, _: FileName) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        self.act(Op::Remove { file }, |c| c.remove(file))
     }
 
     fn files(&self) -> io::Result<Vec<FileName>> {
@@ -274,7 +294,11 @@ impl Cutter<'_> {
                 Op::Create { file, length, fill } => {
                     durable.create(*file, *length, *fill).expect("it could be created once");
                 }
-                Op::Write { .. } | Op::Zero { .. } => pending.push(at),
+                Op::Write { .. } | Op::Zero { .. } | Op::Grow { .. } => pending.push(at),
+                Op::Remove { file } => {
+                    pending.retain(|&at| changed(&self.ops[at].1).0 != *file);
+                    durable.remove(*file).expect("it could be removed once");
+                }
                 Op::Sync { file, from } => {
                     let ops = self.ops;
                     pending.retain(|&at| {
@@ -324,18 +348,26 @@ fn changed(op: &Op) -> (FileName, u64, u64) {
     match op {
         Op::Write { file, offset, bytes } => (*file, *offset, bytes.len() as u64),
         Op::Zero { file, offset, length } => (*file, *offset, *length),
-        Op::Create { .. } | Op::Sync { .. } => unreachable!("not a change"),
+        Op::Grow { file, length } => (*file, *length, 0),
+        Op::Remove { .. } | Op::Create { .. } | Op::Sync { .. } => unreachable!("not a change"),
     }
 }
 
 /// Makes a change to those sectors of it that are `chosen`.
 fn apply(contents: &mut Contents, op: &Op, mut chosen: impl FnMut(u64) -> bool) {
     let (file, offset, length) = changed(op);
+    if let Op::Grow { .. } = op {
+        if chosen(offset) {
+            contents.grow(file, offset).expect("it could grow once");
+        }
+        return;
+    }
     let (end, zeros) = (offset + length, [0; SECTOR as usize]);
     let mut at = offset;
     while at < end {
         let next = ((at / SECTOR + 1) * SECTOR).min(end);
-        if chosen(at) {
+        // Beyond the end of a file that did not grow there is nothing.
+        if chosen(at) && contents.length(file).is_some_and(|length| next <= length) {
             let bytes = match op {
                 Op::Write { bytes, .. } => &bytes[(at - offset) as usize..(next - offset) as usize],
                 _ => &zeros[..(next - at) as usize],

@@ -50,12 +50,13 @@ pub enum Act {
 }
 use Act::*;
 
-fn make(disk: &CrashDisk, id: u64, journals: u64, active: bool) {
+fn make(disk: &CrashDisk, id: u64, journals: u64, active: bool, differential: bool) {
     let volumes = vec![VolumeSpec { id: 0, bytes: BLOCKS * BLOCK }];
     let mut geometry = Geometry::new(7, id, volumes);
     geometry.block_size = BLOCK as u32;
     geometry.segment_bytes = 65_536;
     geometry.journal_bytes = journals * geometry.batch_bytes_max();
+    geometry.differential = differential;
     Device::create(disk, &geometry, active).unwrap();
 }
 
@@ -79,10 +80,24 @@ impl World {
 
     /// `journals`: of each device, in units of its largest batch.
     pub fn with(journals: u64, settings: Settings) -> World {
+        World::of(journals, settings, false)
+    }
+
+    /// A pair that is always in differential mode.
+    pub fn differential() -> World {
+        World::differential_with(Settings::default())
+    }
+
+    /// The same, with other settings.
+    pub fn differential_with(settings: Settings) -> World {
+        World::of(4, settings, true)
+    }
+
+    fn of(journals: u64, settings: Settings, differential: bool) -> World {
         let disks = [CrashDisk::new(), CrashDisk::new()];
         let clock = Arc::new(ManualClock::default());
         for (at, disk) in disks.iter().enumerate() {
-            make(disk, at as u64 + 1, journals, at == A);
+            make(disk, at as u64 + 1, journals, at == A, differential);
         }
         let line = memory_link(Line::default(), clock.clone());
         let mut world = World {
@@ -104,7 +119,7 @@ impl World {
     /// An empty device with this id in the place of one, on a disk of its own.
     pub fn make_anew(&mut self, at: usize, id: u64) {
         self.disks[at] = CrashDisk::new();
-        make(&self.disks[at], id, 4, false);
+        make(&self.disks[at], id, 4, false, false);
     }
 
     /// All of them, which must go well.

@@ -33,13 +33,14 @@ pub const FEATURES: u64 = 1 << 63 | 1;
 /// The golden structures of a page.
 pub const PAGES: [&str; 4] = ["superblock", "superblock_2", "batch_own", "batch_recv"];
 /// The golden frames.
-pub const FRAMES: [&str; 26] = [
+pub const FRAMES: [&str; 29] = [
     "frame_announce",
     "frame_hello",
     "frame_takeover",
     "frame_prototype",
     "frame_busy",
     "frame_serving",
+    "frame_offer",
     "frame_read_request",
     "frame_read_reply",
     "frame_read_reply_none",
@@ -60,6 +61,8 @@ pub const FRAMES: [&str; 26] = [
     "frame_level",
     "frame_told",
     "frame_returned",
+    "frame_sums",
+    "frame_differs",
 ];
 
 /// `image`: of when it is, and its blocks, one with data and five of zeros.
@@ -283,6 +286,7 @@ pub fn frame<'a>(name: &str, data: &'a [u8]) -> Frame<'a> {
         "frame_announce" => Frame::Announce { previous: FL, entries: vec![(block.into(), HI)] },
         "frame_busy" => Frame::Busy { nonce: 78 },
         "frame_serving" => Frame::Serving { epoch: 10, reachable: true },
+        "frame_offer" => Frame::Offer { epoch: 10 },
         "frame_read_request" => Frame::ReadRequest { epoch: 10, id: 79, block, count: 3 },
         "frame_read_reply" => Frame::ReadReply { id: 79, rows: vec![None, Some(rows()[0])], data },
         "frame_read_reply_none" => Frame::ReadReply { id: 79, rows: vec![None], data: &[] },
@@ -336,7 +340,7 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         "frame_opened" => {
             let (from, to) = (block(7, 5), block(9, 1000));
             let piece = TablePiece { from, to, runs: runs(), is_last: false };
-            Ladder::Opened { round, cut: CUT, told: TOLD, piece }
+            Ladder::Opened { round, cut: CUT, told: TOLD, is_consistent: true, piece }
         }
         "frame_grant_table" => {
             let (from, to) = (block(0, 12), TablePiece::END);
@@ -354,6 +358,11 @@ fn ladder<'a>(name: &str, data: &'a [u8]) -> Ladder<'a> {
         }
         "frame_end_ack" => Ladder::EndAck { round },
         "frame_level" => Ladder::Level { round },
+        "frame_sums" => {
+            let sums = (0..9).map(|n| 0xa0a1_a2a3_a4a5_a6a7_b0b1_b2b3_b4b5_b600 + n).collect();
+            Ladder::Sums { round, said: TOLD, blocks: runs(), sums }
+        }
+        "frame_differs" => Ladder::Differs { round, blocks: runs() },
         "frame_told" => Ladder::Told { round, number: TOLD, blocks: runs() },
         other => panic!("no frame is called {other}"),
     }

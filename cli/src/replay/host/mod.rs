@@ -32,6 +32,7 @@ use std::time::Duration;
 use afterimage::internal::error::{Error, Kind};
 use afterimage::internal::limits::Limits;
 use afterimage::internal::request::{Completion, Request, Session, Ticket};
+use afterimage::internal::unit::Mode;
 
 use super::meter::{Meter, Metric};
 use super::oracle::{Number, Oracle, PendingRead};
@@ -68,6 +69,17 @@ pub struct Manner {
     pub skew_ns: i64,
     /// Whether every write is durable when it completes.
     pub strict: bool,
+}
+
+/// Losses that come between the hosts' requests.
+#[derive(Default)]
+pub struct Interruptions {
+    /// When the line is down.
+    pub outages: VecDeque<Outage>,
+    /// Before which requests a site is lost and returns; none if none is.
+    pub absence: VecDeque<u64>,
+    /// The mode in which it is to be lost.
+    pub lose_in: Option<Mode>,
 }
 
 /// A request of which pieces are in flight or still to come.
@@ -122,6 +134,8 @@ pub struct Host<'a> {
     pub lost_site: Option<LostSite>,
     /// Before which requests a site is lost, and returns, if that is to come.
     absence: VecDeque<u64>,
+    /// The mode in which it is to be lost, and since when the hosts wait for it.
+    lose_in: Option<(Mode, Option<u64>)>,
     /// The outages that have not ended.
     outages: VecDeque<Outage>,
     /// When something of the hosts' last moved in an outage.
@@ -153,12 +167,12 @@ impl Wake for Unpark {
 
 impl<'a> Host<'a> {
     /// A host at device A, about to issue what `plan` has and to move before the requests
-    /// `points`, with the line down in `outages` and a site lost in `absence`.
+    /// `points`, with the line down in `outages` and a site lost in `absence`, in a mode if one is named.
     pub fn new(
         pair: &'a mut Pair,
         plan: &'a Plan<'a>,
         points: VecDeque<u64>,
-        (outages, absence): (VecDeque<Outage>, VecDeque<u64>),
+        Interruptions { outages, absence, lose_in }: Interruptions,
         manner: Manner,
         oracle: Oracle,
         meter: Meter,
@@ -181,6 +195,7 @@ impl<'a> Host<'a> {
             points,
             lost_site: None,
             absence,
+            lose_in: lose_in.map(|mode| (mode, None)),
             outages,
             moved_at: now,
             moving: false,
@@ -205,7 +220,7 @@ impl<'a> Host<'a> {
             if self.is_line_due() {
                 self.change_line()?;
             }
-            if self.is_site_due() {
+            if self.is_site_due() && !self.awaits_mode()? {
                 self.change_site()?;
                 continue;
             }
@@ -381,6 +396,9 @@ impl<'a> Host<'a> {
     /// Tells everybody of a write that is about to be issued; its number.
     fn begin_write(&mut self, volume: u32, sectors: Range<u64>, zero: bool, fua: bool) -> Number {
         let write = self.oracle.write(volume, sectors.clone(), zero, self.session.epoch());
+        if !zero {
+            self.note_resync_write(&sectors);
+        }
         let durable = fua || self.manner.strict;
         self.note(&Event::Issued { write, volume, sectors, zero, durable });
         write
@@ -497,6 +515,9 @@ impl<'a> Host<'a> {
         if let Some(due) = self.line_changes_at() {
             nap = nap.min(due.saturating_sub(self.now()));
         }
+        if let Some(due) = self.mode_looked_at() {
+            nap = nap.min(due.saturating_sub(self.now()));
+        }
         match nap.checked_sub(WAKE_NS) {
             Some(nap) => std::thread::park_timeout(Duration::from_nanos(nap)),
             None => std::hint::spin_loop(),
@@ -512,6 +533,7 @@ impl<'a> Host<'a> {
         if self.progress.is_due(now) {
             self.progress.draw(now, self.next_row, &self.pair.status());
         }
+        self.look_at_resync(now, false);
         self.look_at_line(now, moved)?;
         if moved {
             self.stall.moved(now);

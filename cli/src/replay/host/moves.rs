@@ -164,6 +164,7 @@ impl Host<'_> {
             std::thread::sleep(Duration::from_micros(500));
         }
         let now = self.now();
+        self.look_at_resync(now, true);
         self.end_interval(now);
         Ok(())
     }

@@ -226,3 +226,48 @@ fn a_refused_discard_explains_nothing() {
     story.0.note(&Event::Refused { write: refused });
     assert!(!story.is_right(&[]));
 }
+
+#[test]
+fn a_forced_device_has_what_was_acknowledged() {
+    let mut story = Story::new();
+    let (x, y) = (story.write(0), story.write(1));
+    story.0.note(&Event::Acknowledged { at: 0, stamp: stamp(x.into()) });
+    story.flush();
+    assert!(!story.is_right(&[(0, x)]), "y is promised");
+    story.0.note(&Event::Forced { to: 1, epoch: 2 });
+    assert!(story.is_right(&[(0, x)]) && story.is_right(&[(0, x), (1, y)]));
+    assert!(!story.is_right(&[]), "x had arrived");
+    let z = story.write(2);
+    story.flush();
+    assert!(story.is_right(&[(0, x), (2, z)]) && !story.is_right(&[(0, x)]));
+    // What the device acknowledges from now on does not bring y back.
+    story.0.note(&Event::Acknowledged { at: 0, stamp: stamp(99) });
+    assert!(story.is_right(&[(0, x), (2, z)]));
+}
+
+/// What a forced device lacked is in the salvage of the other one; it does not stand for what hosts have
+/// written since.
+#[test]
+fn salvage_makes_a_history_whole() {
+    let mut story = Story::new();
+    let (x, y) = (story.write(0), story.write(1));
+    story.flush();
+    story.0.note(&Event::Forced { to: 1, epoch: 2 });
+    let newer = story.write(0);
+    let bytes = |sector, write: Number| {
+        let (run, count, write) = (RUN, 1, write.into());
+        let mut bytes = [0; SECTOR];
+        pattern::fill(
+            &mut bytes,
+            Origin { run, volume: 0, sector, write, row: 0, index: 0, count },
+        );
+        bytes
+    };
+    let mut shown = Shown::default();
+    shown.add(&story.0, 0, 0, &bytes(0, newer));
+    assert!(story.0.unforced().judge(&shown, Claim::Promised).count() > 0, "y is lost");
+    shown.add_salvaged(&story.0, 0, 0, &bytes(0, x));
+    shown.add_salvaged(&story.0, 0, 1, &bytes(1, y));
+    assert_eq!(story.0.unforced().judge(&shown, Claim::Promised).count(), 0);
+    assert_eq!(shown.image.get(0, 0), newer);
+}

@@ -146,6 +146,36 @@ impl Oracle {
         account
     }
 
+    /// How many blocks show another content now, or a write in flight may, than before the loss of
+    /// `account`; and how many of them are not of zeros now.
+    pub fn differing(&self, account: &Account) -> [u64; 2] {
+        let shown = |volume, sector| {
+            let number = self.image.get(volume, sector);
+            if self.write_of(number).zero { 0 } else { number }
+        };
+        let mut differing: BTreeSet<Place> = BTreeSet::new();
+        for (volume, sector, _) in self.image.sectors().chain(account.before.sectors()) {
+            if shown(volume, sector) != account.before.get(volume, sector) {
+                differing.insert((volume, sector / self.block_sectors));
+            }
+        }
+        let has_data = |&&(volume, block): &&Place| {
+            let mut sectors = block * self.block_sectors..(block + 1) * self.block_sectors;
+            sectors.any(|sector| shown(volume, sector) != 0)
+        };
+        let mut with_data: BTreeSet<Place> = differing.iter().filter(has_data).copied().collect();
+        for flying in &self.flying {
+            let &Write { volume, begin, end, zero, .. } = self.write_of(flying.number);
+            if zero {
+                continue;
+            }
+            let blocks = begin / self.block_sectors..end.div_ceil(self.block_sectors);
+            with_data.extend(blocks.map(|block| (volume, block)));
+        }
+        differing.extend(&with_data);
+        [differing, with_data].map(|blocks| blocks.len() as u64)
+    }
+
     /// In ordered mode the stamps alone tell what has arrived.
     fn check_sheet(&mut self, forced: &Forced<'_>, told: &Told, after: &Image) {
         let Forced { sheet, told: last, received, is_own } = *forced;

@@ -13,7 +13,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const WIRE: WireRange = WireRange { min: 3, max: 4 };
 
 /// The wire features that this program knows, a bit each.
-pub const FEATURES: u64 = SERVING_FEATURE | EXTENTS_FEATURE | CHECKSUMS_FEATURE;
+pub const FEATURES: u64 =
+    SERVING_FEATURE | EXTENTS_FEATURE | CHECKSUMS_FEATURE | SUMS_FEATURE | OFFER_FEATURE;
 
 /// A device that serves says so, and that hosts reach it ([`Frame::Serving`]).
 pub(crate) const SERVING_FEATURE: u64 = 1;
@@ -23,6 +24,12 @@ pub(crate) const EXTENTS_FEATURE: u64 = 2;
 
 /// A device answers for the checksums of its normal volumes ([`Frame::ChecksumRequest`]).
 pub(crate) const CHECKSUMS_FEATURE: u64 = 8;
+
+/// Of blocks that the peer may have, checksums go in place of copies ([`super::Ladder::Sums`]).
+pub(crate) const SUMS_FEATURE: u64 = 16;
+
+/// A device that serves offers its host to the other ([`Frame::Offer`]).
+pub(crate) const OFFER_FEATURE: u64 = 32;
 
 /// A range of wire versions, both ends in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

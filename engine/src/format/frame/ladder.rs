@@ -35,6 +35,8 @@ const END_ACK: u16 = 19;
 const LEVEL: u16 = 20;
 const TOLD: u16 = 21;
 const RETURNED: u16 = 23;
+const SUMS: u16 = 24;
+const DIFFERS: u16 = 25;
 
 /// The place on the ladder of a device that asks for the host (D4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,8 +91,8 @@ impl Copied {
     }
 }
 
-/// A frame of the ladder. [`Ladder::Copy`], [`Ladder::End`] and [`Ladder::Level`] travel in the data lane: an
-/// end and a level say that no copy of their round follows. The others travel in the control lane.
+/// A frame of the ladder. [`Ladder::Copy`], [`Ladder::Sums`], [`Ladder::End`] and [`Ladder::Level`] travel in the
+/// data lane: an end and a level say that no copy of their round follows. The others travel in the control lane.
 ///
 /// The decoder has checked that the numbers of rounds, lineages and announcements are below 2^63 and those of blocks
 /// below 2^53. The receiver checks everything else: the round, and that its volumes have the blocks.
@@ -119,6 +121,8 @@ pub enum Ladder<'a> {
         cut: Stamp,
         /// The last announcement of bits that the sender has heard in the round; 0 if none.
         told: u64,
+        /// Whether the sender's normal volumes are a state that the hosts' data had once.
+        is_consistent: bool,
         /// The piece.
         piece: TablePiece,
     },
@@ -162,6 +166,26 @@ pub enum Ladder<'a> {
         /// The data of those that have any.
         data: &'a [u8],
     },
+    /// Copies of blocks that the receiver may have: their checksums in place of their data. With the wire
+    /// feature 16 only, as its answer.
+    Sums {
+        /// The round that they belong to.
+        round: Round,
+        /// The last announcement of bits when the blocks were read.
+        said: u64,
+        /// The blocks, in rising order, no run touching another.
+        blocks: Vec<Blocks>,
+        /// The XXH3-128 of each, in their order.
+        sums: Vec<u128>,
+    },
+    /// Blocks whose checksums came, and whose content is another at the sender: they are to be copied. The
+    /// others are acknowledged as copies are.
+    Differs {
+        /// The round that they belong to.
+        round: Round,
+        /// The blocks, in rising order, no run touching another.
+        blocks: Vec<Blocks>,
+    },
     /// Copies are durable at the sender, or not needed there (D2, D5).
     CopyAck {
         /// The round that they belong to.
@@ -202,7 +226,7 @@ pub enum Ladder<'a> {
 impl Ladder<'_> {
     /// Whether frames of this kind are of the ladder.
     pub(super) fn has(kind: u16) -> bool {
-        matches!(kind, OPEN..=COPY | COPY_ACK..=TOLD | RETURNED)
+        matches!(kind, OPEN..=COPY | COPY_ACK..=TOLD | RETURNED..=DIFFERS)
     }
 
     /// The frame in a sentence, with its article.
@@ -213,6 +237,8 @@ impl Ladder<'_> {
             Ladder::GrantTable { .. } => "a grant with a table",
             Ladder::Returned { .. } => "the table of a device that returned",
             Ladder::Copy { .. } => "copies of blocks",
+            Ladder::Sums { .. } => "checksums of blocks",
+            Ladder::Differs { .. } => "an answer to checksums of blocks",
             Ladder::CopyAck { .. } => "an acknowledgement of copies",
             Ladder::End { .. } => "the end of a round",
             Ladder::EndAck { .. } => "the acknowledgement of an end",
@@ -233,10 +259,11 @@ impl Ladder<'_> {
                 put_u64(b, *told);
                 (OPEN, &[])
             }
-            Ladder::Opened { round, cut, told, piece } => {
+            Ladder::Opened { round, cut, told, is_consistent, piece } => {
                 put_round(b, *round);
                 put_stamp(b, *cut);
                 put_u64(b, *told);
+                put_u32(b, u32::from(*is_consistent));
                 piece.put(b);
                 (OPENED, &[])
             }
@@ -267,6 +294,18 @@ impl Ladder<'_> {
                     put_u64(b, copied.checksum);
                 }
                 (COPY, data)
+            }
+            Ladder::Sums { round, said, blocks, sums } => {
+                put_round(b, *round);
+                put_u64(b, *said);
+                put_runs(b, blocks);
+                sums.iter().for_each(|sum| b.extend_from_slice(&sum.to_le_bytes()));
+                (SUMS, &[])
+            }
+            Ladder::Differs { round, blocks } => {
+                put_round(b, *round);
+                put_runs(b, blocks);
+                (DIFFERS, &[])
             }
             Ladder::CopyAck { round, blocks } => {
                 put_round(b, *round);
@@ -306,7 +345,8 @@ impl Ladder<'_> {
             }
             OPENED => {
                 let (round, cut, told) = (take_round(f)?, f.stamp()?, take_count(f)?);
-                Ladder::Opened { round, cut, told, piece: TablePiece::take(f)? }
+                let (is_consistent, piece) = (f.u32()? != 0, TablePiece::take(f)?);
+                Ladder::Opened { round, cut, told, is_consistent, piece }
             }
             GRANT_TABLE => {
                 let (nonce, grant, round) = (f.u64()?, f.u64()?, take_round(f)?);
@@ -325,6 +365,11 @@ impl Ladder<'_> {
                 let copies = (0..count).map(|_| Copied::take(f)).collect::<Result<_>>()?;
                 Ladder::Copy { round, said, copies, data }
             }
+            SUMS => {
+                let (round, said, blocks) = (take_round(f)?, take_count(f)?, take_runs(f)?);
+                Ladder::Sums { round, said, sums: take_sums(f, &blocks)?, blocks }
+            }
+            DIFFERS => Ladder::Differs { round: take_round(f)?, blocks: take_runs(f)? },
             COPY_ACK => Ladder::CopyAck { round: take_round(f)?, blocks: take_runs(f)? },
             END => {
                 let (round, generation) = (take_round(f)?, take_count(f)?);
@@ -432,6 +477,18 @@ fn take_runs(f: &mut Fields<'_>) -> Result<Vec<Blocks>> {
         )));
     }
     table::take(&mut f.0, count.into()).map_err(|e| broken(format!("a frame's runs: {e}")))
+}
+
+/// A checksum of each of `blocks`.
+fn take_sums(f: &mut Fields<'_>, blocks: &[Blocks]) -> Result<Vec<u128>> {
+    let count: u128 = blocks.iter().map(|run| u128::from(run.count())).sum();
+    if count > COPIES_MAX as u128 {
+        return Err(broken(format!(
+            "a frame has the checksums of {count} blocks, more than the {COPIES_MAX} that one may have"
+        )));
+    }
+    let sums = f.take(count as usize * size_of::<u128>())?.as_chunks().0;
+    Ok(sums.iter().map(|sum| u128::from_le_bytes(*sum)).collect())
 }
 
 pub(super) fn put_round(b: &mut Vec<u8>, round: Round) {

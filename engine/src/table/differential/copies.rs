@@ -96,6 +96,17 @@ impl Differential {
         self.table.missing(blocks)
     }
 
+    /// Of blocks whose checksums were sent, the peer has another content of these: they are sent again, as
+    /// copies (section 6).
+    pub fn differ(&mut self, round: Round, blocks: &Blocks) {
+        if round == self.round {
+            let back: Bits = self.flying.remove(blocks).into_iter().collect();
+            if holds(Clause::DifferingSent) {
+                self.add_to_table(&back);
+            }
+        }
+    }
+
     /// The blocks of a copy that go to N; nothing, if the copy is of another round (D3). The active device
     /// takes what it is owed, the fenced one all of it (D5).
     ///

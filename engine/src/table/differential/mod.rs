@@ -40,7 +40,7 @@ pub use force::Force;
 pub use restart::Durable;
 pub use takeover::{Request, Taken};
 pub use told::Announcement;
-pub use work::{Arrival, Grant, Message, Ordered, Piece, Work};
+pub use work::{Arrival, Grant, Message, Opened, Ordered, Piece, Work};
 
 /// How far a round has come. The end of a connection closes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +98,8 @@ pub struct Differential {
     /// No own record up to it is of R, or implies a bit.
     cut: Stamp,
     consistent: Consistent,
+    /// Whether the fenced peer has said in this round that it is not consistent.
+    is_peer_inconsistent: bool,
     telling: Telling,
     told: Told,
 }
@@ -141,6 +143,13 @@ impl Differential {
     /// Whether N is a prefix of the hosts' writes.
     pub fn consistent(&self) -> Consistent {
         self.consistent
+    }
+
+    /// Whether there is no consistent copy at either site: the active device's N is no prefix, and the fenced
+    /// peer has said in this round that its own is none (LADDER 4). It takes two takeovers before the peer has
+    /// sent what it owes, or a device that was catching up when its pair left ordered mode.
+    pub fn lacks_consistent_copy(&self, side: Side) -> bool {
+        side == Side::Active && self.is_peer_inconsistent && self.consistent != Consistent::Yes
     }
 
     /// Whether both devices are in the round, as this device knows: then questions about blocks in
@@ -195,8 +204,13 @@ impl Differential {
     /// what it is from then on.
     fn begin(&mut self, mode: Mode, round: Round) {
         if round != self.round {
-            self.tell_anew();
+            self.tell_anew(false);
+            self.is_peer_inconsistent = false;
         }
+        self.enter(mode, round);
+    }
+
+    fn enter(&mut self, mode: Mode, round: Round) {
         (self.mode, self.round, self.stage) = (mode, round, Stage::Closed);
     }
 

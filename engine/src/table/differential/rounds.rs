@@ -1,6 +1,6 @@
 //! D3, D6: a round is opened by the active device, and the fenced one answers with its table.
 
-use super::work::{Message, Ordered, Piece, Work};
+use super::work::{Message, Opened, Ordered, Piece, Work};
 use super::{Consistent, Differential, Mode, Round, Side, Stage};
 use crate::table::bits::Bits;
 use crate::unit::Stamp;
@@ -99,7 +99,12 @@ impl Differential {
             hi: (mode == Mode::Copying).then_some(cut),
             checkpoint: self.checkpoints_before(Side::Fenced, mode),
             store: true,
-            send: Some(Message::Opened { round, cut: self.cut, told: self.told.heard }),
+            send: Some(Message::Opened(Opened {
+                round,
+                cut: self.cut,
+                told: self.told.heard,
+                is_consistent: self.consistent == Consistent::Yes,
+            })),
             ..Work::default()
         })
     }
@@ -111,14 +116,9 @@ impl Differential {
 
     /// The active device hears a piece of the table (D3): in mode p the peer owes no more than that; in the
     /// others the blocks that a returned device has changed are sent, too (D10). Nothing happens if the
-    /// device does not wait for it. `cut` is the fenced device's: in ordered mode again, it will ship from
-    /// there on; `told` is the last announcement that it has heard.
-    pub fn hear_opened(
-        &mut self,
-        side: Side,
-        (round, cut, told): (Round, Stamp, u64),
-        piece: &Piece,
-    ) -> Option<Work> {
+    /// device does not wait for it.
+    pub fn hear_opened(&mut self, side: Side, opened: Opened, piece: &Piece) -> Option<Work> {
+        let Opened { round, cut, told, is_consistent } = opened;
         if round != self.round || side == Side::Fenced || self.stage != Stage::Asked {
             return None;
         }
@@ -131,6 +131,7 @@ impl Differential {
             self.tell_after(told);
             self.stage = Stage::Open;
         }
+        self.is_peer_inconsistent = !is_consistent;
         self.settle(side);
         let hi = (self.mode == Mode::Copying && holds(Clause::CutOfTarget)).then_some(cut);
         Some(Work { hi, ..Work::default() })

@@ -51,6 +51,8 @@ struct Options {
     p6: bool,
     /// Bits are announced.
     tells: bool,
+    /// Copies may go as checksums first.
+    sums: bool,
 }
 
 const PLAIN: Options = Options {
@@ -63,6 +65,7 @@ const PLAIN: Options = Options {
     slow: false,
     p6: false,
     tells: false,
+    sums: false,
 };
 
 impl Bounds {
@@ -176,6 +179,7 @@ fn walk_of(seed: u64) -> Result<usize, Violation> {
         slow: flip(),
         p6: flip() && flip() && flip(),
         tells: seed.is_multiple_of(2),
+        sums: seed.is_multiple_of(3),
     };
     if options.p6 {
         // With a second takeover, or a fault, there may be no consistent image.

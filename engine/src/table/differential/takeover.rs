@@ -67,30 +67,36 @@ impl Differential {
             let send = Some(Message::Grant(Grant::Prototype { round: self.round }));
             return Work { sync, send, ..Work::default() };
         }
+        // In modes p and s every bit is in what is stored, or a live record above `cut` implies it: after a
+        // restart that is enough (D8), so that the grant waits for no table to be written, and `cut` stays
+        // where it is. Bits that a restart brings back beyond these are of blocks whose newest content both
+        // devices had in this tenure: such a block is as one that was granted, and whose copy has come. In
+        // the other modes R becomes bits, and M is stored nowhere yet.
+        let mut keeps_table = matches!(self.mode, Mode::Collecting | Mode::Sending);
         if request.generation < self.generation {
             self.add_to_table(m);
+            keeps_table &= m.is_empty() || !holds(Clause::DifferingStored);
         }
         self.land();
         if holds(Clause::FenceTable) {
             self.add_to_table(&ordered.unacknowledged);
         }
         let told = if self.has_told(&request) { self.telling.said } else { 0 };
-        let untold = std::mem::take(&mut self.telling.untold);
         self.told.give_up(&self.owed);
         let later = request.generation == self.generation && request.last_active > self.last_active;
-        self.begin(Mode::Collecting, self.round.max(request.round).next());
-        if told > 0 {
-            self.telling.untold = untold;
-        }
+        self.tell_anew(told > 0);
+        self.enter(Mode::Collecting, self.round.max(request.round).next());
         if self.awaits_sync() {
             // The last copies are not durable here: a power cut may take them.
             self.consistent = Consistent::No;
         }
         (self.owed, self.owing) = (Bits::default(), false);
-        self.leave_order(&ordered.unreflected, ordered.newest);
+        if !keeps_table || !holds(Clause::KeptCut) {
+            self.leave_order(&ordered.unreflected, ordered.newest);
+        }
         let (round, generation) = (self.round, self.generation);
         let send = Some(Message::Grant(Grant::Table { round, generation, later, told }));
-        Work { sync, leaves_order: true, store: true, send, ..Work::default() }
+        Work { sync, leaves_order: true, store: !keeps_table, keeps_table, send, ..Work::default() }
     }
 
     /// The requester takes a grant that answers its open request (D4, R5), with the table that it has
@@ -111,7 +117,9 @@ impl Differential {
             return Taken::Prototype;
         };
         if told > 0 {
-            self.told.runs.runs().for_each(|(blocks, _)| granted.insert(blocks));
+            let told = std::mem::take(&mut self.told.blocks);
+            let beyond = std::mem::replace(&mut granted, told);
+            granted.add(&beyond);
         }
         self.land();
         if self.generation < generation && holds(Clause::AskWithTable) {

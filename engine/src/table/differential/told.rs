@@ -31,6 +31,8 @@ pub(super) struct Told {
     pub heard: u64,
     /// The round's, less what has arrived since.
     pub runs: Announced,
+    /// The blocks of `runs`: a takeover is owed them, and does not wait until they are gathered.
+    pub blocks: Bits,
     /// Copies that overtook the announcements of their blocks, and the last of these.
     ahead: (Announced, u64),
     /// The same of earlier rounds, and of grants.
@@ -43,12 +45,23 @@ impl Told {
     /// Copies of `blocks` are here, which carry `said`.
     pub fn arrived(&mut self, blocks: &Blocks, said: u64) {
         let upto = if holds(Clause::CopyNumber) { said } else { u64::MAX };
-        self.runs.remove(blocks, upto);
+        self.remove(blocks, upto);
         if said > self.heard && !self.is_full && self.ahead.0.len() < AHEAD_MAX {
             self.ahead.0.insert(blocks, said);
             self.ahead.1 = self.ahead.1.max(said);
         }
-        self.earlier.remove(blocks, u64::MAX);
+        let _ = self.earlier.remove(blocks, u64::MAX);
+    }
+
+    fn insert(&mut self, blocks: &Blocks, number: u64) {
+        self.runs.insert(blocks, number);
+        self.blocks.insert(blocks.clone());
+    }
+
+    fn remove(&mut self, blocks: &Blocks, upto: u64) {
+        for gone in self.runs.remove(blocks, upto) {
+            self.blocks.remove(&gone);
+        }
     }
 
     /// The connection has ended: announcements that copies overtook do not come any more. A peer that was
@@ -57,9 +70,13 @@ impl Told {
         self.ahead = Default::default();
     }
 
-    /// Everything that was told of has arrived.
+    /// A level is here: what was told of before it has arrived. Entries of the round that are left came by
+    /// announcements that overtook it.
     pub fn covered(&mut self) {
-        (self.runs, self.earlier) = Default::default();
+        self.earlier = Announced::default();
+        if !holds(Clause::LevelCovers) {
+            (self.runs, self.blocks) = Default::default();
+        }
     }
 
     /// The round ends: what it told of is for the loss sheet only.
@@ -134,8 +151,11 @@ impl Differential {
             return;
         }
         for run in blocks {
-            told.runs.insert(run, number);
-            told.runs.remove_arrived(run, &told.ahead.0);
+            told.insert(run, number);
+            // Of each copy that is ahead what announcements up to its number told of.
+            for (part, upto) in told.ahead.0.within(run) {
+                told.remove(&part, upto);
+            }
         }
         told.heard = number;
         if told.ahead.1 <= number {
@@ -146,18 +166,21 @@ impl Differential {
     /// Blocks that this device was told of, or granted, and whose data has not arrived, each with the time
     /// of its announcement in nanoseconds since 1970; 0 if that is not known.
     pub fn told(&self) -> Announced {
-        let mut told = self.told.clone();
+        let mut earlier = self.told_earlier();
+        earlier.add(self.told.runs.clone());
+        earlier
+    }
+
+    fn told_earlier(&self) -> Announced {
+        let mut told = Told { earlier: self.told.earlier.clone(), ..Told::default() };
         told.give_up(&self.owed);
-        told.end_round();
         told.earlier
     }
 
     /// The announcements heard, for a side file.
     pub(crate) fn keep_told(&self) -> ToldBits {
-        let mut told = self.told.clone();
-        told.give_up(&self.owed);
-        let Told { heard, runs, earlier, .. } = told;
-        let (told, earlier) = (runs.runs().collect(), earlier.runs().collect());
+        let Told { heard, ref runs, .. } = self.told;
+        let (told, earlier) = (runs.runs().collect(), self.told_earlier().runs().collect());
         ToldBits { round: self.round, heard, told, earlier }
     }
 
@@ -169,8 +192,9 @@ impl Differential {
             gathered
         };
         let ToldBits { round, heard, told, earlier } = kept;
+        let blocks = told.iter().map(|(run, _)| run.clone()).collect();
         let (runs, earlier) = (gather(told), gather(earlier));
-        self.told = Told { heard, runs, earlier, ..Told::default() };
+        self.told = Told { heard, runs, blocks, earlier, ..Told::default() };
         if round != self.round {
             self.told.end_round();
         }
@@ -202,10 +226,13 @@ impl Differential {
         self.telling = Telling { untold: self.table.clone(), said: 0 };
     }
 
-    /// A round begins: everything is told anew.
-    pub(super) fn tell_anew(&mut self) {
+    /// A round begins: everything is told anew, or what `is_told` is left out, as the peer knows of it.
+    pub(super) fn tell_anew(&mut self, is_told: bool) {
         if holds(Clause::ToldOfRound) {
-            self.tell_all();
+            match is_told {
+                true => self.telling.said = 0,
+                false => self.tell_all(),
+            }
             self.told.end_round();
         }
     }
@@ -251,12 +278,12 @@ mod tests {
         let work = a.open(mode, Stamp::ZERO).expect("it may");
         let Some(Message::Open { round, cut, told, .. }) = work.send else { panic!("{work:?}") };
         let heard = b.hear_open(Side::Fenced, (round, mode), 0, (cut, told), Ordered::default());
-        let Some(Message::Opened { cut, told, .. }) = heard.expect("it hears").send else {
+        let Some(Message::Opened(opened)) = heard.expect("it hears").send else {
             panic!("it answers")
         };
         b.said_opened();
         let piece = Piece { range: EVERY, blocks: b.table().clone(), is_last: true };
-        assert!(a.hear_opened(Side::Active, (round, cut, told), &piece).is_some());
+        assert!(a.hear_opened(Side::Active, opened, &piece).is_some());
     }
 
     fn tell([a, b]: &mut [Differential; 2], now: u64) {
@@ -317,6 +344,19 @@ mod tests {
         assert_eq!(owed.blocks(), 1);
     }
 
+    /// A level is said, a block is written and told of, and that overtakes the level.
+    #[test]
+    fn a_level_covers_no_later_announcement() {
+        let mut pair = pair();
+        let work = pair[0].level().unwrap();
+        let Some(Message::Level { round }) = work.send else { panic!("{work:?}") };
+        let _ = pair[0].wrote(&run(4..5));
+        tell(&mut pair, 70);
+        assert!(pair[1].hear_level(Side::Fenced, round).is_some());
+        assert_eq!(runs(&pair[1].told()), [(4..5, 70)]);
+        assert_eq!(take_over(pair).1.blocks(), 1);
+    }
+
     #[test]
     fn a_copy_that_overtakes_its_announcement_is_no_loss() {
         let mut pair = pair();
@@ -328,6 +368,25 @@ mod tests {
         assert_eq!(runs(&pair[1].told()), [(4..5, 70), (7..9, 70)]);
         pair[1].hear_told(&told, 100);
         assert_eq!(runs(&pair[1].told()), [(4..5, 70), (7..9, 70)], "one already told is ignored");
+    }
+
+    /// A level says nothing of what was told behind it.
+    #[test]
+    fn a_level_that_was_overtaken_covers_nothing_newer() {
+        let mut pair = pair();
+        let (round, block) = (pair[0].round(), run(4..5));
+        let _ = pair[0].wrote(&block);
+        let said = pair[0].send(&block);
+        assert!(pair[1].arrive(Side::Fenced, round, said, &block).is_some());
+        let _ = pair[0].copied(round, &block);
+        assert!(pair[0].level().is_some());
+        let _ = pair[0].wrote(&block);
+        tell(&mut pair, 70);
+        assert!(pair[1].hear_level(Side::Fenced, round).is_some());
+        assert_eq!(runs(&pair[1].told()), [(4..5, 70)]);
+        let (granted, owed) = take_over(pair);
+        assert!(granted.is_empty());
+        assert_eq!(owed.blocks(), 1);
     }
 
     #[test]

@@ -38,8 +38,11 @@ pub struct Work {
     /// Every record of before, synced by now, is reflected and checkpointed: no replay goes over a copy
     /// (D3).
     pub checkpoint: bool,
-    /// [`super::Durable`] and what is void are stored by one superblock write.
+    /// [`super::Durable`] and what is void are stored by one superblock write, the table with them.
     pub store: bool,
+    /// [`super::Durable`] is stored, and the table stays as it was stored: with the records above `cut` it has
+    /// every bit (D8).
+    pub keeps_table: bool,
     /// Of [`super::Durable`] only `owing` and `consistent` are stored: the table may have bits whose
     /// records are not durable, and must not be ahead of them (D11).
     pub mark: bool,
@@ -65,14 +68,7 @@ pub enum Message {
         told: u64,
     },
     /// The answer, with the runs of the table, in pieces ([`Piece`]).
-    Opened {
-        /// The round that was opened.
-        round: Round,
-        /// The stamp that the fenced device's first ship will name as its predecessor, once it is active.
-        cut: Stamp,
-        /// The last announcement that the fenced device has heard in the round; 0 if none.
-        told: u64,
-    },
+    Opened(Opened),
     /// The peer may take over.
     Grant(Grant),
     /// Ordered mode again.
@@ -94,6 +90,19 @@ pub enum Message {
         /// The round that goes on.
         round: Round,
     },
+}
+
+/// The fenced device's answer to an open, beside its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Opened {
+    /// The round that was opened.
+    pub round: Round,
+    /// The stamp that the fenced device's first ship will name as its predecessor, once it is active.
+    pub cut: Stamp,
+    /// The last announcement that the fenced device has heard in the round; 0 if none.
+    pub told: u64,
+    /// Whether its N is a prefix.
+    pub is_consistent: bool,
 }
 
 /// The answer to a takeover request.

@@ -11,11 +11,13 @@ const WALKS_MAX: u64 = 100_000;
 
 const VOLATILE: Options = Options { volatile: true, ..PLAIN };
 const TELLS: Options = Options { tells: true, ..PLAIN };
+const ALWAYS_TELLS: Options = Options { always: true, tells: true, ..PLAIN };
+const SUMS: Options = Options { sums: true, ..PLAIN };
 const SIDE: Options = Options { side: true, ..PLAIN };
 
 /// The clauses that walks miss too rarely, and bounds within which a search misses them: those of
 /// [`Bounds::of`], and withdrawals.
-const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 8] = [
+const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 10] = [
     (Clause::TableNotOwed, [1, 2, 0, 2, 1, 0, 1, 0], 0, PLAIN),
     (Clause::PrototypeFirst, [1, 2, 0, 1, 1, 1, 1, 0], 2, PLAIN),
     (Clause::SideFileBits, [1, 2, 0, 1, 1, 0, 0, 1], 0, SIDE),
@@ -23,6 +25,8 @@ const BY_SEARCH: [(Clause, [u8; 8], u8, Options); 8] = [
     (Clause::FenceSync, [1, 2, 0, 1, 1, 0, 1, 0], 0, VOLATILE),
     (Clause::DropSync, [1, 2, 0, 1, 1, 0, 1, 0], 0, VOLATILE),
     (Clause::CopyNumber, [1, 2, 1, 1, 1, 0, 0, 0], 0, TELLS),
+    (Clause::LevelCovers, [1, 2, 1, 1, 0, 0, 0, 0], 0, ALWAYS_TELLS),
+    (Clause::SumsOfRound, [1, 2, 0, 1, 1, 1, 0, 0], 0, SUMS),
     (Clause::ToldOfRound, [1, 2, 1, 2, 1, 0, 0, 0], 0, TELLS),
 ];
 

@@ -9,7 +9,7 @@ mod sent;
 
 use super::super::{Announcement, Request, Taken, Work};
 use super::super::{
-    Consistent, Differential, Durable, Grant, Message, Mode, Ordered, Piece, Round, Side,
+    Consistent, Differential, Durable, Grant, Message, Mode, Opened, Ordered, Piece, Round, Side,
 };
 use super::{Bounds, Options};
 use crate::table::announced::Announced;
@@ -41,6 +41,8 @@ pub enum Action {
     Open(usize, Mode),
     Ship(usize),
     Copy(usize),
+    /// The checksums of what would be copied next.
+    Sum(usize),
     /// The next of its bits is announced.
     Tell(usize),
     End(usize),
@@ -72,6 +74,7 @@ impl Action {
             Look | Open(..)
                 | Ship(_)
                 | Copy(_)
+                | Sum(_)
                 | Tell(_)
                 | End(_)
                 | Level(_)
@@ -234,7 +237,7 @@ impl World {
     fn send(&mut self, to: usize, sent: Sent) {
         use Message::{End, Level};
         let is_data = match &sent {
-            Sent::Ship(..) | Sent::Copy(..) => true,
+            Sent::Ship(..) | Sent::Copy(..) | Sent::Sum(..) => true,
             Sent::Said(message, ..) => matches!(message, End { .. } | Level { .. }),
             _ => false,
         };
@@ -286,27 +289,27 @@ impl World {
         if work.store {
             dev.store();
         }
+        if work.keeps_table {
+            dev.kept = dev.m.durable();
+        }
         if work.mark {
             let durable = dev.m.durable();
             (dev.kept.owing, dev.kept.consistent) = (durable.owing, durable.consistent);
         }
         let table = dev.m.table().clone();
         match work.send {
-            Some(Message::Opened { round, cut, told }) if self.options.most > 1 => {
+            Some(Message::Opened(opened)) if self.options.most > 1 => {
                 let half = Block { volume: 0, number: 1 };
                 let (first, rest) = (EVERY.start..half, half..EVERY.end);
                 for (range, is_last) in [(first, false), (rest, true)] {
                     let runs = table.runs().flat_map(|run| numbers(&run).collect::<Vec<_>>());
                     let blocks = runs.filter(|&b| range.contains(&at(b))).map(one).collect();
-                    self.send(
-                        1 - d,
-                        Sent::Opened(round, (cut, told), Piece { range, blocks, is_last }),
-                    );
+                    self.send(1 - d, Sent::Opened(opened, Piece { range, blocks, is_last }));
                 }
             }
-            Some(Message::Opened { round, cut, told }) => {
+            Some(Message::Opened(opened)) => {
                 let piece = Piece { range: EVERY, blocks: table, is_last: true };
-                self.send(1 - d, Sent::Opened(round, (cut, told), piece));
+                self.send(1 - d, Sent::Opened(opened, piece));
             }
             Some(message) => {
                 let table = match message {
@@ -386,12 +389,12 @@ impl World {
         Ok(())
     }
 
-    fn copy(&mut self, d: usize) {
+    fn copy(&mut self, d: usize, kind: fn(Round, u64, Blocks, Vec<u8>) -> Sent) {
         let blocks = self.next_copy(d).expect("there is one");
         let dev = &mut self.dev[d];
         let said = dev.m.send(&blocks);
         let contents = numbers(&blocks).map(|block| dev.newest(block)).collect();
-        let copy = Sent::Copy(dev.m.round(), said, blocks, contents);
+        let copy = kind(dev.m.round(), said, blocks, contents);
         self.send(1 - d, copy);
     }
 
@@ -456,7 +459,8 @@ impl World {
                 let ship = Sent::Ship(dev.m.round(), w, block);
                 self.send(1 - d, ship);
             }
-            Copy(d) => self.copy(d),
+            Copy(d) => self.copy(d, Sent::Copy),
+            Sum(d) => self.copy(d, Sent::Sum),
             Tell(d) => {
                 let told = self.dev[d].m.tell(0, 1).expect("it may");
                 self.send(1 - d, Sent::Told(told));

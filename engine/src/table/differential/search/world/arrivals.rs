@@ -93,6 +93,31 @@ impl World {
         }
     }
 
+    /// Checksums have come: each block that N has is a copy that arrives, and the others are asked for.
+    pub(super) fn summed(
+        &mut self,
+        y: usize,
+        (mut round, said): (Round, u64),
+        blocks: Blocks,
+        contents: Vec<u8>,
+    ) {
+        let dev = &mut self.dev[y];
+        if !holds(Clause::SumsOfRound) {
+            round = dev.m.round();
+        }
+        let Some(wanted) = dev.m.wants(dev.side(), round, &blocks) else { return };
+        let first = numbers(&blocks).next().expect("not empty");
+        let differ = wanted.iter().flat_map(numbers).filter(|&b| dev.n[b] != contents[b - first]);
+        let differing: Bits = differ.map(one).collect();
+        for equal in differing.missing(&blocks).runs() {
+            self.dev[y].landing = Some(Landing { round, said, blocks: equal, writes: Vec::new() });
+            self.landed(y);
+        }
+        if !differing.is_empty() {
+            self.send(1 - y, Sent::Differs(round, differing));
+        }
+    }
+
     /// The copy is in N, and then what was written meanwhile.
     pub(super) fn landed(&mut self, y: usize) {
         let dev = &mut self.dev[y];
@@ -130,6 +155,12 @@ impl World {
             Sent::Copy(round, said, blocks, contents) => {
                 self.copied(y, (round, said), blocks, contents);
             }
+            Sent::Sum(round, said, blocks, contents) => {
+                self.summed(y, (round, said), blocks, contents);
+            }
+            Sent::Differs(round, blocks) => {
+                blocks.runs().for_each(|run| dev.m.differ(round, &run));
+            }
             Sent::Told(announcement) => dev.m.hear_told(&announcement, 9),
             Sent::CopyAck(round, blocks) => {
                 for run in dev.m.copied(round, &blocks).runs() {
@@ -156,8 +187,8 @@ impl World {
                 }
             }
             Sent::Request(request, m, nonce) => self.fence(y, request, &m, nonce),
-            Sent::Opened(round, (cut, told), piece) => {
-                if let Some(work) = dev.m.hear_opened(side, (round, cut, told), &piece) {
+            Sent::Opened(opened, piece) => {
+                if let Some(work) = dev.m.hear_opened(side, opened, &piece) {
                     self.work(y, work);
                 }
             }
@@ -189,7 +220,7 @@ impl World {
             }
             Message::EndAck { round } => dev.m.hear_end_ack(side, round),
             Message::Level { round } => dev.m.hear_level(side, round),
-            Message::Opened { .. } | Message::Grant(_) => None,
+            Message::Opened(_) | Message::Grant(_) => None,
         };
         if let Some(work) = work {
             self.work(y, work);

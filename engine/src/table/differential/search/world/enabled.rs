@@ -59,6 +59,7 @@ impl World {
             let next = dev.r.get(dev.sent).filter(|_| dev.sent < self.options.window && in_order);
             add(next.is_some_and(|&(w, _)| !self.is_unsynced(d, w)), Ship(d));
             add(self.next_copy(d).is_some(), Copy(d));
+            add(self.options.sums && self.next_copy(d).is_some(), Sum(d));
             add(self.options.tells && dev.m.may_tell(), Tell(d));
             add(is_live && dev.m.may_end(), End(d));
             let synced = self.unsynced.is_empty() || !holds(Clause::LevelWhenSent);

@@ -33,7 +33,7 @@ impl World {
             }
             // A message that will be ignored may as well be gone: fewer states.
             let round = self.dev[d].m.round();
-            if holds(Clause::RoundCounts) {
+            if holds(Clause::RoundCounts) && holds(Clause::SumsOfRound) {
                 let counts = |sent: &mut Sent| !sent.is_of_round() || *sent.round() >= round;
                 self.data[d].retain_mut(counts);
                 self.control[d].retain_mut(counts);
@@ -73,6 +73,20 @@ impl World {
         }
         if !a.fenced && !b.fenced {
             return Err("P7 both serve".into());
+        }
+        for (dev, peer) in [(a, b), (b, a)] {
+            let is_told = dev.m.lacks_consistent_copy(dev.side());
+            let is_so = !dev.is_consistent() && !peer.is_consistent();
+            if is_told && !is_so {
+                return Err(
+                    "P10 there is a consistent copy, and a device says there is none".into()
+                );
+            }
+            if is_so && dev.side() == Side::Active && dev.m.is_open() && !is_told {
+                return Err(
+                    "P10 no copy is consistent, and the active device does not say so".into()
+                );
+            }
         }
         if self.options.p6 && are_old && !a.is_consistent() && !b.is_consistent() {
             return Err("P6 neither device is consistent".into());
