@@ -62,8 +62,9 @@ pub enum Event {
     CaughtUp,
     /// No consistent copy at either site: the normal volumes of neither device are a state that the hosts' data
     /// had once, until [`Event::CaughtUp`] of the device that serves, which tells of it
-    /// ([`DifferentialStatus::no_consistent_copy`]). A forced takeover would have to be of the newest data. It
-    /// comes of a second takeover before the first has caught up: prefer to wait with it until no block is owed.
+    /// ([`DifferentialStatus::no_consistent_copy`]). A forced takeover would be of the newest data, or of
+    /// the last consistent image, where that is kept ([`Status::image`]). It comes of a second takeover before the
+    /// first has caught up: prefer to wait with it until no block is owed.
     NoConsistentCopy,
     /// Host writes reach the peer in another way from now on: the device has suspended, opens a round or
     /// follows the peer into one, or is back in ordered mode.
@@ -161,7 +162,8 @@ pub struct DifferentialStatus {
     pub table_blocks: u64,
     /// Blocks that were sent and are not acknowledged.
     pub flying_blocks: u64,
-    /// Data of the copies that were sent since the opening, in bytes; blocks of zeros have none.
+    /// Data of the copies that were sent since the opening, and checksums in its place, in bytes; blocks of
+    /// zeros have none.
     pub copied_bytes: u64,
     /// Blocks that the peer owes, as bits tell.
     pub owed_blocks: u64,

@@ -218,6 +218,8 @@ clauses! {
         AloneIsBranch = "alone-is-branch",
         /// D10: a returned device says what differs before it asks for the host.
         SayDiffering = "say-differing",
+        /// D3, R10: a device that is below a round that it was in has lost durable records.
+        RoundMet = "round-met",
         /// D10: a returned device is fenced at the hello.
         ReturnedFenced = "returned-fenced",
         /// D10: what a returned device alone has is saved before it is overwritten.

@@ -220,6 +220,30 @@ fn a_device_that_lost_its_records_gets_few_bytes() {
     holds(&b, BYTES / 2, |at| if at == 1 << 20 { 2 } else { 1 });
 }
 
+/// A source that is closed in the middle of it goes on by checksums.
+#[test]
+fn checksums_go_on_after_a_restart() {
+    let (data, old, clock) = (with_data(4096, BYTES / 2), made(3, 4096), clock());
+    carry(&data, &old);
+    forget(&data);
+    let (a, b) = (open(&data, &clock), open(&old, &clock));
+    // The checksums of all blocks take 1.6 s.
+    a.device.set_copy_rate(20_000);
+    let first = connect(&a, &b, &clock);
+    let all = BYTES / 2 / 4096;
+    let is_halfway = |status: &Status| (1..all / 2).contains(&status.differential.table_blocks);
+    wait(&a, "is halfway", is_halfway);
+    a.device.close().unwrap();
+    drop(a);
+    let a = open(&data, &clock);
+    let sent = connect(&a, &b, &clock);
+    wait(&a, "has sent what differs", |status| status.connected && is_ordered(status));
+    wait(&b, "has all", is_ordered);
+    let sent = first.load(Relaxed) + sent.load(Relaxed);
+    assert!(sent < BYTES / 2 / 20, "{sent} bytes for {} that were there", BYTES / 2);
+    holds(&b, BYTES / 2, |_| 1);
+}
+
 /// An empty device in the place of a lost one: little is spent on checksums where nothing is equal, and
 /// segments that were never made are skipped.
 #[test]

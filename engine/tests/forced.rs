@@ -259,6 +259,27 @@ fn a_device_that_lost_its_records_is_a_target() {
     world.reads(B);
 }
 
+/// R10 of a pair that is always in differential mode, level: no mark of a record tells.
+#[test]
+fn a_device_that_lost_its_round_is_a_target() {
+    let mut world = World::differential();
+    world.acts(&[Write(A, 0, 1), Write(A, 5, 2), Flush(A)]);
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Close(B)]);
+    world.make_anew(B, 2);
+    world.open(B).unwrap();
+    for _ in 0..3 {
+        world.meet();
+    }
+    world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Takeover(B)]);
+    world.reads(B);
+}
+
 /// Histories have parted, and A's was kept.
 fn resolved() -> World {
     let mut world = World::new();

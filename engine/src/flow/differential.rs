@@ -81,14 +81,13 @@ pub(crate) struct Held {
 }
 
 impl Machine {
-    /// `machine`, whose table has bits that records imply, and what is stored may lack them. Of `alike` the peer
-    /// may have a part.
-    pub fn new(machine: Differential, fenced: bool, alike: &Bits) -> Machine {
+    /// `machine`, whose table has bits that records imply, and what is stored may lack them.
+    pub fn new(machine: Differential, fenced: bool, alike: Alike) -> Machine {
         let owes = !machine.owed().is_empty();
         let unmarked = machine.consistent() == Consistent::No;
         Machine {
             state: RwLock::new(machine),
-            alike: Mutex::new(Alike::from(alike)),
+            alike: Mutex::new(alike),
             fenced: AtomicBool::new(fenced),
             owes: AtomicBool::new(owes),
             unmarked: AtomicBool::new(unmarked),
@@ -531,11 +530,18 @@ impl Device {
     pub(crate) fn store_differential(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
         // A store that failed has left the machine ahead of the superblock.
         self.check_halted()?;
-        let (durable, has_changed) = {
+        let (durable, is_met, has_changed) = {
             let machine = self.peer.machine.read();
-            (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))
+            let changed = self.peer.machine.changed.swap(false, Ordering::Relaxed);
+            (machine.durable(), machine.is_open(), changed)
         };
-        let note = |s: &mut Superblock| self.note_durable(s, &durable, also);
+        let note = |s: &mut Superblock| {
+            if is_met {
+                // Bits that copies of this round have cleared are stored with it.
+                s.history.met = durable.round;
+            }
+            self.note_durable(s, &durable, also);
+        };
         if !has_changed {
             return self.store(note);
         }
@@ -622,10 +628,10 @@ pub(crate) fn restore(
     let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
     let (table, implied) = (Bits::from_iter(table), implied.map(Blocks::from));
-    let stored = table.clone();
+    let alike = Alike::from(&table);
     let mut differential = Differential::restore(durable, table, side, implied, volumes);
     differential.received(s.hi);
-    Machine::new(differential, s.fenced, &stored)
+    Machine::new(differential, s.fenced, alike)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -638,7 +644,7 @@ mod tests {
         let table = [Blocks { volume: 0, numbers: 3..4 }].into_iter().collect();
         let stored = Durable { mode: Mode::Collecting, ..Durable::default() };
         let machine = Differential::restore(stored, table, Side::Fenced, [], []);
-        let machine = Machine::new(machine, true, &Bits::default());
+        let machine = Machine::new(machine, true, Alike::default());
         assert!(!machine.awaits_step());
         let round = Round { generation: 0, counter: 1 };
         let opens = (round, Mode::Collecting);
@@ -657,7 +663,7 @@ mod tests {
         let stored = Durable { mode: Mode::Sending, ..Durable::default() };
         let table = [block(3), block(9)].into_iter().collect();
         let machine = Differential::restore(stored, table, Side::Active, [], []);
-        let machine = Machine::new(machine, false, &Bits::default());
+        let machine = Machine::new(machine, false, Alike::default());
         let is_draining = || machine.is_draining(&machine.write());
         machine.write().send(&block(3));
         assert!(!machine.drain_before(Mode::Sending) && !is_draining());
@@ -674,7 +680,7 @@ mod tests {
         let table: Bits = (0..runs).map(|k| run(2 * k)).collect();
         let stored = Durable { mode: Mode::Collecting, ..Durable::default() };
         let machine = Differential::restore(stored, table.clone(), Side::Active, [], []);
-        let machine = Machine::new(machine, false, &Bits::default());
+        let machine = Machine::new(machine, false, Alike::default());
         let mut stored = machine.table();
         let mut found: Vec<Blocks> = stored.by_ref().take(PIECE_RUNS - 1).collect();
         let behind = 2 * PIECE_RUNS as u64 - 1;

@@ -30,6 +30,7 @@ impl World {
         if serves(0) && serves(1) {
             self.tape.broken("at most one device serves", "both devices serve".into());
         }
+        self.check_consistent_copies();
     }
 
     /// A write issued after another was completed or seen is newer, whatever the clocks say; and
