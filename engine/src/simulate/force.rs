@@ -532,15 +532,18 @@ impl World {
         let serving = self.device(1 - side).map(|device| device.superblock.get().lineage);
         if device.superblock.get().lineage == serving.unwrap_or(self.sites.lineage.get()) {
             self.sites.parted[side].set(false);
-            self.history.borrow_mut().leave_to_bits(side);
+            let before = self.history.borrow_mut().leave_to_bits(side);
             if self.sites.is_branch[side].take() {
                 let story = format!("{} has given its own up", NAMES[side]);
                 self.tape.broken("nothing of a branch is given up without a word", story);
             }
             self.skip(side, device);
             match device.superblock.get().fenced {
-                // Every block has come.
-                true => self.check_salvage(side),
+                // Every block has come, and with it what stands of its own.
+                true => {
+                    self.machines[side].collected.set(before);
+                    self.check_salvage(side);
+                }
                 false => self.sites.is_mixed[side].set(true),
             }
             self.machines[side].is_scattered.set(true);

@@ -133,9 +133,11 @@ impl History {
 
     /// What `by` has written so far arrives by bits, if at all: its records were those of a history that is
     /// over, and only their content can stand in this one.
-    pub fn leave_to_bits(&mut self, by: Side) {
+    /// Returns the newest of them.
+    pub fn leave_to_bits(&mut self, by: Side) -> Stamp {
         let newest = self.records.iter().rfind(|r| r.by == by).map(|r| r.stamp);
         self.by_bits[by] = self.by_bits[by].max(newest.unwrap_or(Stamp::ZERO));
+        self.by_bits[by]
     }
 
     /// The blocks hold `found` from now on, by records that `may` have brought it, given who took them: of each
