@@ -64,7 +64,9 @@ impl Device {
             }
             for equal in differing.missing(run).runs() {
                 let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-                self.peer.saving.before(with, [equal.clone()].into_iter(), None, |_, _| true)?;
+                // A block that an own write has taken out of P is not compared, and goes over N (D5, D10).
+                let is_equal = |block: Block, _: &[u8]| wanted.contains(block);
+                self.peer.saving.before(with, [equal.clone()].into_iter(), None, is_equal)?;
                 self.copy_arrived(arrived, (round, said), &equal)?;
             }
             arrived.ask_for(round, &differing);

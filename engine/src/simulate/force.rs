@@ -314,7 +314,7 @@ impl World {
         drop(history);
         let mut newest = BTreeMap::new();
         for record in lost.iter().filter(|_| word.sheet.image == Image::Last) {
-            record.blocks.clone().for_each(|block| drop(newest.insert(block, record.by)));
+            newest.extend(record.blocks.clone().map(|block| (block, record.by)));
         }
         let own = newest.into_iter().filter(|&(_, by)| by == side).map(|(block, _)| block);
         *self.sites.put_aside.borrow_mut() = own.collect();
