@@ -6,14 +6,15 @@ mod common;
 use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
 use afterimage::{
-    Clock, Device, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Storage, VolumeSpec,
-    memory_link,
+    Clock, Device, Directory, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Mode,
+    Storage, SystemClock, VolumeSpec, memory_link,
 };
 use common::crash::Cut;
 use common::world::Act::*;
 use common::world::{World, background_step};
 use common::{A, B, ManualClock};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Block by block.
 fn settings() -> Settings {
@@ -264,63 +265,112 @@ fn a_force_that_dies_is_made_again() {
     }
 }
 
-/// More blocks in one step than a chunk has entries, most of them never written before.
-#[test]
-fn a_step_over_many_blocks_is_saved_in_several_chunks() {
-    const COUNT: u64 = 3000;
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
-    let disks = [1, 2].map(|id| {
-        let disk = Arc::new(Memory::new());
+/// A device that was taken over to while all of `count` blocks were on their way to it, and whose hosts have
+/// then written every second of these, in one step; it is closed nowhere. `before`: the blocks have data.
+fn written_over(
+    storages: [Arc<dyn Storage>; 2],
+    clock: &Arc<dyn Clock>,
+    count: u64,
+    before: bool,
+) -> Settings {
+    for (storage, id) in storages.iter().zip(1..) {
         let mut geometry =
-            Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 2 * COUNT * 4096 }]);
-        geometry.journal_bytes = 64 << 20;
-        Device::create(&*disk, &geometry, id == 1).unwrap();
-        disk
-    });
-    let settings = self::settings();
-    let open =
-        |disk: &Arc<Memory>| Device::open(disk.clone(), clock.clone(), settings.clone()).unwrap();
-    let pair = disks.each_ref().map(open);
+            Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 2 * count * 4096 }]);
+        geometry.journal_bytes = 256 << 20;
+        Device::create(&**storage, &geometry, id == 1).unwrap();
+    }
+    let settings = settings();
+    let pair =
+        storages.map(|storage| Device::open(storage, clock.clone(), settings.clone()).unwrap());
     let (a, b) = memory_link(Line::default(), clock.clone());
     pair[0].connect(Arc::new(a.clone())).unwrap();
     pair[1].connect(Arc::new(b)).unwrap();
-    let steps = |count: usize| {
-        for _ in 0..count {
-            for device in &pair {
+    let steps = |least: usize| {
+        let mut idle = 0;
+        while idle < least {
+            let moved = pair.iter().any(|device| {
                 (0..6).for_each(|step| background_step(device, step));
-            }
+                while device.step_reflect().unwrap() > 0 {}
+                device.status().backlog_records > 0 && device.status().mode == Mode::Ordered
+            });
+            idle = if moved { 0 } else { idle + 1 };
         }
     };
-    steps(9);
-    pair[0].suspend().unwrap();
-    a.hold(Lane::Data, true);
     let write = |at: usize, block: u64, byte: u8| {
         pair[at].session().unwrap().write(0, block * 4096, &[byte; 4096]).unwrap();
     };
-    write(0, 2 * COUNT - 1, 3);
+    steps(9);
+    if before {
+        (0..count).for_each(|k| write(0, 2 * k, 5));
+        pair[0].session().unwrap().flush().unwrap();
+        steps(9);
+        pair.iter().for_each(|device| device.checkpoint_now().unwrap());
+    }
+    pair[0].suspend().unwrap();
+    a.hold(Lane::Data, true);
+    write(0, 2 * count - 1, 3);
     pair[0].session().unwrap().flush().unwrap();
     pair[1].begin_takeover().unwrap();
     steps(9);
     pair[1].poll_takeover().unwrap().unwrap();
-    (0..COUNT).for_each(|k| write(1, 2 * k, 7));
+    (0..count).for_each(|k| write(1, 2 * k, 7));
     pair[1].session().unwrap().flush().unwrap();
     while pair[1].step_reflect().unwrap() > 0 {}
-    assert!(matches!(pair[1].status().image, ImageStatus::Kept { blocks: COUNT, .. }));
-    drop(pair);
+    let status = pair[1].status().image;
+    assert!(matches!(status, ImageStatus::Kept { blocks, .. } if blocks == count), "{status:?}");
+    settings
+}
+
+/// More blocks in one step than a chunk has entries, none of them written before.
+#[test]
+fn a_step_over_many_blocks_is_saved_in_several_chunks() {
+    const COUNT: u64 = 3000;
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let disks: [Arc<dyn Storage>; 2] = [Arc::new(Memory::new()), Arc::new(Memory::new())];
+    let settings = written_over(disks.clone(), &clock, COUNT, false);
     let forced = Forced { image: Image::Last, accept_loss: true, ..Forced::default() };
     let sheet = Device::force(disks[1].clone(), clock.clone(), settings.clone(), forced).unwrap();
-    let put_back: u64 = sheet.put_back.iter().map(|run| run.count()).sum();
-    assert_eq!(put_back, COUNT);
-    let device = open(&disks[1]);
+    assert_eq!(sheet.put_back.iter().map(|run| run.count()).sum::<u64>(), COUNT);
+    let device = Device::open(disks[1].clone(), clock, settings).unwrap();
     device.accept_loss().unwrap();
-    let zeros = || {
+    let are_zeros = || {
         let mut data = [1; 4096];
         (0..2 * COUNT).all(|block| {
             device.session().unwrap().read(0, block * 4096, &mut data).unwrap();
             data == [0; 4096]
         })
     };
-    assert!(zeros());
+    assert!(are_zeros());
     device.checkpoint_now().unwrap();
-    assert!(zeros());
+    assert!(are_zeros());
+}
+
+/// `cargo test --release -p afterimage --test last_image -- --ignored --nocapture`
+#[test]
+#[ignore = "measures, on a disk"]
+fn a_large_image_is_chosen_in_little_time() {
+    const COUNT: u64 = 16_384;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a", "b"].map(|name| folder.path().join(name));
+    let made = paths.each_ref().map(|path| Arc::new(Directory::create(path).unwrap()) as Arc<_>);
+    let settings = written_over(made, &clock, COUNT, true);
+    let forced = Forced { image: Image::Last, accept_loss: true, ..Forced::default() };
+    let open = || Arc::new(Directory::open(&paths[1]).unwrap());
+    let began = Instant::now();
+    let closed = Device::open(open(), clock.clone(), settings.clone()).unwrap();
+    let opening = began.elapsed();
+    drop(closed);
+    let began = Instant::now();
+    Device::force(open(), clock.clone(), settings.clone(), forced).unwrap();
+    let force = began.elapsed();
+    let began = Instant::now();
+    let device = Device::open(open(), clock, settings).unwrap();
+    let served = began.elapsed();
+    let began = Instant::now();
+    device.checkpoint_now().unwrap();
+    let written = began.elapsed();
+    println!(
+        "{COUNT} blocks: opened in {opening:?}, forced in {force:?}, opened in {served:?}, written back in {written:?}"
+    );
 }

@@ -212,7 +212,10 @@ impl World {
             return;
         }
         let is_full = self.device(side).is_some_and(|device| {
-            device.halted.get().is_some_and(|why| why.to_string().contains("side/salvage"))
+            device.halted.get().is_some_and(|why| {
+                let said = why.to_string();
+                said.contains("side/salvage") || said.contains("side/unsaved")
+            })
         });
         if halted && !process.is_dead() && !process.has_failed() && !is_full {
             if self.machines[side].rot.borrow().is_some() {

@@ -621,7 +621,8 @@ impl World {
     /// A device stops for good only if something of its broke.
     pub(super) fn check_halt(&self, side: Side, error: &Error) {
         // A full disk has no room for what must be saved first.
-        let is_full = error.to_string().contains("side/salvage");
+        let said = error.to_string();
+        let is_full = said.contains("side/salvage") || said.contains("side/unsaved");
         let excused = is_full || self.is_over_loss(error) || self.is_over_rot(side, error);
         if !self.machines[side].may_halt() && !excused {
             let story = format!("{}: {error}", NAMES[side]);
