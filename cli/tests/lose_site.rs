@@ -34,8 +34,15 @@ fn lose_of(trace: &Path, words: &[&str]) -> Value {
     // Beyond an opening, which takes part in both.
     let beyond = number(&site, "force_ns").saturating_sub(number(&site, "opening_ns"));
     assert!(beyond < 1_000_000_000, "{words:?} {site}");
+    // Blocks that are equal cost their checksums.
+    let due = number(&site, "differing_bytes") + number(&site, "written_bytes");
+    let copied = number(&site, "copied_bytes");
+    assert!(10 * copied.saturating_sub(SUMS_BYTES) <= 13 * due, "{words:?} {site}");
     site
 }
+
+/// Checksums of blocks that both devices may have.
+const SUMS_BYTES: u64 = 64 << 10;
 
 const SLOW: [&str; 2] = ["--link-rate", "8MiB"];
 

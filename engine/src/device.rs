@@ -14,6 +14,7 @@ use crate::failover::{
 use crate::flow::Tables;
 use crate::flow::copy::CopyRate;
 use crate::flow::differential;
+use crate::flow::image::Image;
 use crate::flow::open::Logs;
 use crate::flow::pace::percent;
 use crate::format::superblock::{Features, Superblock};
@@ -45,6 +46,8 @@ pub struct Device {
     pub(crate) storage: Arc<Checked>,
     pub(crate) own: OwnLog,
     pub(crate) volumes: Volumes,
+    /// The last consistent image.
+    pub(crate) image: Image,
     pub(crate) clk: Clk,
     pub(crate) tables: Mutex<Tables>,
     pub(crate) superblock: SuperblockFile,
@@ -172,6 +175,12 @@ impl Device {
         if let Some(told) = told_bits_before(&*storage, &superblock, may_serve)? {
             machine.write().recall_told(told);
         }
+        let consistent = machine.read().consistent();
+        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent)?;
+        let volumes = match image.is_put_back() {
+            true => volumes.under(overlay),
+            false => volumes,
+        };
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
         let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
@@ -198,6 +207,7 @@ impl Device {
             s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
+            s.image = image.is_stored(s, consistent);
         })?;
         if settings.salvage_keep_ns > 0 {
             salvage::expire(&*storage, clock.wall().saturating_sub(settings.salvage_keep_ns))?;
@@ -211,6 +221,7 @@ impl Device {
             storage: checked,
             own,
             volumes,
+            image,
             clk: Clk::new(),
             tables: Mutex::new(tables),
             extents: AtomicBool::new(extents),
@@ -232,6 +243,7 @@ impl Device {
             settings,
             clock,
         };
+        device.tidy_image();
         if device.settings.salvage_bytes_max > 0 && holds(Clause::StillUnsaved) {
             let (with, superblock) = ((&*storage, &device.volumes), device.superblock.get());
             device.peer.saving.resume(with, &superblock, device.settings.salvage_bytes_max)?;
@@ -340,6 +352,7 @@ impl Device {
             device: self.geometry.device,
             mode: machine.mode(),
             differential,
+            image: self.image.status(),
             serving: self.clk.epoch() != 0,
             connected,
             awaits_taker: out.granted() != 0 && out.granted() != taken,

@@ -3,6 +3,7 @@
 use crate::compare::{CompareReport, Differing};
 use crate::error::Error;
 use crate::format::superblock::Lost;
+use crate::image::ImageStatus;
 use crate::link::Link;
 use crate::unit::{Mode, Round, Stamp};
 use std::sync::Arc;
@@ -61,8 +62,9 @@ pub enum Event {
     CaughtUp,
     /// No consistent copy at either site: the normal volumes of neither device are a state that the hosts' data
     /// had once, until [`Event::CaughtUp`] of the device that serves, which tells of it
-    /// ([`DifferentialStatus::no_consistent_copy`]). A forced takeover would have to be of the newest data. It
-    /// comes of a second takeover before the first has caught up: prefer to wait with it until no block is owed.
+    /// ([`DifferentialStatus::no_consistent_copy`]). A forced takeover would be of the newest data, or of
+    /// the last consistent image, where that is kept ([`Status::image`]). It comes of a second takeover before the
+    /// first has caught up: prefer to wait with it until no block is owed.
     NoConsistentCopy,
     /// Host writes reach the peer in another way from now on: the device has suspended, opens a round or
     /// follows the peer into one, or is back in ordered mode.
@@ -97,6 +99,9 @@ pub enum Event {
     /// ([`crate::Device::begin_compare`]): one of the two normal volumes is damaged there. Nothing is
     /// changed by that.
     Differs(Differing),
+    /// The normal volumes are no state of the hosts' data any more, or are one again, and the last one that they
+    /// were is kept, or is not, and why ([`Status::image`]).
+    LastImage(ImageStatus),
     /// A comparison of the running pair is over.
     Compared(CompareReport),
     /// The device stopped for good.
@@ -157,7 +162,8 @@ pub struct DifferentialStatus {
     pub table_blocks: u64,
     /// Blocks that were sent and are not acknowledged.
     pub flying_blocks: u64,
-    /// Data of the copies that were sent since the opening, in bytes; blocks of zeros have none.
+    /// Data of the copies that were sent since the opening, and checksums in its place, in bytes; blocks of
+    /// zeros have none.
     pub copied_bytes: u64,
     /// Blocks that the peer owes, as bits tell.
     pub owed_blocks: u64,
@@ -181,6 +187,9 @@ pub struct Status {
     pub mode: Mode,
     /// Bits tell of these, in modes other than the ordered one; all zero there.
     pub differential: DifferentialStatus,
+    /// Whether the last consistent image of the normal volumes is kept while they are none
+    /// ([`crate::Settings::image_bytes_max`]).
+    pub image: ImageStatus,
     /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,
     /// Whether a connection to the peer stands.

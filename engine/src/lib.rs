@@ -48,6 +48,7 @@ pub mod internal {
     #[cfg(all(any(test, feature = "fuzz"), not(loom)))]
     pub mod fuzz;
     pub(crate) mod host;
+    pub mod image;
     pub mod journal;
     pub mod limits;
     pub mod link;
@@ -57,6 +58,7 @@ pub mod internal {
     pub mod queue;
     pub mod request;
     pub mod salvage;
+    pub(crate) mod saved;
     #[cfg(feature = "simulate")]
     pub mod simulate;
     pub mod storage;
@@ -79,9 +81,9 @@ pub mod internal {
 // The parts name each other from the crate's root, as if they lay there.
 use internal::weaken;
 use internal::{
-    chunks, clock, compare, device, error, event, failover, flow, format, host, journal, limits,
-    link, listeners, moment, peer, queue, request, storage, superblock, sync, table, table_file,
-    threads, unit, wake,
+    chunks, clock, compare, device, error, event, failover, flow, format, host, image, journal,
+    limits, link, listeners, moment, peer, queue, request, saved, storage, superblock, sync, table,
+    table_file, threads, unit, wake,
 };
 
 pub use internal::salvage;
@@ -94,7 +96,9 @@ pub use event::{DifferentialStatus, Event, LogRecovery, Recovery, Rung, Status};
 pub use failover::{Closed, Forced, Image, LossSheet, Policy, Takeover};
 pub use flow::compare::{Compare, Comparison};
 pub use format::frame::FRAME_BYTES_MAX;
+pub use format::image::ImagePoint;
 pub use format::superblock::{Branch, Lost, VolumeSpec};
+pub use image::ImageStatus;
 pub use limits::{Durability, Geometry, Limits, Settings};
 pub use link::{Lane, Line, Link, MemoryLink, memory_link};
 pub use request::{Completion, Op, Request, Session, Ticket};

@@ -329,6 +329,11 @@ pub struct Settings {
     /// D10: an opening removes the salvage files whose last part is older than this. Any; 0: they stay until
     /// an operator removes them.
     pub salvage_keep_ns: u64,
+    /// LADDER 6: most bytes of the side file that keeps what is overwritten in the normal volumes while they are
+    /// no state of the hosts' data: in the middle of a resync into them, say. At the bound the image is given
+    /// up, and the resync goes on ([`crate::Status::image`]). Any; 0: none is kept. The default, 1 GiB, is what
+    /// salvage may take, holds 260,000 blocks of 4 KiB, and takes 16 MiB of memory at most for their numbers.
+    pub image_bytes_max: u64,
     /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing,
     /// those that go by checksum the 16 bytes of that.
     /// Any; 0, the default: as many as the line takes. [`crate::Device::set_copy_rate`] changes it.
@@ -469,6 +474,7 @@ impl Default for Settings {
             copy_bytes_max: 4 * MIB,
             salvage_bytes_max: 1024 * MIB,
             salvage_keep_ns: 0,
+            image_bytes_max: 1024 * MIB,
             copy_bytes_per_second: 0,
             takeover_at_first_request: false,
             takeover_timeout_ns: 30_000_000_000,

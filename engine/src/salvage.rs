@@ -7,18 +7,16 @@
 mod unsaved;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::salvage::{
-    Chunk, ENTRIES_MAX, Origin, Saved, TABLE_BYTES_MAX, decode, encode, saved,
-};
+use crate::format::salvage::{Chunk, Origin, Saved};
 use crate::format::superblock::Superblock;
 use crate::format::told::Owner;
 use crate::format::unsaved::Unsaved;
 use crate::format::{PAGE, data_checksum};
-use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
+use crate::saved::{self, Pending};
+use crate::storage::{FileName, SideKind, Storage, Volumes};
 use crate::sync::{AtomicBool, Ordering, lock};
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Stamp};
-use std::io::IoSlice;
 use std::sync::Mutex;
 
 pub(crate) const KIND: SideKind = SideKind::new("salvage").expect("a word");
@@ -63,21 +61,8 @@ fn numbers(storage: &dyn Storage, kind: SideKind) -> Result<Vec<u32>> {
 }
 
 /// Calls `each` with each chunk of a file, and where it begins; returns where the last one ends.
-fn chunks(storage: &dyn Storage, number: u32, mut each: impl FnMut(u64, &Chunk)) -> Result<u64> {
-    let failed = failed("reading", number);
-    let length = storage.length(file(number)).map_err(&failed)?.unwrap_or(0);
-    let mut at = 0;
-    let mut bytes = vec![0; TABLE_BYTES_MAX];
-    while at < length {
-        let room = (length - at).min(TABLE_BYTES_MAX as u64) as usize;
-        storage.read(file(number), at, &mut bytes[..room]).map_err(&failed)?;
-        let Some(chunk) = decode(&bytes[..room]).filter(|chunk| chunk.bytes <= length - at) else {
-            break;
-        };
-        each(at, &chunk);
-        at += chunk.bytes;
-    }
-    Ok(at)
+fn chunks(storage: &dyn Storage, number: u32, each: impl FnMut(u64, &Chunk)) -> Result<u64> {
+    saved::chunks(storage, file(number), 0, each).map_err(failed("reading", number))
 }
 
 /// The salvage files of a device, in the order of their numbers.
@@ -182,14 +167,12 @@ pub fn expire(storage: &dyn Storage, before: u64) -> Result<usize> {
 /// Writes salvage of one lineage.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    origin: Origin,
     /// The file, and where its last chunk ends; `None` before the first chunk.
     at: Option<(u32, u64)>,
     /// Bytes of all salvage files.
     bytes: u64,
     bytes_max: u64,
-    entries: Vec<Saved>,
-    data: Vec<u8>,
+    pending: Pending,
 }
 
 impl Writer {
@@ -209,39 +192,18 @@ impl Writer {
             // A file that no chunk can be read of is left alone.
             _ => all.last().map(|file| (file.number + 1, 0)),
         };
-        Ok(Writer {
-            origin: Origin { group, device, lineage, block_size },
-            at,
-            bytes,
-            bytes_max,
-            entries: Vec::new(),
-            data: Vec::new(),
-        })
+        let pending = Pending::new(Origin { group, device, lineage, block_size });
+        Ok(Writer { at, bytes, bytes_max, pending })
     }
 
     /// Notes one block down, for the next [`Writer::flush`].
     pub fn add(&mut self, block: Block, stamp: Stamp, data: &[u8]) {
-        let entry = saved(block, stamp, data);
-        if entry.has_data {
-            self.data.extend_from_slice(data);
-        }
-        match self.entries.last_mut() {
-            Some(last)
-                if !last.has_data
-                    && !entry.has_data
-                    && last.stamp == stamp
-                    && last.block.volume == block.volume
-                    && last.block.number + last.count == block.number =>
-            {
-                last.count += 1;
-            }
-            _ => self.entries.push(entry),
-        }
+        self.pending.add(block, stamp, data);
     }
 
     /// Whether a flush is due.
     pub fn is_full_chunk(&self) -> bool {
-        self.entries.len() >= ENTRIES_MAX / 2
+        self.pending.is_full()
     }
 
     /// Makes what was noted down durable.
@@ -250,13 +212,12 @@ impl Writer {
     /// [`Kind::Protocol`] if the files would have more bytes than they may: nothing was written;
     /// [`Kind::Storage`] if the storage fails.
     pub fn flush(&mut self, storage: &dyn Storage, now: u64) -> Result<()> {
-        if self.entries.is_empty() {
+        if self.pending.is_empty() {
             return Ok(());
         }
-        let chunk = encode(&self.origin, now, &self.entries, &self.data);
+        let chunk = self.pending.take(now);
         let length = chunk.len() as u64;
         if self.bytes + length > self.bytes_max {
-            (self.entries, self.data) = Default::default();
             let what = format!(
                 "salvage is full: its files have {} bytes, and may have {} (`Settings::salvage_bytes_max`); \
                  nothing more of what this device alone has is overwritten: look at the files (`afterimage \
@@ -268,18 +229,11 @@ impl Writer {
         let (number, at) = self.at.unwrap_or_default();
         let name = file(number);
         let failed = failed("writing", number);
-        let end = at + length;
-        match storage.length(name).map_err(&failed)? {
-            None => storage.create(name, end, Fill::Sparse).map_err(&failed)?,
-            Some(found) if found < end => storage.grow(name, end).map_err(&failed)?,
-            Some(_) => {}
-        }
-        storage.write(name, at, &[IoSlice::new(&chunk)]).map_err(&failed)?;
+        saved::put(storage, name, at, &chunk).map_err(&failed)?;
         storage.sync(name).map_err(&failed)?;
-        debug_assert!(end.is_multiple_of(PAGE));
-        self.at = Some((number, end));
+        debug_assert!(length.is_multiple_of(PAGE));
+        self.at = Some((number, at + length));
         self.bytes += length;
-        (self.entries, self.data) = Default::default();
         Ok(())
     }
 }
@@ -328,7 +282,7 @@ impl Saving {
         Ok(())
     }
 
-    /// What an earlier opening had not saved is still to be.
+    /// Blocks that an earlier opening had not saved are still to be.
     ///
     /// # Errors
     /// [`Kind::Storage`] if the storage fails.
@@ -384,7 +338,7 @@ impl Saving {
         else {
             return Ok(());
         };
-        let mut data = vec![0; writer.origin.block_size as usize];
+        let mut data = vec![0; writer.pending.origin.block_size as usize];
         let taken: Vec<Blocks> = runs.flat_map(|run| due.blocks.remove(&run)).collect();
         let mut save = |writer: &mut Writer| -> Result<()> {
             for block in taken.iter().flat_map(Blocks::each) {
@@ -419,6 +373,7 @@ mod tests {
     use crate::limits::Geometry;
     use crate::storage::Memory;
     use crate::superblock;
+    use std::io::IoSlice;
 
     /// A power cut keeps the header of a chunk and not its data: the content is still in its place, and is
     /// saved again, where it is read.

@@ -218,6 +218,8 @@ clauses! {
         AloneIsBranch = "alone-is-branch",
         /// D10: a returned device says what differs before it asks for the host.
         SayDiffering = "say-differing",
+        /// D3, R10: a device that is below a round that it was in has lost durable records.
+        RoundMet = "round-met",
         /// D10: a returned device is fenced at the hello.
         ReturnedFenced = "returned-fenced",
         /// D10: what a returned device alone has is saved before it is overwritten.
@@ -234,6 +236,10 @@ clauses! {
         ReceiveSync = "receive-sync",
         /// Section 4 step 3: the volumes are durable before `fl` says so.
         CheckpointSync = "checkpoint-sync",
+        /// LADDER 6: what is overwritten is saved durably before it is.
+        OldContentFirst = "old-content-first",
+        /// LADDER 6: that an image is given up is durable before a block is overwritten that is not saved.
+        GivenUpFirst = "given-up-first",
     }
     searched {
         /// D1: what the peer owes is P from then on.

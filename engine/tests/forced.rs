@@ -259,6 +259,27 @@ fn a_device_that_lost_its_records_is_a_target() {
     world.reads(B);
 }
 
+/// R10 of a pair that is always in differential mode, level: no mark of a record tells.
+#[test]
+fn a_device_that_lost_its_round_is_a_target() {
+    let mut world = World::differential();
+    world.acts(&[Write(A, 0, 1), Write(A, 5, 2), Flush(A)]);
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Close(B)]);
+    world.make_anew(B, 2);
+    world.open(B).unwrap();
+    for _ in 0..3 {
+        world.meet();
+    }
+    world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Takeover(B)]);
+    world.reads(B);
+}
+
 /// Histories have parted, and A's was kept.
 fn resolved() -> World {
     let mut world = World::new();
@@ -494,9 +515,17 @@ fn random_walks() {
     }
 }
 
+/// The images of each lineage that ends with a forced takeover.
+type Pasts = Vec<((u64, u64), Vec<common::world::Image>)>;
+
+fn lineage(world: &World, at: usize) -> (u64, u64) {
+    afterimage::internal::superblock::load(&*world.disks[at]).unwrap().lineage
+}
+
 /// One device is lost, and the other goes on by what an operator says; returns whether it was forced.
-fn lose(world: &mut World, at: usize, random: &mut Random) -> bool {
+fn lose(world: &mut World, at: usize, random: &mut Random, pasts: &mut Pasts) -> bool {
     let kept = 1 - at;
+    let lineages = [at, kept].map(|at| lineage(world, at));
     for device in world.devices.iter().flatten().filter(|device| device.status().serving) {
         device.session().unwrap().flush().unwrap();
     }
@@ -513,19 +542,34 @@ fn lose(world: &mut World, at: usize, random: &mut Random) -> bool {
     if world.device(kept).resume_alone().is_ok() {
         return false;
     }
-    let mut image = random.pick(&[Image::Consistent, Image::Newest]);
-    let before = world.images();
+    let image = random.pick(&[Image::Consistent, Image::Newest]);
+    let mut before = world.images();
     let forced = world.try_force(kept, image).or_else(|refused| {
         assert_eq!((refused.kind(), image), (Kind::Invalid, Image::Consistent), "{refused}");
-        image = Image::Newest;
-        world.try_force(kept, image)
+        world.try_force(kept, Image::Newest)
     });
-    forced.unwrap();
+    let sheet = forced.unwrap();
+    let image = sheet.image;
+    if image == Image::Last && lineages[1] != lineages[0] {
+        // It had returned, and kept the image of the history that was given up.
+        let of_old = pasts.iter().filter(|past| past.0 == lineages[1]);
+        before = of_old.flat_map(|past| past.1.clone()).collect();
+    }
+    lineages.iter().for_each(|&of| pasts.push((of, world.images())));
     world.device(kept).accept_loss().unwrap();
     let found = world.read_all(&world.device(kept).session().unwrap()).unwrap();
     // The newest image of a target that had not everything has content of an older lineage, too.
     let is_known = image == Image::Newest || before.contains(&found);
-    assert!(is_known, "{image:?}: {found:?} is none of {before:?}");
+    assert!(is_known, "{image:?}: {found:?} is none of {before:?}, {sheet:?}");
+    let counted = random.within(0..2);
+    if counted == 0 {
+        // Blocks that were put back are so after any end of the process.
+        world.crash(kept, random.pick(&[Cut::Kill, Cut::Synced, Cut::All]));
+        world.open(kept).unwrap();
+        world.device(kept).resume_alone().unwrap();
+        let again = world.read_all(&world.device(kept).session().unwrap()).unwrap();
+        assert_eq!(again, found, "{image:?} after a crash");
+    }
     world.history = (0..).zip(found).collect();
     world.promised = world.history.len();
     true
@@ -533,12 +577,13 @@ fn lose(world: &mut World, at: usize, random: &mut Random) -> bool {
 
 /// Histories have parted if a device was forced that had not heard of the peer's lineage: the one that
 /// serves is kept.
-fn come_together(world: &mut World, serving: usize) {
+fn come_together(world: &mut World, serving: usize, pasts: &mut Pasts) {
     world.meet_briefly(1);
     let superblock = afterimage::internal::superblock::load(&*world.disks[serving]).unwrap();
     if superblock.history.other.is_none() {
         return;
     }
+    pasts.push((lineage(world, 1 - serving), world.images()));
     world.device(serving).close().unwrap();
     world.devices[serving] = None;
     let (disk, clock) = (world.disks[serving].clone(), world.clock.clone());
@@ -555,7 +600,7 @@ fn walk(seed: u64) {
         4,
         Settings { suspend_from_percent: 60, resume_order_after_ns: 0, ..Settings::default() },
     );
-    let (mut serving, mut gone) = (A, None);
+    let (mut serving, mut gone, mut pasts) = (A, None, Pasts::new());
     for step in 0..120u64 {
         let block = random.within(0..7);
         let value = (step % 250 + 1) as u8;
@@ -574,7 +619,7 @@ fn walk(seed: u64) {
             24 if gone.is_none() => {
                 // The site that is lost is most often the active one.
                 let lost = if random.once_in(4) { 1 - serving } else { serving };
-                let was_forced = lose(&mut world, lost, &mut random);
+                let was_forced = lose(&mut world, lost, &mut random, &mut pasts);
                 (serving, gone) = (1 - lost, Some(lost));
                 if is_loud {
                     println!("{step} {lost} is lost, forced: {was_forced}");
@@ -587,7 +632,7 @@ fn walk(seed: u64) {
                     println!("{step} {back} returns");
                 }
                 world.open(back).unwrap();
-                come_together(&mut world, serving);
+                come_together(&mut world, serving, &mut pasts);
                 world.meet_briefly(random.within(0..8));
                 gone = None;
                 continue;
@@ -646,7 +691,7 @@ fn walk(seed: u64) {
     }
     if let Some(back) = gone {
         world.open(back).unwrap();
-        come_together(&mut world, serving);
+        come_together(&mut world, serving, &mut pasts);
         world.meet();
     }
     world.reads(serving);

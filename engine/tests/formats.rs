@@ -14,11 +14,11 @@ use afterimage::internal::format::frame::{
     COPIES_MAX, Copied, FRAME_BYTES_MAX, Frame, Ladder, RUNS_MAX, Requester, ShipBuilder, Shipped,
     TablePiece, WIRE,
 };
-use afterimage::internal::format::salvage;
 use afterimage::internal::format::superblock::{
     Annex, Features, History, LogState, Lost, REST, SEQUENCE_MAX, Superblock, TableRef, VolumeSpec,
 };
 use afterimage::internal::format::{Row, data_checksum, segments, superblock, table};
+use afterimage::internal::format::{image, salvage};
 use afterimage::internal::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
 use golden::values::*;
 use golden::{golden, reseal_frame};
@@ -150,6 +150,21 @@ fn golden_segments() {
         changed[bit / 8] ^= 1 << (bit % 8);
         assert!(segments::decode(1, &changed).is_err(), "bit {bit}");
     }
+}
+
+/// The last consistent image: its page, and a chunk of saved blocks.
+#[test]
+fn golden_image() {
+    let (origin, point, entries, data) = golden::values::image();
+    let mut bytes = image::encode(&origin, point);
+    assert_eq!(image::decode(&bytes), Ok((origin, point)));
+    bytes.extend(salvage::encode(&origin, point.at, &entries, &data));
+    let golden = golden("image");
+    assert_eq!(bytes, golden);
+    let chunk = salvage::decode(&golden[4096..]).expect("a chunk");
+    assert_eq!((chunk.origin, chunk.saved_at, chunk.bytes), (origin, point.at, 4096));
+    assert_eq!(chunk.entries.iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), entries);
+    assert_eq!(chunk.entries[0].1, 80 + 2 * 52);
 }
 
 #[test]
@@ -462,7 +477,8 @@ prop_compose! {
         lost in prop::option::of(any_lost()),
         (generation_of_round, counter, last_active, peer) in any::<(u64, u64, u64, u64)>(),
         table in any::<(u8, u64, u64)>(),
-        (owed, cache_identity, weakest, rest) in any::<(bool, [u8; 32], u8, [u8; REST])>(),
+        (owed, image) in any::<(bool, bool)>(),
+        (cache_identity, weakest, rest) in any::<([u8; 32], u8, [u8; REST])>(),
         volumes in prop::collection::vec(any::<(u32, u64)>(), 0..9),
     ) -> Superblock {
         let volumes = volumes.into_iter().map(|(id, bytes)| VolumeSpec { id, bytes }).collect();
@@ -472,8 +488,8 @@ prop_compose! {
         Superblock {
             generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
             block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, features, whole,
-            lost, round, last_active, peer, cut, owed, cache_identity, weakest, annex, table, rest,
-            history: History::default(), own, recv, volumes,
+            lost, round, last_active, peer, cut, owed, image, cache_identity, weakest, annex, table,
+            rest,            history: History::default(), own, recv, volumes,
         }
     }
 }
@@ -661,6 +677,7 @@ proptest! {
         let _ = Superblock::decode(&bytes, &bytes);
         let _ = History::decode(&bytes);
         let _ = salvage::decode(&bytes);
+        let _ = image::decode(&bytes);
         let _ = Header::decode(&bytes, size.into());
         let _ = Frame::decode(&bytes);
     }

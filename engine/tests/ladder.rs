@@ -3,10 +3,10 @@
 
 mod common;
 
-use afterimage::Event;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::storage::{FileName, Fill, Storage};
 use afterimage::internal::unit::Mode;
+use afterimage::{Event, ImageStatus};
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
@@ -167,6 +167,11 @@ fn no_consistent_copy_at_either_site_is_said() {
         assert_eq!((is_consistent(&world), says(&world, A)), ([false; 2], true));
     }
     assert_eq!(told.lock().unwrap().len(), 1);
+    // The last consistent image is kept at each site, for a force.
+    for at in [A, B] {
+        let image = world.device(at).status().image;
+        assert!(matches!(image, ImageStatus::Kept { .. }), "{at}: {image:?}");
+    }
     world.hold_ships(false);
     rests(&mut world);
     let told = told.lock().unwrap();

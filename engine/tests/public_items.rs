@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 54] = [
+const ITEMS: [&str; 56] = [
     "Branch",
     "Clock",
     "Closed",
@@ -26,6 +26,8 @@ const ITEMS: [&str; 54] = [
     "Forced",
     "Geometry",
     "Image",
+    "ImagePoint",
+    "ImageStatus",
     "Kind",
     "Lane",
     "Limits",

@@ -10,7 +10,7 @@
 //! - **Closed under real time**: where a write survives, everything that had completed before it
 //!   was issued survives. With *t* the latest issue of any write that shows, that is everything
 //!   completed before *t*: one pass over the image, one over the writes.
-//! - **What a forced device lacks is lost**: of the writes before that, those count that were issued at the
+//! - **A write that a forced device lacks is lost**: of the writes before that, those count that were issued at the
 //!   lost device and acknowledged by then.
 //!
 //! A write *survives* if each of its sectors shows it, or one with a higher stamp. A write that was
@@ -187,6 +187,11 @@ impl History {
 
     fn write_mut(&mut self, number: Number) -> &mut Write {
         &mut self.writes[number as usize - 1]
+    }
+
+    /// Whether a write has completed, and must not be lost when processes die.
+    pub fn has_promised(&self, number: Number) -> bool {
+        self.is_promised(self.write(number))
     }
 
     fn is_promised(&self, write: &Write) -> bool {

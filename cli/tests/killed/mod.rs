@@ -83,8 +83,8 @@ pub fn judge(device: &Path, history: &History, claim: Claim) {
     assert_eq!(findings.count(), 0, "{name}, {claim:?}: {:#?}", findings.first());
 }
 
-/// What the hosts had been promised before a forced takeover is in the volumes, which are equal, or in the
-/// salvage of either device.
+/// The hosts' writes that were promised before a forced takeover are in the volumes, which are equal, or in
+/// the salvage of either device.
 pub fn judge_with_salvage(devices: [&Path; 2], history: &History) {
     let devices = devices.map(|device| Directory::open_read_only(device).unwrap());
     let mut shown = Shown::read(&devices[0], history).unwrap();

@@ -33,6 +33,7 @@
 //! | fenced | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device must have granted | refuses: this device lost durable records |
 //! | any | its `hi` < `acked`: it lacks what it acknowledged | refuses: the peer lost durable records |
 //! | any | its `newest` < `hi` or `need`: it lacks what it shipped or promised | refuses: the peer lost durable records |
+//! | any | it is below a round that it was in: it lacks its table, and copies | refuses: the peer lost durable records |
 //! | unfenced | fenced, its `epoch` < `epoch`: it lacks what it granted | refuses: the peer lost durable records |
 //! | asking for the host | any other | asks again: the request or its answer was lost |
 //! | fenced, `prefer` | fenced, not asking | asks for the host |
@@ -116,6 +117,8 @@ pub struct Heard {
     pub hi: Stamp,
     /// The newest record it was told of (R18), or knows of by its clock: durable when it was told.
     pub told: Stamp,
+    /// It is below a round of differential mode that it was in (D3): that was durable before it said so.
+    pub lost_round: bool,
 }
 
 /// Why there is something to decide.
@@ -239,7 +242,7 @@ pub(super) fn knows_of_loss(here: Here, peer: Heard) -> bool {
 
 /// Whether the peer has not what it must have received or written.
 pub(super) fn has_lost(here: Here, peer: Heard) -> bool {
-    peer.hi < here.acked || peer.newest < here.hi.max(here.need)
+    peer.hi < here.acked || peer.newest < here.hi.max(here.need) || peer.lost_round
 }
 
 #[cfg(all(test, not(loom)))]
@@ -295,7 +298,7 @@ pub(super) mod tests {
     const KINS: [Kin; 4] = [Kin::Same, Kin::Below, Kin::Above, Kin::Apart];
 
     fn hellos() -> impl Iterator<Item = Heard> {
-        (0..12 << 5).map(Digits).map(|mut n| Heard {
+        (0..12 << 6).map(Digits).map(|mut n| Heard {
             kin: KINS[n.below(4) as usize],
             fenced: n.bit(),
             asking: n.bit(),
@@ -303,6 +306,7 @@ pub(super) mod tests {
             newest: n.stamp(),
             hi: n.stamp(),
             told: n.stamp(),
+            lost_round: n.bit(),
         })
     }
 
@@ -386,7 +390,7 @@ pub(super) mod tests {
 
     fn hello(kin: Kin, of: Here) -> Heard {
         let Here { fenced, asking, epoch, newest, hi, .. } = of;
-        Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
+        Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO, lost_round: false }
     }
 
     fn serves_after(here: Here, decision: Decision) -> bool {

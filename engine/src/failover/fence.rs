@@ -13,6 +13,7 @@ use crate::sync::lock;
 use crate::unit::{Position, Stamp};
 use crate::wake::Key;
 use crate::weaken::{Clause, holds};
+use std::sync::MutexGuard;
 
 impl Device {
     /// The peer, which was told of records up to `told`, asks for the tenure `epoch`.
@@ -24,13 +25,22 @@ impl Device {
         told: Stamp,
         requester: Option<Requester>,
     ) -> Result<()> {
-        let _one = lock(&self.role);
-        {
-            let yields = self.expire_and_lock().role.yields_to(device);
-            if !yields {
-                return self.send(Lane::Control, &Frame::Busy { nonce });
-            }
+        let one = lock(&self.role);
+        let yields = self.expire_and_lock().role.yields_to(device);
+        if !yields {
+            return self.send(Lane::Control, &Frame::Busy { nonce });
         }
+        self.answer_request(&one, (epoch, nonce, told), requester)
+    }
+
+    /// Fences this device and begins the grant that answers the request `nonce` (R3, R4). The caller holds
+    /// `role`, and asks for nothing itself.
+    pub(super) fn answer_request(
+        &self,
+        _one: &MutexGuard<'_, ()>,
+        (epoch, nonce, told): (u64, u64, Stamp),
+        requester: Option<Requester>,
+    ) -> Result<()> {
         self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         let held = self.superblock.get().epoch;
         let next = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;

@@ -8,7 +8,10 @@ use crate::clock::Clock;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::flow::Tables;
+use crate::format::batch::Log;
+use crate::format::image::ImagePoint;
 use crate::format::superblock::{Branch, Lost, Superblock};
+use crate::image::ImageStatus;
 use crate::limits::Settings;
 use crate::queue::Record;
 use crate::salvage::Writer;
@@ -29,6 +32,10 @@ pub enum Image {
     Consistent,
     /// Each block as new as it is here, though it may be a mixture of states that the hosts' data never had.
     Newest,
+    /// The last state of the hosts' data that this device had, before a resync into it or a takeover made a
+    /// mixture of it: what was overwritten since is put back from its side file (LADDER 6).
+    /// [`Image::Consistent`] is the same where this is the only one.
+    Last,
 }
 
 /// The loss sheet: each block that a forced takeover gives up, as far as it is known.
@@ -50,8 +57,14 @@ pub struct LossSheet {
     /// Blocks that bits had told of and no copy has come of, in rising order, each with the wall time of its
     /// newest announcement in nanoseconds since 1970; 0 if that is not known.
     pub told_blocks: Vec<(Blocks, u64)>,
-    /// Own records that are given up, in the order of their stamps.
+    /// Own records that are given up, in the order of their stamps; with [`Image::Last`] every record, own or
+    /// received, that is still in a log and is not in the image.
     pub given_up: Vec<(Extent, Stamp)>,
+    /// Of when the image is, with [`Image::Last`].
+    pub image_of: Option<ImagePoint>,
+    /// Blocks that were written since, by copies of the other device's or by records, and get the content that
+    /// they had in the image, in rising order.
+    pub put_back: Vec<Blocks>,
     /// Every other write that is lost has no earlier time in its stamp than this one, in nanoseconds since
     /// 1970; `None`: nothing can be said of them, as nothing of the other device's tenure has come, or it
     /// sent blocks out of order.
@@ -67,7 +80,7 @@ impl LossSheet {
     }
 
     /// No record that is lost has an earlier time than this one, in nanoseconds since 1970; 0 if that is
-    /// not known. What was told has of each block the newest record alone: others may be older.
+    /// not known. The list of told records has of each block the newest alone: others may be older.
     fn since(&self) -> u64 {
         let told = self.told.first().map(|entry| match entry.1.epoch == self.received.epoch {
             true => self.received.time,
@@ -93,8 +106,8 @@ impl Device {
     ///
     /// # Errors
     /// [`Kind::Invalid`] if it serves, or the other device answers, or it needs no force but to be resumed
-    /// ([`Device::resume_alone`]), or [`Image::Consistent`] is asked for and it has no consistent image;
-    /// [`Kind::Halted`].
+    /// ([`Device::resume_alone`]), or it has not the image that is asked for: no consistent one, or none but
+    /// its present one; [`Kind::Halted`].
     pub fn loss_sheet(&self, image: Image) -> Result<LossSheet> {
         self.check_halted()?;
         let invalid = |what: &str| Err(Error::new(Kind::Invalid, what.to_string()));
@@ -114,12 +127,28 @@ impl Device {
             );
         }
         let is_consistent = self.peer.machine.read().consistent() == Consistent::Yes;
-        if image == Image::Consistent && !is_consistent {
-            return invalid(
-                "the volumes of this device are no state that the hosts' data ever had: a resync into it had \
-                 not ended; to serve each block as new as it is here, say so (`Image::Newest`, `--newest`)",
-            );
-        }
+        let (image, image_of) = match (image, is_consistent, self.image.status()) {
+            (Image::Newest, ..) | (Image::Consistent, true, _) => (image, None),
+            (Image::Last, true, _) => {
+                return invalid(
+                    "the volumes of this device are a state of the hosts' data, and no earlier one is kept: \
+                     leave the choice of an image away",
+                );
+            }
+            (_, false, ImageStatus::Kept { point, .. }) => (Image::Last, Some(point)),
+            (_, false, status) => {
+                let why = match status {
+                    ImageStatus::Missing { why } => why,
+                    _ => "nothing was to be kept".into(),
+                };
+                let what = format!(
+                    "the volumes of this device are no state that the hosts' data ever had, as a resync into it \
+                     had not ended, and the last one is not kept ({why}); to serve each block as new as it is \
+                     here, say so (`Image::Newest`, `--newest`)"
+                );
+                return Err(Error::new(Kind::Invalid, what));
+            }
+        };
         let (hi, debt) = (tables.incoming.hi(), self.peer.owed.told());
         let (mode, last) = (self.peer.machine.mode(), debt.last().max(hi));
         // Stamps of a later tenure are above all of an earlier one, and their times may be below.
@@ -134,23 +163,47 @@ impl Device {
             received: hi,
             told: debt.iter().filter(|(_, stamp)| *stamp > hi).collect(),
             told_blocks: self.peer.machine.read().told().runs().collect(),
-            given_up: match image {
-                Image::Newest => Vec::new(),
-                Image::Consistent => {
-                    self.waiting(&tables).map(|record| (record.extent(), record.stamp)).collect()
-                }
+            given_up: {
+                let given_up = self.given_up(&tables, (image, image_of));
+                given_up.iter().map(|(_, record)| (record.extent(), record.stamp)).collect()
             },
-            others_after: is_ordered.then_some(last.time),
+            image_of,
+            put_back: match image {
+                Image::Last => self.image.saved().runs().collect(),
+                Image::Consistent | Image::Newest => Vec::new(),
+            },
+            // Of an earlier state the newest record is not known: copies have no stamps.
+            others_after: (is_ordered && image != Image::Last).then_some(last.time),
             made_at: self.clock.wall(),
         })
     }
 
-    /// Own records that wait for one of the peer's (R8), and are given up with it.
-    fn waiting(&self, tables: &Tables) -> impl Iterator<Item = Record> {
+    /// The records that `image` gives up, in the order of their stamps: own ones that wait for one of the
+    /// peer's (R8), or all that are not in the last consistent image.
+    fn given_up(
+        &self,
+        tables: &Tables,
+        (image, of): (Image, Option<ImagePoint>),
+    ) -> Vec<(Log, Record)> {
+        let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
+        if let Some(point) = of {
+            let there =
+                [(Log::Own, own), (Log::Recv, recv)].into_iter().flat_map(|(log, queue)| {
+                    let live = queue.freed()..queue.tail();
+                    let live = live.filter(|&position| queue.settled(position) == Some(true));
+                    live.map(move |position| (log, queue.record(position)))
+                });
+            let mut beyond: Vec<_> = there.filter(|(_, r)| r.stamp > point.upto).collect();
+            beyond.sort_by_key(|(_, record)| record.stamp);
+            return beyond;
+        }
+        if image == Image::Newest {
+            return Vec::new();
+        }
         let (records, upto) = (tables.own.records(), tables.reflectable());
         let entries = (tables.normal.first_own()..records.end()).filter_map(|at| records.get(at));
-        let waiting = entries.filter(move |(stamp, _)| *stamp > upto);
-        waiting.map(|(_, position)| self.own.journal.queue.record(position))
+        let waiting = entries.filter(|(stamp, _)| *stamp > upto);
+        waiting.map(|(_, position)| (Log::Own, own.record(position))).collect()
     }
 
     /// Forces the device in `storage`, which no other has open, to take over (D10): its next opening serves.
@@ -172,13 +225,20 @@ impl Device {
         let first = sheet.first();
         let lost =
             Lost { first: first.unwrap_or_default(), since: sheet.since(), found: sheet.made_at };
-        let void = match sheet.given_up.is_empty() {
-            true => None,
-            false => {
-                let tables = lock(&device.tables);
-                Some([tables.reflectable(), tables.newest_own()])
+        let void = {
+            let tables = lock(&device.tables);
+            let newest = tables.newest_own();
+            match sheet.image_of {
+                // Received ones, too.
+                Some(point) => Some([point.upto, newest.max(tables.incoming.hi()).max(point.upto)]),
+                None => (!sheet.given_up.is_empty()).then(|| [tables.reflectable(), newest]),
             }
         };
+        let mut put_back: Bits = sheet.put_back.iter().cloned().collect();
+        if sheet.image_of.is_some() {
+            sheet.given_up.iter().for_each(|&(extent, _)| put_back.insert(extent.into()));
+            device.image.choose();
+        }
         let also = |s: &mut Superblock| {
             // A loss that was found before, perhaps by this opening, is not the sheet's.
             s.lost = match s.lost {
@@ -191,11 +251,11 @@ impl Device {
             };
             s.history.void = void.unwrap_or(s.history.void);
         };
-        device.branch_off(None, void.is_some(), &Bits::default(), also)?;
+        device.branch_off(None, void.is_some(), &put_back, also)?;
         Ok(sheet)
     }
 
-    /// The own records that are given up, with their data.
+    /// The records that are given up, with their data.
     fn salvage_given_up(&self, sheet: &LossSheet) -> Result<()> {
         if sheet.given_up.is_empty() || self.settings.salvage_bytes_max == 0 {
             return Ok(());
@@ -204,8 +264,12 @@ impl Device {
         let mut writer = Writer::new(&*self.storage, &self.superblock.get(), most)?;
         let mut data = vec![0; self.geometry.block_size as usize];
         let tables = lock(&self.tables);
-        for record in self.waiting(&tables) {
-            if !self.own.read(&record, &mut data).map_err(|e| self.unreadable(e))? {
+        for (log, record) in self.given_up(&tables, (sheet.image, sheet.image_of)) {
+            let read = match log {
+                Log::Own => self.own.read(&record, &mut data),
+                Log::Recv => self.peer.recv.read(&record, &mut data),
+            };
+            if !read.map_err(|e| self.unreadable(e))? {
                 continue; // freed: it is in N
             }
             for block in Blocks::from(record.extent()).each() {

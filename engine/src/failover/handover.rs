@@ -3,7 +3,7 @@
 //! prototype, as both devices keep order (`table/prototype.rs`).
 
 use super::link_down;
-use super::role::Grant;
+use super::role::{Grant, Role};
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::flow::Tables;
@@ -141,43 +141,49 @@ impl Device {
             let mut tables = lock(&self.tables);
             let mut failover = lock(&self.failover);
             let wire = failover.connection.wire();
-            let connection = failover.connection.standing();
-            let open = failover.role.grant().zip(connection);
-            let Some((Grant { nonce, tenure, what }, (session, link))) = open else {
-                return Ok(false);
-            };
-            let (nonce, grant) = (*nonce, *tenure);
-            let end = match what {
-                HandOver::Prototype { end } => *end,
-                HandOver::Table { round, generation, later, told, from } => {
-                    let (round, generation, later, told) = (*round, *generation, *later, *told);
-                    let piece = self.table_from(*from, Differential::untold);
-                    *from = piece.to;
-                    if piece.is_last {
-                        failover.role.end_grant();
-                    }
-                    let piece =
-                        Ladder::GrantTable { nonce, grant, round, generation, later, told, piece };
-                    let piece = Frame::Ladder(piece).encode_in(wire, session);
-                    drop((failover, tables));
-                    return link.send(Lane::Control, piece).map(|()| true).map_err(link_down);
-                }
-            };
-            let queue = &self.own.journal.queue;
-            let most = self.settings.piece_entries_max;
+            let Some((session, link)) = failover.connection.standing() else { return Ok(false) };
             // Where the line takes time, only what the peer will keep; on a line without limit the
             // look at each block takes longer than the peer's.
             let newest_only = link.queued(Lane::Control) > 0;
-            let piece = HandOver::next_told(end, &mut tables, queue, most, newest_only);
-            let Piece { left, previous, entries, is_last } = piece;
-            if is_last {
-                failover.role.end_grant();
-            }
-            let piece = Frame::Prototype { nonce, grant, left, is_last, previous, entries };
+            let piece = self.next_piece(&mut tables, &mut failover.role, newest_only);
+            let Some(piece) = piece else { return Ok(false) };
             (link, piece.encode_in(wire, session))
         };
         link.send(Lane::Control, piece).map_err(link_down)?;
         Ok(true)
+    }
+
+    /// The next piece of the grant under way, if there is one; the grant ends with the last. With `newest_only` a
+    /// prototype leaves out a record that a newer one of its block follows.
+    pub(super) fn next_piece(
+        &self,
+        tables: &mut Tables,
+        role: &mut Role,
+        newest_only: bool,
+    ) -> Option<Frame<'static>> {
+        let Grant { nonce, tenure, what } = role.grant()?;
+        let (nonce, grant) = (*nonce, *tenure);
+        let end = match what {
+            HandOver::Prototype { end } => *end,
+            HandOver::Table { round, generation, later, told, from } => {
+                let (round, generation, later, told) = (*round, *generation, *later, *told);
+                let piece = self.table_from(*from, Differential::untold);
+                *from = piece.to;
+                if piece.is_last {
+                    role.end_grant();
+                }
+                let piece =
+                    Ladder::GrantTable { nonce, grant, round, generation, later, told, piece };
+                return Some(Frame::Ladder(piece));
+            }
+        };
+        let (queue, most) = (&self.own.journal.queue, self.settings.piece_entries_max);
+        let Piece { left, previous, entries, is_last } =
+            HandOver::next_told(end, tables, queue, most, newest_only);
+        if is_last {
+            role.end_grant();
+        }
+        Some(Frame::Prototype { nonce, grant, left, is_last, previous, entries })
     }
 
     /// The peer announces records (R18).

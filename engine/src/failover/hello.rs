@@ -234,7 +234,7 @@ impl Device {
     }
 
     /// Whether `hello` is from a device of this pair that can be understood.
-    fn check_hello(&self, hello: &Hello) -> Result<Peer> {
+    pub(super) fn check_hello(&self, hello: &Hello) -> Result<Peer> {
         let peer = lock(&self.failover).connection.meet(hello)?;
         let mine = self.superblock.get();
         let differ = |what: &str, here: String, there: String| {
@@ -406,7 +406,7 @@ impl Device {
     }
 
     /// The peer, as `hello` describes it.
-    fn heard(&self, hello: &Hello) -> Heard {
+    pub(super) fn heard(&self, hello: &Hello) -> Heard {
         let mine = self.superblock.get();
         let newest_own = self.newest_published();
         let is_branch = holds(Clause::AloneIsBranch);
@@ -420,6 +420,8 @@ impl Device {
             _ => Kin::Apart,
         };
         let Hello { fenced, asking, epoch, newest, hi, told, .. } = *hello;
-        Heard { kin, fenced, asking, epoch, newest, hi, told }
+        let is_below = hello.round < mine.history.met && holds(Clause::RoundMet);
+        let lost_round = kin == Kin::Same && is_below;
+        Heard { kin, fenced, asking, epoch, newest, hi, told, lost_round }
     }
 }

@@ -56,7 +56,7 @@ fn devices() -> Vec<Here> {
 
 fn hello(kin: Kin, of: Here) -> Heard {
     let Here { fenced, asking, epoch, newest, hi, .. } = of;
-    Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO }
+    Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO, lost_round: false }
 }
 
 /// Whether `one` lacks what `other` knows of it: records, or a tenure.

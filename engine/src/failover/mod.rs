@@ -25,6 +25,7 @@ mod hello;
 mod loss;
 #[cfg(all(test, not(loom)))]
 mod meetings;
+mod planned;
 mod resume;
 mod returning;
 pub(crate) mod role;

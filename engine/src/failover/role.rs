@@ -31,6 +31,9 @@ pub(crate) struct Grant {
 pub(crate) struct Role {
     device: u64,
     request: Option<OpenRequest>,
+    /// The last one that was written into a file: a grant in a file answers it, until another is open or a
+    /// connection comes to stand.
+    by_file: Option<OpenRequest>,
     /// A hello, or a host, made this device ask for the host, and neither device has begun to serve since.
     must_ask: bool,
     grant: Option<Grant>,
@@ -65,6 +68,7 @@ impl Role {
         Role {
             device,
             request: None,
+            by_file: None,
             must_ask: false,
             grant: None,
             outcome: None,
@@ -81,8 +85,24 @@ impl Role {
     /// Opens a request, which replaces the open one. Returns this device's id, which it carries.
     pub fn ask(&mut self, request: OpenRequest) -> u64 {
         self.request = Some(request);
-        self.outcome = None;
+        (self.by_file, self.outcome) = (None, None);
         self.device
+    }
+
+    /// A request goes into a file. Returns this device's id, which it carries.
+    pub fn ask_by_file(&mut self, request: OpenRequest) -> u64 {
+        self.by_file = Some(request);
+        self.device
+    }
+
+    /// The request `nonce`, if it is the one that a grant in a file may answer.
+    pub fn asked_by_file(&self, nonce: u64) -> Option<OpenRequest> {
+        self.by_file.filter(|request| request.nonce == nonce)
+    }
+
+    /// A connection stands: what is in a file is answered by it no more.
+    pub fn forget_file(&mut self) {
+        self.by_file = None;
     }
 
     /// The open request.

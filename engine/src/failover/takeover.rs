@@ -80,8 +80,6 @@ impl Device {
 
     /// Sends a takeover request, which replaces the open one if there is one.
     fn ask_for_host(&self, requested_at: u64, progress_at: u64) -> Result<()> {
-        let held = self.superblock.get().epoch;
-        let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
         let nonce = self.nonce()?;
         let request = OpenRequest { nonce, requested_at, progress_at };
         let (device, is_early) = {
@@ -94,13 +92,18 @@ impl Device {
             return Ok(());
         }
         self.say_differing(nonce)?;
+        self.send(Lane::Control, &self.request_frame(nonce, device)?)
+    }
+
+    /// The request `nonce` of this device, whose number is `device`: for the next tenure.
+    pub(super) fn request_frame(&self, nonce: u64, device: u64) -> Result<Frame<'static>> {
+        let held = self.superblock.get().epoch;
+        let epoch = held.checked_add(1).ok_or_else(|| self.halt(epochs_exhausted()))?;
+        let Request { mode, round, last_active, generation, told } =
+            self.peer.machine.read().request();
+        let ladder = Some(Requester { mode, round, last_active, generation, told });
         let told = self.peer.owed.told().last();
-        let ladder = {
-            let Request { mode, round, last_active, generation, told } =
-                self.peer.machine.read().request();
-            Some(Requester { mode, round, last_active, generation, told })
-        };
-        self.send(Lane::Control, &Frame::Takeover { epoch, device, nonce, told, ladder })
+        Ok(Frame::Takeover { epoch, device, nonce, told, ladder })
     }
 
     /// After a hello: an open request was lost with the old connection, or its answer was. With
@@ -109,6 +112,7 @@ impl Device {
         let open = {
             let role = &mut lock(&self.failover).role;
             role.must_ask(anew);
+            role.forget_file();
             role.request()
         };
         let now = self.clock.monotonic();

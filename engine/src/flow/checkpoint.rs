@@ -38,6 +38,11 @@ impl Device {
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn checkpoint_now(&self) -> Result<()> {
         let _telling = self.events.enter();
+        if self.image.is_put_back() {
+            // Replay brings back only what is above `fl`. Reflection begins with this, too.
+            let _still = self.begin_step(&self.reflecting)?;
+            self.write_back_image()?;
+        }
         let mut made_at = self.begin_step(&self.checkpointing)?;
         let (fl, hi, acked, floor) = {
             let mut tables = lock(&self.tables);

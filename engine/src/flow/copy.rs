@@ -262,6 +262,9 @@ impl Device {
         let size = self.geometry.block_size as usize;
         let side = self.side();
         let _still = self.begin_step(&self.reflecting)?;
+        self.end_image()?;
+        self.write_back_image()?;
+        self.mark_first()?;
         let mut data = data.chunks_exact(size);
         let shared = &self.peer.machine;
         let mut buffer: Vec<&[u8]> = Vec::new();
@@ -280,8 +283,10 @@ impl Device {
             }
             let Some(wanted) = shared.read().wants(side, round, &blocks) else { return Ok(()) };
             if !wanted.is_empty() && shared.write().marks_before(side, round).mark {
+                self.begin_image()?;
                 self.mark()?;
             }
+            self.save_before(wanted.iter().cloned()).map_err(|e| self.halt(e))?;
             for run in &wanted {
                 self.write_copy(run, blocks.numbers.start, &buffer).map_err(|e| self.halt(e))?;
             }
@@ -319,6 +324,32 @@ impl Device {
             self.tell(Event::CaughtUp);
         }
         Ok(())
+    }
+
+    /// The last consistent image takes the content of the blocks of every copy that has come, with one sync.
+    pub(crate) fn save_before_frames(&self, frames: &[Vec<u8>]) -> Result<()> {
+        if !self.image.is_kept() {
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        for frame in frames {
+            // A frame that must not come is found by who takes it in.
+            let Ok((_, Frame::Ladder(Ladder::Copy { round, copies, .. }))) = Frame::decode(frame)
+            else {
+                continue;
+            };
+            for blocks in copies.iter().map(Copied::blocks) {
+                if blocks.numbers.end <= self.volumes.blocks(blocks.volume) {
+                    let wanted = self.peer.machine.read().wants(self.side(), round, &blocks);
+                    all.extend(wanted.unwrap_or_default());
+                }
+            }
+        }
+        if all.is_empty() {
+            return Ok(());
+        }
+        let _still = self.begin_step(&self.reflecting)?;
+        self.save_before(all.into_iter()).map_err(|e| self.halt(e))
     }
 
     /// At a device that returned, what these copies differ from is saved first (D10).

@@ -328,9 +328,11 @@ impl Device {
             self.sequence(&mut tables);
             let mut machine = self.peer.machine.write();
             let (before, round) = (machine.mode(), machine.round());
+            self.image.look(&machine, &tables);
             let Some(work) = step(&mut machine, &tables) else {
                 return Ok(false);
             };
+            self.image.look(&machine, &tables);
             // A reader finds the debt, or what bits tell of it, or both.
             self.peer.machine.settle(&machine);
             self.peer.machine.change(&machine);
@@ -439,12 +441,22 @@ impl Device {
         if work.sync {
             self.sync_own()?;
         }
+        if matches!(work.send, Some(Message::Opened { .. })) {
+            // The round may stay as it is for long: the image is not left to the first copy.
+            match self.reflecting.try_lock() {
+                Ok(_still) => self.begin_image()?,
+                Err(_) => self.wakes.reflect.ring(),
+            }
+        }
         if work.store {
             self.store_differential(also)?;
         } else if work.keeps_table {
             self.store_without_table(also)?;
         } else if work.mark {
             self.mark()?;
+        }
+        if self.has_needless_image() {
+            self.wakes.reflect.ring();
         }
         let Some(message) = work.send else {
             return work.hi.map_or(Ok(()), |hi| self.raise_hi(hi));
@@ -518,11 +530,18 @@ impl Device {
     pub(crate) fn store_differential(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
         // A store that failed has left the machine ahead of the superblock.
         self.check_halted()?;
-        let (durable, has_changed) = {
+        let (durable, is_met, has_changed) = {
             let machine = self.peer.machine.read();
-            (machine.durable(), self.peer.machine.changed.swap(false, Ordering::Relaxed))
+            let changed = self.peer.machine.changed.swap(false, Ordering::Relaxed);
+            (machine.durable(), machine.is_open(), changed)
         };
-        let note = |s: &mut Superblock| self.note_durable(s, &durable, also);
+        let note = |s: &mut Superblock| {
+            if is_met {
+                // Bits that copies of this round have cleared are stored with it.
+                s.history.met = durable.round;
+            }
+            self.note_durable(s, &durable, also);
+        };
         if !has_changed {
             return self.store(note);
         }
@@ -577,14 +596,18 @@ impl Device {
     fn note_marks(&self, s: &mut Superblock) {
         let (owing, consistent) = self.peer.machine.read().durable_marks();
         Durable::put_marks(s, owing, consistent);
+        s.image = self.image.is_stored(s, consistent);
     }
 
-    /// As [`Device::mark`], if a host's write has asked for it.
-    pub(crate) fn mark_first(&self) -> Result<()> {
-        match self.peer.machine.unmarked.swap(false, Ordering::AcqRel) {
-            true => self.mark(),
-            false => Ok(()),
+    /// As [`Device::mark`], if a step or a host's write has asked for it; whether it has. The caller holds
+    /// `reflecting`.
+    pub(crate) fn mark_first(&self) -> Result<bool> {
+        let is_due = self.peer.machine.unmarked.swap(false, Ordering::AcqRel);
+        if is_due {
+            self.begin_image()?;
+            self.mark()?;
         }
+        Ok(is_due)
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod commit;
 pub(crate) mod compare;
 pub(crate) mod copy;
 pub(crate) mod differential;
+pub(crate) mod image;
 pub(crate) mod open;
 pub(crate) mod owed;
 pub(crate) mod pace;

@@ -189,8 +189,7 @@ fn live_records(superblock: &Superblock, log: Log, scan: &Scan, now: u64) -> Vec
     let (size, fl) = (u64::from(superblock.block_size), superblock.fl);
     let batches = scan.batches.iter().enumerate();
     let records = batches.flat_map(|(k, found)| records(found, size, fl, now).map(move |r| (r, k)));
-    let counts = holds(Clause::VoidLeftOut) && log == Log::Own;
-    let is_void = |stamp| counts && superblock.history.is_void(stamp);
+    let is_void = |stamp| holds(Clause::VoidLeftOut) && superblock.history.is_void(stamp);
     records.filter(|(record, _)| record.stamp > dead && !is_void(record.stamp)).collect()
 }
 

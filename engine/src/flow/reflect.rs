@@ -40,6 +40,10 @@ impl Device {
     /// As [`Device::step_reflect`].
     pub fn step_reflect_due(&self) -> Result<usize> {
         let _telling = self.events.enter();
+        if let Ok(_still) = self.reflecting.try_lock() {
+            self.end_image()?;
+            self.mark_first()?;
+        }
         let waiting = {
             let mut tables = lock(&self.tables);
             self.sequence(&mut tables);
@@ -71,12 +75,22 @@ impl Device {
     /// As [`Device::step_reflect`].
     pub fn step_reflect_some(&self, most: usize) -> Result<usize> {
         let mut buffer = self.begin_step(&self.reflecting)?;
-        let (taken, upto, own_end, recv_end) = self.oldest_reflectable(most);
-        if taken.is_empty() {
+        self.end_image()?;
+        self.write_back_image()?;
+        let mut oldest = self.oldest_reflectable(most);
+        if self.mark_first()? {
+            // An image may have begun amid these records.
+            oldest = self.oldest_reflectable(most);
+        }
+        if oldest.0.is_empty() {
             return Ok(0);
         }
-        self.mark_first()?;
+        let (taken, upto, own_end, recv_end) = oldest;
         self.save_before_records(&taken).map_err(|e| self.halt(e))?;
+        if self.image.upto().is_some_and(|image| upto > image) {
+            let blocks = taken.iter().map(|(_, record)| record.extent().into());
+            self.save_before(blocks).map_err(|e| self.halt(e))?;
+        }
         moment(Moment::Reflecting);
         self.write_newest(&taken, &mut buffer).map_err(|e| self.unreadable(e))?;
         moment(Moment::Reflected);
@@ -120,6 +134,7 @@ impl Device {
         let mut bytes = 0;
         // A block is saved as the records of before have left it.
         let new_history = self.peer.saving.tenure();
+        let image = self.image.upto();
         let mut is_parted = false;
         while taken.len() < most && bytes < STEP_BYTES_MAX {
             let next_own = own_records.get(own).filter(|e| e.0 <= limit);
@@ -130,7 +145,10 @@ impl Device {
                 (Some(o), None) => (Log::Own, o),
                 (_, Some(r)) => (Log::Recv, r),
             };
-            let is_new = |stamp: Stamp| new_history.is_some_and(|tenure| stamp.epoch >= tenure);
+            let is_new = |stamp: Stamp| {
+                let is_of_peer = new_history.is_some_and(|tenure| stamp.epoch >= tenure);
+                (is_of_peer, image.is_some_and(|upto| stamp > upto))
+            };
             if upto != Stamp::ZERO && is_new(stamp) != is_new(upto) {
                 is_parted = true;
                 self.reflect_due_at.store(0, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! Salvage: what a forced takeover gave up, as it stands in a side file. Chunks stand one behind the other,
+//! Saved blocks as they stand in a side file: salvage, which is what a forced takeover gave up, and the last
+//! consistent image, behind its header (`image.rs`). Chunks stand one behind the other,
 //! each a header, its entries, the data of those that have any, and zeros to the end of its last page. A
 //! chunk is written whole and synced before what it saves is overwritten; one that was cut short is the end.
 
 use super::{PAGE, StampBytes, checksum, data_checksum};
-use crate::unit::{Block, Stamp};
+use crate::unit::{Block, Blocks, Stamp};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -116,6 +117,11 @@ pub fn encode(origin: &Origin, saved_at: u64, entries: &[Saved], data: &[u8]) ->
 /// How many bytes of a file must be read to have a chunk's header and entries, at most.
 pub(crate) const TABLE_BYTES_MAX: usize = HEAD + ENTRIES_MAX * ENTRY;
 
+/// Whether a chunk may begin here.
+pub(crate) fn is_begin(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
 /// Reads the chunk that `bytes` begins with, whose data is not looked at; `None` if none stands there.
 pub fn decode(bytes: &[u8]) -> Option<Chunk> {
     let (head, rest) = Head::read_from_prefix(bytes).ok()?;
@@ -159,6 +165,11 @@ pub fn decode(bytes: &[u8]) -> Option<Chunk> {
     };
     let bytes = at.next_multiple_of(PAGE);
     Some(Chunk { origin, saved_at: head.saved_at.get(), entries, bytes })
+}
+
+/// The entry of blocks that read as zeros.
+pub(crate) fn saved_zeros(blocks: &Blocks, stamp: Stamp) -> Saved {
+    Saved { block: blocks.first(), count: blocks.count(), stamp, has_data: false, checksum: 0 }
 }
 
 /// The entry of a block with this content.

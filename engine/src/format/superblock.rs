@@ -44,10 +44,11 @@ const RESUME_ALONE: u32 = 8;
 const UNUSABLE: u32 = 16;
 const LOST: u32 = 32;
 const OWED: u32 = 64;
+const IMAGE: u32 = 128;
 /// The flags of each version that is read.
 const FLAGS: [u32; 2] = [
     FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE,
-    FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE | LOST | OWED,
+    FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE | LOST | OWED | IMAGE,
 ];
 
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -272,6 +273,9 @@ pub struct Superblock {
     pub cut: Stamp,
     /// The peer may owe blocks that only bits tell of.
     pub owed: bool,
+    /// The side file of the last consistent image counts: where N is no prefix, it has what was overwritten
+    /// since N was one; where N is one (`usable`, and `consat` zero), a forced takeover puts it back.
+    pub image: bool,
     /// Under which un-synced writes survive a process (R20); zero: under none.
     pub cache_identity: [u8; 32],
     /// The weakest durability of a write completed since the last clean close (R20): 1 strict, 2
@@ -337,7 +341,8 @@ impl Superblock {
             | flag(self.resume_alone, RESUME_ALONE)
             | flag(!self.usable, UNUSABLE)
             | flag(self.lost.is_some(), LOST)
-            | flag(self.owed, OWED);
+            | flag(self.owed, OWED)
+            | flag(self.image, IMAGE);
         let mut bytes = SuperblockBytes::new_zeroed();
         bytes.magic = MAGIC;
         bytes.version = VERSION.into();
@@ -591,6 +596,7 @@ impl Superblock {
             peer: bytes.peer.get(),
             cut: bytes.cut.into(),
             owed: flags & OWED != 0,
+            image: flags & IMAGE != 0,
             cache_identity: bytes.cache_identity,
             weakest: bytes.weakest,
             annex: Annex {

@@ -9,6 +9,7 @@ use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Kind as ErrorKind, Result};
 use crate::failover::{Closed, Forced, Image, LossSheet};
+use crate::image::ImageStatus;
 use crate::queue;
 use crate::salvage;
 use crate::storage::Storage;
@@ -18,7 +19,7 @@ use crate::table::differential::Consistent;
 use crate::table::location::Location;
 use crate::unit::{Mode, Stamp};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,6 +48,9 @@ pub(super) struct Sites {
     past: RefCell<BTreeMap<Stamp, (Range<usize>, Content)>>,
     /// The lineage that is served.
     lineage: Cell<(u64, u64)>,
+    /// Blocks whose newest content was the forced device's own, and is in its salvage: the other one may have
+    /// older content of them.
+    put_aside: RefCell<BTreeSet<usize>>,
     /// By device: blocks whose content nobody else ever had.
     alone: [RefCell<Vec<(usize, Content)>>; 2],
 }
@@ -153,6 +157,7 @@ impl World {
     /// The loss sheet, of the one image or the other; `None` if the device has resumed alone.
     fn sheet(&self, side: Side, device: &Arc<Device>, random: &mut Random) -> Option<LossSheet> {
         let image = random.pick(&[Image::Consistent, Image::Newest]);
+        let has_image = matches!(device.image.status(), ImageStatus::Kept { .. });
         let refused = |image| match device.loss_sheet(image) {
             Ok(sheet) => Ok(sheet),
             Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
@@ -165,10 +170,10 @@ impl World {
             Ok(sheet) => Some(sheet),
             Err(_) if image == Image::Consistent && refused(Image::Newest).is_ok() => {
                 self.tape.count("forces refused without a consistent image");
-                if device.peer.machine.read().consistent() != Consistent::Yes {
+                if device.peer.machine.read().consistent() != Consistent::Yes && !has_image {
                     return refused(Image::Newest).ok();
                 }
-                let story = format!("{} is not forced, and its N is a prefix", NAMES[side]);
+                let story = format!("{} is not forced, and has a consistent image", NAMES[side]);
                 self.tape.broken("a force is refused where it must be", story);
                 None
             }
@@ -290,7 +295,7 @@ impl World {
         }
         drop(past);
         let lost = match word.sheet.image {
-            Image::Consistent => {
+            Image::Consistent | Image::Last => {
                 let lost = self.lost_of_prefix(side, &history, &found, &word.sheet);
                 let stamps: Vec<Stamp> = lost.iter().map(|record| record.stamp).collect();
                 history.lose(&stamps);
@@ -307,6 +312,12 @@ impl World {
         };
         let next = history.issued.len();
         drop(history);
+        let mut newest = BTreeMap::new();
+        for record in lost.iter().filter(|_| word.sheet.image == Image::Last) {
+            newest.extend(record.blocks.clone().map(|block| (block, record.by)));
+        }
+        let own = newest.into_iter().filter(|&(_, by)| by == side).map(|(block, _)| block);
+        *self.sites.put_aside.borrow_mut() = own.collect();
         let mark = device.superblock.get().lost;
         let is_missing = lost.iter().any(|record| record.completed);
         if is_missing {
@@ -330,7 +341,7 @@ impl World {
             let tables = lock(&device.tables);
             tables.newest_own().max(tables.incoming.hi())
         };
-        if word.sheet.mode != Mode::Ordered || word.sheet.image == Image::Newest {
+        if word.sheet.mode != Mode::Ordered || word.sheet.image != Image::Consistent {
             let history = self.history.borrow();
             let theirs = history.after(Stamp::ZERO).iter().rfind(|record| record.by == peer);
             machine.collected.set(theirs.map_or(Stamp::ZERO, |record| record.stamp));
@@ -359,12 +370,17 @@ impl World {
             found.iter().enumerate().all(|(block, held)| history.content(block, at) == *held)
         };
         let all = history.after(Stamp::ZERO);
-        let received = sheet.received;
+        // Everything that was here is in it: for the last consistent one, everything of then.
+        let received = sheet.image_of.map_or(sheet.received, |point| {
+            let of_then = all.iter().rfind(|record| record.stamp <= point.upto);
+            of_then.map_or(Stamp::ZERO, |record| record.stamp)
+        });
         let first_missing = history.next_of(1 - side, received);
         let kept = match sheet.mode {
-            Mode::Ordered => first_missing.map_or(all.len(), |first| {
-                all.partition_point(|record| record.stamp < first.stamp)
-            }),
+            Mode::Ordered if sheet.image == Image::Consistent => first_missing
+                .map_or(all.len(), |first| {
+                    all.partition_point(|record| record.stamp < first.stamp)
+                }),
             _ => (0..=all.len()).rev().find(|&kept| is_state(upto(all, kept))).unwrap_or_default(),
         };
         let at = upto(all, kept);
@@ -374,7 +390,12 @@ impl World {
             self.tape.broken("the consistent image is an earlier state of the history", story);
         }
         let lost = all[kept..].to_vec();
-        if sheet.mode == Mode::Ordered {
+        if sheet.image == Image::Last {
+            self.tape.count("forces to the last consistent image");
+            if !lost.is_empty() {
+                self.tape.count("forces to an earlier image than the newest");
+            }
+        } else if sheet.mode == Mode::Ordered {
             self.check_sheet(side, &lost, sheet);
         }
         lost
@@ -474,7 +495,8 @@ impl World {
         if self.sites.is_mixed[side].get() {
             return;
         }
-        for block in 0..history.blocks() {
+        let put_aside = self.sites.put_aside.borrow();
+        for block in (0..history.blocks()).filter(|block| !put_aside.contains(block)) {
             let Ok(content) = self.served(side, device, block) else { continue };
             let is_known = |k: usize, value| {
                 value == 0 || history.of(block).iter().any(|version| version.content[k] == value)
@@ -548,14 +570,20 @@ impl World {
         if alone.is_empty() {
             return;
         }
-        let disk = self.machines[side].disk.process();
-        let saved = match self.saved(&disk) {
-            Ok(saved) => saved,
-            Err(error) => {
-                let story = format!("{}: {error}", NAMES[side]);
-                return self.tape.broken("salvage can be read", story);
+        if self.device(1 - side).is_none_or(|device| device.image.is_put_back()) {
+            // It has put aside some of it, and saves that when it goes back.
+            return self.tape.count("returns before an image was back");
+        }
+        let mut saved = Vec::new();
+        for machine in &self.machines {
+            match self.saved(&machine.disk.process()) {
+                Ok(more) => saved.extend(more),
+                Err(error) => {
+                    let story = format!("{}: {error}", NAMES[side]);
+                    return self.tape.broken("salvage can be read", story);
+                }
             }
-        };
+        }
         if let Some((block, content)) = alone.iter().find(|entry| !saved.contains(entry)) {
             let (name, at) = (NAMES[side], self.plan.block(*block));
             let story = format!("{name} alone had {content:?} of block {at}");

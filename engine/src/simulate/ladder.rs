@@ -8,8 +8,9 @@ use crate::device::Device;
 use crate::format::frame::LADDER_WIRE;
 use crate::format::superblock::Features;
 use crate::sync::lock;
-use crate::table::differential::Consistent;
+use crate::table::differential::{Consistent, Side as Role};
 use crate::unit::{Block, Mode, Round, Stamp};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +20,14 @@ pub(super) struct Sent {
     round: Round,
     session: u64,
     blocks: BTreeMap<usize, Stamp>,
+}
+
+/// Takeovers since both devices last were in ordered mode, and owed each other nothing.
+#[derive(Default)]
+pub(super) struct Tenures {
+    /// The last tenures of the two, as they were last looked at.
+    last: Cell<[u64; 2]>,
+    takeovers: Cell<u64>,
 }
 
 /// Whether the pair may leave ordered mode.
@@ -188,6 +197,50 @@ impl World {
             }
         }
         says
+    }
+
+    /// With one takeover at most since both were in ordered mode, and no force, a copy at one of two devices that
+    /// are open is consistent (P6). The device that serves says that none is when that is so, and then only.
+    pub(super) fn check_consistent_copies(&self) {
+        let (Some(a), Some(b)) = (self.device(0), self.device(1)) else { return };
+        let pair = [&a, &b];
+        let superblocks = pair.map(|device| device.superblock.get());
+        let last = [&superblocks[0], &superblocks[1]].map(|s| s.last_active);
+        let before = self.tenures.last.replace(last);
+        let taken = (0..2).filter(|&k| last[k] != before[k]).count() as u64;
+        self.tenures.takeovers.set(self.tenures.takeovers.get() + taken);
+        // A stalled thread may hold one of them.
+        let machines = pair.map(|device| device.peer.machine.try_read());
+        let [Some(first), Some(second)] = &machines else { return };
+        let states = [first, second];
+        let is_consistent = states.map(|state| state.consistent() == Consistent::Yes);
+        let is_one = first.round() == second.round();
+        let rests = |k: usize| {
+            states[k].mode() == Mode::Ordered && superblocks[k].need <= superblocks[k].hi
+        };
+        if is_one && is_consistent == [true; 2] && rests(0) && rests(1) {
+            self.tenures.takeovers.set(0);
+        }
+        let is_forced = superblocks.iter().any(|s| !s.history.ancestors.is_empty());
+        if self.tape.is_faithless() || is_forced {
+            return;
+        }
+        let has_none = is_consistent == [false; 2];
+        if has_none && self.tenures.takeovers.get() <= 1 {
+            self.tape.broken("one of two devices is consistent", format!("{first:?}, {second:?}"));
+        }
+        for (device, state) in pair.iter().zip(states) {
+            let side = device.side();
+            let says = state.lacks_consistent_copy(side);
+            let knows = is_one && side == Role::Active && state.is_open();
+            if says && !has_none || has_none && knows && !says {
+                let story = format!("says {says}: {first:?}, {second:?}");
+                self.tape.broken("the device that serves says that no copy is consistent", story);
+            }
+            if says {
+                self.tape.count("moments without a consistent copy");
+            }
+        }
     }
 
     /// A takeover by bits has ended: what was granted and what was told before are the peer's table.

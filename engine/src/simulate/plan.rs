@@ -64,6 +64,8 @@ impl Plan {
             settings.resume_order_after_ns = random.pick(&[0, 0, 50 * MS, SECOND]);
             settings.resume_order_after_max_ns = 4 * SECOND;
             settings.copy_bytes_max = random.pick(&[1, 4096, 4 << 20]);
+            let random = &mut Random::of(seed, 11, side as u64);
+            settings.image_bytes_max = random.pick(&[0, 12 << 10, 1 << 30, 1 << 30, 1 << 30]);
         }
         let clocks = match random.within(0..5) {
             0 => [(0, 1), (0, 1)],

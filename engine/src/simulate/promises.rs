@@ -30,6 +30,7 @@ impl World {
         if serves(0) && serves(1) {
             self.tape.broken("at most one device serves", "both devices serve".into());
         }
+        self.check_consistent_copies();
     }
 
     /// A write issued after another was completed or seen is newer, whatever the clocks say; and
@@ -535,8 +536,14 @@ impl World {
         buffer.clear();
         buffer.resize(self.plan.block_size, 0);
         let disk = &self.machines[side].disk;
-        // A segment that does not exist is zeros.
-        let _ = disk.peek(file, (byte % 65_536) as usize, &mut buffer);
+        // Blocks that a forced takeover puts back are not there yet.
+        let is_overlaid = |device: std::sync::Arc<crate::Device>, buffer: &mut [u8]| {
+            device.volumes.read_overlaid(at, buffer).is_ok_and(|is_overlaid| is_overlaid)
+        };
+        if !self.device(side).is_some_and(|device| is_overlaid(device, &mut buffer)) {
+            // A segment that does not exist is zeros.
+            let _ = disk.peek(file, (byte % 65_536) as usize, &mut buffer);
+        }
         drop(buffer);
         self.buffer.borrow()
     }

@@ -11,7 +11,7 @@ use super::faithless::{Held, Tenure};
 use super::force::Sites;
 use super::history::{History, Image};
 use super::host::{Asked, What};
-use super::ladder::{Sent, changed_to};
+use super::ladder::{Sent, Tenures, changed_to};
 use super::line::Wire;
 use super::plan::Plan;
 use super::random::Random;
@@ -173,6 +173,7 @@ pub(super) struct World {
     /// Completed writes are lost, and nobody has accepted it: the number of the first request since.
     pub unaccepted: Cell<Option<usize>>,
     pub sites: Sites,
+    pub tenures: Tenures,
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
@@ -214,6 +215,7 @@ impl World {
             wire: RefCell::new(Wire::new(tape.clone())),
             buffer: RefCell::default(),
             ended: Cell::default(),
+            tenures: Tenures::default(),
             busy: Cell::default(),
             stall: RefCell::default(),
             stalled: RefCell::default(),

@@ -5,11 +5,15 @@ use super::segments::Segments;
 use super::{FileName, Storage};
 use crate::error::{Error, Result};
 use crate::format::superblock::Superblock;
-use crate::sync::{Ordering, fence};
+use crate::image::Overlay;
+use crate::sync::{AtomicBool, Ordering, fence, lock};
 use crate::unit::{Block, Blocks, Extent};
 use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
+
+/// So many neighbouring blocks are read though a hole may be among them.
+const PART_BLOCKS_MAX: u64 = 64;
 
 /// All normal volumes of a device.
 pub struct Volumes {
@@ -21,6 +25,10 @@ pub struct Volumes {
     /// Segments written since the last [`Volumes::sync`]; sorted, so that they are always synced
     /// in the same order.
     dirty: Mutex<BTreeSet<FileName>>,
+    /// Blocks that are read from a side file until [`Volumes::uncover`] (`image.rs`).
+    overlay: Mutex<Overlay>,
+    /// Whether there may be any. Release/Acquire: a reader that finds it cleared finds them written.
+    is_overlaid: AtomicBool,
 }
 
 impl Volumes {
@@ -37,7 +45,14 @@ impl Volumes {
             segment_bytes: superblock.segment_bytes,
             sizes: superblock.volumes.iter().map(|v| (v.id, v.bytes)).collect(),
             dirty: Mutex::default(),
+            overlay: Mutex::default(),
+            is_overlaid: AtomicBool::new(false),
         })
+    }
+
+    /// The same, with the blocks of `overlay` read from their side file. None is written but to write them back.
+    pub(crate) fn under(self, overlay: Overlay) -> Volumes {
+        Volumes { overlay: Mutex::new(overlay), is_overlaid: AtomicBool::new(true), ..self }
     }
 
     /// The size of `volume` in bytes; `None` if there is no such volume.
@@ -73,14 +88,10 @@ impl Volumes {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails.
     pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
-        let (file, offset) = self.at(block);
-        if !self.segments.is_present(file) {
-            buf.fill(0);
-            return Ok(());
+        match self.read_overlaid(block, buf)? {
+            true => Ok(()),
+            false => self.read_beneath(block, buf),
         }
-        self.storage
-            .read(file, offset, buf)
-            .map_err(|e| Error::storage(format!("reading block {block} at {offset} of {file}"), e))
     }
 
     /// Bytes from `block` to the end of its segment: no run of blocks is written across it.
@@ -124,7 +135,14 @@ impl Volumes {
 
     /// Whether `count` blocks from `block` on are known to read as zeros (R17). A storage that fails
     /// knows nothing.
-    pub fn read_as_zeros(&self, mut block: Block, mut count: u64) -> bool {
+    pub fn read_as_zeros(&self, block: Block, count: u64) -> bool {
+        let numbers = block.number..block.number + count;
+        !self.is_overlaid() && self.is_hole(&Blocks { volume: block.volume, numbers })
+    }
+
+    /// As [`Volumes::read_as_zeros`], beneath a side file.
+    pub(crate) fn is_hole(&self, run: &Blocks) -> bool {
+        let (mut block, mut count) = (run.first(), run.count());
         while count > 0 {
             let (file, offset) = self.at(block);
             let blocks = count.min(self.bytes_to_segment_end(block) / self.block_size);
@@ -138,6 +156,78 @@ impl Volumes {
             count -= blocks;
         }
         true
+    }
+
+    /// Reads a block from the side file, if it is one that stands there.
+    ///
+    /// # Errors
+    /// As [`Volumes::read`].
+    pub(crate) fn read_overlaid(&self, block: Block, buf: &mut [u8]) -> Result<bool> {
+        Ok(self.is_overlaid() && lock(&self.overlay).read(&*self.storage, block, buf)?)
+    }
+
+    fn is_overlaid(&self) -> bool {
+        self.is_overlaid.load(Ordering::Acquire)
+    }
+
+    /// Parts of `run`, in rising order, each with whether it is known to be a hole beneath the side file. The
+    /// others are short, so that no more is read than is stored.
+    pub(crate) fn parts(&self, run: Blocks) -> impl Iterator<Item = (Blocks, bool)> + '_ {
+        let mut left = vec![run];
+        std::iter::from_fn(move || {
+            loop {
+                let run = left.pop()?;
+                let is_hole = self.is_hole(&run);
+                if is_hole || run.count() <= PART_BLOCKS_MAX {
+                    return Some((run, is_hole));
+                }
+                let middle = run.numbers.start + run.count() / 2;
+                left.push(Blocks { numbers: middle..run.numbers.end, ..run });
+                left.push(Blocks { numbers: run.numbers.start..middle, ..run });
+            }
+        })
+    }
+
+    /// Reads a block as it is beneath the side file.
+    ///
+    /// # Errors
+    /// As [`Volumes::read`].
+    pub(crate) fn read_beneath(&self, block: Block, buf: &mut [u8]) -> Result<()> {
+        let (file, offset) = self.at(block);
+        if !self.segments.is_present(file) {
+            buf.fill(0);
+            return Ok(());
+        }
+        self.storage
+            .read(file, offset, buf)
+            .map_err(|e| Error::storage(format!("reading block {block} at {offset} of {file}"), e))
+    }
+
+    /// The blocks that stand in the side file: runs of zeros, and those with data.
+    pub(crate) fn overlaid(&self) -> (Vec<Blocks>, Vec<Block>) {
+        let overlay = lock(&self.overlay);
+        (overlay.zeros.runs().collect(), overlay.data.keys().copied().collect())
+    }
+
+    /// Every block that stood in the side file has been written.
+    pub(crate) fn uncover(&self) {
+        self.is_overlaid.store(false, Ordering::Release);
+        *lock(&self.overlay) = Overlay::default();
+    }
+
+    /// Makes the blocks of `run`, which may cross segments, read as zeros, as [`Volumes::zero`].
+    ///
+    /// # Errors
+    /// As [`Volumes::zero`].
+    pub(crate) fn zero_run(&self, run: &Blocks) -> Result<()> {
+        let mut block = run.first();
+        while block.number < run.numbers.end {
+            let room = (self.bytes_to_segment_end(block) / self.block_size).max(1);
+            let count = room.min(run.numbers.end - block.number);
+            self.zero(block, count)?;
+            block.number += count;
+        }
+        Ok(())
     }
 
     /// Whether the block's segment was made.
@@ -157,7 +247,7 @@ impl Volumes {
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails. The durable part is
     /// unknown then, and a further call says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
-        let dirty = std::mem::take(&mut *crate::sync::lock(&self.dirty));
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
         let count = dirty.len();
         for file in dirty {
             let synced = self.storage.sync(file);
@@ -178,7 +268,7 @@ impl Volumes {
 
     /// After the write: a sync in between would clear the mark and not have seen it.
     fn touch(&self, file: FileName) {
-        crate::sync::lock(&self.dirty).insert(file);
+        lock(&self.dirty).insert(file);
     }
 }
 

@@ -118,8 +118,9 @@ impl World {
 
     /// An empty device with this id in the place of one, on a disk of its own.
     pub fn make_anew(&mut self, at: usize, id: u64) {
+        let is_always = self.devices.iter().flatten().any(|d| d.geometry().differential);
         self.disks[at] = CrashDisk::new();
-        make(&self.disks[at], id, 4, false, false);
+        make(&self.disks[at], id, 4, false, is_always);
     }
 
     /// All of them, which must go well.

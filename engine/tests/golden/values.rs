@@ -4,6 +4,7 @@ use afterimage::internal::format::batch::{Header, Identity, Log};
 use afterimage::internal::format::frame::{
     Copied, Frame, Hello, Ladder, Requester, Seen, Shipped, Sum, TablePiece, WireRange,
 };
+use afterimage::internal::format::salvage::{Origin, Saved};
 use afterimage::internal::format::superblock::{
     Annex, Branch, Features, History, LogState, Lost, REST, Superblock, TableRef, VolumeSpec,
 };
@@ -64,6 +65,21 @@ pub const FRAMES: [&str; 29] = [
     "frame_differs",
 ];
 
+/// `image`: of when it is, and its blocks, one with data and five of zeros.
+pub fn image() -> (Origin, afterimage::ImagePoint, Vec<Saved>, Vec<u8>) {
+    let origin = Origin { group: GROUP, device: 2, lineage: LINEAGE, block_size: 512 };
+    let mut point = afterimage::ImagePoint::default();
+    (point.upto, point.at, point.lineage) = (HI, LOST.found, LINEAGE);
+    let data = vec![0x5a; 512];
+    let block = Block { volume: 9, number: 0x1122_3344 };
+    let stamp = Stamp::ZERO;
+    let with_data =
+        Saved { block, count: 1, stamp, has_data: true, checksum: data_checksum(&data) };
+    let block = Block { volume: 9, number: 0x1122_3350 };
+    let zeros = Saved { block, count: 5, stamp, has_data: false, checksum: 0 };
+    (origin, point, vec![with_data, zeros], data)
+}
+
 /// `superblock` and `volumes`.
 pub fn superblock() -> Superblock {
     Superblock {
@@ -93,6 +109,7 @@ pub fn superblock() -> Superblock {
         peer: 1,
         cut: CUT,
         owed: true,
+        image: false,
         cache_identity: std::array::from_fn(|k| 0x20 + k as u8),
         weakest: 2,
         annex: Annex { slot: 1, bytes: 48, checksum: 0xb1b2_b3b4_b5b6_b7b8 },
@@ -140,6 +157,7 @@ pub fn history() -> History {
             epoch: 11,
             newest: stamp(11, 0x4444, 4),
         }),
+        met: Round { generation: 3, counter: 9 },
     }
 }
 

@@ -240,13 +240,13 @@ fn a_forced_device_has_what_was_acknowledged() {
     let z = story.write(2);
     story.flush();
     assert!(story.is_right(&[(0, x), (2, z)]) && !story.is_right(&[(0, x)]));
-    // What the device acknowledges from now on does not bring y back.
+    // An acknowledgement after that does not bring y back.
     story.0.note(&Event::Acknowledged { at: 0, stamp: stamp(99) });
     assert!(story.is_right(&[(0, x), (2, z)]));
 }
 
-/// What a forced device lacked is in the salvage of the other one; it does not stand for what hosts have
-/// written since.
+/// Content that a forced device lacked is in the salvage of the other one; it does not stand for what hosts
+/// have written since.
 #[test]
 fn salvage_makes_a_history_whole() {
     let mut story = Story::new();

@@ -3,13 +3,14 @@
 
 use super::super::StampBytes;
 use super::ANNEX_BYTES_MAX;
-use crate::unit::Stamp;
+use crate::unit::{Round, Stamp};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const FORCED: u32 = 1;
 const ALONE: u32 = 2;
 const OTHER: u32 = 4;
+const MET: u32 = 8;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -32,7 +33,7 @@ const FIXED: usize = size_of::<Fixed>();
 /// as the one that returns, and an operator decides.
 pub const ANCESTORS_MAX: usize = 200;
 
-const _: () = assert!(FIXED + ANCESTORS_MAX * 16 <= ANNEX_BYTES_MAX as usize);
+const _: () = assert!(FIXED + (ANCESTORS_MAX + 1) * 16 <= ANNEX_BYTES_MAX as usize);
 
 /// The other device's branch of history, as its refused hello told of it: neither lineage stands in the
 /// other's list.
@@ -57,16 +58,19 @@ pub struct History {
     pub forced: bool,
     /// It was resumed alone, and no peer of its lineage was met since: its newest own record of then.
     pub alone: Option<Stamp>,
-    /// Own records above the first stamp and up to the second are given up, and count for nothing.
+    /// Records above the first stamp and up to the second are given up, and count for nothing: own ones, and,
+    /// where the last consistent image was put back, received ones.
     pub void: [Stamp; 2],
     /// The device that was this one's peer, and is to be refused; 0: none.
     pub forgotten: u64,
     /// The branch that the last refused hello told of.
     pub other: Option<Branch>,
+    /// The last round of differential mode that the peer was in, as it said itself (D3).
+    pub met: Round,
 }
 
 impl History {
-    /// Whether the own record `stamp` was given up by a forced takeover.
+    /// Whether the record `stamp` was given up by a forced takeover.
     pub fn is_void(&self, stamp: Stamp) -> bool {
         stamp > self.void[0] && stamp <= self.void[1]
     }
@@ -90,7 +94,8 @@ impl History {
         let flag = |on, bit| if on { bit } else { 0 };
         let flags = flag(self.forced, FORCED)
             | flag(self.alone.is_some(), ALONE)
-            | flag(self.other.is_some(), OTHER);
+            | flag(self.other.is_some(), OTHER)
+            | flag(self.met != Round::default(), MET);
         let other = self.other.unwrap_or_default();
         let mut fixed = Fixed::new_zeroed();
         fixed.ancestors = (self.ancestors.len() as u32).into();
@@ -104,7 +109,9 @@ impl History {
         fixed.other_epoch = other.epoch.into();
         fixed.other_newest = other.newest.into();
         let mut bytes = fixed.as_bytes().to_vec();
-        for (number, id) in &self.ancestors {
+        let met = (self.met.generation, self.met.counter);
+        let met = Some(met).filter(|_| flags & MET != 0);
+        for (number, id) in self.ancestors.iter().chain(&met) {
             bytes.extend_from_slice(&number.to_le_bytes());
             bytes.extend_from_slice(&id.to_le_bytes());
         }
@@ -123,11 +130,12 @@ impl History {
             ));
         };
         let flags = fixed.flags.get();
-        if flags & !(FORCED | ALONE | OTHER) != 0 {
-            return Err(format!("the annex has flags {flags:#x}, of which this program knows 7"));
+        if flags & !(FORCED | ALONE | OTHER | MET) != 0 {
+            return Err(format!("the annex has flags {flags:#x}, of which this program knows 15"));
         }
         let count = fixed.ancestors.get() as usize;
-        if count > ANCESTORS_MAX || rest.len() != count * 16 {
+        let rows = count.saturating_add(usize::from(flags & MET != 0));
+        if count > ANCESTORS_MAX || rest.len() != rows * 16 {
             let found = rest.len();
             return Err(format!("the annex has {count} ancestors in {found} bytes"));
         }
@@ -138,8 +146,12 @@ impl History {
             epoch: fixed.other_epoch.get(),
             newest: fixed.other_newest.into(),
         };
+        let mut ancestors: Vec<_> =
+            rest.chunks_exact(16).map(|row| (u64_at(row, 0), u64_at(row, 8))).collect();
+        let met = ancestors.split_off(count).pop().unwrap_or_default();
         Ok(History {
-            ancestors: rest.chunks_exact(16).map(|row| (u64_at(row, 0), u64_at(row, 8))).collect(),
+            ancestors,
+            met: Round { generation: met.0, counter: met.1 },
             forced: flags & FORCED != 0,
             alone: (flags & ALONE != 0).then(|| fixed.alone.into()),
             void: [fixed.void_above.into(), fixed.void_upto.into()],

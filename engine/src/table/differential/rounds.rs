@@ -29,7 +29,9 @@ impl Differential {
         if !self.may_open(mode) {
             return None;
         }
-        let is_new = mode != self.mode;
+        // Of a group that is always in differential mode the first round is a new one, too: a peer that is
+        // below it once it has been in it has lost what it had.
+        let is_new = mode != self.mode || self.round == Round::default();
         let checkpoint = self.checkpoints_before(Side::Active, mode);
         let sync = (is_new || mode == Mode::Collecting) && holds(Clause::OpenSync);
         if is_new {

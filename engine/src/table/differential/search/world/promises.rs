@@ -1,6 +1,7 @@
-//! The promises, P1 to P9; P1 and P5 are looked at where they could break.
+//! The promises, P1 to P10; P1 and P5 are looked at where they could break.
 
 use super::*;
+use crate::table::differential::Stage;
 
 impl World {
     pub(super) fn is_prefix(&self, image: &Image) -> bool {
@@ -82,7 +83,8 @@ impl World {
                     "P10 there is a consistent copy, and a device says there is none".into()
                 );
             }
-            if is_so && dev.side() == Side::Active && dev.m.is_open() && !is_told {
+            let are_in = dev.side() == Side::Active && dev.m.stage >= Stage::Open;
+            if is_so && are_in && !is_told {
                 return Err(
                     "P10 no copy is consistent, and the active device does not say so".into()
                 );

@@ -1,0 +1,352 @@
+//! The last consistent image in the data path (LADDER 6): when one begins, what is saved before N is written,
+//! when it ends, and how a forced takeover's choice of it comes back into N.
+//!
+//! N is written by reflection and by copies, each under the lock `reflecting`, which the callers of these
+//! steps hold. Records up to the image's point go to N as they are: they are in the image.
+
+use super::Tables;
+use crate::device::Device;
+use crate::error::{Kind, Result};
+use crate::event::Event;
+use crate::format::image::ImagePoint;
+use crate::format::superblock::Superblock;
+use crate::image::{ImageStatus, Overlay, Writing, remove};
+use crate::salvage::Writer;
+use crate::storage::Storage;
+use crate::sync::lock;
+use crate::table::bits::Bits;
+use crate::table::differential::{Consistent, Differential};
+use crate::unit::{Blocks, Stamp};
+use crate::weaken::{Clause, holds};
+use std::io::IoSlice;
+use std::sync::Mutex;
+
+/// The image of a device. `status` is locked for moments.
+#[derive(Debug, Default)]
+pub(crate) struct Image {
+    status: Mutex<ImageStatus>,
+    /// The image that is kept; locked by who holds `reflecting`, or opens or forces the device.
+    writing: Mutex<Option<Writing>>,
+    /// Records up to it, and none of those that come later, are in the newest state of N that is a prefix:
+    /// set by each step of the machine that finds one, taken by the image that begins with it. And the number
+    /// of the lineage then.
+    point: Mutex<Option<(Stamp, u64)>>,
+}
+
+impl Image {
+    /// As the file has it, for a device with this superblock that says it is `consistent` or not; and what is
+    /// to be read in the place of N.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Damaged`] or [`crate::Kind::Storage`] if a forced takeover has chosen the image, and the
+    /// file is not what it was.
+    pub fn load(
+        storage: &dyn Storage,
+        superblock: &Superblock,
+        consistent: Consistent,
+    ) -> Result<(Image, Overlay)> {
+        let is_put_back = superblock.usable && superblock.consat == Stamp::ZERO;
+        let loaded = match superblock.image && (is_put_back || consistent != Consistent::Yes) {
+            false if consistent == Consistent::Yes => return Ok(Default::default()),
+            false => Err("none was kept when the device was opened".to_string()),
+            true => match Writing::load(storage, superblock) {
+                // Without it N is a mixture.
+                Err(error) if is_put_back => return Err(error),
+                loaded => loaded.map_err(|error| error.to_string()),
+            },
+        };
+        let loaded = loaded.and_then(|(writing, overlay)| {
+            if is_put_back {
+                return Ok((writing, overlay));
+            }
+            if !is_of(writing.point, superblock) {
+                return Err(OLD.to_string());
+            }
+            let cleared = writing.clear_end(storage).map_err(|error| error.to_string());
+            cleared.map(|()| (writing, overlay))
+        });
+        let (status, writing, overlay) = match loaded {
+            Ok((writing, overlay)) if is_put_back => {
+                (ImageStatus::PutBack { point: writing.point }, None, overlay)
+            }
+            Ok((writing, _)) => (kept(&writing), Some(writing), Overlay::default()),
+            Err(why) => (ImageStatus::Missing { why }, None, Overlay::default()),
+        };
+        let image =
+            Image { status: Mutex::new(status), writing: Mutex::new(writing), ..Image::default() };
+        Ok((image, overlay))
+    }
+
+    /// Whether there is one, or none, and why.
+    pub fn status(&self) -> ImageStatus {
+        lock(&self.status).clone()
+    }
+
+    /// The blocks of the image that is kept.
+    pub fn saved(&self) -> Bits {
+        lock(&self.writing).as_ref().map_or_else(Bits::default, |writing| writing.saved.clone())
+    }
+
+    /// A forced takeover chooses the image that is kept: the next superblock says so.
+    pub fn choose(&self) {
+        let status = &mut *lock(&self.status);
+        if let ImageStatus::Kept { point, .. } = *status {
+            *status = ImageStatus::PutBack { point };
+        }
+    }
+
+    /// Whether it is kept.
+    pub fn is_kept(&self) -> bool {
+        matches!(*lock(&self.status), ImageStatus::Kept { .. })
+    }
+
+    /// Whether a forced takeover has chosen it, and it is not in N yet.
+    pub fn is_put_back(&self) -> bool {
+        matches!(*lock(&self.status), ImageStatus::PutBack { .. })
+    }
+
+    /// Whether `superblock`, which says that N is `consistent`, or not, says that there is one.
+    pub fn is_stored(&self, superblock: &Superblock, consistent: Consistent) -> bool {
+        match *lock(&self.status) {
+            ImageStatus::Kept { point, .. } => {
+                consistent != Consistent::Yes && is_of(point, superblock)
+            }
+            ImageStatus::PutBack { .. } => true,
+            ImageStatus::NotNeeded | ImageStatus::Missing { .. } => false,
+        }
+    }
+
+    /// The newest record that is in the image that is kept.
+    pub fn upto(&self) -> Option<Stamp> {
+        match *lock(&self.status) {
+            ImageStatus::Kept { point, .. } => Some(point.upto),
+            _ => None,
+        }
+    }
+
+    /// A step of the machine finds N to be a prefix, or finds that it is not.
+    pub fn look(&self, machine: &Differential, tables: &Tables) {
+        if machine.consistent() == Consistent::Yes && machine.owed().is_empty() {
+            let newest = tables.newest_own().max(tables.incoming.hi()).max(tables.normal.reach());
+            let upto = if tables.is_behind() { tables.reflectable() } else { newest };
+            *lock(&self.point) = Some((upto, machine.generation()));
+        }
+    }
+}
+
+/// An image of a history that was given up is not offered: the device is of the one that came by it now.
+fn is_of(point: ImagePoint, superblock: &Superblock) -> bool {
+    point.lineage.0 == superblock.lineage.0
+}
+
+const OLD: &str = "it was of a history that was given up";
+
+fn kept(writing: &Writing) -> ImageStatus {
+    let Writing { point, bytes, .. } = *writing;
+    ImageStatus::Kept { point, blocks: writing.saved.blocks(), bytes }
+}
+
+impl Device {
+    fn set_image(&self, status: ImageStatus) {
+        *lock(&self.image.status) = status.clone();
+        self.tell(Event::LastImage(status));
+    }
+
+    /// N is no prefix from now on: the image of what it was is begun, durably, before the superblock says
+    /// so, unless there is one.
+    pub(crate) fn begin_image(&self) -> Result<()> {
+        if self.peer.machine.read().consistent() == Consistent::Yes {
+            return Ok(());
+        }
+        let superblock = self.superblock.get();
+        let point = lock(&self.image.point).take();
+        self.write_back_image()?;
+        let missing = |why: String| ImageStatus::Missing { why };
+        let Some((upto, number)) = point else {
+            if self.image.status() == ImageStatus::NotNeeded {
+                let why = "the device was opened in the middle of what it is owed";
+                self.set_image(missing(why.into()));
+            }
+            return Ok(());
+        };
+        self.forget_image()?;
+        let point = ImagePoint { upto, at: self.clock.wall(), lineage: superblock.lineage };
+        let status = if number != superblock.lineage.0 {
+            missing(OLD.into())
+        } else if self.settings.image_bytes_max == 0 {
+            missing("there is no room for it: `Settings::image_bytes_max` is 0".into())
+        } else {
+            match Writing::begin(self.storage_apart(), &superblock, point) {
+                Ok(writing) => {
+                    let status = kept(&writing);
+                    *lock(&self.image.writing) = Some(writing);
+                    status
+                }
+                Err(error) => missing(format!("there is no room for it: {error}")),
+            }
+        };
+        self.set_image(status);
+        Ok(())
+    }
+
+    /// The content of these blocks is about to change in N: it is saved first, durably, if that is due.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Storage`] if N cannot be read; [`crate::Kind::Halted`].
+    pub(crate) fn save_before(&self, runs: impl Iterator<Item = Blocks>) -> Result<()> {
+        let mut kept_one = lock(&self.image.writing);
+        let Some(writing) = &mut *kept_one else { return Ok(()) };
+        let (storage, most) = (self.storage_apart(), self.settings.image_bytes_max);
+        let syncs = holds(Clause::OldContentFirst);
+        let mut data = vec![0; self.geometry.block_size as usize];
+        let before = writing.bytes;
+        let mut full = None;
+        'runs: for run in runs {
+            let missing = writing.saved.missing(&run);
+            for (part, is_hole) in missing.runs().flat_map(|run| self.volumes.parts(run)) {
+                if is_hole {
+                    writing.add_zeros(part.clone());
+                }
+                let read = if is_hole { 0..0 } else { part.numbers.clone() };
+                for block in (Blocks { numbers: read, ..part }).each() {
+                    self.volumes.read(block, &mut data)?;
+                    writing.add(block, &data);
+                }
+                if writing.is_full() {
+                    full = flush(writing, storage, most, syncs);
+                }
+                if full.is_some() {
+                    break 'runs;
+                }
+            }
+        }
+        match full.or_else(|| flush(writing, storage, most, syncs)) {
+            None if writing.bytes == before => {}
+            None => *lock(&self.image.status) = kept(writing),
+            Some(why) => {
+                *kept_one = None;
+                drop(kept_one);
+                self.set_image(ImageStatus::Missing { why });
+                if holds(Clause::GivenUpFirst) {
+                    self.forget_image()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The file counts for nothing from now on, durably; then it is removed.
+    fn forget_image(&self) -> Result<()> {
+        *lock(&self.image.writing) = None;
+        if self.superblock.get().image {
+            self.store(|s| s.image = false)?;
+        }
+        self.tidy_image();
+        Ok(())
+    }
+
+    /// A file that counts for nothing is removed; if it stays, the next image replaces it.
+    pub(crate) fn tidy_image(&self) {
+        if !self.superblock.get().image {
+            let _ = remove(self.storage_apart());
+        }
+    }
+
+    /// Nothing is kept any more once N is a prefix again, and the superblock says so; and nothing of a history
+    /// that was given up.
+    pub(crate) fn end_image(&self) -> Result<()> {
+        if !self.has_needless_image() {
+            return Ok(());
+        }
+        self.forget_image()?;
+        self.set_image(match self.is_durable_prefix() {
+            true => ImageStatus::NotNeeded,
+            false => ImageStatus::Missing { why: OLD.into() },
+        });
+        Ok(())
+    }
+
+    fn is_durable_prefix(&self) -> bool {
+        let consistent = self.peer.machine.read().durable_marks().1;
+        self.superblock.get().usable && consistent == Consistent::Yes
+    }
+
+    pub(crate) fn has_needless_image(&self) -> bool {
+        match self.image.status() {
+            ImageStatus::Kept { point, .. } if !is_of(point, &self.superblock.get()) => true,
+            ImageStatus::Kept { .. } | ImageStatus::Missing { .. } => self.is_durable_prefix(),
+            ImageStatus::NotNeeded | ImageStatus::PutBack { .. } => false,
+        }
+    }
+
+    /// The image that a forced takeover has chosen goes back into N, durably, and is no side file any more. It is
+    /// done before anything else is written to N. The content that it replaces is kept as salvage, as far as
+    /// there is room.
+    pub(crate) fn write_back_image(&self) -> Result<()> {
+        if !self.image.is_put_back() {
+            return Ok(());
+        }
+        self.put_back().map_err(|e| self.unreadable(e))?;
+        self.volumes.sync().map_err(|e| self.halt(e))?;
+        self.volumes.uncover();
+        self.set_image(ImageStatus::NotNeeded);
+        self.forget_image()
+    }
+
+    fn put_back(&self) -> Result<()> {
+        let (zeros, data) = self.volumes.overlaid();
+        let superblock = self.superblock.get();
+        let old = superblock.history.ancestors.last().copied().unwrap_or(superblock.lineage);
+        let of_old = Superblock { lineage: old, ..Superblock::clone(&superblock) };
+        let mut salvage = match self.settings.salvage_bytes_max {
+            0 => None,
+            most => Some(Writer::new(&*self.storage, &of_old, most)?),
+        };
+        let mut buffers = [0; 2].map(|_| vec![0; self.geometry.block_size as usize]);
+        let parts = zeros.iter().flat_map(|run| self.volumes.parts(run.clone()));
+        let written = parts.filter(|(_, is_hole)| !is_hole).map(|(run, _)| run);
+        let written = written.flat_map(|run| run.each());
+        for block in written.chain(data.iter().copied()) {
+            let Some(writer) = &mut salvage else { break };
+            let [before, after] = &mut buffers;
+            self.volumes.read_beneath(block, before)?;
+            self.volumes.read(block, after)?;
+            if before != after {
+                writer.add(block, Stamp::ZERO, before);
+            }
+            if writer.is_full_chunk() {
+                keep(&mut salvage, &*self.storage, self.clock.wall())?;
+            }
+        }
+        keep(&mut salvage, &*self.storage, self.clock.wall())?;
+        for run in &zeros {
+            self.volumes.zero_run(run)?;
+        }
+        for block in data {
+            self.volumes.read(block, &mut buffers[0])?;
+            self.volumes.write(block, &[IoSlice::new(&buffers[0])])?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes what was noted down durable; if it has no room, nothing more is.
+fn keep(salvage: &mut Option<Writer>, storage: &dyn Storage, now: u64) -> Result<()> {
+    match salvage.as_mut().map_or(Ok(()), |writer| writer.flush(storage, now)) {
+        Err(error) if error.kind() == Kind::Protocol => *salvage = None,
+        other => other?,
+    }
+    Ok(())
+}
+
+/// Why what was noted down could not be saved, if it could not.
+fn flush(writing: &mut Writing, storage: &dyn Storage, most: u64, syncs: bool) -> Option<String> {
+    match writing.flush(storage, most, syncs) {
+        Ok(Some(())) => None,
+        Ok(None) => Some(format!(
+            "it was given up: the side file has {} bytes, and may have {most} (`Settings::image_bytes_max`)",
+            writing.bytes
+        )),
+        Err(error) => Some(format!("it was given up: {error}")),
+    }
+}

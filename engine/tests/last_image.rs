@@ -1,0 +1,326 @@
+//! The last consistent image (LADDER 6): what a resync or a takeover overwrites in the normal volumes is kept
+//! until they are a state of the hosts' data again, and a forced takeover can put it back.
+
+mod common;
+
+use afterimage::internal::error::Kind;
+use afterimage::internal::limits::Settings;
+use afterimage::{
+    Clock, Device, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Storage, VolumeSpec,
+    memory_link,
+};
+use common::crash::Cut;
+use common::world::Act::*;
+use common::world::{World, background_step};
+use common::{A, B, ManualClock};
+use std::sync::Arc;
+
+/// Block by block.
+fn settings() -> Settings {
+    Settings { resume_order_after_ns: 0, copy_bytes_max: 1, ..Settings::default() }
+}
+
+fn saved(world: &World, at: usize) -> u64 {
+    match world.device(at).status().image {
+        ImageStatus::Kept { blocks, .. } => blocks,
+        _ => 0,
+    }
+}
+
+/// B has what A had written first, and some of the blocks that A has written while it was suspended.
+fn amid_a_resync(settings: Settings, copies: u64) -> World {
+    let mut world = World::with(4, settings);
+    world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Flush(A), Carry, Reflect(B)]);
+    world.acts(&[Suspend(A), Write(A, 0, 3), Write(A, 2, 4), Write(A, 5, 5), Write(A, 1, 6)]);
+    world.acts(&[Flush(A)]);
+    for _ in 0..100 {
+        for at in [A, B] {
+            for step in 0..6 {
+                let device = world.device(at).clone();
+                background_step(&device, step);
+                if at == B && saved(&world, B) == copies {
+                    return world;
+                }
+            }
+        }
+    }
+    panic!("{:?}", world.device(B).status());
+}
+
+fn force(world: &mut World, image: Image) -> afterimage::LossSheet {
+    world.crash(A, Cut::Kill);
+    let sheet = world.try_force(B, image).unwrap();
+    world.device(B).accept_loss().unwrap();
+    sheet
+}
+
+fn comes_back(world: &mut World) {
+    world.open(A).unwrap();
+    world.meet();
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    for at in [A, B] {
+        assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}");
+        assert_eq!(world.device(at).status().image, ImageStatus::NotNeeded, "{at}");
+    }
+    assert!(!world.disks[B].files().unwrap().iter().any(|f| f.to_string().contains("image")));
+}
+
+#[test]
+fn what_a_resync_has_overwritten_is_put_back() {
+    for image in [Image::Last, Image::Consistent] {
+        for copies in [1, 2] {
+            let mut world = amid_a_resync(settings(), copies);
+            assert!(!world.device(B).status().differential.is_consistent);
+            world.device(B).close().unwrap();
+            let sheet = force(&mut world, image);
+            assert_eq!(sheet.image, Image::Last);
+            assert_eq!(sheet.put_back.iter().map(|run| run.count()).sum::<u64>(), copies);
+            world.history.truncate(2);
+            world.promised = 2;
+            world.reads(B);
+            world.acts(&[Write(B, 2, 8), Flush(B)]);
+            world.reads(B);
+            world.acts(&[Reflect(B), Checkpoint(B)]);
+            world.reads(B);
+            comes_back(&mut world);
+        }
+    }
+}
+
+/// The device says so as soon as it knows of the resync.
+#[test]
+fn without_room_it_is_said_before_the_first_copy() {
+    let settings = Settings { image_bytes_max: 0, ..settings() };
+    let mut world = World::with(4, settings);
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Suspend(A), Write(A, 0, 3), Flush(A)]);
+    world.links.iter().for_each(|link| link.hold(Lane::Data, true));
+    world.carry().unwrap();
+    let status = world.device(B).status();
+    assert!(!status.differential.is_consistent, "{status:?}");
+    let ImageStatus::Missing { why } = status.image else { panic!("{:?}", status.image) };
+    assert!(why.contains("image_bytes_max"), "{why}");
+    world.device(B).close().unwrap();
+    world.crash(A, Cut::Kill);
+    for image in [Image::Consistent, Image::Last] {
+        let refused = world.try_force(B, image).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Invalid);
+        assert!(refused.to_string().contains("--newest"), "{refused}");
+    }
+    world.try_force(B, Image::Newest).unwrap();
+    assert_eq!(world.device(B).status().image, ImageStatus::NotNeeded);
+}
+
+/// The page and one chunk: there is no room for a second block.
+#[test]
+fn at_the_bound_the_image_is_given_up() {
+    let settings = Settings { image_bytes_max: 8192, ..settings() };
+    let mut world = amid_a_resync(settings, 1);
+    world.acts(&[Carry]);
+    for _ in 0..3 {
+        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+    }
+    assert_eq!(Some(&world.volume(B)), world.images().last(), "the resync went on");
+    // And in the middle.
+    let settings = Settings { image_bytes_max: 8192, ..self::settings() };
+    let mut world = amid_a_resync(settings, 1);
+    for _ in 0..100 {
+        (0..6).for_each(|step| background_step(world.device(A), step));
+        if matches!(world.device(B).status().image, ImageStatus::Missing { .. }) {
+            break;
+        }
+        background_step(world.device(B), 2);
+    }
+    let ImageStatus::Missing { why } = world.device(B).status().image else { panic!() };
+    assert!(why.contains("given up"), "{why}");
+    assert!(!afterimage::internal::superblock::load(&*world.disks[B]).unwrap().image);
+    world.crash(A, Cut::Kill);
+    world.crash(B, Cut::All);
+    assert_eq!(world.try_force(B, Image::Last).unwrap_err().kind(), Kind::Invalid);
+}
+
+/// Own writes of the device that took over go over blocks that it is owed: before the first it was what
+/// it had received.
+#[test]
+fn what_a_host_has_written_after_a_takeover_is_put_back() {
+    let mut world = World::with(4, settings());
+    world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Flush(A), Carry]);
+    world.hold_ships(true);
+    world.acts(&[Suspend(A), Write(A, 0, 3), Write(A, 2, 4), Flush(A)]);
+    world.links.iter().for_each(|link| link.hold(Lane::Data, true));
+    world.device(B).begin_takeover().unwrap();
+    for _ in 0..20 {
+        world.device(A).step_control().unwrap();
+        world.device(B).step_control().unwrap();
+    }
+    world.device(B).poll_takeover().unwrap().unwrap();
+    world.acts(&[Write(B, 1, 7), Write(B, 5, 8), Flush(B)]);
+    while world.device(B).step_reflect().unwrap() > 0 {}
+    world.device(B).checkpoint_now().unwrap();
+    assert_eq!(saved(&world, B), 2);
+    world.acts(&[Write(B, 6, 9), Flush(B)]);
+    world.crash(B, Cut::Synced);
+    let sheet = force(&mut world, Image::Consistent);
+    assert_eq!((sheet.image, sheet.given_up.len()), (Image::Last, 1), "{sheet:?}");
+    world.history.truncate(2);
+    world.promised = 2;
+    world.reads(B);
+    comes_back(&mut world);
+}
+
+/// The disk of the target dies in any of its calls, from the beginning of the resync on: the image is as it
+/// was, or it is said that there is none, or the resync had not begun or has ended.
+#[test]
+fn a_crash_at_any_step_leaves_the_image_or_none() {
+    let mut found = [0; 3];
+    for call in 0.. {
+        let mut ended = false;
+        for cut in [Cut::Kill, Cut::Synced, Cut::All, Cut::Sectors(call), Cut::Writes(call)] {
+            let mut world = World::with(4, settings());
+            world.acts(&[Write(A, 0, 1), Write(A, 1, 2), Flush(A), Carry, Reflect(B)]);
+            world.acts(&[Suspend(A), Write(A, 0, 3), Write(A, 2, 4), Write(A, 1, 6), Flush(A)]);
+            world.disks[B].die_at(world.disks[B].calls() + call);
+            let died = (0..60).any(|_| {
+                for device in world.devices.iter().flatten() {
+                    let _ = device.step_control();
+                    let _ = device.step_commit();
+                    let _ = device.step_ship();
+                    let _ = device.step_receive();
+                    let _ = world.climb(device);
+                }
+                world.disks[B].is_dead()
+            });
+            if !died {
+                ended = true;
+                break;
+            }
+            world.crash(B, cut);
+            world.crash(A, Cut::Kill);
+            let before = world.images();
+            match world.try_force(B, Image::Consistent) {
+                Ok(sheet) => {
+                    world.device(B).accept_loss().unwrap();
+                    let session = world.device(B).session().unwrap();
+                    let served = world.read_all(&session).unwrap();
+                    let is_last = sheet.image == Image::Last;
+                    found[usize::from(is_last)] += 1;
+                    let is_first = served == before[2];
+                    assert!(is_first || !is_last && before.contains(&served), "{call} {cut:?}");
+                }
+                Err(refused) => {
+                    assert_eq!(refused.kind(), Kind::Invalid, "{call} {cut:?}: {refused}");
+                    found[2] += 1;
+                }
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    // Once the round was heard of there is an image.
+    assert!(found[0] > 10 && found[1] > 40 && found[2] == 0, "{found:?}");
+}
+
+/// A force ends anywhere, and so does what follows it.
+#[test]
+fn a_force_that_dies_is_made_again() {
+    for call in 0.. {
+        let mut ended = false;
+        for cut in [Cut::Kill, Cut::Synced, Cut::All, Cut::Sectors(call), Cut::Writes(call)] {
+            let mut world = amid_a_resync(settings(), 2);
+            world.crash(A, Cut::Kill);
+            world.crash(B, Cut::Synced);
+            world.history.truncate(2);
+            world.promised = 2;
+            world.disks[B].die_at(world.disks[B].calls() + call);
+            let wrote = |world: &mut World| {
+                let device = world.device(B).clone();
+                device.accept_loss()?;
+                world.act(Write(B, 0, 8))?;
+                world.act(Write(B, 7, 9))?;
+                world.act(Flush(B))?;
+                while device.step_reflect()? > 0 {}
+                device.checkpoint_now()
+            };
+            let outcome = world.try_force(B, Image::Last).and_then(|_| wrote(&mut world));
+            ended = outcome.is_ok();
+            world.crash(B, cut);
+            let forced = world.try_force(B, Image::Last);
+            if forced.is_err() {
+                world.open(B).unwrap();
+                let _ = world.device(B).resume_alone();
+            }
+            world.device(B).accept_loss().unwrap();
+            let session = world.device(B).session().unwrap();
+            let served = world.read_all(&session).unwrap();
+            let images = &world.images()[2..];
+            assert!(images.contains(&served), "{call} {cut:?}: {served:?} of {images:?}");
+        }
+        if ended {
+            assert!(call > 20, "{call}");
+            break;
+        }
+    }
+}
+
+/// More blocks in one step than a chunk has entries, most of them never written before.
+#[test]
+fn a_step_over_many_blocks_is_saved_in_several_chunks() {
+    const COUNT: u64 = 3000;
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let disks = [1, 2].map(|id| {
+        let disk = Arc::new(Memory::new());
+        let mut geometry =
+            Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 2 * COUNT * 4096 }]);
+        geometry.journal_bytes = 64 << 20;
+        Device::create(&*disk, &geometry, id == 1).unwrap();
+        disk
+    });
+    let settings = self::settings();
+    let open =
+        |disk: &Arc<Memory>| Device::open(disk.clone(), clock.clone(), settings.clone()).unwrap();
+    let pair = disks.each_ref().map(open);
+    let (a, b) = memory_link(Line::default(), clock.clone());
+    pair[0].connect(Arc::new(a.clone())).unwrap();
+    pair[1].connect(Arc::new(b)).unwrap();
+    let steps = |count: usize| {
+        for _ in 0..count {
+            for device in &pair {
+                (0..6).for_each(|step| background_step(device, step));
+            }
+        }
+    };
+    steps(9);
+    pair[0].suspend().unwrap();
+    a.hold(Lane::Data, true);
+    let write = |at: usize, block: u64, byte: u8| {
+        pair[at].session().unwrap().write(0, block * 4096, &[byte; 4096]).unwrap();
+    };
+    write(0, 2 * COUNT - 1, 3);
+    pair[0].session().unwrap().flush().unwrap();
+    pair[1].begin_takeover().unwrap();
+    steps(9);
+    pair[1].poll_takeover().unwrap().unwrap();
+    (0..COUNT).for_each(|k| write(1, 2 * k, 7));
+    pair[1].session().unwrap().flush().unwrap();
+    while pair[1].step_reflect().unwrap() > 0 {}
+    assert!(matches!(pair[1].status().image, ImageStatus::Kept { blocks: COUNT, .. }));
+    drop(pair);
+    let forced = Forced { image: Image::Last, accept_loss: true, ..Forced::default() };
+    let sheet = Device::force(disks[1].clone(), clock.clone(), settings.clone(), forced).unwrap();
+    let put_back: u64 = sheet.put_back.iter().map(|run| run.count()).sum();
+    assert_eq!(put_back, COUNT);
+    let device = open(&disks[1]);
+    device.accept_loss().unwrap();
+    let zeros = || {
+        let mut data = [1; 4096];
+        (0..2 * COUNT).all(|block| {
+            device.session().unwrap().read(0, block * 4096, &mut data).unwrap();
+            data == [0; 4096]
+        })
+    };
+    assert!(zeros());
+    device.checkpoint_now().unwrap();
+    assert!(zeros());
+}
