@@ -47,6 +47,9 @@ impl Device {
         self.check_blocks(blocks)?;
         let side = self.side();
         let _still = self.begin_step(&self.reflecting)?;
+        self.end_image()?;
+        self.write_back_image()?;
+        self.mark_first()?;
         if !holds(Clause::SumsOfRound) {
             round = self.peer.machine.read().round();
         }
