@@ -147,8 +147,8 @@ pub struct ReplayArgs {
           help_heading = "Takeover and link")]
     pub lose_site: Option<LoseSiteAt>,
 
-    /// Lose that site in this mode: from AT on the hosts wait until their device is in it, and as many more
-    /// requests as may be in flight are issued
+    /// Lose that site in this mode: from AT on the hosts wait until their device is in it, and issue a few more
+    /// requests
     #[arg(long, value_name = "MODE", requires = "lose_site", help_heading = "Takeover and link")]
     pub lose_in: Option<LoseIn>,
 

@@ -40,11 +40,11 @@ const OUT_OF_ORDER: &[&str] = &[
     "--journal-full suspend --takeover-at 25%,40%,60%,80% --link-rate 12MiB/s",
     "--lose-site 40%..55% --takeover-at 20%,75% --link-rate 20MiB/s",
     "--mode differential --lose-site 40%..55% --takeover-at 70% --link-rate 20MiB/s",
-    "--journal-full suspend --outage 5%..30% --lose-site 35%..50% --lose-in sending --takeover-at 75% \
+    "--journal-full suspend --outage 5%..35% --lose-site 35%..50% --lose-in sending --takeover-at 75% \
      --link-rate 20MiB/s",
     "--journal-full suspend --outage 5%..30% --lose-site 32%..50% --lose-in collecting --takeover-at 32%,70% \
      --link-rate 20MiB/s",
-    "--journal-full suspend --outage 5%..30% --lose-site 35%..50% --lose-in copying --takeover-at 80% \
+    "--journal-full suspend --outage 5%..35% --lose-site 35%..50% --lose-in copying --takeover-at 80% \
      --link-rate 20MiB/s",
 ];
 

@@ -232,6 +232,7 @@ pub struct LostSiteInfo {
     pub opening_ns: u64,
     pub received: String,
     pub told_records: u64,
+    pub told_blocks: u64,
     pub given_up_records: u64,
     pub others_after_ns: Option<u64>,
     pub lost_blocks: u64,

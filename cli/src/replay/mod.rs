@@ -495,6 +495,7 @@ fn lost_site_info(site: &LostSite, mode: Mode, began: u64) -> LostSiteInfo {
         opening_ns: forced.opening_ns,
         received: sheet.received.to_string(),
         told_records: sheet.told.len() as u64,
+        told_blocks: sheet.told_blocks.iter().map(|(run, _)| run.count()).sum(),
         given_up_records: sheet.given_up.len() as u64,
         others_after_ns: sheet.others_after,
         lost_blocks: counts.lost,

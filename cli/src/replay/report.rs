@@ -194,10 +194,11 @@ fn lost_site(f: &mut Formatter<'_>, document: &Document) -> fmt::Result {
     )?;
     writeln!(
         f,
-        "  the loss sheet ({} image, {} mode): {} told and not received, {} of its own given up, {}",
+        "  the loss sheet ({} image, {} mode): {} and {} told and not received, {} of its own given up, {}",
         site.image,
         site.mode,
         plural(site.told_records, "record"),
+        plural(site.told_blocks, "block"),
         plural(site.given_up_records, "record"),
         match site.others_after_ns {
             Some(time) => format!("every other lost write is later than {}", moment(time)),

@@ -13,7 +13,7 @@ use super::super::oracle::{Account, Forced, Image};
 use super::super::pair::ForcedTakeover;
 use super::super::pattern::SECTOR;
 use super::super::requests::{Event, NAMES};
-use super::Host;
+use super::{BURST, Host};
 use crate::exit::{Exit, Failure};
 use crate::words::duration;
 
@@ -143,8 +143,7 @@ impl Host<'_> {
         if found == mode {
             self.lose_in = None;
             let [at, back] = [0, 1].map(|k| self.absence[k]);
-            let few = self.manner.depth as u64;
-            self.absence[0] = (self.next_row + few).clamp(at, back);
+            self.absence[0] = (self.next_row + BURST as u64).clamp(at, back);
             return Ok(self.absence[0] > self.next_row);
         }
         if now > since + MODE_WAIT_NS {

@@ -7,7 +7,7 @@
 //!   alone what it must list, and what the volumes must have shown.
 //! - Of a discard only the time of its records is known, and it takes none for blocks that were zeros.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use afterimage::LossSheet;
 use afterimage::internal::unit::{Block, Extent, Stamp};
@@ -128,7 +128,7 @@ impl Oracle {
         let told = Told::of(sheet);
         let lost = account.lost.iter();
         account.counts.lost = lost.len() as u64;
-        let is_told = |&&at: &&Place| told.newest(at).is_some();
+        let is_told = |&&at: &&Place| told.has(at);
         account.counts.told = lost.clone().filter(is_told).count() as u64;
         account.counts.given_up =
             lost.clone().filter(|at| account.given_up.contains(at)).count() as u64;
@@ -345,17 +345,27 @@ impl Account {
     }
 }
 
-/// The entries of the sheet for records that were told, by extent.
+/// The entries of the sheet for what was told: of records by extent, and of blocks with a bit.
 struct Told {
     newest: HashMap<Extent, Stamp>,
     level_max: u8,
+    /// Volume and first block, and the block behind the last.
+    blocks: BTreeMap<Place, u64>,
 }
 
 impl Told {
     fn of(sheet: &LossSheet) -> Told {
         let newest: HashMap<Extent, Stamp> = sheet.told.iter().copied().collect();
         let level_max = newest.keys().map(|extent| extent.level).max().unwrap_or(0);
-        Told { newest, level_max }
+        let runs = sheet.told_blocks.iter().map(|(run, _)| run);
+        let blocks = runs.map(|run| ((run.volume, run.numbers.start), run.numbers.end));
+        Told { newest, level_max, blocks: blocks.collect() }
+    }
+
+    fn has(&self, at: Place) -> bool {
+        let run = self.blocks.range(..=at).next_back();
+        let has_bit = run.is_some_and(|(&(volume, _), &end)| volume == at.0 && at.1 < end);
+        has_bit || self.newest(at).is_some()
     }
 
     /// The newest stamp listed for a block.
