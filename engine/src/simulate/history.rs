@@ -131,9 +131,8 @@ impl History {
         self.after(stamp.max(self.by_bits[by])).iter().find(|r| r.by == by)
     }
 
-    /// What `by` has written so far arrives by bits, if at all: its records were those of a history that is
-    /// over, and only their content can stand in this one.
-    /// Returns the newest of them.
+    /// Writes of `by` so far arrive by bits, if at all: its records were those of a history that is over, and
+    /// only their content can stand in this one. Returns the newest of them.
     pub fn leave_to_bits(&mut self, by: Side) -> Stamp {
         let newest = self.records.iter().rfind(|r| r.by == by).map(|r| r.stamp);
         self.by_bits[by] = self.by_bits[by].max(newest.unwrap_or(Stamp::ZERO));
