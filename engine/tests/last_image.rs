@@ -307,7 +307,7 @@ fn a_step_over_many_blocks_is_saved_in_several_chunks() {
     while pair[1].step_reflect().unwrap() > 0 {}
     assert!(matches!(pair[1].status().image, ImageStatus::Kept { blocks: COUNT, .. }));
     drop(pair);
-    let forced = Forced { image: Image::Last, accept_loss: true, ..Forced::default() };
+    let forced = Forced { image: Image::Last, accept_loss: true };
     let sheet = Device::force(disks[1].clone(), clock.clone(), settings.clone(), forced).unwrap();
     let put_back: u64 = sheet.put_back.iter().map(|run| run.count()).sum();
     assert_eq!(put_back, COUNT);

@@ -131,7 +131,7 @@ impl History {
         self.after(stamp.max(self.by_bits[by])).iter().find(|r| r.by == by)
     }
 
-    /// What `by` has written so far arrives by bits, if at all: its records were those of a history that is
+    /// Writes of `by` so far arrive by bits, if at all: their records were those of a history that is
     /// over, and only their content can stand in this one.
     pub fn leave_to_bits(&mut self, by: Side) {
         let newest = self.records.iter().rfind(|r| r.by == by).map(|r| r.stamp);
