@@ -13,7 +13,7 @@ use common::world::Act::*;
 use common::world::{World, background_step};
 use common::{A, B};
 
-/// The fault that a pair meets between two steps.
+/// An accident of a pair between two steps.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     LineCut,
