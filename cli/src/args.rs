@@ -84,7 +84,9 @@ pub enum Command {
 
     /// Force a device to take over whose peer is lost, and say what is given up by it
     ///
-    /// Something else must make sure that no host uses the other device. A dry run unless --yes; then the loss
+    /// Something else must make sure that no host uses the other device. Served is the newest state that the
+    /// hosts' data had; in the middle of a resync into the device, its last one, if the side file has it
+    /// (--image last); or, with --newest, whatever is there. A dry run unless --yes; then the loss
     /// sheet is written to DIR/loss-N.txt and DIR/loss-N.json, and the next opening serves. The other
     /// device, when it returns, becomes the target, and keeps what it alone has as salvage.
     Force(crate::disaster::ForceArgs),

@@ -33,8 +33,13 @@ pub struct ForceArgs {
 
     /// Serve each block as new as it is here, though together they may be a state that the hosts' data
     /// never had
-    #[arg(long)]
+    #[arg(long, conflicts_with = "image")]
     pub newest: bool,
+
+    /// Serve this state: `consistent`, the newest that the hosts' data had, as without a choice; `last`, the one
+    /// before a resync into the device, from its side file; `newest`, as --newest
+    #[arg(long, value_enum, value_name = "IMAGE")]
+    pub image: Option<Choice>,
 
     /// Accept the loss as well: hosts are let in by the next opening, without `accept-loss`
     #[arg(long)]
@@ -43,6 +48,17 @@ pub struct ForceArgs {
     /// Print the loss sheet as JSON, as in its file
     #[arg(long)]
     pub json: bool,
+}
+
+/// The state that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// The newest consistent one.
+    Consistent,
+    /// The last consistent one.
+    Last,
+    /// Each block as new as it is.
+    Newest,
 }
 
 /// A device, and whether it is changed.
@@ -68,12 +84,18 @@ const NOTHING: &str = "nothing was changed; --yes does it";
 pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let Args { dir, yes } = &args.device;
     let directory = open(dir)?;
-    let image = if args.newest { Image::Newest } else { Image::Consistent };
+    let image = match args.image {
+        Some(Choice::Newest) => Image::Newest,
+        Some(Choice::Last) => Image::Last,
+        _ if args.newest => Image::Newest,
+        _ => Image::Consistent,
+    };
     let sheet = {
         let device = rehearsed(dir, &directory)?;
-        let is_consistent = device.status().differential.is_consistent;
+        let status = device.status();
+        let has_image = status.differential.is_consistent && image != Image::Last;
         let sheet = device.loss_sheet(image).map_err(|error| match error.kind() {
-            Kind::Invalid if !is_consistent => story(Exit::Inconsistent, dir, &error),
+            Kind::Invalid if !has_image => story(Exit::Inconsistent, dir, &error),
             Kind::Invalid => story(Exit::Absent, dir, &error),
             _ => Failure::device(dir.display(), &error),
         })?;

@@ -26,6 +26,7 @@ use afterimage::internal::format::PAGE;
 use afterimage::internal::format::batch::Log;
 use afterimage::internal::format::segments;
 use afterimage::internal::format::superblock::{COPY_BYTES, COPY_OFFSETS, Features, Superblock};
+use afterimage::internal::image;
 use afterimage::internal::limits::Geometry;
 use afterimage::internal::storage::{Directory, FileName, Storage};
 use afterimage::internal::superblock::read_copies;
@@ -33,7 +34,7 @@ use afterimage::internal::table_file;
 use differential::Differential;
 use finding::Finding;
 use logs::LogRead;
-use report::{Copies, FileReport, Location, LogReport, State, Table};
+use report::{Copies, FileReport, LastImage, Location, LogReport, State, Table};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -192,6 +193,11 @@ fn look_at(storage: &dyn Storage, path: &Path) -> (Report, Option<Tables>) {
             Ok(Err((file, what))) => report.find(file, what),
             Err(error) => report.find_unnamed(error.to_string()),
         }
+    }
+    match image::look(storage, &superblock) {
+        Ok(Some(found)) => report.last_image = Some(LastImage::new(&superblock, &found)),
+        Ok(None) => {}
+        Err(error) => report.find_unnamed(error.to_string()),
     }
     let recv = logs::read(storage, &superblock, Log::Recv);
     for log in [&own, &recv] {

@@ -10,7 +10,7 @@ use afterimage::internal::limits::Settings;
 use afterimage::internal::link::Lane;
 use afterimage::internal::storage::Directory;
 use afterimage::internal::superblock;
-use afterimage::{Device, Kind, Line, memory_link};
+use afterimage::{Device, ImageStatus, Kind, Line, memory_link};
 use pair::{BLOCK, Pair};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -80,6 +80,48 @@ fn open(dir: &Path) -> Arc<Device> {
     Device::open(storage, Arc::new(SystemClock::default()), Settings::default()).unwrap()
 }
 
+/// The directories of a pair that is closed, and keeps its locks.
+fn closed(pair: Pair) -> (tempfile::TempDir, [PathBuf; 2]) {
+    pair.close();
+    let folder = tempfile::tempdir().unwrap();
+    let dirs = ["a", "b"].map(|name| folder.path().join(name));
+    dirs.iter().enumerate().for_each(|(k, dir)| copy(&pair.path(k), dir));
+    (folder, dirs)
+}
+
+/// Blocks 0 and 1 are at both; then device a was suspended, and what was written there is on its way to
+/// device b by copies, of which some have come.
+fn amid_a_resync() -> (tempfile::TempDir, [PathBuf; 2]) {
+    let pair = Pair::new();
+    pair.write(0, 0, 0, 11);
+    pair.write(0, 0, 1, 22);
+    pair.settle();
+    pair.devices[0].suspend().unwrap();
+    for (block, byte) in [(0, 33), (2, 44), (9, 55)] {
+        pair.write(0, 0, block, byte);
+    }
+    let is_amid = || {
+        let status = pair.devices[1].status();
+        matches!(status.image, ImageStatus::Kept { blocks: 3, .. })
+    };
+    for _ in 0..2000 {
+        for device in &pair.devices {
+            device.step_control().unwrap();
+            device.step_commit().unwrap();
+            while device.step_reflect().unwrap() > 0 {}
+            device.step_checkpoint().unwrap();
+            device.step_ladder().unwrap();
+            device.step_ship().unwrap();
+            device.step_receive().unwrap();
+            if is_amid() {
+                return closed(pair);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("{:?}", pair.devices[1].status());
+}
+
 /// Block 0 is at both; of blocks 1 and 2 device b was told, and has none of them.
 fn parted() -> (tempfile::TempDir, [PathBuf; 2]) {
     let pair = Pair::new();
@@ -95,12 +137,7 @@ fn parted() -> (tempfile::TempDir, [PathBuf; 2]) {
             device.step_control().unwrap();
         }
     }
-    pair.close();
-    let folder = tempfile::tempdir().unwrap();
-    let dirs = ["a", "b"].map(|name| folder.path().join(name));
-    // The pair keeps its locks.
-    dirs.iter().enumerate().for_each(|(k, dir)| copy(&pair.path(k), dir));
-    (folder, dirs)
+    closed(pair)
 }
 
 /// Connects two devices, and steps them until nothing moves.
@@ -170,6 +207,46 @@ fn a_site_is_lost_and_returns() {
     only_said(&salvage("remove"), &a, &["0"], &["nothing was changed"]);
     done(&salvage("remove"), &a, &["0", "--yes"], &["removed"]);
     only_said(&salvage("list"), &a, &[], &["no salvage"]);
+}
+
+#[test]
+fn the_last_image_is_served_amid_a_resync() {
+    let (_folder, [_, b]) = amid_a_resync();
+    only_said(&["inspect"], &b, &[], &["LAST CONSISTENT IMAGE: kept", "saved: 3 blocks"]);
+    let sheet = [
+        "served: an earlier state of the hosts' data",
+        "the last that this device had, at 20",
+        "written since, and put back: 3 blocks",
+        "volume 0, blocks 2 to 2",
+        "every write since that state is lost",
+    ];
+    for words in [&[][..], &["--image", "last"], &["--image", "consistent"]] {
+        only_said(&["force"], &b, words, &sheet);
+    }
+    only_said(&["force"], &b, &["--newest"], &["each block as new as it is here"]);
+    refused(&["force"], &b, &["--newest", "--image", "last"], 2, "cannot be used with");
+    done(&["force"], &b, &["--image", "last", "--yes", "--accept-loss"], &sheet);
+    let json: Value = serde_json::from_slice(&fs::read(b.join("loss-2.json")).unwrap()).unwrap();
+    assert_eq!((&json["image"], &json["put_back"][0]["block"]), (&"last".into(), &0.into()));
+    only_said(&["inspect"], &b, &[], &["LAST CONSISTENT IMAGE: served"]);
+    let forced = open(&b);
+    let read = |block: u64| {
+        let mut data = [0; BLOCK as usize];
+        forced.session().unwrap().read(0, block * BLOCK, &mut data).unwrap();
+        data[0]
+    };
+    assert_eq!([0, 1, 2, 9].map(read), [11, 22, 0, 0]);
+    forced.checkpoint_now().unwrap();
+    assert_eq!([0, 1, 2, 9].map(read), [11, 22, 0, 0]);
+    forced.close().unwrap();
+    drop(forced);
+    assert!(!b.join("side/image.0").exists());
+}
+
+#[test]
+fn an_image_is_asked_for_where_none_is_kept() {
+    let (_folder, [_, b]) = parted();
+    refused(&["force"], &b, &["--image", "last"], 11, "leave the choice of an image away");
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Device {
             machine.write().recall_told(told);
         }
         let consistent = machine.read().consistent();
-        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent);
+        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent)?;
         let volumes = match image.is_put_back() {
             true => volumes.under(overlay),
             false => volumes,

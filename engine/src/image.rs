@@ -65,16 +65,6 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// `blocks` have been written since.
-    pub fn remove(&mut self, blocks: &Blocks) {
-        self.zeros.remove(blocks);
-        let written: Vec<Block> =
-            self.data.range(blocks.range()).map(|(&block, _)| block).collect();
-        for block in written {
-            self.data.remove(&block);
-        }
-    }
-
     /// Reads `block`, if it is one of these.
     ///
     /// # Errors
@@ -125,7 +115,10 @@ impl Writing {
     /// The file's fault: there is no image then.
     pub fn load(storage: &dyn Storage, superblock: &Superblock) -> Result<(Writing, Overlay)> {
         let failed = |e| Error::storage(format!("reading {FILE}"), e);
-        let damaged = |what| Error::new(Kind::Damaged, format!("{FILE}: {what}"));
+        let damaged = |what| {
+            let story = "put the file back as it was, or make this device anew from its peer";
+            Error::new(Kind::Damaged, format!("{FILE}: {what}; {story}"))
+        };
         let mut page = vec![0; PAGE as usize];
         storage.read(FILE, 0, &mut page).map_err(failed)?;
         let (found, point) = decode(&page).map_err(damaged)?;
@@ -138,6 +131,11 @@ impl Writing {
         let mut all = Vec::new();
         let each = |at, chunk: &_| all.push((at, Clone::clone(chunk)));
         let mut bytes = saved::chunks(storage, FILE, PAGE, each).map_err(failed)?;
+        // A chunk is written when all before it are durable: only the last one may be cut short.
+        if let Some(at) = saved::next_chunk(storage, FILE, bytes + PAGE).map_err(failed)? {
+            let what = format!("no chunk is at {bytes}, and one is behind it, at {at}");
+            return Err(damaged(what));
+        }
         let mut data = vec![0; origin.block_size as usize];
         if let Some((at, last)) = all.last() {
             let mut is_whole = true;
@@ -174,7 +172,7 @@ impl Writing {
         Ok((Writing { point, saved, bytes, pending: Pending::new(origin) }, overlay))
     }
 
-    /// What stands behind the last chunk is no chunk any more, whatever was written there.
+    /// Zeros come behind the last chunk, so that nothing there is taken for one.
     pub fn clear_end(&self, storage: &dyn Storage) -> io::Result<()> {
         let (mut at, end) = (self.bytes, storage.length(FILE)?.unwrap_or(0));
         let zeros = [0; PAGE as usize];
@@ -203,8 +201,8 @@ impl Writing {
         self.pending.is_full()
     }
 
-    /// What was noted down goes to the file, and is durable if it `syncs`; `None`: there is no room for it
-    /// within `most` bytes.
+    /// The blocks that were noted down go to the file, durably if it `syncs`; `None`: there is no room for
+    /// them within `most` bytes.
     pub fn flush(
         &mut self,
         storage: &dyn Storage,
@@ -236,18 +234,18 @@ pub(crate) fn remove(storage: &dyn Storage) -> io::Result<()> {
     }
 }
 
-/// The image that the device in `storage` keeps, or puts back, as its superblock says: of when it is, its
-/// blocks, and the file's length in bytes. `None`: none.
+/// The image that the device in `storage` keeps, or puts back, as its superblock says: of when it is, how
+/// many blocks it has, and the file's length in bytes. `None`: none.
 ///
 /// # Errors
 /// [`Kind::Damaged`] if the file is not what it was; [`Kind::Storage`].
 pub fn look(
     storage: &dyn Storage,
     superblock: &Superblock,
-) -> Result<Option<(ImagePoint, Bits, u64)>> {
+) -> Result<Option<(ImagePoint, u64, u64)>> {
     if !superblock.image {
         return Ok(None);
     }
     let (image, _) = Writing::load(storage, superblock)?;
-    Ok(Some((image.point, image.saved, image.bytes)))
+    Ok(Some((image.point, image.saved.blocks(), image.bytes)))
 }

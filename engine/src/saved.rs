@@ -1,8 +1,9 @@
 //! Saved blocks on their way into a side file, and back: chunks (`format/salvage.rs`) one behind the other.
 //! Salvage is made of them, and so is the last consistent image.
 
+use crate::format::PAGE;
 use crate::format::salvage::{Chunk, ENTRIES_MAX, Origin, Saved, TABLE_BYTES_MAX, decode, encode};
-use crate::format::salvage::{saved, saved_zeros};
+use crate::format::salvage::{is_begin, saved, saved_zeros};
 use crate::storage::{FileName, Fill, Storage};
 use crate::unit::{Block, Blocks, Stamp};
 use std::io::{self, IoSlice};
@@ -59,13 +60,14 @@ impl Pending {
         self.entries.is_empty()
     }
 
-    /// Whether they fill a chunk.
+    /// Whether a chunk should be made of them. Half as many again have room in it.
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= ENTRIES_MAX || self.data.len() >= DATA_BYTES_MAX
+        self.entries.len() >= ENTRIES_MAX / 2 || self.data.len() >= DATA_BYTES_MAX
     }
 
     /// The chunk of them; there are none then.
     pub fn take(&mut self, now: u64) -> Vec<u8> {
+        debug_assert!(self.entries.len() <= ENTRIES_MAX, "no such chunk can be read");
         let chunk = encode(&self.origin, now, &self.entries, &self.data);
         self.entries.clear();
         self.data.clear();
@@ -103,4 +105,26 @@ pub(crate) fn chunks(
         at += chunk.bytes;
     }
     Ok(at)
+}
+
+/// Where the first chunk of `file` begins that stands at a page from `at` on.
+pub(crate) fn next_chunk(
+    storage: &dyn Storage,
+    file: FileName,
+    mut at: u64,
+) -> io::Result<Option<u64>> {
+    let length = storage.length(file)?.unwrap_or(0);
+    let mut bytes = vec![0; TABLE_BYTES_MAX];
+    while at + PAGE <= length {
+        storage.read(file, at, &mut bytes[..PAGE as usize])?;
+        if is_begin(&bytes) {
+            let room = (length - at).min(TABLE_BYTES_MAX as u64) as usize;
+            storage.read(file, at, &mut bytes[..room])?;
+            if decode(&bytes[..room]).is_some() {
+                return Ok(Some(at));
+            }
+        }
+        at += PAGE;
+    }
+    Ok(None)
 }

@@ -5,11 +5,15 @@ mod common;
 
 use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
-use afterimage::{Image, ImageStatus, Lane, Storage};
+use afterimage::{
+    Clock, Device, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Storage, VolumeSpec,
+    memory_link,
+};
 use common::crash::Cut;
 use common::world::Act::*;
 use common::world::{World, background_step};
-use common::{A, B};
+use common::{A, B, ManualClock};
+use std::sync::Arc;
 
 /// Block by block.
 fn settings() -> Settings {
@@ -258,4 +262,65 @@ fn a_force_that_dies_is_made_again() {
             break;
         }
     }
+}
+
+/// More blocks in one step than a chunk has entries, most of them never written before.
+#[test]
+fn a_step_over_many_blocks_is_saved_in_several_chunks() {
+    const COUNT: u64 = 3000;
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let disks = [1, 2].map(|id| {
+        let disk = Arc::new(Memory::new());
+        let mut geometry =
+            Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 2 * COUNT * 4096 }]);
+        geometry.journal_bytes = 64 << 20;
+        Device::create(&*disk, &geometry, id == 1).unwrap();
+        disk
+    });
+    let settings = self::settings();
+    let open =
+        |disk: &Arc<Memory>| Device::open(disk.clone(), clock.clone(), settings.clone()).unwrap();
+    let pair = disks.each_ref().map(open);
+    let (a, b) = memory_link(Line::default(), clock.clone());
+    pair[0].connect(Arc::new(a.clone())).unwrap();
+    pair[1].connect(Arc::new(b)).unwrap();
+    let steps = |count: usize| {
+        for _ in 0..count {
+            for device in &pair {
+                (0..6).for_each(|step| background_step(device, step));
+            }
+        }
+    };
+    steps(9);
+    pair[0].suspend().unwrap();
+    a.hold(Lane::Data, true);
+    let write = |at: usize, block: u64, byte: u8| {
+        pair[at].session().unwrap().write(0, block * 4096, &[byte; 4096]).unwrap();
+    };
+    write(0, 2 * COUNT - 1, 3);
+    pair[0].session().unwrap().flush().unwrap();
+    pair[1].begin_takeover().unwrap();
+    steps(9);
+    pair[1].poll_takeover().unwrap().unwrap();
+    (0..COUNT).for_each(|k| write(1, 2 * k, 7));
+    pair[1].session().unwrap().flush().unwrap();
+    while pair[1].step_reflect().unwrap() > 0 {}
+    assert!(matches!(pair[1].status().image, ImageStatus::Kept { blocks: COUNT, .. }));
+    drop(pair);
+    let forced = Forced { image: Image::Last, accept_loss: true, ..Forced::default() };
+    let sheet = Device::force(disks[1].clone(), clock.clone(), settings.clone(), forced).unwrap();
+    let put_back: u64 = sheet.put_back.iter().map(|run| run.count()).sum();
+    assert_eq!(put_back, COUNT);
+    let device = open(&disks[1]);
+    device.accept_loss().unwrap();
+    let zeros = || {
+        let mut data = [1; 4096];
+        (0..2 * COUNT).all(|block| {
+            device.session().unwrap().read(0, block * 4096, &mut data).unwrap();
+            data == [0; 4096]
+        })
+    };
+    assert!(zeros());
+    device.checkpoint_now().unwrap();
+    assert!(zeros());
 }

@@ -24,6 +24,10 @@ pub(super) struct Sheet {
     received_time_ns: u64,
     told: Vec<Run>,
     given_up: Vec<Run>,
+    /// Of when the last consistent image is.
+    image_of: Option<ImageOf>,
+    /// Blocks that get the content that they had in it.
+    put_back: Vec<Range>,
     others_after_ns: Option<u64>,
     #[serde(skip)]
     received_stamp: Stamp,
@@ -40,6 +44,25 @@ struct Run {
     time_ns: u64,
     #[serde(skip)]
     last: Stamp,
+}
+
+#[derive(Serialize)]
+struct ImageOf {
+    at_ns: u64,
+    /// Its newest record that came as one.
+    upto: String,
+    lineage: u64,
+    lineage_id: String,
+    #[serde(skip)]
+    upto_stamp: Stamp,
+}
+
+/// Blocks of one volume, one behind the other.
+#[derive(Serialize)]
+struct Range {
+    volume: u32,
+    block: u64,
+    blocks: u64,
 }
 
 fn runs(entries: &[(Extent, Stamp)]) -> Vec<Run> {
@@ -77,13 +100,33 @@ impl Sheet {
             device: sheet.device,
             lineage: sheet.lineage.0,
             lineage_id: format!("{:016x}", sheet.lineage.1),
-            image: if sheet.image == Image::Newest { "newest" } else { "consistent" },
+            image: match sheet.image {
+                Image::Newest => "newest",
+                Image::Last => "last",
+                Image::Consistent => "consistent",
+            },
             mode: format!("{:?}", sheet.mode).to_lowercase(),
             made_at_ns: sheet.made_at,
             received: sheet.received.to_string(),
             received_time_ns: sheet.received.time,
             told: runs(&sheet.told),
             given_up: runs(&sheet.given_up),
+            image_of: sheet.image_of.map(|of| ImageOf {
+                at_ns: of.at,
+                upto: of.upto.to_string(),
+                lineage: of.lineage.0,
+                lineage_id: format!("{:016x}", of.lineage.1),
+                upto_stamp: of.upto,
+            }),
+            put_back: sheet
+                .put_back
+                .iter()
+                .map(|run| Range {
+                    volume: run.volume,
+                    block: run.numbers.start,
+                    blocks: run.count(),
+                })
+                .collect(),
             others_after_ns: sheet.others_after,
             received_stamp: sheet.received,
         }
@@ -102,12 +145,19 @@ impl fmt::Display for Sheet {
             )?,
             _ => writeln!(f, "  served: an earlier state of the hosts' data")?,
         }
+        if let Some(of) = &self.image_of {
+            writeln!(f, "    the last that this device had, at {}", moment(of.at_ns))?;
+            writeln!(f, "    its newest record: {}", recorded(of.upto_stamp))?;
+        }
         writeln!(f, "  data go from device {device} to the other one, when that returns")?;
         writeln!(f, "  newest record of the other device: {}", recorded(self.received_stamp))?;
-        for (what, runs) in [
-            ("told by the other device and not received", &self.told),
-            ("own records, newer than one that is missing, given up", &self.given_up),
-        ] {
+        let given_up = match self.image_of {
+            Some(_) => "records in the logs, newer than that state, given up",
+            None => "own records, newer than one that is missing, given up",
+        };
+        for (what, runs) in
+            [("told by the other device and not received", &self.told), (given_up, &self.given_up)]
+        {
             let blocks: u64 = runs.iter().map(|run| run.blocks).sum();
             writeln!(f, "  {what}: {}", plural(blocks, "block"))?;
             for Run { volume, block, blocks, first_stamp, time_ns, .. } in runs {
@@ -118,6 +168,14 @@ impl fmt::Display for Sheet {
                     moment(*time_ns)
                 )?;
             }
+        }
+        if self.image_of.is_some() {
+            let blocks: u64 = self.put_back.iter().map(|run| run.blocks).sum();
+            writeln!(f, "  written since, and put back: {}", plural(blocks, "block"))?;
+            for Range { volume, block, blocks } in &self.put_back {
+                writeln!(f, "    volume {volume}, blocks {block} to {}", block + blocks - 1)?;
+            }
+            return writeln!(f, "  every write since that state is lost");
         }
         match self.others_after_ns {
             Some(0) => writeln!(f, "  nothing is known of other lost writes"),

@@ -5,6 +5,7 @@ use super::differential::Differential;
 use super::finding::Finding;
 use super::logs::{Entry, LogRead, log_name};
 use super::tables::Tables;
+use afterimage::ImagePoint;
 use afterimage::internal::format::superblock::{LogState, Lost, Superblock};
 use afterimage::internal::journal::scan::End;
 use afterimage::internal::storage::FileName;
@@ -27,6 +28,7 @@ pub struct Report {
     pub(super) files: Vec<FileReport>,
     pub(super) superblock: Option<Copies>,
     pub(super) differential: Option<Differential>,
+    pub(super) last_image: Option<LastImage>,
     pub(super) own_log: Option<LogReport>,
     pub(super) recv_log: Option<LogReport>,
     pub(super) remote_unreflected: Option<Table>,
@@ -63,6 +65,7 @@ impl Report {
             files: Vec::new(),
             superblock: None,
             differential: None,
+            last_image: None,
             own_log: None,
             recv_log: None,
             remote_unreflected: None,
@@ -143,6 +146,7 @@ pub(super) struct SuperblockReport {
     pub(super) peer: u64,
     pub(super) cut: StampReport,
     pub(super) owed: bool,
+    pub(super) image: bool,
     pub(super) cache_identity: Option<String>,
     pub(super) weakest_durability: Option<&'static str>,
     pub(super) annex_bytes: u32,
@@ -239,6 +243,7 @@ impl From<&Superblock> for SuperblockReport {
             peer: s.peer,
             cut: s.cut.into(),
             owed: s.owed,
+            image: s.image,
             cache_identity: (s.cache_identity != [0; 32])
                 .then(|| s.cache_identity.iter().map(|byte| format!("{byte:02x}")).collect()),
             weakest_durability: match s.weakest {
@@ -283,6 +288,34 @@ impl Copies {
         match &self.copies[self.counts?] {
             Copy::Valid(superblock) => Some(&superblock.source),
             Copy::Empty | Copy::Unusable { .. } => None,
+        }
+    }
+}
+
+/// The last consistent image.
+#[derive(Serialize)]
+pub(super) struct LastImage {
+    /// A forced takeover has chosen it; else it is kept.
+    pub(super) put_back: bool,
+    pub(super) at: u64,
+    pub(super) upto: StampReport,
+    pub(super) lineage: u64,
+    pub(super) blocks: u64,
+    pub(super) bytes: u64,
+}
+
+impl LastImage {
+    pub(super) fn new(
+        superblock: &Superblock,
+        (point, blocks, bytes): &(ImagePoint, u64, u64),
+    ) -> LastImage {
+        LastImage {
+            put_back: superblock.usable && superblock.consat == Stamp::ZERO,
+            at: point.at,
+            upto: point.upto.into(),
+            lineage: point.lineage.0,
+            blocks: *blocks,
+            bytes: *bytes,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::Verdict;
 use super::report::{
-    Copies, Copy, Location, LogReport, Report, StampReport, State, SuperblockReport, Table,
+    Copies, Copy, LastImage, Location, LogReport, Report, StampReport, State, SuperblockReport,
+    Table,
 };
-use crate::words::plural;
+use crate::words::{moment, plural};
 use std::fmt;
 use std::io::{self, Write};
 
@@ -45,6 +46,13 @@ pub(super) fn write(report: &Report, rows_max: usize, out: &mut dyn Write) -> io
     }
     if let Some(differential) = &report.differential {
         differential.write(rows_max, out)?;
+    }
+    if let Some(image) = &report.last_image {
+        let LastImage { put_back, at, upto, lineage, blocks, bytes } = image;
+        let how = if *put_back { "served, on its way back into the volumes" } else { "kept" };
+        writeln!(out, "\nLAST CONSISTENT IMAGE: {how}")?;
+        writeln!(out, "of {}, of lineage {lineage}, records up to {upto}", moment(*at))?;
+        writeln!(out, "saved: {} in {bytes} bytes", plural(*blocks, "block"))?;
     }
     for (title, log) in [("OWN LOG", &report.own_log), ("RECEIVED LOG", &report.recv_log)] {
         if let Some(log) = log {
@@ -94,7 +102,7 @@ fn superblocks(copies: &Copies, rows_max: usize, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-const NAMES: [&str; 47] = [
+const NAMES: [&str; 48] = [
     "SUPERBLOCK",
     "generation",
     "group",
@@ -124,6 +132,7 @@ const NAMES: [&str; 47] = [
     "peer",
     "cut",
     "owed",
+    "image",
     "cache_identity",
     "weakest_durability",
     "annex_bytes",
@@ -176,6 +185,7 @@ fn values(s: &SuperblockReport) -> Vec<String> {
         &s.peer,
         &s.cut,
         &s.owed,
+        &s.image,
         // Its beginning: the columns stay side by side.
         &s.cache_identity.as_ref().map_or("none", |identity| &identity[..16]),
         &s.weakest_durability.unwrap_or("none"),

@@ -326,6 +326,32 @@ impl Device {
         Ok(())
     }
 
+    /// The last consistent image takes the content of the blocks of every copy that has come, with one sync.
+    pub(crate) fn save_before_frames(&self, frames: &[Vec<u8>]) -> Result<()> {
+        if !self.image.is_kept() {
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        for frame in frames {
+            // A frame that must not come is found by who takes it in.
+            let Ok((_, Frame::Ladder(Ladder::Copy { round, copies, .. }))) = Frame::decode(frame)
+            else {
+                continue;
+            };
+            for blocks in copies.iter().map(Copied::blocks) {
+                if blocks.numbers.end <= self.volumes.blocks(blocks.volume) {
+                    let wanted = self.peer.machine.read().wants(self.side(), round, &blocks);
+                    all.extend(wanted.unwrap_or_default());
+                }
+            }
+        }
+        if all.is_empty() {
+            return Ok(());
+        }
+        let _still = self.begin_step(&self.reflecting)?;
+        self.save_before(all.into_iter()).map_err(|e| self.halt(e))
+    }
+
     /// At a device that returned, what these copies differ from is saved first (D10).
     fn save_before_copies(&self, copies: &[Copied], data: &[u8]) -> Result<()> {
         if !self.peer.saving.is_due() {

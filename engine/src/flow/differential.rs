@@ -442,9 +442,11 @@ impl Device {
             self.sync_own()?;
         }
         if matches!(work.send, Some(Message::Opened { .. })) {
-            // The round may stay as it is for long: what is here now is not left to the first copy.
-            let _still = self.begin_step(&self.reflecting)?;
-            self.begin_image()?;
+            // The round may stay as it is for long: the image is not left to the first copy.
+            match self.reflecting.try_lock() {
+                Ok(_still) => self.begin_image()?,
+                Err(_) => self.wakes.reflect.ring(),
+            }
         }
         if work.store {
             self.store_differential(also)?;

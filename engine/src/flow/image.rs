@@ -6,17 +6,19 @@
 
 use super::Tables;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::event::Event;
 use crate::format::image::ImagePoint;
 use crate::format::superblock::Superblock;
 use crate::image::{ImageStatus, Overlay, Writing, remove};
+use crate::salvage::Writer;
 use crate::storage::Storage;
 use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Consistent, Differential};
 use crate::unit::{Blocks, Stamp};
 use crate::weaken::{Clause, holds};
+use std::io::IoSlice;
 use std::sync::Mutex;
 
 /// The image of a device. `status` is locked for moments.
@@ -34,16 +36,24 @@ pub(crate) struct Image {
 impl Image {
     /// As the file has it, for a device with this superblock that says it is `consistent` or not; and what is
     /// to be read in the place of N.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Damaged`] or [`crate::Kind::Storage`] if a forced takeover has chosen the image, and the
+    /// file is not what it was.
     pub fn load(
         storage: &dyn Storage,
         superblock: &Superblock,
         consistent: Consistent,
-    ) -> (Image, Overlay) {
+    ) -> Result<(Image, Overlay)> {
         let is_put_back = superblock.usable && superblock.consat == Stamp::ZERO;
         let loaded = match superblock.image && (is_put_back || consistent != Consistent::Yes) {
-            false if consistent == Consistent::Yes => return Default::default(),
+            false if consistent == Consistent::Yes => return Ok(Default::default()),
             false => Err("none was kept when the device was opened".to_string()),
-            true => Writing::load(storage, superblock).map_err(|error| error.to_string()),
+            true => match Writing::load(storage, superblock) {
+                // Without it N is a mixture.
+                Err(error) if is_put_back => return Err(error),
+                loaded => loaded.map_err(|error| error.to_string()),
+            },
         };
         let loaded = loaded.and_then(|(writing, overlay)| {
             if is_put_back {
@@ -64,7 +74,7 @@ impl Image {
         };
         let image =
             Image { status: Mutex::new(status), writing: Mutex::new(writing), ..Image::default() };
-        (image, overlay)
+        Ok((image, overlay))
     }
 
     /// Whether there is one, or none, and why.
@@ -85,6 +95,11 @@ impl Image {
         }
     }
 
+    /// Whether it is kept.
+    pub fn is_kept(&self) -> bool {
+        matches!(*lock(&self.status), ImageStatus::Kept { .. })
+    }
+
     /// Whether a forced takeover has chosen it, and it is not in N yet.
     pub fn is_put_back(&self) -> bool {
         matches!(*lock(&self.status), ImageStatus::PutBack { .. })
@@ -101,9 +116,12 @@ impl Image {
         }
     }
 
-    /// Whether the record `stamp` is not in the image that is kept.
-    pub fn is_beyond(&self, stamp: Stamp) -> bool {
-        matches!(*lock(&self.status), ImageStatus::Kept { point, .. } if stamp > point.upto)
+    /// The newest record that is in the image that is kept.
+    pub fn upto(&self) -> Option<Stamp> {
+        match *lock(&self.status) {
+            ImageStatus::Kept { point, .. } => Some(point.upto),
+            _ => None,
+        }
     }
 
     /// A step of the machine finds N to be a prefix, or finds that it is not.
@@ -184,20 +202,21 @@ impl Device {
         let before = writing.bytes;
         let mut full = None;
         'runs: for run in runs {
-            for run in writing.saved.missing(&run).runs() {
-                if self.volumes.read_as_zeros(run.first(), run.count()) {
-                    writing.add_zeros(run);
-                    continue;
+            let missing = writing.saved.missing(&run);
+            for (part, is_hole) in missing.runs().flat_map(|run| self.volumes.parts(run)) {
+                if is_hole {
+                    writing.add_zeros(part.clone());
                 }
-                for block in run.each() {
+                let read = if is_hole { 0..0 } else { part.numbers.clone() };
+                for block in (Blocks { numbers: read, ..part }).each() {
                     self.volumes.read(block, &mut data)?;
                     writing.add(block, &data);
-                    if writing.is_full() {
-                        full = flush(writing, storage, most, syncs);
-                    }
-                    if full.is_some() {
-                        break 'runs;
-                    }
+                }
+                if writing.is_full() {
+                    full = flush(writing, storage, most, syncs);
+                }
+                if full.is_some() {
+                    break 'runs;
                 }
             }
         }
@@ -260,16 +279,64 @@ impl Device {
         }
     }
 
-    /// The image that a forced takeover has chosen goes back into N, durably, and is no side file any more.
+    /// The image that a forced takeover has chosen goes back into N, durably, and is no side file any more. It is
+    /// done before anything else is written to N. The content that it replaces is kept as salvage, as far as
+    /// there is room.
     pub(crate) fn write_back_image(&self) -> Result<()> {
         if !self.image.is_put_back() {
             return Ok(());
         }
-        self.volumes.write_back().map_err(|e| self.unreadable(e))?;
+        self.put_back().map_err(|e| self.unreadable(e))?;
         self.volumes.sync().map_err(|e| self.halt(e))?;
+        self.volumes.uncover();
         self.set_image(ImageStatus::NotNeeded);
         self.forget_image()
     }
+
+    fn put_back(&self) -> Result<()> {
+        let (zeros, data) = self.volumes.overlaid();
+        let superblock = self.superblock.get();
+        let old = superblock.history.ancestors.last().copied().unwrap_or(superblock.lineage);
+        let of_old = Superblock { lineage: old, ..Superblock::clone(&superblock) };
+        let mut salvage = match self.settings.salvage_bytes_max {
+            0 => None,
+            most => Some(Writer::new(&*self.storage, &of_old, most)?),
+        };
+        let mut buffers = [0; 2].map(|_| vec![0; self.geometry.block_size as usize]);
+        let parts = zeros.iter().flat_map(|run| self.volumes.parts(run.clone()));
+        let written = parts.filter(|(_, is_hole)| !is_hole).map(|(run, _)| run);
+        let written = written.flat_map(|run| run.each());
+        for block in written.chain(data.iter().copied()) {
+            let Some(writer) = &mut salvage else { break };
+            let [before, after] = &mut buffers;
+            self.volumes.read_beneath(block, before)?;
+            self.volumes.read(block, after)?;
+            if before != after {
+                writer.add(block, Stamp::ZERO, before);
+            }
+            if writer.is_full_chunk() {
+                keep(&mut salvage, &*self.storage, self.clock.wall())?;
+            }
+        }
+        keep(&mut salvage, &*self.storage, self.clock.wall())?;
+        for run in &zeros {
+            self.volumes.zero_run(run)?;
+        }
+        for block in data {
+            self.volumes.read(block, &mut buffers[0])?;
+            self.volumes.write(block, &[IoSlice::new(&buffers[0])])?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes what was noted down durable; if it has no room, nothing more is.
+fn keep(salvage: &mut Option<Writer>, storage: &dyn Storage, now: u64) -> Result<()> {
+    match salvage.as_mut().map_or(Ok(()), |writer| writer.flush(storage, now)) {
+        Err(error) if error.kind() == Kind::Protocol => *salvage = None,
+        other => other?,
+    }
+    Ok(())
 }
 
 /// Why what was noted down could not be saved, if it could not.

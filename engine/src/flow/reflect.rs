@@ -42,6 +42,7 @@ impl Device {
         let _telling = self.events.enter();
         if let Ok(_still) = self.reflecting.try_lock() {
             self.end_image()?;
+            self.mark_first()?;
         }
         let waiting = {
             let mut tables = lock(&self.tables);
@@ -77,16 +78,16 @@ impl Device {
         self.end_image()?;
         self.write_back_image()?;
         let mut oldest = self.oldest_reflectable(most);
-        if oldest.0.is_empty() {
-            return Ok(0);
-        }
         if self.mark_first()? {
             // An image may have begun amid these records.
             oldest = self.oldest_reflectable(most);
         }
+        if oldest.0.is_empty() {
+            return Ok(0);
+        }
         let (taken, upto, own_end, recv_end) = oldest;
         self.save_before_records(&taken).map_err(|e| self.halt(e))?;
-        if self.image.is_beyond(upto) {
+        if self.image.upto().is_some_and(|image| upto > image) {
             let blocks = taken.iter().map(|(_, record)| record.extent().into());
             self.save_before(blocks).map_err(|e| self.halt(e))?;
         }
@@ -133,6 +134,7 @@ impl Device {
         let mut bytes = 0;
         // A block is saved as the records of before have left it.
         let new_history = self.peer.saving.tenure();
+        let image = self.image.upto();
         let mut is_parted = false;
         while taken.len() < most && bytes < STEP_BYTES_MAX {
             let next_own = own_records.get(own).filter(|e| e.0 <= limit);
@@ -145,7 +147,7 @@ impl Device {
             };
             let is_new = |stamp: Stamp| {
                 let is_of_peer = new_history.is_some_and(|tenure| stamp.epoch >= tenure);
-                (is_of_peer, self.image.is_beyond(stamp))
+                (is_of_peer, image.is_some_and(|upto| stamp > upto))
             };
             if upto != Stamp::ZERO && is_new(stamp) != is_new(upto) {
                 is_parted = true;

@@ -32,7 +32,7 @@ const _: () = assert!(HEAD == 92);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImagePoint {
-    /// The newest record here that is in it: of those that come later none is. What came by copies has no stamp.
+    /// The newest record here that is in it: of those that come later none is. Copies have no stamps.
     pub upto: Stamp,
     /// Wall time from which on the volumes were no state of the hosts' data any more, in nanoseconds since 1970.
     pub at: u64,

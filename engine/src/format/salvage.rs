@@ -117,6 +117,11 @@ pub fn encode(origin: &Origin, saved_at: u64, entries: &[Saved], data: &[u8]) ->
 /// How many bytes of a file must be read to have a chunk's header and entries, at most.
 pub(crate) const TABLE_BYTES_MAX: usize = HEAD + ENTRIES_MAX * ENTRY;
 
+/// Whether a chunk may begin here.
+pub(crate) fn is_begin(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
 /// Reads the chunk that `bytes` begins with, whose data is not looked at; `None` if none stands there.
 pub fn decode(bytes: &[u8]) -> Option<Chunk> {
     let (head, rest) = Head::read_from_prefix(bytes).ok()?;

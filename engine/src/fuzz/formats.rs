@@ -6,6 +6,7 @@ use crate::format::frame::{Frame, version_of};
 use crate::format::planned::Planned;
 use crate::format::superblock::{COPY_BYTES, Superblock};
 use crate::format::table::{self, Owner};
+use crate::format::{image, salvage};
 
 /// A frame.
 pub fn frame(bytes: &[u8]) {
@@ -15,7 +16,8 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// A batch's header, runs of blocks, a table's side file, a file of a planned move, and a superblock with its table of volumes behind it.
+/// A batch's header, runs of blocks, a table's side file, an image's page, a chunk of saved blocks, a file of a
+/// planned move, and a superblock with its table of volumes behind it.
 pub fn headers(bytes: &[u8]) {
     let block_size = 512 << (bytes.first().copied().unwrap_or(0) % 8);
     if let Ok(Some(header)) = Header::decode(bytes, block_size) {
@@ -36,6 +38,16 @@ pub fn headers(bytes: &[u8]) {
     if let Ok(runs) = owner.decode(bytes, number(40)) {
         let (again, sum) = owner.encode(runs.iter().cloned());
         assert_eq!(owner.decode(&again, sum), Ok(runs));
+    }
+    if let Ok((origin, point)) = image::decode(bytes) {
+        assert_eq!(image::decode(&image::encode(&origin, point)), Ok((origin, point)));
+    }
+    if let Some(chunk) = salvage::decode(bytes) {
+        let entries: Vec<_> = chunk.entries.iter().map(|(entry, _)| *entry).collect();
+        let blocks = entries.iter().filter(|entry| entry.has_data).count();
+        let data = vec![0; blocks * chunk.origin.block_size as usize];
+        let again = salvage::encode(&chunk.origin, chunk.saved_at, &entries, &data);
+        assert_eq!(salvage::decode(&again), Some(chunk));
     }
     for file in [Planned::Request, Planned::Grant] {
         if let Ok(frames) = file.decode(bytes) {

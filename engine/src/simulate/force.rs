@@ -19,7 +19,7 @@ use crate::table::differential::Consistent;
 use crate::table::location::Location;
 use crate::unit::{Mode, Stamp};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,6 +48,9 @@ pub(super) struct Sites {
     past: RefCell<BTreeMap<Stamp, (Range<usize>, Content)>>,
     /// The lineage that is served.
     lineage: Cell<(u64, u64)>,
+    /// Blocks whose newest content was the forced device's own, and is in its salvage: the other one may have
+    /// older content of them.
+    put_aside: RefCell<BTreeSet<usize>>,
     /// By device: blocks whose content nobody else ever had.
     alone: [RefCell<Vec<(usize, Content)>>; 2],
 }
@@ -309,6 +312,12 @@ impl World {
         };
         let next = history.issued.len();
         drop(history);
+        let mut newest = BTreeMap::new();
+        for record in lost.iter().filter(|_| word.sheet.image == Image::Last) {
+            newest.extend(record.blocks.clone().map(|block| (block, record.by)));
+        }
+        let own = newest.into_iter().filter(|&(_, by)| by == side).map(|(block, _)| block);
+        *self.sites.put_aside.borrow_mut() = own.collect();
         let mark = device.superblock.get().lost;
         let is_missing = lost.iter().any(|record| record.completed);
         if is_missing {
@@ -486,7 +495,8 @@ impl World {
         if self.sites.is_mixed[side].get() {
             return;
         }
-        for block in 0..history.blocks() {
+        let put_aside = self.sites.put_aside.borrow();
+        for block in (0..history.blocks()).filter(|block| !put_aside.contains(block)) {
             let Ok(content) = self.served(side, device, block) else { continue };
             let is_known = |k: usize, value| {
                 value == 0 || history.of(block).iter().any(|version| version.content[k] == value)
@@ -560,14 +570,20 @@ impl World {
         if alone.is_empty() {
             return;
         }
-        let disk = self.machines[side].disk.process();
-        let saved = match self.saved(&disk) {
-            Ok(saved) => saved,
-            Err(error) => {
-                let story = format!("{}: {error}", NAMES[side]);
-                return self.tape.broken("salvage can be read", story);
+        if self.device(1 - side).is_none_or(|device| device.image.is_put_back()) {
+            // It has put aside some of it, and saves that when it goes back.
+            return self.tape.count("returns before an image was back");
+        }
+        let mut saved = Vec::new();
+        for machine in &self.machines {
+            match self.saved(&machine.disk.process()) {
+                Ok(more) => saved.extend(more),
+                Err(error) => {
+                    let story = format!("{}: {error}", NAMES[side]);
+                    return self.tape.broken("salvage can be read", story);
+                }
             }
-        };
+        }
         if let Some((block, content)) = alone.iter().find(|entry| !saved.contains(entry)) {
             let (name, at) = (NAMES[side], self.plan.block(*block));
             let story = format!("{name} alone had {content:?} of block {at}");

@@ -536,7 +536,7 @@ impl World {
         buffer.clear();
         buffer.resize(self.plan.block_size, 0);
         let disk = &self.machines[side].disk;
-        // What a forced takeover puts back is not there yet.
+        // Blocks that a forced takeover puts back are not there yet.
         let is_overlaid = |device: std::sync::Arc<crate::Device>, buffer: &mut [u8]| {
             device.volumes.read_overlaid(at, buffer).is_ok_and(|is_overlaid| is_overlaid)
         };

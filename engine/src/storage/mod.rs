@@ -36,7 +36,7 @@ pub enum FileName {
         /// Which piece of it, from 0.
         index: u32,
     },
-    /// A side file: an auxiliary area, what was salvaged, a table. A storage knows neither what is in
+    /// A side file: an image, what was salvaged, a table. A storage knows neither what is in
     /// it nor which kinds there are. Only side files grow, and only they are removed.
     Side {
         /// Its purpose.

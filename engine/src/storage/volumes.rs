@@ -12,6 +12,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 
+/// So many neighbouring blocks are read though a hole may be among them.
+const PART_BLOCKS_MAX: u64 = 64;
+
 /// All normal volumes of a device.
 pub struct Volumes {
     storage: Arc<dyn Storage>,
@@ -22,7 +25,7 @@ pub struct Volumes {
     /// Segments written since the last [`Volumes::sync`]; sorted, so that they are always synced
     /// in the same order.
     dirty: Mutex<BTreeSet<FileName>>,
-    /// Blocks that are read from a side file until they are written (`image.rs`).
+    /// Blocks that are read from a side file until [`Volumes::uncover`] (`image.rs`).
     overlay: Mutex<Overlay>,
     /// Whether there may be any. Release/Acquire: a reader that finds it cleared finds them written.
     is_overlaid: AtomicBool,
@@ -47,8 +50,7 @@ impl Volumes {
         })
     }
 
-    /// The same, with the blocks of `overlay` read from their side file until they are written, or
-    /// [`Volumes::write_back`] has written them.
+    /// The same, with the blocks of `overlay` read from their side file. None is written but to write them back.
     pub(crate) fn under(self, overlay: Overlay) -> Volumes {
         Volumes { overlay: Mutex::new(overlay), is_overlaid: AtomicBool::new(true), ..self }
     }
@@ -86,17 +88,10 @@ impl Volumes {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails.
     pub fn read(&self, block: Block, buf: &mut [u8]) -> Result<()> {
-        if self.read_overlaid(block, buf)? {
-            return Ok(());
+        match self.read_overlaid(block, buf)? {
+            true => Ok(()),
+            false => self.read_beneath(block, buf),
         }
-        let (file, offset) = self.at(block);
-        if !self.segments.is_present(file) {
-            buf.fill(0);
-            return Ok(());
-        }
-        self.storage
-            .read(file, offset, buf)
-            .map_err(|e| Error::storage(format!("reading block {block} at {offset} of {file}"), e))
     }
 
     /// Bytes from `block` to the end of its segment: no run of blocks is written across it.
@@ -117,8 +112,6 @@ impl Volumes {
         publish_first();
         let written = self.storage.write(file, offset, bufs);
         self.touch(file);
-        let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
-        self.uncover(block, bytes as u64 / self.block_size);
         written
             .map_err(|e| Error::storage(format!("writing block {block} at {offset} of {file}"), e))
     }
@@ -131,23 +124,25 @@ impl Volumes {
     pub fn zero(&self, block: Block, count: u64) -> Result<()> {
         let (file, offset) = self.at(block);
         if !self.segments.is_present(file) {
-            self.uncover(block, count);
             return Ok(());
         }
         publish_first();
         let zeroed = self.storage.zero(file, offset, count * self.block_size);
         self.touch(file);
-        self.uncover(block, count);
         zeroed
             .map_err(|e| Error::storage(format!("zeroing block {block} at {offset} of {file}"), e))
     }
 
     /// Whether `count` blocks from `block` on are known to read as zeros (R17). A storage that fails
     /// knows nothing.
-    pub fn read_as_zeros(&self, mut block: Block, mut count: u64) -> bool {
-        if self.is_overlaid() {
-            return false;
-        }
+    pub fn read_as_zeros(&self, block: Block, count: u64) -> bool {
+        let numbers = block.number..block.number + count;
+        !self.is_overlaid() && self.is_hole(&Blocks { volume: block.volume, numbers })
+    }
+
+    /// As [`Volumes::read_as_zeros`], beneath a side file.
+    pub(crate) fn is_hole(&self, run: &Blocks) -> bool {
+        let (mut block, mut count) = (run.first(), run.count());
         while count > 0 {
             let (file, offset) = self.at(block);
             let blocks = count.min(self.bytes_to_segment_end(block) / self.block_size);
@@ -175,37 +170,56 @@ impl Volumes {
         self.is_overlaid.load(Ordering::Acquire)
     }
 
-    /// These blocks were written.
-    fn uncover(&self, block: Block, count: u64) {
-        if self.is_overlaid() {
-            let numbers = block.number..block.number + count;
-            lock(&self.overlay).remove(&Blocks { volume: block.volume, numbers });
-        }
+    /// Parts of `run`, in rising order, each with whether it is known to be a hole beneath the side file. The
+    /// others are short, so that no more is read than is stored.
+    pub(crate) fn parts(&self, run: Blocks) -> impl Iterator<Item = (Blocks, bool)> + '_ {
+        let mut left = vec![run];
+        std::iter::from_fn(move || {
+            loop {
+                let run = left.pop()?;
+                let is_hole = self.is_hole(&run);
+                if is_hole || run.count() <= PART_BLOCKS_MAX {
+                    return Some((run, is_hole));
+                }
+                let middle = run.numbers.start + run.count() / 2;
+                left.push(Blocks { numbers: middle..run.numbers.end, ..run });
+                left.push(Blocks { numbers: run.numbers.start..middle, ..run });
+            }
+        })
     }
 
-    /// Writes every block that is still read from the side file. No other write comes between.
+    /// Reads a block as it is beneath the side file.
     ///
     /// # Errors
-    /// As [`Volumes::read`] and [`Volumes::write`].
-    pub(crate) fn write_back(&self) -> Result<()> {
-        let (zeros, data): (Vec<Blocks>, Vec<Block>) = {
-            let overlay = lock(&self.overlay);
-            (overlay.zeros.runs().collect(), overlay.data.keys().copied().collect())
-        };
-        for run in zeros {
-            self.zero_run(&run)?;
+    /// As [`Volumes::read`].
+    pub(crate) fn read_beneath(&self, block: Block, buf: &mut [u8]) -> Result<()> {
+        let (file, offset) = self.at(block);
+        if !self.segments.is_present(file) {
+            buf.fill(0);
+            return Ok(());
         }
-        let mut buf = vec![0; self.block_size as usize];
-        for block in data {
-            self.read(block, &mut buf)?;
-            self.write(block, &[IoSlice::new(&buf)])?;
-        }
-        self.is_overlaid.store(false, Ordering::Release);
-        Ok(())
+        self.storage
+            .read(file, offset, buf)
+            .map_err(|e| Error::storage(format!("reading block {block} at {offset} of {file}"), e))
     }
 
-    /// As [`Volumes::zero`], of a run that may cross segments.
-    fn zero_run(&self, run: &Blocks) -> Result<()> {
+    /// The blocks that stand in the side file: runs of zeros, and those with data.
+    pub(crate) fn overlaid(&self) -> (Vec<Blocks>, Vec<Block>) {
+        let overlay = lock(&self.overlay);
+        (overlay.zeros.runs().collect(), overlay.data.keys().copied().collect())
+    }
+
+    /// Every block that stood in the side file has been written.
+    pub(crate) fn uncover(&self) {
+        self.is_overlaid.store(false, Ordering::Release);
+        *lock(&self.overlay) = Overlay::default();
+    }
+
+    /// Makes the blocks of `run`, which may cross segments, read as zeros, as [`Volumes::zero`].
+    ///
+    /// # Errors
+    /// As [`Volumes::zero`].
+    pub(crate) fn zero_run(&self, run: &Blocks) -> Result<()> {
         let mut block = run.first();
         while block.number < run.numbers.end {
             let room = (self.bytes_to_segment_end(block) / self.block_size).max(1);

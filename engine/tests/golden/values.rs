@@ -157,6 +157,7 @@ pub fn history() -> History {
             epoch: 11,
             newest: stamp(11, 0x4444, 4),
         }),
+        met: Round { generation: 3, counter: 9 },
     }
 }
 
