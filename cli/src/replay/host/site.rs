@@ -103,9 +103,14 @@ impl Host<'_> {
         let (device, to, at) = (self.active, 1 - self.active, self.now());
         self.pair.cut();
         self.settle()?;
-        let flushed = self.session.flush();
-        flushed.map_err(|e| self.failed("flushing", &e))?;
-        self.settle()?;
+        // Whatever completes has a flush behind it.
+        loop {
+            let flushed = self.session.flush();
+            flushed.map_err(|e| self.failed("flushing", &e))?;
+            if self.settle()? == 0 {
+                break;
+            }
+        }
         for flight in std::mem::take(&mut self.in_flight) {
             drop(flight.ticket);
             self.refused(flight.piece, flight.asked)?;
@@ -207,15 +212,15 @@ impl Host<'_> {
         Ok(shown)
     }
 
-    /// Waits until nothing in flight completes any more.
-    fn settle(&mut self) -> Result<(), Failure> {
-        let mut moved_at = self.now();
+    /// Waits until nothing in flight completes any more; how much did.
+    fn settle(&mut self) -> Result<usize, Failure> {
+        let (mut moved_at, mut completed) = (self.now(), 0);
         while !self.in_flight.is_empty() && self.now() < moved_at + STILL_NS {
             match self.poll()? {
                 0 => std::thread::park_timeout(Duration::from_micros(200)),
-                _ => moved_at = self.now(),
+                moved => (moved_at, completed) = (self.now(), completed + moved),
             }
         }
-        Ok(())
+        Ok(completed)
     }
 }
