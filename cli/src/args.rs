@@ -148,7 +148,7 @@ pub struct ReplayArgs {
     pub lose_site: Option<LoseSiteAt>,
 
     /// Lose that site in this mode: from AT on the hosts wait until their device is in it, and issue a few more
-    /// requests
+    /// requests, but for `copying`, which may end at once
     #[arg(long, value_name = "MODE", requires = "lose_site", help_heading = "Takeover and link")]
     pub lose_in: Option<LoseIn>,
 
