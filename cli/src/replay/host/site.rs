@@ -147,6 +147,10 @@ impl Host<'_> {
         let found = self.pair.device(self.active).status().mode;
         if found == mode {
             self.lose_in = None;
+            if mode == Mode::Copying {
+                // It may end by itself before anything more is issued.
+                return Ok(false);
+            }
             let [at, back] = [0, 1].map(|k| self.absence[k]);
             self.absence[0] = (self.next_row + BURST as u64).clamp(at, back);
             return Ok(self.absence[0] > self.next_row);
