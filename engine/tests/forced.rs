@@ -306,9 +306,14 @@ fn resolved() -> World {
     world
 }
 
-/// A record of the old history and one of the new, of one block, are both to be reflected.
+/// A record of the old history and one of the new, of one block, are both to be reflected, before the peer's
+/// checksums of what differs come, or after them.
 #[test]
 fn what_a_returned_device_had_not_reflected_is_saved() {
+    [true, false].into_iter().for_each(saves_what_it_had);
+}
+
+fn saves_what_it_had(reflects_first: bool) {
     let (mut world, _) = parted();
     world.device(B).accept_loss().unwrap();
     world.open(A).unwrap();
@@ -320,8 +325,13 @@ fn what_a_returned_device_had_not_reflected_is_saved() {
         world.device(B).step_control().unwrap();
     }
     world.device(A).poll_takeover().unwrap().unwrap();
-    world.acts(&[Write(A, 2, 8), Flush(A)]);
-    while world.device(A).step_reflect().unwrap() > 0 {}
+    world.hold_ships(true);
+    world.carry().unwrap();
+    world.acts(&[Write(A, 2, 8), Write(A, 0, 9), Flush(A)]);
+    world.device(A).step_sequence();
+    while reflects_first && world.device(A).step_reflect().unwrap() > 0 {}
+    world.hold_ships(false);
+    assert!(world.device(A).step_receive().unwrap() > 0);
     world.carry().unwrap();
     for _ in 0..3 {
         world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);

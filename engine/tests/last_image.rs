@@ -328,7 +328,7 @@ fn a_step_over_many_blocks_is_saved_in_several_chunks() {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
     let disks: [Arc<dyn Storage>; 2] = [Arc::new(Memory::new()), Arc::new(Memory::new())];
     let settings = written_over(disks.clone(), &clock, COUNT, false);
-    let forced = Forced { image: Image::Last, accept_loss: true, ..Forced::default() };
+    let forced = Forced { image: Image::Last, accept_loss: true };
     let sheet = Device::force(disks[1].clone(), clock.clone(), settings.clone(), forced).unwrap();
     assert_eq!(sheet.put_back.iter().map(|run| run.count()).sum::<u64>(), COUNT);
     let device = Device::open(disks[1].clone(), clock, settings).unwrap();
@@ -355,7 +355,7 @@ fn a_large_image_is_chosen_in_little_time() {
     let paths = ["a", "b"].map(|name| folder.path().join(name));
     let made = paths.each_ref().map(|path| Arc::new(Directory::create(path).unwrap()) as Arc<_>);
     let settings = written_over(made, &clock, COUNT, true);
-    let forced = Forced { image: Image::Last, accept_loss: true, ..Forced::default() };
+    let forced = Forced { image: Image::Last, accept_loss: true };
     let open = || Arc::new(Directory::open(&paths[1]).unwrap());
     let began = Instant::now();
     let closed = Device::open(open(), clock.clone(), settings.clone()).unwrap();

@@ -12,7 +12,7 @@ const SEEDS_MAX: u64 = 10_000;
 
 /// The clauses that random runs cannot miss, as `docs/testing.md` explains; scenarios on the
 /// simulated world do (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`).
-const BY_SCENARIO: [Clause; 8] = [
+const BY_SCENARIO: [Clause; 9] = [
     Clause::WholeOfRecords,
     Clause::HiWithWhole,
     Clause::RecordsBeforeVolume,
@@ -21,6 +21,7 @@ const BY_SCENARIO: [Clause; 8] = [
     Clause::RepeatedGrant,
     Clause::HandOverPaced,
     Clause::ToldChain,
+    Clause::EqualSync,
 ];
 
 struct Found {

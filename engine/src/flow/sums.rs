@@ -56,18 +56,20 @@ impl Device {
             let Some(wanted) = self.peer.machine.read().wants(side, round, run) else {
                 return Ok(());
             };
-            let (wanted, mut differing) = (Bits::from_iter(wanted), Bits::default());
+            let wanted = Bits::from_iter(wanted);
+            let (mut equal, mut differing) = (Bits::default(), Bits::default());
             for (block, &sum) in run.each().zip(&mut sums) {
-                if wanted.contains(block) && !self.has_content(block, sum, &mut buffer)? {
-                    differing.insert(Extent::from(block).into());
+                if wanted.contains(block) {
+                    let is_equal = self.has_content(block, sum, &mut buffer)?;
+                    let of = if is_equal { &mut equal } else { &mut differing };
+                    of.insert(Extent::from(block).into());
                 }
             }
-            for equal in differing.missing(run).runs() {
-                let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-                // A block that an own write has taken out of P is not compared, and goes over N (D5, D10).
-                let is_equal = |block: Block, _: &[u8]| wanted.contains(block);
-                self.peer.saving.before(with, [equal.clone()].into_iter(), None, is_equal)?;
-                self.copy_arrived(arrived, (round, said), &equal)?;
+            // The peer has their content, too: a block that is not wanted has yet to be saved.
+            let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
+            self.peer.saving.before(with, equal.runs(), None, |_, _| true)?;
+            for settled in differing.missing(run).runs() {
+                self.copy_arrived(arrived, (round, said), &settled)?;
             }
             arrived.ask_for(round, &differing);
         }

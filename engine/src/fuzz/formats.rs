@@ -16,8 +16,8 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// A batch's header, runs of blocks, a table's side file, a file of a planned move, an image's page, a chunk of
-/// saved blocks, and a superblock with its table of volumes behind it.
+/// A batch's header, runs of blocks, a table's side file, an image's page, a chunk of saved blocks, a file of a
+/// planned move, and a superblock with its table of volumes behind it.
 pub fn headers(bytes: &[u8]) {
     let block_size = 512 << (bytes.first().copied().unwrap_or(0) % 8);
     if let Ok(Some(header)) = Header::decode(bytes, block_size) {
@@ -39,12 +39,6 @@ pub fn headers(bytes: &[u8]) {
         let (again, sum) = owner.encode(runs.iter().cloned());
         assert_eq!(owner.decode(&again, sum), Ok(runs));
     }
-    for file in [Planned::Request, Planned::Grant] {
-        if let Ok(frames) = file.decode(bytes) {
-            let frames: Vec<Vec<u8>> = frames.into_iter().map(Vec::from).collect();
-            assert_eq!(file.encode(&frames), bytes);
-        }
-    }
     if let Ok((origin, point)) = image::decode(bytes) {
         assert_eq!(image::decode(&image::encode(&origin, point)), Ok((origin, point)));
     }
@@ -54,6 +48,12 @@ pub fn headers(bytes: &[u8]) {
         let data = vec![0; blocks * chunk.origin.block_size as usize];
         let again = salvage::encode(&chunk.origin, chunk.saved_at, &entries, &data);
         assert_eq!(salvage::decode(&again), Some(chunk));
+    }
+    for file in [Planned::Request, Planned::Grant] {
+        if let Ok(frames) = file.decode(bytes) {
+            let frames: Vec<Vec<u8>> = frames.into_iter().map(Vec::from).collect();
+            assert_eq!(file.encode(&frames), bytes);
+        }
     }
     let (copy, volumes) = bytes.split_at(bytes.len().min(COPY_BYTES as usize));
     if let Ok(superblock) = Superblock::decode(copy, volumes) {

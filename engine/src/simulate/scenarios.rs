@@ -2,6 +2,7 @@
 //! checks at every step. At the end of each everything comes to rest, and both copies are equal and
 //! hold all that was written.
 
+mod found_equal;
 mod late_write;
 mod lost_tail;
 mod lying_disk;
@@ -520,7 +521,7 @@ fn every_scenario_misses_its_clauses() {
         s34_after_an_opening, s34_amid_a_reflect_step, s34_rot_below_whole, s34_torn_below_need,
     };
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 24] = [
+    let table: [Row; 25] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -556,6 +557,7 @@ fn every_scenario_misses_its_clauses() {
         (s38_written, &[WrittenLog, CacheIdentity]),
         (s35_slow_hand_over, &[HandOverPaced, RepeatedGrant]),
         (a_lost_piece_is_missed, &[ToldChain]),
+        (found_equal::what_is_found_equal_is_durable, &[EqualSync]),
     ];
     for (row, (scenario, clauses)) in table.into_iter().enumerate() {
         for &clause in clauses {

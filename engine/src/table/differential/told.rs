@@ -344,19 +344,6 @@ mod tests {
         assert_eq!(owed.blocks(), 1);
     }
 
-    /// A level is said, a block is written and told of, and that overtakes the level.
-    #[test]
-    fn a_level_covers_no_later_announcement() {
-        let mut pair = pair();
-        let work = pair[0].level().unwrap();
-        let Some(Message::Level { round }) = work.send else { panic!("{work:?}") };
-        let _ = pair[0].wrote(&run(4..5));
-        tell(&mut pair, 70);
-        assert!(pair[1].hear_level(Side::Fenced, round).is_some());
-        assert_eq!(runs(&pair[1].told()), [(4..5, 70)]);
-        assert_eq!(take_over(pair).1.blocks(), 1);
-    }
-
     #[test]
     fn a_copy_that_overtakes_its_announcement_is_no_loss() {
         let mut pair = pair();
