@@ -50,7 +50,8 @@ pub struct LossSheet {
     pub image: Image,
     /// How writes reached it.
     pub mode: Mode,
-    /// The newest record of the other device that it has.
+    /// The newest record of the other device that it has; zero in differential mode, where blocks come and no
+    /// records.
     pub received: Stamp,
     /// Records that the other device had told of and not shipped (R18), in the order of their stamps.
     pub told: Vec<(Extent, Stamp)>,
@@ -151,16 +152,17 @@ impl Device {
         };
         let (hi, debt) = (tables.incoming.hi(), self.peer.owed.told());
         let (mode, last) = (self.peer.machine.mode(), debt.last().max(hi));
-        // Stamps of a later tenure are above all of an earlier one, and their times may be below.
-        let of_tenure =
-            !superblock.fenced || last.epoch == superblock.epoch || !holds(Clause::SheetOfTenure);
+        // Stamps of a later tenure are above all of an earlier one, and their times may be below: those of the
+        // peer's, or, while this device is catching up, of the one that it took over from.
+        let tenure = if superblock.fenced { superblock.epoch } else { superblock.need.epoch };
+        let of_tenure = last.epoch == tenure || !holds(Clause::SheetOfTenure);
         let is_ordered = mode == Mode::Ordered && of_tenure;
         Ok(LossSheet {
             device: superblock.device,
             lineage: superblock.lineage,
             image,
             mode,
-            received: hi,
+            received: if mode == Mode::Ordered { hi } else { Stamp::ZERO },
             told: debt.iter().filter(|(_, stamp)| *stamp > hi).collect(),
             told_blocks: self.peer.machine.read().told().runs().collect(),
             given_up: {

@@ -178,6 +178,11 @@ impl World {
             }
             return;
         }
+        if lied.is_some() && self.has_suspended(side) {
+            // What was acknowledged was left out of the bits before anything durable said so.
+            self.tape.count("losses that bits may hide");
+            return self.ended.set(true);
+        }
         if rot.is_some() && !taken.is_empty() {
             // Nobody but the hosts can know, and a normal volume may be ahead of the log.
             self.tape.count("rot taken for a torn tail");

@@ -128,7 +128,12 @@ impl History {
 
     /// The first record of `by` after `stamp` that can still arrive as a record.
     pub fn next_of(&self, by: Side, stamp: Stamp) -> Option<&Record> {
-        self.after(stamp.max(self.by_bits[by])).iter().find(|r| r.by == by)
+        self.records_of(by, stamp).next()
+    }
+
+    /// The records of `by` after `stamp`, but for those that were left to bits.
+    pub fn records_of(&self, by: Side, stamp: Stamp) -> impl Iterator<Item = &Record> {
+        self.after(stamp.max(self.by_bits[by])).iter().filter(move |r| r.by == by)
     }
 
     /// Writes of `by` so far arrive by bits, if at all: its records were those of a history that is over, and

@@ -5,14 +5,12 @@ use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
 use crate::device::Device;
-use crate::format::frame::LADDER_WIRE;
 use crate::format::superblock::Features;
 use crate::sync::lock;
 use crate::table::differential::{Consistent, Side as Role};
 use crate::unit::{Block, Mode, Round, Stamp};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The blocks that were sent in a round and a connection, each with the newest final own record of then.
 #[derive(Default)]
@@ -52,10 +50,7 @@ impl World {
         if !self.may_come_between(Kind::Suspend, side) {
             return;
         }
-        let knows = |device: &Arc<Device>| {
-            has_ladder(device) && lock(&device.failover).connection.wire() >= LADDER_WIRE
-        };
-        let Some(device) = self.device(side).filter(knows) else { return };
+        let Some(device) = self.device(side).filter(|device| device.knows_ladder()) else { return };
         let before = device.peer.machine.mode();
         if self.step(side, Device::suspend).is_none() {
             return;

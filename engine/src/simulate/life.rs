@@ -4,6 +4,7 @@
 use super::disk::Leaves;
 use super::history::Record;
 use super::ladder::has_ladder;
+use super::promises::is_over_saving;
 use super::random::Random;
 use super::tape::Sort;
 use super::world::World;
@@ -211,12 +212,8 @@ impl World {
         if !process.is_dead() && !halted {
             return;
         }
-        let is_full = self.device(side).is_some_and(|device| {
-            device.halted.get().is_some_and(|why| {
-                let said = why.to_string();
-                said.contains("side/salvage") || said.contains("side/unsaved")
-            })
-        });
+        let is_full =
+            self.device(side).is_some_and(|device| device.halted.get().is_some_and(is_over_saving));
         if halted && !process.is_dead() && !process.has_failed() && !is_full {
             if self.machines[side].rot.borrow().is_some() {
                 return self.check_stopped(side);
@@ -355,7 +352,7 @@ impl World {
         there.sort_unstable();
         let mut history = self.history.borrow_mut();
         let is_lost = |stamp: Stamp| there.binary_search_by_key(&stamp, |t| t.0).is_err();
-        let own = history.after(kept_upto).iter().filter(|r| r.by == side).map(|r| r.stamp);
+        let own = history.records_of(side, kept_upto).map(|r| r.stamp);
         let lost: Vec<Stamp> = own.filter(|&stamp| is_lost(stamp)).collect();
         if !lost.is_empty() {
             self.tape.count("crashes that lost a tail");

@@ -608,6 +608,7 @@ impl World {
     /// Hosts are refused for reasons that they know, and sent on or asked to wait.
     pub(super) fn check_refusal(&self, side: Side, error: &Error) {
         let excused = self.machines[side].may_halt()
+            || is_over_saving(error)
             || self.is_over_loss(error)
             || self.is_over_rot(side, error);
         let is_lost = self.is_over_loss(error) && error.kind() == Kind::Damaged
@@ -620,10 +621,8 @@ impl World {
 
     /// A device stops for good only if something of its broke.
     pub(super) fn check_halt(&self, side: Side, error: &Error) {
-        // A full disk has no room for what must be saved first.
-        let said = error.to_string();
-        let is_full = said.contains("side/salvage") || said.contains("side/unsaved");
-        let excused = is_full || self.is_over_loss(error) || self.is_over_rot(side, error);
+        let excused =
+            is_over_saving(error) || self.is_over_loss(error) || self.is_over_rot(side, error);
         if !self.machines[side].may_halt() && !excused {
             let story = format!("{}: {error}", NAMES[side]);
             self.tape.broken("a device stops only if something of its broke", story);
@@ -648,4 +647,10 @@ impl World {
         };
         self.machines[side].disk.is_rotten(named)
     }
+}
+
+/// The device stopped because what must be saved first could not be: a full disk has no room for it.
+pub(super) fn is_over_saving(error: &Error) -> bool {
+    let said = error.to_string();
+    said.contains("side/salvage") || said.contains("side/unsaved")
 }
