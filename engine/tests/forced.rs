@@ -698,3 +698,19 @@ fn walk(seed: u64) {
     rests(&mut world);
     world.reads(serving);
 }
+
+#[cfg(feature = "weaken")]
+#[test]
+fn each_rule_is_missed_without_its_clause() {
+    use afterimage::internal::weaken::{Clause, without};
+    let rules: [(Clause, fn()); 2] = [
+        (Clause::RoundMet, a_device_that_lost_its_round_is_a_target),
+        (Clause::StillUnsaved, what_is_yet_to_be_saved_is_known_after_an_opening),
+    ];
+    for (clause, scenario) in rules {
+        without(Some(clause));
+        let outcome = std::panic::catch_unwind(scenario);
+        without(None);
+        assert!(outcome.is_err(), "`{}` is not missed", clause.name());
+    }
+}

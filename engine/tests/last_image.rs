@@ -374,3 +374,13 @@ fn a_large_image_is_chosen_in_little_time() {
         "{COUNT} blocks: opened in {opening:?}, forced in {force:?}, opened in {served:?}, written back in {written:?}"
     );
 }
+
+#[cfg(feature = "weaken")]
+#[test]
+fn each_rule_is_missed_without_its_clause() {
+    use afterimage::internal::weaken::{Clause, without};
+    without(Some(Clause::GivenUpFirst));
+    let outcome = std::panic::catch_unwind(at_the_bound_the_image_is_given_up);
+    without(None);
+    assert!(outcome.is_err(), "`{}` is not missed", Clause::GivenUpFirst.name());
+}

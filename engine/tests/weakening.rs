@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const SEEDS_MAX: u64 = 10_000;
 
 /// The clauses that random runs cannot miss, as `docs/testing.md` explains; scenarios on the
-/// simulated world do (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`).
-const BY_SCENARIO: [Clause; 9] = [
+/// simulated world do (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`), or scenarios of
+/// `forced.rs` and `last_image.rs`.
+const BY_SCENARIO: [Clause; 11] = [
+    Clause::RoundMet,
+    Clause::GivenUpFirst,
     Clause::WholeOfRecords,
     Clause::HiWithWhole,
     Clause::RecordsBeforeVolume,

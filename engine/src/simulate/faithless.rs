@@ -179,7 +179,7 @@ impl World {
             return;
         }
         if lied.is_some() && self.has_suspended(side) {
-            // What was acknowledged was left out of the bits before anything durable said so.
+            // Records that it had acknowledged were left out of the bits before anything durable said so.
             self.tape.count("losses that bits may hide");
             return self.ended.set(true);
         }
