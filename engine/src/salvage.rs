@@ -263,15 +263,14 @@ impl Saving {
     /// [`Kind::Storage`] if the storage fails.
     pub fn begin(
         &self,
-        (storage, volumes): (&dyn Storage, &Volumes),
+        storage: &dyn Storage,
         superblock: &Superblock,
         differing: Bits,
         bytes_max: u64,
     ) -> Result<()> {
         let mut blocks = differing;
-        if let Some((_, more)) = unsaved::read(storage, superblock, volumes)? {
-            blocks.add(&more);
-        }
+        // The opening has read what the file has; of that what was equal has gone since.
+        blocks.add(&lock(&self.due).blocks);
         unsaved::take_saved(storage, superblock.lineage, &mut blocks)?;
         let Superblock { group, device, lineage, epoch: tenure, .. } = *superblock;
         let runs = blocks.runs().collect();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use afterimage::internal::unit::Extent;
+use afterimage::internal::unit::{Blocks, Extent};
 use afterimage::{Image, LossSheet, Stamp};
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ pub(super) struct Sheet {
     received: String,
     received_time_ns: u64,
     told: Vec<Run>,
+    /// Blocks that bits told of, and no copy has come of.
+    told_blocks: Vec<Told>,
     given_up: Vec<Run>,
     /// Of when the last consistent image is.
     image_of: Option<ImageOf>,
@@ -63,6 +65,20 @@ struct Range {
     volume: u32,
     block: u64,
     blocks: u64,
+}
+
+/// Blocks with the wall time of their newest announcement; nothing if it is not known.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    range: Range,
+    time_ns: Option<u64>,
+}
+
+impl From<&Blocks> for Range {
+    fn from(run: &Blocks) -> Range {
+        Range { volume: run.volume, block: run.numbers.start, blocks: run.count() }
+    }
 }
 
 fn runs(entries: &[(Extent, Stamp)]) -> Vec<Run> {
@@ -110,6 +126,14 @@ impl Sheet {
             received: sheet.received.to_string(),
             received_time_ns: sheet.received.time,
             told: runs(&sheet.told),
+            told_blocks: sheet
+                .told_blocks
+                .iter()
+                .map(|(run, time)| Told {
+                    range: run.into(),
+                    time_ns: Some(*time).filter(|&time| time > 0),
+                })
+                .collect(),
             given_up: runs(&sheet.given_up),
             image_of: sheet.image_of.map(|of| ImageOf {
                 at_ns: of.at,
@@ -118,15 +142,7 @@ impl Sheet {
                 lineage_id: format!("{:016x}", of.lineage.1),
                 upto_stamp: of.upto,
             }),
-            put_back: sheet
-                .put_back
-                .iter()
-                .map(|run| Range {
-                    volume: run.volume,
-                    block: run.numbers.start,
-                    blocks: run.count(),
-                })
-                .collect(),
+            put_back: sheet.put_back.iter().map(Range::from).collect(),
             others_after_ns: sheet.others_after,
             received_stamp: sheet.received,
         }
@@ -166,6 +182,18 @@ impl fmt::Display for Sheet {
                     f,
                     "    volume {volume}, blocks {block} to {last}: {first_stamp}, {}",
                     moment(*time_ns)
+                )?;
+            }
+        }
+        if !self.told_blocks.is_empty() {
+            let blocks: u64 = self.told_blocks.iter().map(|told| told.range.blocks).sum();
+            writeln!(f, "  told by bits, and not received: {}", plural(blocks, "block"))?;
+            for Told { range: Range { volume, block, blocks }, time_ns } in &self.told_blocks {
+                let time = time_ns.map_or("time not known".into(), moment);
+                writeln!(
+                    f,
+                    "    volume {volume}, blocks {block} to {}: {time}",
+                    block + blocks - 1
                 )?;
             }
         }

@@ -69,7 +69,10 @@ impl Storage for Rehearsal {
         // A file reads as zeros where it has grown.
         let below = match self.grown().contains_key(&file) {
             true => self.below(file)?.unwrap_or(0),
-            false => u64::MAX,
+            false => match self.length(file)? {
+                Some(_) => u64::MAX,
+                None => return Err(io::ErrorKind::NotFound.into()),
+            },
         };
         let from_below = below.saturating_sub(offset).min(buf.len() as u64) as usize;
         if from_below > 0 {

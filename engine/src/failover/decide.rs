@@ -350,7 +350,7 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 23] = [
+        let rows: [Row<Heard>; 24] = [
             (|_, p| p.kin == Kin::Apart, Refuse(Lineage)),
             (|_, p| p.kin == Kin::Above, Return),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.asking, Ask),
@@ -366,6 +366,7 @@ pub(super) mod tests {
             (|h, p| h.acked > p.hi, Refuse(LostThere)),
             (|h, p| h.hi > p.newest, Refuse(LostThere)),
             (|h, p| h.need > p.newest, Refuse(LostThere)),
+            (|_, p| p.lost_round, Refuse(LostThere)),
             (|h, p| !h.fenced && p.fenced && h.epoch > p.epoch, Refuse(LostThere)),
             (|h, _| h.asking, Ask),
             (|h, p| h.fenced && h.prefer && p.fenced && !p.asking, Ask),
@@ -378,7 +379,7 @@ pub(super) mod tests {
         fn unknown(h: &Here, p: &Heard) -> bool {
             p.kin == Kin::Same && h.fenced && !p.fenced && h.epoch < p.epoch
         }
-        let mut hits = [0; 23];
+        let mut hits = [0; 24];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);

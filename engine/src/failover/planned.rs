@@ -157,11 +157,10 @@ impl Device {
 
     /// Whether no connection stands: with one, a takeover goes by it.
     fn check_apart(&self) -> Result<()> {
-        match lock(&self.failover).connection.standing() {
+        match lock(&self.failover).connection.session() {
             None => Ok(()),
             Some(_) => {
-                let what =
-                    "the line to the other device is up: take the host over by it, without files";
+                let what = "the line to the other device is up, or is coming up: take the host over by it, without files";
                 Err(Error::new(Kind::Invalid, what))
             }
         }

@@ -8,7 +8,6 @@ use crate::flow::Tables;
 use crate::format::frame::{Frame, Hello, LADDER_WIRE, Ladder, TablePiece};
 use crate::format::superblock::Branch;
 use crate::link::Lane;
-use crate::storage::Storage;
 use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Differential, Force, Side};
@@ -45,8 +44,7 @@ impl Device {
             let tables = lock(&self.tables);
             self.peer.machine.read().differing(&self.ordered(&tables))
         };
-        let with = (&*self.storage as &dyn Storage, &self.volumes);
-        self.peer.saving.begin(with, &self.superblock.get(), differing, most)
+        self.peer.saving.begin(&*self.storage, &self.superblock.get(), differing, most)
     }
 
     /// Every block of every volume is copied from now on, in a round that has begun or will begin (R10): no

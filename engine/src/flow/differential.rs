@@ -594,7 +594,11 @@ impl Device {
 
     /// Read as the superblock is written: no other update comes between.
     fn note_marks(&self, s: &mut Superblock) {
-        let (owing, consistent) = self.peer.machine.read().durable_marks();
+        let (owing, mut consistent) = self.peer.machine.read().durable_marks();
+        if self.image.is_put_back() {
+            // N goes back to a prefix before anything else is written to it: until then the image counts.
+            consistent = Consistent::Yes;
+        }
         Durable::put_marks(s, owing, consistent);
         s.image = self.image.is_stored(s, consistent);
     }

@@ -6,7 +6,7 @@
 
 use super::Tables;
 use crate::device::Device;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::event::Event;
 use crate::format::image::ImagePoint;
 use crate::format::superblock::Superblock;
@@ -300,7 +300,7 @@ impl Device {
         let of_old = Superblock { lineage: old, ..Superblock::clone(&superblock) };
         let mut salvage = match self.settings.salvage_bytes_max {
             0 => None,
-            most => Some(Writer::new(&*self.storage, &of_old, most)?),
+            most => Some(Writer::new(self.storage_apart(), &of_old, most)?),
         };
         let mut buffers = [0; 2].map(|_| vec![0; self.geometry.block_size as usize]);
         let parts = zeros.iter().flat_map(|run| self.volumes.parts(run.clone()));
@@ -315,10 +315,10 @@ impl Device {
                 writer.add(block, Stamp::ZERO, before);
             }
             if writer.is_full_chunk() {
-                keep(&mut salvage, &*self.storage, self.clock.wall())?;
+                keep(&mut salvage, self.storage_apart(), self.clock.wall());
             }
         }
-        keep(&mut salvage, &*self.storage, self.clock.wall())?;
+        keep(&mut salvage, self.storage_apart(), self.clock.wall());
         for run in &zeros {
             self.volumes.zero_run(run)?;
         }
@@ -330,13 +330,11 @@ impl Device {
     }
 }
 
-/// Makes what was noted down durable; if it has no room, nothing more is.
-fn keep(salvage: &mut Option<Writer>, storage: &dyn Storage, now: u64) -> Result<()> {
-    match salvage.as_mut().map_or(Ok(()), |writer| writer.flush(storage, now)) {
-        Err(error) if error.kind() == Kind::Protocol => *salvage = None,
-        other => other?,
+/// Makes what was noted down durable; if there is no room for it, or its file fails, nothing more is.
+fn keep(salvage: &mut Option<Writer>, storage: &dyn Storage, now: u64) {
+    if salvage.as_mut().is_some_and(|writer| writer.flush(storage, now).is_err()) {
+        *salvage = None;
     }
-    Ok(())
 }
 
 /// Why what was noted down could not be saved, if it could not.

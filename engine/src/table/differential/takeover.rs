@@ -75,7 +75,8 @@ impl Differential {
         let mut keeps_table = matches!(self.mode, Mode::Collecting | Mode::Sending);
         if request.generation < self.generation {
             self.add_to_table(m);
-            keeps_table &= m.is_empty() || !holds(Clause::DifferingStored);
+            // M may have come with `opened`, too, and be in no table that is stored.
+            keeps_table &= !holds(Clause::DifferingStored);
         }
         self.land();
         if holds(Clause::FenceTable) {
