@@ -177,8 +177,17 @@ fn s25_suspend_resume() {
 
 /// A's journal is full while the link takes nothing, and A goes on: five blocks have bits.
 fn busy() -> World {
-    let settings =
-        Settings { suspend_from_percent: 60, resume_order_after_ns: 0, ..Settings::default() };
+    busy_with(Settings::default().image_bytes_max)
+}
+
+/// The same; the last consistent image has at most so many bytes.
+fn busy_with(image_bytes_max: u64) -> World {
+    let settings = Settings {
+        image_bytes_max,
+        suspend_from_percent: 60,
+        resume_order_after_ns: 0,
+        ..Settings::default()
+    };
     let mut world = World::with(4, settings);
     world.hold_ships(true);
     let mut value = 0;
@@ -382,7 +391,7 @@ fn a_force_that_dies_is_done_or_not() {
 /// says so.
 #[test]
 fn both_sides_bad_and_a_word_leads_out() {
-    let mut world = busy();
+    let mut world = busy_with(0);
     while world.device(B).status().differential.is_consistent {
         steps(&world, 1);
         (0..12).for_each(|number| step(&world, number));
