@@ -3,8 +3,8 @@
 //!
 //! | state | superblock | normal volumes |
 //! |---|---|---|
-//! | kept | `image`, not a prefix | with the saved blocks over them they are the image; each block is saved before its first write ([`Writing`]) |
-//! | put back | `image`, a prefix | a forced takeover has chosen the image: reads find the saved blocks ([`Overlay`]), until a checkpoint has written them back |
+//! | kept | `image`, not a prefix | with the saved blocks over them they are the image; each block is saved before its first write (`Writing`) |
+//! | put back | `image`, a prefix | a forced takeover has chosen the image: reads find the saved blocks (`Overlay`), until a checkpoint has written them back |
 //! | neither | no `image` | the file, if there is one, counts for nothing |
 
 use crate::error::{Error, Kind, Result};

@@ -67,7 +67,8 @@ impl Storage for Rehearsal {
 
     fn read(&self, file: FileName, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         // A file reads as zeros where it has grown.
-        let below = match self.grown().contains_key(&file) {
+        let has_grown = self.grown().contains_key(&file);
+        let below = match has_grown {
             true => self.below(file)?.unwrap_or(0),
             false => match self.length(file)? {
                 Some(_) => u64::MAX,
