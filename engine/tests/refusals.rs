@@ -16,6 +16,8 @@ use afterimage::internal::request::{Op, Request, Session, Ticket};
 use afterimage::internal::storage::{Memory, Storage};
 use afterimage::internal::table::location::Location;
 use afterimage::internal::unit::{Block, Mode, Stamp};
+use common::world::Act::{Carry, Flush, Write2};
+use common::world::World;
 use common::{A, Action, B, ManualClock, Pair, Spec, Step::*, X, Y, Z};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -431,6 +433,31 @@ fn a_hello_of_another_pair_is_refused_saying_both_values() {
         }
     }
     pair.drain();
+}
+
+/// R19: logs that may have records of many blocks are no program's that does not know them.
+#[test]
+fn a_program_that_does_not_know_records_of_many_blocks_is_refused() {
+    let mut world = World::new();
+    world.acts(&[Write2(A, 0, 1), Flush(A), Carry]);
+    let told = Told::by(world.device(A));
+    let (mut hello, _) = hello_of(world.device(B));
+    let (_, line) = hello_of(world.device(A));
+    hello.features &= !2;
+    line.send(Lane::Control, Frame::Hello(hello.clone()).encode(hello.nonce)).unwrap();
+    assert!(world.device(A).step_control().unwrap());
+    assert!(told.once().contains("does not know records of many blocks"));
+}
+
+#[cfg(feature = "weaken")]
+#[test]
+fn each_rule_is_missed_without_its_clause() {
+    use afterimage::internal::weaken::{Clause, without};
+    without(Some(Clause::ExtentsRefused));
+    let scenario = a_program_that_does_not_know_records_of_many_blocks_is_refused;
+    let outcome = std::panic::catch_unwind(scenario);
+    without(None);
+    assert!(outcome.is_err(), "`{}` is not missed", Clause::ExtentsRefused.name());
 }
 
 /// R10: what follows the version may mean anything.
