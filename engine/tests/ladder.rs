@@ -74,6 +74,26 @@ fn what_is_found_equal_is_durable() {
     }
 }
 
+/// The same of a copy whose sync failed, behind an opening that was closed cleanly.
+#[test]
+fn what_a_failed_sync_left_is_written_anew() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry, Reflect(B), Checkpoint(B), Suspend(A)]);
+    world.acts(&[Write(A, 3, 2), Write(A, 4, 3), Flush(A)]);
+    world.disks[B].fail_sync_of(FileName::Segment { volume: 0, index: 0 });
+    assert!(world.carry().is_err(), "the sync of the copies fails");
+    world.crash(B, Cut::Kill);
+    world.open(B).unwrap();
+    world.acts(&[Close(B)]);
+    world.open(B).unwrap();
+    world.meet();
+    rests(&mut world);
+    world.crash(B, Cut::Synced);
+    world.open(B).unwrap();
+    world.meet();
+    rests(&mut world);
+}
+
 /// The same of a copy that was carried by hand, and not synced.
 #[test]
 fn a_carried_copy_is_durable() {

@@ -52,6 +52,8 @@ pub(crate) struct Machine {
     /// machine have them: no mode comes or goes meanwhile. Records that a checkpoint before a round did not see
     /// would go over a copy (D3).
     landing: Mutex<()>,
+    /// At its opening N was whole: no copies of a round that had not ended were in it.
+    pub had_all: bool,
     /// The round in which it was told that no copy is consistent.
     no_copy: Mutex<Option<Round>>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
@@ -86,6 +88,7 @@ impl Machine {
         let owes = !machine.owed().is_empty();
         let unmarked = machine.consistent() == Consistent::No;
         Machine {
+            had_all: machine.consistent() == Consistent::Yes,
             state: RwLock::new(machine),
             alike: Mutex::new(alike),
             fenced: AtomicBool::new(fenced),

@@ -88,10 +88,11 @@ impl Device {
         if !holds(Clause::EqualSync) {
             return Ok(true);
         }
-        if self.recovery().clean {
+        if self.recovery().clean && self.peer.machine.had_all {
             self.volumes.count_as_written(block);
         } else {
-            // After a failed sync it may be in a cache only: what an earlier process left is written anew.
+            // After a failed sync it may be in a cache only: copies that an earlier process left are written
+            // anew, even if one in between was closed cleanly.
             self.volumes.write(block, &[IoSlice::new(buffer)]).map_err(|e| self.halt(e))?;
         }
         Ok(true)
