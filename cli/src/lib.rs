@@ -24,6 +24,7 @@ pub mod disaster;
 pub mod exit;
 pub mod inspect;
 mod output;
+mod ranges;
 pub mod recover;
 pub mod replay;
 pub mod results;

@@ -10,8 +10,8 @@ use afterimage::internal::limits::Settings;
 use afterimage::internal::link::Lane;
 use afterimage::internal::storage::Directory;
 use afterimage::internal::superblock;
-use afterimage::{Device, ImageStatus, Kind, Line, memory_link};
-use pair::{BLOCK, Pair};
+use afterimage::{Device, ImageStatus, Kind};
+use pair::{BLOCK, Pair, step};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -142,21 +142,7 @@ fn parted() -> (tempfile::TempDir, [PathBuf; 2]) {
 
 /// Connects two devices, and steps them until nothing moves.
 fn meet(devices: [&Arc<Device>; 2]) {
-    let (a, b) = memory_link(Line::default(), devices[0].clock().clone());
-    for (device, end) in devices.iter().zip([a, b]) {
-        let _ = device.connect(Arc::new(end));
-    }
-    for _ in 0..40 {
-        for device in devices {
-            let _ = device.step_control();
-            let _ = device.step_commit_due();
-            let _ = device.step_ladder();
-            let _ = device.step_ship();
-            let _ = device.step_receive();
-            let _ = device.step_reflect();
-            let _ = device.checkpoint_now();
-        }
-    }
+    step(devices, 40, || false);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! damaged in every way that one finds on disks, and mixed up by a person.
 #![cfg(not(loom))]
 
+#[allow(dead_code)]
 mod pair;
 
 use afterimage::Device;

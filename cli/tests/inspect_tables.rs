@@ -1,6 +1,7 @@
 //! `inspect` on devices in differential mode: their administration tables, by tenure.
 #![cfg(not(loom))]
 
+#[allow(dead_code)]
 mod pair;
 
 use afterimage::Device;

@@ -19,15 +19,17 @@ use std::time::{Duration, Instant};
 use afterimage::Device;
 use afterimage::internal::clock::SystemClock;
 use afterimage::internal::limits::Settings;
-use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::storage::Directory;
 use afterimage::internal::threads::Threads;
 use afterimage_cli::replay::judge::{Claim, History};
 use afterimage_cli::replay::pattern::{self, Origin, SECTOR};
 use afterimage_cli::replay::requests::{self, Event};
+use pair::step;
 
 #[allow(dead_code)]
 mod killed;
+#[allow(dead_code)]
+mod pair;
 #[path = "../../engine/tests/common/random.rs"]
 #[allow(dead_code)]
 mod random;
@@ -149,28 +151,6 @@ impl Round<'_> {
             _ => None,
         });
         moved.unwrap_or(0)
-    }
-}
-
-/// Connects two devices, and steps them until `is_done`, or `most` times.
-fn step(devices: [&Arc<Device>; 2], most: usize, mut is_done: impl FnMut() -> bool) {
-    let (first, second) = memory_link(Line::default(), devices[0].clock().clone());
-    for (device, end) in devices.iter().zip([first, second]) {
-        let _ = device.connect(Arc::new(end));
-    }
-    for _ in 0..most {
-        for device in devices {
-            let _ = device.step_control();
-            let _ = device.step_commit_due();
-            let _ = device.step_ladder();
-            let _ = device.step_ship();
-            let _ = device.step_receive();
-            let _ = device.step_reflect();
-            let _ = device.checkpoint_now();
-        }
-        if is_done() {
-            break;
-        }
     }
 }
 

@@ -4,14 +4,10 @@
 mod common;
 
 use afterimage::internal::error::Kind;
-use afterimage::internal::limits::Settings;
-use afterimage::internal::salvage;
-use afterimage::internal::unit::Mode;
 use afterimage::{Closed, Device, FileName, Image, LossSheet, Storage};
 use common::crash::Cut;
-use common::random::Random;
 use common::world::Act::*;
-use common::world::{World, background_step};
+use common::world::World;
 use common::{A, B};
 
 /// The other device is gone, and this one is forced.
@@ -21,34 +17,6 @@ fn force(world: &mut World, at: usize, image: Image) -> LossSheet {
 
 fn numbers(lost: &[(afterimage::internal::unit::Extent, afterimage::Stamp)]) -> Vec<u64> {
     lost.iter().map(|(extent, _)| extent.first.number).collect()
-}
-
-/// Block and value of all that was saved at a device.
-fn saved(world: &World, at: usize) -> Vec<(u64, u8)> {
-    let disk = &*world.disks[at];
-    let mut all = Vec::new();
-    for file in salvage::list(disk).unwrap() {
-        salvage::read(disk, file.number, |entry, data| {
-            let value = data.first().copied().unwrap_or(0);
-            all.extend((entry.block.number..).take(entry.count as usize).map(|n| (n, value)));
-            Ok(())
-        })
-        .unwrap();
-    }
-    all
-}
-
-fn rests(world: &mut World) {
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
-    for at in [A, B] {
-        let status = world.device(at).status();
-        assert_eq!(status.mode, Mode::Ordered, "{at}: {status:?}");
-        assert!(status.differential.is_consistent, "{at}: {status:?}");
-        let both = [A, B].map(|at| world.device(at).status());
-        assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}: {both:?}");
-    }
 }
 
 /// A's records 3 and 4 were told, and never shipped; record 5 was not even told.
@@ -82,15 +50,13 @@ fn what_was_told_and_not_received_is_on_the_sheet() {
     let returned = world.device(A).status();
     assert!(!returned.serving && !returned.differential.is_consistent);
     world.reads(B);
-    rests(&mut world);
+    world.rests();
     assert_eq!(world.device(A).session().unwrap_err().kind(), Kind::Fenced);
-    let mut lost = saved(&world, A);
-    lost.sort_unstable();
-    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
-    assert_eq!(saved(&world, B), []);
+    assert_eq!(world.saved(A), [(0, 3), (2, 4), (5, 5)]);
+    assert_eq!(world.saved(B), []);
     world.acts(&[Write(B, 0, 9), Takeover(A)]);
     world.reads(A);
-    rests(&mut world);
+    world.rests();
 }
 
 /// Nothing has come of the tenure that is lost: no time says which of its writes are.
@@ -119,10 +85,8 @@ fn a_returned_device_may_take_over_at_once() {
     world.reads(A);
     world.acts(&[Write(A, 2, 8), Flush(A)]);
     world.reads(A);
-    rests(&mut world);
-    let mut lost = saved(&world, A);
-    lost.sort_unstable();
-    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+    world.rests();
+    assert_eq!(world.saved(A), [(0, 3), (2, 4), (5, 5)]);
 }
 
 /// Of an own record that waits for one of the lost device, each image says what becomes of it.
@@ -147,7 +111,7 @@ fn own_records_beyond_what_is_missing_are_given_up() {
         assert_eq!(numbers(&sheet.given_up), if gives_up { vec![3, 3] } else { vec![] });
         world.device(B).accept_loss().unwrap();
         world.reads(B);
-        let kept = saved(&world, B);
+        let kept = world.saved(B);
         assert_eq!(kept, if gives_up { vec![(3, 3), (3, 4)] } else { vec![] });
         world.acts(&[Write(B, 4, 5), Flush(B)]);
         world.crash(B, Cut::Synced);
@@ -156,8 +120,8 @@ fn own_records_beyond_what_is_missing_are_given_up() {
         world.reads(B);
         world.open(A).unwrap();
         world.meet();
-        rests(&mut world);
-        assert_eq!(saved(&world, A), [(1, 2)]);
+        world.rests();
+        assert_eq!(world.saved(A), [(1, 2)]);
         world.acts(&[Takeover(A)]);
         world.reads(A);
     }
@@ -196,8 +160,8 @@ fn two_branches_wait_for_a_word() {
         world.open(kept).unwrap();
         world.reads(kept);
         world.meet();
-        rests(&mut world);
-        assert_eq!(saved(&world, 1 - kept), [lost]);
+        world.rests();
+        assert_eq!(world.saved(1 - kept), [lost]);
         world.acts(&[Takeover(1 - kept)]);
         world.reads(1 - kept);
     }
@@ -215,7 +179,7 @@ fn a_device_that_lacks_nothing_is_resumed() {
     world.meet();
     let met = Device::loss_sheet(world.device(B), Image::Consistent).unwrap_err();
     assert_eq!(met.kind(), Kind::Invalid);
-    rests(&mut world);
+    world.rests();
 }
 
 /// A new device in the place of one that is lost: it has nothing, and gets every block.
@@ -232,10 +196,10 @@ fn a_lost_device_is_replaced() {
     world.acts(&[Write(A, 1, 3), Flush(A)]);
     world.open(B).unwrap();
     world.meet();
-    rests(&mut world);
+    world.rests();
     world.acts(&[Write(A, 2, 4), Takeover(B)]);
     world.reads(B);
-    rests(&mut world);
+    world.rests();
     world.acts(&[Takeover(A), Close(B)]);
     world.disks[B] = old;
     world.open(B).unwrap();
@@ -254,7 +218,7 @@ fn a_device_that_lost_its_records_is_a_target() {
     for _ in 0..3 {
         world.meet();
     }
-    rests(&mut world);
+    world.rests();
     world.acts(&[Write(A, 2, 4), Takeover(B)]);
     world.reads(B);
 }
@@ -264,9 +228,7 @@ fn a_device_that_lost_its_records_is_a_target() {
 fn a_device_that_lost_its_round_is_a_target() {
     let mut world = World::differential();
     world.acts(&[Write(A, 0, 1), Write(A, 5, 2), Flush(A)]);
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
+    world.goes_on();
     assert_eq!(world.volume(B), world.volume(A));
     world.acts(&[Close(B)]);
     world.make_anew(B, 2);
@@ -306,6 +268,22 @@ fn resolved() -> World {
     world
 }
 
+/// A has returned, and has taken the host over before anything was copied; nothing is shipped.
+fn returned_and_active() -> World {
+    let (mut world, _) = parted();
+    world.device(B).accept_loss().unwrap();
+    world.open(A).unwrap();
+    world.hold_ships(true);
+    world.meet_briefly(4);
+    world.device(A).begin_takeover().unwrap();
+    for _ in 0..20 {
+        world.device(A).step_control().unwrap();
+        world.device(B).step_control().unwrap();
+    }
+    world.device(A).poll_takeover().unwrap().unwrap();
+    world
+}
+
 /// A record of the old history and one of the new, of one block, are both to be reflected, before the peer's
 /// checksums of what differs come, or after them.
 #[test]
@@ -314,17 +292,7 @@ fn what_a_returned_device_had_not_reflected_is_saved() {
 }
 
 fn saves_what_it_had(reflects_first: bool) {
-    let (mut world, _) = parted();
-    world.device(B).accept_loss().unwrap();
-    world.open(A).unwrap();
-    world.hold_ships(true);
-    world.meet_briefly(4);
-    world.device(A).begin_takeover().unwrap();
-    for _ in 0..20 {
-        world.device(A).step_control().unwrap();
-        world.device(B).step_control().unwrap();
-    }
-    world.device(A).poll_takeover().unwrap().unwrap();
+    let mut world = returned_and_active();
     world.hold_ships(true);
     world.carry().unwrap();
     world.acts(&[Write(A, 2, 8), Write(A, 0, 9), Flush(A)]);
@@ -333,40 +301,22 @@ fn saves_what_it_had(reflects_first: bool) {
     world.hold_ships(false);
     assert!(world.device(A).step_receive().unwrap() > 0);
     world.carry().unwrap();
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
-    let mut lost = saved(&world, A);
-    lost.sort_unstable();
-    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+    world.goes_on();
+    assert_eq!(world.saved(A), [(0, 3), (2, 4), (5, 5)]);
 }
 
 /// A device takes the host over right after its return, and is killed before the other's content came over
 /// its own.
 #[test]
 fn what_is_yet_to_be_saved_is_known_after_an_opening() {
-    let (mut world, _) = parted();
-    world.device(B).accept_loss().unwrap();
-    world.open(A).unwrap();
-    world.hold_ships(true);
-    world.meet_briefly(4);
-    world.device(A).begin_takeover().unwrap();
-    for _ in 0..20 {
-        world.device(A).step_control().unwrap();
-        world.device(B).step_control().unwrap();
-    }
-    world.device(A).poll_takeover().unwrap().unwrap();
+    let mut world = returned_and_active();
     world.acts(&[Flush(A)]);
     world.crash(A, Cut::Kill);
     world.open(A).unwrap();
     world.hold_ships(false);
     world.meet();
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
-    let mut lost = saved(&world, A);
-    lost.sort_unstable();
-    assert_eq!(lost, [(0, 3), (2, 4), (5, 5)]);
+    world.goes_on();
+    assert_eq!(world.saved(A), [(0, 3), (2, 4), (5, 5)]);
     let is_left = |file: &FileName| file.to_string().contains("unsaved");
     assert!(!world.disks[A].files().unwrap().iter().any(is_left));
 }
@@ -403,9 +353,7 @@ fn a_change_of_the_directory_marks_no_loss() {
 #[test]
 fn a_standby_resolves_nothing() {
     let mut world = resolved();
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
+    world.goes_on();
     world.device(B).close().unwrap();
     world.devices[B] = None;
     world.acts(&[Write(A, 6, 9), Flush(A)]);
@@ -501,202 +449,6 @@ fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
     let lost = world.device(B).status().lost_writes.unwrap();
     assert_eq!((numbers(&sheet.told), lost.since), (vec![0], sheet.received.time));
     assert!(lost.since < lost.first.time);
-}
-
-/// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.
-#[test]
-fn random_walks() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse().ok());
-    let (first, seeds) =
-        (number("FORCED_FIRST").unwrap_or(0), number("FORCED_SEEDS").unwrap_or(200));
-    for seed in first..first + seeds {
-        let outcome = std::panic::catch_unwind(|| walk(seed));
-        outcome.unwrap_or_else(|_| panic!("seed {seed}"));
-    }
-}
-
-/// The images of each lineage that ends with a forced takeover.
-type Pasts = Vec<((u64, u64), Vec<common::world::Image>)>;
-
-fn lineage(world: &World, at: usize) -> (u64, u64) {
-    afterimage::internal::superblock::load(&*world.disks[at]).unwrap().lineage
-}
-
-/// One device is lost, and the other goes on by what an operator says; returns whether it was forced.
-fn lose(world: &mut World, at: usize, random: &mut Random, pasts: &mut Pasts) -> bool {
-    let kept = 1 - at;
-    let lineages = [at, kept].map(|at| lineage(world, at));
-    for device in world.devices.iter().flatten().filter(|device| device.status().serving) {
-        device.session().unwrap().flush().unwrap();
-    }
-    let cut = random.pick(&[Cut::Kill, Cut::Synced, Cut::All]);
-    world.crash(at, cut);
-    match random.once_in(2) {
-        true => world.crash(kept, random.pick(&[Cut::Kill, Cut::Synced, Cut::All])),
-        false => {
-            world.device(kept).close().unwrap();
-            world.devices[kept] = None;
-        }
-    }
-    world.open(kept).unwrap();
-    if world.device(kept).resume_alone().is_ok() {
-        return false;
-    }
-    let image = random.pick(&[Image::Consistent, Image::Newest]);
-    let mut before = world.images();
-    let forced = world.try_force(kept, image).or_else(|refused| {
-        assert_eq!((refused.kind(), image), (Kind::Invalid, Image::Consistent), "{refused}");
-        world.try_force(kept, Image::Newest)
-    });
-    let sheet = forced.unwrap();
-    let image = sheet.image;
-    if image == Image::Last && lineages[1] != lineages[0] {
-        // It had returned, and kept the image of the history that was given up.
-        let of_old = pasts.iter().filter(|past| past.0 == lineages[1]);
-        before = of_old.flat_map(|past| past.1.clone()).collect();
-    }
-    lineages.iter().for_each(|&of| pasts.push((of, world.images())));
-    world.device(kept).accept_loss().unwrap();
-    let found = world.read_all(&world.device(kept).session().unwrap()).unwrap();
-    // The newest image of a target that had not everything has content of an older lineage, too.
-    let is_known = image == Image::Newest || before.contains(&found);
-    assert!(is_known, "{image:?}: {found:?} is none of {before:?}, {sheet:?}");
-    let counted = random.within(0..2);
-    if counted == 0 {
-        // Blocks that were put back are so after any end of the process.
-        world.crash(kept, random.pick(&[Cut::Kill, Cut::Synced, Cut::All]));
-        world.open(kept).unwrap();
-        world.device(kept).resume_alone().unwrap();
-        let again = world.read_all(&world.device(kept).session().unwrap()).unwrap();
-        assert_eq!(again, found, "{image:?} after a crash");
-    }
-    world.history = (0..).zip(found).collect();
-    world.promised = world.history.len();
-    true
-}
-
-/// Histories have parted if a device was forced that had not heard of the peer's lineage: the one that
-/// serves is kept.
-fn come_together(world: &mut World, serving: usize, pasts: &mut Pasts) {
-    world.meet_briefly(1);
-    let superblock = afterimage::internal::superblock::load(&*world.disks[serving]).unwrap();
-    if superblock.history.other.is_none() {
-        return;
-    }
-    pasts.push((lineage(world, 1 - serving), world.images()));
-    world.device(serving).close().unwrap();
-    world.devices[serving] = None;
-    let (disk, clock) = (world.disks[serving].clone(), world.clock.clone());
-    Closed::resolve(disk, clock, world.settings.clone()).unwrap();
-    world.open(serving).unwrap();
-    // The other one hears of it.
-    world.meet_briefly(4);
-}
-
-fn walk(seed: u64) {
-    let is_loud = std::env::var("LADDER_LOUD").is_ok();
-    let mut random = Random::new(seed);
-    let mut world = World::with(
-        4,
-        Settings { suspend_from_percent: 60, resume_order_after_ns: 0, ..Settings::default() },
-    );
-    let (mut serving, mut gone, mut pasts) = (A, None, Pasts::new());
-    for step in 0..120u64 {
-        let block = random.within(0..7);
-        let value = (step % 250 + 1) as u8;
-        let at = random.within(0..2) as usize;
-        let at = if gone == Some(at) { serving } else { at };
-        let act = match random.within(0..40) {
-            0..=9 => Write(serving, block, value),
-            10 | 11 => Write2(serving, block, value),
-            12 => Zero(serving, block),
-            13..=15 => Flush(serving),
-            16 | 17 => Carry,
-            18 | 19 => Reflect(at),
-            20 => Checkpoint(at),
-            21 | 22 if gone.is_none() => Takeover(1 - serving),
-            23 => Suspend(serving),
-            24 if gone.is_none() => {
-                // The site that is lost is most often the active one.
-                let lost = if random.once_in(4) { 1 - serving } else { serving };
-                let was_forced = lose(&mut world, lost, &mut random, &mut pasts);
-                (serving, gone) = (1 - lost, Some(lost));
-                if is_loud {
-                    println!("{step} {lost} is lost, forced: {was_forced}");
-                }
-                continue;
-            }
-            25..=27 => {
-                let Some(back) = gone else { continue };
-                if is_loud {
-                    println!("{step} {back} returns");
-                }
-                world.open(back).unwrap();
-                come_together(&mut world, serving, &mut pasts);
-                world.meet_briefly(random.within(0..8));
-                gone = None;
-                continue;
-            }
-            28..=36 => {
-                let device = world.device(at).clone();
-                let what = random.within(0..6);
-                if is_loud {
-                    println!("{step} step {what} of {at}");
-                }
-                background_step(&device, what);
-                continue;
-            }
-            37 if gone.is_none() => {
-                let session = world.device(serving).session().unwrap();
-                session.flush().unwrap();
-                world.promised = world.history.len();
-                drop(session);
-                let cut = random.pick(&[Cut::Kill, Cut::Synced, Cut::Sectors(step)]);
-                if is_loud {
-                    println!("{step} crash {at} {cut:?}");
-                }
-                world.crash(at, cut);
-                serving = world.rise().unwrap();
-                Flush(serving)
-            }
-            _ if gone.is_none() => {
-                world.reads(serving);
-                continue;
-            }
-            _ => continue,
-        };
-        if is_loud {
-            println!("{step} {act:?}");
-        }
-        for _ in 0..3 {
-            if world.device(serving).status().own_free_places < 3 {
-                world.acts(&[Carry, Reflect(serving), Checkpoint(serving)]);
-                if gone.is_none() {
-                    world.acts(&[Reflect(1 - serving), Checkpoint(1 - serving), Carry]);
-                }
-            }
-        }
-        match act {
-            Suspend(at) if world.device(at).status().mode != Mode::Ordered => {}
-            Suspend(at) if world.device(at).suspend().is_err() => {}
-            Suspend(_) => {}
-            act => world.act(act).unwrap_or_else(|e| panic!("{step} {act:?}: {e}")),
-        }
-        if let Takeover(at) = act {
-            serving = at;
-        }
-        for device in world.devices.iter().flatten() {
-            assert!(device.status().halted.is_none(), "{:?}", device.status().halted);
-        }
-    }
-    if let Some(back) = gone {
-        world.open(back).unwrap();
-        come_together(&mut world, serving, &mut pasts);
-        world.meet();
-    }
-    world.reads(serving);
-    rests(&mut world);
-    world.reads(serving);
 }
 
 #[cfg(feature = "weaken")]

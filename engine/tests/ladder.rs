@@ -15,25 +15,6 @@ use common::{A, B};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 
-/// Both devices are in ordered mode again, and hold the same.
-fn rests(world: &mut World) {
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
-    for at in [A, B] {
-        let status = world.device(at).status();
-        assert_eq!(
-            status.mode,
-            Mode::Ordered,
-            "{at}: {:?}",
-            [A, B].map(|at| world.device(at).status())
-        );
-        assert!(status.differential.is_consistent, "{at}: {status:?}");
-        assert_eq!(status.differential.table_blocks + status.differential.owed_blocks, 0);
-        assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}");
-    }
-}
-
 #[test]
 fn a_suspended_pair_comes_back_by_itself() {
     let mut world = World::new();
@@ -44,10 +25,10 @@ fn a_suspended_pair_comes_back_by_itself() {
     assert_eq!((status.mode, status.differential.table_blocks), (Mode::Collecting, 3));
     assert_eq!(status.backlog_records, 0);
     world.hold_ships(false);
-    rests(&mut world);
+    world.rests();
     world.acts(&[Write(A, 5, 6), Takeover(B)]);
     world.reads(B);
-    rests(&mut world);
+    world.rests();
 }
 
 /// Section 6, D11: the target dies in the middle of a copy, which its cache still has, and finds it equal; then
@@ -63,11 +44,11 @@ fn what_is_found_equal_is_durable() {
         world.crash(B, Cut::Kill);
         world.open(B).unwrap();
         world.meet();
-        rests(&mut world);
+        world.rests();
         world.crash(B, Cut::Synced);
         world.open(B).unwrap();
         world.meet();
-        rests(&mut world);
+        world.rests();
         if survived {
             break;
         }
@@ -87,11 +68,11 @@ fn what_a_failed_sync_left_is_written_anew() {
     world.acts(&[Close(B)]);
     world.open(B).unwrap();
     world.meet();
-    rests(&mut world);
+    world.rests();
     world.crash(B, Cut::Synced);
     world.open(B).unwrap();
     world.meet();
-    rests(&mut world);
+    world.rests();
 }
 
 /// The same of a copy that was carried by hand, and not synced.
@@ -112,11 +93,11 @@ fn a_carried_copy_is_durable() {
     world.open(A).unwrap();
     world.open(B).unwrap();
     world.meet();
-    rests(&mut world);
+    world.rests();
     world.crash(B, Cut::Synced);
     world.open(B).unwrap();
     world.meet();
-    rests(&mut world);
+    world.rests();
 }
 
 /// D1: the peer owes what it wrote and A has not overwritten; A's own bits are of the others.
@@ -137,7 +118,7 @@ fn a_device_that_is_catching_up_suspends() {
     assert_eq!((status.differential.table_blocks, status.differential.owed_blocks), (1, 1));
     world.reads(B);
     world.hold_ships(false);
-    rests(&mut world);
+    world.rests();
 }
 
 /// D4: a takeover out of a suspension, and back, waits for no copy.
@@ -151,7 +132,7 @@ fn takeovers_out_of_every_round() {
     world.reads(B);
     world.acts(&[Takeover(A), Write(A, 3, 5), Flush(A)]);
     world.reads(A);
-    rests(&mut world);
+    world.rests();
 }
 
 /// LADDER 4: a second takeover before the first has caught up, and a write: N of neither device is what the
@@ -193,7 +174,7 @@ fn no_consistent_copy_at_either_site_is_said() {
         assert!(matches!(image, ImageStatus::Kept { .. }), "{at}: {image:?}");
     }
     world.hold_ships(false);
-    rests(&mut world);
+    world.rests();
     let told = told.lock().unwrap();
     assert!(matches!(told[..], [Event::NoConsistentCopy, Event::CaughtUp]), "{told:?}");
     assert!(!says(&world, A));
@@ -291,6 +272,6 @@ fn walk(seed: u64) {
         world.alive().unwrap();
     }
     world.reads(serving);
-    rests(&mut world);
+    world.rests();
     world.reads(serving);
 }

@@ -5,7 +5,6 @@ mod common;
 
 use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
-use afterimage::internal::salvage;
 use afterimage::internal::unit::Mode;
 use afterimage::{Device, Forced, Image};
 use common::crash::Cut;
@@ -44,20 +43,6 @@ fn suffer(world: &mut World, fault: Fault) -> usize {
     world.rise().unwrap()
 }
 
-/// Everything that was written is at both, in order again.
-fn rests(world: &mut World) {
-    for _ in 0..3 {
-        world.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
-    }
-    for at in [A, B] {
-        let status = world.device(at).status();
-        assert_eq!(status.mode, Mode::Ordered, "{at}: {status:?}");
-        let left = status.differential.table_blocks + status.differential.owed_blocks;
-        assert!(status.differential.is_consistent && left == 0, "{at}: {status:?}");
-        assert_eq!(Some(&world.volume(at)), world.images().last(), "{at}");
-    }
-}
-
 /// S22 up to A's return: x is block 0, y block 1, z block 2.
 fn forced() -> World {
     let mut world = World::new();
@@ -81,18 +66,9 @@ fn forced() -> World {
 
 /// The end of S22: x1, z5, y initial on both; A's salvage has x2, y2.
 fn is_resynced(world: &mut World) {
-    rests(world);
+    world.rests();
     assert_eq!(&world.volume(A)[..3], &[1, 0, 5]);
-    let disk = &*world.disks[A];
-    let mut saved = Vec::new();
-    for file in salvage::list(disk).unwrap() {
-        salvage::read(disk, file.number, |entry, data| {
-            saved.push((entry.block.number, data.first().copied().unwrap_or(0)));
-            Ok(())
-        })
-        .unwrap();
-    }
-    saved.sort_unstable();
+    let mut saved = world.saved(A);
     saved.dedup();
     assert_eq!(saved, [(0, 2), (1, 2)]);
 }
@@ -140,7 +116,7 @@ fn s24_forced_both_pending() {
     world.acts(&[Write(B, 3, 4)]);
     world.open(A).unwrap();
     world.meet();
-    rests(&mut world);
+    world.rests();
     assert_eq!(&world.volume(A)[..4], &[0, 0, 0, 4]);
 }
 
@@ -171,7 +147,7 @@ fn s25_suspend_resume() {
         }
         world.meet();
         world.reads(serving);
-        rests(&mut world);
+        world.rests();
     }
 }
 
@@ -217,7 +193,7 @@ fn bits_survive_a_line_that_drops_again_and_again() {
             between += 1;
             assert!(between < 200, "{fault:?}: it never ends");
         }
-        rests(&mut world);
+        world.rests();
         world.reads(serving);
     }
 }
@@ -234,7 +210,7 @@ fn after_two_interruptions_the_copies_are_equal() {
             steps(&world, second);
             world.meet();
             world.acts(&[Write(A, second % 7, 202), Flush(A)]);
-            rests(&mut world);
+            world.rests();
         }
     }
 }
@@ -249,7 +225,7 @@ fn roles_turn_at_any_moment_of_a_resync() {
         world.reads(A);
         world.acts(&[Takeover(B)]);
         world.reads(B);
-        rests(&mut world);
+        world.rests();
     }
 }
 
@@ -263,7 +239,7 @@ fn no_bit_is_left_behind_a_copy() {
         world.acts(&[Write(A, 0, 221), Write(A, 6, 222)]);
         steps(&world, count);
         world.acts(&[Write(A, 0, 223), Flush(A)]);
-        rests(&mut world);
+        world.rests();
     }
 }
 
@@ -285,7 +261,7 @@ fn a_journal_that_overflows_in_a_resync_suspends_again() {
         world.hold_ships(false);
         world.meet();
         world.reads(A);
-        rests(&mut world);
+        world.rests();
     }
     assert!(suspensions > 0, "no round of copies was left");
 }
@@ -299,7 +275,7 @@ fn a_takeover_in_the_window_of_an_overflow_lacks_nothing() {
     world.reads(B);
     world.acts(&[Write(B, 0, 231), Takeover(A)]);
     world.reads(A);
-    rests(&mut world);
+    world.rests();
 }
 
 /// Zeros are written ahead of the copy of a block, and behind it.
@@ -310,7 +286,7 @@ fn zeros_ahead_of_a_copy_and_behind_it_stay() {
         steps(&world, count);
         world.acts(&[Zero(A, 0), Zero(A, 3), Flush(A)]);
         world.reads(A);
-        rests(&mut world);
+        world.rests();
         world.acts(&[Takeover(B)]);
         world.reads(B);
     }
@@ -366,7 +342,7 @@ fn a_force_that_dies_is_done_or_not() {
                     world.promised = world.history.len();
                     let serving = world.rise().unwrap();
                     world.reads(serving);
-                    rests(&mut world);
+                    world.rests();
                     continue;
                 }
                 world.try_force(B, Image::Consistent).unwrap();
@@ -378,7 +354,7 @@ fn a_force_that_dies_is_done_or_not() {
             world.meet_apart();
             world.meet();
             world.reads(B);
-            rests(&mut world);
+            world.rests();
             if is_over {
                 break;
             }

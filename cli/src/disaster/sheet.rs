@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use afterimage::internal::unit::{Blocks, Extent};
+use afterimage::internal::unit::Extent;
 use afterimage::{Image, LossSheet, Stamp};
 use serde::Serialize;
 
 use super::recorded;
+use crate::ranges::{Range, Told};
 use crate::words::{moment, plural};
 
 /// The sheet. Times are in nanoseconds since 1970.
@@ -59,28 +60,6 @@ struct ImageOf {
     upto_stamp: Stamp,
 }
 
-/// Blocks of one volume, one behind the other.
-#[derive(Serialize)]
-struct Range {
-    volume: u32,
-    block: u64,
-    blocks: u64,
-}
-
-/// Blocks with the wall time of their newest announcement; nothing if it is not known.
-#[derive(Serialize)]
-struct Told {
-    #[serde(flatten)]
-    range: Range,
-    time_ns: Option<u64>,
-}
-
-impl From<&Blocks> for Range {
-    fn from(run: &Blocks) -> Range {
-        Range { volume: run.volume, block: run.numbers.start, blocks: run.count() }
-    }
-}
-
 fn runs(entries: &[(Extent, Stamp)]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for &(extent, stamp) in entries {
@@ -126,14 +105,7 @@ impl Sheet {
             received: sheet.received.to_string(),
             received_time_ns: sheet.received.time,
             told: runs(&sheet.told),
-            told_blocks: sheet
-                .told_blocks
-                .iter()
-                .map(|(run, time)| Told {
-                    range: run.into(),
-                    time_ns: Some(*time).filter(|&time| time > 0),
-                })
-                .collect(),
+            told_blocks: sheet.told_blocks.iter().map(Told::from).collect(),
             given_up: runs(&sheet.given_up),
             image_of: sheet.image_of.map(|of| ImageOf {
                 at_ns: of.at,

@@ -6,6 +6,7 @@
 
 use super::logs::LogRead;
 use super::text::{aligned, blocks, more};
+use crate::ranges::{Range, Told};
 use crate::words::plural;
 use afterimage::internal::format::superblock::Superblock;
 use afterimage::internal::table::bits::Bits;
@@ -26,40 +27,17 @@ pub(super) struct Differential {
     /// Neighbouring blocks are one run; as stored last.
     runs: u64,
     blocks: u64,
-    rows: Vec<Row>,
+    rows: Vec<Range>,
     /// Blocks of own records that imply a bit and have none in what is stored.
-    implied: Vec<Row>,
+    implied: Vec<Range>,
     /// The other device may owe blocks.
     owed: bool,
     /// Blocks that the other device told of, and that have not arrived.
     told: Vec<Told>,
 }
 
-#[derive(Serialize)]
-struct Row {
-    volume: u32,
-    block: u64,
-    blocks: u64,
-}
-
-#[derive(Serialize)]
-struct Told {
-    #[serde(flatten)]
-    row: Row,
-    /// Nothing if it is not known.
-    time_ns: Option<u64>,
-}
-
-impl From<&Blocks> for Row {
-    fn from(run: &Blocks) -> Row {
-        Row { volume: run.volume, block: run.numbers.start, blocks: run.count() }
-    }
-}
-
-impl Row {
-    fn cell(&self) -> String {
-        blocks(self.volume, self.block, self.blocks)
-    }
+fn cell(run: &Range) -> String {
+    blocks(run.volume, run.block, run.blocks)
 }
 
 /// The number of the table of the blocks written in `tenure`, and its numeral: the first tenure has table 1,
@@ -87,10 +65,6 @@ impl Differential {
         let mut implied: Bits = newer.map(|entry| Blocks::from(entry.row.extent())).collect();
         implied.subtract(&stored.iter().cloned().collect());
         let table = table_of(superblock.last_active);
-        let told = told.iter().map(|(run, time)| Told {
-            row: run.into(),
-            time_ns: Some(*time).filter(|&time| time > 0),
-        });
         Differential {
             mode: superblock.mode.to_string(),
             round_lineage: superblock.round.generation,
@@ -100,10 +74,10 @@ impl Differential {
             numeral: table.map(|table| table.1),
             runs: stored.len() as u64,
             blocks: stored.iter().map(Blocks::count).sum(),
-            rows: stored.iter().map(Row::from).collect(),
-            implied: implied.runs().map(|run| Row::from(&run)).collect(),
+            rows: stored.iter().map(Range::from).collect(),
+            implied: implied.runs().map(|run| Range::from(&run)).collect(),
             owed: superblock.owed,
-            told: told.collect(),
+            told: told.iter().map(Told::from).collect(),
         }
     }
 
@@ -143,7 +117,7 @@ impl Differential {
             let mut rows = vec![["", "block", "time"].map(String::from).to_vec()];
             rows.extend(self.told.iter().take(rows_max).map(|told| {
                 let time = told.time_ns.map_or("not known".into(), |time| time.to_string());
-                vec![String::new(), told.row.cell(), time]
+                vec![String::new(), cell(&told.range), time]
             }));
             aligned(&rows, out)?;
             more(self.told.len(), rows_max, out)?;
@@ -152,8 +126,8 @@ impl Differential {
     }
 }
 
-fn write_rows(rows: &[Row], rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
-    let cells = rows.iter().take(rows_max).map(|row| vec![String::new(), row.cell()]);
+fn write_rows(rows: &[Range], rows_max: usize, out: &mut dyn Write) -> io::Result<()> {
+    let cells = rows.iter().take(rows_max).map(|row| vec![String::new(), cell(row)]);
     aligned(&cells.collect::<Vec<_>>(), out)?;
     more(rows.len(), rows_max, out)
 }

@@ -91,3 +91,25 @@ impl Pair {
         self.devices.iter().for_each(|device| device.close().expect("closed"));
     }
 }
+
+/// Connects two devices, and steps them until `is_done`, or `most` times.
+pub fn step(devices: [&Arc<Device>; 2], most: usize, mut is_done: impl FnMut() -> bool) {
+    let (first, second) = memory_link(Line::default(), devices[0].clock().clone());
+    for (device, end) in devices.iter().zip([first, second]) {
+        let _ = device.connect(Arc::new(end));
+    }
+    for _ in 0..most {
+        for device in devices {
+            let _ = device.step_control();
+            let _ = device.step_commit_due();
+            let _ = device.step_ladder();
+            let _ = device.step_ship();
+            let _ = device.step_receive();
+            let _ = device.step_reflect();
+            let _ = device.checkpoint_now();
+        }
+        if is_done() {
+            break;
+        }
+    }
+}

@@ -9,6 +9,7 @@ use afterimage::internal::format::superblock::VolumeSpec;
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Lane, Line, MemoryLink, memory_link};
 use afterimage::internal::request::{Op, Request, Session};
+use afterimage::internal::salvage;
 use afterimage::internal::storage::{FileName, Storage};
 use afterimage::internal::unit::Mode;
 use std::sync::Arc;
@@ -415,6 +416,41 @@ impl World {
     pub fn reads(&self, at: usize) {
         let session = self.device(at).session().unwrap();
         assert_eq!(Some(&self.read_all(&session).unwrap()), self.images().last());
+    }
+
+    /// Everything goes as far as it can.
+    pub fn goes_on(&mut self) {
+        for _ in 0..3 {
+            self.acts(&[Carry, Reflect(A), Reflect(B), Checkpoint(A), Checkpoint(B)]);
+        }
+    }
+
+    /// Everything that was written is at both, in order again.
+    pub fn rests(&mut self) {
+        self.goes_on();
+        let both = [A, B].map(|at| self.device(at).status());
+        for (at, status) in both.iter().enumerate() {
+            let left = status.differential.table_blocks + status.differential.owed_blocks;
+            let is_whole = status.differential.is_consistent && left == 0;
+            assert!(status.mode == Mode::Ordered && is_whole, "{at}: {both:?}");
+            assert_eq!(Some(&self.volume(at)), self.images().last(), "{at}: {both:?}");
+        }
+    }
+
+    /// Block and value of all that is in a device's salvage, in rising order.
+    pub fn saved(&self, at: usize) -> Vec<(u64, u8)> {
+        let disk = &*self.disks[at];
+        let mut all = Vec::new();
+        for file in salvage::list(disk).unwrap() {
+            salvage::read(disk, file.number, |entry, data| {
+                let value = data.first().copied().unwrap_or(0);
+                all.extend((entry.block.number..).take(entry.count as usize).map(|n| (n, value)));
+                Ok(())
+            })
+            .unwrap();
+        }
+        all.sort_unstable();
+        all
     }
 
     /// The rest of the story: what the serving device returns is the history, but for an
