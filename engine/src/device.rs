@@ -13,10 +13,10 @@ use crate::failover::{
 };
 use crate::flow::Tables;
 use crate::flow::copy::CopyRate;
-use crate::flow::differential;
 use crate::flow::image::Image;
 use crate::flow::open::Logs;
 use crate::flow::pace::percent;
+use crate::flow::store;
 use crate::format::superblock::{Features, Superblock};
 use crate::host::Host;
 use crate::journal::own::OwnLog;
@@ -171,7 +171,7 @@ impl Device {
         let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
         let table = table_file::read(&*storage, &superblock)?;
         let implied = tables.implied(&own);
-        let machine = differential::restore(&superblock, tables.incoming.hi(), table, implied);
+        let machine = store::restore(&superblock, tables.incoming.hi(), table, implied);
         if let Some(told) = told_bits_before(&*storage, &superblock, may_serve)? {
             machine.write().recall_told(told);
         }

@@ -7,11 +7,11 @@ use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::unit::Mode;
 use afterimage::{Closed, Image};
+use common::A;
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
 use common::world::{World, background_step};
-use common::A;
 
 /// Every act at any time, with sites that are lost, forced takeovers out of every round, and returns.
 #[test]

@@ -6,15 +6,14 @@ mod common;
 use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
 use afterimage::{
-    Clock, Device, Directory, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Mode,
-    Storage, SystemClock, VolumeSpec, memory_link,
+    Clock, Device, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Mode, Storage,
+    VolumeSpec, memory_link,
 };
 use common::crash::Cut;
 use common::world::Act::*;
 use common::world::{World, background_step};
 use common::{A, B, ManualClock};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Block by block.
 fn settings() -> Settings {
@@ -266,13 +265,8 @@ fn a_force_that_dies_is_made_again() {
 }
 
 /// A device that was taken over to while all of `count` blocks were on their way to it, and whose hosts have
-/// then written every second of these, in one step; it is closed nowhere. `before`: the blocks have data.
-fn written_over(
-    storages: [Arc<dyn Storage>; 2],
-    clock: &Arc<dyn Clock>,
-    count: u64,
-    before: bool,
-) -> Settings {
+/// then written every second of these, in one step; it is closed nowhere.
+fn written_over(storages: [Arc<dyn Storage>; 2], clock: &Arc<dyn Clock>, count: u64) -> Settings {
     for (storage, id) in storages.iter().zip(1..) {
         let mut geometry =
             Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 2 * count * 4096 }]);
@@ -300,12 +294,6 @@ fn written_over(
         pair[at].session().unwrap().write(0, block * 4096, &[byte; 4096]).unwrap();
     };
     steps(9);
-    if before {
-        (0..count).for_each(|k| write(0, 2 * k, 5));
-        pair[0].session().unwrap().flush().unwrap();
-        steps(9);
-        pair.iter().for_each(|device| device.checkpoint_now().unwrap());
-    }
     pair[0].suspend().unwrap();
     a.hold(Lane::Data, true);
     write(0, 2 * count - 1, 3);
@@ -327,7 +315,7 @@ fn a_step_over_many_blocks_is_saved_in_several_chunks() {
     const COUNT: u64 = 3000;
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
     let disks: [Arc<dyn Storage>; 2] = [Arc::new(Memory::new()), Arc::new(Memory::new())];
-    let settings = written_over(disks.clone(), &clock, COUNT, false);
+    let settings = written_over(disks.clone(), &clock, COUNT);
     let forced = Forced { image: Image::Last, accept_loss: true };
     let sheet = Device::force(disks[1].clone(), clock.clone(), settings.clone(), forced).unwrap();
     assert_eq!(sheet.put_back.iter().map(|run| run.count()).sum::<u64>(), COUNT);
@@ -343,36 +331,6 @@ fn a_step_over_many_blocks_is_saved_in_several_chunks() {
     assert!(are_zeros());
     device.checkpoint_now().unwrap();
     assert!(are_zeros());
-}
-
-/// `cargo test --release -p afterimage --test last_image -- --ignored --nocapture`
-#[test]
-#[ignore = "measures, on a disk"]
-fn a_large_image_is_chosen_in_little_time() {
-    const COUNT: u64 = 16_384;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let folder = tempfile::tempdir().unwrap();
-    let paths = ["a", "b"].map(|name| folder.path().join(name));
-    let made = paths.each_ref().map(|path| Arc::new(Directory::create(path).unwrap()) as Arc<_>);
-    let settings = written_over(made, &clock, COUNT, true);
-    let forced = Forced { image: Image::Last, accept_loss: true };
-    let open = || Arc::new(Directory::open(&paths[1]).unwrap());
-    let began = Instant::now();
-    let closed = Device::open(open(), clock.clone(), settings.clone()).unwrap();
-    let opening = began.elapsed();
-    drop(closed);
-    let began = Instant::now();
-    Device::force(open(), clock.clone(), settings.clone(), forced).unwrap();
-    let force = began.elapsed();
-    let began = Instant::now();
-    let device = Device::open(open(), clock, settings).unwrap();
-    let served = began.elapsed();
-    let began = Instant::now();
-    device.checkpoint_now().unwrap();
-    let written = began.elapsed();
-    println!(
-        "{COUNT} blocks: opened in {opening:?}, forced in {force:?}, opened in {served:?}, written back in {written:?}"
-    );
 }
 
 #[cfg(feature = "weaken")]

@@ -13,7 +13,7 @@ use crate::format::superblock::{Features, VolumeSpec};
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::link::{Lane, Link};
 use crate::sync::{Ordering, lock};
-use crate::unit::{Mode, Stamp};
+use crate::unit::{Mode, Round, Stamp};
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
 
@@ -344,6 +344,16 @@ impl Device {
             }
             Decision::Refuse(Refusal::LostThere) => {
                 let then = self.outlive(hello)?;
+                if heard.lost_round {
+                    let (there, met) = (hello.round, self.superblock.get().history.met);
+                    let show = |round: Round| format!("{}.{}", round.generation, round.counter);
+                    return refused(format!(
+                        "the peer has lost what it had of this pair: it says it is in round {}, and it was in \
+                         round {}; {then}",
+                        show(there),
+                        show(met)
+                    ));
+                }
                 refused(format!(
                     "the peer has lost durable records: it says it received up to {}, wrote up to {} and \
                      granted {}, but it acknowledged {acked}, shipped or promised {} and granted {epoch}; \

@@ -7,6 +7,7 @@
 //! | the mode changes | one thread at a time does the step, and then its work ([`Device::turn`]) |
 //! | copies, rounds | `copy.rs`, `rounds.rs` |
 //! | takeovers | `failover/handover.rs` |
+//! | what is durable of it | `store.rs` |
 
 use super::Tables;
 use crate::device::Device;
@@ -17,9 +18,7 @@ use crate::format::superblock::Superblock;
 use crate::sync::{AtomicBool, Ordering, lock};
 use crate::table::alike::Alike;
 use crate::table::bits::Bits;
-use crate::table::differential::{
-    Consistent, Differential, Durable, Grant, Message, Ordered, Side, Work,
-};
+use crate::table::differential::{Consistent, Differential, Grant, Message, Ordered, Side, Work};
 use crate::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
 use crate::wake::Key;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -41,11 +40,11 @@ pub(crate) struct Machine {
     /// finds it cleared finds what was copied in N, and what was written in the queue.
     owes: AtomicBool,
     /// N is about to be no prefix, and the superblock does not say so yet.
-    unmarked: AtomicBool,
+    pub(super) unmarked: AtomicBool,
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
     /// The table may not be as the last store found it. Changed under the lock of `state`; Relaxed.
-    changed: AtomicBool,
+    pub(super) changed: AtomicBool,
     /// A round waits until no copy is in flight. Changed under the lock of `state`; Relaxed.
     draining: AtomicBool,
     /// Records or copies of a round are being taken in, from the look at the round until the tables and the
@@ -209,7 +208,7 @@ impl Machine {
     }
 
     /// The table as it is stored, in rising runs. Hosts' writes come between its pieces.
-    fn table(&self) -> impl Iterator<Item = Blocks> + '_ {
+    pub(super) fn table(&self) -> impl Iterator<Item = Blocks> + '_ {
         let mut next = Some(TablePiece::FIRST);
         let pieces = std::iter::from_fn(move || {
             let (piece, following) = self.read().durable_table(next?, PIECE_RUNS);
@@ -522,128 +521,12 @@ impl Device {
         let synced = self.own.wait_round(self.own.round_wanted(), self.settings.durability, None);
         synced.map(|_| ()).map_err(|e| self.halt(e))
     }
-
-    /// Stores the machine's state, and `also`, by one superblock write. The caller has the turn.
-    ///
-    /// The table is read piece by piece, and what changes meanwhile is stored of some blocks and not of others.
-    /// That is as good as a moment's table: each rule is about one block, and no mode, round, or grant comes
-    /// between. A bit that is stored was set once its record was durable, after the step whose state is
-    /// stored with it; one that is not was cleared by its copy's acknowledgement, or its record is above the
-    /// `cut` that was read before, is live, and implies it (D2, D8, D11).
-    pub(crate) fn store_differential(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
-        // A store that failed has left the machine ahead of the superblock.
-        self.check_halted()?;
-        let (durable, is_met, has_changed) = {
-            let machine = self.peer.machine.read();
-            let changed = self.peer.machine.changed.swap(false, Ordering::Relaxed);
-            (machine.durable(), machine.is_open(), changed)
-        };
-        let note = |s: &mut Superblock| {
-            if is_met {
-                // Bits that copies of this round have cleared are stored with it.
-                s.history.met = durable.round;
-            }
-            self.note_durable(s, &durable, also);
-        };
-        if !has_changed {
-            return self.store(note);
-        }
-        let stored = self.superblock.update_with_table(self.peer.machine.table(), note);
-        stored.map_err(|e| self.halt(e))
-    }
-
-    /// As [`Device::store_differential`], but the table that is stored stays ([`Work::keeps_table`]).
-    fn store_without_table(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
-        self.check_halted()?;
-        let durable = self.peer.machine.read().durable();
-        self.store(|s| self.note_durable(s, &durable, also))
-    }
-
-    fn note_durable(
-        &self,
-        s: &mut Superblock,
-        durable: &Durable,
-        also: impl FnOnce(&mut Superblock),
-    ) {
-        durable.put(s);
-        self.follow_lineage(s, durable.generation);
-        if durable.mode != Mode::Ordered {
-            s.need = Stamp::ZERO;
-        }
-        self.note_marks(s);
-        also(s);
-    }
-
-    /// The machine is of the peer's lineage now, if it was of one that the peer's has come by (D10).
-    fn follow_lineage(&self, s: &mut Superblock, generation: u64) {
-        if s.lineage.0 == generation {
-            return;
-        }
-        let failover = lock(&self.failover);
-        let (lineage, ancestors) = failover.connection.lineage();
-        if lineage.0 == generation {
-            let old = std::mem::replace(&mut s.lineage, *lineage);
-            s.history.ancestors.clone_from(ancestors);
-            s.history.add(old);
-        }
-    }
-
-    /// N is about to be no prefix: the superblock says so first (D11).
-    pub(crate) fn mark(&self) -> Result<()> {
-        self.store(|s| self.note_marks(s))?;
-        self.say_if_no_copy_is_consistent();
-        Ok(())
-    }
-
-    /// Read as the superblock is written: no other update comes between.
-    fn note_marks(&self, s: &mut Superblock) {
-        let (owing, mut consistent) = self.peer.machine.read().durable_marks();
-        if self.image.is_put_back() {
-            // N goes back to a prefix before anything else is written to it: until then the image counts.
-            consistent = Consistent::Yes;
-        }
-        Durable::put_marks(s, owing, consistent);
-        s.image = self.image.is_stored(s, consistent);
-    }
-
-    /// As [`Device::mark`], if a step or a host's write has asked for it; whether it has. The caller holds
-    /// `reflecting`.
-    pub(crate) fn mark_first(&self) -> Result<bool> {
-        let is_due = self.peer.machine.unmarked.swap(false, Ordering::AcqRel);
-        if is_due {
-            self.begin_image()?;
-            self.mark()?;
-        }
-        Ok(is_due)
-    }
-}
-
-/// The machine as the superblock and `table`, which it names, have it, with the bits of own records that are
-/// live and not of R (D8). Everything up to `hi` has been received.
-pub(crate) fn restore(
-    s: &Superblock,
-    hi: Stamp,
-    table: Vec<Blocks>,
-    implied: impl Iterator<Item = Extent>,
-) -> Machine {
-    let mut durable = Durable::stored(s);
-    if matches!(durable.consistent, Consistent::At(stamp) if stamp <= hi) {
-        durable.consistent = Consistent::Yes;
-    }
-    let size = u64::from(s.block_size);
-    let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
-    let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
-    let side = if s.fenced { Side::Fenced } else { Side::Active };
-    let (table, implied) = (Bits::from_iter(table), implied.map(Blocks::from));
-    let alike = Alike::from(&table);
-    let mut differential = Differential::restore(durable, table, side, implied, volumes);
-    differential.received(s.hi);
-    Machine::new(differential, s.fenced, alike)
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::table::differential::Durable;
 
     /// A table of many pieces waits for room in the lane, and nothing tells of that: the thread looks again.
     #[test]

@@ -290,7 +290,10 @@ impl Device {
         self.volumes.sync().map_err(|e| self.halt(e))?;
         self.volumes.uncover();
         self.set_image(ImageStatus::NotNeeded);
-        self.forget_image()
+        // While the image counted, the superblock called N whole, whatever was to come over it.
+        self.mark()?;
+        self.tidy_image();
+        Ok(())
     }
 
     fn put_back(&self) -> Result<()> {

@@ -28,6 +28,7 @@ pub(crate) mod rest;
 pub(crate) mod rounds;
 pub(crate) mod ship;
 pub(crate) mod space;
+pub(crate) mod store;
 pub(crate) mod sums;
 mod trend;
 pub(crate) mod write;
