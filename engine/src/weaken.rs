@@ -218,8 +218,6 @@ clauses! {
         AloneIsBranch = "alone-is-branch",
         /// D10: a returned device says what differs before it asks for the host.
         SayDiffering = "say-differing",
-        /// R3: a tenure below the one that is served here, which it was given up for, is an old word.
-        OldTenure = "old-tenure",
         /// D3, R10: a device that is below a round that it was in has lost durable records.
         RoundMet = "round-met",
         /// D10: a returned device is fenced at the hello.

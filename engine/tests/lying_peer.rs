@@ -127,29 +127,6 @@ fn a_device_that_serves_drops_and_counts_what_it_knows_to_be_untrue() {
     settles(&mut pair, B);
 }
 
-/// A hello that its peer said before it was fenced comes late: by a line that was given up meanwhile.
-#[test]
-fn an_old_hello_does_not_stop_the_device_that_took_over() {
-    let mut pair = Pair::new();
-    pair.write(A, X, 1);
-    pair.settle();
-    pair.takeover(B).unwrap();
-    drop(hears(&pair, B, |hello| (hello.fenced, hello.epoch) = (false, 1)));
-    let status = pair.devices[B].status();
-    assert!(!status.connected && status.halted.is_none() && status.serving, "{status:?}");
-    settles(&mut pair, B);
-}
-
-#[cfg(feature = "weaken")]
-#[test]
-fn each_rule_is_missed_without_its_clause() {
-    use afterimage::internal::weaken::{Clause, without};
-    without(Some(Clause::OldTenure));
-    let outcome = std::panic::catch_unwind(an_old_hello_does_not_stop_the_device_that_took_over);
-    without(None);
-    assert!(outcome.is_err(), "`{}` is not missed", Clause::OldTenure.name());
-}
-
 #[test]
 fn a_device_that_has_not_served_stays_fenced_until_a_hello_agrees() {
     type Lie = fn(&Pair);

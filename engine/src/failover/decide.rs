@@ -26,7 +26,6 @@
 //! | unfenced, `hi >= need` | it returns | serves, or serves on: nothing was forced above this device |
 //! | unfenced | it returns, and its `epoch` > `epoch`: the answer to a request was lost | asks |
 //! | unfenced, `hi < need` | it returns | asks |
-//! | unfenced, has served since its opening | unfenced, its `epoch` < `epoch`: it was fenced durably before this tenure was granted | refuses: untrue, or an old word of a line that was given up |
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any, has served since its opening | its `hi` or `told` > `newest`: it knows of what this device never wrote | refuses: untrue |
 //! | any | its `hi` or `told` > `newest`: it knows of what this device no longer has | refuses: this device lost durable records |
@@ -213,15 +212,6 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
             () if serving => GoOn,
             () => Serve,
         },
-        Hello(peer)
-            if !fenced
-                && !peer.fenced
-                && served
-                && peer.epoch < epoch
-                && holds(Clause::OldTenure) =>
-        {
-            Refuse(Refusal::Untrue)
-        }
         Hello(peer) if !fenced && !peer.fenced => Halt(Alarm::BothUnfenced),
         Hello(peer) if knows_of_loss(here, peer) && served => Refuse(Refusal::Untrue),
         Hello(peer) if knows_of_loss(here, peer) && holds(Clause::LostHere) => {
@@ -360,7 +350,7 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 25] = [
+        let rows: [Row<Heard>; 24] = [
             (|_, p| p.kin == Kin::Apart, Refuse(Lineage)),
             (|_, p| p.kin == Kin::Above, Return),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.asking, Ask),
@@ -368,7 +358,6 @@ pub(super) mod tests {
             (|h, p| p.kin == Kin::Below && !h.fenced && h.epoch < p.epoch, Ask),
             (|h, p| p.kin == Kin::Below && h.serving, GoOn),
             (|h, p| p.kin == Kin::Below && !h.fenced, Serve),
-            (|h, p| !h.fenced && !p.fenced && h.served && h.epoch > p.epoch, Refuse(Untrue)),
             (|h, p| !h.fenced && !p.fenced, Halt(BothUnfenced)),
             (|h, p| h.newest < p.hi.max(p.told) && h.served, Refuse(Untrue)),
             (|h, p| h.newest < p.hi.max(p.told), Refuse(LostHere)),
@@ -390,7 +379,7 @@ pub(super) mod tests {
         fn unknown(h: &Here, p: &Heard) -> bool {
             p.kin == Kin::Same && h.fenced && !p.fenced && h.epoch < p.epoch
         }
-        let mut hits = [0; 25];
+        let mut hits = [0; 24];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);
@@ -449,17 +438,7 @@ pub(super) mod tests {
             }
             if are_sound(a, b) && kin == Kin::Same {
                 match (a.fenced, b.fenced) {
-                    // The tenure that was served last goes on: the other was given up for it.
-                    (false, false) => {
-                        let goes_on =
-                            |one: Here, other: Here| one.served && one.epoch > other.epoch;
-                        let expected = |goes_on| match goes_on {
-                            true => Refuse(Untrue),
-                            false => Halt(BothUnfenced),
-                        };
-                        let both = [goes_on(a, b), goes_on(b, a)].map(expected);
-                        assert_eq!([of_a, of_b], both, "{}", what());
-                    }
+                    (false, false) => assert_eq!([of_a, of_b], [Halt(BothUnfenced); 2]),
                     // An unfenced device ends up serving, or asks.
                     (false, true) => {
                         assert!(serving[0] || of_a == Ask, "{}", what());

@@ -40,11 +40,11 @@ pub(crate) struct Machine {
     /// finds it cleared finds what was copied in N, and what was written in the queue.
     owes: AtomicBool,
     /// N is about to be no prefix, and the superblock does not say so yet.
-    pub(super) unmarked: AtomicBool,
+    unmarked: AtomicBool,
     /// A checkpoint is waited for.
     checkpoint: AtomicBool,
     /// The table may not be as the last store found it. Changed under the lock of `state`; Relaxed.
-    pub(super) changed: AtomicBool,
+    changed: AtomicBool,
     /// A round waits until no copy is in flight. Changed under the lock of `state`; Relaxed.
     draining: AtomicBool,
     /// Records or copies of a round are being taken in, from the look at the round until the tables and the
@@ -52,7 +52,7 @@ pub(crate) struct Machine {
     /// would go over a copy (D3).
     landing: Mutex<()>,
     /// At its opening N was whole: no copies of a round that had not ended were in it.
-    pub had_all: bool,
+    had_all: bool,
     /// The round in which it was told that no copy is consistent.
     no_copy: Mutex<Option<Round>>,
     /// One step of the machine, with its work, at a time; and what is stored of it follows it.
@@ -174,12 +174,32 @@ impl Machine {
             let blocks = Blocks::from(extent);
             alike.wrote(&blocks);
             if machine.wrote(&blocks).mark {
-                self.unmarked.store(true, Ordering::Release);
+                self.unmark();
             }
             self.change(&machine);
         }
         self.settle(&machine);
         was_owed && machine.owed().is_empty()
+    }
+
+    /// N is about to be no prefix: the superblock says so first.
+    fn unmark(&self) {
+        self.unmarked.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Machine::unmark`] was called since the last look.
+    pub fn take_unmarked(&self) -> bool {
+        self.unmarked.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the table may not be as the last look found it.
+    pub fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether N was whole at the opening: no copies of a round that had not ended were in it.
+    pub fn had_all(&self) -> bool {
+        self.had_all
     }
 
     /// The flag that readers look at follows the machine.
@@ -340,7 +360,7 @@ impl Device {
             self.peer.machine.change(&machine);
             if machine.consistent() == Consistent::No {
                 // Before a record goes to N by that, the superblock says so (D11).
-                self.peer.machine.unmarked.store(true, Ordering::Release);
+                self.peer.machine.unmark();
             }
             if work.leaves_order {
                 tables.normal.leave_order();

@@ -1,11 +1,11 @@
-//! What of differential mode is durable, and when: the machine's state and its table by one superblock write
+//! The durable state of differential mode, and when it is stored: the machine and its table by one superblock write
 //! (D8, D11), and the machine that an opening makes of them.
 
 use super::differential::Machine;
 use crate::device::Device;
 use crate::error::Result;
 use crate::format::superblock::Superblock;
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 use crate::table::alike::Alike;
 use crate::table::bits::Bits;
 use crate::table::differential::{Consistent, Differential, Durable, Side};
@@ -24,7 +24,7 @@ impl Device {
         self.check_halted()?;
         let (durable, is_met, has_changed) = {
             let machine = self.peer.machine.read();
-            let changed = self.peer.machine.changed.swap(false, Ordering::Relaxed);
+            let changed = self.peer.machine.take_changed();
             (machine.durable(), machine.is_open(), changed)
         };
         let note = |s: &mut Superblock| {
@@ -98,7 +98,7 @@ impl Device {
     /// As [`Device::mark`], if a step or a host's write has asked for it; whether it has. The caller holds
     /// `reflecting`.
     pub(crate) fn mark_first(&self) -> Result<bool> {
-        let is_due = self.peer.machine.unmarked.swap(false, Ordering::AcqRel);
+        let is_due = self.peer.machine.take_unmarked();
         if is_due {
             self.begin_image()?;
             self.mark()?;

@@ -88,7 +88,7 @@ impl Device {
         if !holds(Clause::EqualSync) {
             return Ok(true);
         }
-        if self.recovery().clean && self.peer.machine.had_all {
+        if self.recovery().clean && self.peer.machine.had_all() {
             self.volumes.count_as_written(block);
         } else {
             // After a failed sync it may be in a cache only: copies that an earlier process left are written
