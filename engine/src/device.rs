@@ -403,7 +403,7 @@ impl Device {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
             // The halting thread may be at work on the told records: then they are told once more.
-            let told = self.peer.owed.try_told().map(|debt| debt.iter().collect());
+            let told = self.peer.owed.try_told().map(|debt| debt.kept());
             let bits = self.peer.machine.try_read().map(|machine| machine.keep_told());
             // After a failure nothing is written any more.
             if self.storage.failure().is_none() {
@@ -531,7 +531,7 @@ impl Device {
         // Sync even where commits did not: the next lines say that nothing is in doubt.
         self.own.sync().and_then(|()| self.peer.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let told = self.peer.owed.told().iter().collect();
+        let told = self.peer.owed.told().kept();
         self.keep_told(told);
         let bits = self.peer.machine.read().keep_told();
         self.keep_told_bits(bits);

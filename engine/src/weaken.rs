@@ -200,6 +200,8 @@ clauses! {
         AnnounceAfterTold = "announce-after-told",
         /// R18: what is told follows what was told last, or what has arrived.
         ToldChain = "told-chain",
+        /// R18, D10: of a prototype that ends in the middle only what went before it is kept for a loss sheet.
+        ToldWhole = "told-whole",
         /// No more bytes of writes wait to be admitted than the settings allow.
         WaitingBound = "waiting-bound",
         /// LADDER 6: a write is delayed once, for no longer than the bound.
