@@ -29,7 +29,7 @@ const PIECE_RUNS: usize = 1024;
 
 /// Differential mode towards one peer, as hosts' reads find it: under a lock of its own, beside the tables,
 /// which a step that changes it locks first.
-pub(crate) struct Machine {
+pub struct Machine {
     state: RwLock<Differential>,
     /// Blocks whose checksums go first. Locked after `state`.
     alike: Mutex<Alike>,
@@ -61,7 +61,7 @@ pub(crate) struct Machine {
 
 /// The work of a step that is not done yet, and what was stored.
 #[derive(Default)]
-pub(crate) struct Turn {
+pub struct Turn {
     /// The message that waits for a checkpoint.
     pub held: Option<Held>,
     /// How far a table has been said: the message that it belongs to, and the next block.
@@ -73,7 +73,7 @@ pub(crate) struct Turn {
 }
 
 /// A message that is sent once what was there when it was made is in N, durably.
-pub(crate) struct Held {
+pub struct Held {
     /// The newest record of then.
     upto: Stamp,
     /// The peer's next record names this one as its predecessor.
