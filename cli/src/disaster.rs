@@ -93,13 +93,15 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let gives_up_image = image == Image::Newest;
     let (sheet, given_up) = {
         let device = rehearsed(dir, &directory, Settings { gives_up_image, ..settings() })?;
-        let status = device.status();
-        let has_image = status.differential.is_consistent && image != Image::Last;
-        let sheet = device.loss_sheet(image).map_err(|error| match error.kind() {
-            Kind::Invalid if !has_image => story(Exit::Inconsistent, dir, &error),
-            Kind::Invalid => story(Exit::Absent, dir, &error),
-            _ => Failure::device(dir.display(), &error),
-        })?;
+        let refused = |exit| {
+            move |error: Error| match error.kind() {
+                Kind::Invalid => story(exit, dir, &error),
+                _ => Failure::device(dir.display(), &error),
+            }
+        };
+        // The newest content is there always: what refuses it needs no force.
+        device.loss_sheet(Image::Newest).map_err(refused(Exit::Absent))?;
+        let sheet = device.loss_sheet(image).map_err(refused(Exit::Inconsistent))?;
         (Sheet::of(&sheet), device.recovery().image_given_up.clone())
     };
     let number = sheet.lineage + 1;

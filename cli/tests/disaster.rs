@@ -235,6 +235,18 @@ fn an_image_is_asked_for_where_none_is_kept() {
     refused(&["force"], &b, &["--image", "last"], 11, "leave the choice of an image away");
 }
 
+/// Whatever is asked for, where no force is needed that is what is said.
+#[test]
+fn a_device_that_needs_no_force_says_so_of_every_image() {
+    let (_folder, [a, _]) = parted();
+    for image in ["consistent", "last", "newest"] {
+        refused(&["force"], &a, &["--image", image], 8, "resume it alone");
+    }
+    let (_folder, [_, b]) = amid_a_resync();
+    done(&["force"], &b, &["--yes", "--accept-loss"], &["forced"]);
+    refused(&["force"], &b, &["--image", "last"], 8, "there is nothing to force");
+}
+
 /// An image that was kept, or chosen by a force, rots: what does not need it goes on without it.
 #[test]
 fn a_damaged_image_leaves_a_way() {
