@@ -222,6 +222,41 @@ fn a_crash_at_any_step_leaves_the_image_or_none() {
     assert!(found[0] > 10 && found[1] > 40 && found[2] == 0, "{found:?}");
 }
 
+/// A device hears that its peer was forced while it was away, and its disk dies in any of its calls: its volumes
+/// are what they were, or the image of that is kept.
+#[test]
+fn a_crash_at_a_return_leaves_the_image() {
+    let mut kept = 0;
+    for call in 0.. {
+        let mut ended = false;
+        for cut in [Cut::Synced, Cut::All] {
+            let mut world = World::with(4, settings());
+            world.acts(&[Write(A, 0, 1), Flush(A), Carry, Write(A, 1, 2), Flush(A), Reflect(A)]);
+            world.crash(A, Cut::Synced);
+            world.device(B).close().unwrap();
+            world.try_force(B, Image::Consistent).unwrap();
+            world.device(B).accept_loss().unwrap();
+            world.open(A).unwrap();
+            // No copy comes.
+            world.device(B).set_copy_rate(1);
+            world.disks[A].die_at(world.disks[A].calls() + call);
+            world.meet();
+            ended = !world.disks[A].is_dead();
+            world.crash(A, cut);
+            let superblock = afterimage::internal::superblock::load(&*world.disks[A]).unwrap();
+            world.open(A).unwrap();
+            let status = world.device(A).status().image;
+            let is_kept = matches!(status, ImageStatus::Kept { .. });
+            kept += u64::from(is_kept);
+            assert!(superblock.usable || is_kept, "{call} {cut:?}: {status:?}");
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(kept > 2, "{kept}");
+}
+
 /// A force ends anywhere, and so does what follows it.
 #[test]
 fn a_force_that_dies_is_made_again() {
