@@ -17,7 +17,7 @@ use crate::flow::image::Image;
 use crate::flow::open::Logs;
 use crate::flow::pace::percent;
 use crate::flow::store;
-use crate::format::superblock::{Features, Superblock};
+use crate::format::superblock::{Features, Lost, Superblock};
 use crate::host::Host;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
@@ -176,25 +176,37 @@ impl Device {
             machine.write().recall_told(told);
         }
         let consistent = machine.read().consistent();
-        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent)?;
+        let gives_up = settings.gives_up_image;
+        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent, gives_up)?;
+        let given_up = image.given_up().map(String::from);
+        if given_up.is_some() {
+            // Of the blocks that it had nothing is known any more, and the peer may have copies of some.
+            store::expect_all(&machine, &volumes.whole().collect());
+        }
         let volumes = match image.is_put_back() {
             true => volumes.under(overlay),
             false => volumes,
         };
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
-        let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
+        let image_given_up = given_up.clone();
+        let recovery =
+            Recovery { lost_writes, image_given_up, ..logs.recovery(&file, &own, &recv) };
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
         }
-        let lost = lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall()));
+        let lost = match given_up {
+            // A forced takeover accepts it, or marks it.
+            Some(_) if may_serve => Some(Lost { found: clock.wall(), ..Lost::default() }),
+            _ => lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall())),
+        };
         drop(logs);
         if !superblock.clean && holds(Clause::RecoverySync) {
             own.sync()?;
             recv.sync()?;
         }
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
-        file.update(|s| {
+        let note = |s: &mut Superblock| {
             s.clean = false;
             s.history.forced &= !may_serve;
             if serves && !is_forced {
@@ -207,8 +219,12 @@ impl Device {
             s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
-            s.image = image.is_stored(s, consistent);
-        })?;
+            image.note(s, consistent);
+        };
+        match given_up {
+            Some(_) => file.update_with_table(machine.table(), note)?,
+            None => file.update(note)?,
+        }
         if settings.salvage_keep_ns > 0 {
             salvage::expire(&*storage, clock.wall().saturating_sub(settings.salvage_keep_ns))?;
         }
@@ -537,7 +553,13 @@ impl Device {
         self.keep_told_bits(bits);
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
-        self.store(|s| s.clean = true)?;
+        let image_bytes = self.image.durable_bytes();
+        self.store(|s| {
+            s.clean = true;
+            if s.image && image_bytes > 0 {
+                s.history.image_bytes = image_bytes;
+            }
+        })?;
         // Nothing may follow the mark.
         let closed = Error::new(Kind::Halted, "the device is closed");
         self.hang_up(&closed);

@@ -74,5 +74,5 @@ fn hash(text: &str) -> u64 {
 /// the failure shows here. If nothing was to change, or it differs between machines, look why.
 #[test]
 fn a_seed_means_the_same_everywhere() {
-    assert_eq!(format!("{:016x}", hash(&text(5))), "db32a403df1349c5");
+    assert_eq!(format!("{:016x}", hash(&text(5))), "9066ae8a93833e17");
 }

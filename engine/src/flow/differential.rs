@@ -228,7 +228,7 @@ impl Machine {
     }
 
     /// The table as it is stored, in rising runs. Hosts' writes come between its pieces.
-    pub(super) fn table(&self) -> impl Iterator<Item = Blocks> + '_ {
+    pub(crate) fn table(&self) -> impl Iterator<Item = Blocks> + '_ {
         let mut next = Some(TablePiece::FIRST);
         let pieces = std::iter::from_fn(move || {
             let (piece, following) = self.read().durable_table(next?, PIECE_RUNS);
