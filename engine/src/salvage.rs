@@ -14,7 +14,7 @@ use crate::format::unsaved::Unsaved;
 use crate::format::{PAGE, data_checksum};
 use crate::saved::{self, Pending};
 use crate::storage::{FileName, SideKind, Storage, Volumes};
-use crate::sync::{AtomicBool, Ordering, lock};
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Stamp};
 use std::sync::Mutex;
@@ -201,9 +201,9 @@ impl Writer {
         self.pending.add(block, stamp, data);
     }
 
-    /// Whether a flush is due.
+    /// Whether a flush is due: of one more block the chunk would be too long, or there would be no room for it.
     pub fn is_full_chunk(&self) -> bool {
-        self.pending.is_full()
+        self.pending.is_full() || self.bytes + self.pending.bytes_with_another() > self.bytes_max
     }
 
     /// Makes what was noted down durable.
@@ -238,19 +238,41 @@ impl Writer {
     }
 }
 
+/// The content that is about to come over blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Incoming<'a> {
+    /// That of one block.
+    Data(&'a [u8]),
+    /// Zeros.
+    Zeros,
+    /// The same as is there.
+    Same,
+    /// A record's, which goes over them whether they were saved or not.
+    Record,
+}
+
 /// The blocks that a device that returned saves before the peer's content comes over them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Saving {
-    /// Whether there may be any. Release/Acquire: a reader that finds it set finds the blocks.
-    is_due: AtomicBool,
+    /// While any may be due, the tenure with which the peer's history begins; else [`NONE`]. A flush may hold
+    /// `due` for long, and nobody waits for that who asks for this. Release/Acquire: a reader that finds a tenure
+    /// finds the blocks.
+    tenure: AtomicU64,
     due: Mutex<Due>,
+}
+
+/// No tenure has this number.
+const NONE: u64 = u64::MAX;
+
+impl Default for Saving {
+    fn default() -> Saving {
+        Saving { tenure: AtomicU64::new(NONE), due: Mutex::default() }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Due {
     blocks: Bits,
-    /// Records of this tenure and later ones are of the peer's history.
-    tenure: u64,
     writer: Option<Writer>,
 }
 
@@ -277,7 +299,7 @@ impl Saving {
         let owner = Owner { group, device, lineage };
         unsaved::replace(storage, &Unsaved { owner, tenure, runs })?;
         let writer = Writer::new(storage, superblock, bytes_max)?;
-        self.set(Due { blocks, tenure, writer: Some(writer) });
+        self.set(Due { blocks, writer: Some(writer) }, tenure);
         Ok(())
     }
 
@@ -297,70 +319,93 @@ impl Saving {
         let lineage = unsaved.owner.lineage;
         let given_up = Superblock { lineage, ..superblock.clone() };
         let writer = Writer::new(storage, &given_up, bytes_max)?;
-        self.set(Due { blocks, tenure: unsaved.tenure, writer: Some(writer) });
+        self.set(Due { blocks, writer: Some(writer) }, unsaved.tenure);
         Ok(())
     }
 
-    fn set(&self, due: Due) {
-        let is_due = !due.blocks.is_empty();
+    fn set(&self, due: Due, tenure: u64) {
+        let tenure = if due.blocks.is_empty() { NONE } else { tenure };
         *lock(&self.due) = due;
-        self.is_due.store(is_due, Ordering::Release);
+        self.tenure.store(tenure, Ordering::Release);
     }
 
     /// Whether anything is to be saved.
     pub fn is_due(&self) -> bool {
-        self.is_due.load(Ordering::Acquire)
+        self.tenure().is_some()
     }
 
-    /// The tenure with which the peer's history begins, while anything is to be saved.
+    /// The tenure with which the peer's history begins, while anything is to be saved: records of it and of later
+    /// ones are of that history.
     pub fn tenure(&self) -> Option<u64> {
-        self.is_due().then(|| lock(&self.due).tenure)
+        Some(self.tenure.load(Ordering::Acquire)).filter(|&tenure| tenure != NONE)
     }
 
-    /// As the content `of` each of `runs` is about to change to the one that `incoming` gives, if that is
-    /// known, what differs is saved, durably.
+    /// As the content of blocks is about to change to the one that comes with them, what differs is saved, durably,
+    /// with one sync for all that one chunk takes.
     ///
     /// # Errors
-    /// As [`Writer::flush`]; [`Kind::Storage`] if a volume cannot be read.
-    pub fn before(
+    /// As [`Writer::flush`]; [`Kind::Storage`] if a volume cannot be read. Blocks that were not saved are due as
+    /// before, but for those of records.
+    pub fn before<'a>(
         &self,
         (storage, volumes, now): (&dyn Storage, &Volumes, u64),
-        runs: impl Iterator<Item = Blocks>,
-        tenure: Option<u64>,
-        incoming: impl Fn(Block, &[u8]) -> bool,
+        mut changes: impl Iterator<Item = (Blocks, Incoming<'a>)>,
     ) -> Result<()> {
         if !self.is_due() {
             return Ok(());
         }
         let due = &mut *lock(&self.due);
-        let Some(writer) = due.writer.as_mut().filter(|_| tenure.is_none_or(|t| t >= due.tenure))
-        else {
-            return Ok(());
-        };
+        let Some(writer) = &mut due.writer else { return Ok(()) };
         let mut data = vec![0; writer.pending.origin.block_size as usize];
-        let taken: Vec<Blocks> = runs.flat_map(|run| due.blocks.remove(&run)).collect();
-        let mut save = |writer: &mut Writer| -> Result<()> {
-            for block in taken.iter().flat_map(Blocks::each) {
-                volumes.read(block, &mut data)?;
-                if !incoming(block, &data) {
-                    writer.add(block, Stamp::ZERO, &data);
-                }
-                if writer.is_full_chunk() {
-                    writer.flush(storage, now)?;
+        // Taken out, and not durable yet.
+        let mut taken: Vec<Blocks> = Vec::new();
+        let mut save = || -> Result<()> {
+            for (run, incoming) in &mut changes {
+                let parts = due.blocks.remove(&run);
+                let is_record = matches!(incoming, Incoming::Record);
+                taken.extend(parts.iter().filter(|_| !is_record).cloned());
+                for (n, part) in parts.iter().enumerate() {
+                    for block in part.each() {
+                        volumes.read(block, &mut data)?;
+                        if !incoming.is(&data) {
+                            writer.add(block, Stamp::ZERO, &data);
+                        }
+                        if writer.is_full_chunk() {
+                            writer.flush(storage, now)?;
+                            let numbers = block.number + 1..part.numbers.end;
+                            let rest = Blocks { numbers, ..*part };
+                            let rest = std::iter::once(&rest).chain(&parts[n + 1..]);
+                            let left = |run: &&Blocks| !is_record && !run.numbers.is_empty();
+                            taken = rest.filter(left).cloned().collect();
+                        }
+                    }
                 }
             }
             writer.flush(storage, now)
         };
-        let saved = save(writer);
-        // Over a record it goes on, and what was not saved is gone.
-        if saved.is_err() && tenure.is_none() {
+        let saved = save();
+        if saved.is_err() {
             taken.into_iter().for_each(|run| due.blocks.insert(run));
+            let records = changes.filter(|(_, incoming)| matches!(incoming, Incoming::Record));
+            records.for_each(|(run, _)| drop(due.blocks.remove(&run)));
         }
         if due.blocks.is_empty() {
             unsaved::clear(storage)?;
-            self.is_due.store(false, Ordering::Release);
+            self.tenure.store(NONE, Ordering::Release);
         }
         saved
+    }
+}
+
+impl Incoming<'_> {
+    /// Whether this is the content `found`.
+    fn is(self, found: &[u8]) -> bool {
+        match self {
+            Incoming::Data(data) => data == found,
+            Incoming::Zeros => found.iter().all(|&byte| byte == 0),
+            Incoming::Same => true,
+            Incoming::Record => false,
+        }
     }
 }
 
