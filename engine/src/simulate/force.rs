@@ -382,7 +382,7 @@ impl World {
                     all.partition_point(|record| record.stamp < first.stamp)
                 }),
             _ => {
-                // What is given up is lost, though its content may be as it was before.
+                // A record that is given up is lost, though its content may be as it was before.
                 let given_up = sheet.given_up.iter().map(|entry| entry.1).min();
                 let most = given_up
                     .map_or(all.len(), |first| all.partition_point(|record| record.stamp < first));

@@ -303,7 +303,7 @@ impl World {
             let record = queue.record(position);
             let due = {
                 let history = self.history.borrow();
-                // What it had before the other side's history was over is there still.
+                // A record that had come before the other side's history was over is there still.
                 let due = match history.is_left_to_bits(1 - side, record.stamp) {
                     true => history.find(record.stamp),
                     false => history.next_of(1 - side, machine.hi.get()),

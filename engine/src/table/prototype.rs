@@ -409,7 +409,7 @@ impl Debt {
         self.len() == 0
     }
 
-    /// What is owed by records up to the last stamp of which all is told, in rising order.
+    /// The records owed up to the last stamp of which all is told, in rising order.
     pub fn kept(&self) -> Vec<(Extent, Stamp)> {
         let upto = if holds(Clause::ToldWhole) { self.whole } else { self.last };
         let is_part = upto < self.last;

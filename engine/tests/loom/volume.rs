@@ -156,7 +156,7 @@ fn blocks() -> Blocks {
     Extent::from(block(1)).into()
 }
 
-/// What a reader gets, as `fetch`; the peer is asked if it owes a block by a bit and no record is here.
+/// The data that a reader gets, as of `fetch`; the peer is asked if it owes a block by a bit and no record is here.
 fn fetch_owed(device: &Device, volume: &Volume, machine: &Machine) -> Option<u64> {
     let oldest = Stamp { epoch: 1, time: 0, sequence: 0 };
     fetch(&device.queue, volume, || machine.owes().then_some(oldest))
