@@ -366,7 +366,21 @@ impl Device {
             None => found.iter().all(|&byte| byte == 0),
         };
         let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-        self.peer.saving.before(with, copies.iter().map(Copied::blocks), None, is_same)
+        let runs = copies.iter().map(Copied::blocks);
+        self.peer.saving.before(with, runs, None, is_same).map_err(|error| {
+            let stops = "the resync stops before it overwrites what this device alone has";
+            self.note_salvage_full(error, stops)
+        })
+    }
+
+    /// Content that is, or was to be, overwritten has no room in salvage: `doing` says what comes of it.
+    pub(super) fn note_salvage_full(&self, error: Error, doing: &str) -> Error {
+        let kind = error.kind();
+        let error = error.because(kind, doing);
+        if self.peer.saving.note_full(&error) {
+            self.tell(Event::SalvageFull(error.clone()));
+        }
+        error
     }
 
     /// Whether these are copies of blocks of this group, undamaged.

@@ -114,7 +114,11 @@ impl Device {
         for (_, record) in taken {
             let (blocks, tenure) = (record.extent().into(), Some(record.stamp.epoch));
             match self.peer.saving.before(with, std::iter::once(blocks), tenure, |_, _| false) {
-                Err(error) if error.kind() == Kind::Protocol => break,
+                Err(error) if error.kind() == Kind::Protocol => {
+                    let goes_on = "records of the peer's history replace what is not saved";
+                    self.note_salvage_full(error, goes_on);
+                    break;
+                }
                 other => other?,
             }
         }
