@@ -369,6 +369,7 @@ impl Device {
             mode: machine.mode(),
             differential,
             image: self.image.status(),
+            salvage_full: self.peer.saving.full(),
             serving: self.clk.epoch() != 0,
             connected,
             awaits_taker: out.granted() != 0 && out.granted() != taken,

@@ -305,6 +305,47 @@ fn saves_what_it_had(reflects_first: bool) {
     assert_eq!(world.saved(A), [(0, 3), (2, 4), (5, 5)]);
 }
 
+/// Salvage has no room: a resync stops before it overwrites anything; records go on. Both are said.
+#[test]
+fn that_salvage_has_no_room_is_said() {
+    for of_records in [true, false] {
+        let (mut world, _) = parted();
+        world.device(B).accept_loss().unwrap();
+        world.settings.salvage_bytes_max = 1;
+        world.open(A).unwrap();
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tell = told.clone();
+        world.device(A).on_event(move |event| {
+            if let afterimage::Event::SalvageFull(why) = event {
+                tell.lock().unwrap().push(why.to_string());
+            }
+        });
+        world.hold_ships(of_records);
+        if of_records {
+            world.meet_briefly(4);
+            world.device(A).begin_takeover().unwrap();
+            for _ in 0..20 {
+                world.device(A).step_control().unwrap();
+                world.device(B).step_control().unwrap();
+            }
+            world.device(A).poll_takeover().unwrap().unwrap();
+            world.acts(&[Write(A, 2, 8), Write(A, 0, 9), Flush(A)]);
+            while world.device(A).step_reflect().unwrap() > 0 {}
+        } else {
+            world.meet();
+            let session = world.device(B).session().unwrap();
+            session.write(0, 7 * 512, &[7; 512]).unwrap();
+            session.flush().unwrap();
+            let _ = world.carry();
+            assert_eq!(world.volume(A)[5], 5, "it is overwritten");
+        }
+        let goes_on = if of_records { "replace what is not saved" } else { "the resync stops" };
+        let why = world.device(A).status().salvage_full.expect("said").to_string();
+        assert!(why.contains(goes_on) && why.contains("salvage_bytes_max"), "{why}");
+        assert_eq!(*told.lock().unwrap(), [why]);
+    }
+}
+
 /// A device takes the host over right after its return, and is killed before the other's content came over
 /// its own.
 #[test]

@@ -344,6 +344,27 @@ fn written_over(storages: [Arc<dyn Storage>; 2], clock: &Arc<dyn Clock>, count: 
     settings
 }
 
+/// The image goes back all the same, and it is said that what it replaces is not saved.
+#[test]
+fn that_salvage_has_no_room_for_what_an_image_replaces_is_said() {
+    let mut world = image_of_two(false, true);
+    world.settings.salvage_bytes_max = 1;
+    world.try_force(B, Image::Last).unwrap();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = told.clone();
+    world.device(B).on_event(move |event| {
+        if let afterimage::Event::SalvageFull(why) = event {
+            tell.lock().unwrap().push(why.to_string());
+        }
+    });
+    world.device(B).checkpoint_now().unwrap();
+    let why = world.device(B).status().salvage_full.expect("said").to_string();
+    assert!(why.contains("on its way back") && why.contains("salvage_bytes_max"), "{why}");
+    assert_eq!(*told.lock().unwrap(), [why]);
+    assert_eq!(world.device(B).status().image, ImageStatus::NotNeeded);
+    assert_eq!(world.saved(B), []);
+}
+
 const FILE: FileName = FileName::Side { kind: SideKind::new("image").expect("a word"), number: 0 };
 const PAGE: usize = 4096;
 

@@ -342,10 +342,10 @@ impl Device {
                 writer.add(block, Stamp::ZERO, before);
             }
             if writer.is_full_chunk() {
-                keep(&mut salvage, self.storage_apart(), self.clock.wall());
+                self.keep(&mut salvage);
             }
         }
-        keep(&mut salvage, self.storage_apart(), self.clock.wall());
+        self.keep(&mut salvage);
         for run in &zeros {
             self.volumes.zero_run(run)?;
         }
@@ -355,12 +355,16 @@ impl Device {
         }
         Ok(())
     }
-}
 
-/// Makes what was noted down durable; if there is no room for it, or its file fails, nothing more is.
-fn keep(salvage: &mut Option<Writer>, storage: &dyn Storage, now: u64) {
-    if salvage.as_mut().is_some_and(|writer| writer.flush(storage, now).is_err()) {
-        *salvage = None;
+    /// Makes what was noted down durable; if there is no room for it, or its file fails, nothing more is.
+    fn keep(&self, salvage: &mut Option<Writer>) {
+        let now = self.clock.wall();
+        let flushed = salvage.as_mut().map(|writer| writer.flush(self.storage_apart(), now));
+        if let Some(Err(error)) = flushed {
+            let goes_on = "the last consistent image, on its way back, replaces what is not saved";
+            self.note_salvage_full(error, goes_on);
+            *salvage = None;
+        }
     }
 }
 
