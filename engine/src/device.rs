@@ -193,6 +193,10 @@ impl Device {
             own.sync()?;
             recv.sync()?;
         }
+        if is_forced || settings.salvage_bytes_max == 0 {
+            // What the device had not saved is of the history that it serves now, or is not to be saved.
+            salvage::owe_nothing(&*storage)?;
+        }
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         file.update(|s| {
             s.clean = false;
@@ -244,9 +248,9 @@ impl Device {
             clock,
         };
         device.tidy_image();
-        if device.settings.salvage_bytes_max > 0 && holds(Clause::StillUnsaved) {
-            let (with, superblock) = ((&*storage, &device.volumes), device.superblock.get());
-            device.peer.saving.resume(with, &superblock, device.settings.salvage_bytes_max)?;
+        if holds(Clause::StillUnsaved) {
+            let (superblock, most) = (device.superblock.get(), device.settings.salvage_bytes_max);
+            device.peer.saving.resume(&*storage, &superblock, most)?;
         }
         if serves {
             device.resume(Stamp::ZERO);
