@@ -194,7 +194,7 @@ impl Device {
             recv.sync()?;
         }
         if is_forced || settings.salvage_bytes_max == 0 {
-            // What the device had not saved is of the history that it serves now, or is not to be saved.
+            // The content that was not saved is of the history that is served now, or is not to be saved.
             salvage::owe_nothing(&*storage)?;
         }
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());

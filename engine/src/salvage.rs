@@ -273,6 +273,8 @@ pub(crate) struct Saving {
     /// `due` for long, and nobody waits for that who asks for this. Release/Acquire: a reader that finds a tenure
     /// finds the blocks.
     tenure: AtomicU64,
+    /// The lineage that was noted down; locked for moments.
+    lineage: Mutex<Option<(u64, u64)>>,
     due: Mutex<Due>,
 }
 
@@ -281,7 +283,7 @@ const NONE: u64 = u64::MAX;
 
 impl Default for Saving {
     fn default() -> Saving {
-        Saving { tenure: AtomicU64::new(NONE), due: Mutex::default() }
+        Saving { tenure: AtomicU64::new(NONE), lineage: Mutex::default(), due: Mutex::default() }
     }
 }
 
@@ -332,8 +334,7 @@ impl Saving {
         bytes_max: u64,
     ) -> Result<()> {
         let due = &mut *lock(&self.due);
-        let lineage = due.writer.as_ref().map(|writer| writer.owner().lineage);
-        if lineage == Some(superblock.lineage) {
+        if self.knows(superblock.lineage) {
             return Ok(());
         }
         let mut blocks = differing;
@@ -387,7 +388,13 @@ impl Saving {
         due.store(storage)
     }
 
+    /// Whether it was noted down what is given up of `lineage`.
+    pub fn knows(&self, lineage: (u64, u64)) -> bool {
+        *lock(&self.lineage) == Some(lineage)
+    }
+
     fn note(&self, due: &Due) {
+        *lock(&self.lineage) = due.writer.as_ref().map(|writer| writer.owner().lineage);
         let tenure = if due.blocks.is_empty() { NONE } else { due.tenure };
         self.tenure.store(tenure, Ordering::Release);
     }

@@ -268,6 +268,18 @@ fn a_forced_device_owes_nothing_to_salvage() {
     assert_eq!(world.saved(A), []);
 }
 
+/// A hello does nothing that takes the longer the more there is to save: that is left to the first round.
+#[test]
+fn no_hello_waits_until_it_is_noted_what_is_given_up() {
+    let world = returned();
+    assert!(world.device(A).status().connected && !is_noted(&world, A));
+    for at in [B, A, B, A] {
+        background_step(world.device(at), 0);
+        background_step(world.device(1 - at), 3);
+    }
+    assert!(is_noted(&world, A));
+}
+
 /// A pair in which nothing differed, and a device that is opened with the word that nothing is to be saved.
 #[test]
 fn nothing_is_noted_where_nothing_is_owed() {

@@ -65,8 +65,8 @@ pub(super) fn settle(storage: &dyn Storage, superblock: &Superblock) -> Result<(
     replace(storage, &Unsaved { runs: blocks.runs().collect(), ..unsaved })
 }
 
-/// What was noted down, and the blocks of it that are yet to be saved; `None` if nothing was. A file that is not sound was never
-/// whole: what it was to say was said again, or nothing was overwritten.
+/// The newest file, and the blocks that are yet to be saved; `None` if there is no file. A file that is not sound
+/// was never whole: what it was to say was said again, or nothing was overwritten.
 ///
 /// # Errors
 /// [`crate::error::Kind::Storage`] if the storage fails.
