@@ -205,6 +205,10 @@ impl Device {
             own.sync()?;
             recv.sync()?;
         }
+        if is_forced || settings.salvage_bytes_max == 0 {
+            // The content that was not saved is of the history that is served now, or is not to be saved.
+            salvage::owe_nothing(&*storage)?;
+        }
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         let note = |s: &mut Superblock| {
             s.clean = false;
@@ -260,9 +264,9 @@ impl Device {
             clock,
         };
         device.tidy_image();
-        if device.settings.salvage_bytes_max > 0 && holds(Clause::StillUnsaved) {
-            let (with, superblock) = ((&*storage, &device.volumes), device.superblock.get());
-            device.peer.saving.resume(with, &superblock, device.settings.salvage_bytes_max)?;
+        if holds(Clause::StillUnsaved) {
+            let (superblock, most) = (device.superblock.get(), device.settings.salvage_bytes_max);
+            device.peer.saving.resume(&*storage, &superblock, most)?;
         }
         if serves {
             device.resume(Stamp::ZERO);

@@ -14,9 +14,10 @@ use crate::format::unsaved::Unsaved;
 use crate::format::{PAGE, data_checksum};
 use crate::saved::{self, Pending};
 use crate::storage::{FileName, SideKind, Storage, Volumes};
+use crate::superblock;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::table::bits::Bits;
-use crate::unit::{Block, Blocks, Stamp};
+use crate::unit::{Block, Blocks, Extent, Stamp};
 use std::sync::Mutex;
 
 pub(crate) const KIND: SideKind = SideKind::new("salvage").expect("a word");
@@ -146,22 +147,31 @@ fn is_whole(storage: &dyn Storage, number: u32) -> Result<bool> {
     }
 }
 
-/// Removes the salvage file `number`.
+/// Removes the salvage file `number` of a device that is not open. Its blocks are not saved again.
 ///
 /// # Errors
-/// [`Kind::Storage`] if the storage fails, or there is no such file.
+/// [`Kind::Storage`] if the storage fails, or there is no such file; [`Kind::Damaged`] if there is no superblock.
 pub fn remove(storage: &dyn Storage, number: u32) -> Result<()> {
-    storage.remove(file(number)).map_err(failed("removing", number))
+    remove_all(storage, &[number])
+}
+
+fn remove_all(storage: &dyn Storage, files: &[u32]) -> Result<()> {
+    if !files.is_empty() {
+        unsaved::settle(storage, &superblock::load(storage)?)?;
+    }
+    let remove = |&number| storage.remove(file(number)).map_err(failed("removing", number));
+    files.iter().try_for_each(remove)
 }
 
 /// Removes every salvage file whose last chunk was saved before the wall time `before`, in nanoseconds
-/// since 1970; returns how many.
+/// since 1970; returns how many. As [`remove`].
 ///
 /// # Errors
-/// [`Kind::Storage`] if the storage fails.
+/// As [`remove`].
 pub fn expire(storage: &dyn Storage, before: u64) -> Result<usize> {
     let old = list(storage)?.into_iter().filter(|f| f.lineage.is_some() && f.saved_at.1 < before);
-    old.map(|file| remove(storage, file.number)).collect::<Result<Vec<()>>>().map(|all| all.len())
+    let old: Vec<u32> = old.map(|file| file.number).collect();
+    remove_all(storage, &old).map(|()| old.len())
 }
 
 /// Writes salvage of one lineage.
@@ -194,6 +204,11 @@ impl Writer {
         };
         let pending = Pending::new(Origin { group, device, lineage, block_size });
         Ok(Writer { at, bytes, bytes_max, pending })
+    }
+
+    fn owner(&self) -> Owner {
+        let Origin { group, device, lineage, .. } = self.pending.origin;
+        Owner { group, device, lineage }
     }
 
     /// Notes one block down, for the next [`Writer::flush`].
@@ -258,6 +273,8 @@ pub(crate) struct Saving {
     /// `due` for long, and nobody waits for that who asks for this. Release/Acquire: a reader that finds a tenure
     /// finds the blocks.
     tenure: AtomicU64,
+    /// The lineage that was noted down; locked for moments.
+    lineage: Mutex<Option<(u64, u64)>>,
     due: Mutex<Due>,
     /// Since the opening something had no room. Locked for moments.
     full: Mutex<Option<Error>>,
@@ -268,20 +285,51 @@ const NONE: u64 = u64::MAX;
 
 impl Default for Saving {
     fn default() -> Saving {
-        Saving { tenure: AtomicU64::new(NONE), due: Mutex::default(), full: Mutex::default() }
+        Saving {
+            tenure: AtomicU64::new(NONE),
+            lineage: Mutex::default(),
+            due: Mutex::default(),
+            full: Mutex::default(),
+        }
     }
 }
 
 #[derive(Debug, Default)]
 struct Due {
     blocks: Bits,
+    /// Records of this tenure and later ones are of the peer's history.
+    tenure: u64,
+    /// Of the lineage that the side file is about; `None`: there is no such file.
     writer: Option<Writer>,
+    /// The file may have more blocks than `blocks`.
+    is_ahead: bool,
+    /// Of those the ones that salvage has not: the content that came was theirs.
+    same: Bits,
+}
+
+impl Due {
+    /// Makes the file say what is due, and no more.
+    fn store(&mut self, storage: &dyn Storage) -> Result<()> {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.is_ahead) else { return Ok(()) };
+        let runs = self.blocks.runs().collect();
+        unsaved::replace(storage, &Unsaved { owner: writer.owner(), tenure: self.tenure, runs })?;
+        (self.is_ahead, self.same) = (false, Bits::default());
+        Ok(())
+    }
+}
+
+/// Nothing is to be saved at the device in `storage`.
+///
+/// # Errors
+/// [`Kind::Storage`] if the storage fails.
+pub(crate) fn owe_nothing(storage: &dyn Storage) -> Result<()> {
+    unsaved::clear(storage)
 }
 
 impl Saving {
     /// The content of the blocks in `differing` is saved from now on before it is overwritten, but by records
-    /// of tenures before the present one: it is of the lineage that `superblock` has. All salvage files
-    /// together have at most `bytes_max` bytes. This is durable.
+    /// of tenures before the present one: it is of the lineage that `superblock` has, and is noted down once for
+    /// each. All salvage files together have at most `bytes_max` bytes. This is durable.
     ///
     /// # Errors
     /// [`Kind::Storage`] if the storage fails.
@@ -292,16 +340,18 @@ impl Saving {
         differing: Bits,
         bytes_max: u64,
     ) -> Result<()> {
+        let due = &mut *lock(&self.due);
+        if self.knows(superblock.lineage) {
+            return Ok(());
+        }
         let mut blocks = differing;
-        // The opening has read what the file has; of that what was equal has gone since.
-        blocks.add(&lock(&self.due).blocks);
         unsaved::take_saved(storage, superblock.lineage, &mut blocks)?;
-        let Superblock { group, device, lineage, epoch: tenure, .. } = *superblock;
-        let runs = blocks.runs().collect();
-        let owner = Owner { group, device, lineage };
-        unsaved::replace(storage, &Unsaved { owner, tenure, runs })?;
-        let writer = Writer::new(storage, superblock, bytes_max)?;
-        self.set(Due { blocks, writer: Some(writer) }, tenure);
+        blocks.add(&due.blocks);
+        let writer = Some(Writer::new(storage, superblock, bytes_max)?);
+        let tenure = superblock.epoch;
+        *due = Due { blocks, tenure, writer, is_ahead: true, same: Bits::default() };
+        due.store(storage)?;
+        self.note(due);
         Ok(())
     }
 
@@ -311,23 +361,48 @@ impl Saving {
     /// [`Kind::Storage`] if the storage fails.
     pub fn resume(
         &self,
-        (storage, volumes): (&dyn Storage, &Volumes),
+        storage: &dyn Storage,
         superblock: &Superblock,
         bytes_max: u64,
     ) -> Result<()> {
-        let Some((unsaved, blocks)) = unsaved::read(storage, superblock, volumes)? else {
+        let Some((Unsaved { owner, tenure, .. }, blocks)) = unsaved::read(storage, superblock)?
+        else {
             return Ok(());
         };
-        let lineage = unsaved.owner.lineage;
-        let given_up = Superblock { lineage, ..superblock.clone() };
-        let writer = Writer::new(storage, &given_up, bytes_max)?;
-        self.set(Due { blocks, writer: Some(writer) }, unsaved.tenure);
+        let given_up = Superblock { lineage: owner.lineage, ..superblock.clone() };
+        let writer = Some(Writer::new(storage, &given_up, bytes_max)?);
+        let due = &mut *lock(&self.due);
+        *due = Due { blocks, tenure, writer, is_ahead: true, same: Bits::default() };
+        self.note(due);
         Ok(())
     }
 
-    fn set(&self, due: Due, tenure: u64) {
-        let tenure = if due.blocks.is_empty() { NONE } else { tenure };
-        *lock(&self.due) = due;
+    /// Makes the side file say what is due, of a device of this `lineage`, and no more. Of its own lineage the
+    /// file stays when nothing is due any more: so that is known. With `is_over` nothing is: N has all of the
+    /// history that is served, and nothing else.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn store(&self, storage: &dyn Storage, lineage: (u64, u64), is_over: bool) -> Result<()> {
+        let due = &mut *lock(&self.due);
+        let Some(writer) = &due.writer else { return Ok(()) };
+        if is_over || due.blocks.is_empty() && writer.owner().lineage != lineage {
+            unsaved::clear(storage)?;
+            *due = Due::default();
+            self.note(due);
+            return Ok(());
+        }
+        due.store(storage)
+    }
+
+    /// Whether it was noted down what is given up of `lineage`.
+    pub fn knows(&self, lineage: (u64, u64)) -> bool {
+        *lock(&self.lineage) == Some(lineage)
+    }
+
+    fn note(&self, due: &Due) {
+        *lock(&self.lineage) = due.writer.as_ref().map(|writer| writer.owner().lineage);
+        let tenure = if due.blocks.is_empty() { NONE } else { due.tenure };
         self.tenure.store(tenure, Ordering::Release);
     }
 
@@ -364,26 +439,44 @@ impl Saving {
     pub fn before<'a>(
         &self,
         (storage, volumes, now): (&dyn Storage, &Volumes, u64),
-        mut changes: impl Iterator<Item = (Blocks, Incoming<'a>)>,
+        changes: impl Iterator<Item = (Blocks, Incoming<'a>)>,
     ) -> Result<()> {
         if !self.is_due() {
             return Ok(());
         }
         let due = &mut *lock(&self.due);
-        let Some(writer) = &mut due.writer else { return Ok(()) };
+        let Some(writer) = &due.writer else { return Ok(()) };
         let mut data = vec![0; writer.pending.origin.block_size as usize];
+        let changes: Vec<_> = changes.collect();
+        let mut overwrites = |(run, incoming): &(Blocks, Incoming<'_>)| {
+            let named = due.same.within(run.range());
+            let mut blocks =
+                named.flat_map(|run| run.numbers.map(move |number| (run.volume, number)));
+            blocks.any(|(volume, number)| {
+                let read = volumes.read(Block { volume, number }, &mut data);
+                read.is_err() || !incoming.is(&data)
+            })
+        };
+        if changes.iter().any(&mut overwrites) {
+            // Salvage does not tell that they are not due.
+            due.store(storage)?;
+        }
+        let mut changes = changes.into_iter();
+        let Some(writer) = &mut due.writer else { return Ok(()) };
         // Taken out, and not durable yet.
         let mut taken: Vec<Blocks> = Vec::new();
         let mut save = || -> Result<()> {
             for (run, incoming) in &mut changes {
                 let parts = due.blocks.remove(&run);
+                due.is_ahead |= !parts.is_empty();
                 let is_record = matches!(incoming, Incoming::Record);
                 taken.extend(parts.iter().filter(|_| !is_record).cloned());
                 for (n, part) in parts.iter().enumerate() {
                     for block in part.each() {
                         volumes.read(block, &mut data)?;
-                        if !incoming.is(&data) {
-                            writer.add(block, Stamp::ZERO, &data);
+                        match incoming.is(&data) {
+                            true => due.same.insert(Extent::from(block).into()),
+                            false => writer.add(block, Stamp::ZERO, &data),
                         }
                         if writer.is_full_chunk() {
                             writer.flush(storage, now)?;
@@ -405,8 +498,8 @@ impl Saving {
             records.for_each(|(run, _)| drop(due.blocks.remove(&run)));
         }
         if due.blocks.is_empty() {
-            unsaved::clear(storage)?;
-            self.tenure.store(NONE, Ordering::Release);
+            due.store(storage)?;
+            self.note(due);
         }
         saved
     }
@@ -431,7 +524,6 @@ mod tests {
     use crate::format::superblock::VolumeSpec;
     use crate::limits::Geometry;
     use crate::storage::Memory;
-    use crate::superblock;
     use std::io::IoSlice;
 
     /// A power cut keeps the header of a chunk and not its data: the content is still in its place, and is

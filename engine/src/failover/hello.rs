@@ -154,9 +154,6 @@ impl Device {
             tables.out.credit(hello.credit);
             records
         };
-        if decision == Decision::Return {
-            self.save_what_differs()?;
-        }
         match decision {
             Decision::Serve => self.resume(hello.clk.max(hello.hi)),
             // The role that it held is in doubt.

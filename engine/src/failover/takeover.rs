@@ -91,8 +91,13 @@ impl Device {
             // The wire version is not agreed yet: the peer's hello brings the request on its way.
             return Ok(());
         }
-        self.say_differing(nonce)?;
-        self.send(Lane::Control, &self.request_frame(nonce, device)?)
+        let differing = self.say_differing(nonce)?;
+        self.send(Lane::Control, &self.request_frame(nonce, device)?)?;
+        // A grant drops it.
+        match (differing, self.is_to_note_given_up()) {
+            (Some(differing), Some(held)) => self.note_given_up(&held, differing),
+            _ => Ok(()),
+        }
     }
 
     /// The request `nonce` of this device, whose number is `device`: for the next tenure.

@@ -72,6 +72,13 @@ pub struct Turn {
     pub differing: (u64, Bits),
 }
 
+impl Turn {
+    /// Whether the peer's round is to be answered once a checkpoint is made.
+    pub fn is_to_answer(&self) -> bool {
+        matches!(&self.held, Some(held) if matches!(held.message, Message::Opened(_)))
+    }
+}
+
 /// A message that is sent once what was there when it was made is in N, durably.
 pub struct Held {
     /// The newest record of then.
