@@ -29,7 +29,8 @@ impl Device {
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
         let _telling = self.events.enter();
-        self.check_halted()?;
+        // The hello is true when the connection begins: no takeover ends in between, as one by a file would.
+        let _one = self.begin_step(&self.role)?;
         let nonce = self.nonce()?;
         let old = {
             let mut failover = lock(&self.failover);
