@@ -222,6 +222,10 @@ clauses! {
         SayDiffering = "say-differing",
         /// D3, R10: a device that is below a round that it was in has lost durable records.
         RoundMet = "round-met",
+        /// D3, R10: a device that serves begins every round of its tenure, or it has lost durable records.
+        RoundBegun = "round-begun",
+        /// R4, D3: no grant is repeated in a file, as an earlier one may have been taken.
+        FileGrantedAnew = "file-granted-anew",
         /// D10: a returned device is fenced at the hello.
         ReturnedFenced = "returned-fenced",
         /// D10: what a returned device alone has is saved before it is overwritten.
