@@ -34,6 +34,10 @@ pub(crate) mod space;
 pub(crate) mod store;
 pub(crate) mod sums;
 mod trend;
+#[cfg(not(loom))]
+pub(crate) mod turn;
+#[cfg(loom)]
+pub mod turn; // for the models
 pub(crate) mod write;
 
 use crate::journal::own::OwnLog;
