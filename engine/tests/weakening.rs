@@ -13,7 +13,7 @@ const SEEDS_MAX: u64 = 10_000;
 /// The clauses that random runs cannot miss, as `docs/testing.md` explains; scenarios on the
 /// simulated world do (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`), or scenarios of
 /// `forced.rs`, `last_image.rs` and `refusals.rs`.
-const BY_SCENARIO: [Clause; 13] = [
+const BY_SCENARIO: [Clause; 14] = [
     Clause::ExtentsRefused,
     Clause::RoundMet,
     Clause::RoundBegun,
@@ -26,6 +26,7 @@ const BY_SCENARIO: [Clause; 13] = [
     Clause::RepeatedGrant,
     Clause::HandOverPaced,
     Clause::ToldChain,
+    Clause::ToldWhole,
     Clause::EqualSync,
 ];
 

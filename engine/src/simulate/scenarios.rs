@@ -512,7 +512,9 @@ fn a_part_of_a_block_gets_its_turn() {
 #[cfg(feature = "weaken")]
 #[test]
 fn every_scenario_misses_its_clauses() {
-    use super::told::{a_lost_piece_is_missed, s35_slow_hand_over};
+    use super::told::{
+        a_lost_piece_is_missed, a_piece_vouches_for_nothing_before_it, s35_slow_hand_over,
+    };
     use crate::weaken::{Clause, Clause::*, without};
     use late_write::*;
     use lost_tail::*;
@@ -521,7 +523,7 @@ fn every_scenario_misses_its_clauses() {
         s34_after_an_opening, s34_amid_a_reflect_step, s34_rot_below_whole, s34_torn_below_need,
     };
     type Row = (fn(), &'static [Clause]);
-    let table: [Row; 25] = [
+    let table: [Row; 26] = [
         (s16_r_full_throttle, &[PlacesBeforeReservation, HeldUntilAcknowledged]),
         (s17_dup_after_reconnect, &[ReceiveOnce, Hello]),
         (s18_link_cut_takeover, &[AskAtHello]),
@@ -557,6 +559,7 @@ fn every_scenario_misses_its_clauses() {
         (s38_written, &[WrittenLog, CacheIdentity]),
         (s35_slow_hand_over, &[HandOverPaced, RepeatedGrant]),
         (a_lost_piece_is_missed, &[ToldChain]),
+        (a_piece_vouches_for_nothing_before_it, &[ToldWhole]),
         (found_equal::what_is_found_equal_is_durable, &[EqualSync]),
     ];
     for (row, (scenario, clauses)) in table.into_iter().enumerate() {
