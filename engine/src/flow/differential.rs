@@ -192,6 +192,11 @@ impl Machine {
         self.unmarked.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether N stays a prefix, whatever is reflected of what the tables have now.
+    pub fn keeps_prefix(&self) -> bool {
+        self.read().consistent() == Consistent::Yes && !self.unmarked.load(Ordering::Acquire)
+    }
+
     /// Whether the table may not be as the last look found it.
     pub fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::Relaxed)
@@ -466,8 +471,8 @@ impl Device {
         if matches!(work.send, Some(Message::Opened { .. })) {
             // The round may stay as it is for long: the image is not left to the first copy.
             match self.reflecting.try_lock() {
-                Ok(_still) => self.begin_image()?,
-                Err(_) => self.wakes.reflect.ring(),
+                Ok(_still) if !self.image.is_put_back() => self.begin_image()?,
+                _ => self.wakes.reflect.ring(),
             }
         }
         if work.store {
