@@ -5,15 +5,12 @@
 mod pair;
 
 use afterimage::internal::clock::SystemClock;
-use afterimage::internal::format::superblock::Superblock;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::link::Lane;
 use afterimage::internal::storage::Directory;
-use afterimage::internal::superblock;
 use afterimage::{Device, ImageStatus, Kind};
-use pair::{BLOCK, Pair, step};
+use pair::{BLOCK, Pair, contents, step, superblock};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,25 +43,6 @@ fn refused(words: &[&str], dir: &Path, rest: &[&str], status: i32, why: &str) {
     assert_eq!((found, said.as_str()), (status, ""), "{words:?} {rest:?}: {story}");
     assert!(story.contains(why), "{words:?} {rest:?}: no '{why}' in {story}");
     assert!(before == contents(dir), "{words:?} {rest:?}: something was changed");
-}
-
-fn superblock(dir: &Path) -> Superblock {
-    superblock::load(&Directory::open_read_only(dir).unwrap()).unwrap()
-}
-
-/// Every file of a device but its lock, with its contents.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(contents(&path)),
-            // Segments of terabytes are holes.
-            false if fs::metadata(&path).unwrap().len() > 1 << 30 || path.ends_with("lock") => {}
-            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
-        }
-    }
-    found
 }
 
 fn copy(from: &Path, to: &Path) {

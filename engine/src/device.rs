@@ -205,6 +205,10 @@ impl Device {
             own.sync()?;
             recv.sync()?;
         }
+        if is_forced || settings.salvage_bytes_max == 0 {
+            // The content that was not saved is of the history that is served now, or is not to be saved.
+            salvage::owe_nothing(&*storage)?;
+        }
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
         let note = |s: &mut Superblock| {
             s.clean = false;
@@ -260,9 +264,9 @@ impl Device {
             clock,
         };
         device.tidy_image();
-        if device.settings.salvage_bytes_max > 0 && holds(Clause::StillUnsaved) {
-            let (with, superblock) = ((&*storage, &device.volumes), device.superblock.get());
-            device.peer.saving.resume(with, &superblock, device.settings.salvage_bytes_max)?;
+        if holds(Clause::StillUnsaved) {
+            let (superblock, most) = (device.superblock.get(), device.settings.salvage_bytes_max);
+            device.peer.saving.resume(&*storage, &superblock, most)?;
         }
         if serves {
             device.resume(Stamp::ZERO);
@@ -420,7 +424,7 @@ impl Device {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
             // The halting thread may be at work on the told records: then they are told once more.
-            let told = self.peer.owed.try_told().map(|debt| debt.iter().collect());
+            let told = self.peer.owed.try_told().map(|debt| debt.kept());
             let bits = self.peer.machine.try_read().map(|machine| machine.keep_told());
             // After a failure nothing is written any more.
             if self.storage.failure().is_none() {
@@ -548,7 +552,7 @@ impl Device {
         // Sync even where commits did not: the next lines say that nothing is in doubt.
         self.own.sync().and_then(|()| self.peer.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let told = self.peer.owed.told().iter().collect();
+        let told = self.peer.owed.told().kept();
         self.keep_told(told);
         let bits = self.peer.machine.read().keep_told();
         self.keep_told_bits(bits);

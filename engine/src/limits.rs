@@ -324,7 +324,8 @@ pub struct Settings {
     /// block always goes.
     pub copy_bytes_max: u64,
     /// D10: most bytes of all salvage files together. At the bound a resync stops before it overwrites what
-    /// this device alone has, and asks for an operator. Any; 0: nothing is saved.
+    /// this device alone has, and asks for an operator. Any; 0: nothing is saved, and an opening forgets what was
+    /// to be.
     pub salvage_bytes_max: u64,
     /// D10: an opening removes the salvage files whose last part is older than this. Any; 0: they stay until
     /// an operator removes them.

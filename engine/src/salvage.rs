@@ -14,9 +14,10 @@ use crate::format::unsaved::Unsaved;
 use crate::format::{PAGE, data_checksum};
 use crate::saved::{self, Pending};
 use crate::storage::{FileName, SideKind, Storage, Volumes};
-use crate::sync::{AtomicBool, Ordering, lock};
+use crate::superblock;
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::table::bits::Bits;
-use crate::unit::{Block, Blocks, Stamp};
+use crate::unit::{Block, Blocks, Extent, Stamp};
 use std::sync::Mutex;
 
 pub(crate) const KIND: SideKind = SideKind::new("salvage").expect("a word");
@@ -146,22 +147,31 @@ fn is_whole(storage: &dyn Storage, number: u32) -> Result<bool> {
     }
 }
 
-/// Removes the salvage file `number`.
+/// Removes the salvage file `number` of a device that is not open. Its blocks are not saved again.
 ///
 /// # Errors
-/// [`Kind::Storage`] if the storage fails, or there is no such file.
+/// [`Kind::Storage`] if the storage fails, or there is no such file; [`Kind::Damaged`] if there is no superblock.
 pub fn remove(storage: &dyn Storage, number: u32) -> Result<()> {
-    storage.remove(file(number)).map_err(failed("removing", number))
+    remove_all(storage, &[number])
+}
+
+fn remove_all(storage: &dyn Storage, files: &[u32]) -> Result<()> {
+    if !files.is_empty() {
+        unsaved::settle(storage, &superblock::load(storage)?)?;
+    }
+    let remove = |&number| storage.remove(file(number)).map_err(failed("removing", number));
+    files.iter().try_for_each(remove)
 }
 
 /// Removes every salvage file whose last chunk was saved before the wall time `before`, in nanoseconds
-/// since 1970; returns how many.
+/// since 1970; returns how many. As [`remove`].
 ///
 /// # Errors
-/// [`Kind::Storage`] if the storage fails.
+/// As [`remove`].
 pub fn expire(storage: &dyn Storage, before: u64) -> Result<usize> {
     let old = list(storage)?.into_iter().filter(|f| f.lineage.is_some() && f.saved_at.1 < before);
-    old.map(|file| remove(storage, file.number)).collect::<Result<Vec<()>>>().map(|all| all.len())
+    let old: Vec<u32> = old.map(|file| file.number).collect();
+    remove_all(storage, &old).map(|()| old.len())
 }
 
 /// Writes salvage of one lineage.
@@ -196,14 +206,19 @@ impl Writer {
         Ok(Writer { at, bytes, bytes_max, pending })
     }
 
+    fn owner(&self) -> Owner {
+        let Origin { group, device, lineage, .. } = self.pending.origin;
+        Owner { group, device, lineage }
+    }
+
     /// Notes one block down, for the next [`Writer::flush`].
     pub fn add(&mut self, block: Block, stamp: Stamp, data: &[u8]) {
         self.pending.add(block, stamp, data);
     }
 
-    /// Whether a flush is due.
+    /// Whether a flush is due: of one more block the chunk would be too long, or there would be no room for it.
     pub fn is_full_chunk(&self) -> bool {
-        self.pending.is_full()
+        self.pending.is_full() || self.bytes + self.pending.bytes_with_another() > self.bytes_max
     }
 
     /// Makes what was noted down durable.
@@ -238,14 +253,45 @@ impl Writer {
     }
 }
 
+/// The content that is about to come over blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Incoming<'a> {
+    /// That of one block.
+    Data(&'a [u8]),
+    /// Zeros.
+    Zeros,
+    /// The same as is there.
+    Same,
+    /// A record's, which goes over them whether they were saved or not.
+    Record,
+}
+
 /// The blocks that a device that returned saves before the peer's content comes over them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Saving {
-    /// Whether there may be any. Release/Acquire: a reader that finds it set finds the blocks.
-    is_due: AtomicBool,
+    /// While any may be due, the tenure with which the peer's history begins; else [`NONE`]. A flush may hold
+    /// `due` for long, and nobody waits for that who asks for this. Release/Acquire: a reader that finds a tenure
+    /// finds the blocks.
+    tenure: AtomicU64,
+    /// The lineage that was noted down; locked for moments.
+    lineage: Mutex<Option<(u64, u64)>>,
     due: Mutex<Due>,
     /// Since the opening something had no room. Locked for moments.
     full: Mutex<Option<Error>>,
+}
+
+/// No tenure has this number.
+const NONE: u64 = u64::MAX;
+
+impl Default for Saving {
+    fn default() -> Saving {
+        Saving {
+            tenure: AtomicU64::new(NONE),
+            lineage: Mutex::default(),
+            due: Mutex::default(),
+            full: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -253,13 +299,37 @@ struct Due {
     blocks: Bits,
     /// Records of this tenure and later ones are of the peer's history.
     tenure: u64,
+    /// Of the lineage that the side file is about; `None`: there is no such file.
     writer: Option<Writer>,
+    /// The file may have more blocks than `blocks`.
+    is_ahead: bool,
+    /// Of those the ones that salvage has not: the content that came was theirs.
+    same: Bits,
+}
+
+impl Due {
+    /// Makes the file say what is due, and no more.
+    fn store(&mut self, storage: &dyn Storage) -> Result<()> {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.is_ahead) else { return Ok(()) };
+        let runs = self.blocks.runs().collect();
+        unsaved::replace(storage, &Unsaved { owner: writer.owner(), tenure: self.tenure, runs })?;
+        (self.is_ahead, self.same) = (false, Bits::default());
+        Ok(())
+    }
+}
+
+/// Nothing is to be saved at the device in `storage`.
+///
+/// # Errors
+/// [`Kind::Storage`] if the storage fails.
+pub(crate) fn owe_nothing(storage: &dyn Storage) -> Result<()> {
+    unsaved::clear(storage)
 }
 
 impl Saving {
     /// The content of the blocks in `differing` is saved from now on before it is overwritten, but by records
-    /// of tenures before the present one: it is of the lineage that `superblock` has. All salvage files
-    /// together have at most `bytes_max` bytes. This is durable.
+    /// of tenures before the present one: it is of the lineage that `superblock` has, and is noted down once for
+    /// each. All salvage files together have at most `bytes_max` bytes. This is durable.
     ///
     /// # Errors
     /// [`Kind::Storage`] if the storage fails.
@@ -270,16 +340,18 @@ impl Saving {
         differing: Bits,
         bytes_max: u64,
     ) -> Result<()> {
+        let due = &mut *lock(&self.due);
+        if self.knows(superblock.lineage) {
+            return Ok(());
+        }
         let mut blocks = differing;
-        // The opening has read what the file has; of that what was equal has gone since.
-        blocks.add(&lock(&self.due).blocks);
         unsaved::take_saved(storage, superblock.lineage, &mut blocks)?;
-        let Superblock { group, device, lineage, epoch: tenure, .. } = *superblock;
-        let runs = blocks.runs().collect();
-        let owner = Owner { group, device, lineage };
-        unsaved::replace(storage, &Unsaved { owner, tenure, runs })?;
-        let writer = Writer::new(storage, superblock, bytes_max)?;
-        self.set(Due { blocks, tenure, writer: Some(writer) });
+        blocks.add(&due.blocks);
+        let writer = Some(Writer::new(storage, superblock, bytes_max)?);
+        let tenure = superblock.epoch;
+        *due = Due { blocks, tenure, writer, is_ahead: true, same: Bits::default() };
+        due.store(storage)?;
+        self.note(due);
         Ok(())
     }
 
@@ -289,24 +361,49 @@ impl Saving {
     /// [`Kind::Storage`] if the storage fails.
     pub fn resume(
         &self,
-        (storage, volumes): (&dyn Storage, &Volumes),
+        storage: &dyn Storage,
         superblock: &Superblock,
         bytes_max: u64,
     ) -> Result<()> {
-        let Some((unsaved, blocks)) = unsaved::read(storage, superblock, volumes)? else {
+        let Some((Unsaved { owner, tenure, .. }, blocks)) = unsaved::read(storage, superblock)?
+        else {
             return Ok(());
         };
-        let lineage = unsaved.owner.lineage;
-        let given_up = Superblock { lineage, ..superblock.clone() };
-        let writer = Writer::new(storage, &given_up, bytes_max)?;
-        self.set(Due { blocks, tenure: unsaved.tenure, writer: Some(writer) });
+        let given_up = Superblock { lineage: owner.lineage, ..superblock.clone() };
+        let writer = Some(Writer::new(storage, &given_up, bytes_max)?);
+        let due = &mut *lock(&self.due);
+        *due = Due { blocks, tenure, writer, is_ahead: true, same: Bits::default() };
+        self.note(due);
         Ok(())
     }
 
-    fn set(&self, due: Due) {
-        let is_due = !due.blocks.is_empty();
-        *lock(&self.due) = due;
-        self.is_due.store(is_due, Ordering::Release);
+    /// Makes the side file say what is due, of a device of this `lineage`, and no more. Of its own lineage the
+    /// file stays when nothing is due any more: so that is known. With `is_over` nothing is: N has all of the
+    /// history that is served, and nothing else.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`] if the storage fails.
+    pub fn store(&self, storage: &dyn Storage, lineage: (u64, u64), is_over: bool) -> Result<()> {
+        let due = &mut *lock(&self.due);
+        let Some(writer) = &due.writer else { return Ok(()) };
+        if is_over || due.blocks.is_empty() && writer.owner().lineage != lineage {
+            unsaved::clear(storage)?;
+            *due = Due::default();
+            self.note(due);
+            return Ok(());
+        }
+        due.store(storage)
+    }
+
+    /// Whether it was noted down what is given up of `lineage`.
+    pub fn knows(&self, lineage: (u64, u64)) -> bool {
+        *lock(&self.lineage) == Some(lineage)
+    }
+
+    fn note(&self, due: &Due) {
+        *lock(&self.lineage) = due.writer.as_ref().map(|writer| writer.owner().lineage);
+        let tenure = if due.blocks.is_empty() { NONE } else { due.tenure };
+        self.tenure.store(tenure, Ordering::Release);
     }
 
     /// The first content that had no room, if any had none.
@@ -324,58 +421,99 @@ impl Saving {
 
     /// Whether anything is to be saved.
     pub fn is_due(&self) -> bool {
-        self.is_due.load(Ordering::Acquire)
+        self.tenure().is_some()
     }
 
-    /// The tenure with which the peer's history begins, while anything is to be saved.
+    /// The tenure with which the peer's history begins, while anything is to be saved: records of it and of later
+    /// ones are of that history.
     pub fn tenure(&self) -> Option<u64> {
-        self.is_due().then(|| lock(&self.due).tenure)
+        Some(self.tenure.load(Ordering::Acquire)).filter(|&tenure| tenure != NONE)
     }
 
-    /// As the content `of` each of `runs` is about to change to the one that `incoming` gives, if that is
-    /// known, what differs is saved, durably.
+    /// As the content of blocks is about to change to the one that comes with them, what differs is saved, durably,
+    /// with one sync for all that one chunk takes.
     ///
     /// # Errors
-    /// As [`Writer::flush`]; [`Kind::Storage`] if a volume cannot be read.
-    pub fn before(
+    /// As [`Writer::flush`]; [`Kind::Storage`] if a volume cannot be read. Blocks that were not saved are due as
+    /// before, but for those of records.
+    pub fn before<'a>(
         &self,
         (storage, volumes, now): (&dyn Storage, &Volumes, u64),
-        runs: impl Iterator<Item = Blocks>,
-        tenure: Option<u64>,
-        incoming: impl Fn(Block, &[u8]) -> bool,
+        changes: impl Iterator<Item = (Blocks, Incoming<'a>)>,
     ) -> Result<()> {
         if !self.is_due() {
             return Ok(());
         }
         let due = &mut *lock(&self.due);
-        let Some(writer) = due.writer.as_mut().filter(|_| tenure.is_none_or(|t| t >= due.tenure))
-        else {
-            return Ok(());
-        };
+        let Some(writer) = &due.writer else { return Ok(()) };
         let mut data = vec![0; writer.pending.origin.block_size as usize];
-        let taken: Vec<Blocks> = runs.flat_map(|run| due.blocks.remove(&run)).collect();
-        let mut save = |writer: &mut Writer| -> Result<()> {
-            for block in taken.iter().flat_map(Blocks::each) {
-                volumes.read(block, &mut data)?;
-                if !incoming(block, &data) {
-                    writer.add(block, Stamp::ZERO, &data);
-                }
-                if writer.is_full_chunk() {
-                    writer.flush(storage, now)?;
+        let changes: Vec<_> = changes.collect();
+        let mut overwrites = |(run, incoming): &(Blocks, Incoming<'_>)| {
+            let named = due.same.within(run.range());
+            let mut blocks =
+                named.flat_map(|run| run.numbers.map(move |number| (run.volume, number)));
+            blocks.any(|(volume, number)| {
+                let read = volumes.read(Block { volume, number }, &mut data);
+                read.is_err() || !incoming.is(&data)
+            })
+        };
+        if changes.iter().any(&mut overwrites) {
+            // Salvage does not tell that they are not due.
+            due.store(storage)?;
+        }
+        let mut changes = changes.into_iter();
+        let Some(writer) = &mut due.writer else { return Ok(()) };
+        // Taken out, and not durable yet.
+        let mut taken: Vec<Blocks> = Vec::new();
+        let mut save = || -> Result<()> {
+            for (run, incoming) in &mut changes {
+                let parts = due.blocks.remove(&run);
+                due.is_ahead |= !parts.is_empty();
+                let is_record = matches!(incoming, Incoming::Record);
+                taken.extend(parts.iter().filter(|_| !is_record).cloned());
+                for (n, part) in parts.iter().enumerate() {
+                    for block in part.each() {
+                        volumes.read(block, &mut data)?;
+                        match incoming.is(&data) {
+                            true => due.same.insert(Extent::from(block).into()),
+                            false => writer.add(block, Stamp::ZERO, &data),
+                        }
+                        if writer.is_full_chunk() {
+                            writer.flush(storage, now)?;
+                            let numbers = block.number + 1..part.numbers.end;
+                            let rest = Blocks { numbers, ..*part };
+                            let rest = std::iter::once(&rest).chain(&parts[n + 1..]);
+                            let left = |run: &&Blocks| !is_record && !run.numbers.is_empty();
+                            taken = rest.filter(left).cloned().collect();
+                        }
+                    }
                 }
             }
             writer.flush(storage, now)
         };
-        let saved = save(writer);
-        // Over a record it goes on, and what was not saved is gone.
-        if saved.is_err() && tenure.is_none() {
+        let saved = save();
+        if saved.is_err() {
             taken.into_iter().for_each(|run| due.blocks.insert(run));
+            let records = changes.filter(|(_, incoming)| matches!(incoming, Incoming::Record));
+            records.for_each(|(run, _)| drop(due.blocks.remove(&run)));
         }
         if due.blocks.is_empty() {
-            unsaved::clear(storage)?;
-            self.is_due.store(false, Ordering::Release);
+            due.store(storage)?;
+            self.note(due);
         }
         saved
+    }
+}
+
+impl Incoming<'_> {
+    /// Whether this is the content `found`.
+    fn is(self, found: &[u8]) -> bool {
+        match self {
+            Incoming::Data(data) => data == found,
+            Incoming::Zeros => found.iter().all(|&byte| byte == 0),
+            Incoming::Same => true,
+            Incoming::Record => false,
+        }
     }
 }
 
@@ -386,7 +524,6 @@ mod tests {
     use crate::format::superblock::VolumeSpec;
     use crate::limits::Geometry;
     use crate::storage::Memory;
-    use crate::superblock;
     use std::io::IoSlice;
 
     /// A power cut keeps the header of a chunk and not its data: the content is still in its place, and is

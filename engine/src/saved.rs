@@ -2,7 +2,7 @@
 //! Salvage is made of them, and so is the last consistent image.
 
 use crate::format::salvage::{Chunk, ENTRIES_MAX, Origin, Saved, TABLE_BYTES_MAX, decode, encode};
-use crate::format::salvage::{is_begin, saved, saved_zeros};
+use crate::format::salvage::{chunk_bytes, is_begin, saved, saved_zeros};
 use crate::format::{PAGE, data_checksum};
 use crate::storage::{FileName, Fill, Storage};
 use crate::unit::{Block, Blocks, Stamp};
@@ -63,6 +63,12 @@ impl Pending {
     /// Whether a chunk should be made of them. Half as many again have room in it.
     pub fn is_full(&self) -> bool {
         self.entries.len() >= ENTRIES_MAX / 2 || self.data.len() >= DATA_BYTES_MAX
+    }
+
+    /// The length of the chunk with one more block in it, in bytes.
+    pub fn bytes_with_another(&self) -> u64 {
+        let data = self.data.len() + self.origin.block_size as usize;
+        chunk_bytes(self.entries.len() + 1, data) as u64
     }
 
     /// The chunk of them; there are none then.

@@ -4,6 +4,7 @@
 mod common;
 
 use afterimage::internal::error::Kind;
+use afterimage::internal::unit::Mode;
 use afterimage::{Closed, Device, FileName, Image, LossSheet, Storage};
 use common::crash::Cut;
 use common::world::Act::*;
@@ -240,6 +241,41 @@ fn a_device_that_lost_its_round_is_a_target() {
     assert_eq!(world.volume(B), world.volume(A));
     world.acts(&[Takeover(B)]);
     world.reads(B);
+}
+
+/// R10: the device that held the host is restored from a backup of before the rounds that the other is in. No
+/// stamp tells: copies have none. It serves nobody; the other is forced, and every block is copied to it.
+#[test]
+fn a_device_that_lost_rounds_of_its_tenure_serves_nobody() {
+    let mut world = World::differential();
+    world.acts(&[Write(A, 0, 1), Takeover(B)]);
+    world.hold_ships(true);
+    world.acts(&[Write(B, 1, 2), Flush(B), Takeover(A)]);
+    assert_eq!(world.device(A).status().mode, Mode::Collecting);
+    world.acts(&[Close(A)]);
+    let backup = world.disks[A].copy();
+    world.open(A).unwrap();
+    world.meet();
+    world.acts(&[Write(A, 3, 3), Flush(A)]);
+    world.goes_on();
+    assert_eq!(world.device(A).status().mode, Mode::Sending);
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Close(A)]);
+    world.disks[A] = backup;
+    world.open(A).unwrap();
+    world.meet_apart();
+    assert_eq!(world.device(A).session().unwrap_err().kind(), Kind::Damaged);
+    assert!(!world.device(A).status().serving && world.device(A).status().lost.is_some());
+
+    world.device(B).close().unwrap();
+    force(&mut world, B, Image::Consistent);
+    world.device(B).accept_loss().unwrap();
+    world.open(A).unwrap();
+    world.meet();
+    world.goes_on();
+    assert_eq!(world.volume(A), world.volume(B));
+    world.acts(&[Takeover(A)]);
+    world.reads(A);
 }
 
 /// Histories have parted, and A's was kept.
@@ -496,8 +532,10 @@ fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
 #[test]
 fn each_rule_is_missed_without_its_clause() {
     use afterimage::internal::weaken::{Clause, without};
-    let rules: [(Clause, fn()); 2] = [
+    let rules: [(Clause, fn()); 4] = [
         (Clause::RoundMet, a_device_that_lost_its_round_is_a_target),
+        (Clause::RoundMet, a_device_that_lost_rounds_of_its_tenure_serves_nobody),
+        (Clause::RoundBegun, a_device_that_lost_rounds_of_its_tenure_serves_nobody),
         (Clause::StillUnsaved, what_is_yet_to_be_saved_is_known_after_an_opening),
     ];
     for (clause, scenario) in rules {

@@ -6,13 +6,14 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::flow::Tables;
 use crate::format::frame::{Frame, Hello, LADDER_WIRE, Ladder, TablePiece};
-use crate::format::superblock::Branch;
+use crate::format::superblock::{Branch, Superblock};
 use crate::link::Lane;
 use crate::sync::lock;
 use crate::table::bits::Bits;
 use crate::table::differential::{Differential, Force, Side, Work};
 use crate::unit::Mode;
 use crate::weaken::{Clause, holds};
+use std::sync::Arc;
 
 impl Device {
     /// The peer, which says `hello`, was forced: this device is fenced, durably, and what it has is of
@@ -40,18 +41,24 @@ impl Device {
         self.store_differential(|_| ())
     }
 
-    /// From now on the content of blocks that the peer lacks, as its hello has shown, is saved before it is
-    /// overwritten.
-    pub(super) fn save_what_differs(&self) -> Result<()> {
+    /// The superblock, if the peer was forced and it has yet to be noted down what this device alone has.
+    pub(crate) fn is_to_note_given_up(&self) -> Option<Arc<Superblock>> {
+        let theirs = lock(&self.failover).connection.lineage().0.0;
+        let held = self.superblock.get();
+        let saves = self.settings.salvage_bytes_max > 0 && holds(Clause::SaveWhatDiffers);
+        let is_due = saves
+            && self.peer.machine.read().returns_below(theirs)
+            && !self.peer.saving.knows(held.lineage);
+        is_due.then_some(held)
+    }
+
+    /// From now on the content of the blocks `differing` is saved before it is overwritten: this device, of which
+    /// `held` is the superblock, alone has it. It takes the longer the more runs they are, and so no hello does it,
+    /// but the first round of the resync before its answer, or a request for the host once it is on its way.
+    pub(crate) fn note_given_up(&self, held: &Superblock, differing: Bits) -> Result<()> {
         let most = self.settings.salvage_bytes_max;
-        if most == 0 || !holds(Clause::SaveWhatDiffers) {
-            return Ok(());
-        }
-        let differing = {
-            let tables = lock(&self.tables);
-            self.peer.machine.read().differing(&self.ordered(&tables))
-        };
-        self.peer.saving.begin(&*self.storage, &self.superblock.get(), differing, most)
+        let noted = self.peer.saving.begin(&*self.storage, held, differing, most);
+        noted.map_err(|e| self.halt(e))
     }
 
     /// Every block of every volume is copied from now on, in a round that has begun or will begin (R10): no
@@ -82,27 +89,32 @@ impl Device {
         Ok("it becomes the target of a resync of every block when it connects again")
     }
 
-    /// Before a request for the host: what differs here from the history of a peer that was forced.
-    pub(super) fn say_differing(&self, nonce: u64) -> Result<()> {
+    /// Before a request for the host: what differs here from the history of a peer that was forced; nothing, if
+    /// it was not.
+    pub(super) fn say_differing(&self, nonce: u64) -> Result<Option<Bits>> {
         let theirs = lock(&self.failover).connection.lineage().0.0;
         let returns = self.peer.machine.read().returns_below(theirs);
-        if !returns || !holds(Clause::SayDiffering) {
-            return Ok(());
+        if !returns {
+            return Ok(None);
         }
         let differing = {
             let tables = lock(&self.tables);
             self.peer.machine.read().differing(&self.ordered(&tables))
         };
+        if !holds(Clause::SayDiffering) {
+            return Ok(Some(differing));
+        }
         let mut from = TablePiece::FIRST;
         loop {
             let piece = TablePiece::next(from, &mut differing.runs_from(from).peekable());
             let (to, is_last) = (piece.to, piece.is_last);
             self.send(Lane::Control, &Frame::Ladder(Ladder::Returned { nonce, piece }))?;
             if is_last {
-                return Ok(());
+                break;
             }
             from = to;
         }
+        Ok(Some(differing))
     }
 
     /// A piece of what differs at the peer, which returned, and is about to ask for the host.

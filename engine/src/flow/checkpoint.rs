@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::format::superblock::{LogState, Superblock};
 use crate::moment::{Moment, moment};
 use crate::sync::lock;
+use crate::table::differential::Consistent;
 use crate::weaken::{Clause, holds};
 
 impl Device {
@@ -50,6 +51,7 @@ impl Device {
         if holds(Clause::CheckpointSync) {
             self.volumes.sync().map_err(|e| self.halt(e))?;
         }
+        self.store_unsaved()?;
         // Replay brings back only what is above `fl`.
         if !self.image.note_over(self.storage_apart(), over) {
             return Ok(());
@@ -94,5 +96,19 @@ impl Device {
             self.acknowledge();
         }
         Ok(())
+    }
+
+    /// The side file of what is yet to be saved follows (D10). Nothing is, once N is a prefix of the history that
+    /// is served and has all records.
+    fn store_unsaved(&self) -> Result<()> {
+        let is_over = {
+            let mut tables = lock(&self.tables);
+            self.sequence(&mut tables);
+            let consistent = self.peer.machine.read().durable_marks().1;
+            consistent == Consistent::Yes && !tables.is_reflectable() && !tables.is_behind()
+        };
+        let lineage = self.superblock.get().lineage;
+        let stored = self.peer.saving.store(&*self.storage, lineage, is_over);
+        stored.map_err(|e| self.halt(e))
     }
 }

@@ -10,11 +10,12 @@ use crate::event::Event;
 use crate::format::frame::{Copied, FRAME_DATA_MAX, Frame, Ladder, RUNS_MAX, TablePiece};
 use crate::format::{content_checksum, data_checksum};
 use crate::link::{Lane, Link};
+use crate::salvage::Incoming;
 use crate::storage::Storage;
 use crate::sync::{AtomicU64, Ordering, lock};
 use crate::table::bits::Bits;
 use crate::unit::{Block, Blocks, Extent, Round};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -112,6 +113,19 @@ impl CopyRate {
             self.next_at.store(from.saturating_add(takes), Ordering::Relaxed);
         }
     }
+}
+
+/// The content that comes with `copies`, of blocks of `size` bytes; `data` has a block for each with data.
+fn incoming<'a>(
+    copies: &'a [Copied],
+    data: &'a [u8],
+    size: usize,
+) -> impl Iterator<Item = (Blocks, Incoming<'a>)> {
+    let mut data = data.chunks_exact(size);
+    copies.iter().map(move |copied| {
+        let content = copied.has_data.then(|| data.next()).flatten();
+        (copied.blocks(), content.map_or(Incoming::Zeros, Incoming::Data))
+    })
 }
 
 /// Adds a copy of blocks of zeros to `copies`.
@@ -258,8 +272,8 @@ impl Device {
         data: &[u8],
     ) -> Result<()> {
         self.check_copies(copies, data)?;
-        self.save_before_copies(copies, data)?;
         let size = self.geometry.block_size as usize;
+        self.save_given_up(incoming(copies, data, size))?;
         let side = self.side();
         let _still = self.begin_step(&self.reflecting)?;
         self.end_image()?;
@@ -326,48 +340,53 @@ impl Device {
         Ok(())
     }
 
-    /// The last consistent image takes the content of the blocks of every copy that has come, with one sync.
+    /// The content of the blocks of every copy that has come is saved where it is to be, with one sync for all: in
+    /// the last consistent image, and at a device that returned (D10).
+    ///
+    /// The caller does not hold `landing`, so that no takeover waits for the syncs. The round may change meanwhile:
+    /// each copy is looked at again as it is taken in, and what was saved for one that is dropped then is the
+    /// content that the block had.
     pub(crate) fn save_before_frames(&self, frames: &[Vec<u8>]) -> Result<()> {
-        if !self.image.is_kept() {
+        let (keeps_image, saves) = (self.image.is_kept(), self.peer.saving.is_due());
+        if !keeps_image && !saves {
             return Ok(());
         }
-        let mut all = Vec::new();
+        let (mut all, mut theirs) = (Vec::new(), Vec::new());
         for frame in frames {
             // A frame that must not come is found by who takes it in.
-            let Ok((_, Frame::Ladder(Ladder::Copy { round, copies, .. }))) = Frame::decode(frame)
+            let Ok((_, Frame::Ladder(Ladder::Copy { round, copies, data, .. }))) =
+                Frame::decode(frame)
             else {
                 continue;
             };
+            let mut is_of_round = false;
             for blocks in copies.iter().map(Copied::blocks) {
                 if blocks.numbers.end <= self.volumes.blocks(blocks.volume) {
                     let wanted = self.peer.machine.read().wants(self.side(), round, &blocks);
+                    is_of_round |= wanted.is_some();
                     all.extend(wanted.unwrap_or_default());
                 }
             }
+            if saves && is_of_round && self.check_copies(&copies, data).is_ok() {
+                theirs.push((copies, data));
+            }
         }
-        if all.is_empty() {
+        let size = self.geometry.block_size as usize;
+        self.save_given_up(theirs.iter().flat_map(|(copies, data)| incoming(copies, data, size)))?;
+        if !keeps_image || all.is_empty() {
             return Ok(());
         }
         let _still = self.begin_step(&self.reflecting)?;
         self.save_before(all.into_iter()).map_err(|e| self.halt(e))
     }
 
-    /// At a device that returned, what these copies differ from is saved first (D10).
-    fn save_before_copies(&self, copies: &[Copied], data: &[u8]) -> Result<()> {
-        if !self.peer.saving.is_due() {
-            return Ok(());
-        }
-        let size = self.geometry.block_size as usize;
-        let mut content = HashMap::new();
-        let with_data = copies.iter().filter(|copied| copied.has_data).map(|copied| copied.block);
-        content.extend(with_data.zip(data.chunks_exact(size)));
-        let is_same = |block: Block, found: &[u8]| match content.get(&block) {
-            Some(&incoming) => incoming == found,
-            None => found.iter().all(|&byte| byte == 0),
-        };
+    /// At a device that returned, the content that differs from the one that comes is saved first (D10).
+    fn save_given_up<'a>(
+        &self,
+        changes: impl Iterator<Item = (Blocks, Incoming<'a>)>,
+    ) -> Result<()> {
         let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-        let runs = copies.iter().map(Copied::blocks);
-        self.peer.saving.before(with, runs, None, is_same).map_err(|error| {
+        self.peer.saving.before(with, changes).map_err(|error| {
             let stops = "the resync stops before it overwrites what this device alone has";
             self.note_salvage_full(error, stops)
         })

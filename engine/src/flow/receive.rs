@@ -66,8 +66,9 @@ impl Device {
 
     /// Takes `frames` up to the first that speaks of all before it, and that one, away and in.
     fn receive_frames(&self, frames: &mut &[Vec<u8>]) -> Result<usize> {
-        let landing = self.peer.machine.landing();
         self.save_before_frames(frames)?;
+        // A takeover waits for this batch, and for one sync of the received log, at most.
+        let landing = self.peer.machine.landing();
         let (hi, mut last_session, mine) = {
             let tables = lock(&self.tables);
             (tables.incoming.hi(), tables.incoming.last_session(), tables.newest_own().epoch)

@@ -9,6 +9,7 @@ use crate::error::{Kind, Result};
 use crate::format::batch::Log;
 use crate::moment::{Moment, moment};
 use crate::queue::{Content, Record};
+use crate::salvage::Incoming;
 use crate::storage::Storage;
 use crate::sync::{Ordering, lock};
 use crate::table::runs::{Run, newest_runs};
@@ -118,22 +119,19 @@ impl Device {
     /// At a device that returned, what records of the peer's history are to overwrite is saved first, as far
     /// as there is room (D10).
     fn save_before_records(&self, taken: &[(Log, Record)]) -> Result<()> {
-        if !self.peer.saving.is_due() {
-            return Ok(());
-        }
+        let Some(tenure) = self.peer.saving.tenure() else { return Ok(()) };
         let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-        for (_, record) in taken {
-            let (blocks, tenure) = (record.extent().into(), Some(record.stamp.epoch));
-            match self.peer.saving.before(with, std::iter::once(blocks), tenure, |_, _| false) {
-                Err(error) if error.kind() == Kind::Protocol => {
-                    let goes_on = "records of the peer's history replace what is not saved";
-                    self.note_salvage_full(error, goes_on);
-                    break;
-                }
-                other => other?,
+        let records = taken.iter().map(|(_, record)| record);
+        let theirs = records.filter(|record| record.stamp.epoch >= tenure);
+        let changes = theirs.map(|record| (record.extent().into(), Incoming::Record));
+        match self.peer.saving.before(with, changes) {
+            Err(error) if error.kind() == Kind::Protocol => {
+                let goes_on = "records of the peer's history replace what is not saved";
+                self.note_salvage_full(error, goes_on);
+                Ok(())
             }
+            other => other,
         }
-        Ok(())
     }
 
     /// The oldest unreflected records that R8 lets go: those up to `hi` or `whole` always, all of

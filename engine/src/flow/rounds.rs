@@ -2,7 +2,7 @@
 //! line stays down, and back to it, or to rest level, by itself.
 
 use super::Tables;
-use super::differential::Turn;
+use super::turn::Turn;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -28,7 +28,16 @@ impl Device {
             return Ok(false);
         }
         let _ship = self.begin_step(&self.peer.shipping)?;
-        let turn = &mut *self.peer.machine.turn();
+        let mut turn = self.peer.machine.turn();
+        if turn.is_to_answer()
+            && let Some(held) = self.is_to_note_given_up()
+        {
+            // Copies come once the peer's round is answered. A takeover does not wait for this.
+            drop(turn);
+            let differing = self.peer.machine.table().collect();
+            return self.note_given_up(&held, differing).map(|()| true);
+        }
+        let turn = &mut *turn;
         Ok(self.release(turn)?
             || self.say_on(turn)?
             || self.settle_debt(turn)?

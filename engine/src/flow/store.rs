@@ -122,13 +122,10 @@ pub(crate) fn restore(
     if matches!(durable.consistent, Consistent::At(stamp) if stamp <= hi) {
         durable.consistent = Consistent::Yes;
     }
-    let size = u64::from(s.block_size);
-    let volumes = s.volumes.iter().filter(|v| v.bytes > 0);
-    let volumes = volumes.map(|v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) });
     let side = if s.fenced { Side::Fenced } else { Side::Active };
     let (table, implied) = (Bits::from_iter(table), implied.map(Blocks::from));
     let alike = Alike::from(&table);
-    let mut differential = Differential::restore(durable, table, side, implied, volumes);
+    let mut differential = Differential::restore(durable, table, side, implied, s.whole());
     differential.received(s.hi);
     Machine::new(differential, s.fenced, alike)
 }

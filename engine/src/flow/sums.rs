@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::format::content_checksum;
 use crate::format::frame::SUMS_FEATURE;
+use crate::salvage::Incoming;
 use crate::storage::Storage;
 use crate::sync::lock;
 use crate::table::bits::Bits;
@@ -70,7 +71,8 @@ impl Device {
             }
             // The peer has their content, too: a block that is not wanted has yet to be saved.
             let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-            self.peer.saving.before(with, equal.runs(), None, |_, _| true)?;
+            let settled = equal.runs().map(|run| (run, Incoming::Same));
+            self.peer.saving.before(with, settled)?;
             for settled in differing.missing(run).runs() {
                 self.copy_arrived(arrived, (round, said), &settled)?;
             }

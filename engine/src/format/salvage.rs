@@ -111,8 +111,13 @@ pub fn encode(origin: &Origin, saved_at: u64, entries: &[Saved], data: &[u8]) ->
     head.checksum = checksum(checksum(0, head.as_bytes()), &bytes[HEAD..]).into();
     bytes[..HEAD].copy_from_slice(head.as_bytes());
     bytes.extend_from_slice(data);
-    bytes.resize(bytes.len().next_multiple_of(PAGE as usize), 0);
+    bytes.resize(chunk_bytes(entries.len(), data.len()), 0);
     bytes
+}
+
+/// The length of a chunk of so many entries, with so many bytes of data.
+pub(crate) fn chunk_bytes(entries: usize, data: usize) -> usize {
+    (HEAD + entries * ENTRY + data).next_multiple_of(PAGE as usize)
 }
 
 /// How many bytes of a file must be read to have a chunk's header and entries, at most.

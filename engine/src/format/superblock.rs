@@ -15,7 +15,7 @@ pub use features::Features;
 pub use history::{ANCESTORS_MAX, Branch, History};
 
 use super::{PAGE, StampBytes, check_page, checksum, is_magic};
-use crate::unit::{Mode, Round, SECTOR, Stamp};
+use crate::unit::{Blocks, Mode, Round, SECTOR, Stamp};
 use features::unknown;
 use std::collections::HashMap;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -322,6 +322,13 @@ impl LogState {
 }
 
 impl Superblock {
+    /// All blocks of every volume.
+    pub(crate) fn whole(&self) -> impl Iterator<Item = Blocks> + '_ {
+        let size = u64::from(self.block_size);
+        let volumes = self.volumes.iter().filter(|volume| volume.bytes > 0);
+        volumes.map(move |v| Blocks { volume: v.id, numbers: 0..v.bytes.div_ceil(size) })
+    }
+
     /// The table of volumes as it stands behind the copies.
     pub fn encode_volumes(volumes: &[VolumeSpec]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(volumes.len() * 16);

@@ -8,7 +8,7 @@ use crate::format::PAGE;
 use crate::format::salvage::Saved;
 use crate::format::superblock::Superblock;
 use crate::format::unsaved::Unsaved;
-use crate::storage::{FileName, Fill, SideKind, Storage, Volumes};
+use crate::storage::{FileName, Fill, SideKind, Storage};
 use crate::table::bits::Bits;
 use crate::unit::{Blocks, Stamp};
 use std::io::IoSlice;
@@ -43,7 +43,7 @@ pub(super) fn replace(storage: &dyn Storage, unsaved: &Unsaved) -> Result<()> {
     remove(storage, old)
 }
 
-/// Everything is saved.
+/// Nothing is to be saved.
 ///
 /// # Errors
 /// [`crate::error::Kind::Storage`] if the storage fails.
@@ -56,16 +56,25 @@ fn remove(storage: &dyn Storage, old: Vec<u32>) -> Result<()> {
         .try_for_each(|number| storage.remove(file(number)).map_err(failed("removing", number)))
 }
 
-/// Blocks of the volumes that are yet to be saved; `None` if there are none. A file that is not sound was never
-/// whole: what it was to say was said again, or nothing was overwritten.
+/// The blocks of the salvage that there is are not due, whatever becomes of it.
+///
+/// # Errors
+/// [`crate::error::Kind::Storage`] if the storage fails.
+pub(super) fn settle(storage: &dyn Storage, superblock: &Superblock) -> Result<()> {
+    let Some((unsaved, blocks)) = read(storage, superblock)? else { return Ok(()) };
+    replace(storage, &Unsaved { runs: blocks.runs().collect(), ..unsaved })
+}
+
+/// The newest file, and the blocks that are yet to be saved; `None` if there is no file. A file that is not sound
+/// was never whole: what it was to say was said again, or nothing was overwritten.
 ///
 /// # Errors
 /// [`crate::error::Kind::Storage`] if the storage fails.
 pub(super) fn read(
     storage: &dyn Storage,
     superblock: &Superblock,
-    volumes: &Volumes,
 ) -> Result<Option<(Unsaved, Bits)>> {
+    let whole: Bits = superblock.whole().collect();
     let mut newest: Option<Unsaved> = None;
     let mut blocks = Bits::default();
     for number in numbers(storage, KIND)? {
@@ -73,16 +82,16 @@ pub(super) fn read(
         let length = storage.length(file(number)).map_err(&failed)?.unwrap_or(0);
         let mut bytes = vec![0; length as usize];
         storage.read(file(number), 0, &mut bytes).map_err(&failed)?;
-        let is_inside = |run: &Blocks| run.numbers.end <= volumes.blocks(run.volume);
         let found = Unsaved::decode(superblock.group, superblock.device, &bytes);
-        if let Some(found) = found.filter(|found| found.runs.iter().all(is_inside)) {
+        let is_inside = |found: &Unsaved| found.runs.iter().all(|run| whole.covers(run));
+        if let Some(found) = found.filter(is_inside) {
             found.runs.iter().for_each(|run| blocks.insert(run.clone()));
             newest = Some(found);
         }
     }
     let Some(newest) = newest else { return Ok(None) };
     take_saved(storage, newest.owner.lineage, &mut blocks)?;
-    Ok((!blocks.is_empty()).then_some((newest, blocks)))
+    Ok(Some((newest, blocks)))
 }
 
 /// Takes out of `blocks` what the salvage of `lineage` has, durably: it may have been overwritten since. Of the

@@ -55,9 +55,12 @@ struct State {
     dead: bool,
 }
 
+type SyncHook = Arc<dyn Fn(FileName) + Send + Sync>;
+
 #[derive(Default)]
 pub struct CrashDisk {
     state: Mutex<State>,
+    before_sync: Mutex<Option<SyncHook>>,
 }
 
 impl CrashDisk {
@@ -72,6 +75,12 @@ impl CrashDisk {
     /// Calls so far that change something or make it durable.
     pub fn calls(&self) -> u64 {
         self.state().calls
+    }
+
+    /// From now on `hook` is called before each sync, with the file.
+    #[allow(dead_code)]
+    pub fn before_sync(&self, hook: impl Fn(FileName) + Send + Sync + 'static) {
+        *self.before_sync.lock().unwrap() = Some(Arc::new(hook));
     }
 
     /// The disk dies in that call, counted as [`CrashDisk::calls`] does: a write gets as far as a
@@ -126,7 +135,10 @@ impl CrashDisk {
             (name, File { seen: durable.clone(), durable, unsynced: Vec::new() })
         });
         let files = files.collect();
-        Arc::new(CrashDisk { state: Mutex::new(State { files, ..State::default() }) })
+        Arc::new(CrashDisk {
+            state: Mutex::new(State { files, ..State::default() }),
+            before_sync: Mutex::default(),
+        })
     }
 
     /// A disk with the same content, all of it durable.
@@ -137,7 +149,10 @@ impl CrashDisk {
             (*name, File { seen: durable.clone(), durable, unsynced: Vec::new() })
         });
         let files = copied.collect();
-        Arc::new(CrashDisk { state: Mutex::new(State { files, ..State::default() }) })
+        Arc::new(CrashDisk {
+            state: Mutex::new(State { files, ..State::default() }),
+            before_sync: Mutex::default(),
+        })
     }
 
     /// All of a file.
@@ -231,6 +246,8 @@ impl Storage for CrashDisk {
     }
 
     fn sync(&self, file: FileName) -> io::Result<()> {
+        let hook = self.before_sync.lock().unwrap().clone();
+        hook.into_iter().for_each(|hook| hook(file));
         let mut state = self.state();
         if CrashDisk::call(&mut state)? {
             return Err(dead());
