@@ -4,7 +4,7 @@
 //! | state | superblock | normal volumes |
 //! |---|---|---|
 //! | kept | `image`, not a prefix | with the saved blocks over them they are the image; each block is saved before its first write (`Writing`) |
-//! | put back | `image`, a prefix | a forced takeover has chosen the image: reads find the saved blocks (`Overlay`), until a checkpoint has written them back |
+//! | put back | `image`, a prefix | a forced takeover has chosen the image: reads find the saved blocks (`Overlay`), until reflection has written them back, and those that are written over in between are noted in the file (`Writing::add_over`) |
 //! | neither | no `image` | the file, if there is one, counts for nothing |
 
 use crate::error::{Error, Kind, Result};
@@ -82,6 +82,39 @@ impl Overlay {
             return Err(Error::new(Kind::Damaged, what));
         }
         Ok(true)
+    }
+
+    /// The first `most` blocks: runs of zeros, and those with data.
+    pub fn first(&self, most: u64) -> (Vec<Blocks>, Vec<Block>) {
+        let mut left = most;
+        let zeros = self.zeros.runs().map_while(|run| {
+            let count = run.count().min(left);
+            left -= count;
+            let numbers = run.numbers.start..run.numbers.start + count;
+            (count > 0).then_some(Blocks { numbers, ..run })
+        });
+        let zeros = zeros.collect();
+        (zeros, self.data.keys().copied().take(left as usize).collect())
+    }
+
+    /// As [`Overlay::first`], all that are in `blocks`.
+    pub fn within(&self, blocks: &Bits) -> (Vec<Blocks>, Vec<Block>) {
+        let zeros = blocks.runs().flat_map(|run| self.zeros.within(run.range()));
+        let data = blocks.runs().flat_map(|run| self.data.range(run.range()));
+        (zeros.collect(), data.map(|(&block, _)| block).collect())
+    }
+
+    /// The blocks of `run` are read in N.
+    pub fn remove(&mut self, run: &Blocks) {
+        self.zeros.remove(run);
+        while let Some((&block, _)) = self.data.range(run.range()).next() {
+            self.data.remove(&block);
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.zeros.is_empty() && self.data.is_empty()
     }
 }
 
@@ -175,6 +208,11 @@ impl Writing {
                     let block = entry.block;
                     return damaged(format!("at {at}: it has block {block}, which no volume has"));
                 }
+                if entry.stamp != Stamp::ZERO {
+                    overlay.remove(&blocks);
+                    saved.remove(&blocks);
+                    continue;
+                }
                 saved.insert(blocks.clone());
                 match entry.has_data {
                     true => drop(overlay.data.insert(entry.block, (at + offset, entry.checksum))),
@@ -207,6 +245,13 @@ impl Writing {
     pub fn add_zeros(&mut self, blocks: Blocks) {
         self.pending.add_zeros(&blocks, Stamp::ZERO);
         self.saved.insert(blocks);
+    }
+
+    /// Notes down that `blocks` of an image that is put back are in N, durably, or in records that replay brings
+    /// back: they are not to be read here any more.
+    pub fn add_over(&mut self, blocks: Blocks) {
+        self.pending.add_zeros(&blocks, Stamp::MAX);
+        self.saved.remove(&blocks);
     }
 
     /// Whether a flush is due.

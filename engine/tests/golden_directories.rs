@@ -8,12 +8,12 @@
 #[path = "golden/dirs/make.rs"]
 mod make;
 
-use afterimage::Device;
 use afterimage::internal::clock::Clock;
 use afterimage::internal::format::superblock::{self, COPY_OFFSETS};
 use afterimage::internal::limits::Settings;
 use afterimage::internal::link::{Line, memory_link};
 use afterimage::internal::storage::Directory;
+use afterimage::{Device, Forced, Image, ImageStatus};
 use flate2::read::GzDecoder;
 use make::{BLOCK, Still, run_steps};
 use std::path::{Path, PathBuf};
@@ -27,15 +27,18 @@ fn archive(version: &str, state: &str) -> PathBuf {
     dirs.join(format!("{version}-{state}.tar.gz"))
 }
 
-/// Every archive, by its name, unpacked in a place of its own.
+/// The archive of that name, unpacked in a place of its own.
+fn unpack(version: &str, state: &str) -> (String, tempfile::TempDir) {
+    let file = std::fs::File::open(archive(version, state)).expect("an archive");
+    let dir = tempfile::tempdir().expect("a directory");
+    tar::Archive::new(GzDecoder::new(file)).unpack(dir.path()).expect("unpacked");
+    (format!("{version}-{state}"), dir)
+}
+
+/// Every archive of a pair.
 fn unpacked() -> impl Iterator<Item = (String, tempfile::TempDir)> {
     let names = VERSIONS.iter().flat_map(|version| ["clean", "killed"].map(|k| (*version, k)));
-    names.map(|(version, state)| {
-        let file = std::fs::File::open(archive(version, state)).expect("an archive");
-        let dir = tempfile::tempdir().expect("a directory");
-        tar::Archive::new(GzDecoder::new(file)).unpack(dir.path()).expect("unpacked");
-        (format!("{version}-{state}"), dir)
-    })
+    names.map(|(version, state)| unpack(version, state))
 }
 
 fn open(dir: &Path) -> Arc<Device> {
@@ -106,6 +109,41 @@ fn every_directory_opens_and_has_what_was_written() {
     }
 }
 
+/// A device whose last consistent image is kept is forced to serve it; one that was forced goes on with it.
+#[test]
+fn every_image_is_served_and_goes_back() {
+    for state in ["image-kept", "image-chosen"] {
+        let (name, dir) = unpack("v3", state);
+        let b = dir.path().join("b");
+        if state == "image-kept" {
+            let status = open(&b).status().image;
+            assert!(matches!(status, ImageStatus::Kept { blocks: 5, .. }), "{name}: {status:?}");
+            let storage = Arc::new(Directory::open(&b).expect("a directory"));
+            let forced = Forced { image: Image::Last, accept_loss: true };
+            let sheet = Device::force(storage, Arc::new(Still), Settings::default(), forced);
+            let put_back = sheet.unwrap_or_else(|e| panic!("{name}: {e}")).put_back;
+            assert_eq!(put_back.iter().map(|run| run.count()).sum::<u64>(), 5, "{name}");
+        }
+        let device = open(&b);
+        let _ = device.resume_alone();
+        assert!(matches!(device.status().image, ImageStatus::PutBack { .. }), "{name}");
+        let expected = expected(dir.path());
+        for is_back in [false, true] {
+            if is_back {
+                while device.step_reflect().expect("reflected") > 0 {}
+                device.checkpoint_now().expect("checkpoint");
+                assert_eq!(device.status().image, ImageStatus::NotNeeded, "{name}");
+            }
+            let host = device.session().expect("serves");
+            for &(volume, block, value) in &expected {
+                let mut buffer = [0; BLOCK];
+                host.read(volume, block * BLOCK as u64, &mut buffer).expect("read");
+                assert_eq!(buffer, [value; BLOCK], "{name}: block {block}, back: {is_back}");
+            }
+        }
+    }
+}
+
 /// A crash between the two copies of the first update, which writes the newer version, leaves a
 /// device that opens, whichever of them was written.
 #[test]
@@ -141,4 +179,13 @@ fn make_directories() {
     let version = std::env::var("VERSION").expect("VERSION");
     make::make(&archive(&version, "clean"), true);
     make::make(&archive(&version, "killed"), false);
+}
+
+/// The same of a device and its image.
+#[test]
+#[ignore = "makes this version's archives"]
+fn make_images() {
+    let version = std::env::var("VERSION").expect("VERSION");
+    make::make_image(&archive(&version, "image-kept"), false);
+    make::make_image(&archive(&version, "image-chosen"), true);
 }

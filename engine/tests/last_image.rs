@@ -299,6 +299,65 @@ fn a_force_that_dies_is_made_again() {
     }
 }
 
+/// An image goes back block by block, while a host writes over blocks of it, some of which are back already, and
+/// checkpoints come in between; each of these calls may be the last.
+#[test]
+fn hosts_write_while_an_image_goes_back() {
+    for call in 0.. {
+        let mut ended = false;
+        for cut in [Cut::Kill, Cut::Synced, Cut::Sectors(call)] {
+            let mut world = image_of(false, true, 4);
+            world.settings.reflect_records_max = 1;
+            world.history.truncate(2);
+            world.try_force(B, Image::Last).unwrap();
+            world.device(B).accept_loss().unwrap();
+            world.disks[B].die_at(world.disks[B].calls() + call);
+            let device = world.device(B).clone();
+            let goes_on = |world: &mut World| {
+                let is_back = || device.status().image == ImageStatus::NotNeeded;
+                for (block, value) in [(1, 8), (2, 9), (7, 10), (0, 11)] {
+                    world.act(Write(B, block, value))?;
+                    world.act(Flush(B))?;
+                    let before = afterimage::internal::superblock::load(&*world.disks[B])?.fl;
+                    device.step_reflect_some(1)?;
+                    let is_under = !is_back();
+                    device.checkpoint_now()?;
+                    let after = afterimage::internal::superblock::load(&*world.disks[B])?.fl;
+                    assert!(after > before || !is_under, "no place comes free");
+                    if block == 2 {
+                        assert!(is_under, "the image is back too early for this test");
+                    }
+                }
+                while device.step_reflect_some(1)? > 0 {}
+                assert!(is_back());
+                device.checkpoint_now()
+            };
+            let outcome = goes_on(&mut world);
+            ended = outcome.is_ok();
+            drop(device);
+            world.crash(B, cut);
+            for _ in 0..2 {
+                world.open(B).unwrap();
+                let _ = world.device(B).resume_alone();
+                let session = world.device(B).session().unwrap();
+                let served = world.read_all(&session).unwrap();
+                let images = &world.images()[world.promised.max(2)..];
+                assert!(images.contains(&served), "{call} {cut:?}: {served:?} of {images:?}");
+                // It goes back from where it was, and nothing of it comes over what was written since.
+                world.device(B).step_reflect_some(1).unwrap();
+                world.device(B).checkpoint_now().unwrap();
+                assert_eq!(world.read_all(&session).unwrap(), served, "{call} {cut:?}");
+                drop(session);
+                world.crash(B, Cut::Synced);
+            }
+        }
+        if ended {
+            assert!(call > 20, "{call}");
+            break;
+        }
+    }
+}
+
 /// A device that was taken over to while all of `count` blocks were on their way to it, and whose hosts have
 /// then written every second of these, in one step; it is closed nowhere.
 fn written_over(storages: [Arc<dyn Storage>; 2], clock: &Arc<dyn Clock>, count: u64) -> Settings {
@@ -357,7 +416,7 @@ fn that_salvage_has_no_room_for_what_an_image_replaces_is_said() {
             tell.lock().unwrap().push(why.to_string());
         }
     });
-    world.device(B).checkpoint_now().unwrap();
+    world.acts(&[Reflect(B)]);
     let why = world.device(B).status().salvage_full.expect("said").to_string();
     assert!(why.contains("on its way back") && why.contains("salvage_bytes_max"), "{why}");
     assert_eq!(*told.lock().unwrap(), [why]);
@@ -371,7 +430,12 @@ const PAGE: usize = 4096;
 /// An image of two blocks, of which a forced takeover has chosen to serve it, or not yet; the device is closed
 /// cleanly, or has died.
 fn image_of_two(chosen: bool, clean: bool) -> World {
-    let mut world = amid_a_resync(settings(), 2);
+    image_of(chosen, clean, 2)
+}
+
+/// The same of so many.
+fn image_of(chosen: bool, clean: bool, blocks: u64) -> World {
+    let mut world = amid_a_resync(settings(), blocks);
     if clean {
         world.device(B).close().unwrap();
     }

@@ -240,7 +240,6 @@ impl Device {
                 None => (!sheet.given_up.is_empty()).then(|| [tables.reflectable(), newest]),
             }
         };
-        let image_bytes = device.image.durable_bytes();
         let mut put_back: Bits = sheet.put_back.iter().cloned().collect();
         if sheet.image_of.is_some() {
             sheet.given_up.iter().for_each(|&(extent, _)| put_back.insert(extent.into()));
@@ -257,9 +256,6 @@ impl Device {
                 }),
             };
             s.history.void = void.unwrap_or(s.history.void);
-            if sheet.image_of.is_some() {
-                s.history.image_bytes = image_bytes;
-            }
         };
         device.branch_off(None, void.is_some(), &put_back, also)?;
         Ok(sheet)

@@ -33,28 +33,29 @@ impl Device {
     }
 
     /// Makes a checkpoint now (S1506, R9): everything reflected becomes durable in the normal
-    /// volumes, and the places of the records that are in N and at the peer are freed.
+    /// volumes, and the places of the records that are in N and at the peer are freed. While the last consistent
+    /// image is on its way back and its side file cannot be written, none is made.
     ///
     /// # Errors
     /// [`crate::error::Kind::Halted`] if the storage fails.
     pub fn checkpoint_now(&self) -> Result<()> {
         let _telling = self.events.enter();
-        if self.image.is_put_back() {
-            // Replay brings back only what is above `fl`. Reflection begins with this, too.
-            let _still = self.begin_step(&self.reflecting)?;
-            self.write_back_image()?;
-        }
         let mut made_at = self.begin_step(&self.checkpointing)?;
         let (fl, hi, acked, floor) = {
             let mut tables = lock(&self.tables);
             let fl = tables.normal.checkpoint();
             (fl, tables.incoming.hi(), tables.out.acked(), tables.out.floor())
         };
+        let over = self.image.take_over();
         moment(Moment::Checkpointing);
         if holds(Clause::CheckpointSync) {
             self.volumes.sync().map_err(|e| self.halt(e))?;
         }
         self.store_unsaved()?;
+        // Replay brings back only what is above `fl`.
+        if !self.image.note_over(self.storage_apart(), over) {
+            return Ok(());
+        }
         let [own_freed, recv_freed] = self.freeable(fl, floor);
         let own = self.own.state_without(own_freed);
         let recv = self.peer.recv.state_without(recv_freed);

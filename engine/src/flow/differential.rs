@@ -173,6 +173,11 @@ impl Machine {
         self.unmarked.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether N stays a prefix, whatever is reflected of what the tables have now.
+    pub fn keeps_prefix(&self) -> bool {
+        self.read().consistent() == Consistent::Yes && !self.unmarked.load(Ordering::Acquire)
+    }
+
     /// Whether the table may not be as the last look found it.
     pub fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::Relaxed)

@@ -6,17 +6,17 @@
 
 use super::Tables;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::format::image::ImagePoint;
 use crate::format::superblock::Superblock;
-use crate::image::{ImageStatus, Overlay, Writing, remove};
+use crate::image::{FILE, ImageStatus, Overlay, Writing, remove};
 use crate::salvage::Writer;
 use crate::storage::Storage;
-use crate::sync::lock;
+use crate::sync::{AtomicU64, Ordering, lock};
 use crate::table::bits::Bits;
 use crate::table::differential::{Consistent, Differential};
-use crate::unit::{Blocks, Stamp};
+use crate::unit::{Block, Blocks, Extent, Stamp};
 use crate::weaken::{Clause, holds};
 use std::io::IoSlice;
 use std::sync::Mutex;
@@ -33,7 +33,26 @@ pub(crate) struct Image {
     point: Mutex<Option<(Stamp, u64)>>,
     /// The fault of the one that this opening gave up.
     given_up: Option<String>,
+    /// The one that was chosen, on its way back into N.
+    back: Mutex<Option<Back>>,
+    /// So many bytes of its file are durable.
+    back_bytes: AtomicU64,
+    /// The writer of the content that it replaces, once some is to be kept; `None` within: nothing is.
+    /// Locked by who holds `reflecting`.
+    salvage: Mutex<Option<Option<Writer>>>,
 }
+
+/// An image on its way back.
+#[derive(Debug)]
+struct Back {
+    /// Its file, whose blocks are to be read there after a crash.
+    writing: Writing,
+    /// Of these the ones that records were written over since the last checkpoint.
+    over: Bits,
+}
+
+/// Most bytes of an image that go back into N in one step.
+const PIECE_BYTES: usize = 8 << 20;
 
 impl Image {
     /// As the file has it, for a device with this superblock that says it is `consistent` or not; and what is
@@ -49,39 +68,51 @@ impl Image {
         gives_up: bool,
     ) -> Result<(Image, Overlay)> {
         let is_put_back = superblock.usable && superblock.consat == Stamp::ZERO;
-        let loaded = match superblock.image && (is_put_back || consistent != Consistent::Yes) {
-            false if consistent == Consistent::Yes => return Ok(Default::default()),
-            false => Err("none was kept when the device was opened".to_string()),
-            true => match Writing::load(storage, superblock) {
+        if superblock.image && is_put_back {
+            let loaded = Writing::load(storage, superblock).and_then(|(writing, overlay)| {
+                let cleared = writing.clear_end(storage);
+                cleared.map_err(|e| Error::storage(format!("writing the end of {FILE}"), e))?;
+                Ok((writing, overlay))
+            });
+            return match loaded {
+                Ok((writing, overlay)) => Ok((Image::chosen(writing), overlay)),
                 // Without it N is a mixture.
-                Err(error) if is_put_back && gives_up => {
+                Err(error) if gives_up => {
                     let given_up = Some(error.to_string());
-                    return Ok((Image { given_up, ..Image::default() }, Overlay::default()));
+                    Ok((Image { given_up, ..Image::default() }, Overlay::default()))
                 }
-                Err(error) if is_put_back => return Err(error),
-                loaded => loaded.map_err(|error| error.to_string()),
-            },
+                Err(error) => Err(error),
+            };
+        }
+        let loaded = match superblock.image {
+            _ if consistent == Consistent::Yes => return Ok(Default::default()),
+            false => Err("none was kept when the device was opened".to_string()),
+            true => Writing::load(storage, superblock).map_err(|error| error.to_string()),
         };
-        let loaded = loaded.and_then(|(writing, overlay)| {
-            if is_put_back {
-                return Ok((writing, overlay));
-            }
+        let loaded = loaded.and_then(|(writing, _)| {
             if !is_of(writing.point, superblock) {
                 return Err(OLD.to_string());
             }
-            let cleared = writing.clear_end(storage).map_err(|error| error.to_string());
-            cleared.map(|()| (writing, overlay))
+            writing.clear_end(storage).map_err(|error| error.to_string())?;
+            Ok(writing)
         });
-        let (status, writing, overlay) = match loaded {
-            Ok((writing, overlay)) if is_put_back => {
-                (ImageStatus::PutBack { point: writing.point }, None, overlay)
-            }
-            Ok((writing, _)) => (kept(&writing), Some(writing), Overlay::default()),
-            Err(why) => (ImageStatus::Missing { why }, None, Overlay::default()),
+        let (status, writing) = match loaded {
+            Ok(writing) => (kept(&writing), Some(writing)),
+            Err(why) => (ImageStatus::Missing { why }, None),
         };
         let image =
             Image { status: Mutex::new(status), writing: Mutex::new(writing), ..Image::default() };
-        Ok((image, overlay))
+        Ok((image, Overlay::default()))
+    }
+
+    /// A forced takeover has chosen the one that `writing` has.
+    fn chosen(writing: Writing) -> Image {
+        Image {
+            status: Mutex::new(ImageStatus::PutBack { point: writing.point }),
+            back_bytes: AtomicU64::new(writing.bytes),
+            back: Mutex::new(Some(Back { writing, over: Bits::default() })),
+            ..Image::default()
+        }
     }
 
     /// Whether there is one, or none, and why.
@@ -102,8 +133,9 @@ impl Image {
     /// A forced takeover chooses the image that is kept: the next superblock says so.
     pub fn choose(&self) {
         let status = &mut *lock(&self.status);
-        if let ImageStatus::Kept { point, .. } = *status {
+        if let ImageStatus::Kept { point, bytes, .. } = *status {
             *status = ImageStatus::PutBack { point };
+            self.back_bytes.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -122,12 +154,42 @@ impl Image {
         superblock.image = self.is_stored(superblock, consistent);
         if !superblock.image {
             superblock.history.image_bytes = 0;
+        } else if self.is_put_back() {
+            superblock.history.image_bytes = self.back_bytes.load(Ordering::Relaxed);
         }
     }
 
     /// So many bytes of the file are durable, if one is kept.
     pub fn durable_bytes(&self) -> u64 {
         lock(&self.writing).as_ref().map_or(0, |writing| writing.bytes)
+    }
+
+    /// Blocks of the image on its way back that records were written over since the last checkpoint.
+    pub fn take_over(&self) -> Bits {
+        lock(&self.back).as_mut().map_or_else(Bits::default, |back| std::mem::take(&mut back.over))
+    }
+
+    /// Notes down durably that `over`, which N has durably, is not to be read in the file any more. Whether the
+    /// superblock may say that records of it are in N: not if the file cannot be written.
+    pub fn note_over(&self, storage: &dyn Storage, over: Bits) -> bool {
+        let mut locked = lock(&self.back);
+        let Some(back) = locked.as_mut().filter(|_| !over.is_empty()) else { return true };
+        let Back { writing, over: later } = back;
+        let mut is_noted = true;
+        for run in over.runs() {
+            writing.add_over(run);
+            if writing.is_full() {
+                is_noted &= matches!(writing.flush(storage, u64::MAX, true), Ok(Some(())));
+            }
+        }
+        is_noted &= matches!(writing.flush(storage, u64::MAX, true), Ok(Some(())));
+        if is_noted {
+            self.back_bytes.store(writing.bytes, Ordering::Relaxed);
+        } else {
+            writing.saved.add(&over);
+            later.add(&over);
+        }
+        is_noted
     }
 
     fn is_stored(&self, superblock: &Superblock, consistent: Consistent) -> bool {
@@ -304,37 +366,71 @@ impl Device {
     }
 
     /// The image that a forced takeover has chosen goes back into N, durably, and is no side file any more. It is
-    /// done before anything else is written to N. The content that it replaces is kept as salvage, as far as
-    /// there is room.
+    /// done before anything is written to N that would make a mixture of it.
     pub(crate) fn write_back_image(&self) -> Result<()> {
-        if !self.image.is_put_back() {
-            return Ok(());
-        }
-        self.put_back().map_err(|e| self.unreadable(e))?;
-        self.volumes.sync().map_err(|e| self.halt(e))?;
-        self.volumes.uncover();
-        self.set_image(ImageStatus::NotNeeded);
-        // While the image counted, the superblock called N whole, whatever was to come over it.
-        self.mark()?;
-        self.tidy_image();
+        while self.write_back_some(self.piece_blocks() as u64)? > 0 {}
         Ok(())
     }
 
-    fn put_back(&self) -> Result<()> {
-        let (zeros, data) = self.volumes.overlaid();
-        let superblock = self.superblock.get();
-        let old = superblock.history.ancestors.last().copied().unwrap_or(superblock.lineage);
-        let of_old = Superblock { lineage: old, ..Superblock::clone(&superblock) };
-        let mut salvage = match self.settings.salvage_bytes_max {
-            0 => None,
-            most => Some(Writer::new(self.storage_apart(), &of_old, most)?),
-        };
+    /// So many blocks of an image go back in one step, at most.
+    pub(crate) fn piece_blocks(&self) -> usize {
+        PIECE_BYTES / self.geometry.block_size as usize
+    }
+
+    /// The next blocks of that image go back, at most `most`; returns how many, and at least 1 if there was one.
+    /// Behind the last of them it is at an end. The caller holds `reflecting`.
+    pub(crate) fn write_back_some(&self, most: u64) -> Result<usize> {
+        if !self.image.is_put_back() {
+            return Ok(0);
+        }
+        let piece = self.volumes.overlay().first(most);
+        let count = piece.0.iter().map(Blocks::count).sum::<u64>() as usize + piece.1.len();
+        if !self.put_back(piece).map_err(|e| self.unreadable(e))? {
+            self.volumes.sync().map_err(|e| self.halt(e))?;
+            self.set_image(ImageStatus::NotNeeded);
+            // Behind that: a checkpoint that finds none stores that there is none.
+            *lock(&self.image.back) = None;
+            // While the image counted, the superblock called N whole, whatever was to come over it.
+            self.mark()?;
+            self.tidy_image();
+        }
+        Ok(count.max(1))
+    }
+
+    /// Records are about to be written over `runs`: blocks of the image that stand there go back first, so that
+    /// what they replace is saved, and are not to be read in its file any more.
+    pub(crate) fn write_over_image(&self, runs: impl Iterator<Item = Blocks>) -> Result<()> {
+        let runs: Bits = runs.collect();
+        let piece = self.volumes.overlay().within(&runs);
+        self.put_back(piece).map_err(|e| self.unreadable(e))?;
+        if let Some(Back { writing, over }) = &mut *lock(&self.image.back) {
+            for run in runs.runs() {
+                writing.saved.within(run.range()).for_each(|run| over.insert(run));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes blocks of the image to N, runs of zeros and those with data; whether others are left. The content
+    /// that they replace is kept as salvage first, as far as there is room.
+    fn put_back(&self, (zeros, data): (Vec<Blocks>, Vec<Block>)) -> Result<bool> {
+        let salvage = &mut *lock(&self.image.salvage);
+        if salvage.is_none() {
+            let superblock = self.superblock.get();
+            let old = superblock.history.ancestors.last().copied().unwrap_or(superblock.lineage);
+            let of_old = Superblock { lineage: old, ..Superblock::clone(&superblock) };
+            *salvage = Some(match self.settings.salvage_bytes_max {
+                0 => None,
+                most => Some(Writer::new(self.storage_apart(), &of_old, most)?),
+            });
+        }
+        let salvage = salvage.as_mut().expect("just made");
         let mut buffers = [0; 2].map(|_| vec![0; self.geometry.block_size as usize]);
         let parts = zeros.iter().flat_map(|run| self.volumes.parts(run.clone()));
         let written = parts.filter(|(_, is_hole)| !is_hole).map(|(run, _)| run);
         let written = written.flat_map(|run| run.each());
         for block in written.chain(data.iter().copied()) {
-            let Some(writer) = &mut salvage else { break };
+            let Some(writer) = salvage else { break };
             let [before, after] = &mut buffers;
             self.volumes.read_beneath(block, before)?;
             self.volumes.read(block, after)?;
@@ -342,18 +438,19 @@ impl Device {
                 writer.add(block, Stamp::ZERO, before);
             }
             if writer.is_full_chunk() {
-                self.keep(&mut salvage);
+                self.keep(salvage);
             }
         }
-        self.keep(&mut salvage);
+        self.keep(salvage);
         for run in &zeros {
             self.volumes.zero_run(run)?;
         }
-        for block in data {
+        for &block in &data {
             self.volumes.read(block, &mut buffers[0])?;
             self.volumes.write(block, &[IoSlice::new(&buffers[0])])?;
         }
-        Ok(())
+        let data = data.into_iter().map(|block| Extent::from(block).into());
+        Ok(self.volumes.uncover(zeros.into_iter().chain(data)))
     }
 
     /// Makes what was noted down durable; if there is no room for it, or its file fails, nothing more is.

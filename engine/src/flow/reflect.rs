@@ -51,7 +51,8 @@ impl Device {
             tables.unreflected()
         };
         let now = self.clock.monotonic();
-        if waiting < self.reflect_enough() && now < self.reflect_due_at.load(Ordering::Relaxed) {
+        let is_due = now >= self.reflect_due_at.load(Ordering::Relaxed) || self.image.is_put_back();
+        if waiting < self.reflect_enough() && !is_due {
             return Ok(0);
         }
         let next = now.saturating_add(self.settings.reflect_interval_ns);
@@ -70,27 +71,37 @@ impl Device {
         (self.settings.reflect_records_max as u64).min(self.geometry.places() / 4)
     }
 
-    /// As [`Device::step_reflect`] (S1502, R8), at most `most` records.
+    /// As [`Device::step_reflect`] (S1502, R8), at most `most` records. While the last consistent image is on its
+    /// way back into N, so many blocks of it go first, and count as records.
     ///
     /// # Errors
     /// As [`Device::step_reflect`].
     pub fn step_reflect_some(&self, most: usize) -> Result<usize> {
         let mut buffer = self.begin_step(&self.reflecting)?;
         self.end_image()?;
-        self.write_back_image()?;
+        let most = if self.image.is_put_back() { most.min(self.piece_blocks()) } else { most };
+        let back = self.write_back_some(most as u64)?;
+        let is_under_image = self.image.is_put_back();
         let mut oldest = self.oldest_reflectable(most);
+        if is_under_image && !self.peer.machine.keeps_prefix() {
+            // The image is back first.
+            return Ok(back);
+        }
         if self.mark_first()? {
             // An image may have begun amid these records.
             oldest = self.oldest_reflectable(most);
         }
         if oldest.0.is_empty() {
-            return Ok(0);
+            return Ok(back);
         }
         let (taken, upto, own_end, recv_end) = oldest;
         self.save_before_records(&taken).map_err(|e| self.halt(e))?;
         if self.image.upto().is_some_and(|image| upto > image) {
             let blocks = taken.iter().map(|(_, record)| record.extent().into());
             self.save_before(blocks).map_err(|e| self.halt(e))?;
+        }
+        if is_under_image {
+            self.write_over_image(taken.iter().map(|(_, record)| record.extent().into()))?;
         }
         moment(Moment::Reflecting);
         self.write_newest(&taken, &mut buffer).map_err(|e| self.unreadable(e))?;
@@ -102,7 +113,7 @@ impl Device {
             }
         }
         lock(&self.tables).reflect([own_end, recv_end], upto, taken.len() as u64);
-        Ok(taken.len())
+        Ok(back + taken.len())
     }
 
     /// At a device that returned, what records of the peer's history are to overwrite is saved first, as far

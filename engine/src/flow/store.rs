@@ -96,8 +96,11 @@ impl Device {
     }
 
     /// As [`Device::mark`], if a step or a host's write has asked for it; whether it has. The caller holds
-    /// `reflecting`.
+    /// `reflecting`. An image that was chosen is back in N before that.
     pub(crate) fn mark_first(&self) -> Result<bool> {
+        if self.image.is_put_back() {
+            return Ok(false);
+        }
         let is_due = self.peer.machine.take_unmarked();
         if is_due {
             self.begin_image()?;

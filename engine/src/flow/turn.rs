@@ -180,8 +180,8 @@ impl Device {
         if matches!(work.send, Some(Message::Opened { .. })) {
             // The round may stay as it is for long: the image is not left to the first copy.
             match self.reflecting.try_lock() {
-                Ok(_still) => self.begin_image()?,
-                Err(_) => self.wakes.reflect.ring(),
+                Ok(_still) if !self.image.is_put_back() => self.begin_image()?,
+                _ => self.wakes.reflect.ring(),
             }
         }
         if work.store {

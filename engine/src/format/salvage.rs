@@ -63,7 +63,8 @@ pub struct Saved {
     pub block: Block,
     /// How many, at least 1; 1 with data.
     pub count: u64,
-    /// When it was written; zero: a bit told of it only.
+    /// When it was written; zero: a bit told of it only. In an image: zero; else the blocks are read in
+    /// the volumes.
     pub stamp: Stamp,
     /// Whether there is a block of data; if not, they read as zeros.
     pub has_data: bool,

@@ -10,7 +10,7 @@ use crate::sync::{AtomicBool, Ordering, fence, lock};
 use crate::unit::{Block, Blocks, Extent};
 use std::collections::{BTreeSet, HashMap};
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// So many neighbouring blocks are read though a hole may be among them.
 const PART_BLOCKS_MAX: u64 = 64;
@@ -203,16 +203,18 @@ impl Volumes {
             .map_err(|e| Error::storage(format!("reading block {block} at {offset} of {file}"), e))
     }
 
-    /// The blocks that stand in the side file: runs of zeros, and those with data.
-    pub(crate) fn overlaid(&self) -> (Vec<Blocks>, Vec<Block>) {
-        let overlay = lock(&self.overlay);
-        (overlay.zeros.runs().collect(), overlay.data.keys().copied().collect())
+    /// The blocks that stand in the side file.
+    pub(crate) fn overlay(&self) -> MutexGuard<'_, Overlay> {
+        lock(&self.overlay)
     }
 
-    /// Every block that stood in the side file has been written.
-    pub(crate) fn uncover(&self) {
-        self.is_overlaid.store(false, Ordering::Release);
-        *lock(&self.overlay) = Overlay::default();
+    /// The blocks of these `runs`, if they stood in the side file, have been written; whether others are left.
+    pub(crate) fn uncover(&self, runs: impl Iterator<Item = Blocks>) -> bool {
+        let overlay = &mut *self.overlay();
+        runs.for_each(|run| overlay.remove(&run));
+        let is_left = !overlay.is_empty();
+        self.is_overlaid.store(is_left, Ordering::Release);
+        is_left
     }
 
     /// Makes the blocks of `run`, which may cross segments, read as zeros, as [`Volumes::zero`].

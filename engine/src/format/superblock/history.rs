@@ -68,8 +68,8 @@ pub struct History {
     pub other: Option<Branch>,
     /// The last round of differential mode that the peer was in, as it said itself (D3).
     pub met: Round,
-    /// Up to so many bytes the side file of the last consistent image is whole: durable at the last clean close,
-    /// or when a forced takeover chose it; 0 without an image.
+    /// Up to so many bytes the side file of the last consistent image is whole: they were durable at the last clean
+    /// close, or, once a forced takeover has chosen it, at the last update; 0 without an image.
     pub image_bytes: u64,
 }
 
