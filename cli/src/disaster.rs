@@ -105,16 +105,19 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
         _ if args.newest => Image::Newest,
         _ => Image::Consistent,
     };
-    let sheet = {
-        let device = rehearsed(dir, &directory)?;
-        let status = device.status();
-        let has_image = status.differential.is_consistent && image != Image::Last;
-        let sheet = device.loss_sheet(image).map_err(|error| match error.kind() {
-            Kind::Invalid if !has_image => story(Exit::Inconsistent, dir, &error),
-            Kind::Invalid => story(Exit::Absent, dir, &error),
-            _ => Failure::device(dir.display(), &error),
-        })?;
-        Sheet::of(&sheet)
+    let gives_up_image = image == Image::Newest;
+    let (sheet, given_up) = {
+        let device = rehearsed(dir, &directory, Settings { gives_up_image, ..settings() })?;
+        let refused = |exit| {
+            move |error: Error| match error.kind() {
+                Kind::Invalid => story(exit, dir, &error),
+                _ => Failure::device(dir.display(), &error),
+            }
+        };
+        // The newest content is there always: what refuses it needs no force.
+        device.loss_sheet(Image::Newest).map_err(refused(Exit::Absent))?;
+        let sheet = device.loss_sheet(image).map_err(refused(Exit::Inconsistent))?;
+        (Sheet::of(&sheet), device.recovery().image_given_up.clone())
     };
     let number = sheet.lineage + 1;
     shown(match args.json {
@@ -126,6 +129,9 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
         true => shown(writeln!(io::stderr(), "{line}")),
         false => shown(writeln!(out, "{line}")),
     };
+    if let Some(what) = given_up {
+        say(format!("the last consistent image is given up: {what}"))?;
+    }
     if !yes {
         say(format!(
             "{NOTHING}, and writes this sheet to {}",
@@ -274,15 +280,19 @@ fn open(dir: &Path) -> Result<Arc<Directory>, Failure> {
 }
 
 /// The device, opened with nothing changed on the disk.
-fn rehearsed(dir: &Path, directory: &Arc<Directory>) -> Result<Arc<Device>, Failure> {
+fn rehearsed(
+    dir: &Path,
+    directory: &Arc<Directory>,
+    settings: Settings,
+) -> Result<Arc<Device>, Failure> {
     let over: Arc<dyn Storage> = Arc::new(Rehearsal::over(directory.clone()));
-    let device = Device::open(over, Arc::new(SystemClock::default()), settings());
+    let device = Device::open(over, Arc::new(SystemClock::default()), settings);
     device.map_err(|e| Failure::device(recover::opening(dir), &e))
 }
 
 /// The device's own branch of two that have parted.
 fn branch(dir: &Path, directory: &Arc<Directory>) -> Result<BranchSheet, Failure> {
-    let branch = rehearsed(dir, directory)?.branch();
+    let branch = rehearsed(dir, directory, settings())?.branch();
     branch.map_err(|e| Failure::device(dir.display(), &e))
 }
 

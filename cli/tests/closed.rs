@@ -9,10 +9,8 @@ use afterimage::internal::clock::SystemClock;
 use afterimage::internal::format::superblock::Superblock;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::storage::Directory;
-use afterimage::internal::superblock;
-use pair::Pair;
+use pair::{Pair, contents, superblock};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -29,25 +27,6 @@ fn stdout(output: &Output) -> String {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn superblock(dir: &Path) -> Superblock {
-    superblock::load(&Directory::open_read_only(dir).unwrap()).unwrap()
-}
-
-/// Every file of a device but its lock, with its contents.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(contents(&path)),
-            // Segments of terabytes are holes.
-            false if fs::metadata(&path).unwrap().len() > 1 << 30 || path.ends_with("lock") => {}
-            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
-        }
-    }
-    found
 }
 
 /// The words of every command, the directory left out, and those behind it.

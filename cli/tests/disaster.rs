@@ -5,15 +5,12 @@
 mod pair;
 
 use afterimage::internal::clock::SystemClock;
-use afterimage::internal::format::superblock::Superblock;
 use afterimage::internal::limits::Settings;
 use afterimage::internal::link::Lane;
 use afterimage::internal::storage::Directory;
-use afterimage::internal::superblock;
 use afterimage::{Device, ImageStatus, Kind};
-use pair::{BLOCK, Pair, step};
+use pair::{BLOCK, Pair, contents, step, superblock};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,25 +43,6 @@ fn refused(words: &[&str], dir: &Path, rest: &[&str], status: i32, why: &str) {
     assert_eq!((found, said.as_str()), (status, ""), "{words:?} {rest:?}: {story}");
     assert!(story.contains(why), "{words:?} {rest:?}: no '{why}' in {story}");
     assert!(before == contents(dir), "{words:?} {rest:?}: something was changed");
-}
-
-fn superblock(dir: &Path) -> Superblock {
-    superblock::load(&Directory::open_read_only(dir).unwrap()).unwrap()
-}
-
-/// Every file of a device but its lock, with its contents.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(contents(&path)),
-            // Segments of terabytes are holes.
-            false if fs::metadata(&path).unwrap().len() > 1 << 30 || path.ends_with("lock") => {}
-            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
-        }
-    }
-    found
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -233,6 +211,56 @@ fn the_last_image_is_served_amid_a_resync() {
 fn an_image_is_asked_for_where_none_is_kept() {
     let (_folder, [_, b]) = parted();
     refused(&["force"], &b, &["--image", "last"], 11, "leave the choice of an image away");
+}
+
+/// Whatever is asked for, where no force is needed that is what is said.
+#[test]
+fn a_device_that_needs_no_force_says_so_of_every_image() {
+    let (_folder, [a, _]) = parted();
+    for image in ["consistent", "last", "newest"] {
+        refused(&["force"], &a, &["--image", image], 8, "resume it alone");
+    }
+    let (_folder, [_, b]) = amid_a_resync();
+    done(&["force"], &b, &["--yes", "--accept-loss"], &["forced"]);
+    refused(&["force"], &b, &["--image", "last"], 8, "there is nothing to force");
+}
+
+/// An image that was kept, or chosen by a force, rots: what does not need it goes on without it.
+#[test]
+fn a_damaged_image_leaves_a_way() {
+    for chosen in [false, true] {
+        let (folder, [_, b]) = amid_a_resync();
+        if chosen {
+            done(&["force"], &b, &["--yes", "--accept-loss"], &["forced"]);
+        }
+        let file = b.join("side/image.0");
+        let mut bytes = fs::read(&file).unwrap();
+        let at = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let (status, said, _) = run(&["inspect"], &b, &[]);
+        assert!(status == 1 && said.contains("side/image.0: at "), "{said}");
+        for words in [&[][..], &["--image", "last"]] {
+            refused(&["force"], &b, words, if chosen { 4 } else { 11 }, "side/image.0: at ");
+        }
+        let recovered = folder.path().join("recovered");
+        copy(&b, &recovered);
+        let given_up = ["the last consistent image was given up: side/image.0: at ", "a mixture"];
+        done(&["recover"], &recovered, &[], if chosen { &given_up } else { &["closed cleanly"] });
+        assert_eq!(superblock(&recovered).lost.is_some(), chosen);
+        assert!(!superblock(&recovered).image && !recovered.join("side/image.0").exists());
+        let parts = ["each block as new as it is here", "the last consistent image is given up"];
+        let parts = &parts[..1 + usize::from(chosen)];
+        only_said(&["force"], &b, &["--newest"], parts);
+        done(&["force"], &b, &["--newest", "--yes", "--accept-loss"], parts);
+        let forced = open(&b);
+        let read = |block: u64| {
+            let mut data = [0; BLOCK as usize];
+            forced.session().unwrap().read(0, block * BLOCK, &mut data).unwrap();
+            data[0]
+        };
+        assert_eq!([0, 1, 2, 9].map(read), [33, 22, 44, 55]);
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::flow::image::Image;
 use crate::flow::open::Logs;
 use crate::flow::pace::percent;
 use crate::flow::store;
-use crate::format::superblock::{Features, Superblock};
+use crate::format::superblock::{Features, Lost, Superblock};
 use crate::host::Host;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
@@ -176,18 +176,30 @@ impl Device {
             machine.write().recall_told(told);
         }
         let consistent = machine.read().consistent();
-        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent)?;
+        let gives_up = settings.gives_up_image;
+        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent, gives_up)?;
+        let given_up = image.given_up().map(String::from);
+        if given_up.is_some() {
+            // Of the blocks that it had nothing is known any more, and the peer may have copies of some.
+            store::expect_all(&machine, &volumes.whole().collect());
+        }
         let volumes = match image.is_put_back() {
             true => volumes.under(overlay),
             false => volumes,
         };
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
-        let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
+        let image_given_up = given_up.clone();
+        let recovery =
+            Recovery { lost_writes, image_given_up, ..logs.recovery(&file, &own, &recv) };
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
         }
-        let lost = lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall()));
+        let lost = match given_up {
+            // A forced takeover accepts it, or marks it.
+            Some(_) if may_serve => Some(Lost { found: clock.wall(), ..Lost::default() }),
+            _ => lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall())),
+        };
         drop(logs);
         if !superblock.clean && holds(Clause::RecoverySync) {
             own.sync()?;
@@ -198,7 +210,7 @@ impl Device {
             salvage::owe_nothing(&*storage)?;
         }
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
-        file.update(|s| {
+        let note = |s: &mut Superblock| {
             s.clean = false;
             s.history.forced &= !may_serve;
             if serves && !is_forced {
@@ -211,8 +223,12 @@ impl Device {
             s.hi = tables.incoming.hi();
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
-            s.image = image.is_stored(s, consistent);
-        })?;
+            image.note(s, consistent);
+        };
+        match given_up {
+            Some(_) => file.update_with_table(machine.table(), note)?,
+            None => file.update(note)?,
+        }
         if settings.salvage_keep_ns > 0 {
             salvage::expire(&*storage, clock.wall().saturating_sub(settings.salvage_keep_ns))?;
         }
@@ -357,6 +373,7 @@ impl Device {
             mode: machine.mode(),
             differential,
             image: self.image.status(),
+            salvage_full: self.peer.saving.full(),
             serving: self.clk.epoch() != 0,
             connected,
             awaits_taker: out.granted() != 0 && out.granted() != taken,
@@ -408,7 +425,7 @@ impl Device {
             self.tell(Event::Halted(error.clone()));
             self.hang_up(&error);
             // The halting thread may be at work on the told records: then they are told once more.
-            let told = self.peer.owed.try_told().map(|debt| debt.iter().collect());
+            let told = self.peer.owed.try_told().map(|debt| debt.kept());
             let bits = self.peer.machine.try_read().map(|machine| machine.keep_told());
             // After a failure nothing is written any more.
             if self.storage.failure().is_none() {
@@ -536,13 +553,19 @@ impl Device {
         // Sync even where commits did not: the next lines say that nothing is in doubt.
         self.own.sync().and_then(|()| self.peer.recv.sync()).map_err(|e| self.halt(e))?;
         self.checkpoint_now()?;
-        let told = self.peer.owed.told().iter().collect();
+        let told = self.peer.owed.told().kept();
         self.keep_told(told);
         let bits = self.peer.machine.read().keep_told();
         self.keep_told_bits(bits);
         let _reflect = lock(&self.reflecting);
         let _checkpoint = self.begin_step(&self.checkpointing)?;
-        self.store(|s| s.clean = true)?;
+        let image_bytes = self.image.durable_bytes();
+        self.store(|s| {
+            s.clean = true;
+            if s.image && image_bytes > 0 {
+                s.history.image_bytes = image_bytes;
+            }
+        })?;
         // Nothing may follow the mark.
         let closed = Error::new(Kind::Halted, "the device is closed");
         self.hang_up(&closed);

@@ -102,6 +102,8 @@ pub enum Event {
     /// The normal volumes are no state of the hosts' data any more, or are one again, and the last one that they
     /// were is kept, or is not, and why ([`Status::image`]).
     LastImage(ImageStatus),
+    /// Salvage has no room, for the first time since the opening ([`Status::salvage_full`]).
+    SalvageFull(Error),
     /// A comparison of the running pair is over.
     Compared(CompareReport),
     /// The device stopped for good.
@@ -132,6 +134,9 @@ pub struct Recovery {
     pub lost_writes: bool,
     /// The fault of one copy of the superblock; it was written anew.
     pub superblock_repaired: Option<String>,
+    /// The fault of the last consistent image, which a forced takeover had chosen, and which this opening gave up
+    /// ([`crate::Settings::gives_up_image`]).
+    pub image_given_up: Option<String>,
     /// The own log.
     pub own: LogRecovery,
     /// The received log.
@@ -190,6 +195,10 @@ pub struct Status {
     /// Whether the last consistent image of the normal volumes is kept while they are none
     /// ([`crate::Settings::image_bytes_max`]).
     pub image: ImageStatus,
+    /// Since the opening salvage had no room ([`crate::Settings::salvage_bytes_max`]), or its file failed, and for
+    /// what: a resync stops there; records of the peer that are reflected, and the last consistent image on its way
+    /// back, go on, and what they replace is lost.
+    pub salvage_full: Option<Error>,
     /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,
     /// Whether a connection to the peer stands.

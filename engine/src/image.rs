@@ -109,45 +109,60 @@ impl Writing {
     }
 
     /// The image that the file has, and its blocks. A chunk at its end that was not durable when the device
-    /// ended is cut off: nothing that it saves was overwritten.
+    /// ended is cut off: nothing that it saves was overwritten. Up to what the superblock vouches for
+    /// (`History::image_bytes`) there is no such chunk.
     ///
     /// # Errors
-    /// The file's fault: there is no image then.
+    /// [`Kind::Damaged`] or [`Kind::Storage`]: the file's fault. There is no image then.
     pub fn load(storage: &dyn Storage, superblock: &Superblock) -> Result<(Writing, Overlay)> {
         let failed = |e| Error::storage(format!("reading {FILE}"), e);
         let damaged = |what| {
-            let story = "put the file back as it was, or make this device anew from its peer";
-            Error::new(Kind::Damaged, format!("{FILE}: {what}; {story}"))
+            let story = "put the file back as it was, or go on without it: `afterimage force --newest` serves \
+                         each block as new as it is here";
+            Err(Error::new(Kind::Damaged, format!("{FILE}: {what}; {story}")))
         };
+        let vouched = superblock.history.image_bytes;
         let mut page = vec![0; PAGE as usize];
-        storage.read(FILE, 0, &mut page).map_err(failed)?;
-        let (found, point) = decode(&page).map_err(damaged)?;
+        match storage.length(FILE).map_err(failed)? {
+            None => return damaged("the file is missing".into()),
+            Some(length) if length < vouched.max(PAGE) => {
+                let least = vouched.max(PAGE);
+                return damaged(format!("it has {length} bytes, and must have {least}"));
+            }
+            Some(_) => storage.read(FILE, 0, &mut page).map_err(failed)?,
+        }
+        let (found, point) = match decode(&page) {
+            Ok(found) => found,
+            Err(what) => return damaged(format!("at 0: {what}")),
+        };
         let origin = origin(superblock);
-        if (found.group, found.device, found.block_size)
-            != (origin.group, origin.device, origin.block_size)
-        {
-            return Err(damaged(format!("it is of {found:?}, not of {origin:?}")));
+        let whose = |origin: &Origin| (origin.group, origin.device, origin.block_size);
+        if whose(&found) != whose(&origin) {
+            return damaged(format!("at 0: it is of {found:?}, not of {origin:?}"));
         }
         let mut all = Vec::new();
         let each = |at, chunk: &_| all.push((at, Clone::clone(chunk)));
         let mut bytes = saved::chunks(storage, FILE, PAGE, each).map_err(failed)?;
+        if bytes < vouched {
+            return damaged(format!("no chunk is at {bytes}, and the file was whole to {vouched}"));
+        }
         // A chunk is written when all before it are durable: only the last one may be cut short.
         if let Some(at) = saved::next_chunk(storage, FILE, bytes + PAGE).map_err(failed)? {
-            let what = format!("no chunk is at {bytes}, and one is behind it, at {at}");
-            return Err(damaged(what));
+            return damaged(format!("no chunk is at {bytes}, and one is behind it, at {at}"));
         }
-        let mut data = vec![0; origin.block_size as usize];
-        if let Some((at, last)) = all.last() {
-            let mut is_whole = true;
-            for (entry, offset) in last.entries.iter().filter(|(entry, _)| entry.has_data) {
-                storage.read(FILE, at + offset, &mut data).map_err(failed)?;
-                is_whole &= data_checksum(&data) == entry.checksum;
+        for (at, chunk) in &all {
+            if whose(&chunk.origin) != whose(&origin) {
+                return damaged(format!("at {at}: the chunk is of {:?}", chunk.origin));
             }
-            if !is_whole {
-                bytes = *at;
-                all.pop();
+            let found = saved::first_damaged(storage, FILE, (*at, chunk)).map_err(failed)?;
+            let Some((block, offset)) = found else { continue };
+            let is_last = at + chunk.bytes == bytes;
+            if !is_last || bytes <= vouched {
+                return damaged(format!("at {offset}: block {block} is not what was saved"));
             }
+            bytes = *at;
         }
+        all.retain(|(at, _)| *at < bytes);
         let (mut overlay, mut saved) = (Overlay::default(), Bits::default());
         for (at, chunk) in &all {
             for (entry, offset) in &chunk.entries {
@@ -157,10 +172,8 @@ impl Writing {
                 let volume = superblock.volumes.iter().find(|volume| volume.id == blocks.volume);
                 let size = u64::from(origin.block_size);
                 if volume.is_none_or(|volume| blocks.numbers.end > volume.bytes.div_ceil(size)) {
-                    return Err(damaged(format!(
-                        "it has block {}, which no volume has",
-                        entry.block
-                    )));
+                    let block = entry.block;
+                    return damaged(format!("at {at}: it has block {block}, which no volume has"));
                 }
                 saved.insert(blocks.clone());
                 match entry.has_data {

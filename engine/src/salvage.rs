@@ -234,9 +234,9 @@ impl Writer {
         let length = chunk.len() as u64;
         if self.bytes + length > self.bytes_max {
             let what = format!(
-                "salvage is full: its files have {} bytes, and may have {} (`Settings::salvage_bytes_max`); \
-                 nothing more of what this device alone has is overwritten: look at the files (`afterimage \
-                 salvage`), then remove some, or open the device with a higher bound, or with 0 to save nothing",
+                "salvage is full: its files have {} bytes, and may have {} (`Settings::salvage_bytes_max`): look \
+                 at them (`afterimage salvage`), then remove some, or open the device with a higher bound, or \
+                 with 0 to save nothing",
                 self.bytes, self.bytes_max
             );
             return Err(Error::new(Kind::Protocol, what));
@@ -276,6 +276,8 @@ pub(crate) struct Saving {
     /// The lineage that was noted down; locked for moments.
     lineage: Mutex<Option<(u64, u64)>>,
     due: Mutex<Due>,
+    /// Since the opening something had no room. Locked for moments.
+    full: Mutex<Option<Error>>,
 }
 
 /// No tenure has this number.
@@ -283,7 +285,12 @@ const NONE: u64 = u64::MAX;
 
 impl Default for Saving {
     fn default() -> Saving {
-        Saving { tenure: AtomicU64::new(NONE), lineage: Mutex::default(), due: Mutex::default() }
+        Saving {
+            tenure: AtomicU64::new(NONE),
+            lineage: Mutex::default(),
+            due: Mutex::default(),
+            full: Mutex::default(),
+        }
     }
 }
 
@@ -397,6 +404,19 @@ impl Saving {
         *lock(&self.lineage) = due.writer.as_ref().map(|writer| writer.owner().lineage);
         let tenure = if due.blocks.is_empty() { NONE } else { due.tenure };
         self.tenure.store(tenure, Ordering::Release);
+    }
+
+    /// The first content that had no room, if any had none.
+    pub fn full(&self) -> Option<Error> {
+        lock(&self.full).clone()
+    }
+
+    /// Notes down `why` content had no room; whether it is the first.
+    pub fn note_full(&self, why: &Error) -> bool {
+        let full = &mut *lock(&self.full);
+        let is_first = full.is_none();
+        full.get_or_insert_with(|| why.clone());
+        is_first
     }
 
     /// Whether anything is to be saved.

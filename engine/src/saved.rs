@@ -1,9 +1,9 @@
 //! Saved blocks on their way into a side file, and back: chunks (`format/salvage.rs`) one behind the other.
 //! Salvage is made of them, and so is the last consistent image.
 
-use crate::format::PAGE;
 use crate::format::salvage::{Chunk, ENTRIES_MAX, Origin, Saved, TABLE_BYTES_MAX, decode, encode};
 use crate::format::salvage::{chunk_bytes, is_begin, saved, saved_zeros};
+use crate::format::{PAGE, data_checksum};
 use crate::storage::{FileName, Fill, Storage};
 use crate::unit::{Block, Blocks, Stamp};
 use std::io::{self, IoSlice};
@@ -133,4 +133,21 @@ pub(crate) fn next_chunk(
         at += PAGE;
     }
     Ok(None)
+}
+
+/// The first block of `chunk`, which begins at `at` of `file`, whose data is not what was saved, and where it is.
+pub(crate) fn first_damaged(
+    storage: &dyn Storage,
+    file: FileName,
+    (at, chunk): (u64, &Chunk),
+) -> io::Result<Option<(Block, u64)>> {
+    let size = chunk.origin.block_size as usize;
+    let with_data = || chunk.entries.iter().filter(|(entry, _)| entry.has_data);
+    // Blocks of data stand one behind the other.
+    let Some((_, first)) = with_data().next() else { return Ok(None) };
+    let mut data = vec![0; with_data().count() * size];
+    storage.read(file, at + first, &mut data)?;
+    let mut blocks = with_data().zip(data.chunks_exact(size));
+    let damaged = blocks.find(|((entry, _), data)| data_checksum(data) != entry.checksum);
+    Ok(damaged.map(|((entry, offset), _)| (entry.block, at + offset)))
 }

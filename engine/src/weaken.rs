@@ -200,6 +200,8 @@ clauses! {
         AnnounceAfterTold = "announce-after-told",
         /// R18: what is told follows what was told last, or what has arrived.
         ToldChain = "told-chain",
+        /// R18, D10: of a prototype that ends in the middle only what went before it is kept for a loss sheet.
+        ToldWhole = "told-whole",
         /// No more bytes of writes wait to be admitted than the settings allow.
         WaitingBound = "waiting-bound",
         /// LADDER 6: a write is delayed once, for no longer than the bound.
@@ -220,6 +222,10 @@ clauses! {
         SayDiffering = "say-differing",
         /// D3, R10: a device that is below a round that it was in has lost durable records.
         RoundMet = "round-met",
+        /// D3, R10: a device that serves begins every round of its tenure, or it has lost durable records.
+        RoundBegun = "round-begun",
+        /// R4, D3: no grant is repeated in a file, as an earlier one may have been taken.
+        FileGrantedAnew = "file-granted-anew",
         /// D10: a returned device is fenced at the hello.
         ReturnedFenced = "returned-fenced",
         /// D10: what a returned device alone has is saved before it is overwritten.

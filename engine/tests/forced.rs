@@ -4,6 +4,7 @@
 mod common;
 
 use afterimage::internal::error::Kind;
+use afterimage::internal::unit::Mode;
 use afterimage::{Closed, Device, FileName, Image, LossSheet, Storage};
 use common::crash::Cut;
 use common::world::Act::*;
@@ -276,6 +277,41 @@ fn a_device_that_lost_its_round_is_a_target() {
     world.reads(B);
 }
 
+/// R10: the device that held the host is restored from a backup of before the rounds that the other is in. No
+/// stamp tells: copies have none. It serves nobody; the other is forced, and every block is copied to it.
+#[test]
+fn a_device_that_lost_rounds_of_its_tenure_serves_nobody() {
+    let mut world = World::differential();
+    world.acts(&[Write(A, 0, 1), Takeover(B)]);
+    world.hold_ships(true);
+    world.acts(&[Write(B, 1, 2), Flush(B), Takeover(A)]);
+    assert_eq!(world.device(A).status().mode, Mode::Collecting);
+    world.acts(&[Close(A)]);
+    let backup = world.disks[A].copy();
+    world.open(A).unwrap();
+    world.meet();
+    world.acts(&[Write(A, 3, 3), Flush(A)]);
+    world.goes_on();
+    assert_eq!(world.device(A).status().mode, Mode::Sending);
+    assert_eq!(world.volume(B), world.volume(A));
+    world.acts(&[Close(A)]);
+    world.disks[A] = backup;
+    world.open(A).unwrap();
+    world.meet_apart();
+    assert_eq!(world.device(A).session().unwrap_err().kind(), Kind::Damaged);
+    assert!(!world.device(A).status().serving && world.device(A).status().lost.is_some());
+
+    world.device(B).close().unwrap();
+    force(&mut world, B, Image::Consistent);
+    world.device(B).accept_loss().unwrap();
+    world.open(A).unwrap();
+    world.meet();
+    world.goes_on();
+    assert_eq!(world.volume(A), world.volume(B));
+    world.acts(&[Takeover(A)]);
+    world.reads(A);
+}
+
 /// Histories have parted, and A's was kept.
 fn resolved() -> World {
     let mut world = World::new();
@@ -337,6 +373,47 @@ fn saves_what_it_had(reflects_first: bool) {
     world.carry().unwrap();
     world.goes_on();
     assert_eq!(world.saved(A), [(0, 3), (2, 4), (5, 5)]);
+}
+
+/// Salvage has no room: a resync stops before it overwrites anything; records go on. Both are said.
+#[test]
+fn that_salvage_has_no_room_is_said() {
+    for of_records in [true, false] {
+        let (mut world, _) = parted();
+        world.device(B).accept_loss().unwrap();
+        world.settings.salvage_bytes_max = 1;
+        world.open(A).unwrap();
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tell = told.clone();
+        world.device(A).on_event(move |event| {
+            if let afterimage::Event::SalvageFull(why) = event {
+                tell.lock().unwrap().push(why.to_string());
+            }
+        });
+        world.hold_ships(of_records);
+        if of_records {
+            world.meet_briefly(4);
+            world.device(A).begin_takeover().unwrap();
+            for _ in 0..20 {
+                world.device(A).step_control().unwrap();
+                world.device(B).step_control().unwrap();
+            }
+            world.device(A).poll_takeover().unwrap().unwrap();
+            world.acts(&[Write(A, 2, 8), Write(A, 0, 9), Flush(A)]);
+            while world.device(A).step_reflect().unwrap() > 0 {}
+        } else {
+            world.meet();
+            let session = world.device(B).session().unwrap();
+            session.write(0, 7 * 512, &[7; 512]).unwrap();
+            session.flush().unwrap();
+            let _ = world.carry();
+            assert_eq!(world.volume(A)[5], 5, "it is overwritten");
+        }
+        let goes_on = if of_records { "replace what is not saved" } else { "the resync stops" };
+        let why = world.device(A).status().salvage_full.expect("said").to_string();
+        assert!(why.contains(goes_on) && why.contains("salvage_bytes_max"), "{why}");
+        assert_eq!(*told.lock().unwrap(), [why]);
+    }
 }
 
 /// A device takes the host over right after its return, and is killed before the other's content came over
@@ -489,8 +566,10 @@ fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
 #[test]
 fn each_rule_is_missed_without_its_clause() {
     use afterimage::internal::weaken::{Clause, without};
-    let rules: [(Clause, fn()); 2] = [
+    let rules: [(Clause, fn()); 4] = [
         (Clause::RoundMet, a_device_that_lost_its_round_is_a_target),
+        (Clause::RoundMet, a_device_that_lost_rounds_of_its_tenure_serves_nobody),
+        (Clause::RoundBegun, a_device_that_lost_rounds_of_its_tenure_serves_nobody),
         (Clause::StillUnsaved, what_is_yet_to_be_saved_is_known_after_an_opening),
     ];
     for (clause, scenario) in rules {

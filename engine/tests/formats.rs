@@ -14,6 +14,7 @@ use afterimage::internal::format::frame::{
     COPIES_MAX, Copied, FRAME_BYTES_MAX, Frame, Ladder, RUNS_MAX, Requester, ShipBuilder, Shipped,
     TablePiece, WIRE,
 };
+use afterimage::internal::format::planned::Planned;
 use afterimage::internal::format::superblock::{
     Annex, Features, History, LogState, Lost, REST, SEQUENCE_MAX, Superblock, TableRef, VolumeSpec,
 };
@@ -184,6 +185,35 @@ fn golden_frames() {
         let (session, decoded) = Frame::decode(&bytes).expect(name);
         assert_eq!((session, &decoded), (SESSION, &frame(name, &data)), "{name}");
         assert_eq!(frame(name, &data).encode_in(version_of(&bytes), SESSION), bytes, "{name}");
+    }
+}
+
+/// The two files of a planned move, with golden frames in them.
+#[test]
+fn golden_planned_move() {
+    for (name, file, frames) in [
+        ("planned_request", Planned::Request, &["frame_hello", "frame_takeover"][..]),
+        ("planned_grant", Planned::Grant, &["frame_hello", "frame_prototype", "frame_grant_table"]),
+    ] {
+        let bytes = golden(name);
+        let frames: Vec<Vec<u8>> = frames.iter().map(|name| golden(name)).collect();
+        assert_eq!(file.decode(&bytes).unwrap(), frames, "{name}");
+        assert_eq!(file.encode(&frames), bytes, "{name}");
+        for (at, changed) in single_changes(&bytes) {
+            assert!(file.decode(&changed).is_err(), "{name}, byte {at}");
+        }
+    }
+}
+
+/// Fuzzing begins at the golden bytes of what it decodes.
+#[test]
+fn golden_bytes_are_seeds_of_the_fuzz_targets() {
+    let headers = ["batch_own", "table", "planned_request", "planned_grant"];
+    let all = FRAMES.iter().map(|name| ("frame", name));
+    for (target, name) in all.chain(headers.iter().map(|name| ("headers", name))) {
+        let seed = format!("{}/../fuzz/seeds/{target}/{name}", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(&seed).unwrap_or_else(|e| panic!("{seed}: {e}"));
+        assert!(bytes == golden(name), "{seed} is not the golden one");
     }
 }
 

@@ -44,15 +44,20 @@ fn what_is_found_equal_is_durable() {
         world.crash(B, Cut::Kill);
         world.open(B).unwrap();
         world.meet();
-        world.rests();
-        world.crash(B, Cut::Synced);
-        world.open(B).unwrap();
-        world.meet();
-        world.rests();
+        rests_through_a_power_cut(&mut world);
         if survived {
             break;
         }
     }
+}
+
+/// The copies are equal, and still are when the power of B has failed.
+fn rests_through_a_power_cut(world: &mut World) {
+    world.rests();
+    world.crash(B, Cut::Synced);
+    world.open(B).unwrap();
+    world.meet();
+    world.rests();
 }
 
 /// The same of a copy whose sync failed, behind an opening that was closed cleanly.
@@ -68,11 +73,7 @@ fn what_a_failed_sync_left_is_written_anew() {
     world.acts(&[Close(B)]);
     world.open(B).unwrap();
     world.meet();
-    world.rests();
-    world.crash(B, Cut::Synced);
-    world.open(B).unwrap();
-    world.meet();
-    world.rests();
+    rests_through_a_power_cut(&mut world);
 }
 
 /// The same of a copy that was carried by hand, and not synced.
@@ -93,11 +94,7 @@ fn a_carried_copy_is_durable() {
     world.open(A).unwrap();
     world.open(B).unwrap();
     world.meet();
-    world.rests();
-    world.crash(B, Cut::Synced);
-    world.open(B).unwrap();
-    world.meet();
-    world.rests();
+    rests_through_a_power_cut(&mut world);
 }
 
 /// D1: the peer owes what it wrote and A has not overwritten; A's own bits are of the others.

@@ -6,8 +6,8 @@ mod common;
 use afterimage::internal::error::Kind;
 use afterimage::internal::limits::Settings;
 use afterimage::{
-    Clock, Device, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Mode, Storage,
-    VolumeSpec, memory_link,
+    Clock, Device, FileName, Forced, Geometry, Image, ImageStatus, Lane, Line, Memory, Mode,
+    SideKind, Storage, VolumeSpec, memory_link,
 };
 use common::crash::Cut;
 use common::world::Act::*;
@@ -222,6 +222,41 @@ fn a_crash_at_any_step_leaves_the_image_or_none() {
     assert!(found[0] > 10 && found[1] > 40 && found[2] == 0, "{found:?}");
 }
 
+/// A device hears that its peer was forced while it was away, and its disk dies in any of its calls: its volumes
+/// are what they were, or the image of that is kept.
+#[test]
+fn a_crash_at_a_return_leaves_the_image() {
+    let mut kept = 0;
+    for call in 0.. {
+        let mut ended = false;
+        for cut in [Cut::Synced, Cut::All] {
+            let mut world = World::with(4, settings());
+            world.acts(&[Write(A, 0, 1), Flush(A), Carry, Write(A, 1, 2), Flush(A), Reflect(A)]);
+            world.crash(A, Cut::Synced);
+            world.device(B).close().unwrap();
+            world.try_force(B, Image::Consistent).unwrap();
+            world.device(B).accept_loss().unwrap();
+            world.open(A).unwrap();
+            // No copy comes.
+            world.device(B).set_copy_rate(1);
+            world.disks[A].die_at(world.disks[A].calls() + call);
+            world.meet();
+            ended = !world.disks[A].is_dead();
+            world.crash(A, cut);
+            let superblock = afterimage::internal::superblock::load(&*world.disks[A]).unwrap();
+            world.open(A).unwrap();
+            let status = world.device(A).status().image;
+            let is_kept = matches!(status, ImageStatus::Kept { .. });
+            kept += u64::from(is_kept);
+            assert!(superblock.usable || is_kept, "{call} {cut:?}: {status:?}");
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(kept > 2, "{kept}");
+}
+
 /// A force ends anywhere, and so does what follows it.
 #[test]
 fn a_force_that_dies_is_made_again() {
@@ -307,6 +342,153 @@ fn written_over(storages: [Arc<dyn Storage>; 2], clock: &Arc<dyn Clock>, count: 
     let status = pair[1].status().image;
     assert!(matches!(status, ImageStatus::Kept { blocks, .. } if blocks == count), "{status:?}");
     settings
+}
+
+/// The image goes back all the same, and it is said that what it replaces is not saved.
+#[test]
+fn that_salvage_has_no_room_for_what_an_image_replaces_is_said() {
+    let mut world = image_of_two(false, true);
+    world.settings.salvage_bytes_max = 1;
+    world.try_force(B, Image::Last).unwrap();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = told.clone();
+    world.device(B).on_event(move |event| {
+        if let afterimage::Event::SalvageFull(why) = event {
+            tell.lock().unwrap().push(why.to_string());
+        }
+    });
+    world.device(B).checkpoint_now().unwrap();
+    let why = world.device(B).status().salvage_full.expect("said").to_string();
+    assert!(why.contains("on its way back") && why.contains("salvage_bytes_max"), "{why}");
+    assert_eq!(*told.lock().unwrap(), [why]);
+    assert_eq!(world.device(B).status().image, ImageStatus::NotNeeded);
+    assert_eq!(world.saved(B), []);
+}
+
+const FILE: FileName = FileName::Side { kind: SideKind::new("image").expect("a word"), number: 0 };
+const PAGE: usize = 4096;
+
+/// An image of two blocks, of which a forced takeover has chosen to serve it, or not yet; the device is closed
+/// cleanly, or has died.
+fn image_of_two(chosen: bool, clean: bool) -> World {
+    let mut world = amid_a_resync(settings(), 2);
+    if clean {
+        world.device(B).close().unwrap();
+    }
+    world.crash(A, Cut::Kill);
+    world.crash(B, Cut::Synced);
+    if chosen {
+        let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
+        let forced = Forced { image: Image::Last, ..Forced::default() };
+        Device::force(disk, clock, world.settings.clone(), forced).unwrap();
+    }
+    world
+}
+
+/// Of each chunk of the file, where it begins, and its bytes.
+fn chunks(world: &World) -> Vec<(usize, usize)> {
+    let bytes = world.disks[B].bytes(FILE);
+    let begins: Vec<_> =
+        (0..bytes.len()).step_by(PAGE).filter(|&at| bytes[at..].starts_with(b"AFTSALVG")).collect();
+    let ends = begins.iter().skip(1).copied().chain([bytes.len()]);
+    begins.iter().copied().zip(ends).map(|(begin, end)| (begin, end - begin)).collect()
+}
+
+/// Ways in which a file comes to harm at its end: each with where it is to be found, and whether a power cut
+/// may look so.
+fn rotted(world: &World) -> Vec<(&'static str, Arc<common::crash::CrashDisk>, usize, bool)> {
+    let chunks = chunks(world);
+    let [.., (before, _), (last, length)] = chunks[..] else { panic!("{chunks:?}") };
+    let bytes = world.disks[B].bytes(FILE);
+    let data = |at: usize, length: usize| {
+        (at..at + length).rev().find(|&at| bytes[at] != 0).expect("data that is not zeros")
+    };
+    let of = |how, at: usize, count: usize, place, may_be_torn| {
+        let disk = world.disks[B].copy();
+        let rot: Vec<_> = bytes[at..at + count].iter().map(|byte| byte ^ 0xff).collect();
+        disk.rot(FILE, at, if how == "zeros" { &[0; PAGE][..count] } else { &rot });
+        (how, disk, place, may_be_torn)
+    };
+    let entries = 80 + 52;
+    let short = world.disks[B].copy();
+    short.shorten(FILE, last);
+    vec![
+        of("the last block", data(last, length), 1, last + entries, true),
+        of("the last header", last, 8, last, true),
+        of("zeros", last, length, last, true),
+        ("short", short, last, true),
+        of("a block before", data(before, last - before), 1, before + entries, false),
+    ]
+}
+
+/// Only what was being written when the power went may have a torn end.
+#[test]
+fn an_image_that_was_whole_must_be_whole() {
+    for (chosen, clean) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = image_of_two(chosen, clean);
+        for (how, disk, place, may_be_torn) in rotted(&world) {
+            let story = format!("chosen {chosen}, clean {clean}: {how}");
+            world.disks[B] = disk.clone();
+            if chosen {
+                let refused = world.open(B).expect_err(&story);
+                let text = refused.to_string();
+                assert_eq!(refused.kind(), Kind::Damaged, "{story}: {text}");
+                let is_named = text.contains("side/image.0") && text.contains(&place.to_string());
+                assert!(is_named && text.contains("--newest"), "{story}: {place} in {text}");
+                continue;
+            }
+            world.open(B).expect(&story);
+            match world.device(B).status().image {
+                ImageStatus::Kept { .. } => assert!(may_be_torn && !clean, "{story}"),
+                ImageStatus::Missing { why } => {
+                    assert!(clean || !may_be_torn, "{story}: {why}");
+                    assert!(why.contains(&place.to_string()), "{story}: {place} in {why}");
+                }
+                other => panic!("{story}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// Neither the operator who wants each block as new as it is, nor one who recovers what there is, needs the image.
+#[test]
+fn a_damaged_image_is_given_up_by_a_word() {
+    for chosen in [false, true] {
+        let mut world = image_of_two(chosen, true);
+        let (_, rotten, ..) = rotted(&world).swap_remove(0);
+        for image in [Image::Consistent, Image::Last] {
+            world.disks[B] = rotten.copy();
+            let refused = world.try_force(B, image).unwrap_err().to_string();
+            let is_named = refused.contains("side/image.0") && refused.contains("--newest");
+            assert!(is_named, "{refused}");
+        }
+        // The opening that goes on without it lets no host in, and the peer gets every block.
+        world.disks[B] = rotten.copy();
+        world.settings.gives_up_image = true;
+        let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
+        let device = Device::open(disk, clock, world.settings.clone()).unwrap();
+        assert_eq!(device.recovery().image_given_up.is_some(), chosen);
+        if chosen {
+            assert_eq!(device.session().unwrap_err().kind(), Kind::LostWrites);
+            assert_eq!(device.status().differential.table_blocks, 8);
+        }
+        device.close().unwrap();
+        drop(device);
+        world.settings.gives_up_image = false;
+        world.open(B).unwrap();
+        // The word.
+        world.disks[B] = rotten.copy();
+        let before = world.volume(B);
+        let sheet = world.try_force(B, Image::Newest).unwrap();
+        assert_eq!(sheet.image, Image::Newest);
+        world.device(B).accept_loss().unwrap();
+        let session = world.device(B).session().unwrap();
+        assert_eq!(world.read_all(&session).unwrap(), before);
+        world.history = before.iter().copied().enumerate().map(|(k, v)| (k as u64, v)).collect();
+        world.acts(&[Write(B, 6, 9), Flush(B)]);
+        world.promised = world.history.len();
+        comes_back(&mut world);
+    }
 }
 
 /// More blocks in one step than a chunk has entries, none of them written before.

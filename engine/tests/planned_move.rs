@@ -4,13 +4,15 @@ mod common;
 
 use afterimage::internal::error::{Kind, Result};
 use afterimage::internal::limits::Settings;
-use afterimage::internal::link::Lane;
+use afterimage::internal::link::{Lane, Line, memory_link};
 use afterimage::internal::unit::Mode;
 use common::crash::Cut;
 use common::random::Random;
 use common::world::Act::*;
 use common::world::{BLOCK, World};
 use common::{A, B};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 fn part(world: &World) {
     world.links[A].cut();
@@ -148,6 +150,92 @@ fn a_grant_answers_one_request() {
     assert_eq!(kind(world.device(B).take_grant(&grant)), Some(Kind::Invalid), "they have met");
     assert!(!world.device(B).status().serving);
     rest(&mut world, A);
+}
+
+/// A takeover that finds no connection leaves a request in a file as it is; one that the line is to carry ends as
+/// the grant in the file is taken; and nothing is taken while a line comes up.
+#[test]
+fn a_takeover_without_a_line_leaves_the_file_as_it_is() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Carry]);
+    part(&world);
+    let request = world.device(B).request_by_file().unwrap();
+    assert_eq!(kind(world.device(B).begin_takeover()), Some(Kind::NoPeer));
+    let grant = world.device(A).grant_by_file(&request).unwrap();
+    assert_eq!(kind(world.device(B).takeover()), Some(Kind::NoPeer));
+
+    // The line comes up, nobody answers, and a takeover waits for the hello.
+    let (end, other) = memory_link(Line::default(), world.clock.clone());
+    world.device(B).connect(Arc::new(end)).unwrap();
+    world.device(B).begin_takeover().unwrap();
+    assert_eq!(kind(world.device(B).take_grant(&grant)), Some(Kind::Invalid), "the line comes up");
+    assert_eq!(kind(world.device(B).request_by_file()), Some(Kind::Invalid), "the line comes up");
+    other.cut();
+    world.carry().unwrap();
+    assert_eq!(kind(world.device(B).request_by_file()), Some(Kind::NotReady), "a takeover is open");
+    let taken = world.device(B).take_grant(&grant).unwrap();
+    assert_eq!(world.device(B).status().epoch, taken.epoch);
+    assert!(world.device(B).poll_takeover().is_none(), "the outcome was told once");
+    assert_eq!(kind(world.device(B).begin_takeover()), Some(Kind::Invalid), "it serves");
+    world.acts(&[Write(B, 1, 2), Flush(B)]);
+    rest(&mut world, B);
+
+    // They have met: the request is void, and says so.
+    part(&world);
+    let request = world.device(A).request_by_file().unwrap();
+    let grant = world.device(B).grant_by_file(&request).unwrap();
+    world.meet_briefly(4);
+    part(&world);
+    let refused = world.device(A).take_grant(&grant).unwrap_err().to_string();
+    assert!(refused.contains("have been connected since"), "{refused}");
+}
+
+/// Another caller that asks, finds no line and withdraws does not take the file's request away.
+#[test]
+fn a_grant_is_taken_beside_a_takeover_that_finds_no_line() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Carry]);
+    part(&world);
+    for round in 0..200 {
+        let (from, to) = [(A, B), (B, A)][round % 2];
+        let request = world.device(to).request_by_file().unwrap();
+        let grant = world.device(from).grant_by_file(&request).unwrap();
+        let (device, is_taken) = (world.device(to).clone(), AtomicBool::new(false));
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !is_taken.load(Relaxed) {
+                    let _ = device.begin_takeover();
+                    let _ = device.poll_takeover();
+                }
+            });
+            let taken = device.take_grant(&grant);
+            is_taken.store(true, Relaxed);
+            taken.unwrap();
+        });
+    }
+    rest(&mut world, A);
+}
+
+/// A request that is granted twice is granted two tenures, and the pair goes on whichever of them is taken.
+#[test]
+fn a_request_that_is_granted_twice() {
+    for is_suspended in [false, true] {
+        for taken in [0, 1] {
+            let mut world = World::new();
+            world.acts(&[Write(A, 0, 1), Carry]);
+            part(&world);
+            world.acts(&[Write(A, 1, 2), Flush(A)]);
+            if is_suspended {
+                world.acts(&[Suspend(A), Write(A, 2, 3), Flush(A)]);
+            }
+            let request = world.device(B).request_by_file().unwrap();
+            let grants = [(); 2].map(|()| world.device(A).grant_by_file(&request).unwrap());
+            let epoch = world.device(B).take_grant(&grants[taken]).unwrap().epoch;
+            assert_eq!(world.device(A).status().epoch - epoch, 1 - taken as u64);
+            world.acts(&[Write(B, 3, 4), Flush(B)]);
+            rest(&mut world, B);
+        }
+    }
 }
 
 /// A file that does not fit is refused, and the device that serves goes on.

@@ -52,6 +52,7 @@ fn many_short_runs_hold() {
         "takeovers by table",
         "takeovers by table with blocks still away",
         "returns to ordered mode",
+        "moves by files",
     ] {
         assert!(seen.contains_key(name), "{name} never happened: {seen:?}");
     }
@@ -74,5 +75,5 @@ fn hash(text: &str) -> u64 {
 /// the failure shows here. If nothing was to change, or it differs between machines, look why.
 #[test]
 fn a_seed_means_the_same_everywhere() {
-    assert_eq!(format!("{:016x}", hash(&text(5))), "db32a403df1349c5");
+    assert_eq!(format!("{:016x}", hash(&text(5))), "ad1be0c1aecadcf0");
 }

@@ -2,11 +2,14 @@
 
 use afterimage::Device;
 use afterimage::internal::clock::{Clock, SystemClock};
-use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::format::superblock::{Superblock, VolumeSpec};
 use afterimage::internal::limits::{Geometry, Settings};
 use afterimage::internal::link::{Line, MemoryLink, memory_link};
 use afterimage::internal::storage::Directory;
-use std::path::PathBuf;
+use afterimage::internal::superblock;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub const BLOCK: u64 = 4096;
@@ -112,4 +115,24 @@ pub fn step(devices: [&Arc<Device>; 2], most: usize, mut is_done: impl FnMut() -
             break;
         }
     }
+}
+
+/// The superblock of a device that no process has open.
+pub fn superblock(dir: &Path) -> Superblock {
+    superblock::load(&Directory::open_read_only(dir).unwrap()).unwrap()
+}
+
+/// Every file of a device but its lock, with its contents.
+pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            // Segments of terabytes are holes.
+            false if fs::metadata(&path).unwrap().len() > 1 << 30 || path.ends_with("lock") => {}
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
 }

@@ -29,6 +29,8 @@
 //! | unfenced | unfenced | halts (as the peer does): two histories, an operator must choose |
 //! | any, has served since its opening | its `hi` or `told` > `newest`: it knows of what this device never wrote | refuses: untrue |
 //! | any | its `hi` or `told` > `newest`: it knows of what this device no longer has | refuses: this device lost durable records |
+//! | unfenced, has served since its opening | fenced, in a round of the same tenure that this device never began | refuses: untrue |
+//! | unfenced | fenced, in a round of the same tenure that this device must have begun | refuses: this device lost durable records |
 //! | fenced, has served since its opening | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device never granted | refuses: untrue |
 //! | fenced | unfenced, its `epoch` > `epoch`: it serves under a tenure that this device must have granted | refuses: this device lost durable records |
 //! | any | its `hi` < `acked`: it lacks what it acknowledged | refuses: the peer lost durable records |
@@ -119,6 +121,9 @@ pub struct Heard {
     pub told: Stamp,
     /// It is below a round of differential mode that it was in (D3): that was durable before it said so.
     pub lost_round: bool,
+    /// It is fenced, and in a round of the tenure of this device, unfenced, that is above this device's (D3): the
+    /// unfenced device has every round first, and durably.
+    pub new_round: bool,
 }
 
 /// Why there is something to decide.
@@ -233,11 +238,11 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
     }
 }
 
-/// Whether the peer has of this device's what this device has not: records, or a tenure. A tenure above all
+/// Whether the peer has of this device's what this device has not: records, a tenure, or a round. A tenure above all
 /// that were granted here is one that a forced takeover began, if the peer's lineage says so.
 pub(super) fn knows_of_loss(here: Here, peer: Heard) -> bool {
     let unknown = peer.kin == Kin::Same && here.fenced && !peer.fenced && peer.epoch > here.epoch;
-    peer.hi.max(peer.told) > here.newest || unknown
+    peer.hi.max(peer.told) > here.newest || unknown || peer.new_round
 }
 
 /// Whether the peer has not what it must have received or written.
@@ -298,7 +303,7 @@ pub(super) mod tests {
     const KINS: [Kin; 4] = [Kin::Same, Kin::Below, Kin::Above, Kin::Apart];
 
     fn hellos() -> impl Iterator<Item = Heard> {
-        (0..12 << 6).map(Digits).map(|mut n| Heard {
+        (0..12 << 7).map(Digits).map(|mut n| Heard {
             kin: KINS[n.below(4) as usize],
             fenced: n.bit(),
             asking: n.bit(),
@@ -307,6 +312,7 @@ pub(super) mod tests {
             hi: n.stamp(),
             told: n.stamp(),
             lost_round: n.bit(),
+            new_round: n.bit(),
         })
     }
 
@@ -350,7 +356,7 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 24] = [
+        let rows: [Row<Heard>; 26] = [
             (|_, p| p.kin == Kin::Apart, Refuse(Lineage)),
             (|_, p| p.kin == Kin::Above, Return),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.asking, Ask),
@@ -363,6 +369,8 @@ pub(super) mod tests {
             (|h, p| h.newest < p.hi.max(p.told), Refuse(LostHere)),
             (|h, p| unknown(h, p) && h.served, Refuse(Untrue)),
             (|h, p| unknown(h, p), Refuse(LostHere)),
+            (|h, p| p.new_round && h.served, Refuse(Untrue)),
+            (|_, p| p.new_round, Refuse(LostHere)),
             (|h, p| h.acked > p.hi, Refuse(LostThere)),
             (|h, p| h.hi > p.newest, Refuse(LostThere)),
             (|h, p| h.need > p.newest, Refuse(LostThere)),
@@ -379,7 +387,7 @@ pub(super) mod tests {
         fn unknown(h: &Here, p: &Heard) -> bool {
             p.kin == Kin::Same && h.fenced && !p.fenced && h.epoch < p.epoch
         }
-        let mut hits = [0; 24];
+        let mut hits = [0; 26];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);
@@ -391,7 +399,8 @@ pub(super) mod tests {
 
     fn hello(kin: Kin, of: Here) -> Heard {
         let Here { fenced, asking, epoch, newest, hi, .. } = of;
-        Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO, lost_round: false }
+        let (told, lost_round, new_round) = (Stamp::ZERO, false, false);
+        Heard { kin, fenced, asking, epoch, newest, hi, told, lost_round, new_round }
     }
 
     fn serves_after(here: Here, decision: Decision) -> bool {

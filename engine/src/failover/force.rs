@@ -112,7 +112,9 @@ impl Device {
     pub fn loss_sheet(&self, image: Image) -> Result<LossSheet> {
         self.check_halted()?;
         let invalid = |what: &str| Err(Error::new(Kind::Invalid, what.to_string()));
-        if self.clk.epoch() != 0 {
+        // Nobody but an operator lets hosts have what is left without the image that was chosen.
+        let gives_up = image == Image::Newest && self.recovery().image_given_up.is_some();
+        if self.clk.epoch() != 0 && !gives_up {
             return invalid("this device serves: there is nothing to force");
         }
         if self.connected_link().is_some() {
@@ -121,7 +123,7 @@ impl Device {
         let superblock = self.superblock.get();
         let mut tables = lock(&self.tables);
         self.sequence(&mut tables);
-        if !superblock.fenced && !tables.is_behind() && !superblock.owed {
+        if !superblock.fenced && !tables.is_behind() && !superblock.owed && !gives_up {
             return invalid(
                 "this device held the host when it stopped, and lacks nothing: resume it alone \
                  (`Device::resume_alone`, `afterimage resume-alone`)",
@@ -210,6 +212,7 @@ impl Device {
 
     /// Forces the device in `storage`, which no other has open, to take over (D10): its next opening serves.
     /// The loss is marked (R20), unless it is accepted. Own records that are given up are kept as salvage.
+    /// [`Image::Newest`] gives up a last consistent image that is damaged, even if it was chosen before.
     ///
     /// # Errors
     /// As [`Device::open`] and [`Device::loss_sheet`], with nothing changed but what an opening changes;
@@ -221,6 +224,7 @@ impl Device {
         settings: Settings,
         forced: Forced,
     ) -> Result<LossSheet> {
+        let settings = Settings { gives_up_image: forced.image == Image::Newest, ..settings };
         let device = Device::open_to_change(storage, clock, settings)?;
         let sheet = device.loss_sheet(forced.image)?;
         device.salvage_given_up(&sheet)?;
@@ -236,6 +240,7 @@ impl Device {
                 None => (!sheet.given_up.is_empty()).then(|| [tables.reflectable(), newest]),
             }
         };
+        let image_bytes = device.image.durable_bytes();
         let mut put_back: Bits = sheet.put_back.iter().cloned().collect();
         if sheet.image_of.is_some() {
             sheet.given_up.iter().for_each(|&(extent, _)| put_back.insert(extent.into()));
@@ -252,6 +257,9 @@ impl Device {
                 }),
             };
             s.history.void = void.unwrap_or(s.history.void);
+            if sheet.image_of.is_some() {
+                s.history.image_bytes = image_bytes;
+            }
         };
         device.branch_off(None, void.is_some(), &put_back, also)?;
         Ok(sheet)

@@ -29,7 +29,8 @@ impl Device {
     /// [`Kind::NoPeer`] if the link is down, [`Kind::Halted`].
     pub fn connect(&self, link: Arc<dyn Link>) -> Result<()> {
         let _telling = self.events.enter();
-        self.check_halted()?;
+        // The hello is true when the connection begins: no takeover ends in between, as one by a file would.
+        let _one = self.begin_step(&self.role)?;
         let nonce = self.nonce()?;
         let old = {
             let mut failover = lock(&self.failover);
@@ -321,6 +322,7 @@ impl Device {
         let here = self.own_state();
         let Here { fenced, epoch, newest, acked, hi, need, .. } = here;
         let refused = |what: String| Err(Error::new(Kind::Protocol, what));
+        let show = |round: Round| format!("{}.{}", round.generation, round.counter);
         let mut heard = self.heard(hello);
         // Of a tenure of this device's a fenced peer knows what it was told, which is durable here.
         if hello.fenced && !fenced && hello.clk.epoch == epoch {
@@ -343,7 +345,6 @@ impl Device {
                 let then = self.outlive(hello)?;
                 if heard.lost_round {
                     let (there, met) = (hello.round, self.superblock.get().history.met);
-                    let show = |round: Round| format!("{}.{}", round.generation, round.counter);
                     return refused(format!(
                         "the peer has lost what it had of this pair: it says it is in round {}, and it was in \
                          round {}; {then}",
@@ -367,10 +368,15 @@ impl Device {
                  the one whose writes are to be kept",
             ))),
             Decision::Refuse(why @ (Refusal::LostHere | Refusal::Untrue)) => {
+                let own = self.superblock.get().round;
                 let story = format!(
-                    "the peer says it has received up to {}, was told of {} and holds tenure {}, but \
-                     the newest own record here is {newest}, and the tenure is {epoch}",
-                    hello.hi, heard.told, hello.epoch
+                    "the peer says it has received up to {}, was told of {}, holds tenure {} and is in round {}, \
+                     but the newest own record here is {newest}, the tenure is {epoch}, and the round {}",
+                    hello.hi,
+                    heard.told,
+                    hello.epoch,
+                    show(hello.round),
+                    show(own)
                 );
                 Err(match why {
                     Refusal::Untrue => self.untrue(&story),
@@ -428,7 +434,10 @@ impl Device {
         };
         let Hello { fenced, asking, epoch, newest, hi, told, .. } = *hello;
         let is_below = hello.round < mine.history.met && holds(Clause::RoundMet);
-        let lost_round = kin == Kin::Same && is_below;
-        Heard { kin, fenced, asking, epoch, newest, hi, told, lost_round }
+        let lost_round = matches!(kin, Kin::Same | Kin::Below) && is_below;
+        let is_above = hello.round > mine.round && holds(Clause::RoundBegun);
+        let is_of_tenure = kin == Kin::Same && !mine.fenced && fenced && epoch == mine.epoch;
+        let new_round = is_of_tenure && is_above;
+        Heard { kin, fenced, asking, epoch, newest, hi, told, lost_round, new_round }
     }
 }

@@ -56,7 +56,8 @@ fn devices() -> Vec<Here> {
 
 fn hello(kin: Kin, of: Here) -> Heard {
     let Here { fenced, asking, epoch, newest, hi, .. } = of;
-    Heard { kin, fenced, asking, epoch, newest, hi, told: Stamp::ZERO, lost_round: false }
+    let (told, lost_round, new_round) = (Stamp::ZERO, false, false);
+    Heard { kin, fenced, asking, epoch, newest, hi, told, lost_round, new_round }
 }
 
 /// Whether `one` lacks what `other` knows of it: records, or a tenure.

@@ -136,8 +136,12 @@ impl Device {
             if !failover.connection.is_over(link) {
                 return; // an earlier one
             }
-            failover.role.end_grant();
-            failover.connection.end(link, self.clock.monotonic())
+            let was = failover.connection.end(link, self.clock.monotonic());
+            if was {
+                // A grant that is made without a connection goes into a file.
+                failover.role.end_grant();
+            }
+            was
         };
         if holds(Clause::HangUp) {
             link.close();

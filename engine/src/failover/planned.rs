@@ -11,10 +11,12 @@ use crate::format::frame::{Frame, Hello, LADDER_WIRE, Ladder};
 use crate::format::planned::Planned;
 use crate::sync::lock;
 use crate::table::differential::Grant;
+use crate::wake::Key;
+use crate::weaken::{Clause, holds};
 
 fn no_answer() -> Error {
-    let what = "the grant answers another request than the last one that was written here: write a request, and \
-                have that answered";
+    let what = "the grant answers no request that stands here: it is of an earlier one, was taken before, or the two \
+                devices have been connected since: write a request, and have that answered";
     Error::new(Kind::Invalid, what)
 }
 
@@ -24,11 +26,13 @@ fn of_frames(what: &str) -> Error {
 
 impl Device {
     /// A request for the host, for [`Device::grant_by_file`] at the other device. It replaces the last one, and
-    /// is over with the next connection.
+    /// is over with the next connection that stands, by which the host is asked for then; a takeover that finds
+    /// no connection leaves it as it is.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] if this device serves, or a connection stands; as [`Device::session`] if it neither
-    /// serves nor is fenced; [`Kind::NoPeer`] if the machine gives no random numbers, [`Kind::Halted`].
+    /// [`Kind::Invalid`] if this device serves, or a connection stands or begins; [`Kind::NotReady`] while a takeover
+    /// is open here; as [`Device::session`] if it neither serves nor is fenced; [`Kind::NoPeer`] if the machine
+    /// gives no random numbers, [`Kind::Halted`].
     pub fn request_by_file(&self) -> Result<Vec<u8>> {
         let _telling = self.events.enter();
         let _one = self.begin_step(&self.role)?;
@@ -51,13 +55,15 @@ impl Device {
 
     /// Gives the host up by a request of [`Device::request_by_file`], exactly as by one that came over the line:
     /// this device is fenced, durably, when this returns the grant, for [`Device::take_grant`]. A grant that
-    /// was lost is made once more, by another request.
+    /// was lost is made once more, by the same request or another, under a later tenure; if two of one request
+    /// are there, either may be taken.
     ///
     /// # Errors
     /// With nothing changed: [`Kind::Damaged`], [`Kind::Config`] and [`Kind::Invalid`] if `request` is no such file;
-    /// [`Kind::Protocol`] if it is of another pair, or of a device whose state does not fit this one's;
-    /// [`Kind::Invalid`] if a connection stands, [`Kind::NotReady`] while a takeover is open here. Later:
-    /// [`Kind::Halted`]; [`Kind::NotReady`] if a connection began meanwhile.
+    /// [`Kind::Protocol`] if it is of another pair, of a program too far from this one's version, of a device whose
+    /// state does not fit this one's, or asks for a tenure or knows of a record that cannot be;
+    /// [`Kind::Invalid`] if a connection stands or begins, [`Kind::NotReady`] while a takeover is open here. Later:
+    /// [`Kind::Halted`].
     pub fn grant_by_file(&self, request: &[u8]) -> Result<Vec<u8>> {
         let _telling = self.events.enter();
         let frames = Planned::Request.decode(request)?;
@@ -77,18 +83,21 @@ impl Device {
             return Err(waiting(Wait::Asking));
         }
         self.part_for_file();
-        lock(&self.tables).tell_after(told);
-        self.answer_request(&one, (epoch, nonce, told), ladder)?;
-        let mut frames = vec![Frame::Hello(self.hello(nonce)).encode(nonce)];
-        let mut is_last = false;
-        while !is_last {
+        let granted = {
             let mut tables = lock(&self.tables);
-            let role = &mut lock(&self.failover).role;
-            let Some(piece) = self.next_piece(&mut tables, role, true) else {
-                let what = "a connection to the other device has begun: take the host over by it";
-                return Err(Error::new(Kind::NotReady, what));
-            };
-            is_last = !role.is_handing_over();
+            tables.tell_after(told);
+            tables.out.granted()
+        };
+        // The device that asked may have taken the grant of an earlier file, or take it yet: no grant is repeated
+        // (R4), and the one that holds an older tenure asks again when the two meet (R13).
+        let above = if holds(Clause::FileGrantedAnew) { granted.saturating_add(1) } else { 0 };
+        self.answer_request(&one, (epoch.max(above), nonce, told), ladder)?;
+        let mut frames = vec![Frame::Hello(self.hello(nonce)).encode(nonce)];
+        let next = || {
+            let mut tables = lock(&self.tables);
+            self.next_piece(&mut tables, &mut lock(&self.failover).role, true)
+        };
+        while let Some(piece) = next() {
             frames.push(piece.encode_in(wire, nonce));
         }
         Ok(Planned::Grant.encode(&frames))
@@ -96,11 +105,14 @@ impl Device {
 
     /// Takes the host over by the grant of [`Device::grant_by_file`] that answers the last request written here:
     /// this device serves when it returns. Blocks that the other device owes are read once the line is there again.
+    /// A takeover that is open here, and that no connection has carried yet, ends by this.
     ///
     /// # Errors
     /// With nothing changed: [`Kind::Damaged`], [`Kind::Config`] and [`Kind::Invalid`] if `grant` is no such file,
-    /// answers another request, or a connection stands; [`Kind::Protocol`] as [`Device::grant_by_file`]. Later:
-    /// [`Kind::Halted`]; [`Kind::NotReady`] if the grant does not fit this device any more.
+    /// answers no request that stands here, or a connection stands or begins; [`Kind::Protocol`] as
+    /// [`Device::grant_by_file`]. Later, with the request over: [`Kind::Halted`]; [`Kind::NotReady`] and
+    /// [`Kind::Protocol`] if the grant does not fit this device any more, [`Kind::Damaged`] if it has other frames
+    /// than a grant's.
     pub fn take_grant(&self, grant: &[u8]) -> Result<Takeover> {
         let _telling = self.events.enter();
         let frames = Planned::Grant.decode(grant)?;
@@ -109,21 +121,18 @@ impl Device {
         let Some(Frame::Hello(hello)) = pieces.next() else {
             return Err(of_frames("the grant file does not begin with a hello"));
         };
-        {
-            let _one = self.begin_step(&self.role)?;
-            self.check_apart()?;
-            self.check_file(&hello)?;
-            let of_file = hello.nonce;
-            let Some(request) = lock(&self.failover).role.asked_by_file(of_file) else {
-                return Err(no_answer());
-            };
-            self.take_mark(&hello)?;
-            let progress_at = self.clock.monotonic();
-            lock(&self.failover).role.ask(OpenRequest { progress_at, ..request });
+        // The lock stays until this device serves: no connection begins, and no other request.
+        let one = self.begin_step(&self.role)?;
+        self.check_apart()?;
+        self.check_file(&hello)?;
+        let now = self.clock.monotonic();
+        if !lock(&self.failover).role.answered_by_file(hello.nonce, now) {
+            return Err(no_answer());
         }
+        self.take_mark(&hello)?;
         let taken = pieces.try_for_each(|piece| match piece {
             Frame::Prototype { nonce, grant, left, is_last, previous, entries } => {
-                self.receive_prototype(nonce, grant, left, is_last, previous, &entries)
+                self.take_prototype(&one, (nonce, grant), (left, is_last), previous, &entries)
             }
             Frame::Ladder(Ladder::GrantTable {
                 nonce,
@@ -135,7 +144,7 @@ impl Device {
                 piece,
             }) => {
                 let granted = Grant::Table { round, generation, later, told };
-                self.receive_table((nonce, grant), granted, piece)
+                self.take_table(&one, (nonce, grant), granted, piece)
             }
             _ => Err(of_frames("the grant file has other frames than a hello and a grant")),
         });
@@ -144,6 +153,8 @@ impl Device {
             role.withdraw();
             role.take_outcome()
         };
+        // A takeover that was open sees that it has ended.
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
         match (outcome, taken) {
             (Some(outcome), _) => outcome,
             // It would ask again, and there is no line.

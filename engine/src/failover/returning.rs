@@ -10,7 +10,7 @@ use crate::format::superblock::{Branch, Superblock};
 use crate::link::Lane;
 use crate::sync::lock;
 use crate::table::bits::Bits;
-use crate::table::differential::{Differential, Force, Side};
+use crate::table::differential::{Differential, Force, Side, Work};
 use crate::unit::Mode;
 use crate::weaken::{Clause, holds};
 use std::sync::Arc;
@@ -28,10 +28,17 @@ impl Device {
         }
         let step = |machine: &mut Differential, _: &Tables| {
             self.peer.machine.change_sides(Side::Fenced);
-            Some(machine.returned())
+            machine.returned();
+            Some(Work::default())
         };
         let turn = &mut *self.peer.machine.turn();
-        self.turn(turn, step, |_| ()).map(|_| ())
+        self.turn(turn, step, |_| ())?;
+        {
+            // Behind a reflection that is under way: a crash must not find N called a mixture, and no image.
+            let _still = self.begin_step(&self.reflecting)?;
+            self.begin_image()?;
+        }
+        self.store_differential(|_| ())
     }
 
     /// The superblock, if the peer was forced and it has yet to be noted down what this device alone has.

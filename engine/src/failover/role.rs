@@ -31,8 +31,8 @@ pub(crate) struct Grant {
 pub(crate) struct Role {
     device: u64,
     request: Option<OpenRequest>,
-    /// The last one that was written into a file: a grant in a file answers it, until another is open or a
-    /// connection comes to stand.
+    /// The last one that was written into a file: a grant in a file answers it, once, until a connection comes to
+    /// stand.
     by_file: Option<OpenRequest>,
     /// A hello, or a host, made this device ask for the host, and neither device has begun to serve since.
     must_ask: bool,
@@ -85,7 +85,7 @@ impl Role {
     /// Opens a request, which replaces the open one. Returns this device's id, which it carries.
     pub fn ask(&mut self, request: OpenRequest) -> u64 {
         self.request = Some(request);
-        (self.by_file, self.outcome) = (None, None);
+        self.outcome = None;
         self.device
     }
 
@@ -95,9 +95,14 @@ impl Role {
         self.device
     }
 
-    /// The request `nonce`, if it is the one that a grant in a file may answer.
-    pub fn asked_by_file(&self, nonce: u64) -> Option<OpenRequest> {
-        self.by_file.filter(|request| request.nonce == nonce)
+    /// A grant in a file answers the request `nonce`, which is open from now on, at `now`; whether it is the one
+    /// that a grant in a file may answer.
+    pub fn answered_by_file(&mut self, nonce: u64, now: u64) -> bool {
+        let request = self.by_file.take_if(|request| request.nonce == nonce);
+        request.is_some_and(|request| {
+            self.ask(OpenRequest { progress_at: now, ..request });
+            true
+        })
     }
 
     /// A connection stands: what is in a file is answered by it no more.

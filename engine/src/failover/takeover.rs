@@ -42,7 +42,8 @@ pub(super) fn epochs_exhausted() -> Error {
 
 impl Device {
     /// Asks the peer for the host (S803). The answer comes to [`Device::poll_takeover`]. Asking
-    /// again while a request is open sends it again, as a new one.
+    /// again while a request is open sends it again, as a new one. A request that was written into a file
+    /// ([`Device::request_by_file`]) ends as the two devices connect, and not by this call.
     ///
     /// # Errors
     /// [`Kind::NoPeer`] without a connection, [`Kind::Invalid`] if this device serves already,
@@ -248,7 +249,19 @@ impl Device {
     ) -> Result<()> {
         // The lock stays until this device serves: no request may begin between the end of this one and
         // the tenure.
-        let _one = lock(&self.role);
+        let one = lock(&self.role);
+        self.take_prototype(&one, (nonce, grant), (left, is_last), previous, entries)
+    }
+
+    /// As [`Device::receive_prototype`]. The caller holds `role`.
+    pub(super) fn take_prototype(
+        &self,
+        _one: &MutexGuard<'_, ()>,
+        (nonce, grant): (u64, u64),
+        (left, is_last): (u64, bool),
+        previous: Stamp,
+        entries: &[(Extent, Stamp)],
+    ) -> Result<()> {
         let is_asked = self.is_answer(nonce, grant)?;
         if self.peer.machine.mode() != Mode::Ordered && holds(Clause::GrantKind) {
             // This device has left the order that it asked in: it asks again (D4).
@@ -295,7 +308,18 @@ impl Device {
         granted: Grant,
         piece: TablePiece,
     ) -> Result<()> {
-        let _one = lock(&self.role);
+        let one = lock(&self.role);
+        self.take_table(&one, (nonce, grant), granted, piece)
+    }
+
+    /// As [`Device::receive_table`]. The caller holds `role`.
+    pub(super) fn take_table(
+        &self,
+        _one: &MutexGuard<'_, ()>,
+        (nonce, grant): (u64, u64),
+        granted: Grant,
+        piece: TablePiece,
+    ) -> Result<()> {
         if !self.is_answer(nonce, grant)? {
             return Ok(());
         }

@@ -386,7 +386,20 @@ impl Device {
         changes: impl Iterator<Item = (Blocks, Incoming<'a>)>,
     ) -> Result<()> {
         let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-        self.peer.saving.before(with, changes)
+        self.peer.saving.before(with, changes).map_err(|error| {
+            let stops = "the resync stops before it overwrites what this device alone has";
+            self.note_salvage_full(error, stops)
+        })
+    }
+
+    /// Content that is, or was to be, overwritten has no room in salvage: `doing` says what comes of it.
+    pub(super) fn note_salvage_full(&self, error: Error, doing: &str) -> Error {
+        let kind = error.kind();
+        let error = error.because(kind, doing);
+        if self.peer.saving.note_full(&error) {
+            self.tell(Event::SalvageFull(error.clone()));
+        }
+        error
     }
 
     /// Whether these are copies of blocks of this group, undamaged.

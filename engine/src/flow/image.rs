@@ -31,6 +31,8 @@ pub(crate) struct Image {
     /// set by each step of the machine that finds one, taken by the image that begins with it. And the number
     /// of the lineage then.
     point: Mutex<Option<(Stamp, u64)>>,
+    /// The fault of the one that this opening gave up.
+    given_up: Option<String>,
 }
 
 impl Image {
@@ -39,11 +41,12 @@ impl Image {
     ///
     /// # Errors
     /// [`crate::Kind::Damaged`] or [`crate::Kind::Storage`] if a forced takeover has chosen the image, and the
-    /// file is not what it was.
+    /// file is not what it was, unless the opening `gives_up`.
     pub fn load(
         storage: &dyn Storage,
         superblock: &Superblock,
         consistent: Consistent,
+        gives_up: bool,
     ) -> Result<(Image, Overlay)> {
         let is_put_back = superblock.usable && superblock.consat == Stamp::ZERO;
         let loaded = match superblock.image && (is_put_back || consistent != Consistent::Yes) {
@@ -51,6 +54,10 @@ impl Image {
             false => Err("none was kept when the device was opened".to_string()),
             true => match Writing::load(storage, superblock) {
                 // Without it N is a mixture.
+                Err(error) if is_put_back && gives_up => {
+                    let given_up = Some(error.to_string());
+                    return Ok((Image { given_up, ..Image::default() }, Overlay::default()));
+                }
                 Err(error) if is_put_back => return Err(error),
                 loaded => loaded.map_err(|error| error.to_string()),
             },
@@ -82,6 +89,11 @@ impl Image {
         lock(&self.status).clone()
     }
 
+    /// The fault of the one that this opening gave up, if it did.
+    pub fn given_up(&self) -> Option<&str> {
+        self.given_up.as_deref()
+    }
+
     /// The blocks of the image that is kept.
     pub fn saved(&self) -> Bits {
         lock(&self.writing).as_ref().map_or_else(Bits::default, |writing| writing.saved.clone())
@@ -105,8 +117,20 @@ impl Image {
         matches!(*lock(&self.status), ImageStatus::PutBack { .. })
     }
 
-    /// Whether `superblock`, which says that N is `consistent`, or not, says that there is one.
-    pub fn is_stored(&self, superblock: &Superblock, consistent: Consistent) -> bool {
+    /// `superblock`, which says that N is `consistent`, or not, says whether there is one.
+    pub fn note(&self, superblock: &mut Superblock, consistent: Consistent) {
+        superblock.image = self.is_stored(superblock, consistent);
+        if !superblock.image {
+            superblock.history.image_bytes = 0;
+        }
+    }
+
+    /// So many bytes of the file are durable, if one is kept.
+    pub fn durable_bytes(&self) -> u64 {
+        lock(&self.writing).as_ref().map_or(0, |writing| writing.bytes)
+    }
+
+    fn is_stored(&self, superblock: &Superblock, consistent: Consistent) -> bool {
         match *lock(&self.status) {
             ImageStatus::Kept { point, .. } => {
                 consistent != Consistent::Yes && is_of(point, superblock)
@@ -239,7 +263,7 @@ impl Device {
     fn forget_image(&self) -> Result<()> {
         *lock(&self.image.writing) = None;
         if self.superblock.get().image {
-            self.store(|s| s.image = false)?;
+            self.store(|s| (s.image, s.history.image_bytes) = (false, 0))?;
         }
         self.tidy_image();
         Ok(())
@@ -318,10 +342,10 @@ impl Device {
                 writer.add(block, Stamp::ZERO, before);
             }
             if writer.is_full_chunk() {
-                keep(&mut salvage, self.storage_apart(), self.clock.wall());
+                self.keep(&mut salvage);
             }
         }
-        keep(&mut salvage, self.storage_apart(), self.clock.wall());
+        self.keep(&mut salvage);
         for run in &zeros {
             self.volumes.zero_run(run)?;
         }
@@ -331,12 +355,16 @@ impl Device {
         }
         Ok(())
     }
-}
 
-/// Makes what was noted down durable; if there is no room for it, or its file fails, nothing more is.
-fn keep(salvage: &mut Option<Writer>, storage: &dyn Storage, now: u64) {
-    if salvage.as_mut().is_some_and(|writer| writer.flush(storage, now).is_err()) {
-        *salvage = None;
+    /// Makes what was noted down durable; if there is no room for it, or its file fails, nothing more is.
+    fn keep(&self, salvage: &mut Option<Writer>) {
+        let now = self.clock.wall();
+        let flushed = salvage.as_mut().map(|writer| writer.flush(self.storage_apart(), now));
+        if let Some(Err(error)) = flushed {
+            let goes_on = "the last consistent image, on its way back, replaces what is not saved";
+            self.note_salvage_full(error, goes_on);
+            *salvage = None;
+        }
     }
 }
 

@@ -14,7 +14,10 @@ pub(crate) mod checksums;
 pub(crate) mod commit;
 pub(crate) mod compare;
 pub(crate) mod copy;
+#[cfg(not(loom))]
 pub(crate) mod differential;
+#[cfg(loom)]
+pub mod differential; // for the models
 pub(crate) mod image;
 pub(crate) mod open;
 pub(crate) mod owed;
@@ -31,6 +34,10 @@ pub(crate) mod space;
 pub(crate) mod store;
 pub(crate) mod sums;
 mod trend;
+#[cfg(not(loom))]
+pub(crate) mod turn;
+#[cfg(loom)]
+pub mod turn; // for the models
 pub(crate) mod write;
 
 use crate::journal::own::OwnLog;

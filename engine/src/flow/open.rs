@@ -19,9 +19,10 @@ use crate::format::Row;
 use crate::format::batch::Log;
 use crate::format::superblock::Superblock;
 use crate::journal::own::OwnLog;
+use crate::journal::record_of;
 use crate::journal::recv::RecvLog;
 use crate::journal::scan::{Found, Scan, Verify, dead_upto, log_of, scan, write_back};
-use crate::queue::{Clk, Content, NO_PLACE, Record};
+use crate::queue::{Clk, Record};
 use crate::storage::Storage;
 use crate::superblock::SuperblockFile;
 use crate::table::incoming::Incoming;
@@ -168,6 +169,7 @@ impl Logs {
             clean: file.get().clean,
             lost_writes: false,
             superblock_repaired: file.bad_copy().map(Into::into),
+            image_given_up: None,
             own: of(&self.own, own.journal.queue.tail() - own.journal.queue.freed()),
             recv: of(&self.recv, recv.journal.queue.tail() - recv.journal.queue.freed()),
         }
@@ -201,19 +203,7 @@ fn records(
 ) -> impl Iterator<Item = Record> + '_ {
     let mut place = found.offset + PAGE;
     found.header.rows.iter().map(move |row: &Row| {
-        let record = Record {
-            position: 0,
-            stamp: row.stamp,
-            block: row.block,
-            level: row.level,
-            content: if row.has_data { Content::Data } else { Content::Zero },
-            checksum: row.checksum,
-            index: row.index,
-            count: row.count,
-            written_at: now,
-            place: if row.has_data { place } else { NO_PLACE },
-            was_reflected: row.stamp <= fl,
-        };
+        let record = Record { was_reflected: row.stamp <= fl, ..record_of(row, place, now) };
         place += if row.has_data { block_size } else { 0 };
         record
     })

@@ -114,7 +114,11 @@ impl Device {
         let theirs = records.filter(|record| record.stamp.epoch >= tenure);
         let changes = theirs.map(|record| (record.extent().into(), Incoming::Record));
         match self.peer.saving.before(with, changes) {
-            Err(error) if error.kind() == Kind::Protocol => Ok(()),
+            Err(error) if error.kind() == Kind::Protocol => {
+                let goes_on = "records of the peer's history replace what is not saved";
+                self.note_salvage_full(error, goes_on);
+                Ok(())
+            }
             other => other,
         }
     }

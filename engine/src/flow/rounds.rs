@@ -2,7 +2,7 @@
 //! line stays down, and back to it, or to rest level, by itself.
 
 use super::Tables;
-use super::differential::Turn;
+use super::turn::Turn;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;

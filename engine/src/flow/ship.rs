@@ -139,11 +139,8 @@ mod tests {
     use crate::storage::Memory;
     use crate::unit::Block;
 
-    /// A host of the tenure that is over has places in the queue and has not looked at the gate
-    /// while the last of R is shipped: the record says that nothing newer is left, as the prototype
-    /// did, and the connection goes on.
-    #[test]
-    fn a_late_reservation_is_nothing_that_remains() {
+    /// Two devices that have met.
+    fn pair() -> [Arc<Device>; 2] {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let [a, b] = [1, 2].map(|id| {
             let storage = Arc::new(Memory::new());
@@ -155,8 +152,24 @@ mod tests {
         let (end_a, end_b) = memory_link(Line::default(), clock.clone());
         a.connect(Arc::new(end_a)).unwrap();
         b.connect(Arc::new(end_b)).unwrap();
-        let control = || [&a, &b, &a, &b].map(|device| while device.step_control().unwrap() {});
-        control();
+        talk(&a, &b);
+        [a, b]
+    }
+
+    /// Both take every frame of the control lane.
+    fn talk(a: &Device, b: &Device) {
+        for device in [a, b, a, b] {
+            while device.step_control().unwrap() {}
+        }
+    }
+
+    /// A host of the tenure that is over has places in the queue and has not looked at the gate
+    /// while the last of R is shipped: the record says that nothing newer is left, as the prototype
+    /// did, and the connection goes on.
+    #[test]
+    fn a_late_reservation_is_nothing_that_remains() {
+        let [a, b] = pair();
+        let control = || talk(&a, &b);
         a.session().unwrap().write(0, 0, &[1; 4096]).unwrap();
         b.begin_takeover().unwrap();
         control();
@@ -189,19 +202,8 @@ mod tests {
     /// anew; and the acknowledgement comes before the next record.
     #[test]
     fn what_is_shipped_goes_on_behind_what_was_acknowledged() {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let [a, b] = [1, 2].map(|id| {
-            let storage = Arc::new(Memory::new());
-            let mut geometry = Geometry::new(7, id, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
-            geometry.journal_bytes = 16 << 20;
-            Device::create(&*storage, &geometry, id == 1).unwrap();
-            Device::open(storage, clock.clone(), Settings::default()).unwrap()
-        });
-        let (end_a, end_b) = memory_link(Line::default(), clock.clone());
-        a.connect(Arc::new(end_a)).unwrap();
-        b.connect(Arc::new(end_b)).unwrap();
-        let control = || [&a, &b, &a, &b].map(|device| while device.step_control().unwrap() {});
-        control();
+        let [a, b] = pair();
+        let control = || talk(&a, &b);
         for block in 0..2 {
             a.session().unwrap().write(0, block * 4096, &[1; 4096]).unwrap();
             a.step_commit().unwrap();

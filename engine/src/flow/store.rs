@@ -92,7 +92,7 @@ impl Device {
             consistent = Consistent::Yes;
         }
         Durable::put_marks(s, owing, consistent);
-        s.image = self.image.is_stored(s, consistent);
+        self.image.note(s, consistent);
     }
 
     /// As [`Device::mark`], if a step or a host's write has asked for it; whether it has. The caller holds
@@ -125,4 +125,14 @@ pub(crate) fn restore(
     let mut differential = Differential::restore(durable, table, side, implied, s.whole());
     differential.received(s.hi);
     Machine::new(differential, s.fenced, alike)
+}
+
+/// At an opening it is not known which blocks differ at the peer: every one of `all` is copied. The opening
+/// stores the table.
+pub(crate) fn expect_all(machine: &Machine, all: &Bits) {
+    machine.alike().expect(all);
+    let mut machine = machine.write();
+    if machine.mode() != Mode::Ordered {
+        let _stored = machine.expect_all(all);
+    }
 }

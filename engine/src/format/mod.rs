@@ -9,7 +9,7 @@ pub mod batch;
 pub mod frame;
 pub mod image;
 mod number;
-pub(crate) mod planned;
+pub mod planned;
 pub mod salvage;
 pub mod segments;
 pub mod superblock;

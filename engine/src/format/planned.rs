@@ -13,7 +13,7 @@ const HEADER: usize = 32;
 
 /// Which of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Planned {
+pub enum Planned {
     /// A request, by the device that is to serve.
     Request = 1,
     /// Its answer, by the device that has given the host up.

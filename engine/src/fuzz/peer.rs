@@ -5,15 +5,15 @@ use crate::Device;
 use crate::clock::Clock;
 use crate::event::Status;
 use crate::format::Row;
-use crate::format::data_checksum;
-use crate::format::frame::{Frame, Hello, Seen, Shipped, Sum};
+use crate::format::frame::{Copied, Frame, Hello, Ladder, Seen, Shipped, Sum, TablePiece};
 use crate::format::superblock::VolumeSpec;
+use crate::format::{content_checksum, data_checksum};
 use crate::limits::{Durability, Geometry, Settings};
 use crate::link::{Lane, Line, Link, MemoryLink, memory_link};
 use crate::request::{Request, Ticket};
 use crate::storage::Memory;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
-use crate::unit::{Block, Extent, Mode, Round, Stamp};
+use crate::unit::{Block, Blocks, Extent, Mode, Round, Stamp};
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -101,7 +101,14 @@ fn act(
     clock: &Arc<Told>,
 ) {
     liar.listen();
-    match input.byte() % 20 {
+    let byte = input.byte();
+    match byte % 20 {
+        _ if byte >= 208 => {
+            if byte % 16 == 0 {
+                let _ = device.suspend();
+            }
+            liar.say_ladder(input);
+        }
         0 => *liar = connect(device, input, clock.clone()),
         1 => liar.say_hello(input),
         2 => {
@@ -167,6 +174,7 @@ fn act(
         16 | 17 => host(device, input, tickets),
         _ => {
             let _ = device.step_commit();
+            let _ = device.step_ladder();
             let _ = device.step_ship();
             let _ = device.step_reflect();
             let _ = device.checkpoint_now();
@@ -209,6 +217,43 @@ fn block(input: &mut Input<'_>) -> Block {
         0 => Block { volume: input.number() as u32, number: input.number() },
         n => Block { volume: 0, number: u64::from(n) },
     }
+}
+
+/// Runs of blocks, mostly of the volume, in rising order.
+fn runs(input: &mut Input<'_>) -> Vec<Blocks> {
+    let (volume, mut end) = (if input.byte() == 0 { 1 } else { 0 }, input.below(8));
+    let run = |_| {
+        let start = end + 1 + input.below(4);
+        end = start + 1 + if input.byte() == 0 { input.number() >> 12 } else { input.below(4) };
+        Blocks { volume, numbers: start..end }
+    };
+    (0..3).map(run).collect()
+}
+
+/// A piece of a table, mostly a whole one.
+fn piece(input: &mut Input<'_>) -> TablePiece {
+    let runs = runs(input);
+    match input.byte() % 4 {
+        0 => {
+            let from = Block { volume: 0, number: input.below(24) };
+            TablePiece { from, to: Block { number: from.number + 1, ..from }, runs, is_last: false }
+        }
+        _ => TablePiece::next(TablePiece::FIRST, &mut runs.into_iter().peekable()),
+    }
+}
+
+/// Copies of blocks, and their data.
+fn copies(input: &mut Input<'_>, blocks: &[Blocks]) -> (Vec<Copied>, Vec<u8>) {
+    let mut data = Vec::new();
+    let copied = |run: &Blocks| {
+        let content = [input.byte(); BLOCK];
+        let has_data = content[0].is_multiple_of(2);
+        data.extend_from_slice(if has_data { &content } else { &[] });
+        let sum = if input.byte() == 0 { 1 } else { data_checksum(&content) };
+        let (count, checksum) = if has_data { (1, sum) } else { (run.count(), 0) };
+        Copied { block: run.first(), count, has_data, checksum }
+    };
+    (blocks.iter().map(copied).collect(), data)
 }
 
 /// An extent: mostly of one block, or within the volume.
@@ -260,6 +305,64 @@ impl Liar {
             3 => Stamp::ZERO,
             _ => Stamp { epoch: self.epoch(input), time: input.below(1 << 12), sequence: 0 },
         }
+    }
+
+    /// A round: mostly the one that the device was in at its hello, or one of the next.
+    fn round(&self, input: &mut Input<'_>) -> Round {
+        let own = self.hello.as_ref().map_or(Round::default(), |hello| hello.round);
+        match input.byte() % 16 {
+            0 => Round { generation: input.number() >> 1, counter: input.number() >> 1 },
+            n => Round { counter: own.counter + u64::from(n % 4), ..own },
+        }
+    }
+
+    /// A frame of the ladder.
+    fn say_ladder(&self, input: &mut Input<'_>) {
+        let own = self.hello.as_ref().map_or(0, |hello| hello.lineage.0);
+        let generation = if input.byte() == 0 { input.number() >> 1 } else { own };
+        let nonce = if input.byte().is_multiple_of(8) { input.number() } else { self.asked };
+        let number = if input.byte().is_multiple_of(2) { 0 } else { input.number() >> 1 };
+        let (round, told) = (self.round(input), number);
+        let (cut, blocks) = (self.stamp(input), runs(input));
+        let data;
+        let (lane, frame) = match input.byte() % 13 {
+            0 => {
+                let modes = [Mode::Collecting, Mode::Sending, Mode::Copying, Mode::Ordered];
+                let (mode, clk) = (modes[input.below(4) as usize], self.stamp(input));
+                (Lane::Control, Ladder::Open { round, mode, generation, cut, clk, told })
+            }
+            1 => {
+                let (is_consistent, piece) = (input.byte().is_multiple_of(2), piece(input));
+                (Lane::Control, Ladder::Opened { round, cut, told, is_consistent, piece })
+            }
+            2 => {
+                let (grant, later) = (self.epoch(input), input.byte().is_multiple_of(2));
+                let piece = piece(input);
+                let granted =
+                    Ladder::GrantTable { nonce, grant, round, generation, later, told, piece };
+                (Lane::Control, granted)
+            }
+            3 => (Lane::Control, Ladder::Returned { nonce, piece: piece(input) }),
+            4 | 5 => {
+                let (copies, mut bytes) = copies(input, &blocks);
+                bytes.truncate(bytes.len() - input.below(2).min(bytes.len() as u64) as usize);
+                data = bytes;
+                (Lane::Data, Ladder::Copy { round, said: told, copies, data: &data })
+            }
+            6 => {
+                let zeros = content_checksum(&[0; BLOCK]);
+                let of = |run: &Blocks| run.numbers.clone().take(64);
+                let sums = blocks.iter().flat_map(of).map(|n| zeros + u128::from(n % 2)).collect();
+                (Lane::Data, Ladder::Sums { round, said: told, blocks, sums })
+            }
+            7 => (Lane::Control, Ladder::Differs { round, blocks }),
+            8 => (Lane::Control, Ladder::CopyAck { round, blocks }),
+            9 => (Lane::Data, Ladder::End { round, generation, consistent_at: cut }),
+            10 => (Lane::Control, Ladder::EndAck { round }),
+            11 => (Lane::Data, Ladder::Level { round }),
+            _ => (Lane::Control, Ladder::Told { round, number, blocks }),
+        };
+        self.say(lane, &Frame::Ladder(frame));
     }
 
     /// A hello of a fenced peer that has what the device has, with some fields changed.
@@ -364,6 +467,17 @@ mod tests {
             let status = super::talk(&seed);
             assert!(status.connected && status.serving == serving, "{status:?}");
         }
+    }
+
+    /// The seeds and the seeded bytes lead a device out of order, too.
+    #[test]
+    fn a_true_open_is_followed() {
+        // Fenced, a true hello, an open of the next round in the collecting mode.
+        let mut open = vec![1, 9, 0, 0, 0, 0, 209, 1, 1, 0, 1, 3];
+        open.extend([1; 11]);
+        open.extend([0, 0, 3]);
+        let status = super::talk(&open);
+        assert!(status.connected && status.mode == crate::unit::Mode::Collecting, "{status:?}");
     }
 
     #[test]

@@ -69,6 +69,24 @@ pub(crate) struct Journal {
 /// A journal's fill that leaves no room.
 pub(crate) const FULL: u64 = 1_000_000_000;
 
+/// The record of `row`, whose data, if it has any, stands at byte `place` of its log; `written_at` is on the
+/// monotonic clock. Its position is the caller's to say.
+pub(crate) fn record_of(row: &Row, place: u64, written_at: u64) -> Record {
+    Record {
+        position: 0,
+        stamp: row.stamp,
+        block: row.block,
+        level: row.level,
+        content: if row.has_data { Content::Data } else { Content::Zero },
+        checksum: row.checksum,
+        index: row.index,
+        count: row.count,
+        written_at,
+        place: if row.has_data { place } else { NO_PLACE },
+        was_reflected: false,
+    }
+}
+
 impl Journal {
     fn new(
         superblock: &Superblock,

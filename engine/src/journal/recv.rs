@@ -1,13 +1,13 @@
 //! The received log: what the peer shipped, durable before it is acknowledged (R6; S1502).
 
 use super::scan::Found;
-use super::{Journal, Tail};
+use super::{Journal, Tail, record_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::Row;
 use crate::format::batch::Log;
 use crate::format::superblock::{LogState, Superblock};
 use crate::limits::{Durability, Geometry};
-use crate::queue::{Content, NO_PLACE, Record};
+use crate::queue::{Content, Record};
 use crate::storage::Storage;
 use crate::sync::lock;
 use crate::unit::{Position, Stamp};
@@ -94,19 +94,7 @@ impl RecvLog {
             let mut place = journal.write_batch(&mut tail, previous, rows, &blocks, last)?;
             for arrival in chunk {
                 let row = &arrival.row;
-                records.push(Record {
-                    position: next,
-                    stamp: row.stamp,
-                    block: row.block,
-                    level: row.level,
-                    content: if row.has_data { Content::Data } else { Content::Zero },
-                    checksum: row.checksum,
-                    index: row.index,
-                    count: row.count,
-                    written_at: received_at,
-                    place: if row.has_data { place } else { NO_PLACE },
-                    was_reflected: false,
-                });
+                records.push(Record { position: next, ..record_of(row, place, received_at) });
                 place += if row.has_data { size } else { 0 };
                 next += 1;
             }

@@ -78,6 +78,10 @@ pub(super) enum Kind {
     RecoverSite,
     /// An operator keeps one of two histories that have parted.
     Resolve,
+    /// An operator moves the host by two files, with the line down.
+    MoveByFiles,
+    /// A driver says that the host of the device that serves is gone.
+    Offer,
 }
 
 /// An action and the numbers that say the rest.
@@ -92,7 +96,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 48] = [
+const WEIGHTS: [(Kind, u32); 50] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 16),
@@ -141,6 +145,8 @@ const WEIGHTS: [(Kind, u32); 48] = [
     (Force, 8),
     (RecoverSite, 4),
     (Resolve, 8),
+    (MoveByFiles, 3),
+    (Offer, 2),
 ];
 
 /// How many actions a mood lasts.

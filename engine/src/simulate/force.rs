@@ -381,7 +381,13 @@ impl World {
                 .map_or(all.len(), |first| {
                     all.partition_point(|record| record.stamp < first.stamp)
                 }),
-            _ => (0..=all.len()).rev().find(|&kept| is_state(upto(all, kept))).unwrap_or_default(),
+            _ => {
+                // A record that is given up is lost, though its content may be as it was before.
+                let given_up = sheet.given_up.iter().map(|entry| entry.1).min();
+                let most = given_up
+                    .map_or(all.len(), |first| all.partition_point(|record| record.stamp < first));
+                (0..=most).rev().find(|&kept| is_state(upto(all, kept))).unwrap_or_default()
+            }
         };
         let at = upto(all, kept);
         if !is_state(at) || at < received {

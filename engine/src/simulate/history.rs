@@ -131,6 +131,11 @@ impl History {
         self.records_of(by, stamp).next()
     }
 
+    /// Whether a record of `by` that has this stamp is one of those that were left to bits.
+    pub fn is_left_to_bits(&self, by: Side, stamp: Stamp) -> bool {
+        stamp <= self.by_bits[by]
+    }
+
     /// The records of `by` after `stamp`, but for those that were left to bits.
     pub fn records_of(&self, by: Side, stamp: Stamp) -> impl Iterator<Item = &Record> {
         self.after(stamp.max(self.by_bits[by])).iter().filter(move |r| r.by == by)

@@ -239,6 +239,11 @@ impl World {
                 Some(session)
             }
             Err(error) => {
+                if error.kind() == ErrorKind::NotReady
+                    && self.plan.settings[side].takeover_at_first_request
+                {
+                    self.tape.count("hosts that came while a takeover was under way");
+                }
                 self.check_refusal(side, &error);
                 None
             }

@@ -300,7 +300,17 @@ impl World {
             }
         });
         for position in queue.freed()..queue.tail() {
-            self.check_arrival(side, &device, queue.record(position));
+            let record = queue.record(position);
+            let due = {
+                let history = self.history.borrow();
+                // A record that had come before the other side's history was over is there still.
+                let due = match history.is_left_to_bits(1 - side, record.stamp) {
+                    true => history.find(record.stamp),
+                    false => history.next_of(1 - side, machine.hi.get()),
+                };
+                due.cloned()
+            };
+            self.check_arrival(side, &device, record, due);
         }
         let next = self.history.borrow().next_of(1 - side, machine.hi.get()).map(|r| r.stamp);
         if machine.hi.get() > hi || next.is_some_and(|next| next <= hi) {

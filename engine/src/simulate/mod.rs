@@ -12,6 +12,7 @@
 //! | `lost` | completed writes that a crash takes |
 //! | `force` | sites that are lost, forced takeovers, and what returns |
 //! | `returns` | hosts that come back on new connections |
+//! | `variants` | moves by files, offers of the host |
 //! | `ladder` | differential mode: suspensions, rounds, copies |
 //! | `compare` | comparisons of the running pair |
 //! | `faithless` | disks that lie and rot, and what comes of it |
@@ -50,6 +51,7 @@ mod stall;
 mod tape;
 #[cfg(test)]
 mod told;
+mod variants;
 mod world;
 
 pub use action::Selection;

@@ -112,6 +112,12 @@ impl Plan {
         {
             never.push(Kind::LoseSite);
         }
+        // The variants of a takeover leave the runs without them as they are.
+        let variants = &mut Random::of(seed, 12, 0);
+        never.extend([Kind::MoveByFiles, Kind::Offer].into_iter().filter(|_| variants.once_in(2)));
+        for settings in &mut settings {
+            settings.takeover_at_first_request = variants.once_in(6);
+        }
         let rotting = random.below(2);
         let old_programs = random.once_in(4);
         if old_programs {

@@ -410,12 +410,20 @@ impl World {
             return machine.received.set(queue.tail());
         }
         for position in machine.received.get()..queue.tail() {
-            self.check_arrival(side, &device, queue.record(position));
+            let due = self.history.borrow().next_of(1 - side, machine.hi.get()).cloned();
+            self.check_arrival(side, &device, queue.record(position), due);
         }
         machine.received.set(queue.tail());
     }
 
-    pub(super) fn check_arrival(&self, side: Side, device: &crate::Device, record: queue::Record) {
+    /// The record is the one that is due.
+    pub(super) fn check_arrival(
+        &self,
+        side: Side,
+        device: &crate::Device,
+        record: queue::Record,
+        due: Option<Record>,
+    ) {
         let name = NAMES[side];
         let promise = "what arrives is the other side's history, in order";
         let blocks = self.plan.blocks_of(record.extent());
@@ -428,12 +436,11 @@ impl World {
             self.tape.broken("a program gets only records that it knows", story);
         }
         let history = self.history.borrow();
-        let due = history.next_of(1 - side, machine.hi.get());
         let is_due = |due: &Record| {
             let held = history.content(due.blocks.start, due.stamp);
             due.stamp == record.stamp && due.blocks == blocks && content.as_ref() == Ok(&held)
         };
-        if !due.is_some_and(is_due) {
+        if !due.as_ref().is_some_and(is_due) {
             let (stamp, extent) = (record.stamp, record.extent());
             let story = format!("{name} got {stamp} for {extent} with {content:?}, due: {due:?}");
             self.tape.broken(promise, story);

@@ -24,6 +24,7 @@ impl World {
         self.machines.iter().for_each(|machine| machine.disk.disarm());
         self.stall.take();
         self.sites.gone.take();
+        self.end_moves();
         self.upgrade();
         if self.tape.is_lossy() {
             // Nobody misses the last frame of all.

@@ -18,6 +18,7 @@ use super::random::Random;
 use super::returns::Returns;
 use super::stall::Stall;
 use super::tape::{Sort, Tape};
+use super::variants::Moves;
 use super::{NAMES, Side};
 use crate::device::Device;
 use crate::error::{Kind as ErrorKind, Result};
@@ -174,6 +175,7 @@ pub(super) struct World {
     pub unaccepted: Cell<Option<usize>>,
     pub sites: Sites,
     pub tenures: Tenures,
+    pub moves: Moves,
     /// The newest line.
     wire: RefCell<Arc<Wire>>,
     pub buffer: RefCell<Vec<u8>>,
@@ -216,6 +218,7 @@ impl World {
             buffer: RefCell::default(),
             ended: Cell::default(),
             tenures: Tenures::default(),
+            moves: Moves::default(),
             busy: Cell::default(),
             stall: RefCell::default(),
             stalled: RefCell::default(),
@@ -250,6 +253,7 @@ impl World {
     /// Does what `action` says, and looks at what may have come of it.
     pub fn act(&self, action: Action) {
         self.perform(action);
+        self.go_on_moving();
         self.check_one_serves();
         for side in [0, 1] {
             self.bury(side);
@@ -292,6 +296,7 @@ impl World {
             Kind::Ask => self.ask_for_host(side),
             Kind::AskBoth => [side, 1 - side].into_iter().for_each(|at| self.ask_for_host(at)),
             Kind::Alone => self.resume_alone(side),
+            Kind::Plug if self.is_held_apart() => {}
             Kind::Plug => self.plug(side),
             Kind::Cut => self.cut_line(random),
             Kind::Tick => self.tick(random),
@@ -323,6 +328,8 @@ impl World {
             Kind::Force => self.force(random),
             Kind::RecoverSite => self.recover_site(),
             Kind::Resolve => self.resolve(),
+            Kind::MoveByFiles => self.move_by_files(side, random),
+            Kind::Offer => self.offer_host(side),
         }
     }
 
@@ -603,7 +610,7 @@ impl World {
     }
 
     /// The disk or the process at `side` is going to break in one of the next operations.
-    fn trouble(&self, side: Side, random: &mut Random) {
+    pub(super) fn trouble(&self, side: Side, random: &mut Random) {
         if self.device(side).is_none() {
             return;
         }

@@ -17,7 +17,7 @@ const FAIR: u64 = 16;
 
 /// The guess, and how good it was of late.
 #[derive(Debug, Default)]
-pub(crate) struct Alike {
+pub struct Alike {
     blocks: Bits,
     /// Blocks whose checksums were sent.
     asked: u64,

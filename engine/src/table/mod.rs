@@ -18,7 +18,10 @@
 //! A cursor has one owner, whose fields are private: it moves by the owner's transitions only
 //! (`engine/tests/layers.rs`). The state of one peer is a value of its own.
 
+#[cfg(not(loom))]
 pub(crate) mod alike;
+#[cfg(loom)]
+pub mod alike; // for the models
 pub mod announced;
 pub mod bits;
 pub mod differential;

@@ -102,6 +102,9 @@ pub struct Debt {
     regions: Vec<u64>,
     /// The last stamp told.
     last: Stamp,
+    /// The same, when no piece of what was told was still to come: a prototype names the newest record of
+    /// each extent, so that behind a piece of it there may be older ones that a later piece replaces.
+    whole: Stamp,
 }
 
 /// Counts anew, where no reader has the debt.
@@ -124,7 +127,9 @@ impl Debt {
         most: u64,
     ) -> Result<(), String> {
         let told = self.append(previous, piece, hi, most);
-        self.index(most).and(told)
+        self.index(most).and(told)?;
+        self.whole = self.last;
+        Ok(())
     }
 
     /// As [`Debt::extend`], where more pieces follow: what it takes is asked for only behind the
@@ -404,6 +409,17 @@ impl Debt {
         self.len() == 0
     }
 
+    /// The records owed up to the last stamp of which all is told, in rising order.
+    pub fn kept(&self) -> Vec<(Extent, Stamp)> {
+        let upto = if holds(Clause::ToldWhole) { self.whole } else { self.last };
+        let is_part = upto < self.last;
+        let arrived = self.paid.load(Ordering::Acquire) - self.begin;
+        let left = self.entries.iter().skip(arrived as usize);
+        // An entry that a later piece has replaced is the newest of those up to here.
+        let left = left.filter(|entry| is_part || !entry.is_replaced);
+        left.map(|entry| (entry.extent(), self.stamp(entry))).take_while(|e| e.1 <= upto).collect()
+    }
+
     /// The extents owed, with their newest stamps, in rising order.
     pub fn iter(&self) -> impl Iterator<Item = (Extent, Stamp)> + '_ {
         let arrived = self.paid.load(Ordering::Acquire) - self.begin;
@@ -424,6 +440,21 @@ mod tests {
 
     fn block(number: u64) -> Block {
         Block { volume: 3, number }
+    }
+
+    /// A piece may leave out an older record of a block that a later piece names.
+    #[test]
+    fn a_prototype_that_ends_in_the_middle_is_not_kept() {
+        let block = |number| Extent::from(Block { volume: 0, number });
+        let mut debt = Debt::default();
+        debt.extend(Stamp::ZERO, &[(block(0), stamp(1)), (block(1), stamp(2))], Stamp::ZERO, 9)
+            .unwrap();
+        let kept = debt.kept();
+        assert_eq!(kept, debt.iter().collect::<Vec<_>>());
+        debt.append(stamp(2), &[(block(1), stamp(5))], Stamp::ZERO, 9).unwrap();
+        assert_eq!((debt.kept(), debt.last()), (kept, stamp(5)));
+        debt.extend(stamp(5), &[(block(0), stamp(6))], Stamp::ZERO, 9).unwrap();
+        assert_eq!(debt.kept(), [(block(1), stamp(5)), (block(0), stamp(6))]);
     }
 
     proptest! {

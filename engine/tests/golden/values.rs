@@ -158,6 +158,7 @@ pub fn history() -> History {
             newest: stamp(11, 0x4444, 4),
         }),
         met: Round { generation: 3, counter: 9 },
+        image_bytes: 0x15000,
     }
 }
 

@@ -2,6 +2,11 @@
 //! over and received.
 
 use super::*;
+use afterimage::internal::flow::differential::Machine;
+use afterimage::internal::table::alike::Alike;
+use afterimage::internal::table::bits::Bits;
+use afterimage::internal::table::differential::{Differential, Durable, Side};
+use afterimage::internal::unit::{Blocks, Mode, Round};
 
 /// A block of a normal volume: two halves, written and read without any order of their own.
 struct Volume([Word; 2]);
@@ -135,6 +140,77 @@ fn receiving_and_read() {
         debt.pay(stamp);
         volume.write(record.checksum);
         device.queue.release(2, 100);
+        reader.join().unwrap();
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");
+}
+
+/// Differential mode at an active device, whose peer owes block 1 by a bit.
+fn owing() -> Arc<Machine> {
+    let stored = Durable { mode: Mode::Collecting, owing: true, ..Durable::default() };
+    let machine = Differential::restore(stored, Bits::default(), Side::Active, [], [blocks()]);
+    Arc::new(Machine::new(machine, false, Alike::default()))
+}
+
+fn blocks() -> Blocks {
+    Extent::from(block(1)).into()
+}
+
+/// The data that a reader gets, as of `fetch`; the peer is asked if it owes a block by a bit and no record is here.
+fn fetch_owed(device: &Device, volume: &Volume, machine: &Machine) -> Option<u64> {
+    let oldest = Stamp { epoch: 1, time: 0, sequence: 0 };
+    fetch(&device.queue, volume, || machine.owes().then_some(oldest))
+}
+
+/// A block that the peer owes by a bit is written here (D5) and reflected while another reads it: the reader
+/// asks the peer, finds the record, or finds it in the volume; it never takes what the volume held before.
+#[test]
+fn owed_by_a_bit_and_written() {
+    static SEEN: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+    check(|| {
+        let (device, machine) = (Device::new(2), owing());
+        let volume = Arc::new(Volume::new(0));
+        let reader = {
+            let (device, volume, machine) = (device.clone(), volume.clone(), machine.clone());
+            thread::spawn(move || {
+                let read = fetch_owed(&device, &volume, &machine);
+                SEEN[0].fetch_or(read.is_none(), Relaxed);
+                SEEN[1].fetch_or(read.is_some() && device.queue.freed() == 1, Relaxed);
+                SEEN[2].fetch_or(read.is_some() && device.queue.freed() == 2, Relaxed);
+                assert!(read.is_none_or(|value| value == checksum(1, 1)), "stale: {read:?}");
+            })
+        };
+        device.write_one(1, 1);
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        assert!(machine.wrote([block(1).into()].into_iter()), "nothing is owed any more");
+        volume.write(checksum(1, 1));
+        device.queue.release(taker.done(&device.queue), 100);
+        reader.join().unwrap();
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");
+}
+
+/// The copy of a block that the peer owes by a bit comes, past the queues, while the block is read (S903).
+#[test]
+fn copy_and_read() {
+    static SEEN: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
+    check(|| {
+        let (device, machine) = (Device::new(2), owing());
+        let volume = Arc::new(Volume::new(0));
+        let reader = {
+            let (device, volume, machine) = (device.clone(), volume.clone(), machine.clone());
+            thread::spawn(move || {
+                let read = fetch_owed(&device, &volume, &machine);
+                SEEN[usize::from(read.is_some())].fetch_or(true, Relaxed);
+                assert!(read.is_none_or(|value| value == 7), "stale: {read:?}");
+            })
+        };
+        volume.write(7);
+        let mut state = machine.write();
+        state.arrive(Side::Active, Round::default(), 0, &blocks()).expect("a copy of this round");
+        machine.settle(&state);
+        drop(state);
         reader.join().unwrap();
     });
     assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");

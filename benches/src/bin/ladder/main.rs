@@ -8,10 +8,12 @@
 //! | `bits` | memory for each bit that is set |
 //! | `stall` | how long hosts wait while a journal of 4 GiB full of R becomes bits |
 //! | `load [--mib N] [--seconds N]` | 100 MB/s written on a line of 10 MB/s: waits, the way back, what is sent |
+//! | `image` | a forced takeover to the last consistent image of 256 MiB and of 1 GiB, and its way back |
 //! | `takeover` | a takeover while 1 GiB is still to be copied behind a line of 10 MiB/s |
 
 mod bits;
 mod cost;
+mod image;
 mod load;
 mod stall;
 mod takeover;
@@ -104,11 +106,12 @@ fn main() {
     match args.get(1).map(String::as_str) {
         Some("cost") => cost::main(&options, &mut figures),
         Some("bits") => bits::main(&options, &mut figures),
+        Some("image") => image::main(&options, &mut figures),
         Some("takeover") => takeover::main(&options, &mut figures),
         Some("stall") => stall::main(&options, &mut figures),
         Some("load") => load::main(&options, &mut figures),
         _ => {
-            eprintln!("ladder: name a cost: cost, bits, stall, load, takeover");
+            eprintln!("ladder: name a cost: cost, bits, stall, load, image, takeover");
             std::process::exit(2);
         }
     }

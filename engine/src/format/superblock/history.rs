@@ -11,6 +11,7 @@ const FORCED: u32 = 1;
 const ALONE: u32 = 2;
 const OTHER: u32 = 4;
 const MET: u32 = 8;
+const IMAGE: u32 = 16;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -33,7 +34,7 @@ const FIXED: usize = size_of::<Fixed>();
 /// as the one that returns, and an operator decides.
 pub const ANCESTORS_MAX: usize = 200;
 
-const _: () = assert!(FIXED + (ANCESTORS_MAX + 1) * 16 <= ANNEX_BYTES_MAX as usize);
+const _: () = assert!(FIXED + (ANCESTORS_MAX + 1) * 16 + 8 <= ANNEX_BYTES_MAX as usize);
 
 /// The other device's branch of history, as its refused hello told of it: neither lineage stands in the
 /// other's list.
@@ -67,6 +68,9 @@ pub struct History {
     pub other: Option<Branch>,
     /// The last round of differential mode that the peer was in, as it said itself (D3).
     pub met: Round,
+    /// Up to so many bytes the side file of the last consistent image is whole: durable at the last clean close,
+    /// or when a forced takeover chose it; 0 without an image.
+    pub image_bytes: u64,
 }
 
 impl History {
@@ -95,7 +99,8 @@ impl History {
         let flags = flag(self.forced, FORCED)
             | flag(self.alone.is_some(), ALONE)
             | flag(self.other.is_some(), OTHER)
-            | flag(self.met != Round::default(), MET);
+            | flag(self.met != Round::default(), MET)
+            | flag(self.image_bytes > 0, IMAGE);
         let other = self.other.unwrap_or_default();
         let mut fixed = Fixed::new_zeroed();
         fixed.ancestors = (self.ancestors.len() as u32).into();
@@ -115,6 +120,9 @@ impl History {
             bytes.extend_from_slice(&number.to_le_bytes());
             bytes.extend_from_slice(&id.to_le_bytes());
         }
+        if flags & IMAGE != 0 {
+            bytes.extend_from_slice(&self.image_bytes.to_le_bytes());
+        }
         bytes
     }
 
@@ -130,12 +138,13 @@ impl History {
             ));
         };
         let flags = fixed.flags.get();
-        if flags & !(FORCED | ALONE | OTHER | MET) != 0 {
-            return Err(format!("the annex has flags {flags:#x}, of which this program knows 15"));
+        if flags & !(FORCED | ALONE | OTHER | MET | IMAGE) != 0 {
+            return Err(format!("the annex has flags {flags:#x}, of which this program knows 31"));
         }
         let count = fixed.ancestors.get() as usize;
         let rows = count.saturating_add(usize::from(flags & MET != 0));
-        if count > ANCESTORS_MAX || rest.len() != rows * 16 {
+        let tail = 8 * usize::from(flags & IMAGE != 0);
+        if count > ANCESTORS_MAX || rest.len() != rows * 16 + tail {
             let found = rest.len();
             return Err(format!("the annex has {count} ancestors in {found} bytes"));
         }
@@ -146,6 +155,7 @@ impl History {
             epoch: fixed.other_epoch.get(),
             newest: fixed.other_newest.into(),
         };
+        let (rest, image_bytes) = rest.split_at(rows * 16);
         let mut ancestors: Vec<_> =
             rest.chunks_exact(16).map(|row| (u64_at(row, 0), u64_at(row, 8))).collect();
         let met = ancestors.split_off(count).pop().unwrap_or_default();
@@ -157,6 +167,7 @@ impl History {
             void: [fixed.void_above.into(), fixed.void_upto.into()],
             forgotten: fixed.forgotten.get(),
             other: (flags & OTHER != 0).then_some(other),
+            image_bytes: if tail > 0 { u64_at(image_bytes, 0) } else { 0 },
         })
     }
 }

@@ -53,10 +53,9 @@ impl Differential {
     }
 
     /// The device, just fenced, knows that its peer was forced while it was away: what is in N is of another
-    /// history, until the peer has sent what differs.
-    pub fn returned(&mut self) -> Work {
+    /// history, until the peer has sent what differs. This is to be stored.
+    pub fn returned(&mut self) {
         self.consistent = Consistent::No;
-        Work { store: true, ..Work::default() }
     }
 
     /// One of the two has lost durable records (R10), so that no bits tell what differs: every one of `blocks`
