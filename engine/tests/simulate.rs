@@ -75,5 +75,5 @@ fn hash(text: &str) -> u64 {
 /// the failure shows here. If nothing was to change, or it differs between machines, look why.
 #[test]
 fn a_seed_means_the_same_everywhere() {
-    assert_eq!(format!("{:016x}", hash(&text(5))), "ad1be0c1aecadcf0");
+    assert_eq!(format!("{:016x}", hash(&text(5))), "07dd8e1257aa79c0");
 }
