@@ -92,7 +92,7 @@ pub enum Command {
     Force(crate::disaster::ForceArgs),
 
     /// Keep this device's history, of two devices that have served apart
-    Resolve(crate::disaster::Args),
+    Resolve(crate::disaster::ResolveArgs),
 
     /// Forget a peer that is lost for good: another device, made anew, takes its place
     ForgetPeer(crate::disaster::Args),

@@ -7,6 +7,7 @@
 //! - **The direction of data comes first**, before anything is changed.
 //! - **The loss sheet is a file before the device is forced**: a force that no file tells of is not made.
 
+mod branches;
 mod sheet;
 
 use std::io::{self, Write};
@@ -15,9 +16,11 @@ use std::sync::Arc;
 
 use afterimage::internal::error::{Error, Kind};
 use afterimage::internal::failover::Closed;
-use afterimage::internal::superblock;
-use afterimage::{Branch, Device, Directory, Forced, Image, Settings, Stamp, Storage, SystemClock};
+use afterimage::{
+    Branch, BranchSheet, Device, Directory, Forced, Image, Settings, Stamp, Storage, SystemClock,
+};
 
+use self::branches::Shown;
 use self::sheet::Sheet;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, shown};
@@ -71,6 +74,18 @@ pub struct Args {
     /// Do it; without this, what would be done is said and nothing is changed
     #[arg(long)]
     pub yes: bool,
+}
+
+/// The device whose history is kept, and the other one.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ResolveArgs {
+    /// The device whose history is kept.
+    #[command(flatten)]
+    pub device: Args,
+
+    /// The directory of the other device, if it is at hand: what its history has is shown beside; it is not changed
+    #[arg(value_name = "OTHER")]
+    pub other: Option<PathBuf>,
 }
 
 const NOTHING: &str = "nothing was changed; --yes does it";
@@ -149,31 +164,61 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
 /// Keeps the history of this device, of two that have parted.
 ///
 /// # Errors
-/// [`Exit::Absent`] if it has met no other branch; else as [`force`].
-pub fn resolve(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let dir = &args.dir;
+/// [`Exit::Absent`] if it has met no other branch, or the other directory's device has not that branch; else as
+/// [`force`], for either directory.
+pub fn resolve(args: &ResolveArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
+    let Args { dir, yes } = &args.device;
     let directory = open(dir)?;
     let clock = || Arc::new(SystemClock::default());
-    let this = {
-        let found =
-            superblock::load(&*directory).map_err(|e| Failure::device(dir.display(), &e))?;
-        let newest = rehearsed(dir, &directory, settings())?.status().newest_own;
-        let (device, epoch) = (found.device, found.epoch);
-        Branch { device, lineage: found.lineage, epoch, newest }
-    };
+    let this = branch(dir, &directory)?;
     let refused = |error: Error| match error.kind() {
         Kind::Invalid => story(Exit::Absent, dir, &error),
         _ => Failure::device(dir.display(), &error),
     };
     let over = Arc::new(Rehearsal::over(directory.clone()));
     let other = Closed::resolve(over, clock(), settings()).map_err(refused)?;
+    let beside = match &args.other {
+        None => None,
+        Some(path) => {
+            let found = branch(path, &open(path)?)?;
+            if (found.device, found.lineage) != (other.device, other.lineage) {
+                let what = format!(
+                    "{}: its device is {}, of lineage {}.{:x}, but {} met device {}, of lineage {}.{:x}",
+                    path.display(),
+                    found.device,
+                    found.lineage.0,
+                    found.lineage.1,
+                    dir.display(),
+                    other.device,
+                    other.lineage.0,
+                    other.lineage.1
+                );
+                return Err(Failure::new(Exit::Absent, what));
+            }
+            Some(found)
+        }
+    };
     let say = |out: &mut dyn Write| {
         writeln!(out, "{}: two histories have parted", dir.display())?;
-        let when = "as it said when they last met";
-        for (of, branch, when) in [("kept", this, "now"), ("given up", other, when)] {
-            let Branch { device, lineage: (number, id), epoch, newest } = branch;
-            writeln!(out, "  {of}: device {device}, lineage {number} ({id:016x}), tenure {epoch}")?;
-            writeln!(out, "    its newest own record, {when}: {}", recorded(newest))?;
+        write!(out, "  kept: {}", Shown(&this))?;
+        match &beside {
+            Some(branch) => write!(out, "  given up: {}", Shown(branch))?,
+            None => {
+                let Branch { device, lineage: (number, id), epoch, newest } = other;
+                writeln!(
+                    out,
+                    "  given up: device {device}, lineage {number} ({id:016x}), tenure {epoch}"
+                )?;
+                let newest = recorded(newest);
+                writeln!(
+                    out,
+                    "    its newest own record, as it said when they last met: {newest}"
+                )?;
+                writeln!(
+                    out,
+                    "    its blocks are known to it alone: with its directory, too, they are shown here"
+                )?;
+            }
         }
         writeln!(
             out,
@@ -182,7 +227,7 @@ pub fn resolve(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         )
     };
     shown(say(out))?;
-    if !args.yes {
+    if !yes {
         return shown(writeln!(out, "{NOTHING}")).map(|()| Exit::Held);
     }
     Closed::resolve(directory, clock(), settings()).map_err(refused)?;
@@ -243,6 +288,12 @@ fn rehearsed(
     let over: Arc<dyn Storage> = Arc::new(Rehearsal::over(directory.clone()));
     let device = Device::open(over, Arc::new(SystemClock::default()), settings);
     device.map_err(|e| Failure::device(recover::opening(dir), &e))
+}
+
+/// The device's own branch of two that have parted.
+fn branch(dir: &Path, directory: &Arc<Directory>) -> Result<BranchSheet, Failure> {
+    let branch = rehearsed(dir, directory, settings())?.branch();
+    branch.map_err(|e| Failure::device(dir.display(), &e))
 }
 
 fn story(exit: Exit, dir: &Path, error: &Error) -> Failure {

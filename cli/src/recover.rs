@@ -7,7 +7,8 @@
 //! - **Both are looked at before either is changed**: two devices are first opened and connected on
 //!   storages whose changes stay in memory (`recover/rehearsal.rs`).
 //! - **Nobody is served**: hosts stay where they are, and a device that was active stays it, to
-//!   serve when it is next opened and may.
+//!   serve when it is next opened and may. Where neither is, and only one that is can send, the one that held the
+//!   host last becomes it, and that is said.
 
 mod rehearsal;
 
@@ -78,7 +79,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
             bar.set_position(bar.length().unwrap_or(0) - left);
         });
         bar.finish_and_clear();
-        together.map_err(|e| Failure::device("bringing the two together", &e))?;
+        let given = together.map_err(|e| Failure::device("bringing the two together", &e))?;
+        given.map_or(Ok(()), |given| shown(writeln!(out, "{given}")))?;
         shown(writeln!(out, "neither owes the other anything now"))?;
     }
     for (path, device) in &devices {
@@ -211,8 +213,38 @@ fn named(path: &Path, error: Error) -> Error {
     error.because(kind, path.display())
 }
 
-/// Connects two devices of a pair, each with its directory's name, in this thread and moves everything that either owes the other,
-/// until both are at rest: in ordered mode, or level, as a differential group is. `progress` is told how many records and blocks are left.
+/// A device that was given the host, as neither of the two had it, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its directory's name.
+    pub path: PathBuf,
+    why: String,
+}
+
+/// The one of two devices that held the host last, or else the first; `last` are their last tenures.
+fn held_last(last: [u64; 2]) -> (usize, String) {
+    match last {
+        [first, second] if first == second => {
+            (0, format!("as it was named first, and both held it last in tenure {first}"))
+        }
+        [first, second] => {
+            let at = usize::from(second > first);
+            let (tenure, other) = (last[at], last[1 - at]);
+            (at, format!("as it held it last, in tenure {tenure}, and the other one in {other}"))
+        }
+    }
+}
+
+impl std::fmt::Display for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Given { path, why } = self;
+        write!(f, "neither held the host: {} does from now on, {why}", path.display())
+    }
+}
+
+/// Connects two devices of a pair, each with its directory's name, in this thread and moves everything that either
+/// owes the other, until both are at rest: in ordered mode, or level, as a differential group is. `progress` is
+/// told how many records and blocks are left. Returns the device that was given the host, if one had to be.
 ///
 /// # Errors
 /// [`Kind::Protocol`] if they do not belong together or one has lost records; those of the steps.
@@ -220,7 +252,7 @@ pub fn bring_together(
     devices: [(&Path, &Arc<Device>); 2],
     clock: Arc<dyn Clock>,
     progress: &mut dyn FnMut(u64),
-) -> Result<(), Error> {
+) -> Result<Option<Given>, Error> {
     let meeting = Meeting::of(devices, clock)?;
     let is_differential = devices[0].1.geometry().differential;
     let rests = |s: &Status| match is_differential {
@@ -228,7 +260,8 @@ pub fn bring_together(
         true if s.serving => s.differential.is_level,
         true => s.differential.is_consistent,
     };
-    let (mut idle, mut has_asked) = (0, false);
+    let tenures = || devices.map(|(_, device)| device.status().last_active);
+    let (mut idle, before, mut asked) = (0, tenures(), None);
     loop {
         let moved = meeting.both(|device| {
             let mut moved = device.step_control()?;
@@ -246,15 +279,22 @@ pub fn bring_together(
         idle = if moved { 0 } else { idle + 1 };
         match idle {
             0 => {}
-            _ if status.iter().all(at_rest) => return Ok(()),
+            _ if status.iter().all(at_rest) => {
+                let taken = tenures().into_iter().zip(before).position(|(now, then)| now > then);
+                return Ok(taken.map(|at| Given {
+                    path: devices[at].0.to_owned(),
+                    // A device asks by itself only then.
+                    why: asked.unwrap_or_else(|| "as its policy is to be preferred".into()),
+                }));
+            }
             // Records that have not moved may wait for places, and those come with a checkpoint.
             1 | 2 => drop(meeting.both(|device| device.checkpoint_now().map(|()| true))?),
             // By bits only a device sends that serves.
-            _ if !has_asked && status.iter().all(|s| !s.serving) => {
-                let (path, device) =
-                    *devices.iter().find(|d| d.1.policy().prefer).unwrap_or(&devices[0]);
+            _ if asked.is_none() && status.iter().all(|s| !s.serving) => {
+                let (at, why) = held_last(tenures());
+                let (path, device) = devices[at];
                 device.begin_takeover().map_err(|e| named(path, e))?;
-                (idle, has_asked) = (0, true);
+                (idle, asked) = (0, Some(why));
             }
             _ => {
                 let story = format!("the two devices do not come to rest: {status:?}");
@@ -301,5 +341,17 @@ impl std::fmt::Display for Story<'_> {
             Ok(session) => writeln!(f, "  it may serve, in epoch {}", session.epoch()),
             Err(why) => writeln!(f, "  it may not serve: {why}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::held_last;
+
+    #[test]
+    fn the_one_that_held_the_host_last_has_it_and_of_two_the_first() {
+        assert_eq!([[3, 2], [2, 3], [0, 0], [2, 2]].map(|last| held_last(last).0), [0, 1, 0, 0]);
+        let (_, why) = held_last([2, 3]);
+        assert!(why.contains("in tenure 3, and the other one in 2"), "{why}");
     }
 }

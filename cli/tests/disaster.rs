@@ -273,14 +273,16 @@ fn a_force_with_its_loss_accepted_lets_hosts_in() {
     open(&b).session().unwrap();
 }
 
-#[test]
-fn both_serve_apart_and_one_is_kept() {
-    let (_folder, [a, b]) = parted();
+/// Both devices have served apart, and have met; device a has written these blocks.
+fn apart(blocks: &[u64]) -> (tempfile::TempDir, [PathBuf; 2]) {
+    let (folder, [a, b]) = parted();
     refused(&["resolve"], &a, &[], 8, "met no other branch");
     done(&["force"], &b, &["--yes", "--accept-loss"], &["forced"]);
     let (alone, forced) = (open(&a), open(&b));
     alone.resume_alone().unwrap();
-    alone.session().unwrap().write(0, 5 * BLOCK, &[55; BLOCK as usize]).unwrap();
+    for block in blocks {
+        alone.session().unwrap().write(0, block * BLOCK, &[55; BLOCK as usize]).unwrap();
+    }
     forced.session().unwrap().write(0, 6 * BLOCK, &[66; BLOCK as usize]).unwrap();
     for device in [&alone, &forced] {
         device.session().unwrap().flush().unwrap();
@@ -291,12 +293,45 @@ fn both_serve_apart_and_one_is_kept() {
     alone.close().unwrap();
     forced.close().unwrap();
     drop((alone, forced));
+    (folder, [a, b])
+}
+
+#[test]
+fn both_serve_apart_and_one_is_kept() {
+    let (folder, [a, b]) = apart(&[5]);
     let newest = "its newest own record, as it said when they last met: 2.";
     let to = "data go from device 1 to device 2";
     let parts = ["kept: device 1", "given up: device 2", newest, to];
     only_said(&["resolve"], &a, &[], &parts);
-    done(&["resolve"], &a, &["--yes"], &["resolved"]);
+    // Side by side.
+    let parts = [
+        "the other one may not have: 3 blocks in 2 ranges, 12 KiB",
+        "    first written: 20",
+        "      volume 0, blocks 1 to 2\n      volume 0, blocks 5 to 5\n  given up: device 2",
+        "the other one may not have: 1 block in 1 range, 4 KiB",
+        "    first written: not known, as bits tell of it",
+        "    last written: 20",
+        "      volume 0, blocks 6 to 6\n  data go from",
+    ];
+    let before = contents(&b);
+    only_said(&["resolve"], &a, &[b.to_str().unwrap()], &parts);
+    let third = folder.path().join("third");
+    copy(&a, &third);
+    refused(&["resolve"], &a, &[third.to_str().unwrap()], 8, "met device 2");
+    done(&["resolve"], &a, &[b.to_str().unwrap(), "--yes"], &["resolved"]);
+    assert!(before == contents(&b), "the other device is only looked at");
     open(&a).session().unwrap();
+}
+
+#[test]
+fn of_many_ranges_some_are_listed() {
+    let blocks: Vec<u64> = (10..30).map(|n| 2 * n).collect();
+    let (_folder, [a, _]) = apart(&blocks);
+    let parts = [
+        "may not have: 22 blocks in 21 ranges, 88 KiB",
+        "      volume 0, blocks 48 to 48\n      and 5 more ranges, of 5 blocks\n  given up",
+    ];
+    only_said(&["resolve"], &a, &[], &parts);
 }
 
 #[test]

@@ -116,8 +116,8 @@ impl Cut<'_> {
         }
         let [a, b] = &devices;
         let [first, second] = ["a", "b"].map(std::path::Path::new);
-        bring_together([(first, a), (second, b)], clock, &mut |_| {})
-            .unwrap_or_else(|e| panic!("{story}: {e}"));
+        let together = bring_together([(first, a), (second, b)], clock, &mut |_| {});
+        together.unwrap_or_else(|e| panic!("{story}: {e}"));
         devices.iter().for_each(|device| device.close().unwrap());
         assert!(disks[0].contents().same_volumes(&disks[1].contents()), "{story}: they differ");
         self.judge(&*disks[0], Claim::Promised);

@@ -6,6 +6,9 @@ mod pair;
 #[allow(dead_code)]
 mod random;
 
+use afterimage::Policy;
+use afterimage::internal::storage::Directory;
+use afterimage::internal::superblock;
 use afterimage_cli::verify::{Args, Verdict};
 use pair::Pair;
 use random::Random;
@@ -121,11 +124,40 @@ fn a_pair_that_was_killed_within_a_takeover_is_brought_together() {
     pair.devices[1].begin_takeover().unwrap();
     while pair.devices[0].step_control().unwrap() {}
     assert!(pair.devices.iter().all(|device| !device.status().serving));
+    // A held it last, in whichever order the two are named.
+    for in_order in [true, false] {
+        let (_copies, [a, b]) = copies(&pair);
+        let paths = if in_order { [&a, &b] } else { [&b, &a] };
+        let output = afterimage("recover", &paths.map(|path| path.as_path()));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let given = "a does from now on, as it held it last, in tenure 1, and the other one in 0";
+        assert!(stdout(&output).contains(given), "{}", stdout(&output));
+        let is_fenced = |dir: &Path| {
+            let directory = Directory::open_read_only(dir).unwrap();
+            superblock::load(&directory).unwrap().fenced
+        };
+        assert!(!is_fenced(&a) && is_fenced(&b));
+        let output = afterimage("verify", &[&a, &b]);
+        assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    }
+}
+
+/// A policy is an operator's word, and counts more.
+#[test]
+fn a_preferred_device_gets_the_host_of_a_pair_that_was_killed_within_a_takeover() {
+    let pair = Pair::new();
+    pair.write(0, 0, 1, 11);
+    pair.devices[0].suspend().unwrap();
+    pair.write(0, 3, 9, 12);
+    pair.devices[0].set_policy(Policy::default()).unwrap();
+    pair.devices[1].begin_takeover().unwrap();
+    while pair.devices[0].step_control().unwrap() {}
+    pair.devices[1].set_policy(Policy { prefer: true, ..Policy::default() }).unwrap();
     let (_copies, [a, b]) = copies(&pair);
     let output = afterimage("recover", &[&a, &b]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let output = afterimage("verify", &[&a, &b]);
-    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let said = stdout(&output);
+    assert!(said.contains("b does from now on, as its policy is to be preferred"), "{said}");
 }
 
 /// A differential group rests level, and never in order.

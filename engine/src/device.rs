@@ -381,6 +381,7 @@ impl Device {
             lost_writes: superblock.lost,
             untrue,
             epoch: superblock.epoch,
+            last_active: superblock.last_active,
             hi: incoming.hi(),
             need: normal.need(),
             newest_own: tables.newest_own(),

@@ -217,6 +217,8 @@ pub struct Status {
     pub untrue: u64,
     /// The highest tenure it granted or held.
     pub epoch: u64,
+    /// The last tenure in which it held the host; 0 if it never has.
+    pub last_active: u64,
     /// Highest stamp received.
     pub hi: Stamp,
     /// Newest stamp owed or received when this device last became active.

@@ -93,7 +93,7 @@ pub use compare::{CompareLimits, CompareReport, Differing};
 pub use device::Device;
 pub use error::{Error, Kind, Result};
 pub use event::{DifferentialStatus, Event, LogRecovery, Recovery, Rung, Status};
-pub use failover::{Closed, Forced, Image, LossSheet, Policy, Takeover};
+pub use failover::{BranchSheet, Closed, Forced, Image, LossSheet, Policy, Takeover};
 pub use flow::compare::{Compare, Comparison};
 pub use format::frame::FRAME_BYTES_MAX;
 pub use format::image::ImagePoint;

@@ -168,6 +168,40 @@ fn two_branches_wait_for_a_word() {
     }
 }
 
+/// Each of two branches says which blocks it has that the other may not have, and, in order, since when.
+#[test]
+fn a_branch_says_what_it_has() {
+    let mut world = World::new();
+    world.clock.set_wall(1_000);
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    let at_rest = world.device(B).branch().unwrap();
+    assert_eq!((at_rest.blocks, at_rest.bytes, at_rest.oldest), (vec![], 0, None));
+    world.acts(&[Close(A), Close(B)]);
+    world.open(A).unwrap();
+    world.device(A).resume_alone().unwrap();
+    for (wall, block) in [(5_000, 1), (6_000, 2), (7_000, 5)] {
+        world.clock.set_wall(wall);
+        world.acts(&[Write(A, block, 2), Flush(A)]);
+    }
+    world.acts(&[Reflect(A), Checkpoint(A)]);
+    let branch = world.device(A).branch().unwrap();
+    let runs: Vec<_> = branch.blocks.iter().map(|run| run.numbers.clone()).collect();
+    assert_eq!((branch.device, runs, branch.bytes), (1, vec![1..3, 5..6], 1536));
+    assert_eq!((branch.first_at(), branch.last_at()), (Some(5_000), Some(7_000)));
+    // Bits tell of these.
+    world.history.truncate(1);
+    force(&mut world, B, Image::Consistent);
+    world.device(B).accept_loss().unwrap();
+    world.clock.set_wall(9_000);
+    world.acts(&[Write(B, 6, 3), Flush(B)]);
+    let branch = world.device(B).branch().unwrap();
+    assert_eq!((branch.bytes, branch.oldest.unwrap().time), (512, 9_000));
+    assert_eq!((branch.first_at(), branch.last_at()), (None, Some(9_000)));
+    world.acts(&[Reflect(B), Checkpoint(B)]);
+    let branch = world.device(B).branch().unwrap();
+    assert_eq!((branch.bytes, branch.oldest, branch.last_at()), (512, None, Some(9_000)));
+}
+
 /// A device that needs no force is not forced, and nothing is changed.
 #[test]
 fn a_device_that_lacks_nothing_is_resumed() {

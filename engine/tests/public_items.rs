@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 56] = [
+const ITEMS: [&str; 57] = [
     "Branch",
+    "BranchSheet",
     "Clock",
     "Closed",
     "Compare",

@@ -15,6 +15,7 @@
 //! | fenced, nothing asked | an offer of a tenure that is not over | asks for the host |
 //! | any | anything for another nonce or session | ignores it |
 
+mod branches;
 mod closed;
 pub(crate) mod connection;
 pub mod decide;
@@ -35,6 +36,7 @@ mod told;
 mod wire;
 
 use crate::weaken::{Clause, holds};
+pub use branches::BranchSheet;
 pub use closed::Closed;
 pub use force::{Forced, Image, LossSheet};
 pub(crate) use loss::{mark, may_have_lost};
