@@ -104,7 +104,7 @@ fn act(
     let byte = input.byte();
     match byte % 20 {
         _ if byte >= 208 => {
-            if byte % 16 == 0 {
+            if byte.is_multiple_of(16) {
                 let _ = device.suspend();
             }
             liar.say_ladder(input);

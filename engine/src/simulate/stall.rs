@@ -65,6 +65,7 @@ impl World {
                 self.perform(action);
                 self.check_one_serves();
             }
+            self.go_on_moving();
         }
         self.stalled.borrow_mut().pop();
         self.tape.event(Sort::Fault, format_args!("the thread of {name} goes on"));

@@ -99,14 +99,14 @@ impl World {
     /// The next step of the operator who moves the host, when it is time for it.
     pub(super) fn go_on_moving(&self) {
         let Some(mut next) = self.moves.under_way.take() else { return };
+        let at = if matches!(next.stage, Stage::Grant) { 1 - next.to } else { next.to };
         if next.rest > 0 {
             next.rest -= 1;
-        } else {
+        } else if self.may_come_between(Action::Control, at) {
             let random = &mut next.random;
             if random.once_in(12) {
                 next.is_apart = false;
             }
-            let at = if matches!(next.stage, Stage::Grant) { 1 - next.to } else { next.to };
             if random.once_in(12) && !self.plan.never.contains(&Action::Trouble) {
                 self.trouble(at, random);
             }
