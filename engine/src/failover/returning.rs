@@ -33,12 +33,18 @@ impl Device {
         };
         let turn = &mut *self.peer.machine.turn();
         self.turn(turn, step, |_| ())?;
-        {
-            // Behind a reflection that is under way: a crash must not find N called a mixture, and no image.
-            let _still = self.begin_step(&self.reflecting)?;
-            self.begin_image()?;
+        // The image begins before the superblock calls N a mixture. A hello does not wait for a reflection that is
+        // under way: the next one begins the image then, and stores that.
+        match self.reflecting.try_lock() {
+            Ok(_still) => {
+                self.begin_image()?;
+                self.mark()
+            }
+            Err(_) => {
+                self.wakes.reflect.ring();
+                Ok(())
+            }
         }
-        self.store_differential(|_| ())
     }
 
     /// The superblock, if the peer was forced and it has yet to be noted down what this device alone has.

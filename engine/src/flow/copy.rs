@@ -259,8 +259,8 @@ impl Device {
             && self.volumes.read_as_zeros(first, count)
     }
 
-    /// Copies have come (S903): the blocks that are wanted are written to N. The caller sees to it that no
-    /// mode comes or goes meanwhile.
+    /// Copies have come (S903): the blocks that are wanted are written to N. The caller holds `reflecting`, and sees
+    /// to it that no mode comes or goes meanwhile.
     ///
     /// # Errors
     /// [`Kind::Protocol`] if they cannot be, [`Kind::Halted`].
@@ -275,7 +275,6 @@ impl Device {
         let size = self.geometry.block_size as usize;
         self.save_given_up(incoming(copies, data, size))?;
         let side = self.side();
-        let _still = self.begin_step(&self.reflecting)?;
         self.end_image()?;
         self.write_back_image()?;
         self.mark_first()?;

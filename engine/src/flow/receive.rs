@@ -67,7 +67,9 @@ impl Device {
     /// Takes `frames` up to the first that speaks of all before it, and that one, away and in.
     fn receive_frames(&self, frames: &mut &[Vec<u8>]) -> Result<usize> {
         self.save_before_frames(frames)?;
-        // A takeover waits for this batch, and for one sync of the received log, at most.
+        // A takeover waits for this batch, and for one sync of the received log, at most: for no reflection.
+        let brings_copies = frames.iter().any(|frame| Frame::brings_copies(frame));
+        let reflecting = brings_copies.then(|| self.begin_step(&self.reflecting)).transpose()?;
         let landing = self.peer.machine.landing();
         let (hi, mut last_session, mine) = {
             let tables = lock(&self.tables);
@@ -149,6 +151,7 @@ impl Device {
                 return Err(Error::new(Kind::Protocol, what));
             }
         }
+        drop(reflecting);
         if newest.epoch > self.clk.epoch().max(lock(&self.tables).out.granted()) {
             self.check_tenure_known(newest)?;
         }

@@ -33,7 +33,7 @@ impl Device {
     }
 
     /// Checksums of blocks have come: those that N has are taken in as copies are, the others asked for. The
-    /// caller sees to it that no mode comes or goes meanwhile.
+    /// caller holds `reflecting`, and sees to it that no mode comes or goes meanwhile.
     ///
     /// # Errors
     /// [`Kind::Protocol`] if they cannot be, [`Kind::Halted`].
@@ -47,7 +47,6 @@ impl Device {
         self.check_sums_agreed()?;
         self.check_blocks(blocks)?;
         let side = self.side();
-        let _still = self.begin_step(&self.reflecting)?;
         self.end_image()?;
         self.write_back_image()?;
         self.mark_first()?;

@@ -360,6 +360,12 @@ impl Frame<'_> {
         b
     }
 
+    /// Whether these bytes, if they are a frame, have copies or checksums of blocks.
+    pub fn brings_copies(bytes: &[u8]) -> bool {
+        HeaderBytes::read_from_prefix(bytes)
+            .is_ok_and(|(header, _)| Ladder::brings_copies(header.kind.get()))
+    }
+
     /// Reads a frame and the session it travels in. Never panics.
     ///
     /// # Errors

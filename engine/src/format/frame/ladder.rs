@@ -229,6 +229,11 @@ impl Ladder<'_> {
         matches!(kind, OPEN..=COPY | COPY_ACK..=TOLD | RETURNED..=DIFFERS)
     }
 
+    /// Whether frames of this kind have copies or checksums of blocks.
+    pub(super) fn brings_copies(kind: u16) -> bool {
+        matches!(kind, COPY | SUMS)
+    }
+
     /// The frame in a sentence, with its article.
     pub(crate) fn name(&self) -> &'static str {
         match self {
