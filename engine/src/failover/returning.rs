@@ -33,10 +33,14 @@ impl Device {
         };
         let turn = &mut *self.peer.machine.turn();
         self.turn(turn, step, |_| ())?;
-        {
-            // Behind a reflection that is under way: a crash must not find N called a mixture, and no image.
-            let _still = self.begin_step(&self.reflecting)?;
-            self.begin_image()?;
+        // A crash must not find N called a mixture, and no image.
+        match self.reflecting.try_lock() {
+            Ok(_still) => self.begin_image()?,
+            Err(_) => {
+                // The next step of reflection begins the image, and says so, before it writes to N.
+                self.wakes.reflect.ring();
+                return Ok(());
+            }
         }
         self.store_differential(|_| ())
     }
