@@ -33,18 +33,16 @@ impl Device {
         };
         let turn = &mut *self.peer.machine.turn();
         self.turn(turn, step, |_| ())?;
-        // The image begins before the superblock calls N a mixture. A hello does not wait for a reflection that is
-        // under way: the next one begins the image then, and stores that.
+        // A crash must not find N called a mixture, and no image.
         match self.reflecting.try_lock() {
-            Ok(_still) => {
-                self.begin_image()?;
-                self.mark()
-            }
+            Ok(_still) => self.begin_image()?,
             Err(_) => {
+                // The next step of reflection begins the image, and says so, before it writes to N.
                 self.wakes.reflect.ring();
-                Ok(())
+                return Ok(());
             }
         }
+        self.store_differential(|_| ())
     }
 
     /// The superblock, if the peer was forced and it has yet to be noted down what this device alone has.
