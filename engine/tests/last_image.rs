@@ -257,6 +257,28 @@ fn a_crash_at_a_return_leaves_the_image() {
     assert!(kept > 2, "{kept}");
 }
 
+/// Received records that a force gave up are in no log behind its next opening, and nobody misses them.
+#[test]
+fn records_that_an_image_gave_up_are_not_missed() {
+    let mut world = amid_a_resync(settings(), 2);
+    let hi = world.device(B).status().hi;
+    world.acts(&[Write(A, 6, 9), Flush(A)]);
+    for step in (0..4).cycle().take(400) {
+        [A, B].iter().for_each(|&at| background_step(world.device(at), step));
+        if world.device(B).status().hi > hi {
+            break;
+        }
+    }
+    assert!(world.device(B).status().hi > hi, "{:?}", world.device(B).status());
+    world.crash(A, Cut::Kill);
+    world.crash(B, Cut::All);
+    world.try_force(B, Image::Last).unwrap();
+    for _ in 0..2 {
+        world.crash(B, Cut::Synced);
+        world.open(B).unwrap();
+    }
+}
+
 /// A force ends anywhere, and so does what follows it.
 #[test]
 fn a_force_that_dies_is_made_again() {

@@ -184,7 +184,10 @@ pub fn scan(
         scan.synced = scan.synced.max(last.header.synced);
         newest_end = newest_end.max(last.end());
     }
-    let marks = Marks { log, synced: scan.synced, hi: superblock.hi, fl: superblock.fl };
+    let Superblock { hi, fl, .. } = *superblock;
+    // Records that were given up with an image need not be here: the next opening frees them.
+    let fl = if superblock.history.is_void(hi) { fl.max(hi) } else { fl };
+    let marks = Marks { log, synced: scan.synced, hi, fl };
     let dead = dead_upto(superblock, log);
     let mut data = Vec::new();
     let mut k = 0;
