@@ -101,6 +101,8 @@ clauses! {
         WholeOfRecords = "whole-of-records",
         /// R5, R8: the received ones of these are durably known to be here.
         HiWithWhole = "hi-with-whole",
+        /// D1: the same of those that bits follow.
+        HiWithoutNeed = "hi-without-need",
         /// A block is compared only if the peer has all own records of it.
         CompareAcknowledged = "compare-acknowledged",
         /// A block is compared only if all its records here are in N.

@@ -562,11 +562,25 @@ fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
     assert!(lost.since < lost.first.time);
 }
 
+/// A record that arrived before a takeover and a suspension, and then rotted in the last batch, looks like a torn tail
+/// (D1).
+#[test]
+fn received_records_are_missed_behind_a_suspension() {
+    let mut world = World::new();
+    world.acts(&[Takeover(B), Write(B, 0, 1), Takeover(A), Carry, Suspend(A)]);
+    world.crash(A, Cut::Synced);
+    world.disks[A].rot(FileName::RecvLog, 4096, &[9; 64]);
+    let refused = world.open(A).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Damaged);
+    assert!(refused.to_string().contains("recv.log: the log ends with stamp"), "{refused}");
+}
+
 #[cfg(feature = "weaken")]
 #[test]
 fn each_rule_is_missed_without_its_clause() {
     use afterimage::internal::weaken::{Clause, without};
-    let rules: [(Clause, fn()); 4] = [
+    let rules: [(Clause, fn()); 5] = [
+        (Clause::HiWithoutNeed, received_records_are_missed_behind_a_suspension),
         (Clause::RoundMet, a_device_that_lost_its_round_is_a_target),
         (Clause::RoundMet, a_device_that_lost_rounds_of_its_tenure_serves_nobody),
         (Clause::RoundBegun, a_device_that_lost_rounds_of_its_tenure_serves_nobody),

@@ -13,7 +13,8 @@ const SEEDS_MAX: u64 = 10_000;
 /// The clauses that random runs cannot miss, as `docs/testing.md` explains; scenarios on the
 /// simulated world do (`every_scenario_misses_its_clauses` in `engine/src/simulate/scenarios.rs`), or scenarios of
 /// `forced.rs`, `last_image.rs` and `refusals.rs`.
-const BY_SCENARIO: [Clause; 14] = [
+const BY_SCENARIO: [Clause; 15] = [
+    Clause::HiWithoutNeed,
     Clause::ExtentsRefused,
     Clause::RoundMet,
     Clause::RoundBegun,

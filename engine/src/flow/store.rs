@@ -10,6 +10,7 @@ use crate::table::alike::Alike;
 use crate::table::bits::Bits;
 use crate::table::differential::{Consistent, Differential, Durable, Side};
 use crate::unit::{Blocks, Extent, Mode, Stamp};
+use crate::weaken::{Clause, holds};
 
 impl Device {
     /// Stores the machine's state, and `also`, by one superblock write. The caller has the turn.
@@ -22,6 +23,7 @@ impl Device {
     pub(crate) fn store_differential(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
         // A store that failed has left the machine ahead of the superblock.
         self.check_halted()?;
+        let hi = lock(&self.tables).incoming.hi();
         let (durable, is_met, has_changed) = {
             let machine = self.peer.machine.read();
             let changed = self.peer.machine.take_changed();
@@ -32,7 +34,7 @@ impl Device {
                 // Bits that copies of this round have cleared are stored with it.
                 s.history.met = durable.round;
             }
-            self.note_durable(s, &durable, also);
+            self.note_durable(s, (&durable, hi), also);
         };
         if !has_changed {
             return self.store(note);
@@ -44,19 +46,24 @@ impl Device {
     /// As [`Device::store_differential`], but the table that is stored stays ([`Work::keeps_table`]).
     pub(super) fn store_without_table(&self, also: impl FnOnce(&mut Superblock)) -> Result<()> {
         self.check_halted()?;
+        let hi = lock(&self.tables).incoming.hi();
         let durable = self.peer.machine.read().durable();
-        self.store(|s| self.note_durable(s, &durable, also))
+        self.store(|s| self.note_durable(s, (&durable, hi), also))
     }
 
     fn note_durable(
         &self,
         s: &mut Superblock,
-        durable: &Durable,
+        (durable, hi): (&Durable, Stamp),
         also: impl FnOnce(&mut Superblock),
     ) {
         durable.put(s);
         self.follow_lineage(s, durable.generation);
         if durable.mode != Mode::Ordered {
+            // As `need` did, this tells an opening that received records are missing.
+            if holds(Clause::HiWithoutNeed) && s.need > Stamp::ZERO {
+                s.hi = s.hi.max(hi);
+            }
             s.need = Stamp::ZERO;
         }
         self.note_marks(s);
