@@ -123,10 +123,14 @@ fn a_site_is_lost_in_any_mode() {
         ("copying", &[]),
     ] {
         let to = ["--memory", "--lose-in", mode, "--lose-site", "30%..70%"];
-        let site = lose(&[&to[..], words, &out_of_order, &SLOW].concat());
-        assert_eq!(site["lost_mode"], mode, "{site}");
-        assert!(number(&site, "lost_blocks") > 0, "{mode} {site}");
-        assert!(number(&site, "lost_blocks_told") > 0 || mode != "sending", "{mode} {site}");
+        let tells = || {
+            let site = lose(&[&to[..], words, &out_of_order, &SLOW].concat());
+            assert_eq!(site["lost_mode"], mode, "{site}");
+            assert!(number(&site, "lost_blocks") > 0, "{mode} {site}");
+            number(&site, "lost_blocks_told") > 0 || mode != "sending"
+        };
+        // The site may be lost before an announcement of its new mode has arrived.
+        assert!((0..10).any(|_| tells()), "nothing was told in mode {mode}");
     }
 }
 

@@ -562,6 +562,25 @@ fn a_record_that_was_told_and_written_over_is_no_older_than_is_said() {
     assert!(lost.since < lost.first.time);
 }
 
+/// Records of two tenures were told: those of the later one may have earlier times.
+#[test]
+fn of_a_later_tenure_no_time_is_said() {
+    let mut world = World::new();
+    world.acts(&[Write(A, 0, 1), Flush(A), Carry]);
+    world.hold_ships(true);
+    world.acts(&[Write(A, 1, 2), Flush(A)]);
+    world.takeover(B).unwrap();
+    world.takeover(A).unwrap();
+    world.acts(&[Write(A, 2, 3), Flush(A), Carry]);
+    world.device(B).close().unwrap();
+    world.crash(A, Cut::Kill);
+    world.history.truncate(1);
+    let sheet = force(&mut world, B, Image::Consistent);
+    let epochs: Vec<u64> = sheet.told.iter().map(|told| told.1.epoch).collect();
+    assert_eq!((epochs, sheet.received.epoch), (vec![1, 3], 1));
+    assert_eq!(world.device(B).status().lost_writes.unwrap().since, 0);
+}
+
 /// A record that arrived before a takeover and a suspension, and then rotted in the last batch, looks like a torn tail
 /// (D1).
 #[test]

@@ -81,9 +81,10 @@ impl LossSheet {
     }
 
     /// No record that is lost has an earlier time than this one, in nanoseconds since 1970; 0 if that is
-    /// not known. The list of told records has of each block the newest alone: others may be older.
+    /// not known. The list of told records has of each block the newest alone: others may be older, and those of a
+    /// later tenure than what was received may have any time.
     fn since(&self) -> u64 {
-        let told = self.told.first().map(|entry| match entry.1.epoch == self.received.epoch {
+        let told = self.told.last().map(|entry| match entry.1.epoch == self.received.epoch {
             true => self.received.time,
             false => 0,
         });
