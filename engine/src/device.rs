@@ -8,33 +8,23 @@
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event::{DifferentialStatus, Event, Recovery, Status};
-use crate::failover::{
-    Failover, mark, may_have_lost, serves_at_opening, told_before, told_bits_before,
-};
+use crate::failover::Failover;
 use crate::flow::Tables;
-use crate::flow::copy::CopyRate;
 use crate::flow::image::Image;
-use crate::flow::open::Logs;
 use crate::flow::pace::percent;
-use crate::flow::store;
-use crate::format::superblock::{Features, Lost, Superblock};
+use crate::format::superblock::Superblock;
 use crate::host::Host;
 use crate::journal::own::OwnLog;
-use crate::journal::recv::RecvLog;
-use crate::limits::{Durability, Geometry, Limits, Settings};
+use crate::limits::{Geometry, Limits, Settings};
 use crate::listeners::Listeners;
 use crate::peer::Peer;
 use crate::queue::Clk;
 use crate::request::Session;
-use crate::salvage;
 use crate::storage::{Checked, Opened, Storage, Volumes};
 use crate::superblock::{self, SuperblockFile};
 use crate::sync::{AtomicBool, AtomicU64, lock};
 use crate::table::differential::Consistent;
-use crate::table_file;
-use crate::unit::Stamp;
 use crate::wake::{Key, Wakes};
-use crate::weaken::{Clause, holds};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// One storage device. See the module.
@@ -55,7 +45,7 @@ pub struct Device {
     pub(crate) extents: AtomicBool,
     /// The lock of every change of the device that serves: fence, takeover, resuming, close.
     pub(crate) role: Mutex<()>,
-    recovery: Recovery,
+    pub(crate) recovery: Recovery,
     pub(crate) failover: Mutex<Failover>,
     pub(crate) peer: Peer,
     pub(crate) host: Host,
@@ -70,7 +60,7 @@ pub struct Device {
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) events: Listeners,
     /// Until it is closed, no other device is opened on its storage.
-    opened: Mutex<Option<Opened>>,
+    pub(crate) opened: Mutex<Option<Opened>>,
 }
 
 impl std::fmt::Debug for Device {
@@ -97,181 +87,6 @@ impl Device {
     /// [`Kind::Config`] for an impossible geometry, [`Kind::Storage`] if the storage refuses.
     pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Result<()> {
         superblock::create(storage, geometry, active)
-    }
-
-    /// Opens a device, whether it was closed, killed, or lost its power: what was promised to
-    /// anybody is there again, what was not is cut off ([`Device::recovery`]). It serves once it
-    /// may (R13): [`Event::Ready`], [`Device::resume_alone`].
-    ///
-    /// # Errors
-    /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at, and if
-    /// the operating system refuses the address space of a large journal, with nothing changed;
-    /// [`Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
-    /// [`Kind::Storage`] if the storage fails, or another device of this process has it open
-    /// and is neither closed nor dropped; [`Kind::Halted`] if the superblock's generations have run
-    /// out.
-    pub fn open(
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        settings: Settings,
-    ) -> Result<Arc<Device>> {
-        Device::open_with(storage, clock, settings, &mut |_, _| {})
-    }
-
-    /// As [`Device::open`]; `progress` is told how many bytes of the logs need not be looked at any
-    /// more, of how many.
-    ///
-    /// # Errors
-    /// As [`Device::open`].
-    pub fn open_with(
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        settings: Settings,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Arc<Device>> {
-        Device::open_as(storage, clock, settings, progress, true)
-    }
-
-    /// As [`Device::open`], for a change of the directory: it serves nobody, and takes back no word that the
-    /// directory has for its next opening.
-    pub(crate) fn open_to_change(
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        settings: Settings,
-    ) -> Result<Arc<Device>> {
-        Device::open_as(storage, clock, settings, &mut |_, _| {}, false)
-    }
-
-    fn open_as(
-        storage: Arc<dyn Storage>,
-        clock: Arc<dyn Clock>,
-        settings: Settings,
-        progress: &mut dyn FnMut(u64, u64),
-        may_serve: bool,
-    ) -> Result<Arc<Device>> {
-        settings.check()?;
-        let claimed = Opened::claim(&storage)?;
-        let checked = Arc::new(Checked::new(storage));
-        let storage: Arc<dyn Storage> = checked.clone();
-        let file = SuperblockFile::open(storage.clone())?;
-        let superblock = file.get();
-        let geometry = Geometry::of(&superblock);
-        let opened = file.next_generation()?;
-        let volumes = Volumes::open(storage.clone(), &superblock)?;
-        let logs = Logs::read(&*storage, &superblock, progress)?;
-        let most = settings.batch_records_max;
-        let wakes = Arc::new(Wakes::default());
-        let own =
-            OwnLog::new(&superblock, &geometry, opened, &settings, storage.clone(), wakes.clone())?;
-        let recv = RecvLog::new(&superblock, &geometry, opened, most, storage.clone())?;
-        let tables = logs.rebuild(&superblock, &own, &recv, clock.monotonic())?;
-        // A forced takeover was an operator's word that the other device does not serve.
-        let is_forced = superblock.history.forced;
-        let serves = may_serve && (is_forced || serves_at_opening(&superblock, &tables));
-        let debt = told_before(&*storage, &superblock, &volumes, tables.incoming.hi())?;
-        let table = table_file::read(&*storage, &superblock)?;
-        let implied = tables.implied(&own);
-        let machine = store::restore(&superblock, tables.incoming.hi(), table, implied);
-        if let Some(told) = told_bits_before(&*storage, &superblock, may_serve)? {
-            machine.write().recall_told(told);
-        }
-        let consistent = machine.read().consistent();
-        let gives_up = settings.gives_up_image;
-        let (image, overlay) = Image::load(checked.apart(), &superblock, consistent, gives_up)?;
-        let given_up = image.given_up().map(String::from);
-        if given_up.is_some() {
-            // Of the blocks that it had nothing is known any more, and the peer may have copies of some.
-            store::expect_all(&machine, &volumes.whole().collect());
-        }
-        let volumes = match image.is_put_back() {
-            true => volumes.under(overlay),
-            false => volumes,
-        };
-        let cache_identity = storage.cache_identity().unwrap_or_default();
-        let lost_writes = may_have_lost(&superblock, cache_identity);
-        let image_given_up = given_up.clone();
-        let recovery =
-            Recovery { lost_writes, image_given_up, ..logs.recovery(&file, &own, &recv) };
-        if !superblock.clean && holds(Clause::RecoveryRewrite) {
-            logs.write_back(&*storage, &superblock)?;
-        }
-        let lost = match given_up {
-            // A forced takeover accepts it, or marks it.
-            Some(_) if may_serve => Some(Lost { found: clock.wall(), ..Lost::default() }),
-            _ => lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall())),
-        };
-        drop(logs);
-        if !superblock.clean && holds(Clause::RecoverySync) {
-            own.sync()?;
-            recv.sync()?;
-        }
-        if is_forced || settings.salvage_bytes_max == 0 {
-            // The content that was not saved is of the history that is served now, or is not to be saved.
-            salvage::owe_nothing(&*storage)?;
-        }
-        let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
-        let note = |s: &mut Superblock| {
-            s.clean = false;
-            s.history.forced &= !may_serve;
-            if serves && !is_forced {
-                s.history.note_alone(tables.newest_own());
-            }
-            s.lost = s.lost.or(lost);
-            // All that was found is synced: only what completes from now on is in question.
-            s.cache_identity = cache_identity;
-            s.weakest = Durability::Strict.number();
-            s.hi = tables.incoming.hi();
-            s.own = own.state_without(first[0]);
-            s.recv = recv.state_without(first[1]);
-            image.note(s, consistent);
-        };
-        match given_up {
-            Some(_) => file.update_with_table(machine.table(), note)?,
-            None => file.update(note)?,
-        }
-        if settings.salvage_keep_ns > 0 {
-            salvage::expire(&*storage, clock.wall().saturating_sub(settings.salvage_keep_ns))?;
-        }
-        // Batches without a live record.
-        own.free(first[0]);
-        recv.free(first[1]);
-        let now = clock.monotonic();
-        let extents = file.get().features.incompat & Features::EXTENTS != 0;
-        let device = Device {
-            storage: checked,
-            own,
-            volumes,
-            image,
-            clk: Clk::new(),
-            tables: Mutex::new(tables),
-            extents: AtomicBool::new(extents),
-            superblock: file,
-            role: Mutex::default(),
-            recovery,
-            failover: Mutex::new(Failover::new(geometry.device, now)),
-            peer: Peer::new(recv, debt, machine, CopyRate::new(settings.copy_bytes_per_second)),
-            host: Host::new(&geometry, &settings),
-            reflecting: Mutex::default(),
-            checkpointing: Mutex::new(now),
-            committed_at: AtomicU64::new(now),
-            reflect_due_at: AtomicU64::new(now.saturating_add(settings.reflect_interval_ns)),
-            halted: OnceLock::new(),
-            wakes,
-            events: Listeners::default(),
-            opened: Mutex::new(Some(claimed)),
-            geometry,
-            settings,
-            clock,
-        };
-        device.tidy_image();
-        if holds(Clause::StillUnsaved) {
-            let (superblock, most) = (device.superblock.get(), device.settings.salvage_bytes_max);
-            device.peer.saving.resume(&*storage, &superblock, most)?;
-        }
-        if serves {
-            device.resume(Stamp::ZERO);
-        }
-        Ok(Arc::new(device))
     }
 
     /// Tells `listener` of every event from now on, beside those that are told already: within a step

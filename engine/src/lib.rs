@@ -54,6 +54,7 @@ pub mod internal {
     pub mod link;
     pub(crate) mod listeners;
     pub(crate) mod moment;
+    pub(crate) mod opening;
     pub(crate) mod peer;
     pub mod queue;
     pub mod request;

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 12] = [
     &["journal"],
     &["link"],
     &["event"],
-    &["flow", "failover", "request", "device", "host", "peer", "listeners"],
+    &["flow", "failover", "request", "device", "opening", "host", "peer", "listeners"],
     &["threads"],
 ];
 
