@@ -105,20 +105,28 @@ pub fn force(args: &ForceArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
         _ if args.newest => Image::Newest,
         _ => Image::Consistent,
     };
-    let gives_up_image = image == Image::Newest;
-    let (sheet, given_up) = {
-        let device = rehearsed(dir, &directory, Settings { gives_up_image, ..settings() })?;
+    let sheet = {
         let refused = |exit| {
             move |error: Error| match error.kind() {
                 Kind::Invalid => story(exit, dir, &error),
                 _ => Failure::device(dir.display(), &error),
             }
         };
-        // The newest content is there always: what refuses it needs no force.
-        device.loss_sheet(Image::Newest).map_err(refused(Exit::Absent))?;
-        let sheet = device.loss_sheet(image).map_err(refused(Exit::Inconsistent))?;
-        (Sheet::of(&sheet), device.recovery().image_given_up.clone())
+        let sheet = |image| {
+            let (over, clock) = (rehearsal(&directory), Arc::new(SystemClock::default()));
+            Device::sheet_of_force(over, clock, settings(), image)
+        };
+        match image {
+            // The newest content is there always: what refuses it needs no force.
+            Image::Newest => sheet(image).map_err(refused(Exit::Absent))?,
+            _ => {
+                let device = rehearsed(dir, &directory)?;
+                device.loss_sheet(Image::Newest).map_err(refused(Exit::Absent))?;
+                device.loss_sheet(image).map_err(refused(Exit::Inconsistent))?
+            }
+        }
     };
+    let (sheet, given_up) = (Sheet::of(&sheet), sheet.image_given_up);
     let number = sheet.lineage + 1;
     shown(match args.json {
         true => output::json(&sheet, out),
@@ -279,20 +287,19 @@ fn open(dir: &Path) -> Result<Arc<Directory>, Failure> {
     opened.map(Arc::new).map_err(|e| Failure::storage(recover::opening(dir), &e))
 }
 
+fn rehearsal(directory: &Arc<Directory>) -> Arc<dyn Storage> {
+    Arc::new(Rehearsal::over(directory.clone()))
+}
+
 /// The device, opened with nothing changed on the disk.
-fn rehearsed(
-    dir: &Path,
-    directory: &Arc<Directory>,
-    settings: Settings,
-) -> Result<Arc<Device>, Failure> {
-    let over: Arc<dyn Storage> = Arc::new(Rehearsal::over(directory.clone()));
-    let device = Device::open(over, Arc::new(SystemClock::default()), settings);
+fn rehearsed(dir: &Path, directory: &Arc<Directory>) -> Result<Arc<Device>, Failure> {
+    let device = Device::open(rehearsal(directory), Arc::new(SystemClock::default()), settings());
     device.map_err(|e| Failure::device(recover::opening(dir), &e))
 }
 
 /// The device's own branch of two that have parted.
 fn branch(dir: &Path, directory: &Arc<Directory>) -> Result<BranchSheet, Failure> {
-    let branch = rehearsed(dir, directory, settings())?.branch();
+    let branch = rehearsed(dir, directory)?.branch();
     branch.map_err(|e| Failure::device(dir.display(), &e))
 }
 

@@ -113,15 +113,9 @@ pub(crate) fn look(path: &Path) -> Result<(), Failure> {
 }
 
 /// The settings of devices that are brought together: no host waits for room, so that what the other lacks
-/// goes to it in order, and a suspended pair comes back as soon as it can. An image that is damaged is given up,
-/// and no host is served before its loss is accepted.
+/// goes to it in order, and a suspended pair comes back as soon as it can.
 pub fn settings() -> Settings {
-    Settings {
-        suspend_from_percent: 0,
-        resume_order_after_ns: 0,
-        gives_up_image: true,
-        ..Settings::default()
-    }
+    Settings { suspend_from_percent: 0, resume_order_after_ns: 0, ..Settings::default() }
 }
 
 fn open(
@@ -283,8 +277,11 @@ pub fn bring_together(
                 let taken = tenures().into_iter().zip(before).position(|(now, then)| now > then);
                 return Ok(taken.map(|at| Given {
                     path: devices[at].0.to_owned(),
-                    // A device asks by itself only then.
-                    why: asked.unwrap_or_else(|| "as its policy is to be preferred".into()),
+                    why: asked.unwrap_or_else(|| {
+                        "which it asked for by itself: its policy is to be preferred, or it was \
+                         catching up"
+                            .into()
+                    }),
                 }));
             }
             // Records that have not moved may wait for places, and those come with a checkpoint.
@@ -310,8 +307,7 @@ struct Story<'a>(&'a Path, &'a Arc<Device>);
 impl std::fmt::Display for Story<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Story(path, device) = self;
-        let Recovery { clean, lost_writes, superblock_repaired, image_given_up, own, recv, .. } =
-            device.recovery();
+        let Recovery { clean, lost_writes, superblock_repaired, own, recv, .. } = device.recovery();
         let number = device.geometry().device;
         let state = if *clean { "was closed cleanly" } else { "was NOT closed cleanly" };
         writeln!(f, "{}: device {number}, {state}", path.display())?;
@@ -329,13 +325,6 @@ impl std::fmt::Display for Story<'_> {
         }
         if let Some(what) = superblock_repaired {
             writeln!(f, "  {}: {what}; written anew", FileName::Superblock)?;
-        }
-        if let Some(what) = image_given_up {
-            writeln!(f, "  the last consistent image was given up: {what}")?;
-            writeln!(
-                f,
-                "  the volumes are a mixture of it and of each block as new as it is here"
-            )?;
         }
         match device.session() {
             Ok(session) => writeln!(f, "  it may serve, in epoch {}", session.epoch()),

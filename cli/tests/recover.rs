@@ -157,7 +157,7 @@ fn a_preferred_device_gets_the_host_of_a_pair_that_was_killed_within_a_takeover(
     let output = afterimage("recover", &[&a, &b]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let said = stdout(&output);
-    assert!(said.contains("b does from now on, as its policy is to be preferred"), "{said}");
+    assert!(said.contains("b does from now on, which it asked for by itself"), "{said}");
 }
 
 /// A differential group rests level, and never in order.

@@ -134,9 +134,6 @@ pub struct Recovery {
     pub lost_writes: bool,
     /// The fault of one copy of the superblock; it was written anew.
     pub superblock_repaired: Option<String>,
-    /// The fault of the last consistent image, which a forced takeover had chosen, and which this opening gave up
-    /// ([`crate::Settings::gives_up_image`]).
-    pub image_given_up: Option<String>,
     /// The own log.
     pub own: LogRecovery,
     /// The received log.

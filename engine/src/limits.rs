@@ -335,11 +335,6 @@ pub struct Settings {
     /// up, and the resync goes on ([`crate::Status::image`]). Any; 0: none is kept. The default, 1 GiB, is what
     /// salvage may take, holds 260,000 blocks of 4 KiB, and takes 16 MiB of memory at most for their numbers.
     pub image_bytes_max: u64,
-    /// LADDER 6: an opening that finds the side file of the last consistent image damaged, which a forced takeover
-    /// has chosen, goes on without it, durably ([`crate::event::Recovery::image_given_up`]): the normal volumes
-    /// are a mixture, and hosts are refused until the loss is accepted ([`crate::Device::accept_loss`]). Off by
-    /// default: the opening is refused.
-    pub gives_up_image: bool,
     /// Most bytes of data that are sent as copies of blocks in a second; blocks of zeros count nothing,
     /// those that go by checksum the 16 bytes of that.
     /// Any; 0, the default: as many as the line takes. [`crate::Device::set_copy_rate`] changes it.
@@ -481,7 +476,6 @@ impl Default for Settings {
             salvage_bytes_max: 1024 * MIB,
             salvage_keep_ns: 0,
             image_bytes_max: 1024 * MIB,
-            gives_up_image: false,
             copy_bytes_per_second: 0,
             takeover_at_first_request: false,
             takeover_timeout_ns: 30_000_000_000,

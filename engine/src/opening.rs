@@ -11,7 +11,7 @@ use crate::flow::copy::CopyRate;
 use crate::flow::image::Image;
 use crate::flow::open::Logs;
 use crate::flow::store;
-use crate::format::superblock::{Features, Lost, Superblock};
+use crate::format::superblock::Features;
 use crate::host::Host;
 use crate::journal::own::OwnLog;
 use crate::journal::recv::RecvLog;
@@ -28,6 +28,13 @@ use crate::unit::Stamp;
 use crate::wake::Wakes;
 use crate::weaken::{Clause, holds};
 use std::sync::{Arc, Mutex, OnceLock};
+
+/// The end to which a device is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    Change { gives_up_image: bool },
+}
 
 impl Device {
     /// Opens a device, whether it was closed, killed, or lost its power: what was promised to
@@ -60,17 +67,20 @@ impl Device {
         settings: Settings,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<Device>> {
-        Device::open_as(storage, clock, settings, progress, true)
+        Device::open_as(storage, clock, settings, progress, Purpose::Serve)
     }
 
     /// As [`Device::open`], for a change of the directory: it serves nobody, and takes back no word that the
-    /// directory has for its next opening.
+    /// directory has for its next opening. If it `gives_up_image`, the last consistent image that a force has chosen
+    /// need not be whole; the next opening refuses it as before, unless a force comes between.
     pub(crate) fn open_to_change(
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         settings: Settings,
+        gives_up_image: bool,
     ) -> Result<Arc<Device>> {
-        Device::open_as(storage, clock, settings, &mut |_, _| {}, false)
+        let purpose = Purpose::Change { gives_up_image };
+        Device::open_as(storage, clock, settings, &mut |_, _| {}, purpose)
     }
 
     fn open_as(
@@ -78,8 +88,9 @@ impl Device {
         clock: Arc<dyn Clock>,
         settings: Settings,
         progress: &mut dyn FnMut(u64, u64),
-        may_serve: bool,
+        purpose: Purpose,
     ) -> Result<Arc<Device>> {
+        let may_serve = purpose == Purpose::Serve;
         settings.check()?;
         let claimed = Opened::claim(&storage)?;
         let checked = Arc::new(Checked::new(storage));
@@ -107,30 +118,19 @@ impl Device {
             machine.write().recall_told(told);
         }
         let consistent = machine.read().consistent();
-        let gives_up = settings.gives_up_image;
+        let gives_up = purpose == Purpose::Change { gives_up_image: true };
         let (image, overlay) = Image::load(checked.apart(), &superblock, consistent, gives_up)?;
-        let given_up = image.given_up().map(String::from);
-        if given_up.is_some() {
-            // Of the blocks that it had nothing is known any more, and the peer may have copies of some.
-            store::expect_all(&machine, &volumes.whole().collect());
-        }
         let volumes = match image.is_put_back() {
             true => volumes.under(overlay),
             false => volumes,
         };
         let cache_identity = storage.cache_identity().unwrap_or_default();
         let lost_writes = may_have_lost(&superblock, cache_identity);
-        let image_given_up = given_up.clone();
-        let recovery =
-            Recovery { lost_writes, image_given_up, ..logs.recovery(&file, &own, &recv) };
+        let recovery = Recovery { lost_writes, ..logs.recovery(&file, &own, &recv) };
         if !superblock.clean && holds(Clause::RecoveryRewrite) {
             logs.write_back(&*storage, &superblock)?;
         }
-        let lost = match given_up {
-            // A forced takeover accepts it, or marks it.
-            Some(_) if may_serve => Some(Lost { found: clock.wall(), ..Lost::default() }),
-            _ => lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall())),
-        };
+        let lost = lost_writes.then(|| mark(&superblock, logs.first_dropped(), clock.wall()));
         drop(logs);
         if !superblock.clean && holds(Clause::RecoverySync) {
             own.sync()?;
@@ -141,7 +141,7 @@ impl Device {
             salvage::owe_nothing(&*storage)?;
         }
         let first = [&own.journal, &recv.journal].map(|journal| journal.queue.freed());
-        let note = |s: &mut Superblock| {
+        file.update(|s| {
             s.clean = false;
             s.history.forced &= !may_serve;
             if serves && !is_forced {
@@ -155,11 +155,7 @@ impl Device {
             s.own = own.state_without(first[0]);
             s.recv = recv.state_without(first[1]);
             image.note(s, consistent);
-        };
-        match given_up {
-            Some(_) => file.update_with_table(machine.table(), note)?,
-            None => file.update(note)?,
-        }
+        })?;
         if settings.salvage_keep_ns > 0 {
             salvage::expire(&*storage, clock.wall().saturating_sub(settings.salvage_keep_ns))?;
         }

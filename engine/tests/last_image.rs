@@ -548,25 +548,22 @@ fn a_damaged_image_is_given_up_by_a_word() {
             let is_named = refused.contains("side/image.0") && refused.contains("--newest");
             assert!(is_named, "{refused}");
         }
-        // The opening that goes on without it lets no host in, and the peer gets every block.
+        // To look at what a force would give up changes nothing of that.
         world.disks[B] = rotten.copy();
-        world.settings.gives_up_image = true;
         let (disk, clock) = (world.disks[B].clone(), world.clock.clone());
-        let device = Device::open(disk, clock, world.settings.clone()).unwrap();
-        assert_eq!(device.recovery().image_given_up.is_some(), chosen);
-        if chosen {
-            assert_eq!(device.session().unwrap_err().kind(), Kind::LostWrites);
-            assert_eq!(device.status().differential.table_blocks, 8);
-        }
-        device.close().unwrap();
-        drop(device);
-        world.settings.gives_up_image = false;
-        world.open(B).unwrap();
-        // The word.
+        let settings = world.settings.clone();
+        let sheet = Device::sheet_of_force(disk, clock, settings, Image::Newest).unwrap();
+        assert_eq!(sheet.image_given_up.is_some(), chosen);
+        assert_eq!(world.open(B).is_err(), chosen);
+        // The word: the other device gets every block.
         world.disks[B] = rotten.copy();
         let before = world.volume(B);
         let sheet = world.try_force(B, Image::Newest).unwrap();
         assert_eq!(sheet.image, Image::Newest);
+        if chosen {
+            assert_eq!(world.device(B).status().differential.table_blocks, 8);
+            assert!(world.device(B).status().lost_writes.is_some());
+        }
         world.device(B).accept_loss().unwrap();
         let session = world.device(B).session().unwrap();
         assert_eq!(world.read_all(&session).unwrap(), before);

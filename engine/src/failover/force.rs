@@ -72,6 +72,8 @@ pub struct LossSheet {
     pub others_after: Option<u64>,
     /// When it was made, wall time in nanoseconds since 1970.
     pub made_at: u64,
+    /// The fault of the last consistent image, which a force had chosen before, and which this one gives up.
+    pub image_given_up: Option<String>,
 }
 
 impl LossSheet {
@@ -114,7 +116,7 @@ impl Device {
         self.check_halted()?;
         let invalid = |what: &str| Err(Error::new(Kind::Invalid, what.to_string()));
         // Nobody but an operator lets hosts have what is left without the image that was chosen.
-        let gives_up = image == Image::Newest && self.recovery().image_given_up.is_some();
+        let gives_up = image == Image::Newest && self.image.given_up().is_some();
         if self.clk.epoch() != 0 && !gives_up {
             return invalid("this device serves: there is nothing to force");
         }
@@ -154,7 +156,7 @@ impl Device {
             }
         };
         let (hi, debt) = (tables.incoming.hi(), self.peer.owed.told());
-        let (mode, last) = (self.peer.machine.mode(), debt.last().max(hi));
+        let (mode, last) = (self.peer.machine.mode(), debt.whole().max(hi));
         // Stamps of a later tenure are above all of an earlier one, and their times may be below: those of the
         // peer's, or, while this device is catching up, of the one that it took over from.
         let tenure = if superblock.fenced { superblock.epoch } else { superblock.need.epoch };
@@ -166,7 +168,7 @@ impl Device {
             image,
             mode,
             received: if mode == Mode::Ordered { hi } else { Stamp::ZERO },
-            told: debt.iter().filter(|(_, stamp)| *stamp > hi).collect(),
+            told: debt.kept().into_iter().filter(|(_, stamp)| *stamp > hi).collect(),
             told_blocks: self.peer.machine.read().told().runs().collect(),
             given_up: {
                 let given_up = self.given_up(&tables, (image, image_of));
@@ -180,6 +182,7 @@ impl Device {
             // Of an earlier state the newest record is not known: copies have no stamps.
             others_after: (is_ordered && image != Image::Last).then_some(last.time),
             made_at: self.clock.wall(),
+            image_given_up: self.image.given_up().map(String::from),
         })
     }
 
@@ -211,6 +214,21 @@ impl Device {
         waiting.map(|(_, position)| (Log::Own, own.record(position))).collect()
     }
 
+    /// The loss sheet of a force that is not made; the storage is changed as by an opening. [`Image::Newest`] needs no
+    /// last consistent image, though a force has chosen it before.
+    ///
+    /// # Errors
+    /// As [`Device::open`] and [`Device::loss_sheet`].
+    pub fn sheet_of_force(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        image: Image,
+    ) -> Result<LossSheet> {
+        let gives_up = image == Image::Newest;
+        Device::open_to_change(storage, clock, settings, gives_up)?.loss_sheet(image)
+    }
+
     /// Forces the device in `storage`, which no other has open, to take over (D10): its next opening serves.
     /// The loss is marked (R20), unless it is accepted. Own records that are given up are kept as salvage.
     /// [`Image::Newest`] gives up a last consistent image that is damaged, even if it was chosen before.
@@ -225,8 +243,8 @@ impl Device {
         settings: Settings,
         forced: Forced,
     ) -> Result<LossSheet> {
-        let settings = Settings { gives_up_image: forced.image == Image::Newest, ..settings };
-        let device = Device::open_to_change(storage, clock, settings)?;
+        let gives_up = forced.image == Image::Newest;
+        let device = Device::open_to_change(storage, clock, settings, gives_up)?;
         let sheet = device.loss_sheet(forced.image)?;
         device.salvage_given_up(&sheet)?;
         let first = sheet.first();
@@ -246,7 +264,15 @@ impl Device {
             sheet.given_up.iter().for_each(|&(extent, _)| put_back.insert(extent.into()));
             device.image.choose();
         }
+        let is_image_given_up = sheet.image_given_up.is_some();
+        if is_image_given_up {
+            // Of the blocks that it had nothing is known any more, and the peer may have copies of some.
+            put_back = device.volumes.whole().collect();
+        }
         let also = |s: &mut Superblock| {
+            if is_image_given_up {
+                (s.image, s.history.image_bytes) = (false, 0);
+            }
             // A loss that was found before, perhaps by this opening, is not the sheet's.
             s.lost = match s.lost {
                 None => (!forced.accept_loss).then_some(lost),
@@ -363,7 +389,7 @@ impl Closed {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<Branch> {
-        let device = Device::open_to_change(storage, clock, settings)?;
+        let device = Device::open_to_change(storage, clock, settings, false)?;
         let Some(other) = device.superblock.get().history.other else {
             let what =
                 "this device has met no other branch of its history: nothing is to be resolved";
@@ -391,7 +417,7 @@ impl Closed {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Result<u64> {
-        let device = Device::open_to_change(storage, clock, settings)?;
+        let device = Device::open_to_change(storage, clock, settings, false)?;
         if !device.is_whole() {
             let what = "the peer of this device holds the host, or owes it something: take over, or force this \
                         device to, before the peer is forgotten";

@@ -220,6 +220,9 @@ impl Device {
     ) -> Result<()> {
         let most = self.geometry.prototype_entries_max();
         let left = left.map(|left| left.min(PROTOTYPE_ROOM_MAX));
+        if left.is_none() {
+            self.peer.owed.end_pieces();
+        }
         self.take_told(previous, entries, left, most, tenure)
     }
 

@@ -75,6 +75,11 @@ impl Device {
         else {
             return Err(of_frames("the request file has other frames than a hello and a request"));
         };
+        if told != hello.told {
+            return Err(of_frames(
+                "the request file contradicts itself about what its device was told",
+            ));
+        }
         // The lock stays: no connection comes to stand.
         let one = self.begin_step(&self.role)?;
         self.check_apart()?;

@@ -33,16 +33,18 @@ impl Device {
         };
         let turn = &mut *self.peer.machine.turn();
         self.turn(turn, step, |_| ())?;
-        // A crash must not find N called a mixture, and no image.
+        // The image begins before the superblock calls N a mixture. Where that would wait for a reflection, or for an
+        // image on its way back, the next step of reflection does it.
         match self.reflecting.try_lock() {
-            Ok(_still) => self.begin_image()?,
-            Err(_) => {
-                // The next step of reflection begins the image, and says so, before it writes to N.
+            Ok(_still) if !self.image.is_put_back() => {
+                self.begin_image()?;
+                self.mark()
+            }
+            _ => {
                 self.wakes.reflect.ring();
-                return Ok(());
+                Ok(())
             }
         }
-        self.store_differential(|_| ())
     }
 
     /// The superblock, if the peer was forced and it has yet to be noted down what this device alone has.

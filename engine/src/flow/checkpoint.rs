@@ -54,6 +54,7 @@ impl Device {
         self.store_unsaved()?;
         // Replay brings back only what is above `fl`.
         if !self.image.note_over(self.storage_apart(), over) {
+            *made_at = self.clock.monotonic();
             return Ok(());
         }
         let [own_freed, recv_freed] = self.freeable(fl, floor);

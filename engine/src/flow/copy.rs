@@ -385,9 +385,12 @@ impl Device {
         changes: impl Iterator<Item = (Blocks, Incoming<'a>)>,
     ) -> Result<()> {
         let with = (&*self.storage as &dyn Storage, &self.volumes, self.clock.wall());
-        self.peer.saving.before(with, changes).map_err(|error| {
-            let stops = "the resync stops before it overwrites what this device alone has";
-            self.note_salvage_full(error, stops)
+        self.peer.saving.before(with, changes).map_err(|error| match error.kind() {
+            Kind::Protocol => {
+                let stops = "the resync stops before it overwrites what this device alone has";
+                self.note_salvage_full(error, stops)
+            }
+            _ => error,
         })
     }
 

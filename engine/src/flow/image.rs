@@ -6,7 +6,7 @@
 
 use super::Tables;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::format::image::ImagePoint;
 use crate::format::superblock::Superblock;
@@ -77,7 +77,7 @@ impl Image {
             return match loaded {
                 Ok((writing, overlay)) => Ok((Image::chosen(writing), overlay)),
                 // Without it N is a mixture.
-                Err(error) if gives_up => {
+                Err(error) if gives_up && error.kind() == Kind::Damaged => {
                     let given_up = Some(error.to_string());
                     Ok((Image { given_up, ..Image::default() }, Overlay::default()))
                 }
@@ -151,6 +151,10 @@ impl Image {
 
     /// `superblock`, which says that N is `consistent`, or not, says whether there is one.
     pub fn note(&self, superblock: &mut Superblock, consistent: Consistent) {
+        if self.given_up.is_some() {
+            // It counts until a force has its word.
+            return;
+        }
         superblock.image = self.is_stored(superblock, consistent);
         if !superblock.image {
             superblock.history.image_bytes = 0;
@@ -390,8 +394,10 @@ impl Device {
             self.set_image(ImageStatus::NotNeeded);
             // Behind that: a checkpoint that finds none stores that there is none.
             *lock(&self.image.back) = None;
-            // While the image counted, the superblock called N whole, whatever was to come over it.
-            self.mark()?;
+            // The superblock called N whole while the image counted, and N is: what is to come over it begins another
+            // image before that changes.
+            self.store(|s| (s.image, s.history.image_bytes) = (false, 0))?;
+            self.peer.machine.unmark();
             self.tidy_image();
         }
         Ok(count.max(1))
@@ -414,17 +420,17 @@ impl Device {
     /// Writes blocks of the image to N, runs of zeros and those with data; whether others are left. The content
     /// that they replace is kept as salvage first, as far as there is room.
     fn put_back(&self, (zeros, data): (Vec<Blocks>, Vec<Block>)) -> Result<bool> {
-        let salvage = &mut *lock(&self.image.salvage);
-        if salvage.is_none() {
+        let of_pieces = &mut *lock(&self.image.salvage);
+        if of_pieces.is_none() {
             let superblock = self.superblock.get();
             let old = superblock.history.ancestors.last().copied().unwrap_or(superblock.lineage);
             let of_old = Superblock { lineage: old, ..Superblock::clone(&superblock) };
-            *salvage = Some(match self.settings.salvage_bytes_max {
+            *of_pieces = Some(match self.settings.salvage_bytes_max {
                 0 => None,
                 most => Some(Writer::new(self.storage_apart(), &of_old, most)?),
             });
         }
-        let salvage = salvage.as_mut().expect("just made");
+        let salvage = of_pieces.as_mut().expect("just made");
         let mut buffers = [0; 2].map(|_| vec![0; self.geometry.block_size as usize]);
         let parts = zeros.iter().flat_map(|run| self.volumes.parts(run.clone()));
         let written = parts.filter(|(_, is_hole)| !is_hole).map(|(run, _)| run);
@@ -448,6 +454,10 @@ impl Device {
         for &block in &data {
             self.volumes.read(block, &mut buffers[0])?;
             self.volumes.write(block, &[IoSlice::new(&buffers[0])])?;
+        }
+        if salvage.is_some() {
+            // Another writer may come before the next piece: each finds its own place.
+            *of_pieces = None;
         }
         let data = data.into_iter().map(|block| Extent::from(block).into());
         Ok(self.volumes.uncover(zeros.into_iter().chain(data)))

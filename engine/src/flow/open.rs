@@ -169,7 +169,6 @@ impl Logs {
             clean: file.get().clean,
             lost_writes: false,
             superblock_repaired: file.bad_copy().map(Into::into),
-            image_given_up: None,
             own: of(&self.own, own.journal.queue.tail() - own.journal.queue.freed()),
             recv: of(&self.recv, recv.journal.queue.tail() - recv.journal.queue.freed()),
         }

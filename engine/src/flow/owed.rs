@@ -70,6 +70,11 @@ impl Owed {
         }
     }
 
+    /// The next piece is the last one of a prototype.
+    pub fn end_pieces(&self) {
+        self.debt_mut().end_pieces();
+    }
+
     /// A takeover has merged what was told, before its tenure opens (R5); `due`: `hi < need`.
     pub fn begin(&self, due: bool) {
         self.is_due.store(due, Ordering::Release);

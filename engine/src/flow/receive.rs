@@ -70,6 +70,9 @@ impl Device {
         // A takeover waits for this batch, and for one sync of the received log, at most: for no reflection.
         let brings_copies = frames.iter().any(|frame| Frame::brings_copies(frame));
         let reflecting = brings_copies.then(|| self.begin_step(&self.reflecting)).transpose()?;
+        if brings_copies {
+            self.write_back_image()?;
+        }
         let landing = self.peer.machine.landing();
         let (hi, mut last_session, mine) = {
             let tables = lock(&self.tables);

@@ -136,13 +136,3 @@ pub(crate) fn restore(
     differential.received(s.hi);
     Machine::new(differential, s.fenced, alike)
 }
-
-/// At an opening it is not known which blocks differ at the peer: every one of `all` is copied. The opening
-/// stores the table.
-pub(crate) fn expect_all(machine: &Machine, all: &Bits) {
-    machine.alike().expect(all);
-    let mut machine = machine.write();
-    if machine.mode() != Mode::Ordered {
-        let _stored = machine.expect_all(all);
-    }
-}

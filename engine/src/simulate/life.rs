@@ -305,7 +305,9 @@ impl World {
                 let history = self.history.borrow();
                 // A record that had come before the other side's history was over is there still.
                 let due = match history.is_left_to_bits(1 - side, record.stamp) {
-                    true => history.find(record.stamp),
+                    true => history
+                        .find(record.stamp)
+                        .filter(|r| r.by != side && r.stamp > machine.hi.get()),
                     false => history.next_of(1 - side, machine.hi.get()),
                 };
                 due.cloned()

@@ -105,6 +105,8 @@ pub struct Debt {
     /// The same, when no piece of what was told was still to come: a prototype names the newest record of
     /// each extent, so that behind a piece of it there may be older ones that a later piece replaces.
     whole: Stamp,
+    /// The last stamp of a piece behind which others are still to come.
+    in_pieces: Option<Stamp>,
 }
 
 /// Counts anew, where no reader has the debt.
@@ -126,10 +128,18 @@ impl Debt {
         hi: Stamp,
         most: u64,
     ) -> Result<(), String> {
-        let told = self.append(previous, piece, hi, most);
+        let told = self.take(previous, piece, hi, most);
         self.index(most).and(told)?;
-        self.whole = self.last;
+        self.in_pieces = self.in_pieces.filter(|&upto| upto > hi);
+        if self.in_pieces.is_none() {
+            self.whole = self.last;
+        }
         Ok(())
+    }
+
+    /// No more pieces are to come behind the next one.
+    pub fn end_pieces(&mut self) {
+        self.in_pieces = None;
     }
 
     /// As [`Debt::extend`], where more pieces follow: what it takes is asked for only behind the
@@ -138,6 +148,18 @@ impl Debt {
     /// # Errors
     /// As [`Debt::extend`], perhaps only with a later piece.
     pub fn append(
+        &mut self,
+        previous: Stamp,
+        piece: &[(Extent, Stamp)],
+        hi: Stamp,
+        most: u64,
+    ) -> Result<(), String> {
+        let told = self.take(previous, piece, hi, most);
+        self.in_pieces = Some(self.last);
+        told
+    }
+
+    fn take(
         &mut self,
         previous: Stamp,
         piece: &[(Extent, Stamp)],
@@ -409,9 +431,14 @@ impl Debt {
         self.len() == 0
     }
 
+    /// The last stamp told, of those up to which all is told.
+    pub fn whole(&self) -> Stamp {
+        if holds(Clause::ToldWhole) { self.whole } else { self.last }
+    }
+
     /// The records owed up to the last stamp of which all is told, in rising order.
     pub fn kept(&self) -> Vec<(Extent, Stamp)> {
-        let upto = if holds(Clause::ToldWhole) { self.whole } else { self.last };
+        let upto = self.whole();
         let is_part = upto < self.last;
         let arrived = self.paid.load(Ordering::Acquire) - self.begin;
         let left = self.entries.iter().skip(arrived as usize);
@@ -452,9 +479,17 @@ mod tests {
         let kept = debt.kept();
         assert_eq!(kept, debt.iter().collect::<Vec<_>>());
         debt.append(stamp(2), &[(block(1), stamp(5))], Stamp::ZERO, 9).unwrap();
-        assert_eq!((debt.kept(), debt.last()), (kept, stamp(5)));
-        debt.extend(stamp(5), &[(block(0), stamp(6))], Stamp::ZERO, 9).unwrap();
-        assert_eq!(debt.kept(), [(block(1), stamp(5)), (block(0), stamp(6))]);
+        assert_eq!((debt.kept(), debt.last()), (kept.clone(), stamp(5)));
+        debt.extend(stamp(5), &[(block(3), stamp(6))], Stamp::ZERO, 9).unwrap();
+        assert_eq!(
+            (debt.kept(), debt.last()),
+            (kept, stamp(6)),
+            "an announcement ends no prototype"
+        );
+        debt.end_pieces();
+        debt.extend(stamp(6), &[(block(0), stamp(7))], Stamp::ZERO, 9).unwrap();
+        let all = [(block(1), stamp(5)), (block(3), stamp(6)), (block(0), stamp(7))];
+        assert_eq!(debt.kept(), all);
     }
 
     proptest! {
