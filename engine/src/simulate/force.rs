@@ -283,7 +283,7 @@ impl World {
                 return self.tape.broken("a forced device serves every block", story);
             }
         };
-        self.sites.parted[peer].set(true);
+        let had_parted = self.sites.parted[peer].replace(true);
         self.sites.is_known[peer].set(false);
         self.sites.alone[side].take();
         let is_mixed = self.sites.is_mixed[side].take();
@@ -317,7 +317,13 @@ impl World {
             newest.extend(record.blocks.clone().map(|block| (block, record.by)));
         }
         let own = newest.into_iter().filter(|&(_, by)| by == side).map(|(block, _)| block);
-        *self.sites.put_aside.borrow_mut() = own.collect();
+        let mut put_aside = self.sites.put_aside.borrow_mut();
+        if !had_parted {
+            // A peer that has yet to return from an earlier force has the same older content as then.
+            put_aside.clear();
+        }
+        put_aside.extend(own);
+        drop(put_aside);
         let mark = device.superblock.get().lost;
         let is_missing = lost.iter().any(|record| record.completed);
         if is_missing {

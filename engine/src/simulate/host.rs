@@ -7,9 +7,11 @@ use super::tape::Sort;
 use super::world::World;
 use super::{NAMES, Side};
 use crate::clock::Clock;
+use crate::device::Device;
 use crate::error::Kind as ErrorKind;
 use crate::request::{Completion, Op, Request, Session, Ticket};
 use crate::sync::{AtomicBool, Ordering::Relaxed};
+use crate::table::location::Location;
 use crate::unit::{Block, Stamp};
 use std::io::IoSlice;
 use std::ops::Range;
@@ -57,7 +59,7 @@ pub(super) struct Asked {
     pub seen: Stamp,
     /// The same for each of its blocks.
     pub floors: Vec<Stamp>,
-    /// Which of its blocks had rotten sectors in N when it was looked at, but for a write.
+    /// Which of its blocks had rotten sectors in N when it was looked at.
     pub rotten: Vec<usize>,
     /// How many records were published before it.
     pub behind: u64,
@@ -330,10 +332,26 @@ impl World {
     /// before it is done: notes which blocks have any. Called before and after each step of the
     /// request, as sectors may rot while its thread is stalled.
     fn note_rot(&self, side: Side, asked: &mut Asked) {
-        if asked.what != What::Write && self.machines[side].disk.is_rotten(|_, _| true) {
+        if self.machines.iter().any(|machine| machine.disk.is_rotten(|_, _| true)) {
             let blocks = self.blocks_of(asked.volume, &asked.sectors);
-            asked.rotten.extend(blocks.filter(|&block| self.is_rotten(side, block)));
+            asked.rotten.extend(blocks.filter(|&block| self.takes_rot(side, block)));
         }
+    }
+
+    /// The same for all requests under way at `side`, before the peer answers them.
+    pub(super) fn note_all_rot(&self, side: Side) {
+        let mut all = self.machines[side].asked.borrow_mut();
+        all.iter_mut().for_each(|asked| self.note_rot(side, asked));
+    }
+
+    /// Whether a request at `side` takes the content of `block` from a rotten N: its own, or the peer's if
+    /// the block is still there.
+    fn takes_rot(&self, side: Side, block: usize) -> bool {
+        let is_remote = |device: Arc<Device>| {
+            matches!(device.location(self.plan.block(block)), Location::Remote)
+        };
+        self.is_rotten(side, block)
+            || self.is_rotten(1 - side, block) && self.device(side).is_some_and(is_remote)
     }
 
     /// Polls a request; keeps it if it is not done. If it is, it was woken before.

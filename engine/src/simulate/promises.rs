@@ -89,7 +89,7 @@ impl World {
         }) {
             Ok(content) => content,
             Err(story) => {
-                self.spreads(side, block);
+                self.spreads(side, asked, block);
                 return broken("records hold what was written", story);
             }
         };
@@ -121,7 +121,7 @@ impl World {
             for (k, is_written) in self.written(asked, block).into_iter().enumerate() {
                 let expected = if is_written { value } else { before[k] };
                 if content[k] != expected {
-                    self.spreads(side, block);
+                    self.spreads(side, asked, block);
                     let story = format!("holds {content:?}, not {expected:?} in sector {k}");
                     broken("what is not written of a block stays", story);
                 }
@@ -154,8 +154,8 @@ impl World {
 
     /// A record is not what it should be: if that is because a write of a part of a block has taken
     /// the rest from a rotten volume, nobody can tell, and the run is over.
-    fn spreads(&self, side: Side, block: usize) {
-        if self.is_rotten(side, block) {
+    fn spreads(&self, side: Side, asked: &Asked, block: usize) {
+        if asked.rotten.contains(&block) || self.is_rotten(side, block) {
             self.tape.count("rot of a volume written on");
             self.tape.judge_no_more();
             self.ended.set(true);

@@ -437,6 +437,7 @@ impl World {
         if !self.let_arrive(side, Lane::Control, 1) && !self.device(side).is_some_and(owes) {
             return false;
         }
+        self.note_all_rot(1 - side);
         let served = self.serving();
         let before = self.machines[side].is_controlling.replace(true);
         let took = self.step(side, Device::step_control);
