@@ -39,14 +39,14 @@ enum Purpose {
 impl Device {
     /// Opens a device, whether it was closed, killed, or lost its power: what was promised to
     /// anybody is there again, what was not is cut off ([`Device::recovery`]). It serves once it
-    /// may (R13): [`Event::Ready`], [`Device::resume_alone`].
+    /// may (R13): [`crate::Event::Ready`], [`Device::resume_alone`].
     ///
     /// # Errors
-    /// [`Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at, and if
+    /// [`crate::Kind::Config`] for settings out of range ([`Settings::check`]), with nothing looked at, and if
     /// the operating system refuses the address space of a large journal, with nothing changed;
-    /// [`Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
-    /// [`Kind::Storage`] if the storage fails, or another device of this process has it open
-    /// and is neither closed nor dropped; [`Kind::Halted`] if the superblock's generations have run
+    /// [`crate::Kind::Damaged`] if something durable is not what it was, by name, with nothing changed;
+    /// [`crate::Kind::Storage`] if the storage fails, or another device of this process has it open
+    /// and is neither closed nor dropped; [`crate::Kind::Halted`] if the superblock's generations have run
     /// out.
     pub fn open(
         storage: Arc<dyn Storage>,
