@@ -28,6 +28,13 @@ fn text(seed: u64) -> String {
     text.clone()
 }
 
+/// A write waits for places, and nothing in the journal is of R: a suspension would not bring them. A device that
+/// goes back to order at once went up and down for ever.
+#[test]
+fn without_records_of_r_no_device_suspends() {
+    whole(11_002_175, None);
+}
+
 #[test]
 fn many_short_runs_hold() {
     let (mut events, mut seed) = (0, 1);

@@ -169,10 +169,11 @@ impl Device {
         if self.suspend_deadline().is_some_and(|at| at <= self.clock.monotonic()) {
             return true;
         }
-        // A checkpoint may free what is not of R.
+        // A checkpoint may free what is not of R. Without R a suspension makes no room.
         self.is_filled_to_suspend() && self.may_suspend() && {
             let queue = &self.own.journal.queue;
-            lock(&self.tables).backlog() * 2 >= queue.tail() - queue.freed()
+            let of_r = lock(&self.tables).backlog();
+            of_r > 0 && of_r * 2 >= queue.tail() - queue.freed()
         }
     }
 
