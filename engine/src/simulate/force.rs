@@ -177,6 +177,8 @@ impl World {
                 self.tape.broken("a force is refused where it must be", story);
                 None
             }
+            // Its disk failed meanwhile.
+            Err(_) if device.halted.get().is_some() => None,
             Err(error) => {
                 if device.resume_alone().is_err() {
                     let story = format!("{}: {error}", NAMES[side]);
