@@ -42,7 +42,8 @@ pub fn main(options: &Options, figures: &mut Figures) {
     let dir = &options.dir;
     let (records, journal) = if options.quick { (2_000, 64 << 20) } else { (1_000_000, 4 << 30) };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let settings = Settings { told_records_max: 0, ..Settings::default() };
+    // The suspension is asked for.
+    let settings = Settings { told_records_max: 0, suspend_from_percent: 0, ..Settings::default() };
     let (a, a_threads) = device(dir, 1, [VOLUME, journal], settings.clone(), &clock);
     let (b, b_threads) = device(dir, 2, [VOLUME, 64 << 20], settings, &clock);
     let (end_a, end_b) = memory_link(Line::default(), clock);
