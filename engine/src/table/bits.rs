@@ -7,10 +7,6 @@ pub use crate::unit::Blocks;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-fn blocks((first, end): (Block, u64)) -> Blocks {
-    Blocks { volume: first.volume, numbers: first.number..end }
-}
-
 /// The same blocks as rising runs of which none touches another.
 pub(super) fn joined(mut runs: Vec<Blocks>) -> Vec<Blocks> {
     // Stable, as that finds what is sorted already.
@@ -22,8 +18,9 @@ pub(super) fn joined(mut runs: Vec<Blocks>) -> Vec<Blocks> {
 /// The set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Bits {
-    /// First block of a run → the number behind its last. No two runs touch.
-    runs: BTreeMap<Block, u64>,
+    /// Of each volume with a run, the number of its first block → the number behind its last. No two runs touch.
+    volumes: BTreeMap<u32, BTreeMap<u64, u64>>,
+    runs: usize,
     blocks: u64,
 }
 
@@ -35,12 +32,12 @@ impl Bits {
 
     /// How many runs there are.
     pub(crate) fn run_count(&self) -> usize {
-        self.runs.len()
+        self.runs
     }
 
     /// Whether no block is set.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.volumes.is_empty()
     }
 
     /// Whether `block` is set.
@@ -55,9 +52,9 @@ impl Bits {
 
     /// The run that has `block`.
     fn run_at(&self, block: Block) -> Option<Blocks> {
-        let (&first, &end) = self.runs.range(..=block).next_back()?;
-        let is_in = first.volume == block.volume && block.number < end;
-        is_in.then_some(Blocks { volume: block.volume, numbers: first.number..end })
+        let Block { volume, number } = block;
+        let (&first, &end) = self.volumes.get(&volume)?.range(..=number).next_back()?;
+        (number < end).then_some(Blocks { volume, numbers: first..end })
     }
 
     /// The first blocks that are set from `block` on, in the order of volumes and numbers: the rest of a
@@ -71,7 +68,10 @@ impl Bits {
 
     /// The runs that begin at `block` or behind it, in the order of volumes and numbers.
     pub fn runs_from(&self, block: Block) -> impl Iterator<Item = Blocks> + '_ {
-        self.runs.range(block..).map(|(&first, &end)| blocks((first, end)))
+        self.volumes.range(block.volume..).flat_map(move |(&volume, runs)| {
+            let from = if volume == block.volume { block.number } else { 0 };
+            runs.range(from..).map(move |(&first, &end)| Blocks { volume, numbers: first..end })
+        })
     }
 
     /// All runs, in the order of volumes and numbers.
@@ -105,28 +105,25 @@ impl Bits {
     /// Sets `blocks`.
     pub fn insert(&mut self, blocks: Blocks) {
         let Blocks { volume, mut numbers } = blocks;
-        let mut swallowed = 0;
+        let runs = self.volumes.entry(volume).or_default();
+        let (before, mut swallowed) = (runs.len(), 0);
         // Runs that it touches become part of it, from the last one on.
-        while let Some((&first, &end)) =
-            self.runs.range(..=Block { volume, number: numbers.end }).next_back()
-            && first.volume == volume
+        while let Some((&first, &end)) = runs.range(..=numbers.end).next_back()
             && end >= numbers.start
         {
-            self.runs.remove(&first);
-            swallowed += end - first.number;
-            numbers = numbers.start.min(first.number)..numbers.end.max(end);
+            runs.remove(&first);
+            swallowed += end - first;
+            numbers = numbers.start.min(first)..numbers.end.max(end);
         }
         self.blocks += numbers.end - numbers.start - swallowed;
-        self.runs.insert(Block { volume, number: numbers.start }, numbers.end);
+        runs.insert(numbers.start, numbers.end);
+        self.runs = self.runs + runs.len() - before;
     }
 
     /// Takes the first runs out, at most `most`.
     pub fn take_first(&mut self, most: usize) -> Vec<Blocks> {
         let taken: Vec<_> = self.runs().take(most).collect();
-        for run in &taken {
-            self.runs.remove(&run.first());
-            self.blocks -= run.count();
-        }
+        taken.iter().for_each(|run| drop(self.remove(run)));
         taken
     }
 
@@ -141,23 +138,29 @@ impl Bits {
             }
             let whole = self.run_at(run.first()).expect("it was just found");
             let cleared = run.numbers.start..run.numbers.end.min(numbers.end);
-            self.runs.remove(&whole.first());
+            let runs = self.volumes.get_mut(&volume).expect("it has a run");
+            let before = runs.len();
+            runs.remove(&whole.numbers.start);
             if whole.numbers.start < cleared.start {
-                self.runs.insert(whole.first(), cleared.start);
+                runs.insert(whole.numbers.start, cleared.start);
             }
             if cleared.end < whole.numbers.end {
-                self.runs.insert(Block { volume, number: cleared.end }, whole.numbers.end);
+                runs.insert(cleared.end, whole.numbers.end);
             }
+            self.runs = self.runs + runs.len() - before;
             self.blocks -= cleared.end - cleared.start;
             from.number = cleared.end;
             removed.push(Blocks { volume, numbers: cleared });
+        }
+        if self.volumes.get(&volume).is_some_and(BTreeMap::is_empty) {
+            self.volumes.remove(&volume);
         }
         removed
     }
 
     /// Sets what `other` has, too.
     pub fn add(&mut self, other: &Bits) {
-        if other.runs.len() < self.runs.len() / 8 {
+        if other.runs < self.runs / 8 {
             return other.runs().for_each(|run| self.insert(run));
         }
         *self = self.runs().chain(other.runs()).collect();
@@ -165,11 +168,11 @@ impl Bits {
 
     /// Clears what `other` has.
     pub fn subtract(&mut self, other: &Bits) {
-        if other.runs.len() < self.runs.len() {
+        if other.runs < self.runs {
             return other.runs().for_each(|run| drop(self.remove(&run)));
         }
-        let rest = self.runs().flat_map(|run| other.missing(&run).runs);
-        *self = rest.map(blocks).collect();
+        *self =
+            self.runs().flat_map(|run| other.missing(&run).runs().collect::<Vec<_>>()).collect();
     }
 
     /// Clears what `other` does not have in `range`.
@@ -183,9 +186,13 @@ impl FromIterator<Blocks> for Bits {
     /// In any order, and overlapping ones, too; of runs in rising order in time that grows with their number.
     fn from_iter<I: IntoIterator<Item = Blocks>>(runs: I) -> Bits {
         let runs = joined(runs.into_iter().collect());
+        let of_volumes = runs.chunk_by(|a, b| a.volume == b.volume);
+        let volumes = of_volumes.map(|of_one| {
+            let numbers = of_one.iter().map(|run| (run.numbers.start, run.numbers.end));
+            (of_one[0].volume, numbers.collect())
+        });
         let blocks = runs.iter().map(Blocks::count).sum();
-        let runs = runs.into_iter().map(|run| (run.first(), run.numbers.end)).collect();
-        Bits { runs, blocks }
+        Bits { volumes: volumes.collect(), runs: runs.len(), blocks }
     }
 }
 
