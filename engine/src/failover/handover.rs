@@ -167,7 +167,9 @@ impl Device {
             HandOver::Prototype { end } => *end,
             HandOver::Table { round, generation, later, told, from } => {
                 let (round, generation, later, told) = (*round, *generation, *later, *told);
-                let piece = self.table_from(*from, Differential::untold);
+                let machine = self.peer.machine.read();
+                let piece = TablePiece::next(*from, &mut machine.untold_from(*from).peekable());
+                drop(machine);
                 *from = piece.to;
                 if piece.is_last {
                     role.end_grant();

@@ -187,7 +187,7 @@ impl Device {
             Some((_, _, link)) if !self.is_full(&link) => {}
             _ => return Ok(false),
         }
-        let piece = self.table_from(from, Differential::table);
+        let piece = self.table_from(from);
         let (to, is_last) = (piece.to, piece.is_last);
         turn.saying = (!is_last).then_some((message, to));
         let Opened { round, cut, told, is_consistent } = opened;
@@ -204,14 +204,10 @@ impl Device {
         Ok(true)
     }
 
-    /// The runs of the own table, or of a part of it, from `from` on, as many as a frame takes.
-    pub(crate) fn table_from(
-        &self,
-        from: Block,
-        part: impl Fn(&Differential) -> &Bits,
-    ) -> TablePiece {
+    /// The runs of the own table from `from` on, as many as a frame takes.
+    fn table_from(&self, from: Block) -> TablePiece {
         let machine = self.peer.machine.read();
-        TablePiece::next(from, &mut part(&machine).runs_from(from).peekable())
+        TablePiece::next(from, &mut machine.table().runs_from(from).peekable())
     }
 
     /// The machine hears a message of the peer's; whether it was for it.

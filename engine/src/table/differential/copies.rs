@@ -15,7 +15,7 @@ impl Differential {
         }
         if !self.table.covers(blocks) {
             self.table.insert(blocks.clone());
-            self.telling.untold.insert(blocks.clone());
+            self.telling.add(blocks);
         }
         if holds(Clause::OwnWriteOver) {
             self.owed.remove(blocks);
@@ -73,7 +73,7 @@ impl Differential {
     pub fn send(&mut self, blocks: &Blocks) -> u64 {
         if instead::clears(true) {
             self.table.remove(blocks);
-            self.telling.untold.remove(blocks);
+            self.telling.remove(blocks);
         }
         self.flying.insert(blocks.clone());
         if self.stage == Stage::Said && holds(Clause::LevelAgain) {
@@ -91,7 +91,7 @@ impl Differential {
         self.flying.remove(blocks);
         if instead::clears(false) {
             self.table.remove(blocks);
-            self.telling.untold.remove(blocks);
+            self.telling.remove(blocks);
         }
         self.table.missing(blocks)
     }
@@ -154,7 +154,7 @@ impl Differential {
         let from = if side == Side::Fenced { &mut self.table } else { &mut self.owed };
         written.iter().for_each(|run| drop(from.remove(run)));
         if side == Side::Fenced {
-            self.telling.untold.remove(blocks);
+            self.telling.remove(blocks);
         }
         self.told.arrived(blocks, said);
         let taken: u64 = written.iter().map(Blocks::count).sum();

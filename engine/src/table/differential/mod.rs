@@ -197,7 +197,7 @@ impl Differential {
     /// These blocks get bits, of which the peer has not been told.
     fn add_to_table(&mut self, blocks: &Bits) {
         self.table.add(blocks);
-        self.telling.untold.add(blocks);
+        blocks.runs().for_each(|run| self.telling.add(&run));
     }
 
     /// A new mode, in a round of its own, which the peer does not know of, or in the same round. The table is

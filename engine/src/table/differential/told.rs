@@ -6,9 +6,11 @@
 
 use super::takeover::Request;
 use super::{Differential, Mode, Round, Stage};
+use crate::format::frame::TablePiece;
 use crate::format::told_bits::ToldBits;
 use crate::table::announced::Announced;
 use crate::table::bits::{Bits, Blocks};
+use crate::unit::Block;
 use crate::weaken::{Clause, holds};
 
 /// Most copies that are remembered until the announcements that they overtook are here: a device that
@@ -16,12 +18,38 @@ use crate::weaken::{Clause, holds};
 const AHEAD_MAX: usize = 1 << 16;
 
 /// The announcements made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Telling {
-    /// Blocks of T that no announcement has told of.
-    pub untold: Bits,
+    /// No announcement has told of the blocks of T from here on.
+    next: Block,
+    /// Those before it that none has told of, as they got their bits later.
+    behind: Bits,
     /// The last announcement of the round; 0 if none.
     pub said: u64,
+}
+
+impl Telling {
+    /// `blocks` get bits.
+    pub fn add(&mut self, blocks: &Blocks) {
+        let Block { volume, number } = self.next;
+        if blocks.first() < self.next {
+            let end = if blocks.volume == volume { number } else { u64::MAX };
+            let numbers = blocks.numbers.start..blocks.numbers.end.min(end);
+            self.behind.insert(Blocks { numbers, ..*blocks });
+        }
+    }
+
+    /// `blocks` have no bits any more.
+    pub fn remove(&mut self, blocks: &Blocks) {
+        self.behind.remove(blocks);
+    }
+}
+
+impl Default for Telling {
+    /// Nothing was announced.
+    fn default() -> Telling {
+        Telling { next: TablePiece::FIRST, behind: Bits::default(), said: 0 }
+    }
 }
 
 /// The announcements heard.
@@ -113,15 +141,29 @@ pub struct Announcement {
 
 impl Differential {
     /// The blocks of T that no announcement has told of; after [`Differential::grant`] those that are
-    /// granted.
-    pub fn untold(&self) -> &Bits {
-        &self.telling.untold
+    /// granted. Their runs that begin at `from` or behind it, rising, none next to another.
+    pub fn untold_from(&self, from: Block) -> impl Iterator<Item = Blocks> + '_ {
+        let Telling { next, behind, .. } = &self.telling;
+        let first =
+            behind.runs_from(from).chain(self.table.within((*next).max(from)..TablePiece::END));
+        let mut runs = first.peekable();
+        std::iter::from_fn(move || {
+            let mut run = runs.next()?;
+            while runs.next_if(|next| run.absorb(next)).is_some() {}
+            Some(run)
+        })
+    }
+
+    /// All of [`Differential::untold_from`].
+    pub fn untold(&self) -> Bits {
+        self.untold_from(TablePiece::FIRST).collect()
     }
 
     /// Whether there is anything to announce: both devices are in the round, and T has blocks that no
     /// announcement has told of.
     pub fn may_tell(&self) -> bool {
-        self.mode != Mode::Ordered && self.stage >= Stage::Open && !self.telling.untold.is_empty()
+        let is_open = self.mode != Mode::Ordered && self.stage >= Stage::Open;
+        is_open && self.untold_from(TablePiece::FIRST).next().is_some()
     }
 
     /// The next announcement, at the time `now`, of at most `most` runs. The caller sends it in the control
@@ -130,7 +172,10 @@ impl Differential {
         if !self.may_tell() {
             return None;
         }
-        let blocks = self.telling.untold.take_first(most);
+        let blocks: Vec<Blocks> = self.untold_from(TablePiece::FIRST).take(most).collect();
+        blocks.iter().for_each(|run| self.telling.remove(run));
+        let last = blocks.last().map_or(TablePiece::FIRST, |run| run.range().end);
+        self.telling.next = self.telling.next.max(last);
         self.telling.said = now.max(self.telling.said + 1);
         Some(Announcement { round: self.round, number: self.telling.said, blocks })
     }
@@ -223,7 +268,7 @@ impl Differential {
 
     /// Nothing of this round has been said.
     pub(super) fn tell_all(&mut self) {
-        self.telling = Telling { untold: self.table.clone(), said: 0 };
+        self.telling = Telling::default();
     }
 
     /// A round begins: everything is told anew, or what `is_told` is left out, as the peer knows of it.
@@ -252,7 +297,7 @@ impl Differential {
 mod tests {
     use super::super::{Grant, Message, Ordered, Piece, Side, Taken};
     use super::*;
-    use crate::unit::{Block, Stamp};
+    use crate::unit::Stamp;
 
     const EVERY: std::ops::Range<Block> =
         Block { volume: 0, number: 0 }..Block { volume: u32::MAX, number: u64::MAX };

@@ -313,7 +313,7 @@ impl World {
             }
             Some(message) => {
                 let table = match message {
-                    Message::Grant(_) => dev.m.untold().clone(),
+                    Message::Grant(_) => dev.m.untold(),
                     _ => table,
                 };
                 self.send(1 - d, Sent::Said(message, table, with));
