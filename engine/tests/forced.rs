@@ -344,6 +344,12 @@ fn returned_and_active() -> World {
     world.device(B).accept_loss().unwrap();
     world.open(A).unwrap();
     world.hold_ships(true);
+    takes_over_at_once(&mut world);
+    world
+}
+
+/// A meets B, and asks for the host before anything was copied.
+fn takes_over_at_once(world: &mut World) {
     world.meet_briefly(4);
     world.device(A).begin_takeover().unwrap();
     for _ in 0..20 {
@@ -351,7 +357,6 @@ fn returned_and_active() -> World {
         world.device(B).step_control().unwrap();
     }
     world.device(A).poll_takeover().unwrap().unwrap();
-    world
 }
 
 /// A record of the old history and one of the new, of one block, are both to be reflected, before the peer's
@@ -392,13 +397,7 @@ fn that_salvage_has_no_room_is_said() {
         });
         world.hold_ships(of_records);
         if of_records {
-            world.meet_briefly(4);
-            world.device(A).begin_takeover().unwrap();
-            for _ in 0..20 {
-                world.device(A).step_control().unwrap();
-                world.device(B).step_control().unwrap();
-            }
-            world.device(A).poll_takeover().unwrap().unwrap();
+            takes_over_at_once(&mut world);
             world.acts(&[Write(A, 2, 8), Write(A, 0, 9), Flush(A)]);
             while world.device(A).step_reflect().unwrap() > 0 {}
         } else {

@@ -199,18 +199,24 @@ fn a_target_does_not_save_again_either() {
     assert!(!is_noted(&world, A));
 }
 
-/// B has the same content of block 5 as A alone had: nothing is saved of it, and the device is killed, after a
-/// checkpoint, or after a new round has stored the table, or neither.
+/// B has the same content of block 5 as A alone had, and A has heard its checksum; the copies of the others are not
+/// there yet.
+fn found_equal() -> World {
+    let mut world = returned();
+    world.acts(&[Write(B, 5, 5), Flush(B)]);
+    world.carry().unwrap();
+    world.hold_ships(false);
+    world.device(B).step_ship().unwrap();
+    world.device(A).step_receive().unwrap();
+    world
+}
+
+/// Nothing is saved of a block that was equal, and the device is killed, after a checkpoint, or after a new round
+/// has stored the table, or neither.
 #[test]
 fn content_of_the_served_history_is_not_saved() {
     for stores in [vec![Checkpoint(A)], vec![Suspend(B)], vec![]] {
-        let mut world = returned();
-        world.acts(&[Write(B, 5, 5), Flush(B)]);
-        world.carry().unwrap();
-        world.hold_ships(false);
-        // Checksums, and what is equal; the copies of the others are not there yet.
-        world.device(B).step_ship().unwrap();
-        world.device(A).step_receive().unwrap();
+        let mut world = found_equal();
         let left = world.device(A).status().differential.table_blocks;
         assert_eq!((left, world.saved(A)), (1, vec![(2, 4)]));
         // B knows that A has it.
@@ -233,12 +239,7 @@ fn content_of_the_served_history_is_not_saved() {
 /// The block that was equal is overwritten, and the device is killed before a checkpoint: its content is B's then.
 #[test]
 fn a_block_that_was_equal_is_not_saved_after_an_opening() {
-    let mut world = returned();
-    world.acts(&[Write(B, 5, 5), Flush(B)]);
-    world.carry().unwrap();
-    world.hold_ships(false);
-    world.device(B).step_ship().unwrap();
-    world.device(A).step_receive().unwrap();
+    let mut world = found_equal();
     world.acts(&[Write(B, 5, 9), Flush(B)]);
     for (at, step) in [(B, 1), (A, 2), (A, 4)] {
         background_step(world.device(at), step);

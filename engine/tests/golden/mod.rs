@@ -40,3 +40,8 @@ pub fn reseal_frame(frame: &mut [u8]) {
     let checksum = xxh3_64_with_seed(body, xxh3_64(header));
     header[24..].copy_from_slice(&checksum.to_le_bytes());
 }
+
+/// The wire version that a frame is in.
+pub fn version_of(frame: &[u8]) -> u16 {
+    u16::from_le_bytes(frame[4..6].try_into().expect("two bytes"))
+}

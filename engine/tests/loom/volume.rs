@@ -162,40 +162,15 @@ fn fetch_owed(device: &Device, volume: &Volume, machine: &Machine) -> Option<u64
     fetch(&device.queue, volume, || machine.owes().then_some(oldest))
 }
 
-/// A block that the peer owes by a bit is written here (D5) and reflected while another reads it: the reader
-/// asks the peer, finds the record, or finds it in the volume; it never takes what the volume held before.
-#[test]
-fn owed_by_a_bit_and_written() {
-    static SEEN: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
-    check(|| {
-        let (device, machine) = (Device::new(2), owing());
-        let volume = Arc::new(Volume::new(0));
-        let reader = {
-            let (device, volume, machine) = (device.clone(), volume.clone(), machine.clone());
-            thread::spawn(move || {
-                let read = fetch_owed(&device, &volume, &machine);
-                SEEN[0].fetch_or(read.is_none(), Relaxed);
-                SEEN[1].fetch_or(read.is_some() && device.queue.freed() == 1, Relaxed);
-                SEEN[2].fetch_or(read.is_some() && device.queue.freed() == 2, Relaxed);
-                assert!(read.is_none_or(|value| value == checksum(1, 1)), "stale: {read:?}");
-            })
-        };
-        device.write_one(1, 1);
-        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
-        device.take(&mut taker, &mut out);
-        assert!(machine.wrote([block(1).into()].into_iter()), "nothing is owed any more");
-        volume.write(checksum(1, 1));
-        device.queue.release(taker.done(&device.queue), 100);
-        reader.join().unwrap();
-    });
-    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");
-}
-
-/// The copy of a block that the peer owes by a bit comes, past the queues, while the block is read (S903).
-#[test]
-fn copy_and_read() {
+/// A block that the peer owes by a bit gets `value` by `change`, while another reads it: the reader asks the peer, or
+/// finds the value; it never takes what the volume held before.
+fn changes_under_a_reader(
+    value: u64,
+    change: impl Fn(&Device, &Volume, &Machine) + Send + Sync + 'static,
+) {
     static SEEN: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
-    check(|| {
+    SEEN.iter().for_each(|seen| seen.store(false, Relaxed));
+    check(move || {
         let (device, machine) = (Device::new(2), owing());
         let volume = Arc::new(Volume::new(0));
         let reader = {
@@ -203,17 +178,32 @@ fn copy_and_read() {
             thread::spawn(move || {
                 let read = fetch_owed(&device, &volume, &machine);
                 SEEN[usize::from(read.is_some())].fetch_or(true, Relaxed);
-                assert!(read.is_none_or(|value| value == 7), "stale: {read:?}");
+                assert!(read.is_none_or(|read| read == value), "stale: {read:?}");
             })
         };
+        change(&device, &volume, &machine);
+        reader.join().unwrap();
+    });
+    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");
+}
+
+/// It is written here (D5) and reflected, or its copy comes, past the queues (S903).
+#[test]
+fn owed_by_a_bit() {
+    changes_under_a_reader(checksum(1, 1), |device, volume, machine| {
+        device.write_one(1, 1);
+        let (mut taker, mut out) = (Sequencer::new(1), Vec::new());
+        device.take(&mut taker, &mut out);
+        assert!(machine.wrote([block(1).into()].into_iter()), "nothing is owed any more");
+        volume.write(checksum(1, 1));
+        device.queue.release(taker.done(&device.queue), 100);
+    });
+    changes_under_a_reader(7, |_, volume, machine| {
         volume.write(7);
         let mut state = machine.write();
         state.arrive(Side::Active, Round::default(), 0, &blocks()).expect("a copy of this round");
         machine.settle(&state);
-        drop(state);
-        reader.join().unwrap();
     });
-    assert!(SEEN.iter().all(|seen| seen.load(Relaxed)), "{SEEN:?}");
 }
 
 /// An own record and a newer received one are reflected, and the newer one is freed, while a reader
