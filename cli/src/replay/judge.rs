@@ -174,10 +174,17 @@ impl History {
         self.writes.iter().filter(|write| self.is_promised(write)).count()
     }
 
-    /// Whether zeros of a sector may be those of a discard after the forced takeover.
+    /// Whether zeros of a sector may be those of a discard after the forced takeover. A discard that made no record
+    /// found zeros there (R19), and left what was lost before to the salvage.
     fn is_zeroed_since(&self, volume: u32, sector: u64) -> bool {
-        let is_its =
-            |write: &Write| write.zero && write.volume == volume && write.sectors.contains(&sector);
+        let is_its = |write: &Write| {
+            let made_record = match write.state {
+                State::InFlight => true,
+                State::Done { stamp, .. } => stamp != Stamp::ZERO,
+                State::Refused => false,
+            };
+            write.zero && made_record && write.volume == volume && write.sectors.contains(&sector)
+        };
         self.writes[self.before_force..].iter().any(is_its)
     }
 

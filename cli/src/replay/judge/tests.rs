@@ -254,6 +254,9 @@ fn salvage_makes_a_history_whole() {
     story.flush();
     story.0.note(&Event::Forced { to: 1, epoch: 2 });
     let newer = story.write(0);
+    // The device that was forced had zeros there: this makes no record, and no zeros.
+    let needless = story.issue(1..2, true, false);
+    story.0.note(&Event::Completed { write: needless, stamp: None });
     let bytes = |sector, write: Number| {
         let (run, count, write) = (RUN, 1, write.into());
         let mut bytes = [0; SECTOR];
