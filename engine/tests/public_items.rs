@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 57] = [
+const ITEMS: [&str; 58] = [
     "Branch",
     "BranchSheet",
     "Clock",
@@ -61,6 +61,7 @@ const ITEMS: [&str; 57] = [
     "internal",
     "memory_link",
     "salvage",
+    "tcp",
 ];
 
 /// The names that a `pub` line at the crate's root makes public.
