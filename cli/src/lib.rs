@@ -11,6 +11,7 @@
 //! | [`closed`] | `afterimage resume-alone`, `prefer`, `accept-loss`: an operator's changes of a device that no process has open |
 //! | [`disaster`] | `afterimage force`, `resolve`, `forget-peer`: an operator's word when the other device is gone |
 //! | [`salvaged`] | `afterimage salvage`: what was given up, listed, shown, copied out, removed |
+//! | [`service`] | `afterimage init`, `serve`, `status`, `takeover`, …: a device as a service, and orders to it |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //! | `signals` | what a signal that ends the program leaves behind |
@@ -29,6 +30,7 @@ pub mod recover;
 pub mod replay;
 pub mod results;
 pub mod salvaged;
+pub mod service;
 mod signals;
 #[cfg(feature = "simulate")]
 pub mod simulate;
@@ -38,10 +40,11 @@ mod words;
 
 use std::ffi::OsString;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Served};
 use clap::Parser;
 use exit::{Exit, Failure};
 use output::shown;
+use service::control::wire::Order;
 
 /// Runs the command that `words` name, the program's name first, and says how it ended.
 /// Whatever is to be said has been said on the terminal by then.
@@ -75,11 +78,40 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         }
         Command::Salvage(args) => exit::report(salvaged::run(&args, &mut std::io::stdout().lock())),
         Command::Verify(args) => exit::report(verify_devices(&args)),
+        Command::Init(args) => {
+            exit::report(service::init::run(&args, &mut std::io::stdout().lock()))
+        }
+        Command::Join(args) => exit::report(service::pairing::join(&args)),
+        Command::Invite(served) => order(&served, Order::Invite {}),
+        Command::Serve(args) => exit::report(service::serve::run(&args)),
+        Command::Status(served) => order(&served, Order::Status {}),
+        Command::Events(served) => order(&served, Order::Events {}),
+        Command::Mark(served) => order(&served, Order::Mark {}),
+        Command::Wait(args) => {
+            let timeout_ms = args.timeout.map(|ns| ns / 1_000_000);
+            order(&args.served, Order::Wait { point: args.point, timeout_ms })
+        }
+        Command::Drain(args) => {
+            let timeout_ms = args.timeout.map(|ns| ns / 1_000_000);
+            order(&args.served, Order::Drain { timeout_ms })
+        }
+        Command::Takeover(args) => {
+            let (dry_run, no_wait) = (args.dry_run, args.no_wait);
+            order(&args.served, Order::Takeover { dry_run, no_wait })
+        }
+        Command::Handover(served) => order(&served, Order::Handover {}),
+        Command::Rate(args) => order(&args.served, Order::Rate { bytes_per_second: args.rate }),
+        Command::Resume(args) => order(&args.served, Order::ResumeAlone {}),
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => exit::report(simulate::run(&args)),
         #[cfg(not(feature = "simulate"))]
         Command::Simulate { .. } => exit::report(Err(Failure::new(Exit::Usage, NO_SIMULATOR))),
     }
+}
+
+fn order(served: &Served, order: Order) -> Exit {
+    let mut out = std::io::stdout().lock();
+    exit::report(service::control::client::ask(&served.dir, &order, served.json, &mut out))
 }
 
 /// The answer to `afterimage simulate` of a build that lacks the simulator.
