@@ -1,4 +1,4 @@
-//! What each order does with the device, and what its command says.
+//! Each order carried out: what it does with the device, and what its command says.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

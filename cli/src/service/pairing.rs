@@ -83,7 +83,7 @@ impl Peer {
     /// The pin of the device in `dir`, if it has one.
     ///
     /// # Errors
-    /// What the file has instead of one.
+    /// [`Exit::Device`] if its file has something else.
     pub fn read(dir: &Path) -> Result<Option<Peer>, Failure> {
         let path = dir.join(PEER_FILE);
         let wrong = |what: String| {

@@ -38,7 +38,7 @@ pub struct Report {
     delay_ns: u64,
     awaits_taker: bool,
     lost_writes: bool,
-    /// What keeps the device from serving, or has stopped it.
+    /// The errors that keep the device from serving, or have stopped it.
     trouble: Vec<String>,
 }
 

@@ -60,7 +60,7 @@ pub fn write(dir: &Path, volumes: &[Named]) -> io::Result<()> {
 /// The names of the volumes `ids` of the device in `dir`; a volume that has none is named by its number.
 ///
 /// # Errors
-/// What was found in the file, and what to do about it.
+/// A sentence that says what was found in the file, and what to do about it.
 pub fn read(dir: &Path, ids: impl Iterator<Item = u32>) -> Result<Vec<Named>, String> {
     let path = dir.join(FILE);
     let numbered = |ids: &mut dyn Iterator<Item = u32>| {

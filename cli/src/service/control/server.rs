@@ -48,12 +48,12 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What carries orders out.
+/// The part of a service that carries orders out.
 pub trait Desk: Send + Sync + 'static {
     /// Carries out `order`; tells `caller` how it goes.
     ///
     /// # Errors
-    /// What the command ends with.
+    /// The failure that the command ends with.
     fn carry_out(&self, order: Order, caller: &mut Caller) -> Result<Said, Failure>;
 }
 
@@ -62,7 +62,7 @@ impl Server {
     /// by one that ended.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's.
     pub fn start(dir: &Path, modes: Modes, desk: Arc<dyn Desk>) -> io::Result<Server> {
         let mut server = Server { stop: Arc::default(), paths: Vec::new(), threads: Vec::new() };
         for (right, mode) in Right::ALL.into_iter().zip(modes.0) {

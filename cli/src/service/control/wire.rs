@@ -1,4 +1,4 @@
-//! What is said on a control socket.
+//! The words of a control socket.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -12,7 +12,7 @@ use crate::exit::Exit;
 /// A longer line is no order; an answer's lines are bounded by the service that writes them.
 pub const ORDER_BYTES_MAX: u64 = 64 << 10;
 
-/// What may be asked of a service, from the least to the most. Each has a socket of its own.
+/// A right at a service, from the least to the most. Each has a socket of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
     /// To look.
@@ -47,7 +47,7 @@ impl fmt::Display for Right {
     }
 }
 
-/// What is asked of a service.
+/// An order to a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Order {
