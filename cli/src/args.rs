@@ -117,6 +117,13 @@ pub enum Command {
     /// The commands below ask this process, by sockets in the device's directory.
     Serve(crate::service::serve::Args),
 
+    /// Look at a service's configuration before it is used
+    Config {
+        /// The command.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+
     /// Say where a device stands that is served
     Status(Served),
 
@@ -143,6 +150,20 @@ pub enum Command {
 
     /// Serve again, at a device that does not by itself after its opening
     Resume(ResumeArgs),
+}
+
+/// A look at a configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether a file is a configuration, and what is wrong with it
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+
+    /// Print a configuration that has every setting, with its default and what it does
+    Example,
 }
 
 /// A device whose service runs.

@@ -39,11 +39,13 @@ pub mod verify;
 mod words;
 
 use std::ffi::OsString;
+use std::io::Write;
 
-use args::{Cli, Command, Served};
+use args::{Cli, Command, ConfigCommand, Served};
 use clap::Parser;
 use exit::{Exit, Failure};
 use output::shown;
+use service::config::{Config, EXAMPLE};
 use service::control::wire::Order;
 
 /// Runs the command that `words` name, the program's name first, and says how it ended.
@@ -84,6 +86,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Join(args) => exit::report(service::pairing::join(&args)),
         Command::Invite(served) => order(&served, Order::Invite {}),
         Command::Serve(args) => exit::report(service::serve::run(&args)),
+        Command::Config { command } => exit::report(configure(&command)),
         Command::Status(served) => order(&served, Order::Status {}),
         Command::Events(served) => order(&served, Order::Events {}),
         Command::Mark(served) => order(&served, Order::Mark {}),
@@ -107,6 +110,18 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         #[cfg(not(feature = "simulate"))]
         Command::Simulate { .. } => exit::report(Err(Failure::new(Exit::Usage, NO_SIMULATOR))),
     }
+}
+
+fn configure(command: &ConfigCommand) -> Result<Exit, Failure> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        ConfigCommand::Check { file } => {
+            Config::read(file)?;
+            shown(writeln!(out, "{}: every setting is known, and can be", file.display()))?;
+        }
+        ConfigCommand::Example => shown(out.write_all(EXAMPLE.as_bytes()))?,
+    }
+    Ok(Exit::Held)
 }
 
 fn order(served: &Served, order: Order) -> Exit {

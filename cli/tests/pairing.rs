@@ -186,3 +186,48 @@ fn secrets_are_in_their_files_only() {
         assert!(!bytes.windows(32).any(|part| part == own), "{file}");
     }
 }
+
+/// A program for a hook, which writes what it is told into a file.
+fn hook(scratch: &Path, name: &str, then: &str) -> String {
+    let (program, told) = (scratch.join(name), scratch.join(format!("{name}.told")));
+    let line = "$AFTERIMAGE_EVENT $AFTERIMAGE_DEVICE $AFTERIMAGE_TENURE $AFTERIMAGE_OWED_BLOCKS $1";
+    let text = format!("#!/bin/sh\necho \"{line}\" >> {}\n{then}\n", told.display());
+    fs::write(&program, text).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&program, mode).unwrap();
+    program.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn hooks_run_at_changes_of_role_within_their_limit() {
+    let scratch = tempfile::tempdir().unwrap();
+    let [mut a, mut b] = pair(scratch.path());
+    let address = a.status("/link/address").as_str().unwrap().to_owned();
+    a.end("-TERM");
+    b.end("-TERM");
+    let [ready, fenced] = [("ready", "sleep 30"), ("fenced", "exit 3")]
+        .map(|(name, then)| hook(scratch.path(), name, then));
+    let config = scratch.path().join("config.toml");
+    let text = format!(
+        "[link]\nlisten = \"{address}\"\n[hooks]\nready = [\"{ready}\", \"here\"]\nfenced = [\"{fenced}\"]\nlimit = \"300ms\"\n"
+    );
+    fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    assert_eq!(run(&["config", "check", config]).0, Some(0));
+    a.serve(&["--config", config]);
+    b.serve(&[]);
+    until("the host is served", || a.status("/role") == "serving");
+    let told = |name: &str| {
+        fs::read_to_string(scratch.path().join(format!("{name}.told"))).unwrap_or_default()
+    };
+    until("the hook has run", || told("ready") == "ready 1 1 0 here\n");
+    let (code, _, story) = b.ask(&["takeover"]);
+    assert_eq!(code, Some(0), "{story}");
+    // Its program sleeps longer than its limit, and holds up nothing.
+    until("the other hook has run", || told("fenced") == "fenced 1 2 0 \n");
+    fs::write(config, "[hooks]\nreddy = []\n").unwrap();
+    let (code, _, story) = run(&["config", "check", config]);
+    assert!(code == Some(2) && story.contains("hooks.reddy"), "{story}");
+    let (code, example, _) = run(&["config", "example"]);
+    assert!(code == Some(0) && example.contains("[hooks]"));
+}

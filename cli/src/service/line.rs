@@ -8,6 +8,7 @@ use afterimage::tcp::{Acceptor, Dialler, Pins, PublicKey, Rate, TcpSettings};
 use afterimage::{Device, Error, Threads};
 use serde::Serialize;
 
+use super::config;
 use super::news::News;
 use super::pairing::{self, Host, Peer};
 use super::volumes::Named;
@@ -27,6 +28,23 @@ pub struct LineArgs {
     /// Without keys and encryption, between loopback addresses, for a pair that was made without keys
     #[arg(long)]
     pub insecure: bool,
+
+    /// Bytes a second to the peer.
+    #[arg(skip)]
+    pub rate: Option<u64>,
+}
+
+impl LineArgs {
+    /// The way that the command line names, or else the configuration's `link`.
+    pub fn over(&self, link: config::Link) -> LineArgs {
+        let is_said = self.listen.is_some() || self.peer.is_some();
+        let (listen, peer) = match is_said {
+            true => (self.listen.clone(), self.peer.clone()),
+            false => (link.listen, link.peer),
+        };
+        let rate = link.rate.map(|rate| rate.0);
+        LineArgs { listen, peer, insecure: self.insecure, rate }
+    }
 }
 
 #[derive(Clone)]
@@ -88,6 +106,9 @@ impl PeerLine {
     ) -> Result<PeerLine, Failure> {
         let failed = |e: Error| Failure::device("the connection to the peer", &e);
         let usage = |what: &str| Err(Failure::new(Exit::Usage, what));
+        if args.listen.is_some() && args.peer.is_some() {
+            return usage("the device is to listen and to dial: one of them");
+        }
         let (peer, key) = (Peer::read(dir)?, pairing::key_of(dir)?);
         let pins = pairing::pins(peer.as_ref());
         let settings = TcpSettings::default();
@@ -141,6 +162,7 @@ impl PeerLine {
             End::Dials(dialler, _) => threads.keep_connected(device, dialler),
         }
         .map_err(failed)?;
+        line.limit(args.rate)?;
         Ok(line)
     }
 

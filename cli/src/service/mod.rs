@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`init`] | `afterimage init`: a new device, and the names of its volumes |
 //! | [`serve`] | `afterimage serve`: the device opened, its threads, its sockets, until it is stopped |
+//! | [`config`] | the file with every setting |
+//! | `hooks` | commands at changes of role |
 //! | [`control`] | orders by a local socket: what is said, who may say it, both ends |
 //! | [`orders`] | what each order does with the device |
 //! | [`status`] | where the device stands, for a person and as JSON |
@@ -15,8 +17,10 @@
 //! - **The engine decides**: here is only what is asked of it, and what a person is told.
 //! - **Three rights** (see, operate, force), each with a socket of its own: file modes and owners say who has it.
 
+pub mod config;
 pub mod control;
 mod durable;
+mod hooks;
 pub mod init;
 pub mod line;
 mod news;

@@ -36,7 +36,8 @@ impl News {
         }
     }
 
-    fn put(&self, name: &str, text: String, facts: Value, at: u64) {
+    /// Adds an event of the service's own: its name, a sentence, and its facts; `at` as for [`News::add`].
+    pub fn put(&self, name: &str, text: String, facts: Value, at: u64) {
         let mut document = json!({ "version": 1, "at_ns": at, "event": name });
         for (key, value) in facts.as_object().into_iter().flatten() {
             document[key] = value.clone();

@@ -5,10 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use afterimage::internal::superblock;
 use afterimage::{
-    Clock, Device, Directory, Durability, Error, Event, Settings, SystemClock, Threads,
+    Clock, Device, Directory, Error, Event, SystemClock, Threads,
 };
 
+use super::config::{self, Config};
 use super::control::server::{Modes, Server};
+use super::hooks::Hooks;
 use super::line::{LineArgs, PeerLine};
 use super::news::News;
 use super::orders::Orders;
@@ -20,8 +22,12 @@ use crate::{recover, signals};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The device's directory
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "config")]
+    pub dir: Option<PathBuf>,
+
+    /// The file with the service's settings (docs/afterimage.toml); the command line comes over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 
     /// The way to the peer.
     #[command(flatten)]
@@ -62,15 +68,17 @@ impl Ending {
 /// [`Exit::Refused`] if the device is open elsewhere, [`Exit::Device`] if there is none, or it fails;
 /// [`Exit::Usage`] for settings that cannot be.
 pub fn run(args: &Args) -> Result<Exit, Failure> {
-    let dir = &args.dir;
+    let config = args.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    let Some(dir) = args.dir.as_ref().or(config.directory.as_ref()) else {
+        let what = "the configuration names no directory, and the command line neither";
+        return Err(Failure::new(Exit::Usage, what));
+    };
     recover::look(dir)?;
     let opening = recover::opening(dir);
     let directory = Directory::open(dir).map_err(|e| Failure::storage(&opening, &e))?;
     let superblock = superblock::load(&directory).map_err(|e| Failure::device(&opening, &e))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    // A restart is not to be seen by hosts that reconnect (R20).
-    let settings = Settings { durability: Durability::Written, ..Settings::default() };
-    let device = Device::open(Arc::new(directory), clock.clone(), settings)
+    let device = Device::open(Arc::new(directory), clock.clone(), config.device.settings())
         .map_err(|e| Failure::device(&opening, &e))?;
     let ids = device.geometry().volumes.iter().map(|volume| volume.id);
     let names = volumes::read(dir, ids).map_err(|what| Failure::new(Exit::Device, what))?;
@@ -87,6 +95,8 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     signals::end_with(move |name| ends.come(End::Signal(name)));
 
     let failed = |doing: &'static str| move |e: Error| Failure::device(doing, &e);
+    let hooks = Hooks::start(&device, config.hooks, &news)
+        .map_err(|e| Failure::storage("starting the thread of the hooks", &e))?;
     if superblock.peer == 0 && !superblock.fenced {
         // There is no other device that could have been forced to take over.
         device.resume_alone().map_err(failed("letting the device serve"))?;
@@ -95,17 +105,25 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     for named in &names {
         eprintln!("afterimage: volume {}: {}", named.id, named.name);
     }
-    let line = PeerLine::start(dir, &args.line, (&device, &threads), (superblock, names), &news)?;
+    let line = PeerLine::start(
+        dir,
+        &args.line.over(config.link),
+        (&device, &threads),
+        (superblock, names),
+        &news,
+    )?;
     eprintln!("afterimage: link {}", line.report());
     let desk = Arc::new(Orders { device: device.clone(), news, line });
-    let control = Server::start(dir, Modes::default(), desk)
+    let config::Control { see, operate, force } = config.control;
+    let modes = [see, operate, force].map(|mode| mode.0);
+    let control = Server::start(dir, Modes(modes), desk)
         .map_err(|e| Failure::storage(format!("opening sockets in {}", dir.display()), &e))?;
     eprintln!("afterimage: device {} of {} is open", device.geometry().device, dir.display());
 
     let end = ending.wait();
     drop(control);
     let closed = device.close();
-    drop(threads);
+    drop((threads, hooks));
     match end {
         End::Halted(why) => Err(Failure::device(dir.display(), &why)),
         End::Signal(name) => {

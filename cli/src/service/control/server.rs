@@ -33,13 +33,6 @@ const CALLERS_MAX: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct Modes(pub [u32; 3]);
 
-impl Default for Modes {
-    /// The owner has all rights, and the owner's group may look.
-    fn default() -> Modes {
-        Modes([0o660, 0o600, 0o600])
-    }
-}
-
 /// The sockets and their threads, until this is dropped: callers that still wait are told so.
 #[derive(Debug)]
 pub struct Server {
