@@ -102,7 +102,7 @@ pub use format::superblock::{Branch, Lost, VolumeSpec};
 pub use image::ImageStatus;
 pub use limits::{Durability, Geometry, Limits, Settings};
 pub use link::{Lane, Line, Link, MemoryLink, memory_link};
-pub use request::{Completion, Op, Request, Session, Ticket};
+pub use request::{Completion, Located, Op, Place, Request, Session, Ticket};
 pub use storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
 pub use threads::{Connector, Threads};
 pub use unit::{Mode, Round, Stamp};
