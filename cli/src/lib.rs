@@ -11,6 +11,7 @@
 //! | [`closed`] | `afterimage resume-alone`, `prefer`, `accept-loss`: an operator's changes of a device that no process has open |
 //! | [`disaster`] | `afterimage force`, `resolve`, `forget-peer`: an operator's word when the other device is gone |
 //! | [`salvaged`] | `afterimage salvage`: what was given up, listed, shown, copied out, removed |
+//! | [`nbd`] | hosts by NBD: the exports of a device that serves |
 //! | [`service`] | `afterimage init`, `serve`, `status`, `takeover`, …: a device as a service, and orders to it |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
@@ -24,6 +25,7 @@ pub mod closed;
 pub mod disaster;
 pub mod exit;
 pub mod inspect;
+pub mod nbd;
 mod output;
 mod ranges;
 pub mod recover;

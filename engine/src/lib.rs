@@ -104,7 +104,7 @@ pub use limits::{Durability, Geometry, Limits, Settings};
 #[cfg(feature = "tcp")]
 pub use link::tcp;
 pub use link::{Connector, Lane, Line, Link, MemoryLink, memory_link};
-pub use request::{Completion, Op, Request, Session, Ticket};
+pub use request::{Completion, Located, Op, Place, Request, Session, Ticket};
 pub use storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
 pub use threads::Threads;
 pub use unit::{Mode, Round, Stamp};

@@ -5,6 +5,7 @@
 //! | [`init`] | `afterimage init`: a new device, and the names of its volumes |
 //! | [`serve`] | `afterimage serve`: the device opened, its threads, its sockets, until it is stopped |
 //! | [`config`] | the file with every setting |
+//! | [`hosts`] | hosts, by NBD |
 //! | `hooks` | commands at changes of role |
 //! | [`control`] | orders by a local socket: what is said, who may say it, both ends |
 //! | [`orders`] | what each order does with the device |
@@ -21,11 +22,13 @@ pub mod config;
 pub mod control;
 mod durable;
 mod hooks;
+pub mod hosts;
 pub mod init;
 pub mod line;
 mod news;
 pub mod orders;
 pub mod pairing;
 pub mod serve;
+mod sockets;
 pub mod status;
 mod volumes;

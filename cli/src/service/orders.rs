@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::control::server::{Caller, Desk};
 use super::control::wire::{Order, Point, Said};
+use super::hosts::Hosts;
 use super::line::PeerLine;
 use super::news::News;
 use super::status::{Report, left};
@@ -29,6 +30,8 @@ pub struct Orders {
     pub news: Arc<News>,
     /// Its connection to the peer.
     pub line: PeerLine,
+    /// Its hosts.
+    pub hosts: Arc<Hosts>,
 }
 
 impl Desk for Orders {
@@ -90,7 +93,7 @@ fn peer_has_all(status: &Status) -> bool {
 
 impl Orders {
     fn report(&self) -> Report {
-        Report::of(&self.device, self.line.report())
+        Report::of(&self.device, self.line.report(), self.hosts.connections())
     }
 
     /// `text`, with the device's state beside it.

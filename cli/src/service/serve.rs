@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use afterimage::internal::superblock;
-use afterimage::{
-    Clock, Device, Directory, Error, Event, SystemClock, Threads,
-};
+use afterimage::{Clock, Device, Directory, Error, Event, SystemClock, Threads};
 
 use super::config::{self, Config};
 use super::control::server::{Modes, Server};
 use super::hooks::Hooks;
+use super::hosts::{HostArgs, Hosts};
 use super::line::{LineArgs, PeerLine};
 use super::news::News;
 use super::orders::Orders;
@@ -32,6 +31,10 @@ pub struct Args {
     /// The way to the peer.
     #[command(flatten)]
     pub line: LineArgs,
+
+    /// Where hosts come.
+    #[command(flatten)]
+    pub hosts: HostArgs,
 }
 
 /// Why a service ends.
@@ -105,6 +108,7 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     for named in &names {
         eprintln!("afterimage: volume {}: {}", named.id, named.name);
     }
+    let hosts = Arc::new(Hosts::start(&args.hosts, config.hosts, &device, &names, &news)?);
     let line = PeerLine::start(
         dir,
         &args.line.over(config.link),
@@ -113,7 +117,7 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
         &news,
     )?;
     eprintln!("afterimage: link {}", line.report());
-    let desk = Arc::new(Orders { device: device.clone(), news, line });
+    let desk = Arc::new(Orders { device: device.clone(), news, line, hosts: hosts.clone() });
     let config::Control { see, operate, force } = config.control;
     let modes = [see, operate, force].map(|mode| mode.0);
     let control = Server::start(dir, Modes(modes), desk)
@@ -122,6 +126,8 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
 
     let end = ending.wait();
     drop(control);
+    // Its last owner was the control sockets' threads.
+    drop(hosts);
     let closed = device.close();
     drop((threads, hooks));
     match end {

@@ -26,6 +26,8 @@ pub struct Report {
     mode: String,
     connected: bool,
     link: line::Report,
+    /// Connections of hosts.
+    hosts: usize,
     backlog: Backlog,
     /// Blocks whose newest data is at the peer.
     owed_blocks: u64,
@@ -80,17 +82,17 @@ struct Journal {
 
 impl Report {
     /// Of `device`, now, and of its connection.
-    pub fn of(device: &Device, link: line::Report) -> Report {
+    pub fn of(device: &Device, link: line::Report, hosts: usize) -> Report {
         let status = device.status();
         let now = (device.clock().monotonic(), device.clock().wall());
-        Report::new(&status, u64::from(device.geometry().block_size), now, link)
+        Report::new(&status, u64::from(device.geometry().block_size), now, (link, hosts))
     }
 
     fn new(
         status: &Status,
         block_size: u64,
         (now, wall): (u64, u64),
-        link: line::Report,
+        (link, hosts): (line::Report, usize),
     ) -> Report {
         let oldest_ns = status.oldest_written_at.map(|at| now.saturating_sub(at));
         let table_blocks = status.differential.table_blocks;
@@ -109,6 +111,7 @@ impl Report {
             mode: status.mode.to_string(),
             connected: status.connected,
             link,
+            hosts,
             backlog: Backlog {
                 records: status.backlog_records,
                 blocks: table_blocks,
@@ -172,6 +175,7 @@ impl fmt::Display for Report {
         writeln!(f, "device {} {role}", self.device)?;
         writeln!(f, "  tenure    {}, {} mode, peer {line}", self.tenure, self.mode)?;
         writeln!(f, "  link      {}", self.link)?;
+        writeln!(f, "  hosts     {}", plural(self.hosts as u64, "connection"))?;
         let Backlog { records, blocks, bytes: size, oldest_ns, .. } = self.backlog;
         match records + blocks {
             0 => writeln!(f, "  backlog   none")?,

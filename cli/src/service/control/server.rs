@@ -7,7 +7,6 @@
 //! - **A caller that is gone** ends what it asked for at once, if nothing is changed by that.
 
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::wire::{Line, ORDER_BYTES_MAX, Order, Right, Said, read_line};
 use crate::exit::{Exit, Failure};
+use crate::service::sockets;
 
 /// How long an order is waited for, and how long a caller may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +60,8 @@ impl Server {
         let mut server = Server { stop: Arc::default(), paths: Vec::new(), threads: Vec::new() };
         for (right, mode) in Right::ALL.into_iter().zip(modes.0) {
             let path = dir.join(right.file());
-            let listener = bind(&path, mode)?;
+            let listener = sockets::bind(&path, mode)?;
+            listener.set_nonblocking(true)?;
             server.paths.push(path);
             let (stop, desk) = (server.stop.clone(), desk.clone());
             let accept = move || accept_all(&listener, right, &stop, &desk);
@@ -81,19 +82,6 @@ impl Drop for Server {
             let _ = thread.join();
         }
     }
-}
-
-/// A socket at `path` that only those may connect to whom `mode` names: it is under another name, in a folder
-/// that is its owner's alone, until it has that mode.
-fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let made = tempfile::Builder::new().prefix(".socket").tempdir_in(dir)?;
-    let new = made.path().join("s");
-    let listener = UnixListener::bind(&new)?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
-    std::fs::rename(&new, path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 fn accept_all(listener: &UnixListener, right: Right, stop: &Arc<AtomicBool>, desk: &Arc<dyn Desk>) {
