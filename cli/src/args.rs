@@ -80,7 +80,7 @@ pub enum Command {
     /// Accept that writes which hosts were told had completed are lost, so that hosts are served again
     ///
     /// Prints the first record that was lost, since when, and when that was found. To be given at the
-    /// device that holds the host, closed cleanly, after its volumes have been checked.
+    /// device that holds the host, closed cleanly or served, after its volumes have been checked.
     AcceptLoss(crate::closed::Args),
 
     /// Force a device to take over whose peer is lost, and say what is given up by it

@@ -48,6 +48,7 @@ use clap::Parser;
 use exit::{Exit, Failure};
 use output::shown;
 use service::config::{Config, EXAMPLE};
+use service::control::client;
 use service::control::wire::Order;
 
 /// Runs the command that `words` name, the program's name first, and says how it ended.
@@ -70,6 +71,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             exit::report(closed::resume_alone(&args, &mut std::io::stdout().lock()))
         }
         Command::Prefer(args) => exit::report(closed::prefer(&args, &mut std::io::stdout().lock())),
+        Command::AcceptLoss(args) if !args.dry_run && client::is_served(&args.dir) => {
+            let served = Served { dir: args.dir, json: args.json };
+            order(&served, Order::AcceptLoss {})
+        }
         Command::AcceptLoss(args) => {
             exit::report(closed::accept_loss(&args, &mut std::io::stdout().lock()))
         }
@@ -128,7 +133,7 @@ fn configure(command: &ConfigCommand) -> Result<Exit, Failure> {
 
 fn order(served: &Served, order: Order) -> Exit {
     let mut out = std::io::stdout().lock();
-    exit::report(service::control::client::ask(&served.dir, &order, served.json, &mut out))
+    exit::report(client::ask(&served.dir, &order, served.json, &mut out))
 }
 
 /// The answer to `afterimage simulate` of a build that lacks the simulator.

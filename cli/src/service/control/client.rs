@@ -4,12 +4,17 @@ use std::io::{self, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::wire::{Line, Order, exit_of, read_line};
+use super::wire::{Line, Order, Right, exit_of, read_line};
 use crate::exit::{Exit, Failure};
 use crate::output::shown;
 
 /// An answer's line is no longer.
 const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Whether a service of the device in `dir` runs.
+pub fn is_served(dir: &Path) -> bool {
+    UnixStream::connect(dir.join(Right::See.file())).is_ok()
+}
 
 /// Has the service of the device in `dir` carry out `order`, and shows what it says in `out`, for a person or, with
 /// `json`, for a program: a document a line while it goes on, the outcome last.
