@@ -32,7 +32,8 @@ mod pins;
 mod queues;
 mod rate;
 mod session;
-pub(crate) mod tls;
+#[doc(hidden)]
+pub mod tls; // for this project's measurements
 mod wire;
 
 #[cfg(all(test, not(loom)))]
