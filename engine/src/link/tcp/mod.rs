@@ -24,7 +24,7 @@ mod base32;
 mod dial;
 pub(crate) mod frames;
 pub(crate) mod greeting;
-mod invitation;
+pub(crate) mod invitation;
 mod keys;
 mod lane;
 mod pairing;
