@@ -3,13 +3,13 @@
 use crate::format::frame::FRAME_BYTES_MAX;
 
 /// Bytes of a length.
-pub(super) const PREFIX: usize = 4;
+const PREFIX: usize = 4;
 
 /// In the place of a length: nothing but that the sender is there.
 const BEAT: u32 = u32::MAX;
 
 /// The bytes that go when there is no frame to send.
-pub(super) const HEARTBEAT: [u8; PREFIX] = BEAT.to_le_bytes();
+pub(super) const HEARTBEAT: [u8; 4] = BEAT.to_le_bytes();
 
 /// Puts frames together from the pieces in which a stream hands them over.
 #[derive(Default)]

@@ -78,10 +78,7 @@ impl Invitation {
     pub fn to_text(&self) -> Zeroizing<String> {
         let address = self.address.as_deref().unwrap_or("").as_bytes();
         let content = [&[VERSION], &self.inviter.0[..], &self.secret[..], address].concat();
-        let mut content = Zeroizing::new(content);
-        let sum = checksum(0, &content) as u32;
-        content.extend(sum.to_le_bytes());
-        Zeroizing::new(format!("{WORD}{}", base32::encode(&content)))
+        to_text(Zeroizing::new(content))
     }
 
     /// The record that the inviting device keeps of it, made at `now` (nanoseconds since 1970).
@@ -101,6 +98,13 @@ impl Invitation {
         let secret = [&b"afterimage invitation"[..], &self.secret[..]].concat();
         Zeroizing::new(hash(&Zeroizing::new(secret)))
     }
+}
+
+/// The text with this content, whatever it is.
+pub(crate) fn to_text(mut content: Zeroizing<Vec<u8>>) -> Zeroizing<String> {
+    let sum = checksum(0, &content) as u32;
+    content.extend(sum.to_le_bytes());
+    Zeroizing::new(format!("{WORD}{}", base32::encode(&content)))
 }
 
 impl FromStr for Invitation {

@@ -7,14 +7,17 @@ use super::queues::{Arrived, Outgoing};
 use super::rate::Pace;
 use super::wire::Wire;
 use crate::sync::lock;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustls::Connection;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::time::Duration;
 
 /// Bytes that are read from the socket at a time.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 256 << 10;
 
 pub(super) struct LaneEnd {
     stream: TcpStream,
@@ -37,24 +40,47 @@ impl LaneEnd {
     ///
     /// # Errors
     /// What took it down.
-    pub(super) fn write(&self, mut pace: Pace) -> Result<(), String> {
-        let (mut plain, mut sealed) = (Vec::new(), Vec::new());
-        while let Some(bytes) = self.out.take(pace.piece(), self.silence / 3, &mut plain) {
-            let ready = match &self.tls {
-                None => &plain,
-                Some(tls) => {
-                    sealed.clear();
-                    seal(&mut lock(tls), &plain, &mut sealed).map_err(|e| e.to_string())?;
-                    &sealed
+    pub(super) fn write(&self, mut pace: Pace) -> io::Result<()> {
+        let mut plain = Vec::new();
+        while let Some(taken) = self.out.take(pace.piece(), self.silence / 3, &mut plain) {
+            let (mut before, mut rest) = (&plain[..], &taken.long[..]);
+            let mut bytes = taken.short_bytes;
+            while !before.is_empty() || !rest.is_empty() {
+                let most = pace.piece().saturating_sub(before.len());
+                let (now, later) = rest.split_at(rest.len().min(most));
+                if !self.out.pause(pace.wait(before.len() + now.len())) {
+                    return Ok(());
                 }
-            };
-            if !self.out.pause(pace.wait(ready.len())) {
-                break;
+                self.send(&[IoSlice::new(before), IoSlice::new(now)])?;
+                self.out.left(bytes + now.len() as u64);
+                (before, rest, bytes) = (&[], later, 0);
             }
-            (&self.stream).write_all(ready).map_err(|e| e.to_string())?;
-            self.out.left(bytes);
         }
         Ok(())
+    }
+
+    /// Encrypts `parts` and gives them to the socket, waiting for it without the state of TLS.
+    fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let Some(tls) = &self.tls else {
+            return parts.iter().try_for_each(|part| (&self.stream).write_all(part));
+        };
+        let given = lock(tls).writer().write_vectored(parts)?;
+        debug_assert_eq!(given, parts.iter().map(|part| part.len()).sum(), "TLS has no bound");
+        loop {
+            {
+                let mut tls = lock(tls);
+                while tls.wants_write() {
+                    match tls.write_tls(&mut AtOnce(&self.stream)) {
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                        other => other?,
+                    };
+                }
+                if !tls.wants_write() {
+                    return Ok(());
+                }
+            }
+            retry_on_intr(|| poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], None))?;
+        }
     }
 
     /// Hands over what arrives, until the lane is down.
@@ -121,11 +147,21 @@ impl LaneEnd {
     }
 }
 
-/// Encrypts `plain` into `sealed`.
-fn seal(tls: &mut Connection, plain: &[u8], sealed: &mut Vec<u8>) -> io::Result<()> {
-    tls.writer().write_all(plain)?;
-    while tls.wants_write() {
-        tls.write_tls(sealed)?;
+/// The socket, which takes what it has room for and is not waited for.
+struct AtOnce<'a>(&'a TcpStream);
+
+impl Write for AtOnce<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
     }
-    Ok(())
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let mut nothing = SendAncillaryBuffer::default();
+        Ok(retry_on_intr(|| sendmsg(self.0, parts, &mut nothing, flags))?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

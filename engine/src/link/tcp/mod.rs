@@ -24,7 +24,7 @@ mod base32;
 mod dial;
 pub(crate) mod frames;
 pub(crate) mod greeting;
-mod invitation;
+pub(crate) mod invitation;
 mod keys;
 mod lane;
 mod pairing;
@@ -32,7 +32,8 @@ mod pins;
 mod queues;
 mod rate;
 mod session;
-pub(crate) mod tls;
+#[doc(hidden)]
+pub mod tls; // for this project's measurements
 mod wire;
 
 #[cfg(all(test, not(loom)))]

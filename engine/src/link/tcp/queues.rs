@@ -1,6 +1,6 @@
 //! The two ends of a lane's queues: frames on their way to the writer, and from the reader.
 
-use super::frames::{HEARTBEAT, PREFIX};
+use super::frames::HEARTBEAT;
 use crate::sync::lock;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -17,10 +17,20 @@ pub(super) struct Outgoing {
 struct Out {
     is_down: bool,
     frames: VecDeque<Vec<u8>>,
-    /// Bytes of the first frame, its length included, that the writer has taken.
-    taken: usize,
     /// Bytes of all frames that have not left.
     bytes: u64,
+}
+
+/// A frame of so many bytes is copied, so that many go out together.
+const SHORT: usize = 8 << 10;
+
+/// Frames that the writer has taken.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Bytes of frames that were copied.
+    pub(super) short_bytes: u64,
+    /// The frame behind them; it may be empty.
+    pub(super) long: Vec<u8>,
 }
 
 impl Outgoing {
@@ -41,39 +51,33 @@ impl Outgoing {
         lock(&self.state).bytes
     }
 
-    /// Puts up to `most` bytes of frames and their lengths into `plain`; a heartbeat if there is none
-    /// within `beat`. How many of them are the frames' own; `None` once the lane is down.
-    pub(super) fn take(&self, most: usize, beat: Duration, plain: &mut Vec<u8>) -> Option<u64> {
+    /// Takes up to about `most` bytes of frames that are to be sent now: a copy of short ones behind their lengths
+    /// in `plain`, and behind it, if there is one, a long frame. A heartbeat if nothing is there within
+    /// `beat`; `None` once the lane is down.
+    pub(super) fn take(&self, most: usize, beat: Duration, plain: &mut Vec<u8>) -> Option<Taken> {
         plain.clear();
         let idle = |out: &mut Out| !out.is_down && out.frames.is_empty();
         let waited = self.more.wait_timeout_while(lock(&self.state), beat, idle);
-        let (mut guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let out = &mut *guard;
+        let (mut out, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if out.is_down {
             return None;
         }
         if out.frames.is_empty() {
             plain.extend(HEARTBEAT);
         }
-        let mut own = 0;
-        while let Some(frame) = out.frames.front()
-            && plain.len() < most
+        let mut taken = Taken::default();
+        while plain.len() < most
+            && let Some(frame) = out.frames.pop_front()
         {
-            if out.taken == 0 {
-                plain.extend((frame.len() as u32).to_le_bytes());
-                out.taken = PREFIX;
+            plain.extend((frame.len() as u32).to_le_bytes());
+            if frame.len() > SHORT {
+                taken.long = frame;
+                break;
             }
-            let rest = &frame[out.taken - PREFIX..];
-            let now = &rest[..rest.len().min(most.saturating_sub(plain.len()))];
-            plain.extend(now);
-            own += now.len() as u64;
-            out.taken += now.len();
-            if now.len() == rest.len() {
-                out.frames.pop_front();
-                out.taken = 0;
-            }
+            plain.extend(&frame);
+            taken.short_bytes += frame.len() as u64;
         }
-        Some(own)
+        Some(taken)
     }
 
     /// So many bytes of frames have left.

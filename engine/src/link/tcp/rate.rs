@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 /// The lowest rate, in bytes a second: below it a lane would seem silent.
 pub const RATE_MIN: u64 = 4096;
 
-/// Most bytes that are encrypted and sent at a time; a rate that changes is heeded at the next.
-const PIECE_MAX: u64 = 64 << 10;
+/// Most bytes that are encrypted and sent at a time: fewer wake the other end more often. A rate that changes is
+/// heeded at the next.
+const PIECE_MAX: u64 = 256 << 10;
 const PIECE_MIN: u64 = 1 << 10;
 
 /// Pieces a second, as far as their bounds let.
 const PIECES: u64 = 20;
 
-/// How many bytes a second a data lane may send, as TLS makes them; without limit at first. A clone is the
+/// How many bytes of frames a second a data lane may send; without limit at first. A clone is the
 /// same rate. A change is heeded within 250 ms.
 #[derive(Clone, Debug, Default)]
 pub struct Rate(Arc<AtomicU64>);

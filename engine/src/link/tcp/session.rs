@@ -46,7 +46,9 @@ impl TcpLink {
         let link = TcpLink(Arc::new(Ends { lanes, address, key, reason: OnceLock::new() }));
         for (lane, rate) in LANES.into_iter().zip([settings.rate.clone(), Rate::default()]) {
             let name = if lane == Lane::Data { "link-data" } else { "link-control" };
-            link.spawn(format!("{name}-out"), move |ends| ends.lane(lane).write(Pace::new(rate)))?;
+            link.spawn(format!("{name}-out"), move |ends| {
+                ends.lane(lane).write(Pace::new(rate)).map_err(|e| e.to_string())
+            })?;
             link.spawn(format!("{name}-in"), move |ends| ends.lane(lane).read())?;
         }
         Ok(link)

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The reason why a connection has come to nothing.
 #[derive(Debug)]
@@ -66,27 +66,40 @@ impl From<io::Error> for Broken {
 struct Timed<'a>(&'a TcpStream, Instant);
 
 /// The time that is left until the deadline; an error once none is.
-pub(super) fn left(until: Instant) -> io::Result<std::time::Duration> {
+pub(super) fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// A socket whose limit has passed says that it would block.
-fn timed_out(e: io::Error) -> io::Error {
-    if e.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { e }
+impl Timed<'_> {
+    fn call(
+        &self,
+        limit: impl Fn(&TcpStream, Option<Duration>) -> io::Result<()>,
+        mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            limit(self.0, Some(left(self.1)?))?;
+            match call(self.0) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // A socket whose limit has passed says that it would block.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                other => return other,
+            }
+        }
+    }
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.0.set_read_timeout(Some(left(self.1)?))?;
-        self.0.read(bytes).map_err(timed_out)
+        self.call(TcpStream::set_read_timeout, |mut stream| stream.read(bytes))
     }
 }
 
 impl Write for Timed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.set_write_timeout(Some(left(self.1)?))?;
-        self.0.write(bytes).map_err(timed_out)
+        self.call(TcpStream::set_write_timeout, |mut stream| stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

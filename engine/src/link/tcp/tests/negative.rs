@@ -235,7 +235,7 @@ fn a_peer_that_is_silent_is_gone() {
         wires[lane as usize].send(&[9, 0, 0, 0, 1]).unwrap();
         while !link.wait(lane, 20_000_000) {
             assert!(since.elapsed() < PATIENCE);
-            wires[1 - lane as usize].send(&HEARTBEAT).unwrap();
+            let _ = wires[1 - lane as usize].send(&HEARTBEAT); // it may be down by now
         }
         assert!(why(&link, lane).contains("nothing has arrived for 300ms"), "{}", why(&link, lane));
         assert!(since.elapsed() >= silence);
