@@ -135,7 +135,6 @@ struct Shared {
     device: Arc<Device>,
     exports: Vec<Export>,
     settings: Settings,
-    listeners: Vec<Listener>,
     watch: Arc<Watch>,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
@@ -169,7 +168,6 @@ impl Server {
             device,
             exports,
             settings,
-            listeners,
             watch,
             connections: Mutex::default(),
             next,
@@ -187,7 +185,7 @@ impl Server {
         });
         let watched = shared.clone();
         let watcher = std::thread::Builder::new().name("nbd".into());
-        let watcher = watcher.spawn(move || watch::watch(&watched)).map_err(failed)?;
+        let watcher = watcher.spawn(move || watch::watch(&watched, &listeners)).map_err(failed)?;
         Ok(Server { shared, watcher: Some(watcher) })
     }
 
