@@ -18,6 +18,8 @@
 //! in which requests end. `docs/hosts.md` says what a host is promised.
 
 mod connection;
+#[cfg(any(test, feature = "fuzz"))]
+mod fuzz;
 mod negotiate;
 mod reply;
 mod request;
@@ -27,6 +29,9 @@ mod submit;
 mod watch;
 mod wire;
 
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub use fuzz::fuzz_nbd;
 pub use stream::Listener;
 
 use afterimage::{Device, Error, Event, Kind, Session};
