@@ -171,7 +171,7 @@ impl Connection {
                 state.taken = state.taken + room;
                 return true;
             }
-            self.send(&mut state);
+            self.let_go(&mut state);
             if state.taken == (Room { pieces, bytes }) {
                 state = self.wait(state);
             }
@@ -187,7 +187,7 @@ impl Connection {
     /// Waits until something is under way no more, for a moment at most; whether requests are taken.
     pub fn wait_a_moment(&self, most: Duration) -> bool {
         let mut state = self.state();
-        self.send(&mut state);
+        self.let_go(&mut state);
         if state.phase == Phase::Open {
             let waited = self.changed.wait_timeout(state, most);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -198,7 +198,7 @@ impl Connection {
     /// Waits until all that is under way has been answered, or the connection is over.
     pub fn drain(&self) {
         let mut state = self.state();
-        self.send(&mut state);
+        self.let_go(&mut state);
         while state.taken.pieces > 0 && matches!(state.phase, Phase::Open | Phase::Silent) {
             state = self.wait(state);
         }
@@ -207,7 +207,7 @@ impl Connection {
     /// Waits until the connection is over.
     pub fn wait_until_over(&self) {
         let mut state = self.state();
-        self.send(&mut state);
+        self.let_go(&mut state);
         while state.phase != Phase::Over {
             state = self.wait(state);
         }
@@ -228,6 +228,12 @@ impl Connection {
         if is_over {
             self.revoke();
         }
+    }
+
+    /// The reader is about to wait: replies leave as they come.
+    fn let_go(&self, state: &mut State) {
+        state.is_kept = false;
+        self.send(state);
     }
 
     /// Sends what the socket takes.
@@ -406,9 +412,9 @@ fn late() -> io::Error {
 impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.limit()?;
-        self.connection.keep_replies(false);
+        self.connection.before_reading();
         let read = (&self.connection.stream).read(buffer);
-        self.connection.keep_replies(true);
+        self.connection.behind_reading();
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(late()),
             read => read,
@@ -417,11 +423,11 @@ impl Read for Input<'_> {
 }
 
 impl Connection {
-    fn keep_replies(&self, keep: bool) {
-        let mut state = self.state();
-        state.is_kept = keep;
-        if !keep {
-            self.send(&mut state);
-        }
+    fn before_reading(&self) {
+        self.let_go(&mut self.state());
+    }
+
+    fn behind_reading(&self) {
+        self.state().is_kept = true;
     }
 }

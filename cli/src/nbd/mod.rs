@@ -18,6 +18,8 @@
 //! in which requests end. `docs/hosts.md` says what a host is promised.
 
 mod connection;
+#[cfg(any(test, feature = "fuzz"))]
+mod fuzz;
 mod negotiate;
 mod reply;
 mod request;
@@ -27,6 +29,9 @@ mod submit;
 mod watch;
 mod wire;
 
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub use fuzz::fuzz_nbd;
 pub use stream::Listener;
 
 use afterimage::{Device, Error, Event, Kind, Session};
@@ -135,7 +140,6 @@ struct Shared {
     device: Arc<Device>,
     exports: Vec<Export>,
     settings: Settings,
-    listeners: Vec<Listener>,
     watch: Arc<Watch>,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
@@ -169,7 +173,6 @@ impl Server {
             device,
             exports,
             settings,
-            listeners,
             watch,
             connections: Mutex::default(),
             next,
@@ -187,7 +190,7 @@ impl Server {
         });
         let watched = shared.clone();
         let watcher = std::thread::Builder::new().name("nbd".into());
-        let watcher = watcher.spawn(move || watch::watch(&watched)).map_err(failed)?;
+        let watcher = watcher.spawn(move || watch::watch(&watched, &listeners)).map_err(failed)?;
         Ok(Server { shared, watcher: Some(watcher) })
     }
 

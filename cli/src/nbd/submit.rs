@@ -227,18 +227,18 @@ fn with_fua<'a>(head: &RequestHead, request: Request<'a>) -> Request<'a> {
 
 /// The pieces of a range: they end where its multiples of `most` do.
 #[derive(Clone)]
-struct Pieces {
+pub(super) struct Pieces {
     at: u64,
     end: u64,
     most: u64,
 }
 
 impl Pieces {
-    fn of(head: &RequestHead, most: u64) -> Pieces {
+    pub fn of(head: &RequestHead, most: u64) -> Pieces {
         Pieces { at: head.offset, end: head.offset + u64::from(head.length), most }
     }
 
-    fn number(&self) -> usize {
+    pub fn number(&self) -> usize {
         (self.end.div_ceil(self.most) - self.at / self.most) as usize
     }
 }

@@ -3,7 +3,7 @@
 //! ends what has lasted long enough.
 
 use super::Shared;
-use super::stream::Stream;
+use super::stream::{Listener, Stream};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -68,7 +68,7 @@ impl Watch {
 }
 
 /// Watches until the server stops and no connection is left.
-pub(super) fn watch(shared: &Arc<Shared>) {
+pub(super) fn watch(shared: &Arc<Shared>, listeners: &[Listener]) {
     let watch = &shared.watch;
     let mut events = Vec::with_capacity(64);
     while !shared.has_stopped() {
@@ -84,7 +84,7 @@ pub(super) fn watch(shared: &Arc<Shared>) {
         for event in events.drain(..) {
             match event.data.u64() {
                 BELL => drop(rustix::io::read(&watch.bell, &mut [0; 8])),
-                number => match shared.listeners.get((number - LISTENERS) as usize) {
+                number => match listeners.get((number - LISTENERS) as usize) {
                     Some(listener) if !shared.take_in(listener) => std::thread::sleep(PAUSE),
                     Some(_) => {}
                     None => ready(shared, number, event.flags),

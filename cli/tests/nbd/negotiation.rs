@@ -22,13 +22,13 @@ fn the_exports_are_listed_and_described() {
     let told = client.replies(INFO, &wish("wal", &[1, 2, 77]));
     let told: Vec<_> = told.into_iter().map(|(_, data)| data).collect();
     let mut export = vec![0, 0];
-    export.extend(BYTES.to_be_bytes());
+    export.extend(SMALL.to_be_bytes());
     export.extend(FLAGS.to_be_bytes());
     let sizes = [0, 3, 0, 0, 0, 1, 0, 0, 16, 0, 2, 0, 0, 0];
     assert_eq!(told, [&export[..], b"\0\x01wal", b"\0\x02the log", &sizes, b""]);
     // It is still a negotiation; the export's flags depend on what was agreed on.
     assert_eq!(client.answer(STRUCTURED, &[]), ACK);
-    assert_eq!(client.go("wal"), (BYTES, FLAGS | SEND_DF));
+    assert_eq!(client.go("wal"), (SMALL, FLAGS | SEND_DF));
     assert_eq!(client.write(0, 0, b"x"), 0);
     // A reader that comes by disturbs nobody.
     let mut reader = Client::simple(&rig.path(), "wal");

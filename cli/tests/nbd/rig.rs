@@ -10,8 +10,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Bytes of each volume but the large one.
+/// Bytes of the volume `data`.
 pub const BYTES: u64 = 48 << 20;
+
+/// Bytes of the volume `wal`.
+pub const SMALL: u64 = 8 << 20;
 
 /// Bytes of the volume `large`.
 pub const LARGE: u64 = 1 << 40;
@@ -29,7 +32,7 @@ pub struct Rig {
 
 pub fn geometry(device: u64) -> Geometry {
     let volume = |id, bytes| VolumeSpec { id, bytes };
-    let volumes = vec![volume(0, BYTES), volume(4, BYTES), volume(9, LARGE)];
+    let volumes = vec![volume(0, BYTES), volume(4, SMALL), volume(9, LARGE)];
     // A device without a peer frees nothing: there is room for all that a test writes.
     Geometry { journal_bytes: 256 << 20, ..Geometry::new(7, device, volumes) }
 }

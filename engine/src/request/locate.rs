@@ -115,6 +115,14 @@ impl Walk<'_> {
     /// The first blocks up to `end` that are alike, looked at one by one.
     fn each(&mut self, first: Block, end: u64) -> u64 {
         let found = self.look(first);
+        let end = match found {
+            // No further than the storage will tell of: it is asked again behind the looks.
+            None => {
+                let run = Blocks { volume: first.volume, numbers: first.number..end };
+                self.device.volumes.first_part(&run).0
+            }
+            Some(_) => end,
+        };
         let mut next = Block { number: first.number + 1, ..first };
         while next.number < end && self.goes_on() && self.look(next) == found {
             self.looks += 1;
