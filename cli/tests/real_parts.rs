@@ -131,14 +131,17 @@ fn qemu_finds_an_image_as_it_left_it() {
     done("qemu-img", &["compare", "-f", "raw", "-F", "raw", from, &uri]);
     pair.take_over(1);
     done("qemu-img", &["compare", "-f", "raw", "-F", "raw", from, &pair.uri(1)]);
-    let words = [
+    let uri = pair.uri(1);
+    let mut words = vec!["-f", "raw"];
+    for command in [
         "write -P 7 5000 123457",
         "discard 1M 3M",
         "flush",
         "read -P 7 5000 123457",
         "read -P 0 1M 3M",
-    ];
-    let commands = words.iter().flat_map(|word| ["-c", word]);
-    let uri = pair.uri(1);
-    done("qemu-io", &["-f", "raw"].into_iter().chain(commands).chain([&*uri]).collect::<Vec<_>>());
+    ] {
+        words.extend(["-c", command]);
+    }
+    words.push(&uri);
+    done("qemu-io", &words);
 }

@@ -15,6 +15,7 @@
 use super::stream::Stream;
 use super::watch::Watch;
 use afterimage::{Error, Kind, Session};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -387,13 +388,13 @@ impl State {
 pub(super) struct Input<'a> {
     pub connection: &'a Connection,
     /// Until when negotiation may last; `None` in the transmission phase.
-    pub until: Option<Instant>,
+    pub until: &'a Cell<Option<Instant>>,
 }
 
 impl Input<'_> {
     /// Reads and writes of the negotiation wait no longer than it may last.
     pub fn limit(&self) -> io::Result<()> {
-        let Some(until) = self.until else { return Ok(()) };
+        let Some(until) = self.until.get() else { return Ok(()) };
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(late());

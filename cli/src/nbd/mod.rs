@@ -38,6 +38,7 @@ use afterimage::{Device, Error, Event, Kind, Session};
 use connection::{Connection, Input};
 use negotiate::{Offer, negotiate};
 use request::{reader, transmit};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -372,17 +373,24 @@ fn attend(seat: Seat, connection: Arc<Connection>) {
 
 fn talk(shared: &Shared, connection: &Arc<Connection>) -> io::Result<()> {
     let settings = &shared.settings;
-    let until = Some(Instant::now() + settings.negotiation);
-    let mut input = reader(Input { connection, until });
-    let mut output = Output(Input { connection, until });
+    let until = Cell::new(Some(Instant::now() + settings.negotiation));
+    let mut input = reader(Input { connection, until: &until });
+    let mut output = Output(Input { connection, until: &until });
     let offer = Offer {
         exports: &shared.exports,
         block_size: shared.device.limits().block_size,
         shared: shared.device.status().shared_sessions,
     };
-    let opened = negotiate(&mut input, &mut output, &offer, || shared.open(connection))?;
+    let open = || {
+        let begun = Instant::now();
+        let opened = shared.open(connection);
+        // The device's time is not the client's.
+        until.set(until.get().map(|until| until + begun.elapsed()));
+        opened
+    };
+    let opened = negotiate(&mut input, &mut output, &offer, open)?;
     let Some((agreed, session)) = opened else { return Ok(()) };
-    input.get_mut().until = None;
+    until.set(None);
     connection.stream.set_timeout(None)?;
     let export = &shared.exports[agreed.export];
     (shared.tell)(News::Opened {

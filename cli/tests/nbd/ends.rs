@@ -65,7 +65,9 @@ fn an_opening_is_held_until_the_device_serves() {
 #[test]
 fn an_opening_is_refused_with_words_after_a_while() {
     let device = new_device(1, engine_settings());
-    let settings = Settings { patience: Duration::from_millis(30), ..Settings::default() };
+    // The device's time to serve is not the client's time to negotiate.
+    let (negotiation, patience) = (Duration::from_millis(1000), Duration::from_millis(1200));
+    let settings = Settings { negotiation, patience, ..Settings::default() };
     let rig = Rig::serving(device, None, settings);
     let mut host = Client::connect(&rig.path());
     let refused = host.replies(GO, &wish("data", &[]));
