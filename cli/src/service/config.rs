@@ -28,7 +28,7 @@ pub struct Config {
     pub link: Link,
     /// Hosts.
     pub hosts: Hosts,
-    /// Who may ask for what.
+    /// The rights: how each may be asked for.
     pub control: Control,
     /// The engine.
     pub device: Engine,
@@ -76,7 +76,7 @@ impl Default for Hosts {
     }
 }
 
-/// Who may ask for what: the modes of the three sockets.
+/// The rights: the modes of the three sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Control {
@@ -266,7 +266,7 @@ mod tests {
     fn the_example_has_every_setting_and_its_default() {
         let shown = Config::parse(EXAMPLE).unwrap();
         assert_eq!(shown, Config::default(), "what is not commented out is the default");
-        // What is commented out can be said, too.
+        // A setting that is commented out can be said, too.
         let said: String = EXAMPLE
             .lines()
             .map(|line| match line.strip_prefix("#") {
