@@ -10,7 +10,7 @@
 //! | [`control`] | orders by a local socket: what is said, who may say it, both ends |
 //! | [`orders`] | what each order does with the device |
 //! | [`status`] | where the device stands, for a person and as JSON |
-//! | [`line`] | the connection to the peer |
+//! | [`mod@line`] | the connection to the peer |
 //! | [`pairing`] | `afterimage invite`, `join`: keys, pins and invitations, and what is told to a device that joins |
 //! | `news` | events, for those that follow them |
 //!

@@ -3,7 +3,7 @@
 //! # Rules
 //! - **A connection has the socket's right**: the file's mode and owner say who can connect. The log of every order
 //!   has the user.
-//! - **Bounded**: so many connections a socket at once, an order within [`PATIENCE`], of so many bytes.
+//! - **Bounded**: so many connections a socket at once, an order within 10 s, of so many bytes.
 //! - **A caller that is gone** ends what it asked for at once, if nothing is changed by that.
 
 use std::io::{self, BufReader, Write};
