@@ -53,7 +53,7 @@ fn links_that_come_and_go_leave_nothing_behind() {
             1 => there.close(),
             _ => drop(here), // with a frame that nobody has received
         }
-        if round % 16 == 1 {
+        if round % 64 == 1 {
             // More than the other end and the sockets hold: both threads of the lane are stuck.
             let here = dialler.connect(PATIENCE).unwrap().expect("dialled");
             let _there = acceptor.connect(PATIENCE).unwrap().expect("accepted");
