@@ -2,7 +2,10 @@
 
 use crate::client::*;
 use crate::rig::*;
-use afterimage_cli::nbd::{Export, News, Server, Settings};
+use afterimage::Threads;
+use afterimage_cli::nbd::{Export, Listener, News, Server, Settings};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 /// The flags of an export: all but read-only, multi-connection and, without structured replies, DF.
@@ -219,4 +222,35 @@ fn several_connections_are_offered_where_sessions_are_shared() {
     second.go("data");
     assert_eq!(second.write(0, 0, b"x"), 0);
     assert_eq!(first.write(0, 0, b"y"), 0);
+}
+
+/// The same over TCP.
+#[test]
+fn an_export_is_served_over_tcp() {
+    let device = new_device(1, engine_settings());
+    let _threads = Threads::start(&device).unwrap();
+    device.resume_alone().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let listeners = vec![Listener::Tcp(listener)];
+    let settings = Settings::default();
+    let server = Server::start(device, listeners, exports(), settings, |_| {}).unwrap();
+    let mut host = TcpStream::connect(address).unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let opening = [&(FIXED | NO_ZEROES).to_be_bytes()[..], &OPTION.to_be_bytes()].concat();
+    let name = [&EXPORT_NAME.to_be_bytes()[..], &4u32.to_be_bytes(), b"data"].concat();
+    let write = [head(FUA, WRITE, 7, 3, 1 << 20), vec![5; 1 << 20]].concat();
+    let read = head(0, READ, 8, 3, 1 << 20);
+    host.write_all(&[opening, name, write].concat()).unwrap();
+    let mut replies = vec![0; 18 + 10 + 16 + 16 + (1 << 20)];
+    host.read_exact(&mut replies[..18 + 10 + 16]).unwrap();
+    host.write_all(&read).unwrap();
+    host.read_exact(&mut replies[18 + 10 + 16..]).unwrap();
+    assert_eq!(replies[18..26], BYTES.to_be_bytes());
+    assert_eq!(replies[32..44], [&[0; 4][..], &7u64.to_be_bytes()].concat());
+    assert!(replies[60..].iter().all(|byte| *byte == 5));
+    assert_eq!(server.connections(), 1);
+    server.stop();
+    assert_eq!(host.read(&mut [0]).unwrap_or(0), 0);
+    assert!(TcpStream::connect(address).is_err());
 }
