@@ -1,6 +1,7 @@
 //! The common part of the benches: rivals run in turns, and their figures as medians side by side.
 
 pub mod figures;
+pub mod served;
 pub mod sketch;
 pub mod split;
 

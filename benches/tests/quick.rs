@@ -37,6 +37,13 @@ fn open() {
 }
 
 #[test]
+fn link() {
+    let out = Command::new(env!("CARGO_BIN_EXE_link")).arg("--quick").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("link / stream"), "{text}{out:?}");
+}
+
+#[test]
 fn extents() {
     let out = Command::new(env!("CARGO_BIN_EXE_extents")).arg("--quick").output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout);

@@ -13,6 +13,7 @@ use afterimage::internal::limits::Durability;
 use afterimage::internal::unit::Mode;
 
 use crate::results::Target;
+use crate::service::control::wire::Point;
 use crate::trace::{Format, Input};
 use crate::words::duration;
 
@@ -79,7 +80,7 @@ pub enum Command {
     /// Accept that writes which hosts were told had completed are lost, so that hosts are served again
     ///
     /// Prints the first record that was lost, since when, and when that was found. To be given at the
-    /// device that holds the host, closed cleanly, after its volumes have been checked.
+    /// device that holds the host, closed cleanly or served, after its volumes have been checked.
     AcceptLoss(crate::closed::Args),
 
     /// Force a device to take over whose peer is lost, and say what is given up by it
@@ -99,6 +100,150 @@ pub enum Command {
 
     /// List, show, copy out or remove what forced takeovers gave up
     Salvage(crate::salvaged::Args),
+
+    /// Make a device: its directory, journals and volumes
+    Init(crate::service::init::Args),
+
+    /// Make the peer of a device that is served elsewhere and has invited one
+    ///
+    /// The invitation is read from a file, from the standard input or at a prompt: it is a secret.
+    Join(crate::service::pairing::JoinArgs),
+
+    /// Print a new invitation for a peer; an earlier one is void
+    Invite(Served),
+
+    /// Open a device, and do what it is there for until SIGTERM
+    ///
+    /// The commands below ask this process, by sockets in the device's directory.
+    Serve(crate::service::serve::Args),
+
+    /// Look at a service's configuration before it is used
+    Config {
+        /// The command.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+
+    /// Say where a device stands that is served
+    Status(Served),
+
+    /// Say what happens to a device, as it happens, a line an event
+    Events(Served),
+
+    /// Print the newest write of a host: its point in the order of all
+    Mark(Served),
+
+    /// Wait until the peer has everything up to a point durably
+    Wait(WaitArgs),
+
+    /// Wait until neither device owes the other anything
+    Drain(DrainArgs),
+
+    /// Move the host to this device, and follow what the peer owes until it is here
+    Takeover(TakeoverArgs),
+
+    /// Move the host to the peer
+    Handover(Served),
+
+    /// Limit the data that goes to the peer
+    Rate(RateArgs),
+
+    /// Serve again, at a device that does not by itself after its opening
+    Resume(ResumeArgs),
+}
+
+/// A look at a configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether a file is a configuration, and what is wrong with it
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+
+    /// Print a configuration that has every setting, with its default and what it does
+    Example,
+}
+
+/// A device whose service runs.
+#[derive(Clone, Debug, Args)]
+pub struct Served {
+    /// The device's directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Print JSON documents, one a line, instead of text (docs/operations.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A point to be waited for.
+#[derive(Clone, Debug, Args)]
+pub struct WaitArgs {
+    /// The device.
+    #[command(flatten)]
+    pub served: Served,
+
+    /// The point, as `afterimage mark` prints it
+    #[arg(value_name = "POINT")]
+    pub point: Point,
+
+    /// Wait for so long at most
+    #[arg(long, value_name = "TIME", value_parser = delay)]
+    pub timeout: Option<u64>,
+}
+
+/// How long a drain is waited for.
+#[derive(Clone, Debug, Args)]
+pub struct DrainArgs {
+    /// The device.
+    #[command(flatten)]
+    pub served: Served,
+
+    /// Wait for so long at most
+    #[arg(long, value_name = "TIME", value_parser = delay)]
+    pub timeout: Option<u64>,
+}
+
+/// A takeover.
+#[derive(Clone, Debug, Args)]
+pub struct TakeoverArgs {
+    /// The device.
+    #[command(flatten)]
+    pub served: Served,
+
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Return as soon as the device serves
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// A limit of what goes to the peer.
+#[derive(Clone, Debug, Args)]
+pub struct RateArgs {
+    /// The device.
+    #[command(flatten)]
+    pub served: Served,
+
+    /// Bytes a second, or `off`
+    #[arg(value_name = "BYTES/s|off", value_parser = copy_rate)]
+    pub rate: u64,
+}
+
+/// A device that is to serve again.
+#[derive(Clone, Debug, Args)]
+pub struct ResumeArgs {
+    /// The device.
+    #[command(flatten)]
+    pub served: Served,
+
+    /// Without the peer, which surely does not serve
+    #[arg(long, required = true)]
+    pub alone: bool,
 }
 
 /// The trace to replay, and how.
@@ -425,6 +570,14 @@ pub fn rate(word: &str) -> Result<u64, String> {
         0 => Err("a link of rate 0 carries nothing".into()),
         rate => Ok(rate),
     }
+}
+
+/// As [`rate`], or `off`: 0.
+///
+/// # Errors
+/// Those of [`rate`].
+pub fn copy_rate(word: &str) -> Result<u64, String> {
+    if word == "off" { Ok(0) } else { rate(word) }
 }
 
 /// A time in nanoseconds, before or after, nearer than 2^62.

@@ -25,6 +25,7 @@ use self::sheet::Sheet;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, shown};
 use crate::recover::{self, Rehearsal};
+use crate::service::pairing;
 use crate::words::moment;
 
 /// The device that is to be forced, and how.
@@ -272,6 +273,8 @@ pub fn forget_peer(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
         return shown(writeln!(out, "{NOTHING}")).map(|()| Exit::Held);
     }
     Closed::forget_peer(directory, clock(), settings()).map_err(refused)?;
+    let unpinned = pairing::forget(dir);
+    unpinned.map_err(|e| Failure::storage(format!("{}: its pin", dir.display()), &e))?;
     shown(writeln!(out, "forgotten: its next opening serves alone"))?;
     Ok(Exit::Held)
 }

@@ -38,6 +38,34 @@ pub enum Exit {
     Inconsistent = 11,
     /// Salvage has no room for what would be given up.
     SalvageFull = 12,
+    /// The peer is not connected.
+    Unconnected = 13,
+    /// The time that was given is over.
+    TimedOut = 14,
+    /// The host has moved on, or a write may be lost, so that what was waited for cannot be told here.
+    Superseded = 15,
+}
+
+impl Exit {
+    /// All of them.
+    pub const ALL: [Exit; 16] = [
+        Exit::Held,
+        Exit::NotHeld,
+        Exit::Usage,
+        Exit::BadTrace,
+        Exit::Device,
+        Exit::Refused,
+        Exit::Output,
+        Exit::Behind,
+        Exit::Absent,
+        Exit::Fenced,
+        Exit::Unclean,
+        Exit::Inconsistent,
+        Exit::SalvageFull,
+        Exit::Unconnected,
+        Exit::TimedOut,
+        Exit::Superseded,
+    ];
 }
 
 impl From<Exit> for ExitCode {
@@ -136,7 +164,11 @@ mod tests {
             (Exit::Unclean, 10),
             (Exit::Inconsistent, 11),
             (Exit::SalvageFull, 12),
+            (Exit::Unconnected, 13),
+            (Exit::TimedOut, 14),
+            (Exit::Superseded, 15),
         ];
+        assert_eq!(all.map(|(exit, _)| exit), Exit::ALL);
         for (exit, number) in all {
             assert_eq!(exit as u8, number);
         }

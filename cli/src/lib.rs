@@ -11,6 +11,8 @@
 //! | [`closed`] | `afterimage resume-alone`, `prefer`, `accept-loss`: an operator's changes of a device that no process has open |
 //! | [`disaster`] | `afterimage force`, `resolve`, `forget-peer`: an operator's word when the other device is gone |
 //! | [`salvaged`] | `afterimage salvage`: what was given up, listed, shown, copied out, removed |
+//! | [`nbd`] | hosts by NBD: the exports of a device that serves |
+//! | [`service`] | `afterimage init`, `serve`, `status`, `takeover`, …: a device as a service, and orders to it |
 //! | [`recover`] | `afterimage recover`: devices that were not closed, opened and closed |
 //! | [`replay`] | `afterimage replay`: a trace against a pair, through takeovers, with proof |
 //! | `signals` | what a signal that ends the program leaves behind |
@@ -23,12 +25,14 @@ pub mod closed;
 pub mod disaster;
 pub mod exit;
 pub mod inspect;
+pub mod nbd;
 mod output;
 mod ranges;
 pub mod recover;
 pub mod replay;
 pub mod results;
 pub mod salvaged;
+pub mod service;
 mod signals;
 #[cfg(feature = "simulate")]
 pub mod simulate;
@@ -37,11 +41,15 @@ pub mod verify;
 mod words;
 
 use std::ffi::OsString;
+use std::io::Write;
 
-use args::{Cli, Command};
+use args::{Cli, Command, ConfigCommand, Served};
 use clap::Parser;
 use exit::{Exit, Failure};
 use output::shown;
+use service::config::{Config, EXAMPLE};
+use service::control::client;
+use service::control::wire::Order;
 
 /// Runs the command that `words` name, the program's name first, and says how it ended.
 /// Whatever is to be said has been said on the terminal by then.
@@ -63,6 +71,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             exit::report(closed::resume_alone(&args, &mut std::io::stdout().lock()))
         }
         Command::Prefer(args) => exit::report(closed::prefer(&args, &mut std::io::stdout().lock())),
+        Command::AcceptLoss(args) if !args.dry_run && client::is_served(&args.dir) => {
+            let served = Served { dir: args.dir, json: args.json };
+            order(&served, Order::AcceptLoss {})
+        }
         Command::AcceptLoss(args) => {
             exit::report(closed::accept_loss(&args, &mut std::io::stdout().lock()))
         }
@@ -75,11 +87,53 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         }
         Command::Salvage(args) => exit::report(salvaged::run(&args, &mut std::io::stdout().lock())),
         Command::Verify(args) => exit::report(verify_devices(&args)),
+        Command::Init(args) => {
+            exit::report(service::init::run(&args, &mut std::io::stdout().lock()))
+        }
+        Command::Join(args) => exit::report(service::pairing::join(&args)),
+        Command::Invite(served) => order(&served, Order::Invite {}),
+        Command::Serve(args) => exit::report(service::serve::run(&args)),
+        Command::Config { command } => exit::report(configure(&command)),
+        Command::Status(served) => order(&served, Order::Status {}),
+        Command::Events(served) => order(&served, Order::Events {}),
+        Command::Mark(served) => order(&served, Order::Mark {}),
+        Command::Wait(args) => {
+            let timeout_ms = args.timeout.map(|ns| ns / 1_000_000);
+            order(&args.served, Order::Wait { point: args.point, timeout_ms })
+        }
+        Command::Drain(args) => {
+            let timeout_ms = args.timeout.map(|ns| ns / 1_000_000);
+            order(&args.served, Order::Drain { timeout_ms })
+        }
+        Command::Takeover(args) => {
+            let (dry_run, no_wait) = (args.dry_run, args.no_wait);
+            order(&args.served, Order::Takeover { dry_run, no_wait })
+        }
+        Command::Handover(served) => order(&served, Order::Handover {}),
+        Command::Rate(args) => order(&args.served, Order::Rate { bytes_per_second: args.rate }),
+        Command::Resume(args) => order(&args.served, Order::ResumeAlone {}),
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => exit::report(simulate::run(&args)),
         #[cfg(not(feature = "simulate"))]
         Command::Simulate { .. } => exit::report(Err(Failure::new(Exit::Usage, NO_SIMULATOR))),
     }
+}
+
+fn configure(command: &ConfigCommand) -> Result<Exit, Failure> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        ConfigCommand::Check { file } => {
+            Config::read(file)?;
+            shown(writeln!(out, "{}: every setting is known, and can be", file.display()))?;
+        }
+        ConfigCommand::Example => shown(out.write_all(EXAMPLE.as_bytes()))?,
+    }
+    Ok(Exit::Held)
+}
+
+fn order(served: &Served, order: Order) -> Exit {
+    let mut out = std::io::stdout().lock();
+    exit::report(client::ask(&served.dir, &order, served.json, &mut out))
 }
 
 /// The answer to `afterimage simulate` of a build that lacks the simulator.

@@ -2,7 +2,8 @@
 //!
 //! # Rules
 //! - **SIGINT and SIGTERM** end the program as they end any: shells see 130 and 143. Temporary
-//!   directories are removed before; what has to stay is named, with what to do about it.
+//!   directories are removed before; what has to stay is named, with what to do about it. A service comes to rest at
+//!   the first one.
 //! - **SIGXFSZ** (a file would be larger than the process may make it) ends nothing: the write
 //!   fails with `EFBIG`, and so do the device and the command, with that error's name.
 
@@ -25,6 +26,16 @@ enum Remains {
 }
 
 static REMAINS: Mutex<Vec<(u64, Remains)>> = Mutex::new(Vec::new());
+
+/// The way to end of a program that does so by itself, with the signal's name.
+type Ends = Box<dyn FnOnce(&'static str) + Send>;
+
+static ENDS: Mutex<Option<Ends>> = Mutex::new(None);
+
+/// The next SIGINT or SIGTERM calls `ends`, and does not end the program.
+pub(crate) fn end_with(ends: impl FnOnce(&'static str) + Send + 'static) {
+    *ENDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(ends));
+}
 
 /// As long as it lives, a signal that ends the program removes or names what it was made for.
 pub(crate) struct Guard(u64);
@@ -72,8 +83,12 @@ pub(crate) fn watch() {
     let _ = signal_hook::flag::register(SIGXFSZ, too_large().clone());
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
     let watching = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            end_by(signal);
+        for signal in signals.forever() {
+            let ends = ENDS.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match ends {
+                Some(ends) => ends(name_of(signal)),
+                None => end_by(signal),
+            }
         }
     });
     if watching.is_err() {
@@ -86,12 +101,15 @@ pub(crate) fn watch() {
     }
 }
 
+fn name_of(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
 /// Removes and says what there is, and ends the program as `signal` does by itself.
 fn end_by(signal: i32) {
     // Nothing is made or given up from here on.
     let remains = remains();
-    let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-    eprintln!("afterimage: ended by {name}");
+    eprintln!("afterimage: ended by {}", name_of(signal));
     for (_, what) in remains.iter() {
         match what {
             Remains::Say(story) => eprintln!("afterimage: {story}"),

@@ -369,6 +369,12 @@ fn the_manual_has_every_status() {
         ("resolve", &[0, 2, 4, 5, 6, 8]),
         ("forget-peer", &[0, 2, 4, 5, 6, 9]),
         ("salvage", &[0, 2, 4, 5, 6, 8]),
+        ("init", &[0, 2, 4, 5, 6]),
+        ("serve", &[0, 2, 4, 5]),
+        ("join", &[0, 2, 4, 5, 13]),
+        ("wait", &[0, 14, 15]),
+        ("drain", &[0, 14]),
+        ("takeover", &[0, 9, 13, 14, 15]),
     ] {
         let row = |line: &&str| line.starts_with(&format!("| `{command}` "));
         let row = manual.lines().find(row).unwrap_or_else(|| panic!("no row of {command}"));

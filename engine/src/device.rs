@@ -132,7 +132,6 @@ impl Device {
         let zeros = if self.has_extents() { u64::MAX } else { request_bytes_max };
         Limits {
             block_size: self.geometry.block_size,
-            alignment: crate::unit::SECTOR,
             request_bytes_max,
             zero_bytes_max: self.settings.zero_bytes_max.min(zeros),
         }

@@ -35,8 +35,8 @@ pub enum Kind {
     Timeout,
     /// A link to the other device is needed and there is none. Retry later.
     NoPeer,
-    /// The request is beyond the volume's end, names no volume, or is not sector-aligned; or a
-    /// takeover was asked for at the device that serves.
+    /// The request is beyond the volume's end, or names no volume; or a takeover was asked for at the
+    /// device that serves.
     Invalid,
     /// The request is larger than the advertised limit: split it.
     TooLarge,

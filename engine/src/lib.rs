@@ -15,7 +15,7 @@
 //! | to … | look at |
 //! |---|---|
 //! | embed a device | `docs/embedding.md`, [`Device`], [`Session`], `examples/pair.rs` |
-//! | run it in two processes | [`Threads`], [`Connector`], `examples/tcp_pair.rs` |
+//! | run it in two processes | [`Threads`], [`Connector`], `tcp` (feature `tcp`), `examples/tcp_pair.rs` |
 //! | bring your own disk, line, clock | [`Storage`], [`Link`], [`Clock`] |
 //! | drive it yourself, step by step | the `step_*` methods of [`Device`] |
 //! | follow a record | `queue/`, `journal/`, `flow/` |
@@ -101,8 +101,10 @@ pub use format::image::ImagePoint;
 pub use format::superblock::{Branch, Lost, VolumeSpec};
 pub use image::ImageStatus;
 pub use limits::{Durability, Geometry, Limits, Settings};
-pub use link::{Lane, Line, Link, MemoryLink, memory_link};
-pub use request::{Completion, Op, Request, Session, Ticket};
+#[cfg(feature = "tcp")]
+pub use link::tcp;
+pub use link::{Connector, Lane, Line, Link, MemoryLink, memory_link};
+pub use request::{Completion, Located, Op, Place, Request, Session, Ticket};
 pub use storage::{Directory, FileName, Fill, Memory, SideKind, Storage};
-pub use threads::{Connector, Threads};
+pub use threads::Threads;
 pub use unit::{Mode, Round, Stamp};

@@ -502,8 +502,6 @@ impl Default for Settings {
 pub struct Limits {
     /// Bytes of a block: the unit of atomicity.
     pub block_size: u32,
-    /// Offsets and lengths, in bytes, are multiples of this.
-    pub alignment: u64,
     /// Most bytes of one read or write.
     pub request_bytes_max: u64,
     /// Most bytes of one write-zeroes or discard.

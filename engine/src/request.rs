@@ -16,22 +16,25 @@ use crate::flow::admission::Pass;
 use crate::flow::read::ReadState;
 use crate::flow::write::WriteState;
 use crate::limits::Durability;
-use crate::unit::{SECTOR, Stamp};
+use crate::unit::Stamp;
 use crate::weaken::{Clause, holds};
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
 mod future;
+mod locate;
 mod room;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 use future::Stand;
 pub(crate) use future::{Awaited, Call, Calls};
+pub use locate::{Located, Place};
 pub(crate) use room::Room;
 
-/// The operation. Offsets and lengths are in bytes and multiples of 512.
+/// The operation. Offsets and lengths are in bytes, and any will do: a block given in part costs a read of
+/// the rest of it (R15).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Op<'a> {
@@ -244,7 +247,7 @@ impl Session {
     /// but the storage.
     ///
     /// # Errors
-    /// At once: [`Kind::Invalid`] (beyond the volume, unaligned, no such volume; R17),
+    /// At once: [`Kind::Invalid`] (beyond the volume, no such volume; R17),
     /// [`Kind::TooLarge`] (see [`Device::limits`]), [`Kind::Busy`] (a write that would have to wait,
     /// with [`crate::Settings::waiting_bytes_max`] of others waiting). From the ticket: [`Kind::Fenced`],
     /// [`Kind::NotReady`] and [`Kind::NotProven`] once its tenure is over (R14),
@@ -266,7 +269,7 @@ impl Session {
             _ => limits.request_bytes_max,
         };
         if !matches!(request.op, Op::Flush) {
-            self.check_range(&request, length)?;
+            self.check_range(request.volume, request.offset, length)?;
         }
         if length > most {
             let what = format!("a request of {length} bytes: at most {most} at a time, split it");
@@ -447,15 +450,11 @@ impl Session {
         self.submit(Request::flush())?.wait().map(drop)
     }
 
-    fn check_range(&self, request: &Request<'_>, length: u64) -> Result<()> {
-        let Request { volume, offset, .. } = *request;
+    fn check_range(&self, volume: u32, offset: u64, length: u64) -> Result<()> {
         let wrong = |what: String| Err(Error::new(Kind::Invalid, what));
         let Some(size) = self.device.volumes.size(volume) else {
             return wrong(format!("there is no volume {volume} in this group"));
         };
-        if !offset.is_multiple_of(SECTOR) || !length.is_multiple_of(SECTOR) {
-            return wrong(format!("{length} bytes at {offset}: not multiples of {SECTOR}"));
-        }
         if offset.checked_add(length).is_none_or(|end| end > size) {
             return wrong(format!(
                 "{length} bytes at {offset} run past the end of volume {volume} ({size} bytes)"

@@ -7,8 +7,6 @@
 
 mod connect;
 
-pub use connect::Connector;
-
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::flow::rest::GATHER_NS;

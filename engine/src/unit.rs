@@ -145,6 +145,11 @@ impl From<Extent> for Blocks {
 /// of a simulation lie in several, too.
 const REGION_LEVEL: u8 = if cfg!(feature = "simulate") { 2 } else { 13 };
 
+/// The number behind the region that block `number` lies in.
+pub(crate) fn region_end(number: u64) -> u64 {
+    ((number >> REGION_LEVEL) + 1) << REGION_LEVEL
+}
+
 /// Which of `count` counters stands for the region that `block` lies in.
 pub(crate) fn region(block: Block, count: usize) -> usize {
     let apart = u64::from(block.volume).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;

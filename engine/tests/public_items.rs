@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// To be added to when there is more that such a program needs, and seldom.
-const ITEMS: [&str; 57] = [
+const ITEMS: [&str; 60] = [
     "Branch",
     "BranchSheet",
     "Clock",
@@ -34,6 +34,7 @@ const ITEMS: [&str; 57] = [
     "Limits",
     "Line",
     "Link",
+    "Located",
     "LogRecovery",
     "LossSheet",
     "Lost",
@@ -41,6 +42,7 @@ const ITEMS: [&str; 57] = [
     "MemoryLink",
     "Mode",
     "Op",
+    "Place",
     "Policy",
     "Recovery",
     "Request",
@@ -61,6 +63,7 @@ const ITEMS: [&str; 57] = [
     "internal",
     "memory_link",
     "salvage",
+    "tcp",
 ];
 
 /// The names that a `pub` line at the crate's root makes public.

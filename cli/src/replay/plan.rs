@@ -294,12 +294,8 @@ mod tests {
         }
     }
 
-    const LIMITS: Limits = Limits {
-        block_size: 4096,
-        alignment: 512,
-        request_bytes_max: 4 * 4096,
-        zero_bytes_max: 8 * 4096,
-    };
+    const LIMITS: Limits =
+        Limits { block_size: 4096, request_bytes_max: 4 * 4096, zero_bytes_max: 8 * 4096 };
 
     #[test]
     fn passes_follow_each_other() {

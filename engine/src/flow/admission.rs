@@ -181,12 +181,8 @@ impl Device {
         pass: &Pass,
         writer: &Writer,
     ) -> bool {
-        let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
         let has_none = || {
-            let is_owed =
-                self.peer.owed.may_be_of(first, blocks) || self.peer.machine.may_owe(first, blocks);
-            let has_none =
-                !(is_owed || own.may_have(first, blocks) || recv.may_have(first, blocks));
+            let has_none = self.is_quiet(first, blocks);
             moment(Moment::Looking);
             has_none
         };
@@ -196,7 +192,16 @@ impl Device {
             is_zero
         };
         instead::records_then_volume(has_none, is_zero)
-            && own.admits(&self.clk, pass.epoch, || writer.admits(pass))
+            && self.own.journal.queue.admits(&self.clk, pass.epoch, || writer.admits(pass))
+    }
+
+    /// Whether the content of these blocks is in N for certain, while this device serves: nothing is owed,
+    /// then nothing is live.
+    pub(crate) fn is_quiet(&self, first: Block, blocks: u64) -> bool {
+        let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
+        let is_owed =
+            self.peer.owed.may_be_of(first, blocks) || self.peer.machine.may_owe(first, blocks);
+        !(is_owed || own.may_have(first, blocks) || recv.may_have(first, blocks))
     }
 
     /// `hang_up` is called once, as callbacks are, if the session of `pass` is superseded, or has been.

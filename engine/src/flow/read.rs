@@ -57,14 +57,11 @@ impl Device {
         self.peer.owed.of(block).or_else(by_bits)
     }
 
-    /// Copies the newest data of `block` if it is here (R7). Never waits. The debt is read before
-    /// the queues: what it no longer names is already published there. Records that leave them
-    /// meanwhile do so behind marks in stamp order, and those are looked at once more.
-    ///
-    /// # Errors
-    /// [`Kind::Halted`] if a record cannot be read back ([`Device::unreadable`]); [`Kind::Storage`]
-    /// if a volume cannot be read, which concerns this block only.
-    pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
+    /// Where the newest data of `block` is, with what there is of it in the own queue and the received
+    /// one. Never waits. The debt is read before the queues: what it no longer names is already published
+    /// there. Records that leave them meanwhile do so behind marks in stamp order, and those are looked at
+    /// once more.
+    pub(crate) fn find(&self, block: Block) -> (Location, Token, Token) {
         let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
         let mut wait = Wait::default();
         loop {
@@ -81,10 +78,23 @@ impl Device {
                 Location::Remote => self.owed(block) != owed,
                 Location::Received(_) | Location::Normal => false,
             };
-            if missed {
-                wait.yield_now("a read finds its block moved");
-                continue;
+            if !missed {
+                return (location, own_token, recv_token);
             }
+            wait.yield_now("a read finds its block moved");
+        }
+    }
+
+    /// Copies the newest data of `block` if it is here (R7). Never waits.
+    ///
+    /// # Errors
+    /// [`Kind::Halted`] if a record cannot be read back ([`Device::unreadable`]); [`Kind::Storage`]
+    /// if a volume cannot be read, which concerns this block only.
+    pub(crate) fn fetch(&self, block: Block, buf: &mut [u8]) -> Result<Fetched> {
+        let (own, recv) = (&self.own.journal.queue, &self.peer.recv.journal.queue);
+        let mut wait = Wait::default();
+        loop {
+            let (location, own_token, recv_token) = self.find(block);
             moment(Moment::Located);
             let copied = match location {
                 Location::Remote => return Ok(Fetched::Away(own_token)),

@@ -56,7 +56,7 @@ fn check_page(unsigned: &[u8], stored: u64, version: u16, reads: &[u16]) -> Resu
 }
 
 /// Whether a structure begins as it should.
-fn is_magic(found: &[u8], expected: &[u8]) -> Result<(), String> {
+pub(crate) fn is_magic(found: &[u8], expected: &[u8]) -> Result<(), String> {
     match found == expected {
         true => Ok(()),
         false => Err(format!(

@@ -3,11 +3,15 @@
 
 mod directory;
 mod formats;
+#[cfg(feature = "tcp")]
+mod link;
 mod peer;
 mod prototype;
 
 pub use directory::{damaged_directory, examine_directory};
 pub use formats::{frame, headers};
+#[cfg(feature = "tcp")]
+pub use link::link;
 pub use peer::peer;
 pub use prototype::prototype;
 

@@ -1,12 +1,16 @@
-//! The line between the two devices, as a trait: TCP, memory, or a simulator's.
+//! The line between the two devices, as a trait: TCP, memory, or a simulator's; and where lines come from.
 //!
 //! Two lanes, each in order; control may overtake data (R10). Frames are opaque bytes here.
 
 mod memory;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 
 pub use memory::{Line, MemoryLink, memory_link};
 
 use crate::error::Result;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Which of the two ordered streams of a link a frame travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,5 +80,22 @@ pub trait Link: Send + Sync {
 impl std::fmt::Debug for dyn Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Link")
+    }
+}
+
+/// Where links to the peer come from: one device of a pair dials, the other accepts.
+pub trait Connector: Send {
+    /// The next link, waited for at most `patience`; `None` if nobody has dialled so far.
+    ///
+    /// # Errors
+    /// Whatever keeps it from dialling; it is tried again after a while, which grows.
+    fn connect(&mut self, patience: Duration) -> Result<Option<Arc<dyn Link>>>;
+
+    /// Whether it is asked for links also while a connection stands. One that accepts is: a peer that
+    /// dials anew has given the old connection up, and this end may not have heard of it. The old one
+    /// is given up for the new link once a hello of a device of this pair has come over it; so the
+    /// peer's connector, which is to say hello first, is not one that accepts.
+    fn accepts(&self) -> bool {
+        false
     }
 }

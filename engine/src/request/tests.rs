@@ -107,3 +107,49 @@ fn a_ticket_that_is_kept_keeps_no_places() {
     assert_eq!(waits.poll().unwrap().unwrap_err().kind(), Kind::Superseded);
     assert_eq!(waiters.in_line(), 0, "it has a claim for ever");
 }
+
+/// R15, R17: a request begins and ends at any byte, held against a plain array.
+#[test]
+fn requests_begin_and_end_at_any_byte() {
+    let session = session(Settings::default());
+    let mut plain = vec![0u8; 40_000];
+    let mut state = 9u64;
+    let mut draw = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize % bound
+    };
+    for round in 0..600 {
+        let from = draw(plain.len());
+        let length = draw((plain.len() - from).min(10_000));
+        let (offset, range) = (from as u64, from..from + length);
+        match draw(4) {
+            0 => {
+                session.write_zeroes(0, offset, length as u64).unwrap();
+                plain[range].fill(0);
+            }
+            1 => {
+                session.discard(0, offset, length as u64).unwrap();
+                // Blocks given in part stay as they are.
+                let whole = from.next_multiple_of(BLOCK)..(from + length) / BLOCK * BLOCK;
+                if !whole.is_empty() {
+                    plain[whole].fill(0);
+                }
+            }
+            _ => {
+                let data = vec![round as u8; length];
+                session.write(0, offset, &data).unwrap();
+                plain[range].copy_from_slice(&data);
+            }
+        }
+        if round % 50 == 0 {
+            session.device.step_commit().unwrap();
+            session.device.step_reflect().unwrap();
+            session.device.checkpoint_now().unwrap();
+        }
+        let from = draw(plain.len());
+        let length = draw(plain.len() - from);
+        assert_eq!(read(&session, from as u64, length), plain[from..from + length], "{round}");
+    }
+}

@@ -158,6 +158,34 @@ impl Volumes {
         true
     }
 
+    /// The number behind the blocks of `run` that are alike from its first on, and whether these are known to
+    /// read as zeros. A storage that fails knows nothing.
+    pub(crate) fn first_part(&self, run: &Blocks) -> (u64, bool) {
+        let (block, end) = (run.first(), run.numbers.end);
+        if self.is_overlaid() {
+            return (end, false);
+        }
+        let (file, offset) = self.at(block);
+        let to_end = (self.bytes_to_segment_end(block) / self.block_size).max(1);
+        let end = end.min(block.number + to_end);
+        if !self.segments.is_present(file) {
+            return (end, true);
+        }
+        // A block that has both counts as data.
+        let behind = |bytes: u64| block.number + (bytes - offset) / self.block_size;
+        match self.storage.next_data(file, offset) {
+            Ok(None) => (end, true),
+            Ok(Some(data)) if behind(data.start) > block.number => {
+                (end.min(behind(data.start)), true)
+            }
+            Ok(Some(data)) => {
+                let end_of_data = data.end.next_multiple_of(self.block_size);
+                (end.min(behind(end_of_data).max(block.number + 1)), false)
+            }
+            Err(_) => (end, false),
+        }
+    }
+
     /// Reads a block from the side file, if it is one that stands there.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use super::Threads;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::link::{Lane, Link};
+use crate::link::{Connector, Lane, Link};
 use crate::sync::{Ordering, lock};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,23 +19,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A peer that has not said hello in this time is not there, or hears nothing.
 const HELLO: Duration = Duration::from_secs(5);
-
-/// Where links to the peer come from: one device of a pair dials, the other accepts.
-pub trait Connector: Send {
-    /// The next link, waited for at most `patience`; `None` if nobody has dialled so far.
-    ///
-    /// # Errors
-    /// Whatever keeps it from dialling; it is tried again after a while, which grows.
-    fn connect(&mut self, patience: Duration) -> Result<Option<Arc<dyn Link>>>;
-
-    /// Whether it is asked for links also while a connection stands. One that accepts is: a peer that
-    /// dials anew has given the old connection up, and this end may not have heard of it. The old one
-    /// is given up for the new link once a hello of a device of this pair has come over it; so the
-    /// peer's connector, which is to say hello first, is not one that accepts.
-    fn accepts(&self) -> bool {
-        false
-    }
-}
 
 impl Threads {
     /// Keeps `device`, whose threads these are, connected by the links of `connector`, in one more

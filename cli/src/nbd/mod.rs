@@ -1,0 +1,440 @@
+//! Hosts by NBD: the exports of a device that serves, on unix sockets and TCP.
+//!
+//! A connection's data path, a file each, in this order:
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `watch` | one thread takes in connections, and notices those whose host is gone |
+//! | `stream` | unix sockets and TCP as one |
+//! | `negotiate` | the client's options, until one of them opens an export |
+//! | `request` | requests, read and held against the export |
+//! | `submit` | their pieces, given to the engine |
+//! | `status` | block status |
+//! | `reply` | replies |
+//! | `connection` | what is under way, what is to be sent, and how a connection ends |
+//! | `wire` | the bytes |
+//!
+//! A server has one thread, and one more for each connection, which reads; replies are sent by the threads
+//! in which requests end. `docs/hosts.md` says what a host is promised.
+
+mod connection;
+#[cfg(any(test, feature = "fuzz"))]
+mod fuzz;
+mod negotiate;
+mod reply;
+mod request;
+mod status;
+mod stream;
+mod submit;
+mod watch;
+mod wire;
+
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub use fuzz::fuzz_nbd;
+pub use stream::Listener;
+
+use afterimage::{Device, Error, Event, Kind, Session};
+use connection::{Connection, Input};
+use negotiate::{Offer, negotiate};
+use request::{reader, transmit};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use watch::{LISTENERS, Watch};
+
+/// A host that waits for the device to serve looks again after so long.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Bytes of an export's name and description, at most, as the protocol has it.
+const TEXT_MAX: usize = 4096;
+
+/// A volume as hosts see it.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// The name that hosts ask for, 4,096 bytes at most; a host that names none gets the only one.
+    pub name: String,
+    /// For people, 4,096 bytes at most.
+    pub description: String,
+    /// The volume's number in the group.
+    pub volume: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    bytes: u64,
+}
+
+impl Export {
+    /// The volume `volume` under this name, to be read and written.
+    pub fn new(name: impl Into<String>, volume: u32) -> Export {
+        let (name, description) = (name.into(), String::new());
+        Export { name, description, volume, read_only: false, bytes: 0 }
+    }
+}
+
+/// How a server treats its hosts. Later versions have more: make it with `..Settings::default()`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most connections at once; one more is closed as it comes. Each has a thread, and 33 MiB of memory at
+    /// most. At least 1.
+    pub connections_max: usize,
+    /// How long negotiation may take, without the time that the device takes to serve.
+    pub negotiation: Duration,
+    /// How long a host that opens an export waits until the device serves.
+    pub patience: Duration,
+    /// After a fence a connection stays for so long, silent, unless [`Server::hang_up_all`] ends it.
+    pub silence: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            connections_max: 64,
+            negotiation: Duration::from_secs(10),
+            patience: Duration::from_secs(10),
+            silence: Duration::from_secs(5),
+        }
+    }
+}
+
+/// News of a server's connections, for logs and counters.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// A host has opened an export.
+    Opened {
+        /// Which connection, counted from the server's start.
+        connection: u64,
+        /// The other end, for people.
+        host: String,
+        /// The export's name.
+        export: String,
+    },
+    /// A connection is over.
+    Ended {
+        /// Which connection.
+        connection: u64,
+        /// The other end, for people.
+        host: String,
+        /// Why, where it was not the host that ended it in good order.
+        why: Option<String>,
+    },
+    /// A connection was not taken in.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+type Tell = Box<dyn Fn(News) + Send + Sync>;
+
+/// A running server. Dropped, it stops.
+pub struct Server {
+    shared: Arc<Shared>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// The state that the threads of a server share.
+struct Shared {
+    device: Arc<Device>,
+    exports: Vec<Export>,
+    settings: Settings,
+    watch: Arc<Watch>,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+    stopping: AtomicBool,
+    tell: Tell,
+}
+
+impl Server {
+    /// Serves `device` to whoever connects to `listeners`. `tell` is called with news, by the threads of
+    /// connections: it is to be quick.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] for exports that cannot be: no such volume, the same name twice, a text that is too
+    /// long. [`Kind::Storage`] if the system refuses a thread or a descriptor.
+    pub fn start(
+        device: Arc<Device>,
+        listeners: Vec<Listener>,
+        mut exports: Vec<Export>,
+        settings: Settings,
+        tell: impl Fn(News) + Send + Sync + 'static,
+    ) -> afterimage::Result<Server> {
+        check(&device, &mut exports)?;
+        let failed = |e| Error::storage("watching the sockets of hosts", e);
+        let watch = Arc::new(Watch::new().map_err(failed)?);
+        for (number, listener) in (LISTENERS..).zip(&listeners) {
+            listener.set_nonblocking().map_err(failed)?;
+            watch.add_listener(listener, number).map_err(failed)?;
+        }
+        let next = AtomicU64::new(LISTENERS + listeners.len() as u64);
+        let shared = Arc::new(Shared {
+            device,
+            exports,
+            settings,
+            watch,
+            connections: Mutex::default(),
+            next,
+            stopping: AtomicBool::new(false),
+            tell: Box::new(tell),
+        });
+        let listening = Arc::downgrade(&shared);
+        shared.device.on_event(move |event| {
+            let Some(shared) = listening.upgrade() else { return };
+            match event {
+                Event::Fenced { epoch, .. } => shared.fall_silent(*epoch),
+                Event::Halted(_) => shared.hang_up_all(),
+                _ => {}
+            }
+        });
+        let watched = shared.clone();
+        let watcher = std::thread::Builder::new().name("nbd".into());
+        let watcher = watcher.spawn(move || watch::watch(&watched, &listeners)).map_err(failed)?;
+        Ok(Server { shared, watcher: Some(watcher) })
+    }
+
+    /// Hangs up on every host that has opened an export, after whole replies: requests under way stay
+    /// unanswered. Hosts may come back at once.
+    pub fn hang_up_all(&self) {
+        self.shared.hang_up_all();
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.shared.connections().len()
+    }
+
+    /// Takes in no more connections, hangs up on all, and waits for the threads.
+    pub fn stop(self) {}
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        let open: Vec<_> = {
+            let connections = shared.connections();
+            shared.stopping.store(true, Ordering::Release);
+            connections.values().cloned().collect()
+        };
+        open.iter().for_each(|connection| connection.hang_up());
+        drop(open);
+        shared.watch.ring();
+        // It ends those that do not take their replies.
+        if let Some(watcher) = self.watcher.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = watcher.join();
+        }
+    }
+}
+
+/// Holds the exports against the device, and fills in their sizes.
+fn check(device: &Device, exports: &mut [Export]) -> afterimage::Result<()> {
+    let wrong = |what: String| Err(Error::new(Kind::Config, what));
+    let volumes = &device.geometry().volumes;
+    let sizes: HashMap<u32, u64> = volumes.iter().map(|v| (v.id, v.bytes)).collect();
+    let mut names = std::collections::HashSet::new();
+    for export in exports {
+        let Some(bytes) = sizes.get(&export.volume) else {
+            let (name, volume) = (&export.name, export.volume);
+            return wrong(format!("export {name} is of volume {volume}, which the group has not"));
+        };
+        export.bytes = *bytes;
+        let longest = export.name.len().max(export.description.len());
+        if longest > TEXT_MAX {
+            return wrong(format!(
+                "an export has a name or a description of {longest} bytes, {TEXT_MAX} at most"
+            ));
+        }
+        if !names.insert(export.name.clone()) {
+            return wrong(format!("two exports are named {:?}", export.name));
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) && self.connections().is_empty()
+    }
+
+    fn connection(&self, id: u64) -> Option<Arc<Connection>> {
+        self.connections().get(&id).cloned()
+    }
+
+    fn each_opened(&self, act: impl Fn(&Connection, &Session)) {
+        let all: Vec<_> = self.connections().values().cloned().collect();
+        for connection in all {
+            if let Some(session) = connection.session() {
+                act(&connection, session);
+            }
+        }
+    }
+
+    fn hang_up_all(&self) {
+        self.each_opened(|connection, _| connection.hang_up());
+    }
+
+    /// The host was granted to the peer for tenure `epoch`: sessions of earlier ones are over.
+    fn fall_silent(&self, epoch: u64) {
+        self.each_opened(|connection, session| {
+            if session.epoch() < epoch {
+                connection.fall_silent();
+            }
+        });
+    }
+
+    /// Ends what has lasted long enough; returns when to look again.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let all: Vec<_> = self.connections().values().cloned().collect();
+        all.iter().for_each(|connection| connection.expire(now));
+        all.iter().filter_map(|connection| connection.deadline()).min()
+    }
+
+    /// Takes in a connection. `false`: the system gives none at present, try again later.
+    fn take_in(self: &Arc<Self>, listener: &Listener) -> bool {
+        let refused = |why: String| (self.tell)(News::Refused { why });
+        let accepted = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let passes = [ErrorKind::WouldBlock, ErrorKind::ConnectionAborted];
+                if passes.contains(&error.kind()) {
+                    return true;
+                }
+                refused(format!("accepting a connection: {error}"));
+                return false;
+            }
+        };
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let host = accepted.1.clone();
+        let (watch, silence) = (self.watch.clone(), self.settings.silence);
+        let connection = Arc::new(Connection::new(id, accepted, watch, silence));
+        {
+            let mut connections = self.connections();
+            if self.stopping.load(Ordering::Acquire) {
+                return true;
+            }
+            if connections.len() >= self.settings.connections_max {
+                let most = self.settings.connections_max;
+                drop(connections);
+                refused(format!("{host}: there are {most} connections, `connections_max`"));
+                return true;
+            }
+            connections.insert(id, connection.clone());
+        }
+        let seat = Seat { shared: self.clone(), id };
+        let begun = self.watch.add(&connection.stream, id).and_then(|()| {
+            let name = format!("nbd-{id}");
+            std::thread::Builder::new().name(name).spawn(move || attend(seat, connection))
+        });
+        match begun {
+            Ok(_) => true,
+            Err(error) => {
+                refused(format!("{host}: {error}"));
+                false
+            }
+        }
+    }
+}
+
+/// A connection's place among those of the server, as long as its thread runs.
+struct Seat {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let gone = self.shared.connections().remove(&self.id);
+        if let Some(connection) = gone {
+            self.shared.watch.remove(&connection.stream);
+        }
+        self.shared.watch.ring();
+    }
+}
+
+/// The life of a connection, in its thread.
+fn attend(seat: Seat, connection: Arc<Connection>) {
+    let ended = talk(&seat.shared, &connection);
+    connection.cut();
+    let why = match ended {
+        Ok(()) => None,
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => None,
+        Err(error) => Some(error.to_string()),
+    };
+    let host = connection.host.clone();
+    (seat.shared.tell)(News::Ended { connection: connection.id, host, why });
+}
+
+fn talk(shared: &Shared, connection: &Arc<Connection>) -> io::Result<()> {
+    let settings = &shared.settings;
+    let until = Cell::new(Some(Instant::now() + settings.negotiation));
+    let mut input = reader(Input { connection, until: &until });
+    let mut output = Output(Input { connection, until: &until });
+    let offer = Offer {
+        exports: &shared.exports,
+        block_size: shared.device.limits().block_size,
+        shared: shared.device.status().shared_sessions,
+    };
+    let open = || {
+        let begun = Instant::now();
+        let opened = shared.open(connection);
+        // The device's time is not the client's.
+        until.set(until.get().map(|until| until + begun.elapsed()));
+        opened
+    };
+    let opened = negotiate(&mut input, &mut output, &offer, open)?;
+    let Some((agreed, session)) = opened else { return Ok(()) };
+    until.set(None);
+    connection.stream.set_timeout(None)?;
+    let export = &shared.exports[agreed.export];
+    (shared.tell)(News::Opened {
+        connection: connection.id,
+        host: connection.host.clone(),
+        export: export.name.clone(),
+    });
+    transmit(connection, &session, export, agreed, &mut input)
+}
+
+impl Shared {
+    /// A session for a host that opens an export, once the device serves (R13, R20).
+    fn open(&self, connection: &Arc<Connection>) -> Result<Session, String> {
+        let begun = Instant::now();
+        let session = loop {
+            match self.device.session() {
+                Ok(session) => break session,
+                Err(error)
+                    if error.kind() != Kind::Halted
+                        && begun.elapsed() < self.settings.patience
+                        && connection.wait_a_moment(LOOK_AGAIN) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        };
+        connection.open(session.clone());
+        // A fence in between has not seen the session.
+        let status = self.device.status();
+        if !status.serving || status.epoch != session.epoch() {
+            connection.fall_silent();
+        }
+        Ok(session)
+    }
+}
+
+/// The replies of the negotiation.
+struct Output<'a>(Input<'a>);
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.limit()?;
+        (&self.0.connection.stream).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,342 @@
+//! The one file with every setting of a service, and the command line's word over it.
+//!
+//! `docs/afterimage.toml` has each setting with its default, and says what it does; a test holds the two together.
+
+use std::path::{Path, PathBuf};
+
+use afterimage::{Durability, Settings};
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use super::durable;
+use crate::args::{self, DurabilityArg};
+use crate::exit::{Exit, Failure};
+
+/// The file that explains all.
+pub const EXAMPLE: &str = include_str!("../../../docs/afterimage.toml");
+
+/// A longer file is no configuration.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A service's settings.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Config {
+    /// The device's directory.
+    pub directory: Option<PathBuf>,
+    /// The connection to the peer.
+    pub link: Link,
+    /// Hosts.
+    pub hosts: Hosts,
+    /// The rights: how each may be asked for.
+    pub control: Control,
+    /// The engine.
+    pub device: Engine,
+    /// Commands at changes of role.
+    pub hooks: Hooks,
+}
+
+/// The connection to the peer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Link {
+    /// Where the peer is waited for.
+    pub listen: Option<String>,
+    /// Where it is dialled.
+    pub peer: Option<String>,
+    /// Bytes a second.
+    pub rate: Option<Size>,
+}
+
+/// Hosts.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Hosts {
+    /// The sockets: `unix:PATH` or `HOST:PORT`.
+    pub nbd: Vec<String>,
+    /// Whether a TCP socket may be without encryption and names.
+    pub insecure: bool,
+    /// Connections at once.
+    pub connections: usize,
+    /// The mode of unix sockets.
+    pub mode: Mode,
+    /// How long a host waits for a device that is about to serve.
+    pub patience: Time,
+}
+
+impl Default for Hosts {
+    fn default() -> Hosts {
+        Hosts {
+            nbd: Vec::new(),
+            insecure: false,
+            connections: 64,
+            mode: Mode(0o600),
+            patience: Time(10_000_000_000),
+        }
+    }
+}
+
+/// The rights: the modes of the three sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Control {
+    /// To look.
+    pub see: Mode,
+    /// To move the host.
+    pub operate: Mode,
+    /// To answer for a loss.
+    pub force: Mode,
+}
+
+impl Default for Control {
+    fn default() -> Control {
+        Control { see: Mode(0o660), operate: Mode(0o600), force: Mode(0o600) }
+    }
+}
+
+/// The engine's settings; `None` is its default.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Engine {
+    durability: Option<Word<DurabilityArg>>,
+    pacing_max: Option<Time>,
+    pacing_from_percent: Option<u64>,
+    pacing_until_percent: Option<u64>,
+    suspend_from_percent: Option<u64>,
+    suspend_after: Option<Time>,
+    resume_order_below_percent: Option<u64>,
+    resume_order_after: Option<Time>,
+    salvage_max: Option<Size>,
+    salvage_keep: Option<Time>,
+    image_max: Option<Size>,
+    takeover_at_first_request: Option<bool>,
+    takeover_timeout: Option<Time>,
+    remote_read_timeout: Option<Time>,
+    admit_timeout: Option<Time>,
+    shared_sessions: Option<bool>,
+}
+
+impl Engine {
+    /// These settings.
+    pub fn settings(&self) -> Settings {
+        // A restart is not to be seen by hosts that reconnect (R20).
+        let durability = self.durability.map_or(Durability::Written, |word| word.0.into());
+        let mut all = Settings { durability, ..Settings::default() };
+        set(&mut all.pacing_max_ns, self.pacing_max.map(|time| time.0));
+        set(&mut all.pacing_from_percent, self.pacing_from_percent);
+        set(&mut all.pacing_until_percent, self.pacing_until_percent);
+        set(&mut all.suspend_from_percent, self.suspend_from_percent);
+        set(&mut all.suspend_after_ns, self.suspend_after.map(|time| time.0));
+        set(&mut all.resume_order_below_percent, self.resume_order_below_percent);
+        set(&mut all.resume_order_after_ns, self.resume_order_after.map(|time| time.0));
+        set(&mut all.salvage_bytes_max, self.salvage_max.map(|size| size.0));
+        set(&mut all.salvage_keep_ns, self.salvage_keep.map(|time| time.0));
+        set(&mut all.image_bytes_max, self.image_max.map(|size| size.0));
+        set(&mut all.takeover_at_first_request, self.takeover_at_first_request);
+        set(&mut all.takeover_timeout_ns, self.takeover_timeout.map(|time| time.0));
+        set(&mut all.remote_read_timeout_ns, self.remote_read_timeout.map(|time| time.0));
+        set(&mut all.admit_timeout_ns, self.admit_timeout.map(|time| time.0));
+        set(&mut all.shared_sessions, self.shared_sessions);
+        all
+    }
+}
+
+fn set<T>(at: &mut T, to: Option<T>) {
+    if let Some(to) = to {
+        *at = to;
+    }
+}
+
+/// Commands at changes of role: a program and its arguments; empty: none.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Hooks {
+    /// The device serves; hosts are told that they reach it after this.
+    pub ready: Vec<String>,
+    /// The host is granted to the peer.
+    pub fenced: Vec<String>,
+    /// A command that takes longer is killed.
+    pub limit: Time,
+}
+
+impl Default for Hooks {
+    fn default() -> Hooks {
+        Hooks { ready: Vec::new(), fenced: Vec::new(), limit: Time(10_000_000_000) }
+    }
+}
+
+/// Bytes, such as "20MiB".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+/// Nanoseconds, such as "5ms".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub u64);
+
+/// The mode of a socket, such as "0660".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+/// One of a list of words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Word<T>(T);
+
+fn word<'de, D: Deserializer<'de>, T>(
+    from: D,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, D::Error> {
+    parse(&String::deserialize(from)?).map_err(de::Error::custom)
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Size, D::Error> {
+        word(from, |word| args::size(word.strip_suffix("/s").unwrap_or(word))).map(Size)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Time, D::Error> {
+        word(from, args::delay).map(Time)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Mode, D::Error> {
+        word(from, |word| match u32::from_str_radix(word, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(mode),
+            _ => Err(format!("`{word}` is no mode: three octal digits, such as \"0660\"")),
+        })
+        .map(Mode)
+    }
+}
+
+impl<'de, T: clap::ValueEnum> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Word<T>, D::Error> {
+        word(from, |word| {
+            T::from_str(word, false).map_err(|_| {
+                let all = T::value_variants().iter().filter_map(|value| value.to_possible_value());
+                let all: Vec<_> = all.map(|value| value.get_name().to_owned()).collect();
+                format!("`{word}` is none of {}", all.join(", "))
+            })
+        })
+        .map(Word)
+    }
+}
+
+impl Config {
+    /// The configuration in the file `path`.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`], naming what is wrong and where: no such setting, a value of another kind, a value that cannot be.
+    pub fn read(path: &Path) -> Result<Config, Failure> {
+        let wrong = |what: String| Failure::new(Exit::Usage, format!("{}: {what}", path.display()));
+        let bytes = durable::read(path, FILE_BYTES_MAX).map_err(|e| wrong(e.to_string()))?;
+        let bytes = bytes.ok_or_else(|| wrong("there is no such file".into()))?;
+        let text = String::from_utf8(bytes).map_err(|e| wrong(e.to_string()))?;
+        Config::parse(&text).map_err(wrong)
+    }
+
+    /// The configuration that `text` has.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong, and where.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        let from = toml::Deserializer::parse(text).map_err(|e| e.to_string())?;
+        let mut unknown = Vec::new();
+        let config: Config = serde_ignored::deserialize(from, |key| unknown.push(key.to_string()))
+            .map_err(|e| e.to_string())?;
+        if !unknown.is_empty() {
+            return Err(format!(
+                "no setting is called {}: `afterimage config example` prints all that there are",
+                unknown.join(", ")
+            ));
+        }
+        if config.hosts.connections == 0 {
+            return Err("hosts.connections is 0: at least 1".into());
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_has_every_setting_and_its_default() {
+        let shown = Config::parse(EXAMPLE).unwrap();
+        assert_eq!(shown, Config::default(), "what is not commented out is the default");
+        // A setting that is commented out can be said, too.
+        let said: String = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("#") {
+                Some(setting) if setting.contains(" = ") && !setting.starts_with(' ') => setting,
+                _ => line,
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let all = Config::parse(&said).unwrap();
+        assert!(all.directory.is_some() && all.link.listen.is_some() && all.link.peer.is_some());
+        assert!(all.link.rate.is_some() && !all.hooks.ready.is_empty());
+        let Engine {
+            durability,
+            pacing_max,
+            pacing_from_percent,
+            pacing_until_percent,
+            suspend_from_percent,
+            suspend_after,
+            resume_order_below_percent,
+            resume_order_after,
+            salvage_max,
+            salvage_keep,
+            image_max,
+            takeover_at_first_request,
+            takeover_timeout,
+            remote_read_timeout,
+            admit_timeout,
+            shared_sessions,
+        } = &all.device;
+        let times = [
+            pacing_max,
+            suspend_after,
+            resume_order_after,
+            salvage_keep,
+            takeover_timeout,
+            remote_read_timeout,
+            admit_timeout,
+        ];
+        let percents = [
+            pacing_from_percent,
+            pacing_until_percent,
+            suspend_from_percent,
+            resume_order_below_percent,
+        ];
+        assert!(times.iter().all(|time| time.is_some()), "{times:?}");
+        assert!(percents.iter().all(|percent| percent.is_some()), "{percents:?}");
+        assert!(durability.is_some() && salvage_max.is_some() && image_max.is_some());
+        assert!(takeover_at_first_request.is_some() && shared_sessions.is_some());
+        // The values that it names are the engine's defaults.
+        assert_eq!(
+            format!("{:?}", all.device.settings()),
+            format!("{:?}", Engine::default().settings())
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        for (text, why) in [
+            ("colour = 1", "colour"),
+            ("[link]\nlisten = 7", "listen"),
+            ("[link]\nlisen = \"a:1\"\n[hosts]\nndb = []", "hosts.ndb, link.lisen"),
+            ("[control]\nsee = \"999\"", "no mode"),
+            ("[hosts]\nconnections = 0", "at least 1"),
+            ("[hosts]\npatience = \"soon\"", "soon"),
+            ("[device]\ndurability = \"perhaps\"", "none of strict, written"),
+            ("[device]\nsalvage-max = \"5 parsec\"", "parsec"),
+            ("[device", "line 1"),
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

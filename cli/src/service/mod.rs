@@ -1,0 +1,34 @@
+//! A device as a service: made, served, operated.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`init`] | `afterimage init`: a new device, and the names of its volumes |
+//! | [`serve`] | `afterimage serve`: the device opened, its threads, its sockets, until it is stopped |
+//! | [`config`] | the file with every setting |
+//! | [`hosts`] | hosts, by NBD |
+//! | `hooks` | commands at changes of role |
+//! | [`control`] | orders by a local socket: what is said, who may say it, both ends |
+//! | [`orders`] | what each order does with the device |
+//! | [`status`] | where the device stands, for a person and as JSON |
+//! | [`mod@line`] | the connection to the peer |
+//! | [`pairing`] | `afterimage invite`, `join`: keys, pins and invitations, and what is told to a device that joins |
+//! | `news` | events, for those that follow them |
+//!
+//! # Rules
+//! - **The engine decides**: here is only what is asked of it, and what a person is told.
+//! - **Three rights** (see, operate, force), each with a socket of its own: file modes and owners say who has it.
+
+pub mod config;
+pub mod control;
+mod durable;
+mod hooks;
+pub mod hosts;
+pub mod init;
+pub mod line;
+mod news;
+pub mod orders;
+pub mod pairing;
+pub mod serve;
+mod sockets;
+pub mod status;
+mod volumes;

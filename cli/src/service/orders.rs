@@ -1,0 +1,278 @@
+//! Each order carried out: what it does with the device, and what its command says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use afterimage::internal::unit::Mode;
+use afterimage::{Device, Error, Kind, Status};
+use serde_json::json;
+
+use super::control::server::{Caller, Desk};
+use super::control::wire::{Order, Point, Said};
+use super::hosts::Hosts;
+use super::line::PeerLine;
+use super::news::News;
+use super::status::{Report, left};
+use crate::exit::{Exit, Failure};
+use crate::words::{bytes, duration, moment, plural};
+
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// A handover that takes longer has met no peer that answers.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// The service of one device.
+pub struct Orders {
+    /// The device.
+    pub device: Arc<Device>,
+    /// Its events.
+    pub news: Arc<News>,
+    /// Its connection to the peer.
+    pub line: PeerLine,
+    /// Its hosts.
+    pub hosts: Arc<Hosts>,
+}
+
+impl Desk for Orders {
+    fn carry_out(&self, order: Order, caller: &mut Caller) -> Result<Said, Failure> {
+        match order {
+            Order::Status {} => {
+                let report = self.report();
+                Ok(Said::new(report.to_string(), &report))
+            }
+            Order::Events {} => self.events(caller),
+            Order::Mark {} => Ok(self.mark()),
+            Order::Wait { point, timeout_ms } => self.wait(caller, point, timeout_ms),
+            Order::Drain { timeout_ms } => self.drain(caller, timeout_ms),
+            Order::Takeover { dry_run: true, .. } => self.would_take_over(),
+            Order::Takeover { no_wait, .. } => self.take_over(caller, no_wait),
+            Order::Handover {} => self.hand_over(caller),
+            Order::Invite {} => self.invite(),
+            Order::Rate { bytes_per_second } => {
+                self.line.limit(Some(bytes_per_second).filter(|&rate| rate != 0))?;
+                let rate = match bytes_per_second {
+                    0 => "data is sent to the peer as fast as the line takes it".into(),
+                    rate => format!("data is sent to the peer at {}/s at most", bytes(rate)),
+                };
+                let document = json!({ "version": 1, "bytes_per_second": bytes_per_second });
+                Ok(Said { text: format!("{rate}\n"), document })
+            }
+            Order::ResumeAlone {} => {
+                self.device.resume_alone().map_err(refused)?;
+                Ok(self.said("the device serves"))
+            }
+            Order::AcceptLoss {} => {
+                self.device.accept_loss().map_err(refused)?;
+                Ok(self.said("the loss is accepted: hosts are served"))
+            }
+        }
+    }
+}
+
+/// The engine's refusal, with the exit status of its kind.
+fn refused(error: Error) -> Failure {
+    let exit = match error.kind() {
+        Kind::NoPeer => Exit::Unconnected,
+        Kind::Timeout => Exit::TimedOut,
+        Kind::Fenced | Kind::NotReady => Exit::Fenced,
+        Kind::Invalid => Exit::Refused,
+        _ => Exit::Device,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn timed_out(what: impl Into<String>) -> Failure {
+    Failure::new(Exit::TimedOut, what)
+}
+
+/// Whether the peer has all that this device has, as far as this one knows.
+fn peer_has_all(status: &Status) -> bool {
+    status.backlog_records == 0 && status.differential.table_blocks == 0
+}
+
+impl Orders {
+    fn report(&self) -> Report {
+        Report::of(&self.device, self.line.report(), self.hosts.connections())
+    }
+
+    /// `text`, with the device's state beside it.
+    fn said(&self, text: &str) -> Said {
+        Said::new(format!("{text}\n"), &self.report())
+    }
+
+    fn events(&self, caller: &mut Caller) -> Result<Said, Failure> {
+        let mut next = self.news.next();
+        loop {
+            let (events, after, missed) = self.news.from(next, Duration::from_millis(100));
+            next = after;
+            if missed > 0 {
+                let text = format!("{} came too fast to be told\n", plural(missed, "event"));
+                caller.tell(Said { text, document: json!({ "version": 1, "missed": missed }) })?;
+            }
+            events.into_iter().try_for_each(|said| caller.tell(said))?;
+            caller.rest(Duration::ZERO)?;
+        }
+    }
+
+    fn invite(&self) -> Result<Said, Failure> {
+        let invitation = self.line.invite(&self.news)?;
+        let document = json!({ "version": 1, "invitation": invitation });
+        Ok(Said { text: format!("{invitation}\n"), document })
+    }
+
+    fn mark(&self) -> Said {
+        let status = self.device.status();
+        let point = Point(status.newest_own);
+        let document = json!({ "version": 1, "tenure": status.epoch, "point": point });
+        Said { text: format!("{point}\n"), document }
+    }
+
+    /// The peer has everything up to `point`, durably: by records in ordered mode; while bits stand, once it has
+    /// everything.
+    fn wait(
+        &self,
+        caller: &mut Caller,
+        point: Point,
+        timeout_ms: Option<u64>,
+    ) -> Result<Said, Failure> {
+        let begun = Instant::now();
+        let status = self.device.status();
+        if point.0 > status.newest_own {
+            let newest = Point(status.newest_own);
+            let what = format!("no write has the point {point} yet: the newest one is {newest}");
+            return Err(Failure::new(Exit::Refused, what));
+        }
+        let most = timeout_ms.map(Duration::from_millis);
+        let has_come = caller.wait(most, |_| {
+            let status = self.device.status();
+            if !status.serving {
+                let what = format!(
+                    "the device serves no more: whether the peer has {point} is not known here"
+                );
+                return Err(Failure::new(Exit::Superseded, what));
+            }
+            if status.lost_writes.is_some_and(|lost| lost.first <= point.0) {
+                let what = format!("the write {point} may be lost: see the status");
+                return Err(Failure::new(Exit::Superseded, what));
+            }
+            let is_by_records = status.mode == Mode::Ordered && status.acked >= point.0;
+            Ok(is_by_records || status.differential.is_level || peer_has_all(&status))
+        })?;
+        if !has_come {
+            return Err(timed_out(format!("the peer has not got {point} durably by now")));
+        }
+        let waited = begun.elapsed().as_nanos() as u64;
+        let document = json!({ "version": 1, "point": point, "waited_ns": waited });
+        Ok(Said { text: format!("the peer has {point} durably\n"), document })
+    }
+
+    fn drain(&self, caller: &mut Caller, timeout_ms: Option<u64>) -> Result<Said, Failure> {
+        let most = timeout_ms.map(Duration::from_millis);
+        let mut shown = Instant::now();
+        let is_drained = caller.wait(most, |caller| {
+            let status = self.device.status();
+            let is_owed = status.owed_blocks > 0 || !peer_has_all(&status);
+            if is_owed && shown.elapsed() >= PROGRESS {
+                shown = Instant::now();
+                let report = self.report();
+                let (records, blocks) = (status.backlog_records, status.differential.table_blocks);
+                let (records, blocks) = (plural(records, "record"), plural(blocks, "block"));
+                let owed = left(status.owed_blocks);
+                caller.tell(Said::new(
+                    format!("{records} and {blocks} to send, {owed}\n"),
+                    &report,
+                ))?;
+            }
+            Ok(!is_owed)
+        })?;
+        match is_drained {
+            true => Ok(self.said("nothing is owed")),
+            false => Err(timed_out("something is still owed: see the status")),
+        }
+    }
+
+    fn would_take_over(&self) -> Result<Said, Failure> {
+        let status = self.device.status();
+        let refusal = |exit, what: &str| Err(Failure::new(exit, what));
+        match &status {
+            _ if status.serving => refusal(Exit::Refused, "this device serves already"),
+            _ if !status.connected => refusal(
+                Exit::Unconnected,
+                "the peer is not connected: it cannot be asked for the host; if it is lost, force this device to take \
+                 over",
+            ),
+            _ if status.lost.is_some() => {
+                refusal(Exit::Device, "this device lacks records that it had: see the status")
+            }
+            _ => {
+                let told = plural(status.told_blocks, "block");
+                let text = format!(
+                    "the host would move here; as far as the peer has told, {told} would be missing at first, the \
+                     newest written {}",
+                    moment(status.told.time)
+                );
+                Ok(self.said(&text))
+            }
+        }
+    }
+
+    fn take_over(&self, caller: &mut Caller, no_wait: bool) -> Result<Said, Failure> {
+        let takeover = self.device.takeover().map_err(refused)?;
+        let took = takeover.ready_at.saturating_sub(takeover.requested_at);
+        let ready = format!(
+            "ready after {}: tenure {}, {} owed by the peer",
+            duration(took),
+            takeover.epoch,
+            plural(takeover.owed_blocks, "block")
+        );
+        let document = |caught_up: bool| {
+            json!({
+                "version": 1,
+                "tenure": takeover.epoch,
+                "ready_after_ns": took,
+                "owed_blocks": takeover.owed_blocks,
+                "caught_up": caught_up,
+            })
+        };
+        if no_wait || takeover.owed_blocks == 0 {
+            let document = document(takeover.owed_blocks == 0);
+            return Ok(Said { text: format!("{ready}\n"), document });
+        }
+        caller.tell(Said { text: format!("{ready}\n"), document: document(false) })?;
+        let begun = Instant::now();
+        let mut shown = begun;
+        caller.wait(None, |caller| {
+            let status = self.device.status();
+            if !status.serving || status.epoch != takeover.epoch {
+                let what = "the host has moved on before everything owed was here";
+                return Err(Failure::new(Exit::Superseded, what));
+            }
+            if status.owed_blocks > 0 && shown.elapsed() >= PROGRESS {
+                shown = Instant::now();
+                let text = format!("{}\n", left(status.owed_blocks));
+                let document = json!({ "version": 1, "owed_blocks": status.owed_blocks });
+                caller.tell(Said { text, document })?;
+            }
+            Ok(status.owed_blocks == 0)
+        })?;
+        let took = duration(begun.elapsed().as_nanos() as u64);
+        Ok(Said { text: format!("caught up after {took}\n"), document: document(true) })
+    }
+
+    fn hand_over(&self, caller: &mut Caller) -> Result<Said, Failure> {
+        let epoch = self.device.status().epoch;
+        self.device.offer_host().map_err(refused)?;
+        let has_moved = caller.wait(Some(HANDOVER), |_| {
+            let status = self.device.status();
+            Ok(!status.serving || status.epoch != epoch)
+        })?;
+        match has_moved {
+            true => Ok(self.said("the host is granted to the peer")),
+            false => Err(timed_out(format!(
+                "the peer has not taken the host within {} s: this device serves on",
+                HANDOVER.as_secs()
+            ))),
+        }
+    }
+}
