@@ -81,7 +81,7 @@ fn measure(args: &Args) -> io::Result<u64> {
     }
     let report = args.dir.join("fio.json");
     let mut fio = fio(&socket, &report)?;
-    let mut at = 0;
+    let (begun, mut at) = (Instant::now(), 0);
     for number in 1..=args.takeovers {
         // The host writes faster than the line carries.
         let owed = loop {
@@ -98,7 +98,8 @@ fn measure(args: &Args) -> io::Result<u64> {
         at = 1 - at;
         let ready = pair.ask(at, &["takeover", "--no-wait"])?;
         println!(
-            "takeover {number}: {owed} MiB owed, {} blocks at the grant, ready after {:.2} ms",
+            "takeover {number} after {:.1} s: {owed} MiB owed, {} blocks at the grant, ready after {:.2} ms",
+            begun.elapsed().as_secs_f64(),
             ready["owed_blocks"],
             ready["ready_after_ns"].as_u64().unwrap_or(0) as f64 / 1e6
         );
@@ -108,6 +109,9 @@ fn measure(args: &Args) -> io::Result<u64> {
     Command::new("kill").args(["-INT", &fio.0.id().to_string()]).status()?;
     // Its status says that it was interrupted; its report, whether anything failed.
     fio.0.wait()?;
+    for (at, took) in stalls(&args.dir)? {
+        println!("a request of {took:.0} ms in the 100 ms until {at:.1} s");
+    }
     longest(&report)
 }
 
@@ -127,6 +131,9 @@ fn fio(socket: &Path, report: &Path) -> io::Result<Running> {
         "--verify=crc32c",
         "--verify_backlog=256",
         "--verify_fatal=1",
+        "--write_lat_log=unnoticed",
+        "--log_avg_msec=100",
+        "--log_max_value=1",
         "--output-format=json",
     ];
     let output = format!("--output={}", report.display());
@@ -152,4 +159,15 @@ fn longest(report: &Path) -> io::Result<u64> {
         job["write"]["total_ios"], job["read"]["total_ios"]
     );
     Ok(longest[0].max(longest[1]))
+}
+
+/// The times, in seconds from the start, with a request that took more than half of the bound, and how long it took.
+fn stalls(folder: &Path) -> io::Result<Vec<(f64, f64)>> {
+    let log = std::fs::read_to_string(folder.join("unnoticed_clat.1.log"))?;
+    let fields = log.lines().filter_map(|line| {
+        let mut fields = line.split(',').map(|field| field.trim().parse::<u64>());
+        Some((fields.next()?.ok()?, fields.next()?.ok()?))
+    });
+    let long = fields.filter(|&(_, ns)| ns > BOUND_NS / 2);
+    Ok(long.map(|(ms, ns)| (ms as f64 / 1e3, ns as f64 / 1e6)).collect())
 }
