@@ -272,9 +272,10 @@ pub fn forget_peer(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     if !args.yes {
         return shown(writeln!(out, "{NOTHING}")).map(|()| Exit::Held);
     }
-    Closed::forget_peer(directory, clock(), settings()).map_err(refused)?;
+    // A hello's number is only a claim: the key goes first.
     let unpinned = pairing::forget(dir);
     unpinned.map_err(|e| Failure::storage(format!("{}: its pin", dir.display()), &e))?;
+    Closed::forget_peer(directory, clock(), settings()).map_err(refused)?;
     shown(writeln!(out, "forgotten: its next opening serves alone"))?;
     Ok(Exit::Held)
 }

@@ -22,6 +22,12 @@ fn join(dir: &Path, address: &str, invitation: &str) -> (Option<i32>, String) {
 
 /// A pair that is connected.
 fn pair(scratch: &Path) -> [Served; 2] {
+    let (pair, _) = invited_pair(scratch);
+    pair
+}
+
+/// The same, and its invitation.
+fn invited_pair(scratch: &Path) -> ([Served; 2], String) {
     let (a, invitation, address) = inviting(scratch);
     let mut b = Served::at(scratch.join("b"));
     let (code, story) = join(&b.dir, &address, &invitation);
@@ -30,7 +36,7 @@ fn pair(scratch: &Path) -> [Served; 2] {
     until("they are connected", || {
         b.status("/connected") == true && a.status("/connected") == true
     });
-    [a, b]
+    ([a, b], invitation)
 }
 
 #[test]
@@ -46,6 +52,7 @@ fn four_commands_make_a_pair_and_the_host_moves() {
 
     assert_eq!(b.ask(&["takeover", "--dry-run"]).0, Some(0));
     assert_eq!(b.status("/role"), "fenced");
+    assert_eq!(b.ask(&["drain", "--timeout", "5s"]).0, Some(9), "it does not serve");
     let (code, ready, story) = b.ask(&["takeover"]);
     assert_eq!((code, &ready["tenure"]), (Some(0), &2.into()), "{story}");
     assert_eq!(b.status("/role"), "serving");
@@ -80,11 +87,9 @@ fn an_invitation_makes_one_peer() {
     assert!(!thief.join("superblock").exists() && !thief.join("peer.json").exists());
 
     // The same device, whose making was cut short, is answered again; also by the next service.
-    fs::remove_dir_all(b.join("volumes")).unwrap_or_default();
-    for file in ["superblock", "own.log", "recv.log"] {
-        fs::remove_file(b.join(file)).unwrap();
-    }
-    fs::remove_file(b.join("lock")).unwrap();
+    fs::write(b.join("superblock"), [0; 16384]).unwrap();
+    fs::write(b.join("own.log.new"), [0; 99]).unwrap();
+    fs::write(b.join("link.new"), [0; 9]).unwrap();
     a.end("-KILL");
     a.serve(&["--listen", &address]);
     let (code, story) = join(&b, &address, &invitation);
@@ -147,15 +152,21 @@ fn a_pair_with_keys_is_never_without() {
 #[test]
 fn a_lost_peer_is_forgotten_and_replaced() {
     let scratch = tempfile::tempdir().unwrap();
-    let [mut a, b] = pair(scratch.path());
+    let ([mut a, b], invitation) = invited_pair(scratch.path());
     drop(b);
     a.end("-TERM");
     let (code, _, story) = run(&["forget-peer", a.path(), "--yes"]);
     assert_eq!(code, Some(0), "{story}");
     a.serve(&["--listen", "127.0.0.1:0"]);
+    // The old one's key and invitation open nothing any more.
+    let address = a.status("/link/address").as_str().unwrap().to_owned();
+    let again = scratch.path().join("again");
+    fs::create_dir(&again).unwrap();
+    fs::copy(scratch.path().join("b/link.key"), again.join("link.key")).unwrap();
+    let (code, story) = join(&again, &address, &invitation);
+    assert!(code != Some(0) && !again.join("superblock").exists(), "{story}");
     let (code, invited, story) = a.ask(&["invite"]);
     assert_eq!(code, Some(0), "{story}");
-    let address = a.status("/link/address").as_str().unwrap().to_owned();
     let mut c = Served::at(scratch.path().join("c"));
     let (code, story) = join(&c.dir, &address, invited["invitation"].as_str().unwrap());
     assert_eq!(code, Some(0), "{story}");

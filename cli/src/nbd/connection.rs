@@ -413,7 +413,9 @@ fn late() -> io::Error {
 impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.limit()?;
-        self.connection.before_reading();
+        if !self.connection.before_reading() {
+            return Ok(0);
+        }
         let read = (&self.connection.stream).read(buffer);
         self.connection.behind_reading();
         match read {
@@ -424,8 +426,17 @@ impl Read for Input<'_> {
 }
 
 impl Connection {
-    fn before_reading(&self) {
-        self.let_go(&mut self.state());
+    /// Whether the connection goes on: of one that is over nothing more is admitted (R20).
+    fn before_reading(&self) -> bool {
+        let is_over = {
+            let mut state = self.state();
+            self.let_go(&mut state);
+            state.phase == Phase::Over
+        };
+        if is_over {
+            self.revoke();
+        }
+        !is_over
     }
 
     fn behind_reading(&self) {

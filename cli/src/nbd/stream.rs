@@ -11,6 +11,9 @@ use std::time::Duration;
 /// such intervals, three times: a host that lost its power is noticed after two minutes.
 const ALIVE: Duration = Duration::from_secs(30);
 
+/// A TCP connection whose other end acknowledges nothing for so many milliseconds is over.
+const GONE_MS: u32 = 120_000;
+
 /// A bound socket that hosts connect to.
 #[derive(Debug)]
 pub enum Listener {
@@ -59,6 +62,8 @@ impl Listener {
                 sockopt::set_tcp_keepidle(&stream, ALIVE)?;
                 sockopt::set_tcp_keepintvl(&stream, ALIVE)?;
                 sockopt::set_tcp_keepcnt(&stream, 3)?;
+                // While a reply is under way nothing is asked.
+                sockopt::set_tcp_user_timeout(&stream, GONE_MS)?;
                 Ok((Stream::Tcp(stream), address.to_string()))
             }
         }

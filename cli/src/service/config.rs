@@ -109,7 +109,6 @@ pub struct Engine {
     salvage_max: Option<Size>,
     salvage_keep: Option<Time>,
     image_max: Option<Size>,
-    takeover_at_first_request: Option<bool>,
     takeover_timeout: Option<Time>,
     remote_read_timeout: Option<Time>,
     admit_timeout: Option<Time>,
@@ -132,7 +131,6 @@ impl Engine {
         set(&mut all.salvage_bytes_max, self.salvage_max.map(|size| size.0));
         set(&mut all.salvage_keep_ns, self.salvage_keep.map(|time| time.0));
         set(&mut all.image_bytes_max, self.image_max.map(|size| size.0));
-        set(&mut all.takeover_at_first_request, self.takeover_at_first_request);
         set(&mut all.takeover_timeout_ns, self.takeover_timeout.map(|time| time.0));
         set(&mut all.remote_read_timeout_ns, self.remote_read_timeout.map(|time| time.0));
         set(&mut all.admit_timeout_ns, self.admit_timeout.map(|time| time.0));
@@ -290,7 +288,6 @@ mod tests {
             salvage_max,
             salvage_keep,
             image_max,
-            takeover_at_first_request,
             takeover_timeout,
             remote_read_timeout,
             admit_timeout,
@@ -314,7 +311,7 @@ mod tests {
         assert!(times.iter().all(|time| time.is_some()), "{times:?}");
         assert!(percents.iter().all(|percent| percent.is_some()), "{percents:?}");
         assert!(durability.is_some() && salvage_max.is_some() && image_max.is_some());
-        assert!(takeover_at_first_request.is_some() && shared_sessions.is_some());
+        assert!(shared_sessions.is_some());
         // The values that it names are the engine's defaults.
         assert_eq!(
             format!("{:?}", all.device.settings()),

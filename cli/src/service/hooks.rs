@@ -7,6 +7,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -38,6 +39,7 @@ enum Next {
 /// The thread of the hooks. Dropped, it ends after the hook that runs.
 pub struct Hooks {
     next: Sender<Next>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,7 +55,9 @@ impl Hooks {
     ) -> std::io::Result<Hooks> {
         let (next, come) = channel();
         let (news, weak) = (news.clone(), Arc::downgrade(device));
-        let run = move || run_all(&come, &weak, &settings, &news);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stops = stop.clone();
+        let run = move || run_all((&come, &stops), &weak, &settings, &news);
         let thread = std::thread::Builder::new().name("hooks".into()).spawn(run)?;
         // A listener may be called by several threads, one after the other.
         let tell = Mutex::new(next.clone());
@@ -66,12 +70,13 @@ impl Hooks {
             // After the end no hook runs.
             let _ = tell.lock().unwrap_or_else(PoisonError::into_inner).send(change);
         });
-        Ok(Hooks { next, thread: Some(thread) })
+        Ok(Hooks { next, stop, thread: Some(thread) })
     }
 }
 
 impl Drop for Hooks {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
         let _ = self.next.send(Next::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -79,9 +84,17 @@ impl Drop for Hooks {
     }
 }
 
-fn run_all(come: &Receiver<Next>, device: &Weak<Device>, settings: &config::Hooks, news: &News) {
+fn run_all(
+    (come, stop): (&Receiver<Next>, &AtomicBool),
+    device: &Weak<Device>,
+    settings: &config::Hooks,
+    news: &News,
+) {
     let limit = Duration::from_nanos(settings.limit.0);
     for next in come {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
         let (name, words, epoch, owed_blocks) = match next {
             Next::Ready { epoch, owed_blocks } => ("ready", &settings.ready, epoch, owed_blocks),
             Next::Fenced { epoch } => ("fenced", &settings.fenced, epoch, 0),
@@ -108,8 +121,11 @@ fn run_all(come: &Receiver<Next>, device: &Weak<Device>, settings: &config::Hook
             news.put(event, text, facts, SystemClock::default().wall());
         }
         if name == "ready" {
-            // It may serve no more by now: then hosts belong elsewhere.
-            let _ = device.reachable();
+            let status = device.status();
+            if status.serving && status.epoch == epoch {
+                // It may serve no more by now: then hosts belong elsewhere.
+                let _ = device.reachable();
+            }
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct HostArgs {
     pub insecure_hosts: bool,
 }
 
+/// Hosts of a fenced device are kept for so long, at least, while none hears that they reach the other one.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// The server of the hosts of one device.
 pub struct Hosts {
     server: Arc<Server>,
@@ -34,14 +37,15 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Offers the volumes of `device` at the sockets of `args`, or else of `settings`.
+    /// Offers the volumes of `device` at the sockets of `args`, or else of `settings`. Hosts of a device that is fenced
+    /// are kept for the peer's hook to end, which takes `hook_limit` at most.
     ///
     /// # Errors
     /// [`Exit::Usage`] for a socket that cannot be, or that would let anybody in; [`Exit::Device`] and
     /// [`Exit::Refused`] if it cannot be opened.
     pub fn start(
         args: &HostArgs,
-        settings: config::Hosts,
+        (settings, hook_limit): (config::Hosts, Duration),
         device: &Arc<Device>,
         names: &[Named],
         news: &Arc<News>,
@@ -71,6 +75,7 @@ impl Hosts {
         let settings = Settings {
             connections_max: settings.connections,
             patience: Duration::from_nanos(settings.patience.0),
+            silence: SILENCE.max(hook_limit),
             ..Settings::default()
         };
         let told = news.clone();
@@ -81,8 +86,9 @@ impl Hosts {
         let server = Arc::new(server);
         let hosts = Arc::downgrade(&server);
         device.on_event(move |event| {
-            // Hosts find the other device now: until then they were kept, silent (R20).
-            if let (Event::PeerReachable { .. }, Some(server)) = (event, hosts.upgrade()) {
+            // Hosts find the device that serves now: until then they were kept, silent (R20).
+            let is_time = matches!(event, Event::PeerReachable { .. } | Event::Ready { .. });
+            if let Some(server) = hosts.upgrade().filter(|_| is_time) {
                 server.hang_up_all();
             }
         });

@@ -49,6 +49,7 @@ fn volume(word: &str) -> Result<(String, u64), String> {
 /// [`Exit::Usage`] for a geometry that cannot be, [`Exit::Refused`] if something stands in `DIR`,
 /// [`Exit::Device`] if the storage fails.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
+    pairing::leave_no_core_dump();
     let dir = &args.dir;
     let making = format!("making a device in {}", dir.display());
     let names: Vec<Named> = (0..).zip(&args.volume).map(named).collect();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use afterimage::internal::format::superblock::Superblock;
-use afterimage::tcp::{Acceptor, Dialler, Pins, PublicKey, Rate, TcpSettings};
+use afterimage::tcp::{Acceptor, Dialler, Pins, PublicKey, Rate, Record, TcpSettings};
 use afterimage::{Device, Error, Threads};
 use serde::Serialize;
 
@@ -153,7 +153,7 @@ impl PeerLine {
             names,
             inviting: Mutex::default(),
         };
-        if let (End::Accepts(acceptor), Some(record)) = (&line.end, pairing::standing(dir)?) {
+        if let (End::Accepts(acceptor), Some(record)) = (&line.end, line.standing()?) {
             acceptor.invite(record, line.host(news));
         }
         match end {
@@ -164,6 +164,14 @@ impl PeerLine {
         .map_err(failed)?;
         line.limit(args.rate)?;
         Ok(line)
+    }
+
+    /// The invitation that may still be used: none once the peer was met.
+    fn standing(&self) -> Result<Option<Record>, Failure> {
+        match self.superblock.peer {
+            0 => pairing::standing(&self.dir),
+            _ => Ok(None),
+        }
     }
 
     fn host(&self, news: &Arc<News>) -> Host {
@@ -181,14 +189,20 @@ impl PeerLine {
             return Err(Failure::new(Exit::Refused, what));
         };
         let _one = self.inviting.lock().unwrap_or_else(PoisonError::into_inner);
+        // None that joins is decided about meanwhile.
+        acceptor.withdraw();
         let pinned = Peer::read(&self.dir)?.and_then(|peer| peer.key());
         if self.superblock.peer != 0 || pinned.is_some() && acceptor.peer().is_some() {
+            if let Some(record) = self.standing()? {
+                acceptor.invite(record, self.host(news));
+            }
             let what = "the device has a peer: if that one is lost for good, stop the service, and let the device forget \
                         it (`afterimage forget-peer`)";
             return Err(Failure::new(Exit::Refused, what));
         }
-        acceptor.withdraw();
         // A device that has joined and was never met may have lost its key.
+        let unpinned = pairing::forget(&self.dir);
+        unpinned.map_err(|e| Failure::storage("voiding the invitation before", &e))?;
         pinned.into_iter().for_each(|key| self.pins.remove(key));
         let (invitation, record) = pairing::invite(&self.dir)?;
         acceptor.invite(record, self.host(news));

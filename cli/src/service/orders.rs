@@ -32,6 +32,8 @@ pub struct Orders {
     pub line: PeerLine,
     /// Its hosts.
     pub hosts: Arc<Hosts>,
+    /// Monotonic time of its opening.
+    pub opened_at: u64,
 }
 
 impl Desk for Orders {
@@ -63,6 +65,10 @@ impl Desk for Orders {
                 Ok(self.said("the device serves"))
             }
             Order::AcceptLoss {} => {
+                if self.device.status().lost_writes.is_none() {
+                    let what = "no write of which a host was told is known to be lost";
+                    return Err(Failure::new(Exit::Absent, what));
+                }
                 self.device.accept_loss().map_err(refused)?;
                 Ok(self.said("the loss is accepted: hosts are served"))
             }
@@ -76,7 +82,7 @@ fn refused(error: Error) -> Failure {
         Kind::NoPeer => Exit::Unconnected,
         Kind::Timeout => Exit::TimedOut,
         Kind::Fenced | Kind::NotReady => Exit::Fenced,
-        Kind::Invalid => Exit::Refused,
+        Kind::Invalid | Kind::NotProven | Kind::LostWrites => Exit::Refused,
         _ => Exit::Device,
     };
     Failure::new(exit, error.to_string())
@@ -93,7 +99,7 @@ fn peer_has_all(status: &Status) -> bool {
 
 impl Orders {
     fn report(&self) -> Report {
-        Report::of(&self.device, self.line.report(), self.hosts.connections())
+        Report::of(&self.device, self.opened_at, (self.line.report(), self.hosts.connections()))
     }
 
     /// `text`, with the device's state beside it.
@@ -121,7 +127,14 @@ impl Orders {
         Ok(Said { text: format!("{invitation}\n"), document })
     }
 
+    /// The writes that have completed count in the status only once they are durable here.
+    fn flush(&self) {
+        // A device that does not serve has none, or they are in doubt.
+        let _ = self.device.session().and_then(|session| session.flush());
+    }
+
     fn mark(&self) -> Said {
+        self.flush();
         let status = self.device.status();
         let point = Point(status.newest_own);
         let document = json!({ "version": 1, "tenure": status.epoch, "point": point });
@@ -138,9 +151,16 @@ impl Orders {
     ) -> Result<Said, Failure> {
         let begun = Instant::now();
         let status = self.device.status();
+        let is_of_before = point.0.epoch != 0 && point.0.epoch != status.last_active;
+        if !status.serving || is_of_before {
+            let what = format!(
+                "the host has moved since {point}, or is not here: whether the peer has it is not known here"
+            );
+            return Err(Failure::new(Exit::Superseded, what));
+        }
         if point.0 > status.newest_own {
             let newest = Point(status.newest_own);
-            let what = format!("no write has the point {point} yet: the newest one is {newest}");
+            let what = format!("no write has the point {point}: the newest one is {newest}");
             return Err(Failure::new(Exit::Refused, what));
         }
         let most = timeout_ms.map(Duration::from_millis);
@@ -168,6 +188,11 @@ impl Orders {
     }
 
     fn drain(&self, caller: &mut Caller, timeout_ms: Option<u64>) -> Result<Said, Failure> {
+        if !self.device.status().serving {
+            let what = "this device does not serve: drain at the one that does";
+            return Err(Failure::new(Exit::Fenced, what));
+        }
+        self.flush();
         let most = timeout_ms.map(Duration::from_millis);
         let mut shown = Instant::now();
         let is_drained = caller.wait(most, |caller| {
@@ -265,12 +290,16 @@ impl Orders {
         self.device.offer_host().map_err(refused)?;
         let has_moved = caller.wait(Some(HANDOVER), |_| {
             let status = self.device.status();
-            Ok(!status.serving || status.epoch != epoch)
+            match status.halted {
+                Some(why) => Err(refused(why)),
+                // Stored with the fence.
+                None => Ok(status.epoch > epoch),
+            }
         })?;
         match has_moved {
             true => Ok(self.said("the host is granted to the peer")),
             false => Err(timed_out(format!(
-                "the peer has not taken the host within {} s: this device serves on",
+                "the peer has not taken the host within {} s: this device serves on, and the peer may still take it",
                 HANDOVER.as_secs()
             ))),
         }

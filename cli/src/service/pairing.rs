@@ -18,6 +18,7 @@ use afterimage::tcp::{
     TcpSettings,
 };
 use afterimage::{Clock, Device, Directory, Error, Geometry, Kind, SystemClock, VolumeSpec};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::{Deserialize, Serialize};
 
 use super::durable;
@@ -111,12 +112,20 @@ impl Peer {
     }
 }
 
-/// The device in `dir` takes no device for its peer any more.
+/// The device in `dir` takes no device for its peer any more, and the invitation that made one its peer is void.
 ///
 /// # Errors
 /// The file system's.
 pub fn forget(dir: &Path) -> io::Result<()> {
+    // The other way round a crash in between would let the same device pair again.
+    durable::remove(&dir.join(INVITATION_FILE))?;
     durable::remove(&dir.join(PEER_FILE))
+}
+
+/// From now on this process leaves no image of its memory behind when it crashes: it has secrets.
+pub fn leave_no_core_dump() {
+    // Where the system refuses that, a core dump has what the process had.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Makes the device's key.
@@ -256,16 +265,34 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Tells the operator of a failure: the joining device only hears that there was one.
+    fn told(&self, failed: &Error) {
+        let text = format!("a device tried to join, and that failed here: {failed}");
+        let facts = serde_json::json!({ "why": failed.to_string() });
+        self.news.put("pairing-failed", text, facts, SystemClock::default().wall());
+    }
+
+    fn pin_durably(&self, joiner: PublicKey) -> afterimage::Result<()> {
+        let pinned = Peer::read(&self.dir).map_err(|e| Error::new(Kind::Damaged, e.to_string()))?;
+        if pinned.and_then(|peer| peer.key()).is_some_and(|key| key != joiner) {
+            return Err(Error::new(Kind::Invalid, "another device is pinned"));
+        }
+        let written = Peer::new(joiner, None).write(&self.dir);
+        written.map_err(|e| Error::storage("pinning the peer", e))
+    }
+}
+
 impl Inviter for Host {
     fn store(&mut self, record: &Record) -> afterimage::Result<()> {
         let stored = durable::replace(&self.dir.join(INVITATION_FILE), &record.encode(), false);
-        stored.map_err(|e| Error::storage("storing the invitation", e))
+        let stored = stored.map_err(|e| Error::storage("storing the invitation", e));
+        stored.inspect_err(|failed| self.told(failed))
     }
 
     fn pin(&mut self, joiner: PublicKey, _: SocketAddr) -> afterimage::Result<Vec<u8>> {
-        let written = Peer::new(joiner, None).write(&self.dir);
-        written.map_err(|e| Error::storage("pinning the peer", e))?;
-        Ok(self.welcome.clone())
+        let pinned = self.pin_durably(joiner).inspect_err(|failed| self.told(failed));
+        pinned.map(|()| self.welcome.clone())
     }
 
     fn tell(&mut self, event: PairingEvent) {
@@ -280,6 +307,7 @@ impl Inviter for Host {
 /// [`Exit::Usage`] if that is no invitation, [`Exit::Refused`] if something stands in `DIR`, or the other device refuses,
 /// [`Exit::Unconnected`] if it does not answer, [`Exit::Device`] if the storage fails.
 pub fn join(args: &JoinArgs) -> Result<Exit, Failure> {
+    leave_no_core_dump();
     let JoinArgs { dir, address, invitation_file } = args;
     let joining = format!("joining {address}");
     let text = read_invitation(invitation_file.as_deref())?;
@@ -287,15 +315,7 @@ pub fn join(args: &JoinArgs) -> Result<Exit, Failure> {
         text.trim().parse().map_err(|e: Error| Failure::new(Exit::Usage, e.to_string()))?;
     let failed = |e: io::Error| Failure::storage(format!("making {}", dir.display()), &e);
     std::fs::create_dir_all(dir).map_err(failed)?;
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let is_ours = [KEY_FILE, PEER_FILE, volumes::FILE].iter().any(|ours| name == *ours);
-        if !is_ours {
-            let what =
-                format!("{}: {name:?} stands there already: give another directory", dir.display());
-            return Err(Failure::new(Exit::Refused, what));
-        }
-    }
+    let half_made = half_made(dir)?;
     let key = key_of(dir)?.map_or_else(|| make_key(dir), Ok)?;
     let joined = tcp::join(address, &invitation, &key, &TcpSettings::default());
     let joined = joined.map_err(|e| {
@@ -314,12 +334,54 @@ pub fn join(args: &JoinArgs) -> Result<Exit, Failure> {
     let (geometry, names) = welcome.geometry().map_err(strange)?;
     Peer::new(joined.inviter, Some(address.clone())).write(dir).map_err(failed)?;
     volumes::write(dir, &names).map_err(failed)?;
+    half_made.iter().try_for_each(std::fs::remove_file).map_err(failed)?;
     let directory = Directory::create(dir).map_err(failed)?;
     Device::create(&directory, &geometry, false).map_err(|e| Failure::device(&joining, &e))?;
     let (device, fingerprint) = (geometry.device, joined.inviter.fingerprint());
     println!("joined as device {device}: the peer's key is {fingerprint}");
     println!("serve it now: afterimage serve {}", dir.display());
     Ok(Exit::Held)
+}
+
+/// The files that a `join` which was cut short has left in `dir`, but for those that the next one goes on with.
+///
+/// # Errors
+/// [`Exit::Refused`] if something else stands there, a device above all.
+fn half_made(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |e: io::Error| Failure::storage(dir.display(), &e);
+    let kept = [KEY_FILE, PEER_FILE, volumes::FILE, "lock"];
+    let written = ["link.new", "peer.json.new", "volumes.json.new"];
+    let begun =
+        ["own.log", "recv.log", "superblock", "own.log.new", "recv.log.new", "superblock.new"];
+    let is_joining = dir.join(KEY_FILE).exists() && !is_made(dir).map_err(failed)?;
+    let mut half_made = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let is_of = |names: &[&str]| names.iter().any(|ours| name == **ours);
+        if is_of(&written) || is_joining && is_of(&begun) {
+            half_made.push(entry.path());
+        } else if !is_of(&kept) || is_made(dir).map_err(failed)? {
+            let what =
+                format!("{}: {name:?} stands there already: give another directory", dir.display());
+            return Err(Failure::new(Exit::Refused, what));
+        }
+    }
+    Ok(half_made)
+}
+
+/// Whether the making of a device in `dir` has come to its end: the first sector of its superblock is written last.
+fn is_made(dir: &Path) -> io::Result<bool> {
+    let mut first = [0; 512];
+    match std::fs::File::open(dir.join("superblock"))
+        .and_then(|mut file| file.read_exact(&mut first))
+    {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+            Ok(false)
+        }
+        Err(e) => Err(e),
+        Ok(()) => Ok(first.iter().any(|&byte| byte != 0)),
+    }
 }
 
 /// The invitation is in no argument and in no environment: a list of processes would show it.

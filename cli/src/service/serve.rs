@@ -1,8 +1,10 @@
 //! `afterimage serve`: the device opened, its threads, its sockets, until it is stopped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
+use afterimage::internal::format::superblock::Superblock;
 use afterimage::internal::superblock;
 use afterimage::{Clock, Device, Directory, Error, Event, SystemClock, Threads};
 
@@ -13,6 +15,7 @@ use super::hosts::{HostArgs, Hosts};
 use super::line::{LineArgs, PeerLine};
 use super::news::News;
 use super::orders::Orders;
+use super::pairing;
 use super::volumes;
 use crate::exit::{Exit, Failure};
 use crate::{recover, signals};
@@ -71,18 +74,43 @@ impl Ending {
 /// [`Exit::Refused`] if the device is open elsewhere, [`Exit::Device`] if there is none, or it fails;
 /// [`Exit::Usage`] for settings that cannot be.
 pub fn run(args: &Args) -> Result<Exit, Failure> {
+    pairing::leave_no_core_dump();
     let config = args.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
-    let Some(dir) = args.dir.as_ref().or(config.directory.as_ref()) else {
+    let Some(dir) = args.dir.clone().or_else(|| config.directory.clone()) else {
         let what = "the configuration names no directory, and the command line neither";
         return Err(Failure::new(Exit::Usage, what));
     };
+    let dir = &*dir;
     recover::look(dir)?;
     let opening = recover::opening(dir);
     let directory = Directory::open(dir).map_err(|e| Failure::storage(&opening, &e))?;
     let superblock = superblock::load(&directory).map_err(|e| Failure::device(&opening, &e))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let device = Device::open(Arc::new(directory), clock.clone(), config.device.settings())
+    let device = Device::open(Arc::new(directory), clock, config.device.settings())
         .map_err(|e| Failure::device(&opening, &e))?;
+    let kept = keep(dir, args, config, superblock, &device);
+    // A failure leaves the device as closed as an end does: no host is to answer for it.
+    let closed = device.close();
+    match kept? {
+        End::Halted(why) => Err(Failure::device(dir.display(), &why)),
+        End::Signal(name) => {
+            closed.map_err(|e| Failure::device("closing the device", &e))?;
+            eprintln!("afterimage: closed cleanly, after {name}");
+            Ok(Exit::Held)
+        }
+    }
+}
+
+/// Runs all that a service of `device` has, until its end comes.
+fn keep(
+    dir: &Path,
+    args: &Args,
+    config: Config,
+    superblock: Superblock,
+    device: &Arc<Device>,
+) -> Result<End, Failure> {
+    let clock = device.clock().clone();
+    let opened_at = clock.monotonic();
     let ids = device.geometry().volumes.iter().map(|volume| volume.id);
     let names = volumes::read(dir, ids).map_err(|what| Failure::new(Exit::Device, what))?;
 
@@ -98,26 +126,29 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     signals::end_with(move |name| ends.come(End::Signal(name)));
 
     let failed = |doing: &'static str| move |e: Error| Failure::device(doing, &e);
-    let hooks = Hooks::start(&device, config.hooks, &news)
+    let patience = Duration::from_nanos(config.hooks.limit.0);
+    let hooks = Hooks::start(device, config.hooks, &news)
         .map_err(|e| Failure::storage("starting the thread of the hooks", &e))?;
     if superblock.peer == 0 && !superblock.fenced {
         // There is no other device that could have been forced to take over.
         device.resume_alone().map_err(failed("letting the device serve"))?;
     }
-    let threads = Threads::start(&device).map_err(failed("starting the device's threads"))?;
+    let threads = Threads::start(device).map_err(failed("starting the device's threads"))?;
     for named in &names {
         eprintln!("afterimage: volume {}: {}", named.id, named.name);
     }
-    let hosts = Arc::new(Hosts::start(&args.hosts, config.hosts, &device, &names, &news)?);
+    let hosts =
+        Arc::new(Hosts::start(&args.hosts, (config.hosts, patience), device, &names, &news)?);
     let line = PeerLine::start(
         dir,
         &args.line.over(config.link),
-        (&device, &threads),
+        (device, &threads),
         (superblock, names),
         &news,
     )?;
     eprintln!("afterimage: link {}", line.report());
-    let desk = Arc::new(Orders { device: device.clone(), news, line, hosts: hosts.clone() });
+    let desk =
+        Arc::new(Orders { device: device.clone(), news, line, hosts: hosts.clone(), opened_at });
     let config::Control { see, operate, force } = config.control;
     let modes = [see, operate, force].map(|mode| mode.0);
     let control = Server::start(dir, Modes(modes), desk)
@@ -125,17 +156,9 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     eprintln!("afterimage: device {} of {} is open", device.geometry().device, dir.display());
 
     let end = ending.wait();
+    // Orders end first, then hosts, then the background work.
     drop(control);
-    // Its last owner was the control sockets' threads.
     drop(hosts);
-    let closed = device.close();
     drop((threads, hooks));
-    match end {
-        End::Halted(why) => Err(Failure::device(dir.display(), &why)),
-        End::Signal(name) => {
-            closed.map_err(failed("closing the device"))?;
-            eprintln!("afterimage: closed cleanly, after {name}");
-            Ok(Exit::Held)
-        }
-    }
+    Ok(end)
 }

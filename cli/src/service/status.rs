@@ -64,10 +64,10 @@ struct Backlog {
     records: u64,
     blocks: u64,
     bytes: u64,
-    /// The age of the oldest write among the records, in nanoseconds.
+    /// The age of the oldest write among the records, in nanoseconds; `None` if it was there at the opening.
     oldest_ns: Option<u64>,
-    /// Wall time, in nanoseconds since 1970: the peer has every write of before durably; `None` while bits tell of
-    /// what it lacks.
+    /// Wall time, in nanoseconds since 1970: the peer has every write of before durably; `None` if that
+    /// is not known.
     peer_durable_until_ns: Option<u64>,
 }
 
@@ -82,19 +82,22 @@ struct Journal {
 
 impl Report {
     /// Of `device`, now, and of its connection.
-    pub fn of(device: &Device, link: line::Report, hosts: usize) -> Report {
+    pub fn of(device: &Device, opened_at: u64, parts: (line::Report, usize)) -> Report {
         let status = device.status();
-        let now = (device.clock().monotonic(), device.clock().wall());
-        Report::new(&status, u64::from(device.geometry().block_size), now, (link, hosts))
+        let times = (device.clock().monotonic(), device.clock().wall(), opened_at);
+        Report::new(&status, u64::from(device.geometry().block_size), times, parts)
     }
 
     fn new(
         status: &Status,
         block_size: u64,
-        (now, wall): (u64, u64),
+        (now, wall, opened_at): (u64, u64, u64),
         (link, hosts): (line::Report, usize),
     ) -> Report {
-        let oldest_ns = status.oldest_written_at.map(|at| now.saturating_sub(at));
+        // A record of before the opening is as old as nobody knows.
+        let is_known = status.oldest_written_at.is_none_or(|at| at > opened_at);
+        let oldest_ns = status.oldest_written_at.filter(|_| is_known);
+        let oldest_ns = oldest_ns.map(|at| now.saturating_sub(at));
         let table_blocks = status.differential.table_blocks;
         let trouble = [&status.halted, &status.lost, &status.salvage_full];
         Report {
@@ -117,7 +120,7 @@ impl Report {
                 blocks: table_blocks,
                 bytes: status.backlog_bytes + table_blocks * block_size,
                 oldest_ns,
-                peer_durable_until_ns: (table_blocks == 0)
+                peer_durable_until_ns: (table_blocks == 0 && is_known)
                     .then(|| wall.saturating_sub(oldest_ns.unwrap_or(0))),
             },
             owed_blocks: status.owed_blocks,

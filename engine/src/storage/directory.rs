@@ -27,6 +27,7 @@ mod descriptors;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +41,9 @@ use descriptors::{Descriptors, Open};
 
 /// How much is written at once where zeros are.
 const ZEROS_BYTES: usize = 1 << 20;
+
+/// The mode of a device's files: they are the hosts' data, and who can read the lock's can take it.
+const MODE: u32 = 0o600;
 
 /// Mapped windows unless told otherwise: half a terabyte of address space, and far below the
 /// 65,530 mappings that the kernel gives a process.
@@ -73,7 +77,7 @@ impl Directory {
     /// if it is open elsewhere; the operating system's.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Directory> {
         let path = path.into();
-        make_directory(&path)?;
+        make_directory(&path, 0o777)?;
         let directory = Directory::locked(path)?;
         if let Some(file) = directory.files()?.first() {
             let story = format!("{} holds a device already: {file}", directory.path.display());
@@ -146,7 +150,8 @@ impl Directory {
 
     fn locked(path: PathBuf) -> io::Result<Directory> {
         let name = path.join("lock");
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(name)?;
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(name)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => (),
             Err(Errno::WOULDBLOCK) => {
@@ -227,9 +232,9 @@ impl Directory {
     fn make(&self, path: &Path, temporary: &Path, length: u64, fill: Fill) -> io::Result<()> {
         let under = parent(path);
         if under != self.path {
-            make_directory(under)?;
+            make_directory(under, 0o700)?;
         }
-        let file = OpenOptions::new().write(true).create_new(true).open(temporary)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(temporary)?;
         match fill {
             Fill::Sparse => file.set_len(length)?,
             Fill::Written => fill_with_zeros(&file, length)?,
@@ -416,10 +421,11 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the directory at `path` if there is none, and its existence durable. Syncs one that was
+/// Makes the directory at `path` if there is none, with this `mode` as far as the process's mask lets it, and its
+/// existence durable. Syncs one that was
 /// there, too: a process may have died after making it and before the rest.
-fn make_directory(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => sync_directory(parent(path)),
     }

@@ -101,6 +101,9 @@ impl Device {
             }
             std::thread::park_timeout(left.min(PATIENCE));
         }
+        // The connection was begun for threads that end.
+        let _telling = self.events.enter();
+        self.disconnected(&Error::new(Kind::NoPeer, "the device's threads stop"), link);
         false
     }
 }

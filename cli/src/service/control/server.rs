@@ -6,7 +6,7 @@
 //! - **Bounded**: so many connections a socket at once, an order within 10 s, of so many bytes.
 //! - **A caller that is gone** ends what it asked for at once, if nothing is changed by that.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,7 +100,13 @@ fn accept_all(listener: &UnixListener, right: Right, stop: &Arc<AtomicBool>, des
         let desk = desk.clone();
         let answer = move || {
             let _seat = seat;
-            let outcome = caller.hear(right).and_then(|order| desk.carry_out(order, &mut caller));
+            let outcome = caller.hear(right).and_then(|order| {
+                if order.right() > Right::See {
+                    let user = caller.user().map_or("unknown".into(), |user| user.to_string());
+                    eprintln!("afterimage: user {user}: {order:?}");
+                }
+                desk.carry_out(order, &mut caller)
+            });
             caller.end(outcome);
         };
         // Without a thread the connection ends, which the caller hears.
@@ -148,10 +154,9 @@ impl Caller {
         let wrong = |what: String| Failure::new(Exit::Usage, what);
         let deadline = |e: io::Error| wrong(format!("no order came: {e}"));
         self.stream.set_nonblocking(false).map_err(deadline)?;
-        self.stream.set_read_timeout(Some(PATIENCE)).map_err(deadline)?;
         self.stream.set_write_timeout(Some(PATIENCE)).map_err(deadline)?;
-        let line =
-            read_line(&mut BufReader::new(&self.stream), ORDER_BYTES_MAX).map_err(deadline)?;
+        let within = Within { stream: &self.stream, until: Instant::now() + PATIENCE };
+        let line = read_line(&mut BufReader::new(within), ORDER_BYTES_MAX).map_err(deadline)?;
         let line = line.ok_or_else(|| wrong("no order came".into()))?;
         let order: Order = serde_json::from_str(&line)
             .map_err(|e| wrong(format!("this service does not know the order: {e}")))?;
@@ -228,6 +233,24 @@ impl Caller {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         self.stream.write_all(&bytes)
+    }
+}
+
+/// A caller's words until a moment, however slowly it goes on.
+struct Within<'a> {
+    stream: &'a UnixStream,
+    until: Instant,
+}
+
+impl Read for Within<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut stream = self.stream;
+        stream.read(buffer)
     }
 }
 

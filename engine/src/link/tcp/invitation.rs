@@ -254,17 +254,18 @@ impl Record {
         inviter: PublicKey,
         now: u64,
     ) -> PairingOutcome {
-        if self.wrong >= TRIES_MAX {
-            return PairingOutcome::Void;
-        }
         let opener = combine(proof, &signature(&self.stored, joiner, inviter));
-        if !bool::from(hash(&opener).ct_eq(&self.stored)) {
-            self.wrong += 1;
-            return PairingOutcome::WrongSecret { tries: self.wrong };
-        }
+        let is_right = bool::from(hash(&opener).ct_eq(&self.stored));
         match self.used_by {
-            Some(first) if first == joiner => PairingOutcome::Repeated,
-            Some(first) => PairingOutcome::Used { first },
+            Some(first) if is_right && first == joiner => PairingOutcome::Repeated,
+            Some(first) if is_right => PairingOutcome::Used { first },
+            // It lets nobody else in, so that guesses are not counted: they would lock the right device out.
+            Some(_) => PairingOutcome::WrongSecret { tries: self.wrong },
+            None if self.wrong >= TRIES_MAX => PairingOutcome::Void,
+            None if !is_right => {
+                self.wrong += 1;
+                PairingOutcome::WrongSecret { tries: self.wrong }
+            }
             None if now >= self.expires => PairingOutcome::Expired,
             None => {
                 self.used_by = Some(joiner);

@@ -117,6 +117,7 @@ impl Inviting {
         if next != *record && inviter.store(&next).is_err() {
             return (Word::Failed, Vec::new());
         }
+        let has_changed = next != *record;
         *record = next;
         let (word, payload) = match outcome {
             PairingOutcome::Paired | PairingOutcome::Repeated => match inviter.pin(joiner, from) {
@@ -131,7 +132,11 @@ impl Inviting {
         if word == Word::Welcome {
             pins.add(joiner);
         }
-        inviter.tell(PairingEvent { joiner, from, outcome });
+        // Guesses that change nothing are no news: anybody could make any number of them.
+        let is_guess = matches!(outcome, PairingOutcome::Void | PairingOutcome::WrongSecret { .. });
+        if has_changed || !is_guess {
+            inviter.tell(PairingEvent { joiner, from, outcome });
+        }
         (word, payload)
     }
 }

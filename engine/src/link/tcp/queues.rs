@@ -105,6 +105,11 @@ impl Outgoing {
 /// Most bytes of frames that wait to be received; more stay in the socket, and then at the peer.
 const ARRIVED_MAX: usize = 4 << 20;
 
+/// Bytes of memory that a frame which waits counts for: an empty one takes some, too.
+fn cost(frame: &[u8]) -> usize {
+    frame.len() + 64
+}
+
 /// Frames that have arrived.
 #[derive(Default)]
 pub(super) struct Arrived {
@@ -131,7 +136,7 @@ impl Arrived {
         if arrived.is_down {
             return false;
         }
-        arrived.bytes += frame.len();
+        arrived.bytes += cost(&frame);
         arrived.frames.push_back(frame);
         drop(arrived);
         self.news.notify_all();
@@ -145,7 +150,7 @@ impl Arrived {
             return if arrived.is_down { Err(()) } else { Ok(None) };
         };
         let was_full = arrived.bytes > ARRIVED_MAX;
-        arrived.bytes -= frame.len();
+        arrived.bytes -= cost(&frame);
         drop(arrived);
         if was_full {
             self.room.notify_one();
