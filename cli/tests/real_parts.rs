@@ -119,6 +119,38 @@ fn a_copied_image_is_the_same_at_either_device_at_once() {
     assert_eq!(code, Some(0), "{story}");
 }
 
+/// A device that no other has joined so far takes more than its journal holds, and the one that joins gets it all.
+#[test]
+fn a_device_without_a_peer_fills_no_journal() {
+    if !are_there(&["nbdcopy"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|name| Served::at(scratch.path().join(name)));
+    let socket = scratch.path().join("a.nbd");
+    let words = ["init", a.path(), "--volume", "data=64MiB", "--journal", "8MiB"];
+    let (code, invitation, story) = run(&words);
+    assert_eq!(code, Some(0), "{story}");
+    a.serve(&["--listen", "127.0.0.1:0", "--nbd", &format!("unix:{}", socket.display())]);
+    let image = scratch.path().join("image");
+    let mut content = vec![0; 48 << 20];
+    getrandom::fill(&mut content).unwrap();
+    fs::write(&image, content).unwrap();
+    let uri = format!("nbd+unix:///data?socket={}", socket.display());
+    done("nbdcopy", &["--flush", text(&image), &uri]);
+    let address = a.status("/link/address").as_str().unwrap().to_owned();
+    let (code, _, story) = run_with(&["join", b.path(), &address], &invitation);
+    assert_eq!(code, Some(0), "{story}");
+    b.serve(&[]);
+    until("they are connected", || a.status("/connected") == true);
+    assert_eq!(a.ask(&["drain", "--timeout", "20s"]).0, Some(0));
+    until("the order is back", || a.status("/mode") == "ordered");
+    a.end("-TERM");
+    b.end("-TERM");
+    let (code, story, _) = run(&["verify", a.path(), b.path()]);
+    assert_eq!(code, Some(0), "{story}");
+}
+
 #[test]
 fn qemu_finds_an_image_as_it_left_it() {
     if !are_there(&["qemu-img", "qemu-io"]) {

@@ -303,6 +303,9 @@ pub struct Settings {
     /// checkpoint is forced; what is left of a journal of 64 MiB, 6 MiB, is more than
     /// [`Settings::commit_bytes`], so that the table is stored before writes wait.
     pub suspend_from_percent: u64,
+    /// A device that has met no peer suspends, too, by the same settings: the first one it meets will be of a program
+    /// that knows differential mode. Off by default: then writes of such a device wait for a peer once its journal is full.
+    pub suspends_without_peer: bool,
     /// LADDER 6: how long the line is down before the device suspends by itself, if there is anything that
     /// the peer lacks; under the same conditions. Any; 0, the default: never, as a journal with room for all
     /// that the peer lacks keeps the order of writes at no cost, however long the line is down.
@@ -468,6 +471,7 @@ impl Default for Settings {
             pacing_from_percent: 80,
             pacing_until_percent: 70,
             suspend_from_percent: 90,
+            suspends_without_peer: false,
             suspend_after_ns: 0,
             resume_order_below_percent: 50,
             resume_order_after_ns: 1_000_000_000,

@@ -120,7 +120,9 @@ impl Engine {
     pub fn settings(&self) -> Settings {
         // A restart is not to be seen by hosts that reconnect (R20).
         let durability = self.durability.map_or(Durability::Written, |word| word.0.into());
-        let mut all = Settings { durability, ..Settings::default() };
+        // A device that joins is made by a program that knows bits.
+        let suspends_without_peer = true;
+        let mut all = Settings { durability, suspends_without_peer, ..Settings::default() };
         set(&mut all.pacing_max_ns, self.pacing_max.map(|time| time.0));
         set(&mut all.pacing_from_percent, self.pacing_from_percent);
         set(&mut all.pacing_until_percent, self.pacing_until_percent);

@@ -182,10 +182,12 @@ impl Device {
         has_r && self.clk.epoch() != 0 && self.knows_ladder()
     }
 
-    /// Whether a peer was met that knows differential mode, as the superblock says, and the one that is
-    /// connected now, or was last, knows it, too.
+    /// Whether a peer was met that knows differential mode, as the superblock says, or the first one will, and the one
+    /// that is connected now, or was last, knows it, too.
     pub(crate) fn knows_ladder(&self) -> bool {
-        self.superblock.get().features.incompat & Features::DIFFERENTIAL != 0
-            && lock(&self.failover).connection.last_wire() >= LADDER_WIRE
+        let superblock = self.superblock.get();
+        let has_met = superblock.features.incompat & Features::DIFFERENTIAL != 0;
+        let will_meet = superblock.peer == 0 && self.settings.suspends_without_peer;
+        (has_met || will_meet) && lock(&self.failover).connection.last_wire() >= LADDER_WIRE
     }
 }
