@@ -112,6 +112,14 @@ pub enum Command {
     /// Print a new invitation for a peer; an earlier one is void
     Invite(Served),
 
+    /// Make the certificates by which hosts come by TCP: of both devices, and of each host
+    ///
+    /// A small certificate authority signs them. The certificate of a host says which exports it may
+    /// open, and whether it only reads them. In DIR are server-cert.pem, server-key.pem and
+    /// ca-cert.pem for both devices, clients/NAME for each host, as libnbd and qemu expect it, and
+    /// ca-key.pem, which belongs on none of them. Run again, it makes certificates of further hosts.
+    HostCerts(crate::service::host_certs::Args),
+
     /// Open a device, and do what it is there for until SIGTERM
     ///
     /// The commands below ask this process, by sockets in the device's directory.

@@ -90,6 +90,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Init(args) => {
             exit::report(service::init::run(&args, &mut std::io::stdout().lock()))
         }
+        Command::HostCerts(args) => {
+            exit::report(service::host_certs::run(&args, &mut std::io::stdout().lock()))
+        }
         Command::Join(args) => exit::report(service::pairing::join(&args)),
         Command::Invite(served) => order(&served, Order::Invite {}),
         Command::Serve(args) => exit::report(service::serve::run(&args)),

@@ -218,7 +218,7 @@ impl Device {
             own_used_bytes: self.own.journal.used_bytes(),
             recv_free_places: self.peer.recv.journal.queue.free(),
             recv_used_bytes: self.peer.recv.journal.used_bytes(),
-            shared_sessions: self.settings.shared_sessions,
+            shared_volumes: self.settings.shared_volumes.clone(),
             comparison: lock(&self.peer.comparing).report().cloned(),
             halted: self.halted.get().cloned(),
         }

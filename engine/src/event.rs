@@ -266,8 +266,8 @@ pub struct Status {
     pub recv_free_places: u64,
     /// Bytes of the received log that are held.
     pub recv_used_bytes: u64,
-    /// Several sessions may write to a volume at once ([`crate::limits::Settings::shared_sessions`]).
-    pub shared_sessions: bool,
+    /// Volumes to which several sessions may write at once ([`crate::limits::Settings::shared_volumes`]).
+    pub shared_volumes: Vec<u32>,
     /// Where the comparison stands that was begun at this device, while there is one.
     pub comparison: Option<CompareReport>,
     /// Why it stopped, if it did.

@@ -26,7 +26,7 @@ impl Host {
     pub fn new(geometry: &Geometry, settings: &Settings) -> Host {
         let ids = geometry.volumes.iter().map(|volume| volume.id);
         Host {
-            writers: Writers::new(ids, settings.shared_sessions),
+            writers: Writers::new(ids, &settings.shared_volumes),
             room: Room::new(settings.waiting_bytes_max),
             pace: Pace::new(settings),
             turns: Turns::default(),

@@ -355,11 +355,12 @@ pub struct Settings {
     /// Most entries in one piece of a prototype: 2,048 make a frame of 12 KiB as a rule, of 94 KiB
     /// at most. At least 1, at most 32,768. An announcement has no more, and no more than 1,024.
     pub piece_entries_max: usize,
-    /// R20: several sessions may write to a volume at once, as the connections of one host do that
-    /// shares its requests out among them. No session is superseded then, and a host that gives up one
-    /// connection with requests under way and repeats them on another is not protected: the first
-    /// may be admitted after the second, and after what was written later.
-    pub shared_sessions: bool,
+    /// R20: the numbers of volumes to which several sessions may write at once, as the connections of one
+    /// host do that shares its requests out among them. A write there supersedes no session, and a host
+    /// that gives up one connection with requests under way and repeats them on another is not protected:
+    /// the first may be admitted after the second, and after what was written later. Numbers that the
+    /// group has not count for nothing.
+    pub shared_volumes: Vec<u32>,
     /// R17: most bytes of one write-zeroes or discard; a multiple of 512, from 512 to 32 MiB. Until a
     /// peer was met that knows records of many blocks (R19), more than the largest request counts
     /// as that ([`crate::Device::limits`]).
@@ -485,7 +486,7 @@ impl Default for Settings {
             takeover_timeout_ns: 30_000_000_000,
             told_records_max: 1 << 20,
             piece_entries_max: 2048,
-            shared_sessions: false,
+            shared_volumes: Vec::new(),
             zero_bytes_max: 32 * MIB,
             ship_bytes_max: MIB / 4,
             link_queue_bytes_max: MIB,

@@ -85,7 +85,7 @@ fn a_reopened_journal_is_as_full_as_it_was() {
     let before = free(&pair);
     let open = |pair: &mut Pair, at: usize| {
         let (disk, clock) = (pair.spec.storages[at].clone(), pair.clocks[at].clone());
-        let settings = Settings { shared_sessions: true, ..pair.spec.settings.clone() };
+        let settings = Settings { shared_volumes: (0..64).collect(), ..pair.spec.settings.clone() };
         pair.devices[at] = afterimage::Device::open(disk, clock, settings).unwrap();
     };
     [A, B].into_iter().for_each(|at| open(&mut pair, at));

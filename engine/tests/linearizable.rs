@@ -105,7 +105,7 @@ fn hosts_with_threads_see_one_history() {
             reflect_interval_ns: 1_000_000,
             checkpoint_records: 32,
             // Each thread asks by sessions of its own.
-            shared_sessions: true,
+            shared_volumes: (0..64).collect(),
             ..Settings::default()
         };
         Device::open(storage, clock.clone(), settings).unwrap()

@@ -198,9 +198,9 @@ fn revoking_drops_what_waits() {
 }
 
 #[test]
-fn shared_sessions_write_side_by_side() {
+fn sessions_write_side_by_side_to_a_shared_volume() {
     let pair = pair(true);
-    assert!(pair.devices[A].status().shared_sessions);
+    assert!(pair.devices[A].status().shared_volumes.contains(&0));
     let (one, other) = (session(&pair), session(&pair));
     for host in [&one, &other, &one] {
         host.write(0, 0, &[1; 4096]).unwrap();

@@ -17,7 +17,7 @@ use super::watch::Watch;
 use afterimage::{Error, Kind, Session};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -384,7 +384,8 @@ impl State {
     }
 }
 
-/// The bytes that come from a host. Before the reader waits for more, replies that were kept leave.
+/// The bytes that come from a host, and in negotiation those that go there. Before the reader waits for more,
+/// replies that were kept leave.
 pub(super) struct Input<'a> {
     pub connection: &'a Connection,
     /// Until when negotiation may last; `None` in the transmission phase.
@@ -422,6 +423,21 @@ impl Read for Input<'_> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(late()),
             read => read,
         }
+    }
+}
+
+impl Write for Input<'_> {
+    /// For negotiation, which may write as well.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.limit()?;
+        match (&self.connection.stream).write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(late()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

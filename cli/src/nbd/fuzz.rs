@@ -2,9 +2,12 @@
 //! requests.
 
 use super::Export;
-use super::negotiate::{Agreed, Offer, PAYLOAD_MAX, drop_bytes, negotiate, take};
+use super::negotiate::{
+    Agreed, Negotiated, Offer, PAYLOAD_MAX, drop_bytes, greet, negotiate, take,
+};
 use super::request::check;
 use super::submit::Pieces;
+use super::tls::Security;
 use super::wire::{RequestHead, command};
 
 /// Any bytes are answered within bounds, or the connection ends: never a panic; and what is found good
@@ -14,13 +17,30 @@ pub fn fuzz_nbd(bytes: &[u8]) {
     exports[0].bytes = 1 << 30;
     exports[1].bytes = 10_000;
     exports[1].read_only = true;
+    exports[1].shared = bytes.len() % 2 == 1;
     exports[1].description = "the log".into();
-    let offer = Offer { exports: &exports, block_size: 4096, shared: bytes.len() % 2 == 1 };
     let (mut input, mut output) = (bytes, Vec::new());
-    let agreed = negotiate(&mut input, &mut output, &offer, || Ok(()));
-    // The shortest option, of 16 bytes, has no more than the list of these exports for a reply.
-    assert!(output.len() <= 256 + 16 * bytes.len());
-    let Ok(Some((agreed, ()))) = agreed else { return };
+    let Ok(greeted) = greet(&mut input, &mut output) else { return };
+    // Some come over a listener that takes TLS; the bytes behind STARTTLS are as if they were encrypted.
+    let securities = [Security::None, Security::Offered, Security::Required];
+    let mut security = securities[bytes.len() % securities.len()];
+    let opened = loop {
+        let offer = Offer { exports: &exports, block_size: 4096, security };
+        let negotiated = negotiate(greeted, &mut input, &mut output, &offer, || Ok(()));
+        // The shortest option, of 16 bytes, has no more than the list of these exports for a reply.
+        assert!(output.len() <= 256 + 16 * bytes.len());
+        match negotiated {
+            Ok(Negotiated::StartTls) => {
+                assert!(matches!(security, Security::Offered | Security::Required));
+                security = Security::Named;
+                exports.pop();
+            }
+            Ok(Negotiated::Opened(agreed, ())) => break Some(agreed),
+            Ok(Negotiated::Left) | Err(_) => break None,
+        }
+    };
+    let Some(agreed) = opened else { return };
+    assert_ne!(security, Security::Required, "opened without TLS");
     while let Ok(head) = take(&mut input) {
         let Ok(head) = RequestHead::decode(&head) else { return };
         requested(&head, &exports[agreed.export], agreed);

@@ -5,43 +5,52 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `watch` | one thread takes in connections, and notices those whose host is gone |
+//! | `attend` | the life of a connection, in its thread |
 //! | `stream` | unix sockets and TCP as one |
+//! | `tls` | the same, encrypted |
+//! | `rights` | the exports that a host's certificate names |
 //! | `negotiate` | the client's options, until one of them opens an export |
 //! | `request` | requests, read and held against the export |
 //! | `submit` | their pieces, given to the engine |
 //! | `status` | block status |
 //! | `reply` | replies |
 //! | `connection` | what is under way, what is to be sent, and how a connection ends |
+//! | `counters` | hosts that were not served |
 //! | `wire` | the bytes |
 //!
 //! A server has one thread, and one more for each connection, which reads; replies are sent by the threads
 //! in which requests end. `docs/hosts.md` says what a host is promised.
 
+mod attend;
 mod connection;
+mod counters;
 #[cfg(any(test, feature = "fuzz"))]
 mod fuzz;
 mod negotiate;
 mod reply;
 mod request;
+pub mod rights;
 mod status;
 mod stream;
 mod submit;
+mod tls;
 mod watch;
 mod wire;
 
+pub use counters::Counters;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub use fuzz::fuzz_nbd;
 pub use stream::Listener;
+pub use tls::Tls;
 
 use afterimage::{Device, Error, Event, Kind, Session};
-use connection::{Connection, Input};
-use negotiate::{Offer, negotiate};
-use request::{reader, transmit};
-use std::cell::Cell;
+use attend::{Stranger, attend};
+use connection::Connection;
+use counters::{Counts, count};
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -65,13 +74,15 @@ pub struct Export {
     /// Writes are refused.
     pub read_only: bool,
     bytes: u64,
+    /// Several connections may write to it at once.
+    shared: bool,
 }
 
 impl Export {
     /// The volume `volume` under this name, to be read and written.
     pub fn new(name: impl Into<String>, volume: u32) -> Export {
         let (name, description) = (name.into(), String::new());
-        Export { name, description, volume, read_only: false, bytes: 0 }
+        Export { name, description, volume, read_only: false, bytes: 0, shared: false }
     }
 }
 
@@ -81,7 +92,10 @@ pub struct Settings {
     /// Most connections at once; one more is closed as it comes. Each has a thread, and 33 MiB of memory at
     /// most. At least 1.
     pub connections_max: usize,
-    /// How long negotiation may take, without the time that the device takes to serve.
+    /// Most of these, of listeners that take TLS, that have not ended its handshake; one more is closed as it
+    /// comes. At least 1.
+    pub strangers_max: usize,
+    /// How long negotiation may take, with a handshake and without the time that the device takes to serve.
     pub negotiation: Duration,
     /// How long a host that opens an export waits until the device serves.
     pub patience: Duration,
@@ -93,6 +107,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             connections_max: 64,
+            strangers_max: 16,
             negotiation: Duration::from_secs(10),
             patience: Duration::from_secs(10),
             silence: Duration::from_secs(5),
@@ -144,6 +159,9 @@ struct Shared {
     watch: Arc<Watch>,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
+    /// Connections whose TLS handshake is not over.
+    strangers: AtomicUsize,
+    counts: Counts,
     stopping: AtomicBool,
     tell: Tell,
 }
@@ -177,6 +195,8 @@ impl Server {
             watch,
             connections: Mutex::default(),
             next,
+            strangers: AtomicUsize::new(0),
+            counts: Counts::default(),
             stopping: AtomicBool::new(false),
             tell: Box::new(tell),
         });
@@ -204,6 +224,11 @@ impl Server {
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.shared.connections().len()
+    }
+
+    /// The hosts that were not served.
+    pub fn counters(&self) -> Counters {
+        self.shared.counts.read()
     }
 
     /// Takes in no more connections, hangs up on all, and waits for the threads.
@@ -234,6 +259,7 @@ fn check(device: &Device, exports: &mut [Export]) -> afterimage::Result<()> {
     let wrong = |what: String| Err(Error::new(Kind::Config, what));
     let volumes = &device.geometry().volumes;
     let sizes: HashMap<u32, u64> = volumes.iter().map(|v| (v.id, v.bytes)).collect();
+    let shared = device.status().shared_volumes;
     let mut names = std::collections::HashSet::new();
     for export in exports {
         let Some(bytes) = sizes.get(&export.volume) else {
@@ -241,6 +267,7 @@ fn check(device: &Device, exports: &mut [Export]) -> afterimage::Result<()> {
             return wrong(format!("export {name} is of volume {volume}, which the group has not"));
         };
         export.bytes = *bytes;
+        export.shared = shared.contains(&export.volume);
         let longest = export.name.len().max(export.description.len());
         if longest > TEXT_MAX {
             return wrong(format!(
@@ -298,7 +325,10 @@ impl Shared {
 
     /// Takes in a connection. `false`: the system gives none at present, try again later.
     fn take_in(self: &Arc<Self>, listener: &Listener) -> bool {
-        let refused = |why: String| (self.tell)(News::Refused { why });
+        let refused = |why: String| {
+            count(&self.counts.too_many);
+            (self.tell)(News::Refused { why });
+        };
         let accepted = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -312,6 +342,15 @@ impl Shared {
         };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let host = accepted.1.clone();
+        let (security, tls) = listener.security();
+        let stranger = tls.map(|tls| Stranger::new(self, tls));
+        if stranger.is_some()
+            && self.strangers.load(Ordering::Relaxed) > self.settings.strangers_max
+        {
+            let most = self.settings.strangers_max;
+            refused(format!("{host}: {most} connections have not ended their TLS handshake"));
+            return true;
+        }
         let (watch, silence) = (self.watch.clone(), self.settings.silence);
         let connection = Arc::new(Connection::new(id, accepted, watch, silence));
         {
@@ -330,7 +369,9 @@ impl Shared {
         let seat = Seat { shared: self.clone(), id };
         let begun = self.watch.add(&connection.stream, id).and_then(|()| {
             let name = format!("nbd-{id}");
-            std::thread::Builder::new().name(name).spawn(move || attend(seat, connection))
+            std::thread::Builder::new().name(name).spawn(move || {
+                attend(seat, connection, (security, stranger));
+            })
         });
         match begun {
             Ok(_) => true,
@@ -358,49 +399,6 @@ impl Drop for Seat {
     }
 }
 
-/// The life of a connection, in its thread.
-fn attend(seat: Seat, connection: Arc<Connection>) {
-    let ended = talk(&seat.shared, &connection);
-    connection.cut();
-    let why = match ended {
-        Ok(()) => None,
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => None,
-        Err(error) => Some(error.to_string()),
-    };
-    let host = connection.host.clone();
-    (seat.shared.tell)(News::Ended { connection: connection.id, host, why });
-}
-
-fn talk(shared: &Shared, connection: &Arc<Connection>) -> io::Result<()> {
-    let settings = &shared.settings;
-    let until = Cell::new(Some(Instant::now() + settings.negotiation));
-    let mut input = reader(Input { connection, until: &until });
-    let mut output = Output(Input { connection, until: &until });
-    let offer = Offer {
-        exports: &shared.exports,
-        block_size: shared.device.limits().block_size,
-        shared: shared.device.status().shared_sessions,
-    };
-    let open = || {
-        let begun = Instant::now();
-        let opened = shared.open(connection);
-        // The device's time is not the client's.
-        until.set(until.get().map(|until| until + begun.elapsed()));
-        opened
-    };
-    let opened = negotiate(&mut input, &mut output, &offer, open)?;
-    let Some((agreed, session)) = opened else { return Ok(()) };
-    until.set(None);
-    connection.stream.set_timeout(None)?;
-    let export = &shared.exports[agreed.export];
-    (shared.tell)(News::Opened {
-        connection: connection.id,
-        host: connection.host.clone(),
-        export: export.name.clone(),
-    });
-    transmit(connection, &session, export, agreed, &mut input)
-}
-
 impl Shared {
     /// A session for a host that opens an export, once the device serves (R13, R20).
     fn open(&self, connection: &Arc<Connection>) -> Result<Session, String> {
@@ -422,19 +420,5 @@ impl Shared {
             connection.fall_silent();
         }
         Ok(session)
-    }
-}
-
-/// The replies of the negotiation.
-struct Output<'a>(Input<'a>);
-
-impl Write for Output<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.limit()?;
-        (&self.0.connection.stream).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

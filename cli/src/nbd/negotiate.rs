@@ -6,9 +6,12 @@
 //!   the next option follows.
 //! - Data longer than [`OPTION_BYTES_MAX`] is read and dropped, up to [`DROPPED_BYTES_MAX`]; beyond that,
 //!   at a wrong magic and at unknown flags the connection ends.
+//! - `STARTTLS` ends a negotiation; behind the handshake another one begins, which knows nothing of it. Where
+//!   TLS is required, nothing but `STARTTLS` and `ABORT` is answered before.
 //! - Only `GO` and `EXPORT_NAME` concern the device: `LIST` and `INFO` disturb nobody (R20).
 
 use super::Export;
+use super::tls::Security;
 use super::wire::{Fields, OptionHead, export, greeting, info, option, option_reply, reply};
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -40,17 +43,23 @@ pub(super) struct Offer<'a> {
     pub exports: &'a [Export],
     /// The block size of the device, in bytes.
     pub block_size: u32,
-    /// Several connections may write to an export.
-    pub shared: bool,
+    pub security: Security,
 }
 
 impl Offer<'_> {
-    /// The export of that name. The empty name is that of the only one.
-    fn find(&self, name: &str) -> Option<usize> {
-        match (name, self.exports) {
+    /// The export of that name, or an error reply. The empty name is that of the only one.
+    fn find(&self, name: &str) -> Result<usize, (u32, &'static str)> {
+        let found = match (name, self.exports) {
             ("", [_]) => Some(0),
             _ => self.exports.iter().position(|export| export.name == name),
-        }
+        };
+        found.ok_or(match self.security {
+            Security::Named => (
+                reply::ERR_POLICY,
+                "the certificate names no such export (afterimage:export:NAME:ro or :rw)",
+            ),
+            _ => (reply::ERR_UNKNOWN, "there is no export of that name"),
+        })
     }
 
     fn flags(&self, at: usize, structured: bool) -> u16 {
@@ -64,24 +73,36 @@ impl Offer<'_> {
         let more = [
             (self.exports[at].read_only, export::READ_ONLY),
             (structured, export::SEND_DF),
-            (self.shared, export::CAN_MULTI_CONN),
+            (self.exports[at].shared, export::CAN_MULTI_CONN),
         ];
         more.iter().filter(|(has, _)| *has).for_each(|(_, flag)| flags |= flag);
         flags
     }
 }
 
-/// Greets a client and answers its options. `open` waits until the export may be served, and says else
-/// why it is not. `None`: the client has left in good order.
+/// How a client and the server have greeted each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Greeted {
+    /// Options are answered.
+    is_fixed: bool,
+    /// Zeros behind the reply to `EXPORT_NAME`.
+    zeros: usize,
+}
+
+/// The end of a negotiation.
+pub(super) enum Negotiated<S> {
+    /// The client has left in good order.
+    Left,
+    Opened(Agreed, S),
+    /// The client begins a TLS handshake.
+    StartTls,
+}
+
+/// Greets a client.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidData`] with what was wrong; the socket's.
-pub(super) fn negotiate<S>(
-    input: &mut impl Read,
-    output: &mut impl Write,
-    offer: &Offer<'_>,
-    open: impl FnMut() -> Result<S, String>,
-) -> io::Result<Option<(Agreed, S)>> {
+pub(super) fn greet(input: &mut impl Read, output: &mut impl Write) -> io::Result<Greeted> {
     output.write_all(&super::wire::greeting())?;
     let flags = u32::from_be_bytes(take(input)?);
     let known = greeting::FIXED_NEWSTYLE | greeting::NO_ZEROES;
@@ -92,24 +113,61 @@ pub(super) fn negotiate<S>(
     }
     let is_fixed = flags & u32::from(greeting::FIXED_NEWSTYLE) != 0;
     let zeros = if flags & u32::from(greeting::NO_ZEROES) != 0 { 0 } else { 124 };
+    Ok(Greeted { is_fixed, zeros })
+}
+
+/// Answers a client's options. `open` waits until the export may be served, and says else why it is not.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`] with what was wrong; the socket's.
+pub(super) fn negotiate<S>(
+    greeted: Greeted,
+    input: &mut impl Read,
+    output: &mut impl Write,
+    offer: &Offer<'_>,
+    open: impl FnMut() -> Result<S, String>,
+) -> io::Result<Negotiated<S>> {
     let mut talk = Talk { input, output, offer, open, agreed: Agreed::default(), asked: None };
     loop {
         let OptionHead { option, length } =
             OptionHead::decode(&take(talk.input)?).map_err(broken)?;
-        if !is_fixed && option != option::EXPORT_NAME {
+        if !greeted.is_fixed && option != option::EXPORT_NAME {
             let what = format!("option {option} of a client that expects no answers");
             return Err(broken(what));
         }
         let Some(data) = talk.data(option, length)? else { continue };
         match option {
-            option::EXPORT_NAME => return talk.export_name(&data, zeros).map(Some),
             option::ABORT => {
                 talk.reply(option, reply::ACK, &[])?;
-                return Ok(None);
+                return Ok(Negotiated::Left);
+            }
+            option::STARTTLS => match offer.security {
+                Security::None => talk.refuse(option, reply::ERR_UNSUP, "there is no TLS here")?,
+                _ if !data.is_empty() => {
+                    talk.refuse(option, reply::ERR_INVALID, "this option has no data")?;
+                }
+                Security::Established | Security::Named => {
+                    talk.refuse(option, reply::ERR_INVALID, "this is TLS already")?;
+                }
+                Security::Offered | Security::Required => {
+                    talk.reply(option, reply::ACK, &[])?;
+                    return Ok(Negotiated::StartTls);
+                }
+            },
+            _ if offer.security == Security::Required => {
+                let why = "everything here takes TLS: STARTTLS comes first";
+                if option == option::EXPORT_NAME {
+                    return Err(broken(why.into()));
+                }
+                talk.refuse(option, reply::ERR_TLS_REQD, why)?;
+            }
+            option::EXPORT_NAME => {
+                let (agreed, opened) = talk.export_name(&data, greeted.zeros)?;
+                return Ok(Negotiated::Opened(agreed, opened));
             }
             option::GO | option::INFO => {
                 if let Some(opened) = talk.info(option, &data)? {
-                    return Ok(Some((talk.agreed, opened)));
+                    return Ok(Negotiated::Opened(talk.agreed, opened));
                 }
             }
             option::LIST => talk.list(&data)?,
@@ -180,8 +238,9 @@ impl<I: Read, O: Write, S, F: FnMut() -> Result<S, String>> Talk<'_, I, O, F> {
             let why = "a name and a list of what is wanted, with their lengths, are expected";
             return self.refuse(option, reply::ERR_INVALID, why).map(|()| None);
         };
-        let Some(at) = self.offer.find(name) else {
-            return self.refuse(option, reply::ERR_UNKNOWN, NO_EXPORT).map(|()| None);
+        let at = match self.offer.find(name) {
+            Ok(at) => at,
+            Err((kind, why)) => return self.refuse(option, kind, why).map(|()| None),
         };
         let opened = match option {
             option::GO => match (self.open)() {
@@ -234,8 +293,9 @@ impl<I: Read, O: Write, S, F: FnMut() -> Result<S, String>> Talk<'_, I, O, F> {
             let why = "block status takes structured replies, ask for them first";
             return self.refuse(option, reply::ERR_INVALID, why);
         }
-        let Some(at) = self.offer.find(name) else {
-            return self.refuse(option, reply::ERR_UNKNOWN, NO_EXPORT);
+        let at = match self.offer.find(name) {
+            Ok(at) => at,
+            Err((kind, why)) => return self.refuse(option, kind, why),
         };
         let is_asked = |context: &str| {
             let all = !sets && queries.is_empty();
@@ -259,10 +319,9 @@ impl<I: Read, O: Write, S, F: FnMut() -> Result<S, String>> Talk<'_, I, O, F> {
 
     /// The one option that has no error reply: the connection ends instead.
     fn export_name(&mut self, data: &[u8], zeros: usize) -> io::Result<(Agreed, S)> {
-        let name = std::str::from_utf8(data).ok();
-        let Some(at) = name.and_then(|name| self.offer.find(name)) else {
-            return Err(broken(NO_EXPORT.into()));
-        };
+        let name = std::str::from_utf8(data);
+        let name = name.map_err(|_| broken("the name of an export is no text".into()))?;
+        let at = self.offer.find(name).map_err(|(_, why)| broken(why.into()))?;
         let opened =
             (self.open)().map_err(|why| io::Error::new(ErrorKind::ConnectionAborted, why))?;
         let mut told = self.offer.exports[at].bytes.to_be_bytes().to_vec();
@@ -273,8 +332,6 @@ impl<I: Read, O: Write, S, F: FnMut() -> Result<S, String>> Talk<'_, I, O, F> {
         Ok((self.agreed, opened))
     }
 }
-
-const NO_EXPORT: &str = "there is no export of that name";
 
 /// The name and the wishes of `INFO` and `GO`; `None` if the lengths do not fit.
 fn info_request(data: &[u8]) -> Option<(&str, Vec<u16>)> {

@@ -2,6 +2,7 @@
 //!
 //! `docs/afterimage.toml` has each setting with its default, and says what it does; a test holds the two together.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use afterimage::{Durability, Settings};
@@ -9,6 +10,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::durable;
+use super::sockets::Owner;
+use super::volumes::Named;
 use crate::args::{self, DurabilityArg};
 use crate::exit::{Exit, Failure};
 
@@ -54,14 +57,36 @@ pub struct Link {
 pub struct Hosts {
     /// The sockets: `unix:PATH` or `HOST:PORT`.
     pub nbd: Vec<String>,
-    /// Whether a TCP socket may be without encryption and names.
+    /// Whether a TCP socket may be for anybody who reaches it.
     pub insecure: bool,
+    /// The certificates that the service shows on TCP sockets, its own first, in PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, in PEM.
+    pub key: Option<PathBuf>,
+    /// The authorities that sign the certificates of hosts, in PEM.
+    pub client_ca: Option<PathBuf>,
     /// Connections at once.
     pub connections: usize,
+    /// Connections at once whose TLS handshake is not over.
+    pub handshakes: usize,
     /// The mode of unix sockets.
     pub mode: Mode,
+    /// The owner of unix sockets.
+    pub owner: Option<Owner>,
     /// How long a host waits for a device that is about to serve.
     pub patience: Time,
+    /// Settings of single exports, by their names.
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// An export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Export {
+    /// Whether several connections write to it at once.
+    pub shared: bool,
+    /// Whether hosts only read it.
+    pub read_only: bool,
 }
 
 impl Default for Hosts {
@@ -69,9 +94,15 @@ impl Default for Hosts {
         Hosts {
             nbd: Vec::new(),
             insecure: false,
+            certificate: None,
+            key: None,
+            client_ca: None,
             connections: 64,
+            handshakes: 16,
             mode: Mode(0o600),
+            owner: None,
             patience: Time(10_000_000_000),
+            exports: BTreeMap::new(),
         }
     }
 }
@@ -112,7 +143,6 @@ pub struct Engine {
     takeover_timeout: Option<Time>,
     remote_read_timeout: Option<Time>,
     admit_timeout: Option<Time>,
-    shared_sessions: Option<bool>,
 }
 
 impl Engine {
@@ -136,7 +166,6 @@ impl Engine {
         set(&mut all.takeover_timeout_ns, self.takeover_timeout.map(|time| time.0));
         set(&mut all.remote_read_timeout_ns, self.remote_read_timeout.map(|time| time.0));
         set(&mut all.admit_timeout_ns, self.admit_timeout.map(|time| time.0));
-        set(&mut all.shared_sessions, self.shared_sessions);
         all
     }
 }
@@ -210,6 +239,12 @@ impl<'de> Deserialize<'de> for Mode {
     }
 }
 
+impl<'de> Deserialize<'de> for Owner {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Owner, D::Error> {
+        word(from, str::parse)
+    }
+}
+
 impl<'de, T: clap::ValueEnum> Deserialize<'de> for Word<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Word<T>, D::Error> {
         word(from, |word| {
@@ -224,6 +259,14 @@ impl<'de, T: clap::ValueEnum> Deserialize<'de> for Word<T> {
 }
 
 impl Config {
+    /// The settings of an engine whose volumes have these names.
+    pub fn engine(&self, names: &[Named]) -> Settings {
+        let is_shared =
+            |named: &&Named| self.hosts.exports.get(&named.name).is_some_and(|of| of.shared);
+        let shared_volumes = names.iter().filter(is_shared).map(|named| named.id).collect();
+        Settings { shared_volumes, ..self.device.settings() }
+    }
+
     /// The configuration in the file `path`.
     ///
     /// # Errors
@@ -251,8 +294,12 @@ impl Config {
                 unknown.join(", ")
             ));
         }
-        if config.hosts.connections == 0 {
-            return Err("hosts.connections is 0: at least 1".into());
+        let hosts = &config.hosts;
+        for (name, value) in [("connections", hosts.connections), ("handshakes", hosts.handshakes)]
+        {
+            if value == 0 {
+                return Err(format!("hosts.{name} is 0: at least 1"));
+            }
         }
         Ok(config)
     }
@@ -270,6 +317,7 @@ mod tests {
         let said: String = EXAMPLE
             .lines()
             .map(|line| match line.strip_prefix("#") {
+                Some(setting) if setting.starts_with('[') => setting,
                 Some(setting) if setting.contains(" = ") && !setting.starts_with(' ') => setting,
                 _ => line,
             })
@@ -278,6 +326,9 @@ mod tests {
         let all = Config::parse(&said).unwrap();
         assert!(all.directory.is_some() && all.link.listen.is_some() && all.link.peer.is_some());
         assert!(all.link.rate.is_some() && !all.hooks.ready.is_empty());
+        let Hosts { certificate, key, client_ca, owner, exports, .. } = &all.hosts;
+        assert!([certificate, key, client_ca].iter().all(|file| file.is_some()) && owner.is_some());
+        assert_eq!(exports["data"], Export::default());
         let Engine {
             durability,
             pacing_max,
@@ -293,7 +344,6 @@ mod tests {
             takeover_timeout,
             remote_read_timeout,
             admit_timeout,
-            shared_sessions,
         } = &all.device;
         let times = [
             pacing_max,
@@ -313,7 +363,6 @@ mod tests {
         assert!(times.iter().all(|time| time.is_some()), "{times:?}");
         assert!(percents.iter().all(|percent| percent.is_some()), "{percents:?}");
         assert!(durability.is_some() && salvage_max.is_some() && image_max.is_some());
-        assert!(shared_sessions.is_some());
         // The values that it names are the engine's defaults.
         assert_eq!(
             format!("{:?}", all.device.settings()),
@@ -329,6 +378,9 @@ mod tests {
             ("[link]\nlisen = \"a:1\"\n[hosts]\nndb = []", "hosts.ndb, link.lisen"),
             ("[control]\nsee = \"999\"", "no mode"),
             ("[hosts]\nconnections = 0", "at least 1"),
+            ("[hosts]\nhandshakes = 0", "at least 1"),
+            ("[hosts]\nowner = \"a:b:c\"", "owner"),
+            ("[hosts.exports.data]\nshard = true", "hosts.exports.data.shard"),
             ("[hosts]\npatience = \"soon\"", "soon"),
             ("[device]\ndurability = \"perhaps\"", "none of strict, written"),
             ("[device]\nsalvage-max = \"5 parsec\"", "parsec"),

@@ -1,6 +1,6 @@
 //! The service's hosts: the sockets at which they find the volumes by NBD, and what is said of them.
 
-use std::net::TcpListener;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use afterimage::{Clock, Device, Event, SystemClock};
 use serde_json::json;
 
 use super::config;
+use super::listeners;
 use super::news::News;
-use super::sockets;
 use super::volumes::Named;
 use crate::exit::{Exit, Failure};
-use crate::nbd::{self, Export, Listener, Server, Settings};
+use crate::nbd::{self, Counters, Export, Server, Settings};
+use crate::output::shown;
 
 /// Where hosts come, as the command line says.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,9 +23,13 @@ pub struct HostArgs {
     #[arg(long, value_name = "unix:PATH|HOST:PORT")]
     pub nbd: Vec<String>,
 
-    /// Let hosts come by TCP without encryption: anybody who reaches the port reads and writes all volumes
+    /// Let hosts come by TCP without showing who they are: anybody who reaches the port reads and writes all volumes
     #[arg(long)]
     pub insecure_hosts: bool,
+
+    /// Print the URI of each export at each socket once hosts may come
+    #[arg(long)]
+    pub print_uri: bool,
 }
 
 /// Hosts of a fenced device are kept for so long, at least, while none hears that they reach the other one.
@@ -34,6 +39,18 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub struct Hosts {
     server: Arc<Server>,
     unix: Vec<PathBuf>,
+    uris: Vec<String>,
+}
+
+/// How many hosts there are, and where more may come.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Connections.
+    pub connections: usize,
+    /// Those that were not served.
+    pub refused: Counters,
+    /// Of each export at each socket.
+    pub uris: Vec<String>,
 }
 
 impl Hosts {
@@ -52,28 +69,24 @@ impl Hosts {
     ) -> Result<Hosts, Failure> {
         let is_insecure = args.insecure_hosts || settings.insecure;
         let addresses = if args.nbd.is_empty() { &settings.nbd } else { &args.nbd };
-        let (mut unix, mut listeners) = (Vec::new(), Vec::new());
-        for address in addresses {
-            let opening = format!("opening {address} for hosts");
-            let failed = |e| Failure::storage(&opening, &e);
-            if let Some(path) = address.strip_prefix("unix:") {
-                let path = PathBuf::from(path);
-                let listener = sockets::bind(&path, settings.mode.0).map_err(failed)?;
-                unix.push(path);
-                listeners.push(Listener::Unix(listener));
-            } else if is_insecure {
-                listeners.push(Listener::Tcp(TcpListener::bind(address).map_err(failed)?));
-            } else {
-                let what = format!(
-                    "{opening}: by TCP anybody who reaches it would read and write all volumes, without encryption: use \
-                     unix:PATH, or say --insecure-hosts"
-                );
-                return Err(Failure::new(Exit::Usage, what));
-            }
+        if let Some(odd) =
+            settings.exports.keys().find(|&of| names.iter().all(|named| named.name != *of))
+        {
+            let what = format!("[hosts.exports.{odd}]: the device has no volume of that name");
+            return Err(Failure::new(Exit::Usage, what));
         }
-        let exports = names.iter().map(|named| Export::new(&*named.name, named.id)).collect();
+        let mut sockets = listeners::open(addresses, &settings, is_insecure)?;
+        let exports = names.iter().map(|named| {
+            let mut export = Export::new(&*named.name, named.id);
+            export.read_only = settings.exports.get(&named.name).is_some_and(|of| of.read_only);
+            export
+        });
+        let exports = exports.collect();
+        let uris: Vec<_> = names.iter().flat_map(|named| sockets.uris(&named.name)).collect();
+        let listeners = std::mem::take(&mut sockets.listeners);
         let settings = Settings {
             connections_max: settings.connections,
+            strangers_max: settings.handshakes,
             patience: Duration::from_nanos(settings.patience.0),
             silence: SILENCE.max(hook_limit),
             ..Settings::default()
@@ -92,12 +105,17 @@ impl Hosts {
                 server.hang_up_all();
             }
         });
-        Ok(Hosts { server, unix })
+        if args.print_uri {
+            let mut out = io::stdout().lock();
+            shown(uris.iter().try_for_each(|uri| writeln!(out, "{uri}")))?;
+        }
+        Ok(Hosts { server, unix: sockets.unix, uris })
     }
 
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.server.connections()
+    /// How many there are, and where more may come.
+    pub fn report(&self) -> Report {
+        let (connections, refused) = (self.server.connections(), self.server.counters());
+        Report { connections, refused, uris: self.uris.clone() }
     }
 }
 

@@ -6,6 +6,8 @@
 //! | [`serve`] | `afterimage serve`: the device opened, its threads, its sockets, until it is stopped |
 //! | [`config`] | the file with every setting |
 //! | [`hosts`] | hosts, by NBD |
+//! | [`host_certs`] | `afterimage host-certs`: certificates of the devices and of hosts |
+//! | `listeners` | the sockets at which these come, and who may |
 //! | `hooks` | commands at changes of role |
 //! | [`control`] | orders by a local socket: what is said, who may say it, both ends |
 //! | [`orders`] | what each order does with the device |
@@ -22,9 +24,11 @@ pub mod config;
 pub mod control;
 mod durable;
 mod hooks;
+pub mod host_certs;
 pub mod hosts;
 pub mod init;
 pub mod line;
+mod listeners;
 mod news;
 pub mod orders;
 pub mod pairing;

@@ -99,7 +99,7 @@ fn peer_has_all(status: &Status) -> bool {
 
 impl Orders {
     fn report(&self) -> Report {
-        Report::of(&self.device, self.opened_at, (self.line.report(), self.hosts.connections()))
+        Report::of(&self.device, self.opened_at, (self.line.report(), self.hosts.report()))
     }
 
     /// `text`, with the device's state beside it.

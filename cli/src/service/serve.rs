@@ -16,7 +16,7 @@ use super::line::{LineArgs, PeerLine};
 use super::news::News;
 use super::orders::Orders;
 use super::pairing;
-use super::volumes;
+use super::volumes::{self, Named};
 use crate::exit::{Exit, Failure};
 use crate::{recover, signals};
 
@@ -86,9 +86,11 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     let directory = Directory::open(dir).map_err(|e| Failure::storage(&opening, &e))?;
     let superblock = superblock::load(&directory).map_err(|e| Failure::device(&opening, &e))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let device = Device::open(Arc::new(directory), clock, config.device.settings())
+    let ids = superblock.volumes.iter().map(|volume| volume.id);
+    let names = volumes::read(dir, ids).map_err(|what| Failure::new(Exit::Device, what))?;
+    let device = Device::open(Arc::new(directory), clock, config.engine(&names))
         .map_err(|e| Failure::device(&opening, &e))?;
-    let kept = keep(dir, args, config, superblock, &device);
+    let kept = keep(dir, args, config, (superblock, names), &device);
     // A failure leaves the device as closed as an end does: no host is to answer for it.
     let closed = device.close();
     match kept? {
@@ -106,14 +108,11 @@ fn keep(
     dir: &Path,
     args: &Args,
     config: Config,
-    superblock: Superblock,
+    (superblock, names): (Superblock, Vec<Named>),
     device: &Arc<Device>,
 ) -> Result<End, Failure> {
     let clock = device.clock().clone();
     let opened_at = clock.monotonic();
-    let ids = device.geometry().volumes.iter().map(|volume| volume.id);
-    let names = volumes::read(dir, ids).map_err(|what| Failure::new(Exit::Device, what))?;
-
     let (ending, news) = (Arc::new(Ending::default()), Arc::new(News::default()));
     let (told, ends) = (news.clone(), ending.clone());
     device.on_event(move |event| {

@@ -5,13 +5,60 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::str::FromStr;
 
-/// A socket at `path` with this `mode`, which it has before anybody can connect: until then it is under another
+/// The owner of a socket: a user, a group or both, by names or numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    user: Option<String>,
+    group: Option<String>,
+}
+
+impl FromStr for Owner {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Owner, String> {
+        let (user, group) = word.split_once(':').unwrap_or((word, ""));
+        if (user.is_empty() && group.is_empty()) || group.contains(':') {
+            return Err(format!("`{word}` is no owner: \"USER\", \"USER:GROUP\" or \":GROUP\""));
+        }
+        let said = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        Ok(Owner { user: said(user), group: said(group) })
+    }
+}
+
+impl Owner {
+    /// Their numbers, as this machine's own files have them.
+    fn numbers(&self) -> io::Result<(Option<u32>, Option<u32>)> {
+        let number = |name: &Option<String>, file| {
+            name.as_deref().map(|name| number(name, Path::new(file))).transpose()
+        };
+        Ok((number(&self.user, "/etc/passwd")?, number(&self.group, "/etc/group")?))
+    }
+}
+
+/// The number of `name` in a file of users or groups.
+fn number(name: &str, file: &Path) -> io::Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let all = fs::read_to_string(file)?;
+    let found = all.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    });
+    found.ok_or_else(|| {
+        let what = format!("{} has no {name}: give the number", file.display());
+        io::Error::new(io::ErrorKind::NotFound, what)
+    })
+}
+
+/// A socket at `path` with this `mode`, and this owner if there is one, which it has before anybody can connect: until then it is under another
 /// name, in a folder that is its owner's alone. A socket that stands there is replaced.
 ///
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] if something else stands there; the system's.
-pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+pub fn bind(path: &Path, mode: u32, owner: Option<&Owner>) -> io::Result<UnixListener> {
     let is_other =
         |found: fs::Metadata| !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type());
     if fs::symlink_metadata(path).is_ok_and(is_other) {
@@ -23,6 +70,10 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
         tempfile::Builder::new().prefix(".socket").tempdir_in(dir.unwrap_or(Path::new(".")))?;
     let new = made.path().join("s");
     let listener = UnixListener::bind(&new)?;
+    if let Some(owner) = owner {
+        let (user, group) = owner.numbers()?;
+        std::os::unix::fs::chown(&new, user, group)?;
+    }
     fs::set_permissions(&new, Permissions::from_mode(mode))?;
     fs::rename(&new, path)?;
     Ok(listener)
@@ -37,15 +88,28 @@ mod tests {
     fn a_socket_replaces_a_socket_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        drop(bind(&path, 0o600).unwrap());
+        drop(bind(&path, 0o600, None).unwrap());
         UnixStream::connect(&path).unwrap_err();
-        let listener = bind(&path, 0o620).unwrap();
+        let listener = bind(&path, 0o620, None).unwrap();
         UnixStream::connect(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
         drop(listener);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "letter").unwrap();
-        assert_eq!(bind(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(bind(&path, 0o600, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_owner_is_found_by_name_and_number() {
+        let numbers = |word: &str| word.parse::<Owner>().unwrap().numbers().unwrap();
+        assert_eq!(numbers("root"), (Some(0), None));
+        assert_eq!(numbers("7:root"), (Some(7), Some(0)));
+        assert_eq!(numbers(":12"), (None, Some(12)));
+        for odd in ["", ":", "a:b:c"] {
+            assert!(odd.parse::<Owner>().unwrap_err().contains("is no owner"), "{odd}");
+        }
+        let unknown = ":no such group".parse::<Owner>().unwrap().numbers().unwrap_err();
+        assert!(unknown.to_string().contains("/etc/group has no no such group"), "{unknown}");
     }
 }

@@ -8,12 +8,16 @@ use std::fmt;
 use afterimage::{Device, ImageStatus, Rung, Status};
 use serde::Serialize;
 
-use super::line;
+use super::{hosts, line};
 
+use crate::nbd::Counters;
 use crate::words::{bytes, count, duration, moment, plural};
 
 /// The document's version.
 const VERSION: u32 = 1;
+
+/// More do not fit on a screen.
+const URIS_MAX: usize = 8;
 
 /// The state of a device, named as operators name it.
 #[derive(Debug, Serialize)]
@@ -28,6 +32,9 @@ pub struct Report {
     link: line::Report,
     /// Connections of hosts.
     hosts: usize,
+    hosts_refused: RefusedHosts,
+    /// Of each export at each socket.
+    uris: Vec<String>,
     backlog: Backlog,
     /// Blocks whose newest data is at the peer.
     owed_blocks: u64,
@@ -58,6 +65,22 @@ enum Role {
     Stopped,
 }
 
+/// Hosts that were not served, since the service began.
+#[derive(Debug, Serialize)]
+struct RefusedHosts {
+    too_many: u64,
+    handshakes: u64,
+    late: u64,
+    broken: u64,
+}
+
+impl From<Counters> for RefusedHosts {
+    fn from(counters: Counters) -> RefusedHosts {
+        let Counters { too_many, handshakes, late, broken } = counters;
+        RefusedHosts { too_many, handshakes, late, broken }
+    }
+}
+
 /// Writes that the peer lacks.
 #[derive(Debug, Serialize)]
 struct Backlog {
@@ -82,7 +105,7 @@ struct Journal {
 
 impl Report {
     /// Of `device`, now, and of its connection.
-    pub fn of(device: &Device, opened_at: u64, parts: (line::Report, usize)) -> Report {
+    pub fn of(device: &Device, opened_at: u64, parts: (line::Report, hosts::Report)) -> Report {
         let status = device.status();
         let times = (device.clock().monotonic(), device.clock().wall(), opened_at);
         Report::new(&status, u64::from(device.geometry().block_size), times, parts)
@@ -92,7 +115,7 @@ impl Report {
         status: &Status,
         block_size: u64,
         (now, wall, opened_at): (u64, u64, u64),
-        (link, hosts): (line::Report, usize),
+        (link, of_hosts): (line::Report, hosts::Report),
     ) -> Report {
         // A record of before the opening is as old as nobody knows.
         let is_known = status.oldest_written_at.is_none_or(|at| at > opened_at);
@@ -114,7 +137,9 @@ impl Report {
             mode: status.mode.to_string(),
             connected: status.connected,
             link,
-            hosts,
+            hosts: of_hosts.connections,
+            hosts_refused: of_hosts.refused.into(),
+            uris: of_hosts.uris,
             backlog: Backlog {
                 records: status.backlog_records,
                 blocks: table_blocks,
@@ -179,6 +204,12 @@ impl fmt::Display for Report {
         writeln!(f, "  tenure    {}, {} mode, peer {line}", self.tenure, self.mode)?;
         writeln!(f, "  link      {}", self.link)?;
         writeln!(f, "  hosts     {}", plural(self.hosts as u64, "connection"))?;
+        for uri in self.uris.iter().take(URIS_MAX) {
+            writeln!(f, "            {uri}")?;
+        }
+        if let Some(more) = self.uris.len().checked_sub(URIS_MAX + 1) {
+            writeln!(f, "            and {} more (--json)", more + 1)?;
+        }
         let Backlog { records, blocks, bytes: size, oldest_ns, .. } = self.backlog;
         match records + blocks {
             0 => writeln!(f, "  backlog   none")?,

@@ -1,6 +1,8 @@
 //! A client that says whatever a test wants, byte by byte.
 
-use std::io::{ErrorKind, Read, Write};
+use rustls::{ClientConnection, StreamOwned};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +16,7 @@ pub const REQUEST: u32 = 0x2560_9513;
 pub const EXPORT_NAME: u32 = 1;
 pub const ABORT: u32 = 2;
 pub const LIST: u32 = 3;
+pub const STARTTLS: u32 = 5;
 pub const INFO: u32 = 6;
 pub const GO: u32 = 7;
 pub const STRUCTURED: u32 = 8;
@@ -22,7 +25,9 @@ pub const SET_CONTEXT: u32 = 10;
 
 pub const ACK: u32 = 1;
 pub const UNSUP: u32 = 0x8000_0001;
+pub const POLICY: u32 = 0x8000_0002;
 pub const INVALID: u32 = 0x8000_0003;
+pub const TLS_REQD: u32 = 0x8000_0005;
 pub const UNKNOWN: u32 = 0x8000_0006;
 pub const SHUTDOWN: u32 = 0x8000_0007;
 pub const TOO_BIG: u32 = 0x8000_0009;
@@ -42,8 +47,69 @@ pub const DF: u16 = 4;
 pub const REQ_ONE: u16 = 8;
 pub const FAST_ZERO: u16 = 16;
 
+/// The connection of a client.
+pub enum Wire {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    pub fn set_read_timeout(&self, most: Option<Duration>) -> io::Result<()> {
+        match self {
+            Wire::Unix(stream) => stream.set_read_timeout(most),
+            Wire::Tcp(stream) => stream.set_read_timeout(most),
+            Wire::Tls(stream) => stream.sock.set_read_timeout(most),
+        }
+    }
+
+    pub fn set_nonblocking(&self, is: bool) -> io::Result<()> {
+        match self {
+            Wire::Unix(stream) => stream.set_nonblocking(is),
+            Wire::Tcp(stream) => stream.set_nonblocking(is),
+            Wire::Tls(stream) => stream.sock.set_nonblocking(is),
+        }
+    }
+
+    /// One more handle of a unix socket.
+    pub fn try_clone(&self) -> io::Result<Wire> {
+        match self {
+            Wire::Unix(stream) => stream.try_clone().map(Wire::Unix),
+            _ => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Wire::Unix(stream) => stream.read(bytes),
+            Wire::Tcp(stream) => stream.read(bytes),
+            Wire::Tls(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Wire::Unix(stream) => stream.write(bytes),
+            Wire::Tcp(stream) => stream.write(bytes),
+            Wire::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Wire::Unix(stream) => stream.flush(),
+            Wire::Tcp(stream) => stream.flush(),
+            Wire::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 pub struct Client {
-    pub stream: UnixStream,
+    pub stream: Wire,
     pub cookie: u64,
     pub structured: bool,
 }
@@ -64,19 +130,42 @@ impl Client {
     }
 
     pub fn greet(path: &Path, flags: u32) -> Client {
-        let mut client = Client::silent(path);
-        let greeting: [u8; 18] = client.take();
+        Client::silent(path).greeted(flags)
+    }
+
+    /// Connects by TCP, and greets.
+    pub fn tcp(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        let stream = Wire::Tcp(stream);
+        Client { stream, cookie: 0, structured: false }.greeted(FIXED | NO_ZEROES)
+    }
+
+    fn greeted(mut self, flags: u32) -> Client {
+        let greeting: [u8; 18] = self.take();
         assert_eq!(&greeting[..16], b"NBDMAGICIHAVEOPT");
         assert_eq!(greeting[16..], [0, 3]);
-        client.send(&flags.to_be_bytes());
-        client
+        self.send(&flags.to_be_bytes());
+        self
+    }
+
+    /// Goes on by TLS. With TLS 1.3 a refusal shows at the next read only.
+    pub fn secured(mut self, mut session: ClientConnection) -> io::Result<Client> {
+        assert_eq!(self.answer(STARTTLS, &[]), ACK);
+        let Wire::Tcp(mut stream) = self.stream else { panic!("no TCP") };
+        while session.is_handshaking() {
+            session.complete_io(&mut stream)?;
+        }
+        let stream = Wire::Tls(Box::new(StreamOwned::new(session, stream)));
+        Ok(Client { stream, cookie: 0, structured: false })
     }
 
     pub fn silent(path: &Path) -> Client {
         let stream = UnixStream::connect(path).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
-        Client { stream, cookie: 0, structured: false }
+        Client { stream: Wire::Unix(stream), cookie: 0, structured: false }
     }
 
     /// Connected to the export, with simple replies.

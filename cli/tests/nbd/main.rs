@@ -6,3 +6,5 @@ mod negotiation;
 mod parts;
 mod requests;
 mod rig;
+mod tls;
+mod tls_parts;

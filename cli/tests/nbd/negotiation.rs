@@ -212,16 +212,17 @@ fn exports_that_cannot_be_are_refused() {
     assert!(refused(vec![Export::new("x".repeat(4097), 0)]).contains("4097 bytes, 4096 at most"));
 }
 
-/// Several connections may write where the device shares its sessions, and only there.
+/// Several connections may write where the device shares a volume among them, and only there.
 #[test]
-fn several_connections_are_offered_where_sessions_are_shared() {
-    let engine = afterimage::Settings { shared_sessions: true, ..engine_settings() };
+fn several_connections_are_offered_where_a_volume_is_shared() {
+    let engine = afterimage::Settings { shared_volumes: vec![0], ..engine_settings() };
     let rig = Rig::with(Settings::default(), engine);
     let [mut first, mut second] = [0, 1].map(|_| Client::connect(&rig.path()));
     assert_eq!(first.go("data").1, FLAGS | 1 << 8);
     second.go("data");
     assert_eq!(second.write(0, 0, b"x"), 0);
     assert_eq!(first.write(0, 0, b"y"), 0);
+    assert_eq!(Client::connect(&rig.path()).go("wal").1, FLAGS);
 }
 
 /// The same over TCP.

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether `program` is installed; says so if not.
-fn has(program: &str) -> bool {
+pub fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         eprintln!("SKIPPED: {program} is not installed");
@@ -15,19 +15,19 @@ fn has(program: &str) -> bool {
     found
 }
 
-fn run(program: &str, words: &[&str]) -> Output {
+pub fn run(program: &str, words: &[&str]) -> Output {
     let output = Command::new(program).args(words).output().expect("it is installed");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {words:?}: {said}");
     output
 }
 
-fn out(program: &str, words: &[&str]) -> String {
+pub fn out(program: &str, words: &[&str]) -> String {
     String::from_utf8(run(program, words).stdout).unwrap()
 }
 
 /// A file of `bytes`, of data and holes.
-fn image(path: &Path, bytes: u64) {
+pub fn image(path: &Path, bytes: u64) {
     let mut data = vec![0u8; bytes as usize];
     for (number, block) in data.chunks_mut(4096).enumerate().filter(|(number, _)| number % 7 < 3) {
         block.fill(1 + (number % 250) as u8);

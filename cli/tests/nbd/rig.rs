@@ -4,7 +4,8 @@ use afterimage::{
     Clock, Device, Durability, Geometry, Line, Memory, SystemClock, Threads, VolumeSpec,
     memory_link,
 };
-use afterimage_cli::nbd::{Export, Listener, News, Server, Settings};
+use afterimage_cli::nbd::{Export, Listener, News, Server, Settings, Tls};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,8 @@ pub struct Rig {
     _threads: Option<Threads>,
     pub device: Arc<Device>,
     pub news: Log,
+    /// Of the last listener that is no unix socket.
+    pub address: Option<SocketAddr>,
     dir: tempfile::TempDir,
 }
 
@@ -88,15 +91,38 @@ impl Rig {
 
     /// A server of `device`, whatever its state.
     pub fn serving(device: Arc<Device>, threads: Option<Threads>, settings: Settings) -> Rig {
+        Rig::at(device, threads, settings, None)
+    }
+
+    /// A device that serves alone, by TLS as well.
+    pub fn with_tls(settings: Settings, tls: Tls, is_required: bool) -> Rig {
+        let device = new_device(1, engine_settings());
+        let threads = Threads::start(&device).unwrap();
+        device.resume_alone().unwrap();
+        Rig::at(device, Some(threads), settings, Some((tls, is_required)))
+    }
+
+    fn at(
+        device: Arc<Device>,
+        threads: Option<Threads>,
+        settings: Settings,
+        tls: Option<(Tls, bool)>,
+    ) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
         let (news, log) = (Log::default(), Log::default());
         let told = news.clone();
         let tell = move |news| told.lock().unwrap().push(news);
-        let listeners = vec![Listener::Unix(listener)];
+        let mut listeners = vec![Listener::Unix(listener)];
+        let mut address = None;
+        if let Some((tls, is_required)) = tls {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            address = Some(listener.local_addr().unwrap());
+            listeners.push(Listener::Tls { listener, tls, is_required });
+        }
         let server = Server::start(device.clone(), listeners, exports(), settings, tell).unwrap();
         drop(log);
-        Rig { server: Some(server), _threads: threads, device, news, dir }
+        Rig { server: Some(server), _threads: threads, device, news, address, dir }
     }
 
     pub fn path(&self) -> PathBuf {

@@ -80,7 +80,7 @@ pub(crate) struct Writer {
     /// The number of the session in `holder`; 0 before the volume's first write.
     newest: AtomicU64,
     holder: Mutex<Option<Arc<Pass>>>,
-    /// [`crate::limits::Settings::shared_sessions`]: a session that writes ends no other.
+    /// [`crate::limits::Settings::shared_volumes`]: a session that writes ends no other.
     shared: bool,
 }
 
@@ -110,9 +110,12 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    pub fn new(volumes: impl Iterator<Item = u32>, shared: bool) -> Writers {
-        let writer =
-            |_: &u32| Writer { newest: AtomicU64::new(0), holder: Mutex::default(), shared };
+    pub fn new(volumes: impl Iterator<Item = u32>, shared: &[u32]) -> Writers {
+        let writer = |id: &u32| Writer {
+            newest: AtomicU64::new(0),
+            holder: Mutex::default(),
+            shared: shared.contains(id),
+        };
         let mut volumes: Vec<_> = volumes.map(|id| (id, writer(&id))).collect();
         volumes.sort_unstable_by_key(|&(id, _)| id);
         Writers { opened: AtomicU64::new(0), volumes }

@@ -183,7 +183,8 @@ impl Plan {
             batch_records_max: random.pick(&[1, 2, 3, 62]),
             told_records_max: random.pick(&[0, 3, 1 << 20, 1 << 20]),
             piece_entries_max: random.pick(&[1, 2, 3, 512]),
-            shared_sessions: random.once_in(6),
+            // All that there are.
+            shared_volumes: if random.once_in(6) { (0..4).collect() } else { Vec::new() },
             ..Settings::default()
         }
     }

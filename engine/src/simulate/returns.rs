@@ -85,7 +85,7 @@ impl World {
         let volume = asked.volume;
         let range = returns.published.entry((volume, session)).or_insert(position..position);
         *range = range.start.min(position)..range.end.max(position);
-        if self.plan.settings[side].shared_sessions {
+        if self.plan.settings[side].shared_volumes.contains(&volume) {
             return;
         }
         let of_volume = returns.published.range((volume, 0)..=(volume, u64::MAX));
@@ -113,9 +113,10 @@ impl World {
         }
         let later = |volume| returns.asked.range((volume, session + 1)..=(volume, u64::MAX)).next();
         let writes = returns.asked.iter().filter(|of| of.1 == session);
-        let is_later = writes.into_iter().any(|&(volume, _)| later(volume).is_some());
-        let shared = self.plan.settings[side].shared_sessions;
-        if !is_later || shared || !lock(&returns.hung_up).contains(&session) {
+        let shared = &self.plan.settings[side].shared_volumes;
+        let is_over = |volume| !shared.contains(&volume) && later(volume).is_some();
+        let is_later = writes.into_iter().any(|&(volume, _)| is_over(volume));
+        if !is_later || !lock(&returns.hung_up).contains(&session) {
             let story = format!("{} #{}: {error}", NAMES[side], asked.number);
             self.tape.broken("a session is over only if a later one writes", story);
         }

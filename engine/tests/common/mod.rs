@@ -145,7 +145,8 @@ fn geometry(spec: &Spec, at: usize) -> Geometry {
 }
 
 fn settings(spec: &Spec) -> Settings {
-    Settings { shared_sessions: !spec.exclusive, ..spec.settings.clone() }
+    let shared_volumes = if spec.exclusive { Vec::new() } else { (0..64).collect() };
+    Settings { shared_volumes, ..spec.settings.clone() }
 }
 
 impl Pair {

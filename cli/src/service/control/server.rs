@@ -60,7 +60,7 @@ impl Server {
         let mut server = Server { stop: Arc::default(), paths: Vec::new(), threads: Vec::new() };
         for (right, mode) in Right::ALL.into_iter().zip(modes.0) {
             let path = dir.join(right.file());
-            let listener = sockets::bind(&path, mode)?;
+            let listener = sockets::bind(&path, mode, None)?;
             listener.set_nonblocking(true)?;
             server.paths.push(path);
             let (stop, desk) = (server.stop.clone(), desk.clone());
