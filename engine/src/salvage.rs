@@ -395,6 +395,31 @@ impl Saving {
         due.store(storage)
     }
 
+    /// Removes the salvage file `number`, as [`remove`] does where no device is open: what had no room may have some now.
+    /// `superblock` is the device's, and the others together have at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As [`remove`]; with [`Kind::Invalid`] there is no such file.
+    pub fn remove(
+        &self,
+        storage: &dyn Storage,
+        superblock: &Superblock,
+        (number, bytes_max): (u32, u64),
+    ) -> Result<()> {
+        let due = &mut *lock(&self.due);
+        if !numbers(storage, KIND)?.contains(&number) {
+            return Err(Error::new(Kind::Invalid, format!("there is no {}", file(number))));
+        }
+        due.store(storage)?;
+        remove(storage, number)?;
+        if let Some(writer) = &mut due.writer {
+            let given_up = Superblock { lineage: writer.owner().lineage, ..superblock.clone() };
+            *writer = Writer::new(storage, &given_up, bytes_max)?;
+        }
+        *lock(&self.full) = None;
+        Ok(())
+    }
+
     /// Whether it was noted down what is given up of `lineage`.
     pub fn knows(&self, lineage: (u64, u64)) -> bool {
         *lock(&self.lineage) == Some(lineage)

@@ -3,7 +3,7 @@
 
 mod common;
 
-use afterimage::{Device, FileName, Image, Settings, Storage, salvage};
+use afterimage::{Device, FileName, Image, Kind, Settings, Storage, salvage};
 use common::crash::{CrashDisk, Cut};
 use common::world::Act::*;
 use common::world::{World, background_step};
@@ -197,6 +197,60 @@ fn a_target_does_not_save_again_either() {
     saved.sort_unstable();
     assert_eq!(saved, [(0, 3), (2, 4), (5, 5)]);
     assert!(!is_noted(&world, A));
+}
+
+/// The same while the device is open, which goes on saving: what comes next is in another chunk.
+#[test]
+fn salvage_of_an_open_device_is_removed_and_not_owed_again() {
+    let mut world = returned_and_active();
+    let reflect = |world: &World| {
+        world.device(A).step_sequence();
+        while world.device(A).step_reflect().unwrap() > 0 {}
+    };
+    world.acts(&[Write(A, 0, 6), Flush(A)]);
+    reflect(&world);
+    assert_eq!(world.saved(A), [(0, 3)]);
+    let remove = |world: &World| world.device(A).remove_salvage(0);
+    remove(&world).unwrap();
+    assert_eq!(remove(&world).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(world.saved(A), []);
+    world.acts(&[Write(A, 0, 7), Write(A, 2, 8), Flush(A)]);
+    reflect(&world);
+    assert_eq!(world.saved(A), [(2, 4)]);
+    world.crash(A, Cut::Kill);
+    world.open(A).unwrap();
+    world.hold_ships(false);
+    world.meet();
+    world.goes_on();
+    assert_eq!(world.saved(A), [(2, 4), (5, 5)]);
+}
+
+/// Salvage is full, so that the resync has stopped; an operator makes room, and it goes on.
+#[test]
+fn a_resync_goes_on_once_salvage_has_room() {
+    let alone: Vec<_> = (0..8).map(|block| (block, block as u8 + 10)).collect();
+    let world_settings = Settings { salvage_bytes_max: 4096, ..settings() };
+    let mut world = returned_with(&alone, world_settings);
+    let resync = |world: &mut World| {
+        world.hold_ships(false);
+        world.meet();
+        for _ in 0..200 {
+            for step in 0..4 {
+                [B, A].iter().for_each(|&at| background_step(world.device(at), step));
+            }
+        }
+    };
+    resync(&mut world);
+    assert!(world.device(A).status().salvage_full.is_some());
+    let mut saved = world.saved(A);
+    assert!(!saved.is_empty() && saved.len() < alone.len(), "{saved:?}");
+    world.device(A).remove_salvage(0).unwrap();
+    assert!(world.device(A).status().salvage_full.is_none());
+    resync(&mut world);
+    world.rests();
+    saved.extend(world.saved(A));
+    saved.sort_unstable();
+    assert_eq!(saved, alone);
 }
 
 /// B has the same content of block 5 as A alone had, and A has heard its checksum; the copies of the others are not

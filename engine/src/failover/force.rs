@@ -369,6 +369,40 @@ impl Device {
         outcome.map(|_| ())
     }
 
+    /// The branch of the history that [`Closed::resolve`] would give up for this device's. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] as that; [`Kind::Halted`].
+    pub fn other_branch(&self) -> Result<Branch> {
+        self.check_halted()?;
+        let Some(other) = self.superblock.get().history.other else {
+            let what =
+                "this device has met no other branch of its history: nothing is to be resolved";
+            return Err(Error::new(Kind::Invalid, what));
+        };
+        let is_consistent = self.peer.machine.read().consistent() == Consistent::Yes;
+        if !self.is_whole() || !is_consistent {
+            let what = "this device does not hold the host, or lacks something of the other one: force it to \
+                        take over (`Device::force`, `afterimage force`), then resolve this";
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        Ok(other)
+    }
+
+    /// The id of the device that [`Closed::forget_peer`] would forget, 0 if none was met. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] as that; [`Kind::Halted`].
+    pub fn peer_to_forget(&self) -> Result<u64> {
+        self.check_halted()?;
+        if !self.is_whole() {
+            let what = "the peer of this device holds the host, or owes it something: take over, or force this \
+                        device to, before the peer is forgotten";
+            return Err(Error::new(Kind::Invalid, what));
+        }
+        Ok(self.superblock.get().peer)
+    }
+
     /// Whether this device holds the host, and the peer owes it nothing.
     pub(super) fn is_whole(&self) -> bool {
         let held = self.superblock.get();
@@ -390,17 +424,7 @@ impl Closed {
         settings: Settings,
     ) -> Result<Branch> {
         let device = Device::open_to_change(storage, clock, settings, false)?;
-        let Some(other) = device.superblock.get().history.other else {
-            let what =
-                "this device has met no other branch of its history: nothing is to be resolved";
-            return Err(Error::new(Kind::Invalid, what));
-        };
-        let is_consistent = device.peer.machine.read().consistent() == Consistent::Yes;
-        if !device.is_whole() || !is_consistent {
-            let what = "this device does not hold the host, or lacks something of the other one: force it to \
-                        take over (`Device::force`, `afterimage force`), then resolve this";
-            return Err(Error::new(Kind::Invalid, what));
-        }
+        let other = device.other_branch()?;
         device.branch_off(Some(other), false, &Bits::default(), |_| ())?;
         Ok(other)
     }
@@ -418,12 +442,7 @@ impl Closed {
         settings: Settings,
     ) -> Result<u64> {
         let device = Device::open_to_change(storage, clock, settings, false)?;
-        if !device.is_whole() {
-            let what = "the peer of this device holds the host, or owes it something: take over, or force this \
-                        device to, before the peer is forgotten";
-            return Err(Error::new(Kind::Invalid, what));
-        }
-        let peer = device.superblock.get().peer;
+        let peer = device.peer_to_forget()?;
         let all: Bits = device.volumes.whole().collect();
         device.branch_off(None, false, &all, |s| {
             if s.peer != 0 {

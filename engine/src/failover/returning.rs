@@ -2,7 +2,7 @@
 //! hello, and becomes the target of a resync of what differs. It may ask for the host at once.
 
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::flow::Tables;
 use crate::format::frame::{Frame, Hello, LADDER_WIRE, Ladder, TablePiece};
@@ -65,6 +65,19 @@ impl Device {
         let most = self.settings.salvage_bytes_max;
         let noted = self.peer.saving.begin(&*self.storage, held, differing, most);
         noted.map_err(|e| self.halt(e))
+    }
+
+    /// Removes the salvage file `number` of this device; its blocks are not saved again. A resync that found no room for
+    /// salvage goes on when the devices are connected again ([`crate::salvage::remove`]: of a closed device).
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] if there is no such file, [`Kind::Halted`].
+    pub fn remove_salvage(&self, number: u32) -> Result<()> {
+        self.check_halted()?;
+        let most = self.settings.salvage_bytes_max;
+        let removed =
+            self.peer.saving.remove(&*self.storage, &self.superblock.get(), (number, most));
+        removed.map_err(|e| if e.kind() == Kind::Invalid { e } else { self.halt(e) })
     }
 
     /// Every block of every volume is copied from now on, in a round that has begun or will begin (R10): no

@@ -15,7 +15,7 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)]
 
 /// How long a link is waited for at a time, and how soon the thread notices at the latest that it is
 /// to stop.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A peer that has not said hello in this time is not there, or hears nothing.
 const HELLO: Duration = Duration::from_secs(5);
