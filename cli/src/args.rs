@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use afterimage::internal::limits::Durability;
 use afterimage::internal::unit::Mode;
 
+use crate::disaster::{Choice, ForceArgs};
 use crate::results::Target;
 use crate::service::control::wire::Point;
 use crate::trace::{Format, Input};
@@ -153,6 +154,11 @@ pub enum Command {
     /// Move the host to the peer
     Handover(Served),
 
+    /// Compare the volumes of a device that is served with its peer's, by checksums, while hosts go on
+    ///
+    /// Blocks that are on their way to the peer are looked at again later. Nothing is changed.
+    Compare(CompareArgs),
+
     /// Limit the data that goes to the peer
     Rate(RateArgs),
 
@@ -226,8 +232,55 @@ pub struct TakeoverArgs {
     pub dry_run: bool,
 
     /// Return as soon as the device serves
-    #[arg(long)]
+    #[arg(long, conflicts_with = "force")]
     pub no_wait: bool,
+
+    /// Without the peer, which is lost, and giving up what this device lacks of it, as `afterimage force`: something
+    /// else must make sure that no host uses the peer. A dry run unless --yes
+    #[arg(long)]
+    pub force: bool,
+
+    /// With --force: do it; without this, what would be given up is said and nothing is changed
+    #[arg(long, requires = "force", conflicts_with = "dry_run")]
+    pub yes: bool,
+
+    /// With --force: serve each block as new as it is here
+    #[arg(long, requires = "force", conflicts_with = "image")]
+    pub newest: bool,
+
+    /// With --force: serve this state
+    #[arg(long, requires = "force", value_enum, value_name = "IMAGE")]
+    pub image: Option<Choice>,
+
+    /// With --force: accept the loss as well, so that hosts are served at once
+    #[arg(long, requires = "force")]
+    pub accept_loss: bool,
+}
+
+impl TakeoverArgs {
+    /// The same as a forced takeover.
+    pub fn forced(self) -> ForceArgs {
+        let TakeoverArgs { served: Served { dir, json }, yes, newest, image, accept_loss, .. } =
+            self;
+        let device = crate::disaster::Args { dir, yes, json };
+        ForceArgs { device, newest, image, accept_loss }
+    }
+}
+
+/// A comparison of the volumes with the peer's.
+#[derive(Clone, Debug, Args)]
+pub struct CompareArgs {
+    /// The device.
+    #[command(flatten)]
+    pub served: Served,
+
+    /// This volume alone
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+
+    /// Read so many bytes of blocks a second at most, at each device
+    #[arg(long, value_name = "BYTES/s", value_parser = rate)]
+    pub rate: Option<u64>,
 }
 
 /// A limit of what goes to the peer.

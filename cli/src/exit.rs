@@ -110,6 +110,11 @@ impl Failure {
         Failure::new(Exit::Output, format!("writing {name}: {error}"))
     }
 
+    /// The same failure, of `what`.
+    pub fn within(self, what: impl fmt::Display) -> Failure {
+        Failure { story: format!("{what}: {}", self.story), ..self }
+    }
+
     /// The exit status it leads to.
     pub fn exit(&self) -> Exit {
         self.exit

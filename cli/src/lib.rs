@@ -42,8 +42,9 @@ mod words;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 
-use args::{Cli, Command, ConfigCommand, Served};
+use args::{Cli, Command, CompareArgs, ConfigCommand, Served};
 use clap::Parser;
 use exit::{Exit, Failure};
 use output::shown;
@@ -71,21 +72,25 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             exit::report(closed::resume_alone(&args, &mut std::io::stdout().lock()))
         }
         Command::Prefer(args) => exit::report(closed::prefer(&args, &mut std::io::stdout().lock())),
-        Command::AcceptLoss(args) if !args.dry_run && client::is_served(&args.dir) => {
-            let served = Served { dir: args.dir, json: args.json };
-            order(&served, Order::AcceptLoss {})
-        }
         Command::AcceptLoss(args) => {
-            exit::report(closed::accept_loss(&args, &mut std::io::stdout().lock()))
+            at_device((&args.dir, args.json), Order::AcceptLoss { dry_run: args.dry_run }, |out| {
+                closed::accept_loss(&args, out)
+            })
         }
-        Command::Force(args) => exit::report(disaster::force(&args, &mut std::io::stdout().lock())),
-        Command::Resolve(args) => {
-            exit::report(disaster::resolve(&args, &mut std::io::stdout().lock()))
-        }
+        Command::Force(args) => force(&args),
+        Command::Takeover(args) if args.force => force(&args.forced()),
+        Command::Resolve(args) => resolve(&args),
         Command::ForgetPeer(args) => {
-            exit::report(disaster::forget_peer(&args, &mut std::io::stdout().lock()))
+            at_device((&args.dir, args.json), Order::ForgetPeer { yes: args.yes }, |out| {
+                disaster::forget_peer(&args, out)
+            })
         }
-        Command::Salvage(args) => exit::report(salvaged::run(&args, &mut std::io::stdout().lock())),
+        Command::Salvage(args) => match args.action.order() {
+            Some((Served { dir, json }, order)) => {
+                at_device((&dir, json), order, |out| salvaged::run(&args, out))
+            }
+            None => exit::report(salvaged::run(&args, &mut std::io::stdout().lock())),
+        },
         Command::Verify(args) => exit::report(verify_devices(&args)),
         Command::Init(args) => {
             exit::report(service::init::run(&args, &mut std::io::stdout().lock()))
@@ -112,6 +117,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             let (dry_run, no_wait) = (args.dry_run, args.no_wait);
             order(&args.served, Order::Takeover { dry_run, no_wait })
         }
+        Command::Compare(args) => {
+            let CompareArgs { served, volume, rate: bytes_per_second } = args;
+            order(&served, Order::Compare { volume, bytes_per_second })
+        }
         Command::Handover(served) => order(&served, Order::Handover {}),
         Command::Rate(args) => order(&args.served, Order::Rate { bytes_per_second: args.rate }),
         Command::Resume(args) => order(&args.served, Order::ResumeAlone {}),
@@ -120,6 +129,35 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
         #[cfg(not(feature = "simulate"))]
         Command::Simulate { .. } => exit::report(Err(Failure::new(Exit::Usage, NO_SIMULATOR))),
     }
+}
+
+/// Has the service of the device in `dir` carry out `order`; where none runs, does `closed` with the directory.
+fn at_device(
+    (dir, json): (&Path, bool),
+    given: Order,
+    closed: impl FnOnce(&mut dyn Write) -> Result<Exit, Failure>,
+) -> Exit {
+    match client::is_served(dir) {
+        true => order(&Served { dir: dir.into(), json }, given),
+        false => exit::report(closed(&mut std::io::stdout().lock())),
+    }
+}
+
+fn force(args: &disaster::ForceArgs) -> Exit {
+    let disaster::Args { dir, yes, json } = &args.device;
+    let given = Order::Force { image: args.choice(), accept_loss: args.accept_loss, yes: *yes };
+    at_device((dir, *json), given, |out| disaster::force(args, out))
+}
+
+fn resolve(args: &disaster::ResolveArgs) -> Exit {
+    let disaster::Args { dir, yes, json } = &args.device;
+    if args.other.is_some() && client::is_served(dir) {
+        let what = "a service runs there, and looks at no other directory: give the command without OTHER, and \
+                    look at the other device with its own";
+        return exit::report(Err(Failure::new(Exit::Usage, what).within(dir.display())));
+    }
+    let given = Order::Resolve { keep: args.keep, yes: *yes };
+    at_device((dir, *json), given, |out| disaster::resolve(args, out))
 }
 
 fn configure(command: &ConfigCommand) -> Result<Exit, Failure> {

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::exit::Failure;
+use crate::service::control::wire::Said;
 
 /// A reader that has seen enough (`| head`) is no failure.
 pub fn shown(written: io::Result<()>) -> Result<(), Failure> {
@@ -15,6 +16,17 @@ pub fn shown(written: io::Result<()>) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Shows the outcome of a command: its text, or with `as_json` its document.
+///
+/// # Errors
+/// [`crate::exit::Exit::Output`] if `out` fails.
+pub fn said(said: &Said, as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    shown(match as_json {
+        true => json(&said.document, out),
+        false => out.write_all(said.text.as_bytes()).and_then(|()| out.flush()),
+    })
 }
 
 /// Writes one JSON document, for reading by people too.

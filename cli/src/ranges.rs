@@ -4,7 +4,7 @@ use afterimage::internal::unit::Blocks;
 use serde::Serialize;
 
 /// Blocks of one volume, one behind the other.
-#[derive(Serialize)]
+#[derive(PartialEq, Serialize)]
 pub struct Range {
     pub volume: u32,
     pub block: u64,
@@ -18,7 +18,7 @@ impl From<&Blocks> for Range {
 }
 
 /// Blocks that the other device told of by bits.
-#[derive(Serialize)]
+#[derive(PartialEq, Serialize)]
 pub struct Told {
     #[serde(flatten)]
     pub range: Range,

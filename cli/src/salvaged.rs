@@ -1,5 +1,6 @@
 //! `afterimage salvage`: what forced takeovers gave up, in the side files of a device that no process has
-//! open: listed, shown, copied out as sparse images, and removed.
+//! open: listed, shown, copied out as sparse images, and removed. A service lists, shows and removes its own device's by
+//! the same words.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,14 +9,19 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use afterimage::internal::error::{Error, Kind};
+use afterimage::internal::error::Error;
 use afterimage::internal::superblock;
-use afterimage::{Directory, Storage, salvage};
+use afterimage::internal::unit::Block;
+use afterimage::{Directory, Stamp, Storage, salvage};
 use clap::Subcommand;
+use serde_json::{Value, json};
 
+use crate::args::Served;
+use crate::disaster::refused_as;
 use crate::exit::{Exit, Failure};
-use crate::output::shown;
+use crate::output::{self, shown};
 use crate::recover;
+use crate::service::control::wire::{Order, Said};
 use crate::words::{bytes, moment, plural};
 
 /// The command line.
@@ -33,6 +39,9 @@ pub enum Action {
     List {
         /// The device's directory
         dir: PathBuf,
+        /// Print JSON instead of text (docs/operations.md)
+        #[arg(long)]
+        json: bool,
     },
     /// Show the entries of a file, in the order in which they were saved
     Show {
@@ -40,6 +49,9 @@ pub enum Action {
         dir: PathBuf,
         /// Number of the file
         number: u32,
+        /// Print JSON instead of text, a document an entry
+        #[arg(long)]
+        json: bool,
     },
     /// Copy the content of a file out, one sparse image VOLUME.img a volume: each block at its place
     ///
@@ -62,7 +74,25 @@ pub enum Action {
         /// Do it; without this, what would be done is said and nothing is changed
         #[arg(long)]
         yes: bool,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
     },
+}
+
+impl Action {
+    /// The same as an order to the service of its device, and where that is; `None` for what is done without.
+    pub fn order(&self) -> Option<(Served, Order)> {
+        let (dir, json, order) = match *self {
+            Action::List { ref dir, json } => (dir, json, Order::SalvageList {}),
+            Action::Show { ref dir, number, json } => (dir, json, Order::SalvageShow { number }),
+            Action::Export { .. } => return None,
+            Action::Remove { ref dir, number, yes, json } => {
+                (dir, json, Order::SalvageRemove { number, yes })
+            }
+        };
+        Some((Served { dir: dir.clone(), json }, order))
+    }
 }
 
 /// Does it.
@@ -73,10 +103,20 @@ pub enum Action {
 /// a file is damaged: what stands before the damage is shown, or copied; [`Exit::Output`].
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Exit, Failure> {
     match &args.action {
-        Action::List { dir } => list(dir, out)?,
-        Action::Show { dir, number } => show(dir, *number, out)?,
+        Action::List { dir, json } => {
+            let said = listed(&look(dir)?).map_err(|f| f.within(dir.display()))?;
+            let said = if said.text.starts_with("no ") { said.within(dir) } else { said };
+            output::said(&said, *json, out)?;
+        }
+        Action::Show { dir, number, json } => {
+            let tell = |said: Said| match json {
+                true => shown(writeln!(out, "{}", said.document)),
+                false => shown(out.write_all(said.text.as_bytes())),
+            };
+            entries(&look(dir)?, *number, tell).map_err(|f| f.within(dir.display()))?;
+        }
         Action::Export { dir, number, to } => export(dir, *number, to, out)?,
-        Action::Remove { dir, number, yes } => remove(dir, *number, *yes, out)?,
+        Action::Remove { dir, number, yes, json } => remove(dir, *number, (*yes, *json), out)?,
     }
     Ok(Exit::Held)
 }
@@ -88,10 +128,7 @@ fn look(dir: &Path) -> Result<Directory, Failure> {
 
 fn failed(dir: &Path) -> impl Fn(Error) -> Failure {
     let dir = dir.display().to_string();
-    move |error| match error.kind() {
-        Kind::Invalid => Failure::new(Exit::Absent, format!("{dir}: {error}")),
-        _ => Failure::device(&dir, &error),
-    }
+    move |error| refused_as(Exit::Absent)(error).within(&dir)
 }
 
 fn row(file: &salvage::SalvageFile) -> String {
@@ -107,34 +144,78 @@ fn row(file: &salvage::SalvageFile) -> String {
     }
 }
 
-fn list(dir: &Path, out: &mut dyn Write) -> Result<(), Failure> {
-    let files = salvage::list(&look(dir)?).map_err(failed(dir))?;
-    if files.is_empty() {
-        return shown(writeln!(out, "{}: no salvage", dir.display()));
-    }
-    files.iter().try_for_each(|file| shown(writeln!(out, "{}", row(file))))
+fn document(file: &salvage::SalvageFile) -> Value {
+    let salvage::SalvageFile { number, bytes, lineage, saved_at, blocks, .. } = *file;
+    json!({
+        "number": number,
+        "bytes": bytes,
+        "blocks": blocks,
+        "lineage": lineage.map(|(number, _)| number),
+        "lineage_id": lineage.map(|(_, id)| format!("{id:016x}")),
+        "saved_from_ns": saved_at.0,
+        "saved_to_ns": saved_at.1,
+    })
 }
 
-fn show(dir: &Path, number: u32, out: &mut dyn Write) -> Result<(), Failure> {
-    let mut written = Ok(());
-    let read = salvage::read(&look(dir)?, number, |entry, _| {
-        let (volume, first, count) = (entry.block.volume, entry.block.number, entry.count);
-        let content = if entry.has_data { "data" } else { "zeros" };
-        let when = match entry.stamp {
-            afterimage::Stamp::ZERO => "when it was written is not known".to_string(),
-            stamp => format!("{stamp}, {}", moment(stamp.time)),
-        };
-        if written.is_ok() {
-            written = writeln!(
-                out,
-                "volume {volume}, blocks {first} to {}: {content}, {when}",
-                first + count - 1
-            );
+/// The salvage files in `storage`.
+///
+/// # Errors
+/// [`Exit::Device`] if it cannot be read.
+pub(crate) fn listed(storage: &dyn Storage) -> Result<Said, Failure> {
+    let files = salvage::list(storage).map_err(refused_as(Exit::Absent))?;
+    let documents: Vec<_> = files.iter().map(document).collect();
+    let text = match files.is_empty() {
+        true => "no salvage\n".into(),
+        false => files.iter().map(|file| format!("{}\n", row(file))).collect(),
+    };
+    Ok(Said { text, document: json!({ "version": 1, "files": documents }) })
+}
+
+/// Tells of each entry of a salvage file.
+///
+/// # Errors
+/// [`Exit::Absent`] if there is no such file, [`Exit::Device`] if it is damaged, after the entries before the damage;
+/// those of `tell`.
+pub(crate) fn entries(
+    storage: &dyn Storage,
+    number: u32,
+    mut tell: impl FnMut(Said) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut told = Ok(());
+    let read = salvage::read(storage, number, |entry, _| {
+        if told.is_ok() {
+            told = tell(entry_words(entry.block, entry.count, entry.has_data, entry.stamp));
         }
         Ok(())
     });
-    shown(written)?;
-    read.map_err(failed(dir))
+    told?;
+    read.map_err(refused_as(Exit::Absent))
+}
+
+fn entry_words(
+    Block { volume, number: first }: Block,
+    count: u64,
+    has_data: bool,
+    stamp: Stamp,
+) -> Said {
+    let content = if has_data { "data" } else { "zeros" };
+    let is_known = stamp != Stamp::ZERO;
+    let when = match is_known {
+        false => "when it was written is not known".to_string(),
+        true => format!("{stamp}, {}", moment(stamp.time)),
+    };
+    let last = first + count - 1;
+    Said {
+        text: format!("volume {volume}, blocks {first} to {last}: {content}, {when}\n"),
+        document: json!({
+            "version": 1,
+            "volume": volume,
+            "block": first,
+            "blocks": count,
+            "has_data": has_data,
+            "stamp": is_known.then(|| stamp.to_string()),
+        }),
+    }
 }
 
 fn export(dir: &Path, number: u32, to: &Path, out: &mut dyn Write) -> Result<(), Failure> {
@@ -200,17 +281,39 @@ fn export(dir: &Path, number: u32, to: &Path, out: &mut dyn Write) -> Result<(),
     shown(writeln!(out, "{} of file {number} in {}", plural(blocks, "block"), to.display()))
 }
 
-fn remove(dir: &Path, number: u32, yes: bool, out: &mut dyn Write) -> Result<(), Failure> {
-    let files = salvage::list(&look(dir)?).map_err(failed(dir))?;
-    let Some(file) = files.iter().find(|file| file.number == number) else {
-        let story = format!("{}: there is no salvage file {number}", dir.display());
-        return Err(Failure::new(Exit::Absent, story));
-    };
-    shown(writeln!(out, "{}", row(file)))?;
-    if !yes {
-        return shown(writeln!(out, "nothing was changed; --yes removes it for good"));
+/// The words about a salvage file.
+///
+/// # Errors
+/// [`Exit::Absent`] if there is no such file, [`Exit::Device`] if the storage cannot be read.
+pub(crate) fn described(storage: &dyn Storage, number: u32) -> Result<Said, Failure> {
+    let files = salvage::list(storage).map_err(refused_as(Exit::Absent))?;
+    let file = files
+        .iter()
+        .find(|file| file.number == number)
+        .ok_or_else(|| Failure::new(Exit::Absent, format!("there is no salvage file {number}")))?;
+    let document = json!({ "version": 1, "changed": false, "file": document(file) });
+    Ok(Said { text: format!("{}\n", row(file)), document })
+}
+
+/// The end of a dry run.
+pub(crate) const KEPT: &str = "nothing was changed; --yes removes it for good";
+
+fn remove(
+    dir: &Path,
+    number: u32,
+    (yes, json): (bool, bool),
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let mut said = described(&look(dir)?, number).map_err(|f| f.within(dir.display()))?;
+    if !json {
+        shown(write!(out, "{}", said.text))?;
     }
-    let storage = Directory::open(dir).map_err(|e| Failure::storage(recover::opening(dir), &e))?;
-    salvage::remove(&storage as &dyn Storage, number).map_err(failed(dir))?;
-    shown(writeln!(out, "removed"))
+    if yes {
+        let storage =
+            Directory::open(dir).map_err(|e| Failure::storage(recover::opening(dir), &e))?;
+        salvage::remove(&storage as &dyn Storage, number).map_err(failed(dir))?;
+    }
+    said.document["changed"] = yes.into();
+    said.text = format!("{}\n", if yes { "removed" } else { KEPT });
+    output::said(&said, json, out)
 }

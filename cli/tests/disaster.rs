@@ -314,6 +314,15 @@ fn both_serve_apart_and_one_is_kept() {
         "    last written: 20",
         "      volume 0, blocks 6 to 6\n  data go from",
     ];
+    only_said(&["resolve"], &a, &["--keep", "1"], &parts[..2]);
+    refused(&["resolve"], &a, &["--keep", "2", "--yes"], 9, "this is device 1");
+    let (status, said, _) = run(&["resolve"], &a, &["--json"]);
+    let document: Value = serde_json::from_str(&said).expect("one document");
+    assert_eq!((status, &document["changed"]), (0, &false.into()));
+    assert_eq!(
+        (&document["kept"]["blocks"], &document["given_up"]["device"]),
+        (&3.into(), &2.into())
+    );
     let before = contents(&b);
     only_said(&["resolve"], &a, &[b.to_str().unwrap()], &parts);
     let third = folder.path().join("third");
@@ -366,7 +375,7 @@ fn the_manual_has_every_status() {
     let manual = fs::read_to_string(manual).unwrap();
     for (command, statuses) in [
         ("force", &[0, 2, 4, 5, 6, 8, 11, 12][..]),
-        ("resolve", &[0, 2, 4, 5, 6, 8]),
+        ("resolve", &[0, 2, 4, 5, 6, 8, 9]),
         ("forget-peer", &[0, 2, 4, 5, 6, 9]),
         ("salvage", &[0, 2, 4, 5, 6, 8]),
         ("init", &[0, 2, 4, 5, 6]),
@@ -375,6 +384,7 @@ fn the_manual_has_every_status() {
         ("wait", &[0, 14, 15]),
         ("drain", &[0, 14]),
         ("takeover", &[0, 9, 13, 14, 15]),
+        ("compare", &[0, 1, 2, 5, 7, 13]),
     ] {
         let row = |line: &&str| line.starts_with(&format!("| `{command}` "));
         let row = manual.lines().find(row).unwrap_or_else(|| panic!("no row of {command}"));

@@ -5,14 +5,40 @@ use std::fmt;
 
 use afterimage::BranchSheet;
 
+use serde_json::{Value, json};
+
 use super::recorded;
+use crate::ranges::Range;
 use crate::words::{bytes, count, moment, plural};
 
 /// Most ranges of blocks that are listed; of the others it is said how many they are.
 const RANGES_MAX: usize = 16;
 
+/// Most ranges that a document lists.
+const RANGES_DOCUMENTED_MAX: usize = 10_000;
+
 /// The text.
 pub(super) struct Shown<'a>(pub &'a BranchSheet);
+
+/// The same as a document.
+pub(super) fn document(branch: &BranchSheet) -> Value {
+    let blocks = branch.blocks.iter().map(|run| run.count()).sum::<u64>();
+    let ranges: Vec<Range> =
+        branch.blocks.iter().take(RANGES_DOCUMENTED_MAX).map(Range::from).collect();
+    json!({
+        "device": branch.device,
+        "lineage": branch.lineage.0,
+        "lineage_id": format!("{:016x}", branch.lineage.1),
+        "tenure": branch.epoch,
+        "newest": branch.newest.to_string(),
+        "blocks": blocks,
+        "bytes": branch.bytes,
+        "first_at_ns": branch.first_at(),
+        "last_at_ns": branch.last_at(),
+        "ranges": ranges,
+        "cut": branch.blocks.len() > RANGES_DOCUMENTED_MAX,
+    })
+}
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -70,7 +70,7 @@ fn talk(
     let greeted = greet(&mut input, &mut output)?;
     let (agreed, session) = loop {
         let offer =
-            Offer { exports: &exports, block_size: shared.device.limits().block_size, security };
+            Offer { exports: &exports, block_size: shared.block_size, security };
         let open = || {
             let begun = Instant::now();
             let opened = shared.open(connection);

@@ -153,7 +153,9 @@ pub struct Server {
 
 /// The state that the threads of a server share.
 struct Shared {
-    device: Arc<Device>,
+    /// None while it is closed and opened again.
+    device: Mutex<Option<Arc<Device>>>,
+    block_size: u32,
     exports: Vec<Export>,
     settings: Settings,
     watch: Arc<Watch>,
@@ -189,7 +191,8 @@ impl Server {
         }
         let next = AtomicU64::new(LISTENERS + listeners.len() as u64);
         let shared = Arc::new(Shared {
-            device,
+            device: Mutex::default(),
+            block_size: device.limits().block_size,
             exports,
             settings,
             watch,
@@ -200,15 +203,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             tell: Box::new(tell),
         });
-        let listening = Arc::downgrade(&shared);
-        shared.device.on_event(move |event| {
-            let Some(shared) = listening.upgrade() else { return };
-            match event {
-                Event::Fenced { epoch, .. } => shared.fall_silent(*epoch),
-                Event::Halted(_) => shared.hang_up_all(),
-                _ => {}
-            }
-        });
+        shared.serve(device);
         let watched = shared.clone();
         let watcher = std::thread::Builder::new().name("nbd".into());
         let watcher = watcher.spawn(move || watch::watch(&watched, &listeners)).map_err(failed)?;
@@ -219,6 +214,18 @@ impl Server {
     /// unanswered. Hosts may come back at once.
     pub fn hang_up_all(&self) {
         self.shared.hang_up_all();
+    }
+
+    /// The device is about to be closed, and another one will be served in its place ([`Server::serve`]). Hosts that
+    /// have opened an export are hung up on, as by [`Server::hang_up_all`]; those that are about to, wait.
+    pub fn release(&self) {
+        *self.shared.device() = None;
+        self.shared.hang_up_all();
+    }
+
+    /// Serves `device` from now on: the same one as before, opened again.
+    pub fn serve(&self, device: Arc<Device>) {
+        self.shared.serve(device);
     }
 
     /// How many connections there are.
@@ -284,6 +291,23 @@ fn check(device: &Device, exports: &mut [Export]) -> afterimage::Result<()> {
 impl Shared {
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn device(&self) -> MutexGuard<'_, Option<Arc<Device>>> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(self: &Arc<Self>, device: Arc<Device>) {
+        let listening = Arc::downgrade(self);
+        device.on_event(move |event| {
+            let Some(shared) = listening.upgrade() else { return };
+            match event {
+                Event::Fenced { epoch, .. } => shared.fall_silent(*epoch),
+                Event::Halted(_) => shared.hang_up_all(),
+                _ => {}
+            }
+        });
+        *self.device() = Some(device);
     }
 
     fn has_stopped(&self) -> bool {
@@ -403,22 +427,36 @@ impl Shared {
     /// A session for a host that opens an export, once the device serves (R13, R20).
     fn open(&self, connection: &Arc<Connection>) -> Result<Session, String> {
         let begun = Instant::now();
-        let session = loop {
-            match self.device.session() {
-                Ok(session) => break session,
-                Err(error)
-                    if error.kind() != Kind::Halted
-                        && begun.elapsed() < self.settings.patience
-                        && connection.wait_a_moment(LOOK_AGAIN) => {}
-                Err(error) => return Err(error.to_string()),
+        let (device, session) = loop {
+            let device = self.device().clone();
+            let why = match &device {
+                None => "the device is being opened".to_owned(),
+                Some(device) => match device.session() {
+                    Ok(session) => break (device.clone(), session),
+                    // One that was closed to be opened again is in nobody's hands any more.
+                    Err(error) if error.kind() == Kind::Halted && self.has(device) => {
+                        return Err(error.to_string());
+                    }
+                    Err(error) => error.to_string(),
+                },
+            };
+            let is_patient = begun.elapsed() < self.settings.patience;
+            if !(is_patient && connection.wait_a_moment(LOOK_AGAIN)) {
+                return Err(why);
             }
         };
         connection.open(session.clone());
         // A fence in between has not seen the session.
-        let status = self.device.status();
-        if !status.serving || status.epoch != session.epoch() {
+        let status = device.status();
+        if !self.has(&device) {
+            connection.hang_up();
+        } else if !status.serving || status.epoch != session.epoch() {
             connection.fall_silent();
         }
         Ok(session)
+    }
+
+    fn has(&self, device: &Arc<Device>) -> bool {
+        self.device().as_ref().is_some_and(|present| Arc::ptr_eq(present, device))
     }
 }

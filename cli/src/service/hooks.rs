@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,13 @@ const LOOK: Duration = Duration::from_millis(5);
 enum Next {
     /// The device serves.
     Ready {
+        device: Weak<Device>,
         epoch: u64,
         owed_blocks: u64,
     },
     /// The host is granted to the peer.
     Fenced {
+        device: Weak<Device>,
         epoch: u64,
     },
     End,
@@ -38,69 +40,82 @@ enum Next {
 
 /// The thread of the hooks. Dropped, it ends after the hook that runs.
 pub struct Hooks {
-    next: Sender<Next>,
+    next: Mutex<Sender<Next>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Hooks {
-    /// Runs the hooks of `settings` at the changes of `device`, and tells what comes of them.
+    /// Runs the hooks of `settings` at the changes of the devices that it follows, and tells what comes of them.
     ///
     /// # Errors
     /// The system's, if it refuses a thread.
-    pub fn start(
-        device: &Arc<Device>,
-        settings: config::Hooks,
-        news: &Arc<News>,
-    ) -> std::io::Result<Hooks> {
+    pub fn start(settings: config::Hooks, news: &Arc<News>) -> std::io::Result<Hooks> {
         let (next, come) = channel();
-        let (news, weak) = (news.clone(), Arc::downgrade(device));
+        let news = news.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();
-        let run = move || run_all((&come, &stops), &weak, &settings, &news);
+        let run = move || run_all((&come, &stops), &settings, &news);
         let thread = std::thread::Builder::new().name("hooks".into()).spawn(run)?;
+        Ok(Hooks { next: Mutex::new(next), stop, thread: Some(thread) })
+    }
+
+    /// Runs them at the changes of `device`, the present one among them if it serves already.
+    pub fn follow(&self, device: &Arc<Device>) {
+        let weak = Arc::downgrade(device);
         // A listener may be called by several threads, one after the other.
-        let tell = Mutex::new(next.clone());
+        let tell = Mutex::new(lock(&self.next).clone());
         device.on_event(move |event| {
+            let device = weak.clone();
             let change = match *event {
-                Event::Ready { epoch, owed_blocks } => Next::Ready { epoch, owed_blocks },
-                Event::Fenced { epoch, .. } => Next::Fenced { epoch },
+                Event::Ready { epoch, owed_blocks } => Next::Ready { device, epoch, owed_blocks },
+                Event::Fenced { epoch, .. } => Next::Fenced { device, epoch },
                 _ => return,
             };
             // After the end no hook runs.
-            let _ = tell.lock().unwrap_or_else(PoisonError::into_inner).send(change);
+            let _ = lock(&tell).send(change);
         });
-        Ok(Hooks { next, stop, thread: Some(thread) })
+        let status = device.status();
+        if status.serving {
+            let device = Arc::downgrade(device);
+            let (epoch, owed_blocks) = (status.epoch, status.owed_blocks);
+            let _ = lock(&self.next).send(Next::Ready { device, epoch, owed_blocks });
+        }
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Hooks {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        let _ = self.next.send(Next::End);
+        let _ = lock(&self.next).send(Next::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn run_all(
-    (come, stop): (&Receiver<Next>, &AtomicBool),
-    device: &Weak<Device>,
-    settings: &config::Hooks,
-    news: &News,
-) {
+fn run_all((come, stop): (&Receiver<Next>, &AtomicBool), settings: &config::Hooks, news: &News) {
     let limit = Duration::from_nanos(settings.limit.0);
     for next in come {
         if stop.load(Ordering::Acquire) {
             return;
         }
-        let (name, words, epoch, owed_blocks) = match next {
-            Next::Ready { epoch, owed_blocks } => ("ready", &settings.ready, epoch, owed_blocks),
-            Next::Fenced { epoch } => ("fenced", &settings.fenced, epoch, 0),
+        let (device, name, words, epoch, owed_blocks) = match next {
+            Next::Ready { device, epoch, owed_blocks } => {
+                (device, "ready", &settings.ready, epoch, owed_blocks)
+            }
+            Next::Fenced { device, epoch } => (device, "fenced", &settings.fenced, epoch, 0),
             Next::End => return,
         };
-        let Some(device) = device.upgrade() else { return };
+        // One that was opened again has changes of its own.
+        let Some(device) = device.upgrade().filter(|device| device.status().halted.is_none())
+        else {
+            continue;
+        };
         if let [program, arguments @ ..] = &words[..] {
             let mut command = Command::new(program);
             command

@@ -96,8 +96,17 @@ impl Hosts {
             tell(&told, &news);
         });
         let server = server.map_err(|e| Failure::device("offering the volumes to hosts", &e))?;
-        let server = Arc::new(server);
-        let hosts = Arc::downgrade(&server);
+        let hosts = Hosts { server: Arc::new(server), unix: sockets.unix, uris };
+        hosts.follow(device);
+        if args.print_uri {
+            let mut out = io::stdout().lock();
+            shown(hosts.uris.iter().try_for_each(|uri| writeln!(out, "{uri}")))?;
+        }
+        Ok(hosts)
+    }
+
+    fn follow(&self, device: &Device) {
+        let hosts = Arc::downgrade(&self.server);
         device.on_event(move |event| {
             // Hosts find the device that serves now: until then they were kept, silent (R20).
             let is_time = matches!(event, Event::PeerReachable { .. } | Event::Ready { .. });
@@ -105,11 +114,17 @@ impl Hosts {
                 server.hang_up_all();
             }
         });
-        if args.print_uri {
-            let mut out = io::stdout().lock();
-            shown(uris.iter().try_for_each(|uri| writeln!(out, "{uri}")))?;
-        }
-        Ok(Hosts { server, unix: sockets.unix, uris })
+    }
+
+    /// The device is about to be closed: hosts are hung up on, and those that come wait for [`Hosts::serve`].
+    pub fn release(&self) {
+        self.server.release();
+    }
+
+    /// The device is open again.
+    pub fn serve(&self, device: &Arc<Device>) {
+        self.follow(device);
+        self.server.serve(device.clone());
     }
 
     /// How many there are, and where more may come.

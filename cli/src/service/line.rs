@@ -1,7 +1,7 @@
 //! The service's connection to its peer: dialled or waited for, encrypted, and how it is doing.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use afterimage::internal::format::superblock::Superblock;
 use afterimage::tcp::{Acceptor, Dialler, Pins, PublicKey, Rate, Record, TcpSettings};
@@ -58,12 +58,19 @@ enum End {
 pub struct PeerLine {
     dir: PathBuf,
     end: End,
+    /// Whether it is without keys.
+    insecure: bool,
     pins: Pins,
     rate: Rate,
-    superblock: Superblock,
+    /// The device's at its last opening.
+    superblock: Mutex<Superblock>,
     names: Vec<Named>,
     /// One invitation at a time.
     inviting: Mutex<()>,
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How the connection is doing.
@@ -92,17 +99,14 @@ struct Refused {
 }
 
 impl PeerLine {
-    /// Keeps `device` connected as `args` say, by the threads of `threads`; `superblock` is the device's at its
-    /// opening.
+    /// This device's end of the connection, as `args` say.
     ///
     /// # Errors
     /// [`Exit::Usage`] if the arguments do not fit the device; [`Exit::Device`] if an address cannot be listened at.
-    pub fn start(
+    pub fn new(
         dir: &Path,
         args: &LineArgs,
-        (device, threads): (&Arc<Device>, &Threads),
         (superblock, names): (Superblock, Vec<Named>),
-        news: &Arc<News>,
     ) -> Result<PeerLine, Failure> {
         let failed = |e: Error| Failure::device("the connection to the peer", &e);
         let usage = |what: &str| Err(Failure::new(Exit::Usage, what));
@@ -146,36 +150,81 @@ impl PeerLine {
         };
         let line = PeerLine {
             dir: dir.into(),
-            end: end.clone(),
+            end,
+            insecure: args.insecure,
             pins,
             rate,
-            superblock,
+            superblock: Mutex::new(superblock),
             names,
             inviting: Mutex::default(),
         };
-        if let (End::Accepts(acceptor), Some(record)) = (&line.end, line.standing()?) {
-            acceptor.invite(record, line.host(news));
-        }
-        match end {
-            End::None => Ok(()),
-            End::Accepts(acceptor) => threads.keep_connected(device, acceptor),
-            End::Dials(dialler, _) => threads.keep_connected(device, dialler),
-        }
-        .map_err(failed)?;
         line.limit(args.rate)?;
         Ok(line)
     }
 
+    /// Keeps `device` connected by the threads of `threads`; `superblock` is the device's at its opening.
+    ///
+    /// # Errors
+    /// [`Exit::Device`] if the invitation that stands cannot be read, or the system refuses a thread.
+    pub fn keep(
+        &self,
+        (device, threads): (&Arc<Device>, &Threads),
+        superblock: Superblock,
+        news: &Arc<News>,
+    ) -> Result<(), Failure> {
+        *lock(&self.superblock) = superblock;
+        match self.end().clone() {
+            End::None => Ok(()),
+            End::Accepts(acceptor) => {
+                if let Some(record) = self.standing()? {
+                    acceptor.invite(record, self.host(news));
+                }
+                threads.keep_connected(device, acceptor)
+            }
+            End::Dials(dialler, _) => threads.keep_connected(device, dialler),
+        }
+        .map_err(|e: Error| Failure::device("the connection to the peer", &e))
+    }
+
+    /// The volumes' names.
+    pub fn volumes(&self) -> &[Named] {
+        &self.names
+    }
+
+    /// The way to the peer: none once it was forgotten by a device that dials.
+    fn end(&self) -> &End {
+        match &self.end {
+            End::Dials(..) if !self.insecure && self.pins.is_empty() => &End::None,
+            end => end,
+        }
+    }
+
+    /// The peer gets no connection any more, whatever it says, and may not join by an invitation of before.
+    ///
+    /// # Errors
+    /// [`Exit::Device`] if its pin cannot be removed.
+    pub fn forget(&self) -> Result<(), Failure> {
+        let pinned = Peer::read(&self.dir)?.and_then(|peer| peer.key());
+        if let End::Accepts(acceptor) = &self.end {
+            acceptor.withdraw();
+        }
+        let unpinned = pairing::forget(&self.dir);
+        unpinned.map_err(|e| Failure::storage("forgetting the peer's key", &e))?;
+        pinned.into_iter().for_each(|key| self.pins.remove(key));
+        Ok(())
+    }
+
     /// The invitation that may still be used: none once the peer was met.
     fn standing(&self) -> Result<Option<Record>, Failure> {
-        match self.superblock.peer {
+        let peer = lock(&self.superblock).peer;
+        match peer {
             0 => pairing::standing(&self.dir),
             _ => Ok(None),
         }
     }
 
     fn host(&self, news: &Arc<News>) -> Host {
-        Host::new(&self.dir, &self.superblock, &self.names, news.clone())
+        Host::new(&self.dir, &lock(&self.superblock), &self.names, news.clone())
     }
 
     /// A new invitation, which takes the place of the one before.
@@ -188,22 +237,20 @@ impl PeerLine {
                 "the service does not listen, so that no device can join: start it with --listen";
             return Err(Failure::new(Exit::Refused, what));
         };
-        let _one = self.inviting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&self.inviting);
         // None that joins is decided about meanwhile.
         acceptor.withdraw();
         let pinned = Peer::read(&self.dir)?.and_then(|peer| peer.key());
-        if self.superblock.peer != 0 || pinned.is_some() && acceptor.peer().is_some() {
+        if lock(&self.superblock).peer != 0 || pinned.is_some() && acceptor.peer().is_some() {
             if let Some(record) = self.standing()? {
                 acceptor.invite(record, self.host(news));
             }
-            let what = "the device has a peer: if that one is lost for good, stop the service, and let the device forget \
-                        it (`afterimage forget-peer`)";
+            let what = "the device has a peer: if that one is lost for good, let the device forget it (`afterimage \
+                        forget-peer`)";
             return Err(Failure::new(Exit::Refused, what));
         }
         // A device that has joined and was never met may have lost its key.
-        let unpinned = pairing::forget(&self.dir);
-        unpinned.map_err(|e| Failure::storage("voiding the invitation before", &e))?;
-        pinned.into_iter().for_each(|key| self.pins.remove(key));
+        self.forget()?;
         let (invitation, record) = pairing::invite(&self.dir)?;
         acceptor.invite(record, self.host(news));
         Ok(invitation)
@@ -224,7 +271,7 @@ impl PeerLine {
             let key = peer.and_then(|(_, key)| key).map(|key| key.fingerprint().to_string());
             (peer.map(|(address, _)| address.to_string()), key)
         };
-        match &self.end {
+        match self.end() {
             End::None => Report {
                 way: "none",
                 address: None,

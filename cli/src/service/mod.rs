@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`init`] | `afterimage init`: a new device, and the names of its volumes |
 //! | [`serve`] | `afterimage serve`: the device opened, its threads, its sockets, until it is stopped |
+//! | `running` | what works on the device while it is open, and what stays when it is opened again |
 //! | [`config`] | the file with every setting |
 //! | [`hosts`] | hosts, by NBD |
 //! | [`host_certs`] | `afterimage host-certs`: certificates of the devices and of hosts |
@@ -11,6 +12,7 @@
 //! | `hooks` | commands at changes of role |
 //! | [`control`] | orders by a local socket: what is said, who may say it, both ends |
 //! | [`orders`] | what each order does with the device |
+//! | `worst` | those of the worst day: force, resolve, forget, salvage, compare |
 //! | [`status`] | where the device stands, for a person and as JSON |
 //! | [`mod@line`] | the connection to the peer |
 //! | [`pairing`] | `afterimage invite`, `join`: keys, pins and invitations, and what is told to a device that joins |
@@ -32,7 +34,9 @@ mod listeners;
 mod news;
 pub mod orders;
 pub mod pairing;
+mod running;
 pub mod serve;
 mod sockets;
 pub mod status;
 mod volumes;
+mod worst;

@@ -1,10 +1,10 @@
 //! Each order carried out: what it does with the device, and what its command says.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use afterimage::internal::unit::Mode;
-use afterimage::{Device, Error, Kind, Status};
+use afterimage::{Device, Error, Forced, Kind, Status};
 use serde_json::json;
 
 use super::control::server::{Caller, Desk};
@@ -12,12 +12,13 @@ use super::control::wire::{Order, Point, Said};
 use super::hosts::Hosts;
 use super::line::PeerLine;
 use super::news::News;
+use super::running::{Service, stops};
 use super::status::{Report, left};
 use crate::exit::{Exit, Failure};
 use crate::words::{bytes, duration, moment, plural};
 
 /// Between two lines of progress.
-const PROGRESS: Duration = Duration::from_secs(1);
+pub(super) const PROGRESS: Duration = Duration::from_secs(1);
 
 /// A handover that takes longer has met no peer that answers.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -29,11 +30,13 @@ pub struct Orders {
     /// Its events.
     pub news: Arc<News>,
     /// Its connection to the peer.
-    pub line: PeerLine,
+    pub line: Arc<PeerLine>,
     /// Its hosts.
     pub hosts: Arc<Hosts>,
     /// Monotonic time of its opening.
     pub opened_at: u64,
+    /// The service that has opened it.
+    pub(super) service: Weak<Service>,
 }
 
 impl Desk for Orders {
@@ -64,20 +67,24 @@ impl Desk for Orders {
                 self.device.resume_alone().map_err(refused)?;
                 Ok(self.said("the device serves"))
             }
-            Order::AcceptLoss {} => {
-                if self.device.status().lost_writes.is_none() {
-                    let what = "no write of which a host was told is known to be lost";
-                    return Err(Failure::new(Exit::Absent, what));
-                }
-                self.device.accept_loss().map_err(refused)?;
-                Ok(self.said("the loss is accepted: hosts are served"))
+            Order::AcceptLoss { dry_run } => self.accept_loss(dry_run),
+            Order::Force { image, accept_loss, yes } => {
+                self.force(Forced { image: image.image(), accept_loss }, yes)
+            }
+            Order::Resolve { keep, yes } => self.resolve(caller, keep, yes),
+            Order::ForgetPeer { yes } => self.forget_peer(caller, yes),
+            Order::SalvageList {} => self.list_salvage(),
+            Order::SalvageShow { number } => self.show_salvage(caller, number),
+            Order::SalvageRemove { number, yes } => self.remove_salvage(caller, number, yes),
+            Order::Compare { volume, bytes_per_second } => {
+                self.compare(caller, volume, bytes_per_second)
             }
         }
     }
 }
 
 /// The engine's refusal, with the exit status of its kind.
-fn refused(error: Error) -> Failure {
+pub(super) fn refused(error: Error) -> Failure {
     let exit = match error.kind() {
         Kind::NoPeer => Exit::Unconnected,
         Kind::Timeout => Exit::TimedOut,
@@ -98,6 +105,10 @@ fn peer_has_all(status: &Status) -> bool {
 }
 
 impl Orders {
+    pub(super) fn service(&self) -> Result<Arc<Service>, Failure> {
+        self.service.upgrade().ok_or_else(stops)
+    }
+
     fn report(&self) -> Report {
         Report::of(&self.device, self.opened_at, (self.line.report(), self.hosts.report()))
     }
@@ -197,6 +208,9 @@ impl Orders {
         let mut shown = Instant::now();
         let is_drained = caller.wait(most, |caller| {
             let status = self.device.status();
+            if let Some(why) = status.halted {
+                return Err(refused(why));
+            }
             let is_owed = status.owed_blocks > 0 || !peer_has_all(&status);
             if is_owed && shown.elapsed() >= PROGRESS {
                 shown = Instant::now();

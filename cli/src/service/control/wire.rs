@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
+use std::path::Path;
 
 use afterimage::Stamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::disaster::Choice;
 use crate::exit::Exit;
 
 /// A longer line is no order; an answer's lines are bounded by the service that writes them.
@@ -88,21 +90,77 @@ pub enum Order {
     /// The device serves without having heard from its peer (R13).
     ResumeAlone {},
     /// Writes of which hosts were told are lost, and that is accepted (R20).
-    AcceptLoss {},
+    AcceptLoss {
+        /// Say which.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// The device takes over without its peer, which is lost (D10).
+    Force {
+        /// The state that is served.
+        image: Choice,
+        /// The loss is accepted, too.
+        accept_loss: bool,
+        /// Do it.
+        yes: bool,
+    },
+    /// Of two histories that have parted this device's is kept (D10).
+    Resolve {
+        /// The device whose history is meant to be kept.
+        keep: Option<u64>,
+        /// Do it.
+        yes: bool,
+    },
+    /// The peer is lost for good, and another device takes its place.
+    ForgetPeer {
+        /// Do it.
+        yes: bool,
+    },
+    /// The files of what was given up.
+    SalvageList {},
+    /// The entries of one of them.
+    SalvageShow {
+        /// Its number.
+        number: u32,
+    },
+    /// One of them goes for good.
+    SalvageRemove {
+        /// Its number.
+        number: u32,
+        /// Do it.
+        yes: bool,
+    },
+    /// The volumes are held against the peer's, by checksums.
+    Compare {
+        /// The name of one; all without.
+        volume: Option<String>,
+        /// So many bytes of blocks a second are read here, and at the peer, at most.
+        bytes_per_second: Option<u64>,
+    },
 }
 
 impl Order {
     /// The right that it asks for.
     pub fn right(&self) -> Right {
         match self {
-            Order::Status {} | Order::Events {} | Order::Mark {} => Right::See,
+            Order::Status {}
+            | Order::Events {}
+            | Order::Mark {}
+            | Order::SalvageList {}
+            | Order::SalvageShow { .. } => Right::See,
             Order::Wait { .. }
             | Order::Drain { .. }
             | Order::Takeover { .. }
             | Order::Handover {}
             | Order::Invite {}
-            | Order::Rate { .. } => Right::Operate,
-            Order::ResumeAlone {} | Order::AcceptLoss {} => Right::Force,
+            | Order::Rate { .. }
+            | Order::Compare { .. } => Right::Operate,
+            Order::ResumeAlone {}
+            | Order::AcceptLoss { .. }
+            | Order::Force { .. }
+            | Order::Resolve { .. }
+            | Order::ForgetPeer { .. }
+            | Order::SalvageRemove { .. } => Right::Force,
         }
     }
 }
@@ -138,6 +196,11 @@ impl Said {
     pub fn new(text: impl Into<String>, document: &impl Serialize) -> Said {
         let document = serde_json::to_value(document).expect("numbers, words and lists of them");
         Said { text: text.into(), document }
+    }
+
+    /// The same, with a text that begins with the name of the device's directory.
+    pub fn within(self, dir: &Path) -> Said {
+        Said { text: format!("{}: {}", dir.display(), self.text), ..self }
     }
 }
 
