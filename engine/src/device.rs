@@ -203,6 +203,7 @@ impl Device {
             reflected: normal.reflected(),
             backlog_records: tables.backlog(),
             backlog_bytes: out.backlog_data() * u64::from(self.geometry.block_size),
+            acked_bytes: out.acked_data() * u64::from(self.geometry.block_size),
             oldest_written_at: oldest.map(|(_, p)| self.own.journal.queue.record(p).written_at),
             owed_blocks: differential.owed_blocks
                 + if self.peer.owed.is_due() { told_blocks } else { 0 },

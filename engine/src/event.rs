@@ -230,6 +230,8 @@ pub struct Status {
     pub backlog_records: u64,
     /// Their data, in bytes: whole blocks; zeros have none.
     pub backlog_bytes: u64,
+    /// Data of the own records that the peer has acknowledged since the opening, in bytes: whole blocks.
+    pub acked_bytes: u64,
     /// When the oldest of them was written, in nanoseconds on the monotonic clock of this opening;
     /// for what was written before it, when the device was opened.
     pub oldest_written_at: Option<u64>,

@@ -30,6 +30,8 @@ pub(crate) struct Out {
     by_bits: bool,
     /// How many records from there on carry data, not zeros.
     backlog_data: u64,
+    /// How many of those that the peer has acknowledged carried data, since the opening.
+    acked_data: u64,
     /// Credit: own records before this index may be shipped. The receiver's places only ever
     /// grow, counted from its beginning, so this only rises within a connection.
     allowed: Index,
@@ -52,6 +54,7 @@ impl Out {
             cut,
             by_bits,
             backlog_data: 0,
+            acked_data: 0,
             allowed: 0,
             granted,
         }
@@ -127,6 +130,11 @@ impl Out {
         self.backlog_data
     }
 
+    /// How many records with data the peer has acknowledged since the opening.
+    pub fn acked_data(&self) -> u64 {
+        self.acked_data
+    }
+
     /// The tenure granted at the last fence, since when R has had no new records; 0 otherwise.
     pub fn granted(&self) -> u64 {
         self.granted
@@ -169,6 +177,7 @@ impl Out {
         let records: Vec<Record> = acked.map(|index| queue.record(position(index))).collect();
         let with_data = records.iter().filter(|r| r.content == Content::Data).count();
         self.backlog_data -= with_data as u64;
+        self.acked_data += with_data as u64;
         self.acked_index = index;
         self.acked = self.acked.max(hi);
         if self.shipped < index {
