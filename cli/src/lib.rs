@@ -25,6 +25,7 @@ pub mod closed;
 pub mod disaster;
 pub mod exit;
 pub mod inspect;
+mod latency;
 pub mod nbd;
 mod output;
 mod ranges;

@@ -51,6 +51,19 @@ pub fn duration(ns: u64) -> String {
 
 /// A time in nanoseconds since 1970, to the second and in full.
 pub fn moment(ns: u64) -> String {
+    let [year, month, day, hour, minute, second] = calendar(ns);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC ({ns} ns since 1970)")
+}
+
+/// A time in nanoseconds since 1970, to the millisecond, as RFC 3339 has it.
+pub fn timestamp(ns: u64) -> String {
+    let [year, month, day, hour, minute, second] = calendar(ns);
+    let ms = ns / 1_000_000 % 1_000;
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month, day, hour, minute and second.
+fn calendar(ns: u64) -> [u64; 6] {
     let seconds = ns / 1_000_000_000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Years that begin in March, from that of the year 0: a leap day is a year's last.
@@ -61,8 +74,7 @@ pub fn moment(ns: u64) -> String {
     let month = (5 * day + 2) / 153;
     let (day, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
     let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC ({ns} ns since 1970)")
+    [year, month, day, second / 3600, second / 60 % 60, second % 60]
 }
 
 #[cfg(test)]
@@ -102,6 +114,7 @@ mod tests {
             assert_eq!(moment(ns), format!("{shown} ({ns} ns since 1970)"));
         }
         assert!(moment(u64::MAX).starts_with("2554-07-21 23:34:33"));
+        assert_eq!(timestamp(951_782_400_012_345_678), "2000-02-29T00:00:00.012Z");
     }
 
     #[test]

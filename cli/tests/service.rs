@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -145,6 +145,35 @@ fn callers_that_keep_to_no_rule_are_refused() {
         let _ = follower.write_all(b"{\"order\": \"events\"}\n");
     }
     until("no thread is left", || threads() == before);
+}
+
+#[test]
+fn the_log_has_each_order_with_its_user_and_no_secret() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (mut served, first) = Served::made(scratch.path());
+    served.serve(&["--log", "trace", "--listen", "127.0.0.1:0"]);
+    let (code, answer, story) = served.ask(&["invite"]);
+    assert_eq!(code, Some(0), "{story}");
+    assert_eq!(served.ask(&["handover"]).0, Some(13), "there is no peer");
+    let (_, log) = served.end("-TERM");
+    let user = fs::metadata("/proc/self").unwrap().uid();
+    for order in ["Status", "Invite", "Handover"] {
+        let line = format!("order user={user} order={order}");
+        assert!(log.contains(&line), "{line}: {log}");
+    }
+    assert!(log.contains(&format!("no order was carried out user={user} why=")), "{log}");
+    // Neither whole nor in parts.
+    let parts = |secret: &str| -> Vec<String> {
+        let secret = secret.trim().trim_start_matches("afterimage-invitation-");
+        secret
+            .as_bytes()
+            .chunks_exact(12)
+            .map(|part| String::from_utf8_lossy(part).into())
+            .collect()
+    };
+    for secret in [&*first, answer["invitation"].as_str().unwrap()] {
+        assert!(parts(secret).iter().all(|part| !log.contains(part)), "{log}");
+    }
 }
 
 #[test]

@@ -69,8 +69,7 @@ fn talk(
     let mut exports = shared.exports.clone();
     let greeted = greet(&mut input, &mut output)?;
     let (agreed, session) = loop {
-        let offer =
-            Offer { exports: &exports, block_size: shared.block_size, security };
+        let offer = Offer { exports: &exports, block_size: shared.block_size, security };
         let open = || {
             let begun = Instant::now();
             let opened = shared.open(connection);

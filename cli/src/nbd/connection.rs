@@ -12,6 +12,7 @@
 //!   answered at all. After a fence the connection stays, so that its host does not come back here before
 //!   the other device serves, and ends later ([`Settings::silence`](super::Settings)).
 
+use super::latencies::Latencies;
 use super::stream::Stream;
 use super::watch::Watch;
 use afterimage::{Error, Kind, Session};
@@ -99,6 +100,8 @@ pub(super) struct Connection {
     pub stream: Stream,
     /// The other end, for people.
     pub host: String,
+    /// How long requests take.
+    pub latencies: Arc<Latencies>,
     watch: Arc<Watch>,
     session: OnceLock<Session>,
     /// How long it is silent before it is hung up on.
@@ -113,6 +116,7 @@ impl Connection {
         (stream, host): (Stream, String),
         watch: Arc<Watch>,
         silence: Duration,
+        latencies: Arc<Latencies>,
     ) -> Connection {
         let state = State {
             phase: Phase::Open,
@@ -127,6 +131,7 @@ impl Connection {
             id,
             stream,
             host,
+            latencies,
             watch,
             session: OnceLock::new(),
             silence,

@@ -17,6 +17,7 @@
 //! | `connection` | what is under way, what is to be sent, and how a connection ends |
 //! | `counters` | hosts that were not served |
 //! | `wire` | the bytes |
+//! | `latencies` | how long requests take |
 //!
 //! A server has one thread, and one more for each connection, which reads; replies are sent by the threads
 //! in which requests end. `docs/hosts.md` says what a host is promised.
@@ -26,6 +27,7 @@ mod connection;
 mod counters;
 #[cfg(any(test, feature = "fuzz"))]
 mod fuzz;
+mod latencies;
 mod negotiate;
 mod reply;
 mod request;
@@ -41,6 +43,7 @@ pub use counters::Counters;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub use fuzz::fuzz_nbd;
+pub use latencies::Latencies;
 pub use stream::Listener;
 pub use tls::Tls;
 
@@ -101,6 +104,8 @@ pub struct Settings {
     pub patience: Duration,
     /// After a fence a connection stays for so long, silent, unless [`Server::hang_up_all`] ends it.
     pub silence: Duration,
+    /// Counts how long requests take.
+    pub latencies: Arc<Latencies>,
 }
 
 impl Default for Settings {
@@ -111,6 +116,7 @@ impl Default for Settings {
             negotiation: Duration::from_secs(10),
             patience: Duration::from_secs(10),
             silence: Duration::from_secs(5),
+            latencies: Arc::default(),
         }
     }
 }
@@ -376,7 +382,8 @@ impl Shared {
             return true;
         }
         let (watch, silence) = (self.watch.clone(), self.settings.silence);
-        let connection = Arc::new(Connection::new(id, accepted, watch, silence));
+        let latencies = self.settings.latencies.clone();
+        let connection = Arc::new(Connection::new(id, accepted, watch, silence, latencies));
         {
             let mut connections = self.connections();
             if self.stopping.load(Ordering::Acquire) {

@@ -49,6 +49,7 @@ enum Style {
 struct Command {
     connection: Arc<Connection>,
     head: RequestHead,
+    begun: Instant,
     agreed: Agreed,
     style: Style,
     /// Comes free with the reply.
@@ -119,6 +120,7 @@ impl<'a> Desk<'a> {
         Arc::new(Command {
             connection: self.connection.clone(),
             head: *head,
+            begun: Instant::now(),
             agreed: self.agreed,
             style,
             room: REPLY + Room { pieces: 0, bytes },
@@ -267,6 +269,9 @@ impl Command {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.left -= 1;
         let is_last = progress.left == 0;
+        if is_last {
+            self.connection.latencies.add(self.head.command, self.begun.elapsed());
+        }
         match self.style {
             Style::Chunks => {
                 let mut parts = match outcome {

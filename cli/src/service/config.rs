@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use afterimage::{Durability, Settings};
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
+use tracing_subscriber::filter::Targets;
 
-use super::durable;
 use super::sockets::Owner;
 use super::volumes::Named;
+use super::{durable, log};
 use crate::args::{self, DurabilityArg};
 use crate::exit::{Exit, Failure};
 
@@ -37,6 +38,46 @@ pub struct Config {
     pub device: Engine,
     /// Commands at changes of role.
     pub hooks: Hooks,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The log.
+    pub log: Log,
+    /// The end of the service.
+    pub stop: Stop,
+}
+
+/// Metrics for Prometheus.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Metrics {
+    /// Where they are: `HOST:PORT`.
+    pub listen: Option<String>,
+    /// Whether that may be another address than one of loopback.
+    pub beyond_loopback: bool,
+}
+
+/// The log.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Log {
+    /// The levels that are logged.
+    pub level: Option<Levels>,
+}
+
+/// The end of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Stop {
+    /// Whether SIGTERM and SIGINT wait until nothing is owed, either way.
+    pub drain: bool,
+    /// For so long at most.
+    pub limit: Time,
+}
+
+impl Default for Stop {
+    fn default() -> Stop {
+        Stop { drain: false, limit: Time(60_000_000_000) }
+    }
 }
 
 /// The connection to the peer.
@@ -49,6 +90,8 @@ pub struct Link {
     pub peer: Option<String>,
     /// Bytes a second.
     pub rate: Option<Size>,
+    /// How far the peer may be behind, as an operator wants it.
+    pub recovery_point: Option<Time>,
 }
 
 /// Hosts.
@@ -206,6 +249,10 @@ pub struct Time(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(pub u32);
 
+/// What is logged, such as "info" or "warn,afterimage::order=debug".
+#[derive(Clone, Debug, PartialEq)]
+pub struct Levels(pub Targets);
+
 /// One of a list of words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Word<T>(T);
@@ -226,6 +273,12 @@ impl<'de> Deserialize<'de> for Size {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Time, D::Error> {
         word(from, args::delay).map(Time)
+    }
+}
+
+impl<'de> Deserialize<'de> for Levels {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Levels, D::Error> {
+        word(from, log::levels).map(Levels)
     }
 }
 
@@ -329,6 +382,8 @@ mod tests {
         let Hosts { certificate, key, client_ca, owner, exports, .. } = &all.hosts;
         assert!([certificate, key, client_ca].iter().all(|file| file.is_some()) && owner.is_some());
         assert_eq!(exports["data"], Export::default());
+        assert!(all.link.recovery_point.is_some() && all.metrics.listen.is_some());
+        assert!(all.log.level.is_some());
         let Engine {
             durability,
             pacing_max,
@@ -384,6 +439,8 @@ mod tests {
             ("[hosts]\npatience = \"soon\"", "soon"),
             ("[device]\ndurability = \"perhaps\"", "none of strict, written"),
             ("[device]\nsalvage-max = \"5 parsec\"", "parsec"),
+            ("[log]\nlevel = \"x=loud\"", "loud"),
+            ("[stop]\nlimit = \"9 parsec\"", "parsec"),
             ("[device", "line 1"),
         ] {
             let error = Config::parse(text).unwrap_err();

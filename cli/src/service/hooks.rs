@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::config;
 use super::news::News;
+use super::systemd;
 
 /// How often a hook that runs is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -118,6 +119,7 @@ fn run_all((come, stop): (&Receiver<Next>, &AtomicBool), settings: &config::Hook
         };
         if let [program, arguments @ ..] = &words[..] {
             let mut command = Command::new(program);
+            systemd::keep_from(&mut command);
             command
                 .args(arguments)
                 .env("AFTERIMAGE_EVENT", name)

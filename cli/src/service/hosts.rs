@@ -13,7 +13,7 @@ use super::listeners;
 use super::news::News;
 use super::volumes::Named;
 use crate::exit::{Exit, Failure};
-use crate::nbd::{self, Counters, Export, Server, Settings};
+use crate::nbd::{self, Counters, Export, Latencies, Listener, Server, Settings};
 use crate::output::shown;
 
 /// Where hosts come, as the command line says.
@@ -38,6 +38,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// The server of the hosts of one device.
 pub struct Hosts {
     server: Arc<Server>,
+    latencies: Arc<Latencies>,
     unix: Vec<PathBuf>,
     uris: Vec<String>,
 }
@@ -54,7 +55,8 @@ pub struct Report {
 }
 
 impl Hosts {
-    /// Offers the volumes of `device` at the sockets of `args`, or else of `settings`. Hosts of a device that is fenced
+    /// Offers the volumes of `device` at the sockets of `args`, or else of `settings`, and at those that systemd has
+    /// `passed`. Hosts of a device that is fenced
     /// are kept for the peer's hook to end, which takes `hook_limit` at most.
     ///
     /// # Errors
@@ -62,6 +64,7 @@ impl Hosts {
     /// [`Exit::Refused`] if it cannot be opened.
     pub fn start(
         args: &HostArgs,
+        passed: Vec<Listener>,
         (settings, hook_limit): (config::Hosts, Duration),
         device: &Arc<Device>,
         names: &[Named],
@@ -75,7 +78,7 @@ impl Hosts {
             let what = format!("[hosts.exports.{odd}]: the device has no volume of that name");
             return Err(Failure::new(Exit::Usage, what));
         }
-        let mut sockets = listeners::open(addresses, &settings, is_insecure)?;
+        let mut sockets = listeners::open(addresses, passed, &settings, is_insecure)?;
         let exports = names.iter().map(|named| {
             let mut export = Export::new(&*named.name, named.id);
             export.read_only = settings.exports.get(&named.name).is_some_and(|of| of.read_only);
@@ -91,12 +94,13 @@ impl Hosts {
             silence: SILENCE.max(hook_limit),
             ..Settings::default()
         };
+        let latencies = settings.latencies.clone();
         let told = news.clone();
         let server = Server::start(device.clone(), listeners, exports, settings, move |news| {
             tell(&told, &news);
         });
         let server = server.map_err(|e| Failure::device("offering the volumes to hosts", &e))?;
-        let hosts = Hosts { server: Arc::new(server), unix: sockets.unix, uris };
+        let hosts = Hosts { server: Arc::new(server), latencies, unix: sockets.unix, uris };
         hosts.follow(device);
         if args.print_uri {
             let mut out = io::stdout().lock();
@@ -125,6 +129,11 @@ impl Hosts {
     pub fn serve(&self, device: &Arc<Device>) {
         self.follow(device);
         self.server.serve(device.clone());
+    }
+
+    /// How long their requests take.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// How many there are, and where more may come.

@@ -77,25 +77,27 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// `listens`, `dials` or `none`.
-    way: &'static str,
+    pub(super) way: &'static str,
     /// Where it listens, or whom it dials.
-    address: Option<String>,
-    peer_address: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) peer_address: Option<String>,
     /// The fingerprint of the key that the peer has shown.
-    peer_key: Option<String>,
+    pub(super) peer_key: Option<String>,
     /// Why the last attempt to dial failed.
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
     /// Connections that were refused.
-    refused: Option<Refused>,
+    pub(super) refused: Option<Refused>,
+    /// The most that is sent, in bytes a second.
+    pub(super) rate_limit: Option<u64>,
 }
 
 /// Connections that have come and got no session, by reason.
 #[derive(Debug, Serialize)]
-struct Refused {
-    wrong_key: u64,
-    timed_out: u64,
-    malformed: u64,
-    too_many: u64,
+pub(super) struct Refused {
+    pub(super) wrong_key: u64,
+    pub(super) timed_out: u64,
+    pub(super) malformed: u64,
+    pub(super) too_many: u64,
 }
 
 impl PeerLine {
@@ -271,6 +273,7 @@ impl PeerLine {
             let key = peer.and_then(|(_, key)| key).map(|key| key.fingerprint().to_string());
             (peer.map(|(address, _)| address.to_string()), key)
         };
+        let rate_limit = self.rate.get();
         match self.end() {
             End::None => Report {
                 way: "none",
@@ -279,6 +282,7 @@ impl PeerLine {
                 peer_key: None,
                 trouble: None,
                 refused: None,
+                rate_limit,
             },
             End::Accepts(acceptor) => {
                 let (peer_address, peer_key) = shown(acceptor.peer());
@@ -291,13 +295,14 @@ impl PeerLine {
                 };
                 let address = Some(acceptor.address().to_string());
                 let (way, trouble, refused) = ("listens", None, Some(refused));
-                Report { way, address, peer_address, peer_key, trouble, refused }
+                Report { way, address, peer_address, peer_key, trouble, refused, rate_limit }
             }
             End::Dials(dialler, address) => {
                 let (peer_address, peer_key) = shown(dialler.peer());
                 let (way, address) = ("dials", Some(address.clone()));
                 let trouble = dialler.trouble().map(|e| e.to_string());
-                Report { way, address, peer_address, peer_key, trouble, refused: None }
+                let refused = None;
+                Report { way, address, peer_address, peer_key, trouble, refused, rate_limit }
             }
         }
     }

@@ -38,13 +38,14 @@ pub struct Sockets {
 /// The parts of a URI before and behind an export's name.
 struct Way(String, String);
 
-/// Opens the sockets of `addresses`.
+/// Opens the sockets of `addresses`, and takes those that systemd has `passed`.
 ///
 /// # Errors
 /// [`Exit::Usage`] for certificates that cannot be, and for a socket that would let anybody in without `is_insecure`;
 /// [`Exit::Device`] and [`Exit::Refused`] if one cannot be opened.
 pub fn open(
     addresses: &[String],
+    passed: Vec<Listener>,
     settings: &config::Hosts,
     is_insecure: bool,
 ) -> Result<Sockets, Failure> {
@@ -58,13 +59,50 @@ pub fn open(
             let owner = settings.owner.as_ref();
             let listener = sockets::bind(&path, settings.mode.0, owner).map_err(failed)?;
             sockets.listeners.push(Listener::Unix(listener));
-            let behind = format!("?socket={}", encoded(&path));
-            sockets.ways.push(Way("nbd+unix:///".into(), behind));
+            sockets.ways.push(Way::unix(&path));
             sockets.unix.push(path);
             continue;
         }
-        if !is_insecure && !tls.as_ref().is_some_and(Tls::authenticates) {
-            let lacks = match &tls {
+        let said = address.rsplit_once(':').map_or(&**address, |(host, _)| host);
+        let bind = || TcpListener::bind(address);
+        sockets.add_tcp(bind, Some(said), &opening, tls.as_ref(), is_insecure)?;
+    }
+    for listener in passed {
+        let opening = "taking a socket of systemd's for hosts";
+        match listener {
+            Listener::Unix(listener) => {
+                let address = listener.local_addr().map_err(|e| Failure::storage(opening, &e))?;
+                if let Some(path) = address.as_pathname() {
+                    sockets.ways.push(Way::unix(path));
+                }
+                sockets.listeners.push(Listener::Unix(listener));
+            }
+            Listener::Tcp(listener) | Listener::Tls { listener, .. } => {
+                sockets.add_tcp(|| Ok(listener), None, opening, tls.as_ref(), is_insecure)?;
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+impl Way {
+    fn unix(path: &Path) -> Way {
+        Way("nbd+unix:///".into(), format!("?socket={}", encoded(path)))
+    }
+}
+
+impl Sockets {
+    /// Adds the socket that `bind` gives, which clients find at the host `said`, or else at its address.
+    fn add_tcp(
+        &mut self,
+        bind: impl FnOnce() -> io::Result<TcpListener>,
+        said: Option<&str>,
+        opening: &str,
+        tls: Option<&Tls>,
+        is_insecure: bool,
+    ) -> Result<(), Failure> {
+        if !is_insecure && !tls.is_some_and(Tls::authenticates) {
+            let lacks = match tls {
                 None => "encryption: use unix:PATH, or name hosts.certificate, key and client-ca",
                 Some(_) => "showing who it is: name hosts.client-ca",
             };
@@ -74,24 +112,27 @@ pub fn open(
             );
             return Err(Failure::new(Exit::Usage, what));
         }
-        let listener = TcpListener::bind(address).map_err(failed)?;
+        let failed = |e: io::Error| Failure::storage(opening, &e);
+        let listener = bind().map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        let said = address.rsplit_once(':').map_or(&**address, |(host, _)| host);
         let is_required = !(is_insecure && bound.ip().is_loopback());
-        let (scheme, host) = match &tls {
+        let shown = match bound.ip() {
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            ip => ip.to_string(),
+        };
+        let said = said.unwrap_or(&shown);
+        let (scheme, host) = match tls {
             Some(tls) if is_required => ("nbds", tls.name().unwrap_or(said)),
             _ => ("nbd", said),
         };
-        sockets.ways.push(Way(format!("{scheme}://{host}:{}/", bound.port()), String::new()));
-        sockets.listeners.push(match &tls {
+        self.ways.push(Way(format!("{scheme}://{host}:{}/", bound.port()), String::new()));
+        self.listeners.push(match tls {
             None => Listener::Tcp(listener),
             Some(tls) => Listener::Tls { listener, tls: tls.clone(), is_required },
         });
+        Ok(())
     }
-    Ok(sockets)
-}
 
-impl Sockets {
     /// The URIs of an export.
     pub fn uris(&self, export: &str) -> impl Iterator<Item = String> {
         self.ways.iter().map(move |Way(before, behind)| format!("{before}{export}{behind}"))

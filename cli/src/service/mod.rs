@@ -17,6 +17,10 @@
 //! | [`mod@line`] | the connection to the peer |
 //! | [`pairing`] | `afterimage invite`, `join`: keys, pins and invitations, and what is told to a device that joins |
 //! | `news` | events, for those that follow them |
+//! | [`course`] | rates, and what happened last |
+//! | [`metrics`] | all that for Prometheus |
+//! | [`log`] | the log |
+//! | [`systemd`] | what systemd passes and wants to hear |
 //!
 //! # Rules
 //! - **The engine decides**: here is only what is asked of it, and what a person is told.
@@ -24,6 +28,7 @@
 
 pub mod config;
 pub mod control;
+pub mod course;
 mod durable;
 mod hooks;
 pub mod host_certs;
@@ -31,6 +36,8 @@ pub mod hosts;
 pub mod init;
 pub mod line;
 mod listeners;
+pub mod log;
+pub mod metrics;
 mod news;
 pub mod orders;
 pub mod pairing;
@@ -38,5 +45,6 @@ mod running;
 pub mod serve;
 mod sockets;
 pub mod status;
+pub mod systemd;
 mod volumes;
 mod worst;

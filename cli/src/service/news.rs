@@ -1,6 +1,6 @@
 //! Events of the device, for those that follow them: as a sentence and as a document.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,24 @@ use crate::words::{moment, plural};
 /// Events that are kept for a follower that is slow.
 const KEPT_MAX: usize = 1024;
 
+/// Counted from the start, though there was none: a rise from nothing to 1 is one that alerts see.
+const COUNTED: [&str; 14] = [
+    "connected",
+    "disconnected",
+    "ready",
+    "fenced",
+    "paired",
+    "pairing-refused",
+    "invitation-leaked",
+    "host-opened",
+    "host-ended",
+    "host-refused",
+    "hook",
+    "hook-failed",
+    "mode",
+    "paced",
+];
+
 /// The last events, numbered from 0.
 #[derive(Debug, Default)]
 pub struct News {
@@ -26,6 +44,8 @@ struct Told {
     kept: VecDeque<Said>,
     /// The number of the next one.
     next: u64,
+    /// How many there were, by their name.
+    counts: BTreeMap<String, u64>,
 }
 
 impl News {
@@ -42,8 +62,13 @@ impl News {
         for (key, value) in facts.as_object().into_iter().flatten() {
             document[key] = value.clone();
         }
+        log(name, &text);
         let said = Said { text: format!("{}  {text}\n", moment(at)), document };
         let mut told = self.lock();
+        match told.counts.get_mut(name) {
+            Some(count) => *count += 1,
+            None => drop(told.counts.insert(name.into(), 1)),
+        }
         if told.kept.len() == KEPT_MAX {
             told.kept.pop_front();
         }
@@ -80,6 +105,13 @@ impl News {
         self.put(name, text, json!({ "key": key, "from": from, "outcome": outcome }), at);
     }
 
+    /// How many events there were, by their name.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts: BTreeMap<_, _> = COUNTED.map(|name| (name.to_owned(), 0)).into();
+        counts.extend(self.lock().counts.clone());
+        counts
+    }
+
     /// The number of the next event.
     pub fn next(&self) -> u64 {
         self.lock().next
@@ -99,6 +131,19 @@ impl News {
 
     fn lock(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs an event, at the level that its name has.
+fn log(name: &str, text: &str) {
+    match name {
+        "halted" | "lost-records" | "no-consistent-copy" | "invitation-leaked" | "differs" => {
+            tracing::error!(target: "afterimage::event", event = name, "{text}");
+        }
+        "disconnected" | "hook-failed" | "host-refused" | "pairing-refused" | "salvage-full" => {
+            tracing::warn!(target: "afterimage::event", event = name, "{text}");
+        }
+        _ => tracing::info!(target: "afterimage::event", event = name, "{text}"),
     }
 }
 

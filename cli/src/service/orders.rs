@@ -7,13 +7,14 @@ use afterimage::internal::unit::Mode;
 use afterimage::{Device, Error, Forced, Kind, Status};
 use serde_json::json;
 
-use super::control::server::{Caller, Desk};
+use super::control::server::Caller;
 use super::control::wire::{Order, Point, Said};
+use super::course::{Course, sent};
 use super::hosts::Hosts;
 use super::line::PeerLine;
 use super::news::News;
 use super::running::{Service, stops};
-use super::status::{Report, left};
+use super::status::{Parts, Report, left};
 use crate::exit::{Exit, Failure};
 use crate::words::{bytes, duration, moment, plural};
 
@@ -37,10 +38,18 @@ pub struct Orders {
     pub opened_at: u64,
     /// The service that has opened it.
     pub(super) service: Weak<Service>,
+    /// Its rates, and what happened last.
+    pub course: Arc<Course>,
+    /// How far the peer may be behind, in nanoseconds, as an operator wants it.
+    pub target_ns: Option<u64>,
 }
 
-impl Desk for Orders {
-    fn carry_out(&self, order: Order, caller: &mut Caller) -> Result<Said, Failure> {
+impl Orders {
+    /// Carries an order out.
+    ///
+    /// # Errors
+    /// The failure that its command ends with.
+    pub(super) fn carry_out(&self, order: Order, caller: &mut Caller) -> Result<Said, Failure> {
         match order {
             Order::Status {} => {
                 let report = self.report();
@@ -100,7 +109,7 @@ fn timed_out(what: impl Into<String>) -> Failure {
 }
 
 /// Whether the peer has all that this device has, as far as this one knows.
-fn peer_has_all(status: &Status) -> bool {
+pub(super) fn peer_has_all(status: &Status) -> bool {
     status.backlog_records == 0 && status.differential.table_blocks == 0
 }
 
@@ -109,8 +118,21 @@ impl Orders {
         self.service.upgrade().ok_or_else(stops)
     }
 
-    fn report(&self) -> Report {
-        Report::of(&self.device, self.opened_at, (self.line.report(), self.hosts.report()))
+    /// Keeps how much the peer has got by now.
+    pub(super) fn note(&self) {
+        self.course.note(sent(&self.device.status()), self.device.clock().monotonic());
+    }
+
+    /// Where the device stands.
+    pub fn report(&self) -> Report {
+        let parts = Parts {
+            link: self.line.report(),
+            hosts: self.hosts.report(),
+            course: &self.course,
+            opened_at: self.opened_at,
+            target_ns: self.target_ns,
+        };
+        Report::of(&self.device, parts)
     }
 
     /// `text`, with the device's state beside it.
@@ -139,7 +161,7 @@ impl Orders {
     }
 
     /// The writes that have completed count in the status only once they are durable here.
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         // A device that does not serve has none, or they are in doubt.
         let _ = self.device.session().and_then(|session| session.flush());
     }

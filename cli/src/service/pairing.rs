@@ -139,12 +139,14 @@ pub fn make_key(dir: &Path) -> Result<DeviceKey, Failure> {
     Ok(key)
 }
 
-/// The key of the device in `dir`; `None` if it has none.
+/// The key of the device in `dir`, or the one that systemd passes to its service as the credential `link.key`; `None` if
+/// there is none.
 ///
 /// # Errors
 /// Why its file has no key that may be used.
 pub fn key_of(dir: &Path) -> Result<Option<DeviceKey>, Failure> {
-    let path = dir.join(KEY_FILE);
+    let passed = std::env::var_os("CREDENTIALS_DIRECTORY").map(|of| Path::new(&of).join(KEY_FILE));
+    let path = passed.filter(|path| path.exists()).unwrap_or_else(|| dir.join(KEY_FILE));
     match path.exists() {
         false => Ok(None),
         true => {

@@ -5,6 +5,7 @@
 //! hung up on, and those that are about to, wait.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use afterimage::{Clock, Device, Directory, Error, Event, Settings, SystemClock, 
 use super::config::{self, Config};
 use super::control::server::{Caller, Desk, Modes};
 use super::control::wire::{Order, Said};
+use super::course::Course;
 use super::hooks::Hooks;
 use super::hosts::Hosts;
 use super::line::PeerLine;
@@ -22,6 +24,7 @@ use super::orders::Orders;
 use super::serve::Args;
 use super::volumes;
 use crate::exit::{Exit, Failure};
+use crate::nbd::Listener;
 use crate::recover;
 
 /// The service of one device.
@@ -36,6 +39,13 @@ pub struct Service {
     hooks: Hooks,
     hosts: Arc<Hosts>,
     line: Arc<PeerLine>,
+    course: Arc<Course>,
+    /// Wall time of the start, in nanoseconds since 1970.
+    begun_at: u64,
+    /// How far the peer may be behind, in nanoseconds, as an operator wants it.
+    target_ns: Option<u64>,
+    /// Orders that were refused.
+    refused: AtomicU64,
     /// `None`: the service stops.
     open: Mutex<Option<Open>>,
 }
@@ -47,14 +57,14 @@ struct Open {
 }
 
 impl Service {
-    /// Opens the device in `dir` and begins all that it does, as `args` and `config` say; `ends` is told if it stops for
-    /// good.
+    /// Opens the device in `dir` and begins all that it does, as `args` and `config` say, at the sockets that systemd has
+    /// `passed`, too; `ends` is told if it stops for good.
     ///
     /// # Errors
     /// [`Exit::Device`] if there is no device or it fails; [`Exit::Usage`] for settings that cannot be.
     pub fn start(
         dir: &Path,
-        directory: Arc<Directory>,
+        (directory, passed): (Arc<Directory>, Vec<Listener>),
         args: &Args,
         config: Config,
         ends: impl Fn(Error) + Send + Sync + 'static,
@@ -70,14 +80,15 @@ impl Service {
             .map_err(|e| Failure::device(&opening, &e))?;
         let begin = || -> Result<Arc<Service>, Failure> {
             for named in &names {
-                eprintln!("afterimage: volume {}: {}", named.id, named.name);
+                tracing::info!(target: "afterimage", "volume {}: {}", named.id, named.name);
             }
             let news = Arc::new(News::default());
             let patience = Duration::from_nanos(config.hooks.limit.0);
             let hooks = Hooks::start(config.hooks, &news)
                 .map_err(|e| Failure::storage("starting the thread of the hooks", &e))?;
             let of_hosts = (config.hosts, patience);
-            let hosts = Arc::new(Hosts::start(&args.hosts, of_hosts, &device, &names, &news)?);
+            let hosts = Hosts::start(&args.hosts, passed, of_hosts, &device, &names, &news)?;
+            let target_ns = config.link.recovery_point.map(|time| time.0);
             let line = &args.line.over(config.link);
             let line = Arc::new(PeerLine::new(dir, line, (superblock.clone(), names))?);
             let config::Control { see, operate, force } = config.control;
@@ -89,15 +100,20 @@ impl Service {
                 ends: Arc::new(ends),
                 news,
                 hooks,
-                hosts,
+                hosts: Arc::new(hosts),
                 line,
+                course: Arc::new(Course::new(&device)),
+                begun_at: device.clock().wall(),
+                target_ns,
+                refused: AtomicU64::new(0),
                 open: Mutex::default(),
             };
             let service = Arc::new(service);
             let open = service.begin(&device)?;
             *service.lock() = Some(open);
-            eprintln!("afterimage: link {}", service.line.report());
-            eprintln!("afterimage: device {} of {} is open", superblock.device, dir.display());
+            tracing::info!(target: "afterimage", "link {}", service.line.report());
+            let number = superblock.device;
+            tracing::info!(target: "afterimage", "device {number} of {} is open", dir.display());
             Ok(service)
         };
         begin().inspect_err(|_| {
@@ -120,6 +136,7 @@ impl Service {
                 ends(why.clone());
             }
         });
+        self.course.follow(device);
         self.hooks.follow(device);
         let status = device.status();
         if status.serving {
@@ -140,6 +157,8 @@ impl Service {
             hosts: self.hosts.clone(),
             opened_at,
             service: Arc::downgrade(self),
+            course: self.course.clone(),
+            target_ns: self.target_ns,
         });
         Ok(Open { orders, threads })
     }
@@ -152,6 +171,16 @@ impl Service {
     /// Its files.
     pub(super) fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// Wall time of the start, in nanoseconds since 1970.
+    pub(super) fn begun_at(&self) -> u64 {
+        self.begun_at
+    }
+
+    /// How many orders were refused.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The modes of the sockets for orders.
@@ -229,6 +258,10 @@ pub(super) fn stops() -> Failure {
 }
 
 impl Desk for Service {
+    fn count_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn carry_out(&self, order: Order, caller: &mut Caller) -> Result<Said, Failure> {
         self.orders()?.carry_out(order, caller)
     }

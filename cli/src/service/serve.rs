@@ -2,15 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use afterimage::{Directory, Error};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::config::Config;
+use super::config::{self, Config};
 use super::control::server::Server;
+use super::course::TURN;
 use super::hosts::HostArgs;
 use super::line::LineArgs;
-use super::pairing;
+use super::metrics::{Metrics, MetricsArgs};
+use super::orders::peer_has_all;
 use super::running::Service;
+use super::{log, pairing, systemd};
 use crate::exit::{Exit, Failure};
 use crate::{recover, signals};
 
@@ -32,6 +37,14 @@ pub struct Args {
     /// Where hosts come.
     #[command(flatten)]
     pub hosts: HostArgs,
+
+    /// Where metrics are.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+
+    /// The levels of the log on the standard error: `error`, `warn`, `info`, `debug`, or `info,afterimage::order=debug`
+    #[arg(long, value_name = "LEVEL", value_parser = log::levels)]
+    pub log: Option<Targets>,
 }
 
 /// Serves the device until SIGTERM or SIGINT, or until it stops for good. A second signal ends the process at once,
@@ -42,44 +55,102 @@ pub struct Args {
 /// [`Exit::Usage`] for settings that cannot be.
 pub fn run(args: &Args) -> Result<Exit, Failure> {
     pairing::leave_no_core_dump();
+    let passed = systemd::passed()?;
     let config = args.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     let Some(dir) = args.dir.clone().or_else(|| config.directory.clone()) else {
         let what = "the configuration names no directory, and the command line neither";
         return Err(Failure::new(Exit::Usage, what));
     };
     let dir = &*dir;
+    let levels = args.log.clone().or(config.log.level.clone().map(|levels| levels.0));
+    // Written before a failure is told of, which comes last.
+    let _log = log::start(levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)));
     recover::look(dir)?;
     let opening = recover::opening(dir);
     let directory = Directory::open(dir).map_err(|e| Failure::storage(&opening, &e))?;
     let ending = Arc::new(Ending::default());
     let ends = ending.clone();
-    let service =
-        Service::start(dir, Arc::new(directory), args, config, move |why| ends.halt(why))?;
+    let (metrics, stop) = (config.metrics.clone(), config.stop);
+    let start = (Arc::new(directory), passed);
+    let service = Service::start(dir, start, args, config, move |why| ends.halt(why))?;
     let ends = ending.clone();
     signals::end_with(move |name| ends.signal(name));
-    let ended = keep(&service, &ending);
+    let ended = keep(&service, &ending, (&args.metrics, &metrics), &stop);
     // A failure leaves the device as closed as an end does: no host is to answer for it.
     let closed = service.stop();
     match ended? {
         End::Halted(why) => Err(Failure::device(dir.display(), &why)),
         End::Signal(name) => {
             closed.map_err(|e| Failure::device("closing the device", &e))?;
-            eprintln!("afterimage: closed cleanly, after {name}");
+            tracing::info!(target: "afterimage", "closed cleanly, after {name}");
             Ok(Exit::Held)
         }
     }
 }
 
 /// Runs all that a service has beside its device, until its end comes.
-fn keep(service: &Arc<Service>, ending: &Ending) -> Result<End, Failure> {
+fn keep(
+    service: &Arc<Service>,
+    ending: &Ending,
+    (args, settings): (&MetricsArgs, &config::Metrics),
+    stop: &config::Stop,
+) -> Result<End, Failure> {
+    let metrics = Metrics::start(args, settings, service)?;
     let control = Server::start(service.dir(), service.modes(), service.clone()).map_err(|e| {
         Failure::storage(format!("opening sockets in {}", service.dir().display()), &e)
     })?;
-    let end = ending.wait();
+    systemd::ready();
+    let pause = systemd::watchdog().map_or(TURN, |most| TURN.min(most / 3));
+    let end = ending.wait(pause, || {
+        // A device that does not answer stops this thread, and so what systemd hears of it.
+        if let Ok(orders) = service.orders() {
+            orders.note();
+            systemd::alive(&orders.report().phrase());
+        }
+    });
+    systemd::stopping("stops", CLOSING);
+    if let (End::Signal(name), true) = (&end, stop.drain) {
+        drain(service, (name, Duration::from_nanos(stop.limit.0)));
+    }
     // Orders end first, then hosts, then the background work.
-    drop(control);
+    drop((control, metrics));
     Ok(end)
 }
+
+/// Hangs up on the hosts, and waits until neither device owes the other anything, for `most` at most.
+fn drain(service: &Service, (signal, most): (&str, Duration)) {
+    let Ok(orders) = service.orders() else { return };
+    tracing::info!(target: "afterimage", "{signal}: until nothing is owed, for {} s at most", most.as_secs());
+    let until = Instant::now() + most;
+    orders.hosts.release();
+    orders.flush();
+    let is_drained = loop {
+        let status = orders.device.status();
+        if peer_has_all(&status) && status.owed_blocks == 0 {
+            break true;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || status.halted.is_some() {
+            break false;
+        }
+        orders.note();
+        systemd::alive(&format!("drains: {}", orders.report().phrase()));
+        systemd::stopping("drains", left + CLOSING);
+        std::thread::sleep(DRAINING.min(left));
+    };
+    match is_drained {
+        true => tracing::info!(target: "afterimage", "nothing is owed"),
+        false => {
+            tracing::warn!(target: "afterimage", "something is still owed: {}", orders.report().phrase())
+        }
+    }
+}
+
+/// A device takes no longer to close, where its disk works.
+const CLOSING: Duration = Duration::from_secs(60);
+
+/// How often a service that drains looks whether it is done.
+const DRAINING: Duration = Duration::from_millis(100);
 
 /// Why a service ends.
 enum End {
@@ -109,9 +180,15 @@ impl Ending {
         self.come.notify_all();
     }
 
-    fn wait(&self) -> End {
-        let held = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.come.wait_while(held, |end| end.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).take().expect("it has come")
+    /// Waits until it comes; `turn` is called every `pause` until then.
+    fn wait(&self, pause: Duration, mut turn: impl FnMut()) -> End {
+        loop {
+            turn();
+            let held = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = self.come.wait_timeout_while(held, pause, |end| end.is_none());
+            if let Some(end) = waited.unwrap_or_else(PoisonError::into_inner).0.take() {
+                return end;
+            }
+        }
     }
 }

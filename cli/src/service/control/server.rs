@@ -48,6 +48,9 @@ pub trait Desk: Send + Sync + 'static {
     /// # Errors
     /// The failure that the command ends with.
     fn carry_out(&self, order: Order, caller: &mut Caller) -> Result<Said, Failure>;
+
+    /// An order was refused, or was none.
+    fn count_refusal(&self);
 }
 
 impl Server {
@@ -94,19 +97,27 @@ fn accept_all(listener: &UnixListener, right: Right, stop: &Arc<AtomicBool>, des
         let mut caller = Caller { stream, stop: stop.clone() };
         let Some(seat) = seat else {
             let what = format!("{CALLERS_MAX} callers are there already: try again");
+            desk.count_refusal();
             caller.end(Err(Failure::new(Exit::Refused, what)));
             continue;
         };
         let desk = desk.clone();
         let answer = move || {
             let _seat = seat;
+            let user = caller.user().map_or("unknown".into(), |user| user.to_string());
             let outcome = caller.hear(right).and_then(|order| {
-                if order.right() > Right::See {
-                    let user = caller.user().map_or("unknown".into(), |user| user.to_string());
-                    eprintln!("afterimage: user {user}: {order:?}");
+                match order.right() {
+                    Right::See => {
+                        tracing::debug!(target: "afterimage::order", %user, ?order, "order");
+                    }
+                    _ => tracing::info!(target: "afterimage::order", %user, ?order, "order"),
                 }
                 desk.carry_out(order, &mut caller)
             });
+            if let Err(failure) = &outcome {
+                desk.count_refusal();
+                tracing::info!(target: "afterimage::order", %user, why = %failure, "no order was carried out");
+            }
             caller.end(outcome);
         };
         // Without a thread the connection ends, which the caller hears.
