@@ -249,7 +249,7 @@ pub struct Time(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(pub u32);
 
-/// What is logged, such as "info" or "warn,afterimage::order=debug".
+/// The levels of the log, such as "info" or "warn,afterimage::order=debug".
 #[derive(Clone, Debug, PartialEq)]
 pub struct Levels(pub Targets);
 

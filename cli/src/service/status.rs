@@ -115,7 +115,7 @@ pub(super) struct Backlog {
     pub(super) behind_ns: Option<u64>,
     /// How far it may be, as an operator wants it.
     pub(super) target_ns: Option<u64>,
-    /// What the peer has got in the last seconds.
+    /// Bytes a second that the peer has got in the last seconds.
     pub(super) bytes_per_second: u64,
     /// Nanoseconds until the peer has all, at that rate and without further writes; `None` at a rate of 0.
     pub(super) drained_in_ns: Option<u64>,
@@ -130,7 +130,7 @@ pub(super) struct Journal {
     pub(super) next_rung_in_ns: Option<u64>,
 }
 
-/// What a report tells of, beside the device.
+/// The rest of a report, beside the device.
 pub(super) struct Parts<'a> {
     pub(super) link: line::Report,
     pub(super) hosts: hosts::Report,

@@ -189,7 +189,7 @@ fn answer(asked: &[u8], page: &impl Fn() -> String) -> Option<Vec<u8>> {
     Some(match (method, path, version.starts_with(b"HTTP/1.")) {
         (_, _, false) => reply("400 Bad Request", "text/plain", "no request of HTTP 1\n"),
         (b"GET", b"/metrics", _) => reply("200 OK", OPENMETRICS, &page()),
-        (b"GET", _, _) => reply("404 Not Found", "text/plain", "there is /metrics\n"),
+        (b"GET", _, _) => reply("404 Absent", "text/plain", "there is /metrics\n"),
         _ => reply("405 Method Not Allowed\r\nAllow: GET", "text/plain", "there is GET\n"),
     })
 }

@@ -15,7 +15,7 @@ use crate::latency::Reading;
 use crate::service::line;
 use crate::service::status::{Backlog, Journal, RUNGS, RefusedHosts, Report, Role};
 
-/// What the page tells of, beside the report.
+/// The rest of the page, beside the report.
 pub(super) struct Counts {
     /// Requests of hosts, by what they ask for.
     pub requests: Vec<(&'static str, Reading)>,
