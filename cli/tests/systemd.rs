@@ -30,7 +30,7 @@ fn serve(device: &mut Served, hosts: &UnixListener, notify: &Path, words: &[&str
     device.child = Some(child);
 }
 
-/// What systemd is told, until `end` is.
+/// The words to systemd, until `end` is.
 fn told(notify: &UnixDatagram, end: &str) -> Vec<String> {
     let mut all = Vec::new();
     let mut bytes = [0; 4096];
