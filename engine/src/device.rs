@@ -189,6 +189,7 @@ impl Device {
             image: self.image.status(),
             salvage_full: self.peer.saving.full(),
             serving: self.clk.epoch() != 0,
+            fenced_here: superblock.fenced_here,
             connected,
             awaits_taker: out.granted() != 0 && out.granted() != taken,
             lost,

@@ -43,6 +43,14 @@ pub enum Event {
         /// under the grant before, see [`Status::awaits_taker`].
         served: bool,
     },
+    /// An operator has fenced the device here ([`crate::Device::fence_here`]): it serves no more, and nobody else
+    /// does.
+    FencedHere {
+        /// The tenure, which it keeps.
+        epoch: u64,
+        /// Whether it served until now.
+        served: bool,
+    },
     /// The peer is heard to serve under the tenure that this device granted it: the host has moved.
     /// Once for each tenure since the opening.
     PeerServes {
@@ -198,6 +206,8 @@ pub struct Status {
     pub salvage_full: Option<Error>,
     /// Whether it serves a host, or would, but for [`Status::lost_writes`].
     pub serving: bool,
+    /// Whether an operator has fenced it ([`crate::Device::fence_here`]), and nobody has taken the host since.
+    pub fenced_here: bool,
     /// Whether a connection to the peer stands.
     pub connected: bool,
     /// Whether it has granted the host and the peer has not been heard to hold that tenure since

@@ -81,6 +81,7 @@ pub fn create(storage: &dyn Storage, geometry: &Geometry, active: bool) -> Resul
         peer: 0,
         cut: Stamp::ZERO,
         owed: false,
+        fenced_here: false,
         image: false,
         cache_identity: [0; 32],
         weakest: 0,

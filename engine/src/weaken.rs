@@ -61,6 +61,10 @@ clauses! {
         LogSyncBeforePrototype = "log-sync-before-prototype",
         /// R3, section 4 step 4: `fenced` is durable before the prototype is sent.
         FencedDurable = "fenced-durable",
+        /// R3: a device that an operator has fenced serves nobody until it is resumed.
+        FencedHere = "fenced-here",
+        /// R3: that is durable before the operator's call returns.
+        FencedHereDurable = "fenced-here-durable",
         /// R4: the prototype names the newest stamp of a block.
         NewestPerBlock = "newest-per-block",
         /// R4: a grant is above every tenure held or granted.

@@ -102,13 +102,14 @@ fn superblocks(copies: &Copies, rows_max: usize, out: &mut dyn Write) -> io::Res
     Ok(())
 }
 
-const NAMES: [&str; 48] = [
+const NAMES: [&str; 49] = [
     "SUPERBLOCK",
     "generation",
     "group",
     "device",
     "mode",
     "fenced",
+    "fenced_here",
     "clean",
     "prefer",
     "resume_alone",
@@ -160,6 +161,7 @@ fn values(s: &SuperblockReport) -> Vec<String> {
         &s.device,
         &s.mode,
         &s.fenced,
+        &s.fenced_here,
         &s.clean,
         &s.prefer,
         &s.resume_alone,

@@ -13,6 +13,7 @@
 //! | has lost durable records, as a hello has shown | (cannot be yet) | waits: `Lost` | waits: `Lost` |
 //! | asking for the host | waits: `Asking` | waits: `Asking` | waits: `Asking` |
 //! | fenced | waits: `Fenced` | waits: `Fenced` | waits: `Fenced` |
+//! | fenced here | waits: `FencedHere` | as if it were not | waits: `FencedHere` |
 //! | unfenced, `hi < need` or `owed`: what is missing is at the peer | waits: `Behind` | waits: `Behind` | waits: `Behind` |
 //! | unfenced, caught up | serves if `resume_alone` is set, else waits: `Unproven` | serves | waits: `Unproven` |
 //!
@@ -23,6 +24,7 @@
 //! | any | its history has parted from this one's (D10) | refuses: stamps cannot be compared |
 //! | any | its history has come by this one's: it was forced to take over | returns: fences itself, and becomes its target |
 //! | unfenced, asking | its history is one that this one has come by: it returns | asks again |
+//! | fenced here | it returns | serves nobody, and is its source |
 //! | unfenced, `hi >= need` | it returns | serves, or serves on: nothing was forced above this device |
 //! | unfenced | it returns, and its `epoch` > `epoch`: the answer to a request was lost | asks |
 //! | unfenced, `hi < need` | it returns | asks |
@@ -40,6 +42,7 @@
 //! | asking for the host | any other | asks again: the request or its answer was lost |
 //! | fenced, `prefer` | fenced, not asking | asks for the host |
 //! | fenced | any other | follows: a device asks for the host when its driver calls for it |
+//! | fenced here | any other | serves nobody, and goes on shipping |
 //! | unfenced | its `epoch` > `epoch` | asks: the answer to a request was lost |
 //! | serving | any other | goes on; with a debt in hand it is still good |
 //! | `hi >= need` | any other | serves: no takeover was forced meanwhile; with `owed` it asks for the peer's table (D8) |
@@ -62,6 +65,8 @@ use crate::weaken::{Clause, holds};
 pub struct Here {
     /// It refuses hosts, durably.
     pub fenced: bool,
+    /// An operator has fenced it, durably, and it holds its tenure: it is unfenced to its peer.
+    pub fenced_here: bool,
     /// It has shown that it may serve, and does.
     pub serving: bool,
     /// It has served since its opening: it knows what it wrote and granted.
@@ -167,6 +172,8 @@ pub enum Wait {
     Asking,
     /// The host belongs at the other device.
     Fenced,
+    /// An operator has fenced the device, and nobody has taken the host.
+    FencedHere,
     /// The peer may owe records or blocks that are not here.
     Behind,
     /// Neither the peer's hello nor an operator has said that the peer was not forced to take over.
@@ -198,11 +205,13 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
     use Decision::{Ask, GoOn, Halt, Refuse, Return, Serve};
     use Occasion::{Hello, Opening, Operator, Request};
     let Here { fenced, serving, served, asking, prefer, epoch, hi, need, .. } = here;
+    let fenced_here = here.fenced_here && holds(Clause::FencedHere);
     match occasion {
         Opening | Operator | Request if serving => GoOn,
         Opening | Operator | Request if here.lost => Decision::Wait(Wait::Lost),
         Opening | Operator | Request if asking => Decision::Wait(Wait::Asking),
         Opening | Operator | Request if fenced => Decision::Wait(Wait::Fenced),
+        Opening | Request if fenced_here => Decision::Wait(Wait::FencedHere),
         Opening | Operator | Request if (hi < need || here.owed) && holds(Clause::AskAgain) => {
             Decision::Wait(Wait::Behind)
         }
@@ -213,7 +222,9 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         Hello(Heard { kin: Kin::Apart, .. }) => Refuse(Refusal::Lineage),
         Hello(Heard { kin: Kin::Above, .. }) => Return,
         Hello(peer) if peer.kin == Kin::Below && !fenced => match () {
-            () if asking || hi < need || peer.epoch > epoch => Ask,
+            () if asking => Ask,
+            () if fenced_here => GoOn,
+            () if hi < need || peer.epoch > epoch => Ask,
             () if serving => GoOn,
             () => Serve,
         },
@@ -230,7 +241,7 @@ pub fn decide(here: Here, occasion: Occasion) -> Decision {
         }
         Hello(_) if asking => Ask,
         Hello(peer) if fenced && peer.fenced && !peer.asking && prefer => Ask,
-        Hello(_) if fenced => GoOn,
+        Hello(_) if fenced || fenced_here => GoOn,
         Hello(peer) if peer.epoch > epoch => Ask,
         Hello(_) if serving => GoOn,
         Hello(_) if hi >= need || !holds(Clause::AskAgain) => Serve,
@@ -281,8 +292,9 @@ pub(super) mod tests {
     /// Every state a device can be in: a device that is fenced, asks, or has lost records does not
     /// serve; one that serves has served.
     fn heres() -> impl Iterator<Item = Here> {
-        let all = (0..1 << 12).map(Digits).map(|mut n| Here {
+        let all = (0..1 << 13).map(Digits).map(|mut n| Here {
             fenced: n.bit(),
+            fenced_here: n.bit(),
             serving: n.bit(),
             served: n.bit(),
             lost: n.bit(),
@@ -296,7 +308,8 @@ pub(super) mod tests {
             need: n.stamp(),
             owed: n.bit(),
         });
-        all.filter(|here| !(here.serving && (here.fenced || here.asking || !here.served)))
+        all.filter(|here| !(here.fenced_here && (here.fenced || here.serving)))
+            .filter(|here| !(here.serving && (here.fenced || here.asking || !here.served)))
             .filter(|here| !(here.served && here.lost))
     }
 
@@ -332,11 +345,12 @@ pub(super) mod tests {
     #[test]
     fn without_the_peer_the_first_row_that_holds() {
         use Occasion::{Opening, Operator, Request};
-        let rows: [Row<Occasion>; 10] = [
+        let rows: [Row<Occasion>; 11] = [
             (|h, _| h.serving, GoOn),
             (|h, _| h.lost, Wait(Lost)),
             (|h, _| h.asking, Wait(Asking)),
             (|h, _| h.fenced, Wait(Fenced)),
+            (|h, o| h.fenced_here && *o != Operator, Wait(FencedHere)),
             (|h, _| h.need > h.hi, Wait(Behind)),
             (|h, _| h.owed, Wait(Behind)),
             (|_, o| *o == Operator, Serve),
@@ -344,7 +358,7 @@ pub(super) mod tests {
             (|h, _| h.resume_alone, Serve),
             (|h, _| !h.resume_alone, Wait(Unproven)),
         ];
-        let mut hits = [0; 10];
+        let mut hits = [0; 11];
         for here in heres().step_by(if cfg!(miri) { 7 } else { 1 }) {
             for occasion in [Opening, Operator, Request] {
                 let expected = first(&rows, &mut hits, &here, &occasion);
@@ -356,10 +370,11 @@ pub(super) mod tests {
 
     #[test]
     fn at_a_hello_the_first_row_that_holds() {
-        let rows: [Row<Heard>; 26] = [
+        let rows: [Row<Heard>; 28] = [
             (|_, p| p.kin == Kin::Apart, Refuse(Lineage)),
             (|_, p| p.kin == Kin::Above, Return),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.asking, Ask),
+            (|h, p| p.kin == Kin::Below && h.fenced_here, GoOn),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.need > h.hi, Ask),
             (|h, p| p.kin == Kin::Below && !h.fenced && h.epoch < p.epoch, Ask),
             (|h, p| p.kin == Kin::Below && h.serving, GoOn),
@@ -379,6 +394,7 @@ pub(super) mod tests {
             (|h, _| h.asking, Ask),
             (|h, p| h.fenced && h.prefer && p.fenced && !p.asking, Ask),
             (|h, _| h.fenced, GoOn),
+            (|h, _| h.fenced_here, GoOn),
             (|h, p| h.epoch < p.epoch, Ask),
             (|h, _| h.serving, GoOn),
             (|h, _| h.hi >= h.need, Serve),
@@ -387,7 +403,7 @@ pub(super) mod tests {
         fn unknown(h: &Here, p: &Heard) -> bool {
             p.kin == Kin::Same && h.fenced && !p.fenced && h.epoch < p.epoch
         }
-        let mut hits = [0; 26];
+        let mut hits = [0; 28];
         let combinations = heres().flat_map(|here| hellos().map(move |peer| (here, peer)));
         for (here, peer) in combinations.step_by(STEP) {
             let expected = first(&rows, &mut hits, &here, &peer);
@@ -449,6 +465,9 @@ pub(super) mod tests {
                 match (a.fenced, b.fenced) {
                     (false, false) => assert_eq!([of_a, of_b], [Halt(BothUnfenced); 2]),
                     // An unfenced device ends up serving, or asks.
+                    (false, true) if a.fenced_here => {
+                        assert_eq!(of_a, if a.asking { Ask } else { GoOn }, "{}", what());
+                    }
                     (false, true) => {
                         assert!(serving[0] || of_a == Ask, "{}", what());
                         assert_eq!(of_b, if b.asking { Ask } else { GoOn }, "{}", what());

@@ -1,5 +1,7 @@
 //! Giving the host up: fence, grant, prototype (S803–S805 at the old device; R3, R4, R5).
 
+use super::decide::Wait as Waits;
+use super::resume::waiting;
 use super::role::Grant;
 use super::takeover::epochs_exhausted;
 use crate::device::Device;
@@ -79,21 +81,11 @@ impl Device {
     /// Fences this device under `grant` (R3): admission closed, admitted writes published and
     /// durable, `fenced` durable. R is complete now, and not before: the prototype may be made (R4).
     pub(super) fn fence(&self, grant: u64) -> Result<()> {
-        let mut horizon = 0;
-        if holds(Clause::Fence) {
-            horizon = self.close_admission();
-        }
-        let mut durability = Durability::Never;
-        if holds(Clause::LogSyncBeforePrototype) {
-            durability = self.settings.durability;
-        }
-        let synced = self.own.wait_round(self.own.round_wanted(), durability, None);
-        synced.map_err(|e| self.halt(e))?;
-        assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
-        let synced = self.own.synced();
+        let synced = self.stop_hosts()?;
         if holds(Clause::FencedDurable) {
             self.store(|s| {
                 s.fenced = true;
+                s.fenced_here = false;
                 s.epoch = grant;
                 // The records that the prototype promises are never taken for a torn tail.
                 s.own.durable = s.own.durable.max(synced);
@@ -116,6 +108,59 @@ impl Device {
         // Records that stood behind the last reservations may be shipped.
         self.wakes.ship.ring();
         Ok(())
+    }
+
+    /// Fences this device here, by an operator's word, and keeps its tenure: hosts are served nowhere. All that
+    /// they were told is durable when this returns, and so is the fence; records are shipped on, and the other device
+    /// may take the host over as ever. An open request of this device's own is withdrawn. [`Device::unfence`]
+    /// undoes it here. Fenced here already is none of the errors.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`] if the host is granted to the other device, or belongs there; [`Kind::Halted`].
+    pub fn fence_here(&self) -> Result<()> {
+        let _telling = self.events.enter();
+        let _one = self.begin_step(&self.role)?;
+        let held = self.superblock.get();
+        if held.fenced {
+            return Err(waiting(Waits::Fenced));
+        }
+        let withdraw = || {
+            let role = &mut lock(&self.failover).role;
+            role.withdraw();
+            role.must_ask(false);
+            role.doubt();
+        };
+        let served = self.clk.epoch() != 0;
+        withdraw();
+        self.wakes.waiters.wake(Key::Takeover..=Key::Takeover);
+        let synced = self.stop_hosts()?;
+        if !held.fenced_here && holds(Clause::FencedHereDurable) {
+            self.store(|s| {
+                s.fenced_here = true;
+                s.own.durable = s.own.durable.max(synced);
+            })?;
+        }
+        self.wakes.waiters.wake_all();
+        if !held.fenced_here {
+            self.tell(Event::FencedHere { epoch: held.epoch, served });
+        }
+        Ok(())
+    }
+
+    /// Closes admission and makes what was admitted durable; the last number that is.
+    fn stop_hosts(&self) -> Result<u64> {
+        let mut horizon = 0;
+        if holds(Clause::Fence) {
+            horizon = self.close_admission();
+        }
+        let mut durability = Durability::Never;
+        if holds(Clause::LogSyncBeforePrototype) {
+            durability = self.settings.durability;
+        }
+        let synced = self.own.wait_round(self.own.round_wanted(), durability, None);
+        synced.map_err(|e| self.halt(e))?;
+        assert!(self.own.settled() >= horizon, "I13: an admitted write is unfinished");
+        Ok(self.own.synced())
     }
 
     /// Closes admission and waits for what was being admitted; everything below the position

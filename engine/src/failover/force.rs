@@ -336,6 +336,7 @@ impl Device {
             s.epoch = epoch;
             s.last_active = epoch;
             s.fenced = false;
+            s.fenced_here = false;
             s.need = Stamp::ZERO;
             let history = &mut s.history;
             if let Some(branch) = over {

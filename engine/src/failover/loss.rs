@@ -19,16 +19,16 @@ use crate::weaken::{Clause, holds};
 
 /// Whether the opening of a device with this superblock, on a storage whose cache has this identity,
 /// may lack writes that hosts were told had completed. A fenced device lacks none: it was synced
-/// before it was fenced.
+/// before it was fenced, here or for its peer.
 pub(crate) fn may_have_lost(superblock: &Superblock, cache_identity: [u8; 32]) -> bool {
-    let Superblock { clean, fenced, weakest, .. } = *superblock;
+    let Superblock { clean, fenced, fenced_here, weakest, .. } = *superblock;
     let is_same = superblock.cache_identity == cache_identity || !holds(Clause::CacheIdentity);
     let is_kept = match Durability::from_number(weakest) {
         Some(Durability::Strict) => true,
         Some(Durability::Written) => is_same && cache_identity != [0; 32],
         _ => false,
     };
-    !clean && !fenced && !is_kept && holds(Clause::LostMark)
+    !clean && !fenced && !fenced_here && !is_kept && holds(Clause::LostMark)
 }
 
 /// The mark of such an opening at the wall time `found`, which drops `first` before all others, if it

@@ -34,8 +34,9 @@ type Row = (Vec<Vec<&'static str>>, Outcomes);
 
 /// Every state of a device that can meet another.
 fn devices() -> Vec<Here> {
-    let all = (0..2 << 9).map(Digits).map(|mut n| Here {
+    let all = (0..2 << 10).map(Digits).map(|mut n| Here {
         fenced: n.bit(),
+        fenced_here: n.bit(),
         serving: n.bit(),
         served: n.bit(),
         lost: false,
@@ -49,9 +50,13 @@ fn devices() -> Vec<Here> {
         need: n.stamp(),
         owed: false,
     });
-    let can_be = |h: &Here| !(h.serving && (h.fenced || h.asking || !h.served));
+    let can_be = |h: &Here| {
+        let is_kept = h.fenced_here && (h.fenced || h.serving);
+        !is_kept && !(h.serving && (h.fenced || h.asking || !h.served))
+    };
     // An unfenced device has not served since its opening unless it does.
-    all.filter(can_be).filter(|h| h.fenced || h.serving || !h.served).collect()
+    let knows = |h: &Here| h.fenced || h.fenced_here || h.serving || !h.served;
+    all.filter(can_be).filter(knows).collect()
 }
 
 fn hello(kin: Kin, of: Here) -> Heard {
@@ -85,9 +90,10 @@ fn state(kin: Kin, a: Here, b: Here) -> State {
     };
     let host = match (a.serving, a.fenced, b.fenced) {
         (true, _, true) => (0, "A, which serves"),
+        (_, false, true) if a.fenced_here => (2, "A, fenced here"),
         (_, false, true) => (1, "A, opened again"),
-        (_, true, true) => (2, "neither: both are fenced"),
-        _ => (3, "both: neither is fenced"),
+        (_, true, true) => (3, "neither: both are fenced"),
+        _ => (4, "both: neither is fenced"),
     };
     let lost = match (has_lost(a, b), has_lost(b, a)) {
         (false, false) => (0, "neither"),
@@ -101,7 +107,7 @@ fn state(kin: Kin, a: Here, b: Here) -> State {
     let needed = match (histories.0, host.0, lost.0) {
         (3, ..) => 1,
         (1 | 2, ..) => STATES,
-        (_, 3, _) => 2,
+        (_, 4, _) => 2,
         (_, _, 1..) => 3,
         _ => STATES,
     };
@@ -110,7 +116,7 @@ fn state(kin: Kin, a: Here, b: Here) -> State {
         all[4] = ANY;
         all[5] = ANY;
     }
-    if host.0 == 2 {
+    if host.0 == 3 {
         all[3] = ANY;
         all[4] = ANY;
     }
@@ -125,6 +131,7 @@ fn outcome(kin: Kin, here: Here, peer: Here) -> &'static str {
     match decide(here, Occasion::Hello(hello(kin, peer))) {
         Decision::Serve => "begins to serve",
         Decision::GoOn if here.serving => "serves on",
+        Decision::GoOn if here.fenced_here => "serves nobody",
         Decision::GoOn => "follows",
         Decision::Ask => "asks for the host",
         Decision::Return => "is fenced and follows",

@@ -1,7 +1,7 @@
 //! A planned move while the line is down: the request and the grant of a takeover travel as two files, by way of
 //! the hosts (S803–S808; R3–R5, D4). Each file has a hello, which is checked as one that came over the line.
 
-use super::decide::{Decision, Kin, Occasion, Wait, decide};
+use super::decide::{Decision, Here, Kin, Occasion, Wait, decide};
 use super::resume::waiting;
 use super::role::OpenRequest;
 use super::takeover::Takeover;
@@ -187,7 +187,7 @@ impl Device {
     fn check_file(&self, hello: &Hello) -> Result<u16> {
         let wire = self.check_hello(hello)?.wire;
         self.sequence(&mut lock(&self.tables));
-        let here = self.own_state();
+        let here = Here { fenced_here: false, ..self.own_state() };
         let heard = self.heard(hello);
         let fits = match decide(here, Occasion::Hello(heard)) {
             Decision::GoOn | Decision::Serve => true,

@@ -39,7 +39,8 @@ impl Policy {
 
 impl Device {
     /// The operator's word that the other device does not serve and was not forced to (R13): this
-    /// device, which held the host when it stopped, serves again without having heard from it.
+    /// device, which held the host when it stopped, or when it was fenced here ([`Device::fence_here`]), serves
+    /// again without having heard from it.
     ///
     /// # Errors
     /// [`Kind::Fenced`] if the host had moved away, [`Kind::NotProven`] if records or blocks are
@@ -52,7 +53,10 @@ impl Device {
         match decide(self.own_state(), Occasion::Operator) {
             Decision::Serve => {
                 let newest = lock(&self.tables).newest_own();
-                self.store(|s| s.history.note_alone(newest))?;
+                self.store(|s| {
+                    s.history.note_alone(newest);
+                    s.fenced_here = false;
+                })?;
                 self.resume(Stamp::ZERO);
             }
             Decision::GoOn => return Ok(()),
@@ -60,6 +64,43 @@ impl Device {
             other => unreachable!("{other:?} without a hello"),
         }
         self.tell_resumed();
+        Ok(())
+    }
+
+    /// Undoes [`Device::fence_here`], as long as no grant has gone out: this device serves again at the next hello
+    /// that shows that the other was not forced to take over meanwhile (R13). This call ends the connection, so that
+    /// the hello is a new one; a device that has never met another serves at once. A device that serves is left as it
+    /// is.
+    ///
+    /// # Errors
+    /// With nothing changed: [`Kind::Fenced`] if the host was granted to the other device, or belongs there;
+    /// [`Kind::NoPeer`] without a connection, where [`Device::resume_alone`] takes an operator's word;
+    /// [`Kind::NotReady`], [`Kind::NotProven`] and [`Kind::Damaged`] as [`Device::resume_alone`]. Later:
+    /// [`Kind::Halted`].
+    pub fn unfence(&self) -> Result<()> {
+        if self.superblock.get().peer == 0 {
+            return self.resume_alone();
+        }
+        let _telling = self.events.enter();
+        let one = self.begin_step(&self.role)?;
+        let here = self.own_state();
+        match decide(here, Occasion::Operator) {
+            Decision::GoOn => return Ok(()),
+            // It asks for the records that it lacks at the hello.
+            Decision::Wait(Wait::Behind) | Decision::Serve if here.fenced_here => {}
+            Decision::Wait(why) => return Err(waiting(why)),
+            _ => return Err(waiting(Wait::Unproven)),
+        }
+        if self.connected_link().is_none() {
+            let what = "the other device is not connected, so that nothing shows that it was not forced to take over: \
+                        connect the two; or, if the other surely does not serve, let this one be resumed alone";
+            return Err(Error::new(Kind::NoPeer, what));
+        }
+        self.store(|s| s.fenced_here = false)?;
+        drop(one);
+        let why =
+            "this device is resumed: the other shows anew that it was not forced to take over";
+        self.hang_up(&Error::new(Kind::NoPeer, why));
         Ok(())
     }
 
@@ -153,6 +194,7 @@ impl Here {
     fn opened(superblock: &Superblock, [newest, acked, hi, need]: [Stamp; 4]) -> Here {
         Here {
             fenced: superblock.fenced,
+            fenced_here: superblock.fenced_here,
             serving: false,
             served: false,
             lost: false,
@@ -190,6 +232,10 @@ pub(super) fn waiting(why: Wait) -> Error {
         Wait::Fenced => {
             (Kind::Fenced, "this device is fenced: the host belongs at the other device")
         }
+        Wait::FencedHere => (
+            Kind::Fenced,
+            "this device was fenced by an operator, and serves nobody until it is resumed, or takes the host over",
+        ),
         Wait::Behind => (
             Kind::NotProven,
             "the device was opened while records or blocks were missing that only the other device has: \

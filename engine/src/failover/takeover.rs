@@ -71,7 +71,9 @@ impl Device {
     /// next control step does.
     pub(crate) fn refuse_host(&self) -> Error {
         let why = self.not_serving();
-        if why.kind() != Kind::Fenced || !self.settings.takeover_at_first_request {
+        let is_kept = self.superblock.get().fenced_here;
+        let may_ask = self.settings.takeover_at_first_request && !is_kept;
+        if why.kind() != Kind::Fenced || !may_ask {
             return why;
         }
         lock(&self.failover).role.must_ask(true);
@@ -369,6 +371,7 @@ impl Device {
         s.epoch = grant;
         s.last_active = grant;
         s.fenced = false;
+        s.fenced_here = false;
         s.weakest = s.weakest.max(self.settings.durability.number());
     }
 

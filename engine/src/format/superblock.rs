@@ -45,10 +45,11 @@ const UNUSABLE: u32 = 16;
 const LOST: u32 = 32;
 const OWED: u32 = 64;
 const IMAGE: u32 = 128;
+const FENCED_HERE: u32 = 256;
 /// The flags of each version that is read.
 const FLAGS: [u32; 2] = [
     FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE,
-    FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE | LOST | OWED | IMAGE,
+    FENCED | CLEAN | PREFER | RESUME_ALONE | UNUSABLE | LOST | OWED | IMAGE | FENCED_HERE,
 ];
 
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -227,8 +228,10 @@ pub struct Superblock {
     pub device: u64,
     /// How host writes reach the peer.
     pub mode: Mode,
-    /// No host I/O.
+    /// No host I/O: the host is granted to the peer.
     pub fenced: bool,
+    /// No host I/O, by an operator's word: the tenure is kept.
+    pub fenced_here: bool,
     /// Closed cleanly: logs and volumes are as this says.
     pub clean: bool,
     /// With both devices fenced, this one asks (R13).
@@ -343,6 +346,7 @@ impl Superblock {
     pub fn encode(&self) -> [u8; COPY_BYTES as usize] {
         let flag = |on, bit| if on { bit } else { 0 };
         let flags = flag(self.fenced, FENCED)
+            | flag(self.fenced_here, FENCED_HERE)
             | flag(self.clean, CLEAN)
             | flag(self.prefer, PREFER)
             | flag(self.resume_alone, RESUME_ALONE)
@@ -582,6 +586,7 @@ impl Superblock {
             device: bytes.device.get(),
             mode,
             fenced: flags & FENCED != 0,
+            fenced_here: flags & FENCED_HERE != 0,
             clean: flags & CLEAN != 0,
             prefer: flags & PREFER != 0,
             resume_alone: flags & RESUME_ALONE != 0,

@@ -82,6 +82,10 @@ pub(super) enum Kind {
     MoveByFiles,
     /// A driver says that the host of the device that serves is gone.
     Offer,
+    /// An operator stops hosts at a device, which keeps its tenure.
+    FenceHere,
+    /// An operator undoes that.
+    Unfence,
 }
 
 /// An action and the numbers that say the rest.
@@ -96,7 +100,7 @@ pub(super) struct Action {
 use Kind::*;
 
 /// How often things happen, one beside the other.
-const WEIGHTS: [(Kind, u32); 50] = [
+const WEIGHTS: [(Kind, u32); 52] = [
     (Write, 150),
     (Read, 60),
     (Zeroes, 16),
@@ -147,6 +151,8 @@ const WEIGHTS: [(Kind, u32); 50] = [
     (Resolve, 8),
     (MoveByFiles, 3),
     (Offer, 2),
+    (FenceHere, 3),
+    (Unfence, 10),
 ];
 
 /// How many actions a mood lasts.

@@ -12,6 +12,7 @@
 //! | `lost` | completed writes that a crash takes |
 //! | `force` | sites that are lost, forced takeovers, and what returns |
 //! | `returns` | hosts that come back on new connections |
+//! | `fenced_here` | an operator stops hosts at a device, and resumes it |
 //! | `variants` | moves by files, offers of the host |
 //! | `ladder` | differential mode: suspensions, rounds, copies |
 //! | `compare` | comparisons of the running pair |
@@ -31,6 +32,7 @@ mod clock;
 mod compare;
 mod disk;
 mod faithless;
+mod fenced_here;
 mod force;
 mod history;
 mod host;

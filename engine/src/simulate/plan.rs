@@ -118,6 +118,9 @@ impl Plan {
         for settings in &mut settings {
             settings.takeover_at_first_request = variants.once_in(6);
         }
+        if !Random::of(seed, 13, 0).once_in(8) {
+            never.extend([Kind::FenceHere, Kind::Unfence]);
+        }
         let rotting = random.below(2);
         let old_programs = random.once_in(4);
         if old_programs {

@@ -71,6 +71,7 @@ impl World {
             self.plug(side);
             self.accept_loss(side);
             self.resolve();
+            self.unfence(side);
             if self.serving().is_none() && round % 50 == 10 + 20 * side as u64 {
                 self.ask_for_host(side);
             }
@@ -84,6 +85,7 @@ impl World {
             self.step(side, Device::step_checkpoint);
             self.poll_all(side);
             self.look_at_takeover(side);
+            self.check_fenced_here(side);
             self.bury(side);
         }
         self.check_one_serves();

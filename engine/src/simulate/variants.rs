@@ -168,6 +168,7 @@ impl World {
     }
 
     fn request_by_file(&self, to: Side) -> bool {
+        self.lets_ask(to);
         let Some(request) = self.by_file(to, Device::request_by_file) else { return false };
         self.tape.event(Sort::Takeover, format_args!("{} asks by a file", NAMES[to]));
         keep(&self.moves.requests[to], request);

@@ -8,6 +8,7 @@ use super::action::{Action, Kind};
 use super::clock::SimClock;
 use super::disk::{Disk, Process, Trouble};
 use super::faithless::{Held, Tenure};
+use super::fenced_here::FencedHere;
 use super::force::Sites;
 use super::history::{History, Image};
 use super::host::{Asked, What};
@@ -93,6 +94,8 @@ pub(super) struct Machine {
     pub round: Cell<Round>,
     /// N has everything up to here, from its peer by copies.
     pub collected: Cell<Stamp>,
+    /// The operator's word that it is to serve nobody, while it counts.
+    pub fenced_here: Cell<Option<FencedHere>>,
     /// A thread of it ships.
     pub is_shipping: Cell<bool>,
     /// A thread of it takes what comes in the control lane.
@@ -136,6 +139,7 @@ impl Machine {
             is_scattered: Cell::default(),
             round: Cell::default(),
             collected: Cell::default(),
+            fenced_here: Cell::default(),
             is_shipping: Cell::default(),
             is_controlling: Cell::default(),
             sent: RefCell::default(),
@@ -259,6 +263,7 @@ impl World {
             self.bury(side);
             self.forget_rot(side);
             self.check_hung_up(side);
+            self.check_fenced_here(side);
         }
     }
 
@@ -330,6 +335,8 @@ impl World {
             Kind::Resolve => self.resolve(),
             Kind::MoveByFiles => self.move_by_files(side, random),
             Kind::Offer => self.offer_host(side),
+            Kind::FenceHere => self.fence_here(side),
+            Kind::Unfence => self.unfence(side),
         }
     }
 
@@ -490,6 +497,7 @@ impl World {
 
     pub fn ask_for_host(&self, side: Side) {
         let Some(device) = self.device(side) else { return };
+        self.lets_ask(side);
         let asked = device.begin_takeover();
         if self.machines[side].is_dead() {
             return;
@@ -512,7 +520,12 @@ impl World {
             return;
         }
         let Some(device) = self.device(side) else { return };
-        if device.resume_alone().is_ok() {
+        let word = self.machines[side].fenced_here.take();
+        let resumed = device.resume_alone();
+        if resumed.is_err() && !self.machines[side].is_dead() {
+            self.machines[side].fenced_here.set(word);
+        }
+        if resumed.is_ok() {
             self.tape.event(Sort::Takeover, format_args!("{} serves alone", NAMES[side]));
             self.tape.count("resumed alone");
         }

@@ -109,6 +109,7 @@ pub fn superblock() -> Superblock {
         peer: 1,
         cut: CUT,
         owed: true,
+        fenced_here: false,
         image: false,
         cache_identity: std::array::from_fn(|k| 0x20 + k as u8),
         weakest: 2,
