@@ -151,8 +151,13 @@ pub enum Command {
     /// Move the host to this device, and follow what the peer owes until it is here
     Takeover(TakeoverArgs),
 
-    /// Move the host to the peer
-    Handover(Served),
+    /// Move the host to the peer, and follow what the peer lacks until it is there
+    Handover(HandoverArgs),
+
+    /// Stop hosts at the device that serves, so that they are served nowhere
+    ///
+    /// That outlives a restart. The peer may take the host over as ever; `afterimage resume` undoes it here.
+    Fence(Served),
 
     /// Compare the volumes of a device that is served with its peer's, by checksums, while hosts go on
     ///
@@ -162,7 +167,7 @@ pub enum Command {
     /// Limit the data that goes to the peer
     Rate(RateArgs),
 
-    /// Serve again, at a device that does not by itself after its opening
+    /// Serve again, at a device that was fenced, or that does not serve by itself after its opening
     Resume(ResumeArgs),
 }
 
@@ -283,6 +288,22 @@ pub struct CompareArgs {
     pub rate: Option<u64>,
 }
 
+/// A handover.
+#[derive(Clone, Debug, Args)]
+pub struct HandoverArgs {
+    /// The device.
+    #[command(flatten)]
+    pub served: Served,
+
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Return as soon as the peer serves
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
 /// A limit of what goes to the peer.
 #[derive(Clone, Debug, Args)]
 pub struct RateArgs {
@@ -303,7 +324,7 @@ pub struct ResumeArgs {
     pub served: Served,
 
     /// Without the peer, which surely does not serve
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub alone: bool,
 }
 

@@ -122,9 +122,14 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
             let CompareArgs { served, volume, rate: bytes_per_second } = args;
             order(&served, Order::Compare { volume, bytes_per_second })
         }
-        Command::Handover(served) => order(&served, Order::Handover {}),
+        Command::Handover(args) => {
+            let (dry_run, no_wait) = (args.dry_run, args.no_wait);
+            order(&args.served, Order::Handover { dry_run, no_wait })
+        }
+        Command::Fence(served) => order(&served, Order::Fence {}),
         Command::Rate(args) => order(&args.served, Order::Rate { bytes_per_second: args.rate }),
-        Command::Resume(args) => order(&args.served, Order::ResumeAlone {}),
+        Command::Resume(args) if args.alone => order(&args.served, Order::ResumeAlone {}),
+        Command::Resume(args) => order(&args.served, Order::Resume {}),
         #[cfg(feature = "simulate")]
         Command::Simulate(args) => exit::report(simulate::run(&args)),
         #[cfg(not(feature = "simulate"))]

@@ -3,6 +3,7 @@
 
 use super::connection::{Connection, Input};
 use super::counters::count;
+use super::first::first_session;
 use super::negotiate::{Negotiated, Offer, broken, greet, negotiate};
 use super::request::{reader, transmit};
 use super::tls::{Channel, Security, Tls};
@@ -70,9 +71,9 @@ fn talk(
     let greeted = greet(&mut input, &mut output)?;
     let (agreed, session) = loop {
         let offer = Offer { exports: &exports, block_size: shared.block_size, security };
-        let open = || {
+        let open = |at: usize| {
             let begun = Instant::now();
-            let opened = shared.open(connection);
+            let opened = shared.open(connection, &exports[at]);
             // The device's time is not the client's.
             until.set(until.get().map(|until| until + begun.elapsed()));
             opened
@@ -104,5 +105,12 @@ fn talk(
     connection.stream.set_timeout(None)?;
     let export = &exports[agreed.export];
     (shared.tell)(News::Opened { connection: connection.id, host, export: export.name.clone() });
-    transmit(connection, &session, export, agreed, &mut input)
+    let (session, before) = match session {
+        Some(session) => (session, Vec::new()),
+        None => match first_session(shared, connection, (export, agreed), &mut input)? {
+            Some(first) => first,
+            None => return Ok(()),
+        },
+    };
+    transmit(connection, &session, export, agreed, (&mut input, before))
 }

@@ -19,6 +19,7 @@ use afterimage::{Error, Kind, Session};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,8 @@ pub(super) struct Connection {
     pub latencies: Arc<Latencies>,
     watch: Arc<Watch>,
     session: OnceLock<Session>,
+    /// It has none yet, and requests that wait for one.
+    keeps: AtomicBool,
     /// How long it is silent before it is hung up on.
     silence: Duration,
     state: Mutex<State>,
@@ -134,6 +137,7 @@ impl Connection {
             latencies,
             watch,
             session: OnceLock::new(),
+            keeps: AtomicBool::new(false),
             silence,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -163,6 +167,20 @@ impl Connection {
         });
         // One export is opened, once.
         let _ = self.session.set(session);
+    }
+
+    /// Whether requests wait for a session, and nobody looks for one.
+    pub fn keeps_requests(&self, keeps: bool) {
+        self.keeps.store(keeps, Ordering::SeqCst);
+    }
+
+    /// Whether the host is to come back now that the device serves tenure `epoch`: it was silent, is of an earlier
+    /// tenure, or waits for a device that serves, while nobody looks for one.
+    pub fn is_left_behind(&self, epoch: u64) -> bool {
+        match self.session() {
+            None => self.keeps.load(Ordering::SeqCst),
+            Some(session) => session.epoch() < epoch || self.state().phase == Phase::Silent,
+        }
     }
 
     /// Takes room for what comes next, when there is; `false`: the connection is not served any more.

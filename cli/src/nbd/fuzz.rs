@@ -26,7 +26,7 @@ pub fn fuzz_nbd(bytes: &[u8]) {
     let mut security = securities[bytes.len() % securities.len()];
     let opened = loop {
         let offer = Offer { exports: &exports, block_size: 4096, security };
-        let negotiated = negotiate(greeted, &mut input, &mut output, &offer, || Ok(()));
+        let negotiated = negotiate(greeted, &mut input, &mut output, &offer, |_| Ok(()));
         // The shortest option, of 16 bytes, has no more than the list of these exports for a reply.
         assert!(output.len() <= 256 + 16 * bytes.len());
         match negotiated {

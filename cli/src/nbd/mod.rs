@@ -10,6 +10,7 @@
 //! | `tls` | the same, encrypted |
 //! | `rights` | the exports that a host's certificate names |
 //! | `negotiate` | the client's options, until one of them opens an export |
+//! | `first` | the first request of a host at a fenced device |
 //! | `request` | requests, read and held against the export |
 //! | `submit` | their pieces, given to the engine |
 //! | `status` | block status |
@@ -25,6 +26,7 @@
 mod attend;
 mod connection;
 mod counters;
+mod first;
 #[cfg(any(test, feature = "fuzz"))]
 mod fuzz;
 mod latencies;
@@ -76,6 +78,8 @@ pub struct Export {
     pub volume: u32,
     /// Writes are refused.
     pub read_only: bool,
+    /// A host's first read or write at a fenced device takes the host over; the export is open there at once.
+    pub takeover_at_first_io: bool,
     bytes: u64,
     /// Several connections may write to it at once.
     shared: bool,
@@ -85,7 +89,8 @@ impl Export {
     /// The volume `volume` under this name, to be read and written.
     pub fn new(name: impl Into<String>, volume: u32) -> Export {
         let (name, description) = (name.into(), String::new());
-        Export { name, description, volume, read_only: false, bytes: 0, shared: false }
+        let (read_only, takeover_at_first_io, shared) = (false, false, false);
+        Export { name, description, volume, read_only, takeover_at_first_io, bytes: 0, shared }
     }
 }
 
@@ -106,6 +111,8 @@ pub struct Settings {
     pub silence: Duration,
     /// Counts how long requests take.
     pub latencies: Arc<Latencies>,
+    /// An export begins a takeover at most once in this time ([`Export::takeover_at_first_io`]).
+    pub takeover_pause: Duration,
 }
 
 impl Default for Settings {
@@ -117,6 +124,7 @@ impl Default for Settings {
             patience: Duration::from_secs(10),
             silence: Duration::from_secs(5),
             latencies: Arc::default(),
+            takeover_pause: Duration::from_secs(60),
         }
     }
 }
@@ -170,6 +178,8 @@ struct Shared {
     /// Connections whose TLS handshake is not over.
     strangers: AtomicUsize,
     counts: Counts,
+    /// By volume: when a host's request may begin a takeover again.
+    takeover_due: Mutex<HashMap<u32, Instant>>,
     stopping: AtomicBool,
     tell: Tell,
 }
@@ -206,6 +216,7 @@ impl Server {
             next,
             strangers: AtomicUsize::new(0),
             counts: Counts::default(),
+            takeover_due: Mutex::default(),
             stopping: AtomicBool::new(false),
             tell: Box::new(tell),
         });
@@ -232,6 +243,21 @@ impl Server {
     /// Serves `device` from now on: the same one as before, opened again.
     pub fn serve(&self, device: Arc<Device>) {
         self.shared.serve(device);
+    }
+
+    /// Hangs up, in the same way, on the hosts that the device does not serve in its present tenure, `epoch`.
+    pub fn hang_up_before(&self, epoch: u64) {
+        let all: Vec<_> = self.shared.connections().values().cloned().collect();
+        let behind = all.iter().filter(|connection| connection.is_left_behind(epoch));
+        behind.for_each(|connection| connection.hang_up());
+    }
+
+    /// How many hosts have an export open in the device's present tenure.
+    pub fn hosts(&self) -> usize {
+        let Some(device) = self.shared.device().clone() else { return 0 };
+        let epoch = device.status().epoch;
+        let all = self.shared.connections();
+        all.values().filter(|c| c.session().is_some_and(|s| s.epoch() == epoch)).count()
     }
 
     /// How many connections there are.
@@ -309,6 +335,7 @@ impl Shared {
             let Some(shared) = listening.upgrade() else { return };
             match event {
                 Event::Fenced { epoch, .. } => shared.fall_silent(*epoch),
+                Event::FencedHere { epoch, .. } => shared.fall_silent(epoch.saturating_add(1)),
                 Event::Halted(_) => shared.hang_up_all(),
                 _ => {}
             }
@@ -430,9 +457,19 @@ impl Drop for Seat {
     }
 }
 
+/// Whether a host's first request for `export` takes the host over at `device`; not against an operator's fence.
+fn takes_over(device: &Device, export: &Export) -> bool {
+    export.takeover_at_first_io && !device.status().fenced_here
+}
+
 impl Shared {
-    /// A session for a host that opens an export, once the device serves (R13, R20).
-    fn open(&self, connection: &Arc<Connection>) -> Result<Session, String> {
+    /// A session for a host that opens `export`, once the device serves (R13, R20); `None` if the host's first request
+    /// is to take the host over.
+    fn open(
+        &self,
+        connection: &Arc<Connection>,
+        export: &Export,
+    ) -> Result<Option<Session>, String> {
         let begun = Instant::now();
         let (device, session) = loop {
             let device = self.device().clone();
@@ -440,6 +477,9 @@ impl Shared {
                 None => "the device is being opened".to_owned(),
                 Some(device) => match device.session() {
                     Ok(session) => break (device.clone(), session),
+                    Err(error) if error.kind() == Kind::Fenced && takes_over(device, export) => {
+                        return Ok(None);
+                    }
                     // One that was closed to be opened again is in nobody's hands any more.
                     Err(error) if error.kind() == Kind::Halted && self.has(device) => {
                         return Err(error.to_string());
@@ -452,15 +492,20 @@ impl Shared {
                 return Err(why);
             }
         };
+        self.enter(connection, &device, &session);
+        Ok(Some(session))
+    }
+
+    /// The host of `connection` has a session.
+    fn enter(&self, connection: &Arc<Connection>, device: &Arc<Device>, session: &Session) {
         connection.open(session.clone());
         // A fence in between has not seen the session.
         let status = device.status();
-        if !self.has(&device) {
+        if !self.has(device) {
             connection.hang_up();
         } else if !status.serving || status.epoch != session.epoch() {
             connection.fall_silent();
         }
-        Ok(session)
     }
 
     fn has(&self, device: &Arc<Device>) -> bool {

@@ -116,7 +116,7 @@ pub(super) fn greet(input: &mut impl Read, output: &mut impl Write) -> io::Resul
     Ok(Greeted { is_fixed, zeros })
 }
 
-/// Answers a client's options. `open` waits until the export may be served, and says else why it is not.
+/// Answers a client's options. `open` waits until the export of that number may be served, and says else why it is not.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidData`] with what was wrong; the socket's.
@@ -125,7 +125,7 @@ pub(super) fn negotiate<S>(
     input: &mut impl Read,
     output: &mut impl Write,
     offer: &Offer<'_>,
-    open: impl FnMut() -> Result<S, String>,
+    open: impl FnMut(usize) -> Result<S, String>,
 ) -> io::Result<Negotiated<S>> {
     let mut talk = Talk { input, output, offer, open, agreed: Agreed::default(), asked: None };
     loop {
@@ -194,7 +194,7 @@ struct Talk<'a, I, O, F> {
     asked: Option<usize>,
 }
 
-impl<I: Read, O: Write, S, F: FnMut() -> Result<S, String>> Talk<'_, I, O, F> {
+impl<I: Read, O: Write, S, F: FnMut(usize) -> Result<S, String>> Talk<'_, I, O, F> {
     fn reply(&mut self, option: u32, kind: u32, data: &[u8]) -> io::Result<()> {
         self.output.write_all(&option_reply(option, kind, data))
     }
@@ -243,7 +243,7 @@ impl<I: Read, O: Write, S, F: FnMut() -> Result<S, String>> Talk<'_, I, O, F> {
             Err((kind, why)) => return self.refuse(option, kind, why).map(|()| None),
         };
         let opened = match option {
-            option::GO => match (self.open)() {
+            option::GO => match (self.open)(at) {
                 Ok(opened) => Some(opened),
                 Err(why) => {
                     return self.refuse(option, reply::ERR_SHUTDOWN, &why).map(|()| None);
@@ -323,7 +323,7 @@ impl<I: Read, O: Write, S, F: FnMut() -> Result<S, String>> Talk<'_, I, O, F> {
         let name = name.map_err(|_| broken("the name of an export is no text".into()))?;
         let at = self.offer.find(name).map_err(|(_, why)| broken(why.into()))?;
         let opened =
-            (self.open)().map_err(|why| io::Error::new(ErrorKind::ConnectionAborted, why))?;
+            (self.open)(at).map_err(|why| io::Error::new(ErrorKind::ConnectionAborted, why))?;
         let mut told = self.offer.exports[at].bytes.to_be_bytes().to_vec();
         told.extend(self.offer.flags(at, self.agreed.structured).to_be_bytes());
         told.resize(told.len() + zeros, 0);

@@ -30,7 +30,7 @@ pub(super) fn reader(input: Input<'_>) -> Reader<'_> {
     BufReader::with_capacity(READ_AHEAD, input)
 }
 
-/// Takes requests until the host leaves, or is hung up on.
+/// Takes requests until the host leaves, or is hung up on; `before` were read already.
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidData`] with what was wrong; the socket's.
@@ -39,9 +39,10 @@ pub(super) fn transmit(
     session: &Session,
     export: &Export,
     agreed: Agreed,
-    input: &mut Reader<'_>,
+    (input, before): (&mut Reader<'_>, Vec<RequestHead>),
 ) -> io::Result<()> {
     let desk = Desk::new(connection, session, export, agreed);
+    before.iter().try_for_each(|head| desk.serve(head, input))?;
     loop {
         let head = RequestHead::decode(&take(input)?).map_err(broken)?;
         // Of the reply: a host that does not take its replies makes no more of them.
@@ -51,13 +52,7 @@ pub(super) fn transmit(
         }
         match check(&head, export, agreed) {
             Err(refused) => {
-                if head.command == command::WRITE {
-                    if head.length > DROPPED_BYTES_MAX {
-                        return Err(broken(format!("a write of {} bytes", head.length)));
-                    }
-                    drop_bytes(input, head.length.into())?;
-                }
-                connection.reply([reply::refusal(&head, agreed, &refused)]);
+                refuse(connection, (&head, agreed), &refused, input)?;
             }
             Ok(()) if head.command == command::DISC => {
                 connection.give_room(REPLY);
@@ -67,6 +62,26 @@ pub(super) fn transmit(
             Ok(()) => desk.serve(&head, input)?,
         }
     }
+}
+
+/// Answers a request that cannot be served, and drops its data.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] if there is too much of that; the socket's.
+pub(super) fn refuse(
+    connection: &Connection,
+    (head, agreed): (&RequestHead, Agreed),
+    refused: &Refused,
+    input: &mut Reader<'_>,
+) -> io::Result<()> {
+    if head.command == command::WRITE {
+        if head.length > DROPPED_BYTES_MAX {
+            return Err(broken(format!("a write of {} bytes", head.length)));
+        }
+        drop_bytes(input, head.length.into())?;
+    }
+    connection.reply([reply::refusal(head, agreed, refused)]);
+    Ok(())
 }
 
 /// Whether the request can be served as far as its head tells.

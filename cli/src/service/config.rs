@@ -118,6 +118,8 @@ pub struct Hosts {
     pub owner: Option<Owner>,
     /// How long a host waits for a device that is about to serve.
     pub patience: Time,
+    /// How long hosts are gone before the host is offered to the peer; 0: it never is.
+    pub handover_after: Time,
     /// Settings of single exports, by their names.
     pub exports: BTreeMap<String, Export>,
 }
@@ -130,6 +132,8 @@ pub struct Export {
     pub shared: bool,
     /// Whether hosts only read it.
     pub read_only: bool,
+    /// Whether the first read or write of a host at the fenced device takes the host over.
+    pub takeover_at_first_io: bool,
 }
 
 impl Default for Hosts {
@@ -145,6 +149,7 @@ impl Default for Hosts {
             mode: Mode(0o600),
             owner: None,
             patience: Time(10_000_000_000),
+            handover_after: Time(0),
             exports: BTreeMap::new(),
         }
     }
@@ -437,6 +442,7 @@ mod tests {
             ("[hosts]\nowner = \"a:b:c\"", "owner"),
             ("[hosts.exports.data]\nshard = true", "hosts.exports.data.shard"),
             ("[hosts]\npatience = \"soon\"", "soon"),
+            ("[hosts.exports.data]\nfirst-io = true", "hosts.exports.data.first-io"),
             ("[device]\ndurability = \"perhaps\"", "none of strict, written"),
             ("[device]\nsalvage-max = \"5 parsec\"", "parsec"),
             ("[log]\nlevel = \"x=loud\"", "loud"),

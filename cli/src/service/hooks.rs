@@ -31,7 +31,7 @@ enum Next {
         epoch: u64,
         owed_blocks: u64,
     },
-    /// The host is granted to the peer.
+    /// The host is granted to the peer, or an operator has stopped it.
     Fenced {
         device: Weak<Device>,
         epoch: u64,
@@ -70,7 +70,9 @@ impl Hooks {
             let device = weak.clone();
             let change = match *event {
                 Event::Ready { epoch, owed_blocks } => Next::Ready { device, epoch, owed_blocks },
-                Event::Fenced { epoch, .. } => Next::Fenced { device, epoch },
+                Event::Fenced { epoch, .. } | Event::FencedHere { epoch, .. } => {
+                    Next::Fenced { device, epoch }
+                }
                 _ => return,
             };
             // After the end no hook runs.

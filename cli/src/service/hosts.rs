@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use afterimage::{Clock, Device, Event, SystemClock};
@@ -39,6 +40,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub struct Hosts {
     server: Arc<Server>,
     latencies: Arc<Latencies>,
+    /// How often an export was opened.
+    opened: Arc<AtomicU64>,
     unix: Vec<PathBuf>,
     uris: Vec<String>,
 }
@@ -81,7 +84,9 @@ impl Hosts {
         let mut sockets = listeners::open(addresses, passed, &settings, is_insecure)?;
         let exports = names.iter().map(|named| {
             let mut export = Export::new(&*named.name, named.id);
-            export.read_only = settings.exports.get(&named.name).is_some_and(|of| of.read_only);
+            let special = settings.exports.get(&named.name).copied().unwrap_or_default();
+            export.read_only = special.read_only;
+            export.takeover_at_first_io = special.takeover_at_first_io;
             export
         });
         let exports = exports.collect();
@@ -95,12 +100,17 @@ impl Hosts {
             ..Settings::default()
         };
         let latencies = settings.latencies.clone();
-        let told = news.clone();
+        let (told, opened) = (news.clone(), Arc::new(AtomicU64::new(0)));
+        let counts = opened.clone();
         let server = Server::start(device.clone(), listeners, exports, settings, move |news| {
+            if matches!(news, nbd::News::Opened { .. }) {
+                counts.fetch_add(1, Ordering::Relaxed);
+            }
             tell(&told, &news);
         });
         let server = server.map_err(|e| Failure::device("offering the volumes to hosts", &e))?;
-        let hosts = Hosts { server: Arc::new(server), latencies, unix: sockets.unix, uris };
+        let server = Arc::new(server);
+        let hosts = Hosts { server, latencies, opened, unix: sockets.unix, uris };
         hosts.follow(device);
         if args.print_uri {
             let mut out = io::stdout().lock();
@@ -113,11 +123,18 @@ impl Hosts {
         let hosts = Arc::downgrade(&self.server);
         device.on_event(move |event| {
             // Hosts find the device that serves now: until then they were kept, silent (R20).
-            let is_time = matches!(event, Event::PeerReachable { .. } | Event::Ready { .. });
-            if let Some(server) = hosts.upgrade().filter(|_| is_time) {
-                server.hang_up_all();
+            let Some(server) = hosts.upgrade() else { return };
+            match *event {
+                Event::PeerReachable { .. } => server.hang_up_all(),
+                Event::Ready { epoch, .. } => server.hang_up_before(epoch),
+                _ => {}
             }
         });
+    }
+
+    /// How many hosts have an export open in the present tenure, and how often one was opened since the start.
+    pub fn open(&self) -> (usize, u64) {
+        (self.server.hosts(), self.opened.load(Ordering::Relaxed))
     }
 
     /// The device is about to be closed: hosts are hung up on, and those that come wait for [`Hosts::serve`].

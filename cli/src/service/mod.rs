@@ -13,6 +13,8 @@
 //! | [`control`] | orders by a local socket: what is said, who may say it, both ends |
 //! | [`orders`] | what each order does with the device |
 //! | `worst` | those of the worst day: force, resolve, forget, salvage, compare |
+//! | `moves` | those that move the host, or stop it |
+//! | `absence` | the device's own watch on its hosts |
 //! | [`status`] | where the device stands, for a person and as JSON |
 //! | [`mod@line`] | the connection to the peer |
 //! | [`pairing`] | `afterimage invite`, `join`: keys, pins and invitations, and what is told to a device that joins |
@@ -26,6 +28,7 @@
 //! - **The engine decides**: here is only what is asked of it, and what a person is told.
 //! - **Three rights** (see, operate, force), each with a socket of its own: file modes and owners say who has it.
 
+mod absence;
 pub mod config;
 pub mod control;
 pub mod course;
@@ -38,6 +41,7 @@ pub mod line;
 mod listeners;
 pub mod log;
 pub mod metrics;
+mod moves;
 mod news;
 pub mod orders;
 pub mod pairing;

@@ -173,6 +173,11 @@ fn words(event: &Event) -> Option<(&'static str, String, Value)> {
             format!("the host is granted to the peer, tenure {epoch}"),
             json!({ "tenure": epoch, "served": served }),
         ),
+        Event::FencedHere { epoch, served } => (
+            "fenced-here",
+            format!("an operator has fenced the device, tenure {epoch}: hosts are served nowhere"),
+            json!({ "tenure": epoch, "served": served }),
+        ),
         Event::PeerServes { epoch } => {
             ("peer-serves", format!("the peer serves, tenure {epoch}"), json!({ "tenure": epoch }))
         }

@@ -1,5 +1,6 @@
 //! Each order carried out: what it does with the device, and what its command says.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,10 @@ use super::news::News;
 use super::running::{Service, stops};
 use super::status::{Parts, Report, left};
 use crate::exit::{Exit, Failure};
-use crate::words::{bytes, duration, moment, plural};
+use crate::words::{bytes, plural};
 
 /// Between two lines of progress.
 pub(super) const PROGRESS: Duration = Duration::from_secs(1);
-
-/// A handover that takes longer has met no peer that answers.
-const HANDOVER: Duration = Duration::from_secs(10);
 
 /// The service of one device.
 pub struct Orders {
@@ -42,6 +40,8 @@ pub struct Orders {
     pub course: Arc<Course>,
     /// How far the peer may be behind, in nanoseconds, as an operator wants it.
     pub target_ns: Option<u64>,
+    /// How long the last move of the host took that was asked for here, in nanoseconds; 0: there was none.
+    pub last_ready_ns: AtomicU64,
 }
 
 impl Orders {
@@ -61,7 +61,10 @@ impl Orders {
             Order::Drain { timeout_ms } => self.drain(caller, timeout_ms),
             Order::Takeover { dry_run: true, .. } => self.would_take_over(),
             Order::Takeover { no_wait, .. } => self.take_over(caller, no_wait),
-            Order::Handover {} => self.hand_over(caller),
+            Order::Handover { dry_run: true, .. } => self.would_hand_over(),
+            Order::Handover { no_wait, .. } => self.hand_over(caller, no_wait),
+            Order::Fence {} => self.fence(),
+            Order::Resume {} => self.resume(caller),
             Order::Invite {} => self.invite(),
             Order::Rate { bytes_per_second } => {
                 self.line.limit(Some(bytes_per_second).filter(|&rate| rate != 0))?;
@@ -104,7 +107,7 @@ pub(super) fn refused(error: Error) -> Failure {
     Failure::new(exit, error.to_string())
 }
 
-fn timed_out(what: impl Into<String>) -> Failure {
+pub(super) fn timed_out(what: impl Into<String>) -> Failure {
     Failure::new(Exit::TimedOut, what)
 }
 
@@ -136,7 +139,7 @@ impl Orders {
     }
 
     /// `text`, with the device's state beside it.
-    fn said(&self, text: &str) -> Said {
+    pub(super) fn said(&self, text: &str) -> Said {
         Said::new(format!("{text}\n"), &self.report())
     }
 
@@ -250,94 +253,6 @@ impl Orders {
         match is_drained {
             true => Ok(self.said("nothing is owed")),
             false => Err(timed_out("something is still owed: see the status")),
-        }
-    }
-
-    fn would_take_over(&self) -> Result<Said, Failure> {
-        let status = self.device.status();
-        let refusal = |exit, what: &str| Err(Failure::new(exit, what));
-        match &status {
-            _ if status.serving => refusal(Exit::Refused, "this device serves already"),
-            _ if !status.connected => refusal(
-                Exit::Unconnected,
-                "the peer is not connected: it cannot be asked for the host; if it is lost, force this device to take \
-                 over",
-            ),
-            _ if status.lost.is_some() => {
-                refusal(Exit::Device, "this device lacks records that it had: see the status")
-            }
-            _ => {
-                let told = plural(status.told_blocks, "block");
-                let text = format!(
-                    "the host would move here; as far as the peer has told, {told} would be missing at first, the \
-                     newest written {}",
-                    moment(status.told.time)
-                );
-                Ok(self.said(&text))
-            }
-        }
-    }
-
-    fn take_over(&self, caller: &mut Caller, no_wait: bool) -> Result<Said, Failure> {
-        let takeover = self.device.takeover().map_err(refused)?;
-        let took = takeover.ready_at.saturating_sub(takeover.requested_at);
-        let ready = format!(
-            "ready after {}: tenure {}, {} owed by the peer",
-            duration(took),
-            takeover.epoch,
-            plural(takeover.owed_blocks, "block")
-        );
-        let document = |caught_up: bool| {
-            json!({
-                "version": 1,
-                "tenure": takeover.epoch,
-                "ready_after_ns": took,
-                "owed_blocks": takeover.owed_blocks,
-                "caught_up": caught_up,
-            })
-        };
-        if no_wait || takeover.owed_blocks == 0 {
-            let document = document(takeover.owed_blocks == 0);
-            return Ok(Said { text: format!("{ready}\n"), document });
-        }
-        caller.tell(Said { text: format!("{ready}\n"), document: document(false) })?;
-        let begun = Instant::now();
-        let mut shown = begun;
-        caller.wait(None, |caller| {
-            let status = self.device.status();
-            if !status.serving || status.epoch != takeover.epoch {
-                let what = "the host has moved on before everything owed was here";
-                return Err(Failure::new(Exit::Superseded, what));
-            }
-            if status.owed_blocks > 0 && shown.elapsed() >= PROGRESS {
-                shown = Instant::now();
-                let text = format!("{}\n", left(status.owed_blocks));
-                let document = json!({ "version": 1, "owed_blocks": status.owed_blocks });
-                caller.tell(Said { text, document })?;
-            }
-            Ok(status.owed_blocks == 0)
-        })?;
-        let took = duration(begun.elapsed().as_nanos() as u64);
-        Ok(Said { text: format!("caught up after {took}\n"), document: document(true) })
-    }
-
-    fn hand_over(&self, caller: &mut Caller) -> Result<Said, Failure> {
-        let epoch = self.device.status().epoch;
-        self.device.offer_host().map_err(refused)?;
-        let has_moved = caller.wait(Some(HANDOVER), |_| {
-            let status = self.device.status();
-            match status.halted {
-                Some(why) => Err(refused(why)),
-                // Stored with the fence.
-                None => Ok(status.epoch > epoch),
-            }
-        })?;
-        match has_moved {
-            true => Ok(self.said("the host is granted to the peer")),
-            false => Err(timed_out(format!(
-                "the peer has not taken the host within {} s: this device serves on, and the peer may still take it",
-                HANDOVER.as_secs()
-            ))),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use afterimage::internal::superblock;
 use afterimage::{Clock, Device, Directory, Error, Event, Settings, SystemClock, Threads};
 
+use super::absence::Absence;
 use super::config::{self, Config};
 use super::control::server::{Caller, Desk, Modes};
 use super::control::wire::{Order, Said};
@@ -44,6 +45,8 @@ pub struct Service {
     begun_at: u64,
     /// How far the peer may be behind, in nanoseconds, as an operator wants it.
     target_ns: Option<u64>,
+    /// For so long there must have been no host before it is offered to the peer; 0: it never is.
+    handover_after: Duration,
     /// Orders that were refused.
     refused: AtomicU64,
     /// `None`: the service stops.
@@ -53,6 +56,7 @@ pub struct Service {
 /// The device while it is open. Dropped, its threads stop.
 struct Open {
     orders: Arc<Orders>,
+    absence: Option<Absence>,
     threads: Threads,
 }
 
@@ -86,6 +90,7 @@ impl Service {
             let patience = Duration::from_nanos(config.hooks.limit.0);
             let hooks = Hooks::start(config.hooks, &news)
                 .map_err(|e| Failure::storage("starting the thread of the hooks", &e))?;
+            let handover_after = Duration::from_nanos(config.hosts.handover_after.0);
             let of_hosts = (config.hosts, patience);
             let hosts = Hosts::start(&args.hosts, passed, of_hosts, &device, &names, &news)?;
             let target_ns = config.link.recovery_point.map(|time| time.0);
@@ -105,6 +110,7 @@ impl Service {
                 course: Arc::new(Course::new(&device)),
                 begun_at: device.clock().wall(),
                 target_ns,
+                handover_after,
                 refused: AtomicU64::new(0),
                 open: Mutex::default(),
             };
@@ -144,11 +150,18 @@ impl Service {
             let ready = Event::Ready { epoch: status.epoch, owed_blocks: status.owed_blocks };
             self.news.add(&ready, device.clock().wall());
         }
-        if superblock.peer == 0 && !superblock.fenced {
+        if superblock.peer == 0 && !superblock.fenced && !superblock.fenced_here {
             // There is no other device that could have been forced to take over.
             device.resume_alone().map_err(failed("letting the device serve"))?;
         }
         let threads = Threads::start(device).map_err(failed("starting the device's threads"))?;
+        let absence = match self.handover_after {
+            Duration::ZERO => None,
+            most => Some(
+                Absence::start(most, device, &self.hosts, &self.news)
+                    .map_err(|e| Failure::storage("starting the watch on hosts", &e))?,
+            ),
+        };
         self.line.keep((device, &threads), superblock, &self.news)?;
         let orders = Arc::new(Orders {
             device: device.clone(),
@@ -159,8 +172,9 @@ impl Service {
             service: Arc::downgrade(self),
             course: self.course.clone(),
             target_ns: self.target_ns,
+            last_ready_ns: AtomicU64::new(0),
         });
-        Ok(Open { orders, threads })
+        Ok(Open { orders, absence, threads })
     }
 
     /// The device's directory.
@@ -242,7 +256,8 @@ impl Service {
     /// # Errors
     /// The engine's, if the device cannot be closed cleanly.
     pub fn stop(&self) -> afterimage::Result<()> {
-        let Some(Open { orders, threads }) = self.lock().take() else { return Ok(()) };
+        let Some(Open { orders, absence, threads }) = self.lock().take() else { return Ok(()) };
+        drop(absence);
         self.hosts.release();
         drop(threads);
         orders.device.close()

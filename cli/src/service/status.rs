@@ -63,6 +63,8 @@ pub(super) enum Role {
     Serving,
     /// The other device serves, or is to.
     Fenced,
+    /// An operator has stopped hosts here, and nobody serves them.
+    FencedHere,
     /// Hosts were served here last, and are again once the peer has shown that it does not (R13).
     Waiting,
     /// Hosts are served here once an operator has accepted a loss.
@@ -88,9 +90,10 @@ impl From<Counters> for RefusedHosts {
 
 impl Role {
     /// All of them, as the document names them.
-    pub(super) const ALL: [(Role, &str); 5] = [
+    pub(super) const ALL: [(Role, &str); 6] = [
         (Role::Serving, "serving"),
         (Role::Fenced, "fenced"),
+        (Role::FencedHere, "fenced-here"),
         (Role::Waiting, "waiting"),
         (Role::Refusing, "refusing"),
         (Role::Stopped, "stopped"),
@@ -170,6 +173,7 @@ impl Report {
                 _ if status.halted.is_some() => Role::Stopped,
                 _ if status.serving && status.lost_writes.is_some() => Role::Refusing,
                 _ if status.serving => Role::Serving,
+                _ if status.fenced_here => Role::FencedHere,
                 _ if status.last_active == status.epoch => Role::Waiting,
                 _ => Role::Fenced,
             },
@@ -262,6 +266,9 @@ impl fmt::Display for Report {
         let role = match self.role {
             Role::Serving => "serves",
             Role::Fenced => "is fenced: hosts belong at the peer",
+            Role::FencedHere => {
+                "is fenced by an operator: hosts are served nowhere (`afterimage resume`)"
+            }
             Role::Waiting => {
                 "held the host, and waits for the peer's word (or `afterimage resume --alone`)"
             }

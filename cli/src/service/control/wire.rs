@@ -79,7 +79,16 @@ pub enum Order {
         no_wait: bool,
     },
     /// The host moves to the peer.
-    Handover {},
+    Handover {
+        /// Say what would happen.
+        dry_run: bool,
+        /// Return as soon as the peer serves, and not when it has everything.
+        no_wait: bool,
+    },
+    /// Hosts are stopped here, and served nowhere.
+    Fence {},
+    /// That is undone.
+    Resume {},
     /// A new invitation for a peer; the one before is void.
     Invite {},
     /// So many bytes of data a second go to the peer at most; 0: as many as the line takes.
@@ -151,7 +160,9 @@ impl Order {
             Order::Wait { .. }
             | Order::Drain { .. }
             | Order::Takeover { .. }
-            | Order::Handover {}
+            | Order::Handover { .. }
+            | Order::Fence {}
+            | Order::Resume {}
             | Order::Invite {}
             | Order::Rate { .. }
             | Order::Compare { .. } => Right::Operate,
