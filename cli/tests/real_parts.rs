@@ -2,85 +2,25 @@
 //! installed its test says so and is skipped; with `REAL_PARTS=1` it fails instead, as in `.ci/run`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 #[allow(dead_code)]
 mod served;
+use served::parts::{Pair, are_there, done, text};
 use served::{Served, run, run_with, until};
 
-/// Whether these programs are there.
-fn are_there(programs: &[&str]) -> bool {
-    let is_missing = |program: &&&str| {
-        !std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|folder| folder.join(program).exists())
-        })
-    };
-    let missing: Vec<_> = programs.iter().filter(is_missing).collect();
-    assert!(
-        missing.is_empty() || std::env::var_os("REAL_PARTS").is_none(),
-        "not installed: {missing:?}"
-    );
-    if !missing.is_empty() {
-        eprintln!("SKIPPED: not installed: {missing:?}");
-    }
-    missing.is_empty()
+/// A pair with one volume.
+fn pair() -> Pair {
+    Pair::new(&["data=64MiB"], "16MiB")
 }
 
-fn done(program: &str, words: &[&str]) {
-    let output = Command::new(program).args(words).output().expect("it starts");
-    let story = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {words:?}: {story}");
-}
-
-/// A pair whose hosts come by unix sockets.
-struct Pair {
-    devices: [Served; 2],
-    sockets: [PathBuf; 2],
-    scratch: tempfile::TempDir,
-}
-
-impl Pair {
-    fn new() -> Pair {
-        let scratch = tempfile::tempdir().unwrap();
-        let sockets = ["a", "b"].map(|name| scratch.path().join(format!("{name}.nbd")));
-        let nbd = sockets.each_ref().map(|path| format!("unix:{}", path.display()));
-        let [mut a, mut b] = ["a", "b"].map(|name| Served::at(scratch.path().join(name)));
-        let words = ["init", a.path(), "--volume", "data=64MiB", "--journal", "16MiB"];
-        let (code, invitation, story) = run(&words);
-        assert_eq!(code, Some(0), "{story}");
-        a.serve(&["--listen", "127.0.0.1:0", "--nbd", &nbd[0]]);
-        let address = a.status("/link/address").as_str().unwrap().to_owned();
-        let (code, _, story) = run_with(&["join", b.path(), &address], &invitation);
-        assert_eq!(code, Some(0), "{story}");
-        b.serve(&["--nbd", &nbd[1]]);
-        until("they are connected", || a.status("/connected") == true);
-        Pair { devices: [a, b], sockets, scratch }
-    }
-
-    /// The volume at a device, for libnbd and qemu.
-    fn uri(&self, at: usize) -> String {
-        format!("nbd+unix:///data?socket={}", self.sockets[at].display())
-    }
-
-    /// A file of so many random bytes.
-    fn random(&self, name: &str, bytes: usize) -> PathBuf {
-        let path = self.scratch.path().join(name);
-        let mut content = vec![0; bytes];
-        getrandom::fill(&mut content).unwrap();
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    fn take_over(&self, at: usize) -> u64 {
-        let (code, ready, story) = self.devices[at].ask(&["takeover", "--no-wait"]);
-        assert_eq!(code, Some(0), "{story}");
-        ready["owed_blocks"].as_u64().unwrap()
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+/// A file of so many random bytes.
+fn random(pair: &Pair, name: &str, bytes: usize) -> PathBuf {
+    let path = pair.scratch.path().join(name);
+    let mut content = vec![0; bytes];
+    getrandom::fill(&mut content).unwrap();
+    fs::write(&path, content).unwrap();
+    path
 }
 
 /// The host moves while most of what it wrote is not there yet, reads all of it, and moves back.
@@ -89,34 +29,28 @@ fn a_copied_image_is_the_same_at_either_device_at_once() {
     if !are_there(&["nbdcopy", "nbdinfo"]) {
         return;
     }
-    let pair = Pair::new();
+    let pair = pair();
     let [a, b] = &pair.devices;
-    let image = pair.random("image", 32 << 20);
+    let image = random(&pair, "image", 32 << 20);
     assert_eq!(a.ask(&["rate", "4MiB/s"]).0, Some(0));
-    done("nbdcopy", &["--flush", text(&image), &pair.uri(0)]);
+    done("nbdcopy", &["--flush", text(&image), &pair.uri(0, "data")]);
     let owed = pair.take_over(1);
     assert!(owed > 1000, "{owed} blocks were owed");
     let back = pair.scratch.path().join("back");
-    done("nbdcopy", &[&pair.uri(1), text(&back)]);
+    done("nbdcopy", &[&pair.uri(1, "data"), text(&back)]);
     let [was, is] = [&image, &back].map(|path| fs::read(path).unwrap());
     assert!(was[..] == is[..was.len()], "the image is another one");
     assert!(is[was.len()..].iter().all(|&byte| byte == 0));
 
-    let newer = pair.random("newer", 32 << 20);
-    done("nbdcopy", &["--flush", text(&newer), &pair.uri(1)]);
+    let newer = random(&pair, "newer", 32 << 20);
+    done("nbdcopy", &["--flush", text(&newer), &pair.uri(1, "data")]);
     pair.take_over(0);
     fs::remove_file(&back).unwrap();
-    done("nbdcopy", &[&pair.uri(0), text(&back)]);
+    done("nbdcopy", &[&pair.uri(0, "data"), text(&back)]);
     let [was, is] = [&newer, &back].map(|path| fs::read(path).unwrap());
     assert!(was[..] == is[..was.len()], "the image is the older one, or a mixture");
-    assert_eq!(a.ask(&["rate", "off"]).0, Some(0));
-    assert_eq!(a.ask(&["drain", "--timeout", "20s"]).0, Some(0));
     assert_eq!(b.ask(&["drain"]).0, Some(9), "it does not serve");
-    let Pair { devices: [mut a, mut b], scratch: _scratch, .. } = pair;
-    a.end("-TERM");
-    b.end("-TERM");
-    let (code, story, _) = run(&["verify", a.path(), b.path()]);
-    assert_eq!(code, Some(0), "{story}");
+    pair.end_equal(0);
 }
 
 /// A device that no other has joined so far takes more than its journal holds, and the one that joins gets it all.
@@ -156,14 +90,14 @@ fn qemu_finds_an_image_as_it_left_it() {
     if !are_there(&["qemu-img", "qemu-io"]) {
         return;
     }
-    let pair = Pair::new();
-    let image = pair.random("image", 64 << 20);
-    let (from, uri) = (text(&image), pair.uri(0));
+    let pair = pair();
+    let image = random(&pair, "image", 64 << 20);
+    let (from, uri) = (text(&image), pair.uri(0, "data"));
     done("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", from, &uri]);
     done("qemu-img", &["compare", "-f", "raw", "-F", "raw", from, &uri]);
     pair.take_over(1);
-    done("qemu-img", &["compare", "-f", "raw", "-F", "raw", from, &pair.uri(1)]);
-    let uri = pair.uri(1);
+    done("qemu-img", &["compare", "-f", "raw", "-F", "raw", from, &pair.uri(1, "data")]);
+    let uri = pair.uri(1, "data");
     let mut words = vec!["-f", "raw"];
     for command in [
         "write -P 7 5000 123457",

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod parts;
+
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
