@@ -46,6 +46,7 @@ pub struct Pair {
     dirs: [PathBuf; 2],
     /// Where hosts connect.
     pub address: PathBuf,
+    configs: Vec<PathBuf>,
     services: Vec<Running>,
 }
 
@@ -62,7 +63,7 @@ impl Pair {
         let volume = format!("data={volume}");
         let made = run(&["init", text(&dirs[0]), "--volume", &volume, "--journal", journal])?;
         fs::write(&invitation, made)?;
-        let mut pair = Pair { dirs, address, services: Vec::new() };
+        let mut pair = Pair { dirs, address, configs: Vec::new(), services: Vec::new() };
         for (at_which, name) in ["a", "b"].into_iter().enumerate() {
             let (config, hook, socket) = (
                 at.join(format!("{name}.toml")),
@@ -90,13 +91,35 @@ impl Pair {
                 let file = text(&invitation);
                 run(&["join", text(&pair.dirs[1]), &listens, "--invitation-file", file])?;
             }
-            let words = ["serve", text(&pair.dirs[at_which]), "--config", text(&config)];
-            let service = Command::new(program()).args(words).stderr(Stdio::null()).spawn()?;
-            pair.services.push(Running(service));
+            pair.configs.push(config);
+            let service = pair.serve(at_which, &[])?;
+            pair.services.push(service);
             pair.until(at_which, |_| true)?;
         }
         pair.until(0, |status| status["connected"] == true)?;
         Ok(pair)
+    }
+
+    fn serve(&self, at: usize, more: &[&str]) -> io::Result<Running> {
+        let words = ["serve", text(&self.dirs[at]), "--config", text(&self.configs[at])];
+        let mut command = Command::new(program());
+        command.args(words).args(more).stderr(Stdio::null());
+        Ok(Running(command.spawn()?))
+    }
+
+    /// Ends the service of the device `at` by a signal, and starts it again; how long its hosts were served by nobody.
+    ///
+    /// # Errors
+    /// The system's; it does not serve after 30 s.
+    pub fn restart(&mut self, at: usize, signal: &str) -> io::Result<Duration> {
+        let listens = self.status(at)?["link"]["address"].as_str().unwrap_or("").to_owned();
+        let begun = Instant::now();
+        Command::new("kill").args([signal, &self.services[at].0.id().to_string()]).status()?;
+        self.services[at].0.wait()?;
+        let more = ["--listen", &listens];
+        self.services[at] = self.serve(at, if at == 0 { &more } else { &[] })?;
+        self.until(at, |status| status["role"] == "serving")?;
+        Ok(begun.elapsed())
     }
 
     /// Where the device `at` stands.

@@ -5,8 +5,11 @@
 //! The longest stall is the longest request that fio has seen, reads and writes; bound: 250 ms, the two round trips
 //! of a line without delay being nothing.
 //!
+//! With `--seconds` the takeovers are spread over so long. With `--restarts` the service that serves is then ended and
+//! started again so often, in turns by SIGTERM and by SIGKILL: that stall is told, and has no bound.
+//!
 //!     cargo build --release && cargo run --release -p afterimage-benches --bin unnoticed
-//!         [-- --dir DIR] [--takeovers N] [--owed-mib N] [--quick]
+//!         [-- --dir DIR] [--takeovers N] [--owed-mib N] [--seconds N] [--restarts N] [--quick]
 
 use afterimage_benches::served::{Pair, Running, missing};
 use clap::Parser;
@@ -33,6 +36,14 @@ struct Args {
     #[arg(long, default_value_t = 256)]
     owed_mib: u64,
 
+    /// Spread over so many seconds; 0: as soon as enough is owed
+    #[arg(long, default_value_t = 0)]
+    seconds: u64,
+
+    /// So many restarts of the service that serves, after the takeovers
+    #[arg(long, default_value_t = 0)]
+    restarts: u32,
+
     /// Two takeovers with little owed
     #[arg(long)]
     quick: bool,
@@ -50,6 +61,10 @@ fn main() -> io::Result<ExitCode> {
     let measured = measure(&args);
     let _ = std::fs::remove_dir_all(&args.dir);
     let longest = measured?;
+    if args.restarts > 0 {
+        println!("longest stall {:.1} ms; no error, no wrong byte", longest as f64 / 1e6);
+        return Ok(ExitCode::SUCCESS);
+    }
     let verdict = if longest <= BOUND_NS { "within" } else { "BEYOND" };
     println!(
         "longest stall {:.1} ms, {verdict} 250 ms; no error, no wrong byte",
@@ -60,7 +75,7 @@ fn main() -> io::Result<ExitCode> {
 
 /// The longest request, in nanoseconds.
 fn measure(args: &Args) -> io::Result<u64> {
-    let pair = Pair::make(&args.dir, "2GiB", "2GiB", "10MiB/s")?;
+    let mut pair = Pair::make(&args.dir, "2GiB", "2GiB", "10MiB/s")?;
     let socket = args.dir.join("client.nbd");
     let blockdev = format!(
         "driver=nbd,node-name=n,server.type=unix,server.path={},export=data,reconnect-delay=30",
@@ -90,7 +105,8 @@ fn measure(args: &Args) -> io::Result<u64> {
             }
             let status = pair.status(at)?;
             let owed = status["backlog"]["bytes"].as_u64().unwrap_or(0) >> 20;
-            if owed >= args.owed_mib {
+            let due = args.seconds as f64 * f64::from(number) / f64::from(args.takeovers + 1);
+            if owed >= args.owed_mib && begun.elapsed().as_secs_f64() >= due {
                 break owed;
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -104,8 +120,19 @@ fn measure(args: &Args) -> io::Result<u64> {
             ready["ready_after_ns"].as_u64().unwrap_or(0) as f64 / 1e6
         );
     }
+    for number in 1..=args.restarts {
+        std::thread::sleep(Duration::from_secs(3));
+        let signal = ["-TERM", "-KILL"][number as usize % 2];
+        let away = pair.restart(at, signal)?;
+        println!(
+            "restart {number} after {:.1} s, by {signal}: it serves again after {:.0} ms",
+            begun.elapsed().as_secs_f64(),
+            away.as_secs_f64() * 1e3
+        );
+    }
     // The last one's reads, too.
-    std::thread::sleep(Duration::from_secs(5));
+    let left = Duration::from_secs(args.seconds).saturating_sub(begun.elapsed());
+    std::thread::sleep(left.max(Duration::from_secs(5)));
     Command::new("kill").args(["-INT", &fio.0.id().to_string()]).status()?;
     // Its status says that it was interrupted; its report, whether anything failed.
     fio.0.wait()?;

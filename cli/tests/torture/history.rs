@@ -15,29 +15,66 @@ pub type State = Vec<u64>;
 pub struct Histories {
     ops: Vec<Vec<Op>>,
     from: State,
+    /// Writes that were seen and taken back by a kill.
+    pub taken_back: usize,
 }
 
+/// When each device was killed: from, until.
+pub type Kills = [Vec<(u64, u64)>; 2];
+
+/// Between a host's leaving and a kill that may take back what it has not been answered.
+const LEAVING: u64 = 10_000_000;
+
 impl Histories {
-    /// `is_bounded`: a write that got no reply cannot happen once the same host's next connection has written.
-    pub fn new(from: &State, seen: Vec<History>, is_bounded: bool) -> Histories {
+    /// From one state to another. `is_bounded`: a write that got no reply cannot happen once the same host's next connection has written.
+    ///
+    /// A read may return a write that has not completed (R2), which a kill may then take back: such a pair is left out,
+    /// if no read has seen it after the kill.
+    pub fn new(
+        (from, to): (&State, &State),
+        seen: Vec<History>,
+        kills: &Kills,
+        is_bounded: bool,
+    ) -> Histories {
         let mut ops = vec![Vec::new(); ALL as usize];
         for (sector, &value) in from.iter().enumerate().filter(|(_, value)| **value != 0) {
             ops[sector].push(Op { called: 0, returned: 0, what: What::Write(value) });
         }
-        let mut read = HashSet::new();
+        // The latest call of a read of each value.
+        let mut read: HashMap<(u64, u64), u64> = HashMap::new();
         for (sector, op) in seen.iter().flat_map(|history| &history.ops) {
-            ops[*sector as usize].push(*op);
             if let What::Read(value) = op.what {
-                read.insert((*sector, value));
+                let latest = read.entry((*sector, value)).or_default();
+                *latest = op.called.max(*latest);
             }
         }
+        let last = (0..).zip(to).map(|(sector, &value)| ((sector, value), NEVER));
+        read.extend(last);
+        let mut taken_back = HashSet::new();
         for lost in seen.iter().flat_map(|history| &history.unanswered) {
-            let is_over = is_bounded && read.contains(&(lost.sector, lost.value));
+            let latest = read.get(&(lost.sector, lost.value)).copied();
+            let is_killed = kills[lost.at].iter().any(|&(from, until)| {
+                (from.saturating_sub(LEAVING)..).contains(&lost.ended)
+                    && lost.called < until
+                    && latest.is_some_and(|latest| latest < until)
+            });
+            if is_killed {
+                taken_back.insert((lost.sector, lost.value));
+                continue;
+            }
+            let is_over = is_bounded && latest.is_some();
             let returned = if is_over { lost.until } else { NEVER };
             let op = Op { called: lost.called, returned, what: What::Write(lost.value) };
             ops[lost.sector as usize].push(op);
         }
-        Histories { ops, from: from.clone() }
+        for (sector, op) in seen.iter().flat_map(|history| &history.ops) {
+            let is_taken_back =
+                matches!(op.what, What::Read(value) if taken_back.contains(&(*sector, value)));
+            if !is_taken_back {
+                ops[*sector as usize].push(*op);
+            }
+        }
+        Histories { ops, from: from.clone(), taken_back: taken_back.len() }
     }
 
     /// Reads of all sectors, after everything else.

@@ -30,6 +30,9 @@ pub struct Unanswered {
     pub called: u64,
     /// When the same host's next connection was first answered a write: from then on it can no longer happen.
     pub until: u64,
+    /// The device, and when its connection was over.
+    pub at: usize,
+    pub ended: u64,
 }
 
 /// What a host saw: sectors, counted over all volumes, and operations.
@@ -175,8 +178,9 @@ impl Host {
                 if let Err(error) = ended {
                     assert!(error.kind() != ErrorKind::InvalidData, "{error}");
                 }
+                let ended = (at, began.elapsed().as_nanos() as u64);
                 for request in asked.into_values().filter(|request| request.value != 0) {
-                    self.never_answered(&mut history, &request);
+                    self.never_answered(&mut history, &request, ended);
                 }
             }
             if random.once_in(2) {
@@ -187,13 +191,15 @@ impl Host {
         history
     }
 
-    fn never_answered(&self, history: &mut History, request: &Asked) {
+    fn never_answered(&self, history: &mut History, request: &Asked, (at, ended): (usize, u64)) {
         let Asked { first, length, value, called, .. } = *request;
         history.unanswered.extend((first..first + length).map(|sector| Unanswered {
             sector: self.sector(sector),
             value,
             called,
             until: NEVER,
+            at,
+            ended,
         }));
     }
 
@@ -250,7 +256,8 @@ impl Host {
                 assert!([5, 28].contains(&error), "the error {error} is final for a host");
                 history.refused += 1;
                 if value != 0 {
-                    self.never_answered(history, &request);
+                    // It is refused, and no kill can take it back.
+                    self.never_answered(history, &request, (0, 0));
                 }
                 continue;
             }

@@ -22,7 +22,6 @@ mod random;
 mod history;
 mod host;
 mod plan;
-mod proxy;
 mod world;
 
 use std::collections::BTreeMap;
@@ -32,9 +31,9 @@ use std::time::{Duration, Instant};
 use history::{ALL, Histories, State};
 use host::{Host, VOLUMES};
 use plan::{Event, Make, Plan};
-use proxy::Weather;
 use random::Random;
 use served::parts::{number, real_parts};
+use served::proxy::Weather;
 use world::{Forced, World, answer};
 
 /// Hosts of each volume.
@@ -48,6 +47,7 @@ const ROUNDS: u64 = 8;
 struct Seen {
     reads_and_writes: usize,
     unanswered: usize,
+    taken_back: usize,
     refused: u64,
     connections: u64,
     events: BTreeMap<String, u64>,
@@ -63,7 +63,6 @@ struct Torture {
     world: World,
     make: Make,
     state: State,
-    began: Instant,
     hosts_so_far: u64,
     orders: Vec<std::thread::JoinHandle<String>>,
 }
@@ -87,12 +86,15 @@ fn hosts_see_one_history_whatever_happens() {
             world: World::make(&scratch, &make),
             make,
             state: vec![0; ALL as usize],
-            began: Instant::now(),
             hosts_so_far: 0,
             orders: Vec::new(),
         };
+        let mut was_forced = false;
         for round in seed..last.min(seed + ROUNDS) {
-            let plan = Plan::draw(&mut Random::new(round << 20));
+            let mut plan = Plan::draw(&mut Random::new(round << 20));
+            // A returned device has the state of before until its resync ends.
+            plan.is_forced &= !was_forced;
+            was_forced = plan.is_forced;
             println!("round {round}: {plan:?}");
             torture.round(round, &plan, &mut seen);
         }
@@ -106,7 +108,7 @@ fn hosts_see_one_history_whatever_happens() {
 
 impl Torture {
     fn round(&mut self, round: u64, plan: &Plan, seen: &mut Seen) {
-        let (stop, began) = (AtomicBool::new(false), self.began);
+        let (stop, began) = (AtomicBool::new(false), self.world.began);
         let hosts: Vec<Host> = (0..HOSTS * VOLUMES.len() as u64)
             .map(|number| {
                 self.hosts_so_far += 1;
@@ -147,18 +149,26 @@ impl Torture {
             seen.refused += history.refused;
             seen.connections += history.connections;
         }
-        let mut histories = Histories::new(&self.state, histories, !self.make.is_shared);
-        if plan.is_forced {
-            histories.check().unwrap_or_else(|why| panic!("round {round}, before the loss: {why}"));
-            self.force(round, &histories, seen);
-            return;
-        }
+        let forced = plan.is_forced.then(|| self.force(round, seen));
         let serving = self.world.serving().expect("one serves");
-        self.drain(serving);
-        self.state = self.world.state(serving);
-        histories.end(&self.state, self.began.elapsed().as_nanos() as u64);
+        if forced.is_none() {
+            self.drain(serving);
+        }
+        let kills = std::mem::take(&mut self.world.kills);
+        let state = self.world.state(serving);
+        let between = (&self.state, &state);
+        let mut histories = Histories::new(between, histories, &kills, !self.make.is_shared);
+        seen.taken_back += histories.taken_back;
+        if forced.is_none() {
+            histories.end(&state, self.world.began.elapsed().as_nanos() as u64);
+        }
         histories.check().unwrap_or_else(|why| panic!("round {round}: {why}"));
-        if plan.is_compared {
+        if forced.is_some_and(|forced| forced != Forced::Mixture) {
+            let prefix = histories.check_prefix(&state);
+            prefix.unwrap_or_else(|why| panic!("round {round}, forced: {why}"));
+        }
+        self.state = state;
+        if plan.is_compared && !plan.is_forced {
             (0..2).for_each(|at| self.world.stop(at));
             self.world.compare();
             (0..2).for_each(|at| self.world.start(at));
@@ -290,8 +300,8 @@ impl Torture {
         }
     }
 
-    /// The other one is forced, and has an earlier state; hosts go on from there.
-    fn force(&mut self, round: u64, histories: &Histories, seen: &mut Seen) {
+    /// The other one is forced; hosts go on there.
+    fn force(&mut self, round: u64, seen: &mut Seen) -> Forced {
         let at = self.world.daemons.iter().position(Option::is_some).expect("one is left");
         match round % 2 {
             0 => self.world.stop(at),
@@ -305,11 +315,7 @@ impl Torture {
             let said = self.world.send(at, "force.sock", order).and_then(answer);
             assert!(said.as_ref().is_some_and(|it| it.get("done").is_some()), "{said:?}");
         }
-        self.state = self.world.state(at);
-        if forced != Forced::Mixture {
-            histories
-                .check_prefix(&self.state)
-                .unwrap_or_else(|why| panic!("round {round}, forced: {why}"));
-        }
+        self.world.until("it serves", |world| world.serving() == Some(at));
+        forced
     }
 }

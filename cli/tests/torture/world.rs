@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::history::{ALL, State};
+use super::history::{ALL, Kills, State};
 use super::host::{Connection, VOLUMES};
 use super::plan::Make;
-use super::proxy::Proxy;
+use super::served::proxy::Proxy;
 use super::served::{afterimage, run, run_with};
 
 /// Longer than anything here takes.
@@ -26,6 +26,10 @@ pub struct World {
     log: PathBuf,
     pub daemons: [Option<Child>; 2],
     pub proxy: Proxy,
+    /// The clock of all times.
+    pub began: Instant,
+    /// Kills since they were last asked for.
+    pub kills: Kills,
 }
 
 fn text(path: &Path) -> &str {
@@ -62,7 +66,9 @@ impl World {
         let (code, invitation, story) = run(&words);
         assert_eq!(code, Some(0), "{story}");
         let log = at.join("log");
-        let mut world = World { dirs, sockets, configs, log, daemons: [None, None], proxy };
+        let daemons = [None, None];
+        let (began, kills) = (Instant::now(), Kills::default());
+        let mut world = World { dirs, sockets, configs, log, daemons, proxy, began, kills };
         world.start(0);
         let address = world.proxy.address.to_string();
         let (code, _, story) = run_with(&["join", text(&world.dirs[1]), &address], &invitation);
@@ -93,8 +99,11 @@ impl World {
         if let Some(mut daemon) = self.daemons[at].take() {
             let early = daemon.try_wait().unwrap();
             assert!(early.is_none(), "device {at} has ended by itself: {early:?}: {}", self.told());
+            let from = self.began.elapsed();
             daemon.kill().unwrap();
             daemon.wait().unwrap();
+            let until = self.began.elapsed();
+            self.kills[at].push((from.as_nanos() as u64, until.as_nanos() as u64));
         }
     }
 
@@ -183,7 +192,7 @@ impl World {
         assert_eq!(code, Some(0), "{told}{story}");
     }
 
-    /// Forces the closed device `at` to take over; whether what it then has is an earlier state.
+    /// Forces the closed device `at` to take over; what it then has.
     pub fn force(&mut self, at: usize) -> Forced {
         let words = ["force", text(&self.dirs[at]), "--yes", "--accept-loss"];
         match run(&words) {
