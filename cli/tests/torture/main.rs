@@ -6,7 +6,7 @@
 //! (`engine/tests/common/linearizable.rs`). After a force the data are an earlier state of all volumes together, and
 //! nothing that it lost comes back.
 //!
-//! With `REAL_PARTS=1`; `TORTURE` says how many rounds (4), `TORTURE_SEED` which first (1).
+//! With `REAL_PARTS=1`; `TORTURE` says how many rounds (8), `TORTURE_SEED` which first (1).
 
 #[allow(dead_code)]
 #[path = "../served/mod.rs"]
@@ -73,7 +73,7 @@ fn hosts_see_one_history_whatever_happens() {
         eprintln!("SKIPPED: it runs with REAL_PARTS=1");
         return;
     }
-    let (first, rounds) = (number("TORTURE_SEED", 1), number("TORTURE", 4));
+    let (first, rounds) = (number("TORTURE_SEED", 1), number("TORTURE", 8));
     let (begun, mut seen) = (Instant::now(), Seen::default());
     let last = first + rounds;
     let mut seed = first;
