@@ -12,7 +12,7 @@ pub const CLIENTS: u64 = 4;
 const ROWS: u64 = 50;
 
 /// Bytes of half a row: its content is their hexadecimal digits.
-const HALF: usize = 12 << 10;
+const HALF: usize = 32 << 10;
 
 pub fn make_tables(site: &Site) {
     site.query(
