@@ -25,7 +25,7 @@ fn held(service: &Served) -> [usize; 2] {
     ["task", "fd"].map(|of| fs::read_dir(format!("/proc/{process}/{of}")).unwrap().count())
 }
 
-/// What its descriptors are.
+/// The files and sockets behind its descriptors.
 fn descriptors(service: &Served) -> Vec<String> {
     let folder = format!("/proc/{}/fd", service.child.as_ref().unwrap().id());
     let links =

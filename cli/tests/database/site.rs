@@ -125,7 +125,7 @@ impl Site {
         command
     }
 
-    /// What one statement prints.
+    /// The output of one statement.
     pub fn query(&self, statement: &str) -> String {
         let output = self.session().args(["-c", statement]).output().unwrap();
         let story = String::from_utf8_lossy(&output.stderr);
@@ -148,7 +148,7 @@ impl Site {
         let _ = Command::new("kill").arg("-KILL").args(all).output();
     }
 
-    /// What the dead machine leaves is cleared away.
+    /// Mounts and devices of the dead machine are cleared away.
     pub fn clear(mut self) {
         self.die();
     }

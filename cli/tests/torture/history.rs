@@ -1,4 +1,4 @@
-//! What all hosts saw together: one history of each sector, and after a force an earlier state of all of them.
+//! All that hosts saw, together: one history of each sector, and after a force an earlier state of all of them.
 
 use std::collections::{HashMap, HashSet};
 

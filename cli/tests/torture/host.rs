@@ -23,7 +23,7 @@ const WRITE: u16 = 1;
 const FLUSH: u16 = 3;
 const FUA: u16 = 1;
 
-/// What one connection tells of an operation that got no reply.
+/// A write that got no reply on its connection.
 pub struct Unanswered {
     pub sector: u64,
     pub value: u64,
@@ -35,7 +35,7 @@ pub struct Unanswered {
     pub ended: u64,
 }
 
-/// What a host saw: sectors, counted over all volumes, and operations.
+/// All that a host saw: sectors, counted over all volumes, and operations.
 #[derive(Default)]
 pub struct History {
     pub ops: Vec<(u64, Op)>,

@@ -42,7 +42,7 @@ const HOSTS: u64 = 3;
 /// Rounds of one pair.
 const ROUNDS: u64 = 8;
 
-/// What the rounds came by.
+/// Counts of all that the rounds came by.
 #[derive(Default, Debug)]
 struct Seen {
     reads_and_writes: usize,

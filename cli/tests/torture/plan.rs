@@ -1,4 +1,4 @@
-//! What happens to a pair, and when: all of it from one seed.
+//! The events of a pair, and when they come: all of it from one seed.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub struct Make {
 
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What happens after how long.
+    /// Each event, after so long.
     pub events: Vec<(Duration, Event)>,
     /// The round ends with the loss of the device that serves.
     pub is_forced: bool,

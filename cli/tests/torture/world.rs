@@ -88,7 +88,7 @@ impl World {
         });
     }
 
-    /// What the daemons complained of last.
+    /// The last complaints of the daemons.
     pub fn told(&self) -> String {
         let told = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = told.lines().collect();
@@ -214,7 +214,7 @@ impl World {
     }
 }
 
-/// What a force was.
+/// The outcome of a force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forced {
     Earlier,
