@@ -1,7 +1,7 @@
 //! Clients that change the database, and keep outside of it which commits were acknowledged.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::site::Site;
@@ -27,13 +27,21 @@ pub fn make_tables(site: &Site) {
     ));
 }
 
-/// One client, until its session breaks or it is to stop: the number of its last acknowledged commit.
-pub fn client(site: &Site, client: u64, acknowledged: u64, stop: &AtomicBool) -> u64 {
+/// A client's session with the database.
+pub fn session(site: &Site) -> Child {
     let mut session = site.session();
     session.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut session = session.spawn().unwrap();
-    let mut to = session.stdin.take().unwrap();
-    let mut from = BufReader::new(session.stdout.take().unwrap());
+    session.spawn().unwrap()
+}
+
+/// One client, until its session breaks or it is to stop: the number of its last acknowledged commit.
+pub fn client(
+    (mut to, from): (ChildStdin, ChildStdout),
+    client: u64,
+    acknowledged: u64,
+    stop: &AtomicBool,
+) -> u64 {
+    let mut from = BufReader::new(from);
     let mut last = acknowledged;
     let mut half = vec![0; HALF];
     while !stop.load(Relaxed) {
@@ -56,9 +64,6 @@ pub fn client(site: &Site, client: u64, acknowledged: u64, stop: &AtomicBool) ->
             _ => break,
         }
     }
-    drop(to);
-    let _ = session.kill();
-    let _ = session.wait();
     last
 }
 

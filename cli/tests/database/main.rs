@@ -78,11 +78,14 @@ fn a_database_loses_no_commit_when_its_machine_dies() {
     for number in 1..=moves {
         let (begun, stop) = (Instant::now(), AtomicBool::new(false));
         let mut owed = 0;
+        let mut sessions: Vec<_> = (0..CLIENTS).map(|_| load::session(&site)).collect();
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
-                .map(|client| {
-                    let (site, stop, last) = (&site, &stop, commits[client as usize]);
-                    scope.spawn(move || load::client(site, client, last, stop))
+                .zip(&mut sessions)
+                .map(|(client, session)| {
+                    let (stop, last) = (&stop, commits[client as usize]);
+                    let ends = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
+                    scope.spawn(move || load::client(ends, client, last, stop))
                 })
                 .collect();
             let mut has_failed = false;
@@ -93,6 +96,12 @@ fn a_database_loses_no_commit_when_its_machine_dies() {
             }
             site.break_down();
             stop.store(true, Relaxed);
+            // Processes of the dead machine may hang in the kernel, and their clients with them.
+            std::thread::sleep(Duration::from_millis(500));
+            for session in &mut sessions {
+                session.kill().unwrap();
+                session.wait().unwrap();
+            }
             assert!(!has_failed, "the database failed a client");
             assert!(owed >= owed_least, "the load is too slow: {owed} MiB are owed");
             for (client, last) in clients.into_iter().zip(&mut commits) {
