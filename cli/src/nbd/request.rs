@@ -42,7 +42,11 @@ pub(super) fn transmit(
     (input, before): (&mut Reader<'_>, Vec<RequestHead>),
 ) -> io::Result<()> {
     let desk = Desk::new(connection, session, export, agreed);
-    before.iter().try_for_each(|head| desk.serve(head, input))?;
+    for head in &before {
+        if !desk.serve(head, input)? {
+            return Ok(());
+        }
+    }
     loop {
         let head = RequestHead::decode(&take(input)?).map_err(broken)?;
         // Of the reply: a host that does not take its replies makes no more of them.
@@ -59,7 +63,9 @@ pub(super) fn transmit(
                 connection.drain();
                 return Ok(());
             }
-            Ok(()) => desk.serve(&head, input)?,
+            // What is left in between is no request.
+            Ok(()) if !desk.serve(&head, input)? => return Ok(()),
+            Ok(()) => {}
         }
     }
 }

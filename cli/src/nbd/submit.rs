@@ -80,12 +80,12 @@ impl<'a> Desk<'a> {
         Desk { connection, session, export, agreed, most }
     }
 
-    /// Submits a request that was found good. Returns once the engine has all of it; if the connection is
-    /// not served any more, once that is over.
+    /// Submits a request that was found good. Returns once the engine has all of it; `false` once the connection is
+    /// over, with the request's data left where they are.
     ///
     /// # Errors
     /// The socket's, of a write's data.
-    pub fn serve(&self, head: &RequestHead, input: &mut Reader<'_>) -> io::Result<()> {
+    pub fn serve(&self, head: &RequestHead, input: &mut Reader<'_>) -> io::Result<bool> {
         let is_open = match head.command {
             command::FLUSH => {
                 let command = self.command(head, Style::Done, 1);
@@ -109,7 +109,7 @@ impl<'a> Desk<'a> {
         if !is_open {
             self.connection.wait_until_over();
         }
-        Ok(())
+        Ok(is_open)
     }
 
     fn command(&self, head: &RequestHead, style: Style, pieces: usize) -> Arc<Command> {
