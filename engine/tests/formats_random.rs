@@ -89,7 +89,7 @@ prop_compose! {
         lost in prop::option::of(any_lost()),
         (generation_of_round, counter, last_active, peer) in any::<(u64, u64, u64, u64)>(),
         table in any::<(u8, u64, u64)>(),
-        (owed, image) in any::<(bool, bool)>(),
+        (owed, image, fenced_here) in any::<(bool, bool, bool)>(),
         (cache_identity, weakest, rest) in any::<([u8; 32], u8, [u8; REST])>(),
         volumes in prop::collection::vec(any::<(u32, u64)>(), 0..9),
     ) -> Superblock {
@@ -101,7 +101,7 @@ prop_compose! {
             generation, group, device, mode, fenced, clean, prefer, resume_alone, usable,
             block_size, segment_bytes, epoch, lineage, hi, acked, need, fl, consat, features, whole,
             lost, round, last_active, peer, cut, owed, image, cache_identity, weakest, annex, table,
-            rest,            history: History::default(), own, recv, volumes,
+            rest, fenced_here, history: History::default(), own, recv, volumes,
         }
     }
 }
