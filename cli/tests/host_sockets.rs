@@ -61,9 +61,10 @@ fn hosts_come_where_they_are_told_to() {
     let scratch = tempfile::tempdir().unwrap();
     let (mut served, _) = Served::made(scratch.path());
     let certs = certificates(scratch.path());
+    let group = fs::metadata(scratch.path()).unwrap().gid();
     let socket = scratch.path().join("a b.nbd");
     let hosts = format!(
-        "nbd = ['unix:{}', '127.0.0.1:0']\nmode = '0620'\nowner = ':root'\ncertificate = '{certs}/server-cert.pem'\n\
+        "nbd = ['unix:{}', '127.0.0.1:0']\nmode = '0620'\nowner = ':{group}'\ncertificate = '{certs}/server-cert.pem'\n\
          key = '{certs}/server-key.pem'\nclient-ca = '{certs}/ca-cert.pem'\n\
          [hosts.exports.data]\nshared = true\n[hosts.exports.wal]\nread-only = true",
         socket.display()
@@ -87,7 +88,7 @@ fn hosts_come_where_they_are_told_to() {
     assert_eq!(served.status("/hosts_refused/handshakes"), 0);
     assert!(printed.iter().all(|uri| run(&["status", served.path()]).1.contains(uri)));
     let found = fs::metadata(&socket).unwrap();
-    assert_eq!((found.mode() & 0o777, found.gid()), (0o620, 0));
+    assert_eq!((found.mode() & 0o777, found.gid()), (0o620, group));
 
     if Command::new("nbdinfo").arg("--version").output().is_err() {
         eprintln!("SKIPPED: nbdinfo is not installed");

@@ -192,6 +192,7 @@ fn the_first_read_at_the_fenced_device_takes_the_host_over() {
 fn requests_that_wait_do_not_outlive_the_wait() {
     let of_b = "[hosts.exports.data]\ntakeover-at-first-io = true\n";
     let pair = Pair::new(["", of_b]);
+    let mut early = Client::simple(&pair.socket("b"), "data");
     let mut kept = Client::simple(&pair.socket("b"), "data");
     kept.ask(0, FLUSH, 0, 0);
     assert_eq!(pair.a.ask(&["fence"]).0, Some(0));
@@ -205,7 +206,9 @@ fn requests_that_wait_do_not_outlive_the_wait() {
     assert_eq!(pair.b.ask(&["fence"]).0, Some(0));
     let mut late = Client::connect(&pair.socket("b"));
     late.option(GO, &wish("data", &[]));
-    std::thread::sleep(Duration::from_millis(500));
+    // One that has its export open since before the takeover asks for data now.
+    early.ask_write(0, 0, &[7; 4096]);
+    assert!(is_silent(&mut early));
     assert_eq!(pair.b.status("/role"), "fenced-here");
     assert_eq!(pair.b.ask(&["resume"]).0, Some(0));
 }

@@ -186,7 +186,7 @@ fn a_site_is_lost_and_returns_again_and_again() {
     let [mut a, b] = pair(scratch.path(), "10s");
     let (mut blocks, mut next) = (empty(), 1);
     for round in 0..rounds {
-        a.told(&["rate", "1MiB/s"], 0);
+        a.told(&["rate", "128KiB/s"], 0);
         let first = next;
         let load = load_until_lost(&mut a, first, Duration::from_millis(300), 400);
         next = load.open + 1;

@@ -76,8 +76,8 @@ pub(super) fn first_session(
 }
 
 fn reads_or_changes(number: u16) -> bool {
-    use command::{CACHE, READ, TRIM, WRITE, WRITE_ZEROES};
-    matches!(number, READ | WRITE | TRIM | CACHE | WRITE_ZEROES)
+    use command::{READ, TRIM, WRITE, WRITE_ZEROES};
+    matches!(number, READ | WRITE | TRIM | WRITE_ZEROES)
 }
 
 /// Waits until the device serves, and begins a takeover if `export` is given; `None` once the connection is not

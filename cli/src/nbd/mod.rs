@@ -247,9 +247,7 @@ impl Server {
 
     /// Hangs up, in the same way, on the hosts that the device does not serve in its present tenure, `epoch`.
     pub fn hang_up_before(&self, epoch: u64) {
-        let all: Vec<_> = self.shared.connections().values().cloned().collect();
-        let behind = all.iter().filter(|connection| connection.is_left_behind(epoch));
-        behind.for_each(|connection| connection.hang_up());
+        self.shared.hang_up_before(epoch);
     }
 
     /// How many hosts have an export open in the device's present tenure.
@@ -340,7 +338,18 @@ impl Shared {
                 _ => {}
             }
         });
-        *self.device() = Some(device);
+        *self.device() = Some(device.clone());
+        let status = device.status();
+        if status.serving {
+            // An opening tells nobody of it.
+            self.hang_up_before(status.epoch);
+        }
+    }
+
+    fn hang_up_before(&self, epoch: u64) {
+        let all: Vec<_> = self.connections().values().cloned().collect();
+        let behind = all.iter().filter(|connection| connection.is_left_behind(epoch));
+        behind.for_each(|connection| connection.hang_up());
     }
 
     fn has_stopped(&self) -> bool {
@@ -459,7 +468,7 @@ impl Drop for Seat {
 
 /// Whether a host's first request for `export` takes the host over at `device`; not against an operator's fence.
 fn takes_over(device: &Device, export: &Export) -> bool {
-    export.takeover_at_first_io && !device.status().fenced_here
+    export.takeover_at_first_io && !export.read_only && !device.status().fenced_here
 }
 
 impl Shared {

@@ -63,7 +63,7 @@ pub(super) fn transmit(
                 connection.drain();
                 return Ok(());
             }
-            // What is left in between is no request.
+            // The rest of its data is no request.
             Ok(()) if !desk.serve(&head, input)? => return Ok(()),
             Ok(()) => {}
         }

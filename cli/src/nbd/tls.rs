@@ -2,7 +2,7 @@
 //! and the bytes of an encrypted connection.
 //!
 //! # Rules
-//! - TLS 1.2 and 1.3, without resumption, tickets or early data.
+//! - TLS 1.3, and 1.2 by ChaCha20-Poly1305, without resumption, tickets or early data.
 //! - The reader of a connection waits for the socket without the lock, so that replies leave meanwhile.
 //! - [`Channel::send`] says that bytes have left once all of their records have; those that it was given
 //!   before are given to it again then, as with `SSL_write`.
@@ -14,7 +14,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::{
+    ProtocolVersion, RootCertStore, ServerConfig, ServerConnection, SupportedCipherSuite,
+};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,7 +41,14 @@ impl Tls {
     /// # Errors
     /// A sentence that says which of them is not what it should be.
     pub fn new(chain: &[u8], key: &[u8], clients: Option<&[u8]>) -> Result<Tls, String> {
-        let provider = Arc::new(ring::default_provider());
+        let mut provider = ring::default_provider();
+        // In TLS 1.2 a connection may not make more than 2^24 records by the other suites.
+        let is_lasting = |suite: &SupportedCipherSuite| {
+            suite.version().version == ProtocolVersion::TLSv1_3
+                || suite.suite().as_str().is_some_and(|name| name.contains("CHACHA20"))
+        };
+        provider.cipher_suites.retain(is_lasting);
+        let provider = Arc::new(provider);
         let chain = certificates("certificate", chain)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("key: {e}"))?;
         let names = webpki::EndEntityCert::try_from(&chain[0]);
@@ -161,15 +170,18 @@ impl Channel {
     /// Waits for bytes, as [`Read::read`] does. By one thread.
     pub fn read(&self, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
         let mut incoming = lock(&self.incoming);
-        loop {
-            if let Some(read) = lock(&self.records).read(&mut incoming, socket, buffer)? {
-                return Ok(read);
-            }
-            (incoming.begin, incoming.end) = (0, (&mut &*socket).read(&mut incoming.bytes)?);
-            if incoming.end == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
+        if let Some(read) = lock(&self.records).read(&mut incoming, socket, buffer)? {
+            return Ok(read);
         }
+        (incoming.begin, incoming.end) = (0, (&mut &*socket).read(&mut incoming.bytes)?);
+        if incoming.end == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(read) = lock(&self.records).read(&mut incoming, socket, buffer)? {
+            return Ok(read);
+        }
+        // A part of a record: its rest has no more time than is left, and the reader looks how much.
+        Err(ErrorKind::Interrupted.into())
     }
 
     /// Sends without waiting; see [`Socket::send`] and the module.
@@ -190,9 +202,10 @@ impl Channel {
         Ok(written)
     }
 
-    /// The last record, if the socket takes it.
+    /// The last record, if the socket takes it and nobody is writing: the end of the socket, which follows, does not
+    /// wait for one who waits for it.
     pub fn close(&self, socket: &Socket) {
-        let records = &mut *lock(&self.records);
+        let Ok(mut records) = self.records.try_lock() else { return };
         records.tls.send_close_notify();
         // The connection is over in any case.
         let _ = records.leave(&mut Sending(socket));

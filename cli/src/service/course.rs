@@ -66,13 +66,14 @@ impl Course {
 
     /// Follows the events of `device`, which was opened just now.
     pub fn follow(self: &Arc<Course>, device: &Device) {
-        // What the peer has got is counted from the opening.
+        // Bytes that the peer has got are counted from the opening.
         self.seen().samples.clear();
         let (course, clock) = (self.clone(), device.clock().clone());
         device.on_event(move |event| course.tell(event, clock.wall()));
     }
 
-    fn tell(&self, event: &Event, wall: u64) {
+    /// `event` has happened at the wall time `wall`.
+    pub(super) fn tell(&self, event: &Event, wall: u64) {
         let (tenure, owed_blocks) = match event {
             Event::Acknowledged { records, at } => {
                 self.acknowledged.fetch_add(records.len() as u64, Ordering::Relaxed);
@@ -88,6 +89,10 @@ impl Course {
         };
         let here = owed_blocks.is_some();
         let mut seen = self.seen();
+        if seen.takeover.is_some_and(|last| last.tenure == tenure) {
+            // The device was opened again in between.
+            return;
+        }
         seen.takeovers += 1;
         seen.takeover = Some(Takeover { at_ns: wall, tenure, here, owed_blocks });
     }
@@ -120,9 +125,9 @@ impl Course {
     /// now, `wall`. One that is past stays true.
     pub fn durable_until(&self, known: Option<u64>, wall: u64) -> Option<u64> {
         let until = &mut self.seen().durable_until;
-        *until = known.max(*until);
-        // A clock that was put back must not make it look better than it is.
-        until.map(|until| until.min(wall))
+        // A clock that was put back must not make it look better than it is, now or later.
+        *until = known.max(until.map(|until| until.min(wall)));
+        *until
     }
 
     /// The last move of the host, and how many there were since the start.

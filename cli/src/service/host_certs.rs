@@ -185,7 +185,18 @@ impl Authority {
                 durable::read(&dir.join(file), FILE_BYTES_MAX).map_err(|e| wrong(e.to_string()))?;
             bytes.map(String::from_utf8).transpose().map_err(|e| wrong(e.to_string()))
         };
-        let (Some(pem), Some(key)) = (text(CA_CERT)?, text(CA_KEY)?) else { return Ok(None) };
+        let (pem, key) = match (text(CA_CERT)?, text(CA_KEY)?) {
+            (Some(pem), Some(key)) => (pem, key),
+            (None, None) => return Ok(None),
+            (Some(_), None) => {
+                return Err(format!(
+                    "{CA_KEY}, by which it signs, is not beside {CA_CERT}: bring it here first"
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(format!("{CA_CERT} is not beside {CA_KEY}: bring it here first"));
+            }
+        };
         let key = KeyPair::from_pem(&key).map_err(|e| format!("{CA_KEY}: {e}"))?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| format!("{CA_CERT}: {e}"))?;
         Ok(Some(Authority { pem, key_pem: None, issuer }))
@@ -329,7 +340,9 @@ mod tests {
         );
         for (name, (mode, text)) in &made {
             let is_key = name.ends_with("key.pem");
-            assert_eq!(*mode, if is_key { 0o600 } else { 0o644 }, "{name}");
+            // A umask may take more away.
+            let others = if is_key { 0o177 } else { 0o133 };
+            assert_eq!(mode & others, 0, "{name}");
             let what: &[u8] =
                 if is_key { b"-----BEGIN PRIVATE KEY" } else { b"-----BEGIN CERTIFICATE" };
             assert!(text.starts_with(what), "{name}");

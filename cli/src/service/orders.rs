@@ -224,7 +224,8 @@ impl Orders {
     }
 
     fn drain(&self, caller: &mut Caller, timeout_ms: Option<u64>) -> Result<Said, Failure> {
-        if !self.device.status().serving {
+        let status = self.device.status();
+        if !status.serving && !status.fenced_here {
             let what = "this device does not serve: drain at the one that does";
             return Err(Failure::new(Exit::Fenced, what));
         }

@@ -31,8 +31,6 @@ use crate::recover;
 /// The service of one device.
 pub struct Service {
     dir: PathBuf,
-    /// The same for each opening: until it is dropped no other process has the device.
-    directory: Arc<Directory>,
     settings: Settings,
     modes: Modes,
     ends: Arc<dyn Fn(Error) + Send + Sync>,
@@ -51,6 +49,8 @@ pub struct Service {
     refused: AtomicU64,
     /// `None`: the service stops.
     open: Mutex<Option<Open>>,
+    /// The same for each opening: until it is dropped, which comes last, no other process has the device.
+    directory: Arc<Directory>,
 }
 
 /// The device while it is open. Dropped, its threads stop.
@@ -149,6 +149,7 @@ impl Service {
             // The engine tells this to those alone that were there before the opening.
             let ready = Event::Ready { epoch: status.epoch, owed_blocks: status.owed_blocks };
             self.news.add(&ready, device.clock().wall());
+            self.course.tell(&ready, device.clock().wall());
         }
         if superblock.peer == 0 && !superblock.fenced && !superblock.fenced_here {
             // There is no other device that could have been forced to take over.
@@ -211,6 +212,18 @@ impl Service {
         open.as_ref().map(|open| open.orders.clone()).ok_or_else(stops)
     }
 
+    /// As [`Service::orders`], but for `None` while the device is being changed.
+    pub(super) fn orders_now(&self) -> Option<Arc<Orders>> {
+        let open = self.open.try_lock().ok()?;
+        open.as_ref().map(|open| open.orders.clone())
+    }
+
+    /// Ends the watch on hosts: that they are gone moves nothing any more.
+    pub(super) fn expect_no_hosts(&self) {
+        let watch = self.lock().as_mut().and_then(|open| open.absence.take());
+        drop(watch);
+    }
+
     /// Closes `device`, has `change` do something with its directory, and opens it again, whatever came of that. Before the
     /// device is closed, and when neither hosts nor the peer have anything to do with it any more, `look` finds out from
     /// it what `change` needs.
@@ -230,6 +243,7 @@ impl Service {
             let what = "the device was changed and opened again meanwhile: look at it before the next change";
             return Err(Failure::new(Exit::Refused, what));
         }
+        let unwinds = Unwinds(&self.ends);
         self.hosts.release();
         *held = None;
         let found = look();
@@ -248,6 +262,7 @@ impl Service {
             (self.ends)(why);
         })?);
         self.hosts.serve(&opened);
+        std::mem::forget(unwinds);
         changed
     }
 
@@ -265,6 +280,16 @@ impl Service {
 
     fn lock(&self) -> MutexGuard<'_, Option<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dropped while a change of the device fails or unwinds, it ends the service: the device is closed.
+struct Unwinds<'a>(&'a Arc<dyn Fn(Error) + Send + Sync>);
+
+impl Drop for Unwinds<'_> {
+    fn drop(&mut self) {
+        let what = "the device was closed to be changed, and was not opened again";
+        (self.0)(Error::new(afterimage::Kind::Halted, what));
     }
 }
 

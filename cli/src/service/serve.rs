@@ -101,11 +101,19 @@ fn keep(
     })?;
     systemd::ready();
     let pause = systemd::watchdog().map_or(TURN, |most| TURN.min(most / 3));
-    let end = ending.wait(pause, || {
+    let mut changes_since = None;
+    let end = ending.wait(pause, || match service.orders_now() {
         // A device that does not answer stops this thread, and so what systemd hears of it.
-        if let Ok(orders) = service.orders() {
+        Some(orders) => {
+            changes_since = None;
             orders.note();
             systemd::alive(&orders.report().phrase());
+        }
+        None => {
+            let since = *changes_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < CHANGING {
+                systemd::alive("is being changed");
+            }
         }
     });
     systemd::stopping("stops", CLOSING);
@@ -122,6 +130,7 @@ fn drain(service: &Service, (signal, most): (&str, Duration)) {
     let Ok(orders) = service.orders() else { return };
     tracing::info!(target: "afterimage", "{signal}: until nothing is owed, for {} s at most", most.as_secs());
     let until = Instant::now() + most;
+    service.expect_no_hosts();
     orders.hosts.release();
     orders.flush();
     let is_drained = loop {
@@ -145,6 +154,9 @@ fn drain(service: &Service, (signal, most): (&str, Duration)) {
         }
     }
 }
+
+/// A change of a closed device takes no longer, as an opening by systemd's word.
+const CHANGING: Duration = Duration::from_secs(15 * 60);
 
 /// A device takes no longer to close, where its disk works.
 const CLOSING: Duration = Duration::from_secs(60);

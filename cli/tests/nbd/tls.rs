@@ -300,11 +300,8 @@ fn odd_bytes_for_a_handshake_end_the_connection() {
 #[test]
 fn strangers_are_few_and_not_for_long() {
     let dir = certificates();
-    let settings = Settings {
-        strangers_max: 2,
-        negotiation: Duration::from_millis(400),
-        ..Settings::default()
-    };
+    let settings =
+        Settings { strangers_max: 2, negotiation: Duration::from_secs(3), ..Settings::default() };
     let rig = Rig::with_tls(settings, server_of(dir.path()), true);
     let hello = old_hello();
     let strangers: Vec<_> = (0..2)

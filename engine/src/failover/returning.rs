@@ -73,7 +73,8 @@ impl Device {
     /// # Errors
     /// [`Kind::Invalid`] if there is no such file, [`Kind::Halted`].
     pub fn remove_salvage(&self, number: u32) -> Result<()> {
-        self.check_halted()?;
+        // It is not closed, and its directory changed, meanwhile.
+        let _open = self.begin_step(&self.role)?;
         let most = self.settings.salvage_bytes_max;
         let removed =
             self.peer.saving.remove(&*self.storage, &self.superblock.get(), (number, most));
