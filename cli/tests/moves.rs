@@ -155,6 +155,14 @@ fn a_host_that_is_gone_is_handed_over() {
     assert_eq!(pair.roles(), ["serving", "fenced"]);
 }
 
+/// Whether nothing comes for half a second.
+fn is_silent(host: &mut Client) -> bool {
+    host.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let kind = std::io::Read::read(&mut host.stream, &mut [0]).unwrap_err().kind();
+    host.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
 #[test]
 fn the_first_read_at_the_fenced_device_takes_the_host_over() {
     let of_b = "patience = \"100ms\"\n[hosts.exports.data]\ntakeover-at-first-io = true\n";
@@ -163,12 +171,6 @@ fn the_first_read_at_the_fenced_device_takes_the_host_over() {
     assert_eq!(other.answer(GO, &wish("wal", &[])), SHUTDOWN, "this export is not set so");
     let mut host = Client::simple(&pair.socket("b"), "data");
     let flush = host.ask(0, FLUSH, 0, 0);
-    let is_silent = |host: &mut Client| {
-        host.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        let kind = std::io::Read::read(&mut host.stream, &mut [0]).unwrap_err().kind();
-        host.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
-    };
     assert!(is_silent(&mut host), "a flush neither reads nor changes anything");
     assert_eq!(pair.roles(), ["serving", "fenced"]);
     let read = host.ask(0, READ, 0, 4096);

@@ -143,6 +143,15 @@ fn write_a_block(nbd: &Path) {
     assert_eq!(reply[4..8], [0; 4]);
 }
 
+/// By a file below /proc/sys a device knows that the page cache outlived its process: where that is hidden, each crash
+/// counts as a loss.
+#[test]
+fn the_service_sees_whether_the_page_cache_outlived_it() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/systemd/afterimage@.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    assert!(!unit.lines().any(|line| line.starts_with("ProcSubset=")));
+}
+
 #[test]
 fn the_units_are_sound_and_let_little_through() {
     let Ok(version) = Command::new("systemd-analyze").arg("--version").output() else {
