@@ -25,6 +25,8 @@ pub struct Volumes {
     /// Segments written since the last [`Volumes::sync`]; sorted, so that they are always synced
     /// in the same order.
     dirty: Mutex<BTreeSet<FileName>>,
+    /// One sync at a time: one that finds nothing written since waits for the one that makes it durable.
+    syncing: Mutex<()>,
     /// Blocks that are read from a side file until [`Volumes::uncover`] (`image.rs`).
     overlay: Mutex<Overlay>,
     /// Whether there may be any. Release/Acquire: a reader that finds it cleared finds them written.
@@ -40,6 +42,7 @@ impl Volumes {
     pub fn open(storage: Arc<dyn Storage>, superblock: &Superblock) -> Result<Volumes> {
         Ok(Volumes {
             segments: Segments::open(storage.clone(), superblock)?,
+            syncing: Mutex::default(),
             storage,
             block_size: superblock.block_size.into(),
             segment_bytes: superblock.segment_bytes,
@@ -277,6 +280,7 @@ impl Volumes {
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the storage fails. The durable part is
     /// unknown then, and a further call says nothing of it: the device halts.
     pub fn sync(&self) -> Result<usize> {
+        let _one = lock(&self.syncing);
         let dirty = std::mem::take(&mut *lock(&self.dirty));
         let count = dirty.len();
         for file in dirty {
