@@ -3,7 +3,12 @@
 
 mod common;
 
-use afterimage::internal::storage::{FileName, Memory, Storage};
+use afterimage::Device;
+use afterimage::internal::format::superblock::VolumeSpec;
+use afterimage::internal::limits::Geometry;
+use afterimage::internal::storage::{FileName, Memory, Storage, Volumes};
+use afterimage::internal::superblock;
+use afterimage::internal::unit::Block;
 use common::hooked::{Call, Hooked};
 use common::{A, B, Pair, Spec, Step::*, X, Y};
 use std::io::{IoSlice, IoSliceMut};
@@ -91,4 +96,24 @@ fn a_read_waits_for_no_segment_that_is_being_created() {
         assert_eq!(read, Ok("read"), "the read waits for the creation");
         assert!(reflecting.join().unwrap() > 0);
     });
+}
+
+/// A sync that finds nothing written since the one under way waits for it: what it is asked for is not durable before.
+#[test]
+fn a_sync_of_the_volumes_ends_behind_the_one_under_way() {
+    let storage = Arc::new(Hooked::default());
+    let geometry = Geometry::new(1, 1, vec![VolumeSpec { id: 0, bytes: 1 << 20 }]);
+    Device::create(&*storage, &geometry, true).unwrap();
+    let superblock = superblock::load(&*storage).unwrap();
+    let volumes = Arc::new(Volumes::open(storage.clone(), &superblock).unwrap());
+    let block = Block { volume: 0, number: 0 };
+    volumes.write(block, &[IoSlice::new(&[7; 4096])]).unwrap();
+    let beside = volumes.clone();
+    storage.when(Call::Sync, FileName::Segment { volume: 0, index: 0 }, move || {
+        let (ended, ends) = mpsc::channel();
+        std::thread::spawn(move || ended.send(beside.sync().unwrap()));
+        assert!(ends.recv_timeout(Duration::from_millis(200)).is_err(), "nothing is durable yet");
+    });
+    volumes.sync().unwrap();
+    assert!(storage.has_happened());
 }
