@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use tracing_subscriber::filter::Targets;
 
-use super::sockets::Owner;
+use super::sockets::{Access, Owner};
 use super::volumes::Named;
 use super::{durable, log};
 use crate::args::{self, DurabilityArg};
@@ -155,21 +155,47 @@ impl Default for Hosts {
     }
 }
 
-/// The rights: the modes of the three sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+/// The rights: the modes of the three sockets, and their owners.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Control {
     /// To look.
     pub see: Mode,
+    /// Its owner.
+    pub see_owner: Option<Owner>,
     /// To move the host.
     pub operate: Mode,
+    /// Its owner.
+    pub operate_owner: Option<Owner>,
     /// To answer for a loss.
     pub force: Mode,
+    /// Its owner.
+    pub force_owner: Option<Owner>,
+}
+
+impl Control {
+    /// Those who have each right, from the least to the most.
+    pub fn access(&self) -> [Access; 3] {
+        let of = |mode: Mode, owner: &Option<Owner>| Access { mode: mode.0, owner: owner.clone() };
+        [
+            of(self.see, &self.see_owner),
+            of(self.operate, &self.operate_owner),
+            of(self.force, &self.force_owner),
+        ]
+    }
 }
 
 impl Default for Control {
     fn default() -> Control {
-        Control { see: Mode(0o660), operate: Mode(0o600), force: Mode(0o600) }
+        Control {
+            see: Mode(0o660),
+            see_owner: None,
+            operate: Mode(0o600),
+            operate_owner: None,
+            // No mode keeps root out.
+            force: Mode(0),
+            force_owner: None,
+        }
     }
 }
 
@@ -387,6 +413,7 @@ mod tests {
         let Hosts { certificate, key, client_ca, owner, exports, .. } = &all.hosts;
         assert!([certificate, key, client_ca].iter().all(|file| file.is_some()) && owner.is_some());
         assert_eq!(exports["data"], Export::default());
+        assert!(all.control.access().iter().all(|access| access.owner.is_some()));
         assert!(all.link.recovery_point.is_some() && all.metrics.listen.is_some());
         assert!(all.log.level.is_some());
         let Engine {
@@ -437,6 +464,7 @@ mod tests {
             ("[link]\nlisten = 7", "listen"),
             ("[link]\nlisen = \"a:1\"\n[hosts]\nndb = []", "hosts.ndb, link.lisen"),
             ("[control]\nsee = \"999\"", "no mode"),
+            ("[control]\nsee-owner = \":\"", "no owner"),
             ("[hosts]\nconnections = 0", "at least 1"),
             ("[hosts]\nhandshakes = 0", "at least 1"),
             ("[hosts]\nowner = \"a:b:c\"", "owner"),

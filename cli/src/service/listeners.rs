@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::config;
 use super::durable;
-use super::sockets;
+use super::sockets::{self, Access};
 use crate::exit::{Exit, Failure};
 use crate::nbd::{Listener, Tls};
 
@@ -56,8 +56,9 @@ pub fn open(
         let failed = |e: io::Error| Failure::storage(&opening, &e);
         if let Some(path) = address.strip_prefix("unix:") {
             let path = std::path::absolute(path).map_err(failed)?;
-            let owner = settings.owner.as_ref();
-            let listener = sockets::bind(&path, settings.mode.0, owner).map_err(failed)?;
+            let access = Access { mode: settings.mode.0, owner: settings.owner.clone() };
+            let listener = sockets::bind(&path, &access);
+            let listener = listener.map_err(|e| sockets::failure(&opening, &e))?;
             sockets.listeners.push(Listener::Unix(listener));
             sockets.ways.push(Way::unix(&path));
             sockets.unix.push(path);

@@ -13,8 +13,8 @@ use afterimage::internal::superblock;
 use afterimage::{Clock, Device, Directory, Error, Event, Settings, SystemClock, Threads};
 
 use super::absence::Absence;
-use super::config::{self, Config};
-use super::control::server::{Caller, Desk, Modes};
+use super::config::Config;
+use super::control::server::{Caller, Desk};
 use super::control::wire::{Order, Said};
 use super::course::Course;
 use super::hooks::Hooks;
@@ -23,6 +23,7 @@ use super::line::PeerLine;
 use super::news::News;
 use super::orders::Orders;
 use super::serve::Args;
+use super::sockets::Access;
 use super::volumes;
 use crate::exit::{Exit, Failure};
 use crate::nbd::Listener;
@@ -32,7 +33,7 @@ use crate::recover;
 pub struct Service {
     dir: PathBuf,
     settings: Settings,
-    modes: Modes,
+    access: [Access; 3],
     ends: Arc<dyn Fn(Error) + Send + Sync>,
     news: Arc<News>,
     hooks: Hooks,
@@ -96,12 +97,11 @@ impl Service {
             let target_ns = config.link.recovery_point.map(|time| time.0);
             let line = &args.line.over(config.link);
             let line = Arc::new(PeerLine::new(dir, line, (superblock.clone(), names))?);
-            let config::Control { see, operate, force } = config.control;
             let service = Service {
                 dir: dir.into(),
                 directory,
                 settings,
-                modes: Modes([see, operate, force].map(|mode| mode.0)),
+                access: config.control.access(),
                 ends: Arc::new(ends),
                 news,
                 hooks,
@@ -198,9 +198,9 @@ impl Service {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// The modes of the sockets for orders.
-    pub fn modes(&self) -> Modes {
-        self.modes
+    /// Those who may connect to the sockets for orders.
+    pub fn access(&self) -> &[Access; 3] {
+        &self.access
     }
 
     /// The device as it is open now; while it is being changed this waits.

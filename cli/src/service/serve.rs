@@ -15,7 +15,7 @@ use super::line::LineArgs;
 use super::metrics::{Metrics, MetricsArgs};
 use super::orders::peer_has_all;
 use super::running::Service;
-use super::{log, pairing, systemd};
+use super::{log, pairing, sockets, systemd};
 use crate::exit::{Exit, Failure};
 use crate::{recover, signals};
 
@@ -96,8 +96,8 @@ fn keep(
     stop: &config::Stop,
 ) -> Result<End, Failure> {
     let metrics = Metrics::start(args, settings, service)?;
-    let control = Server::start(service.dir(), service.modes(), service.clone()).map_err(|e| {
-        Failure::storage(format!("opening sockets in {}", service.dir().display()), &e)
+    let control = Server::start(service.dir(), service.access(), service.clone()).map_err(|e| {
+        sockets::failure(format!("opening sockets in {}", service.dir().display()), &e)
     })?;
     systemd::ready();
     let pause = systemd::watchdog().map_or(TURN, |most| TURN.min(most / 3));

@@ -1,6 +1,8 @@
 //! Devices served by real processes, and commands that ask them.
 
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,6 +37,10 @@ pub fn run_with(words: &[&str], input: &str) -> (Option<i32>, String, String) {
     let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -74,6 +80,16 @@ impl Served {
         let child = afterimage(&words).stderr(Stdio::piped()).spawn().unwrap();
         self.child = Some(child);
         until("it answers", || self.ask(&["status"]).0 == Some(0));
+        self.let_in();
+    }
+
+    /// This user may force, as root may without.
+    fn let_in(&self) {
+        let socket = self.dir.join("force.sock");
+        until("all sockets are there", || socket.exists());
+        if !is_root() {
+            fs::set_permissions(&socket, Permissions::from_mode(0o600)).unwrap();
+        }
     }
 
     /// Asks the service: the exit status, the last document of the answer, and what was complained of.

@@ -54,7 +54,7 @@ impl World {
                 "[link]\n{line}\n[hosts]\nnbd = [\"unix:{}\"]\npatience = \"300ms\"\n[device]\nshared-sessions = \
                  {is_shared}\nsuspend-after = \"{suspend_after_ms}ms\"\npacing-max = \"{pacing_ms}ms\"\n\
                  takeover-timeout = \"2s\"\nremote-read-timeout = \"{reads_wait_ms}ms\"\nadmit-timeout = \"1s\"\n\
-                 resume-order-after = \"50ms\"\n",
+                 resume-order-after = \"50ms\"\n[control]\nforce = \"0600\"\n",
                 text(&sockets[which])
             );
             fs::write(&configs[which], settings).unwrap();

@@ -11,9 +11,27 @@ use crate::output::shown;
 /// An answer's line is no longer.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// Whether a service of the device in `dir` runs.
+/// Whether a service of the device in `dir` runs, as far as this user can tell.
 pub fn is_served(dir: &Path) -> bool {
-    UnixStream::connect(dir.join(Right::See.file())).is_ok()
+    match UnixStream::connect(dir.join(Right::See.file())) {
+        Ok(_) => true,
+        // A user that is kept out of this socket may have a greater right.
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
+/// A connection to the service of the device in `dir` with `right`, or with a greater one, which includes it.
+fn connect(dir: &Path, right: Right) -> io::Result<UnixStream> {
+    let at = |right: Right| UnixStream::connect(dir.join(right.file()));
+    at(right).or_else(|error| {
+        let greater = || Right::ALL.into_iter().filter(|other| *other > right);
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                greater().find_map(|other| at(other).ok()).ok_or(error)
+            }
+            _ => Err(error),
+        }
+    })
 }
 
 /// Has the service of the device in `dir` carry out `order`, and shows what it says in `out`, for a person or, with
@@ -25,7 +43,7 @@ pub fn is_served(dir: &Path) -> bool {
 pub fn ask(dir: &Path, order: &Order, json: bool, out: &mut dyn Write) -> Result<Exit, Failure> {
     let path = dir.join(order.right().file());
     let shown_path = path.display();
-    let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+    let mut stream = connect(dir, order.right()).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
             Exit::Absent,
             format!(
@@ -35,7 +53,11 @@ pub fn ask(dir: &Path, order: &Order, json: bool, out: &mut dyn Write) -> Result
         ),
         io::ErrorKind::PermissionDenied => Failure::new(
             Exit::Refused,
-            format!("{shown_path}: this user has no right {} there: {error}", order.right()),
+            format!(
+                "{shown_path}: this user has no right {} there: {error}; `control` in the service's configuration \
+                 says who has it",
+                order.right()
+            ),
         ),
         _ => Failure::storage(format!("connecting to {shown_path}"), &error),
     })?;

@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::wire::{Line, ORDER_BYTES_MAX, Order, Right, Said, read_line};
 use crate::exit::{Exit, Failure};
-use crate::service::sockets;
+use crate::service::sockets::{self, Access};
 
 /// How long an order is waited for, and how long a caller may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,10 +28,6 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Connections of one socket at once.
 const CALLERS_MAX: usize = 16;
-
-/// The modes of the sockets of the three rights.
-#[derive(Clone, Copy, Debug)]
-pub struct Modes(pub [u32; 3]);
 
 /// The sockets and their threads, until this is dropped: callers that still wait are told so.
 #[derive(Debug)]
@@ -54,16 +50,16 @@ pub trait Desk: Send + Sync + 'static {
 }
 
 impl Server {
-    /// Opens the sockets in `dir`. The device in it is open in this process, so that files of that name were left
+    /// Opens the sockets in `dir`, each for those whom its `access` names. The device in it is open in this process, so that files of that name were left
     /// by one that ended.
     ///
     /// # Errors
-    /// The system's.
-    pub fn start(dir: &Path, modes: Modes, desk: Arc<dyn Desk>) -> io::Result<Server> {
+    /// [`io::ErrorKind::InvalidInput`] if a socket cannot have its owner; the system's.
+    pub fn start(dir: &Path, access: &[Access; 3], desk: Arc<dyn Desk>) -> io::Result<Server> {
         let mut server = Server { stop: Arc::default(), paths: Vec::new(), threads: Vec::new() };
-        for (right, mode) in Right::ALL.into_iter().zip(modes.0) {
+        for (right, access) in Right::ALL.into_iter().zip(access) {
             let path = dir.join(right.file());
-            let listener = sockets::bind(&path, mode, None)?;
+            let listener = sockets::bind(&path, access)?;
             listener.set_nonblocking(true)?;
             server.paths.push(path);
             let (stop, desk) = (server.stop.clone(), desk.clone());
