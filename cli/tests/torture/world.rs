@@ -50,12 +50,15 @@ impl World {
                 0 => format!("listen = \"{listens}\""),
                 _ => format!("peer = \"{}\"", proxy.address),
             };
+            let exports =
+                VOLUMES.map(|name| format!("[hosts.exports.{name}]\nshared = {is_shared}\n"));
             let settings = format!(
-                "[link]\n{line}\n[hosts]\nnbd = [\"unix:{}\"]\npatience = \"300ms\"\n[device]\nshared-sessions = \
-                 {is_shared}\nsuspend-after = \"{suspend_after_ms}ms\"\npacing-max = \"{pacing_ms}ms\"\n\
-                 takeover-timeout = \"2s\"\nremote-read-timeout = \"{reads_wait_ms}ms\"\nadmit-timeout = \"1s\"\n\
-                 resume-order-after = \"50ms\"\n[control]\nforce = \"0600\"\n",
-                text(&sockets[which])
+                "[link]\n{line}\n[hosts]\nnbd = [\"unix:{}\"]\npatience = \"300ms\"\n{}[device]\nsuspend-after = \
+                 \"{suspend_after_ms}ms\"\npacing-max = \"{pacing_ms}ms\"\ntakeover-timeout = \"2s\"\n\
+                 remote-read-timeout = \"{reads_wait_ms}ms\"\nadmit-timeout = \"1s\"\nresume-order-after = \"50ms\"\n\
+                 [control]\nforce = \"0600\"\n",
+                text(&sockets[which]),
+                exports.concat()
             );
             fs::write(&configs[which], settings).unwrap();
         }
