@@ -70,11 +70,11 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     let directory = Directory::open(dir).map_err(|e| Failure::storage(&opening, &e))?;
     let ending = Arc::new(Ending::default());
     let ends = ending.clone();
+    signals::end_with(move |name| ends.signal(name));
+    let ends = ending.clone();
     let (metrics, stop) = (config.metrics.clone(), config.stop);
     let start = (Arc::new(directory), passed);
     let service = Service::start(dir, start, args, config, move |why| ends.halt(why))?;
-    let ends = ending.clone();
-    signals::end_with(move |name| ends.signal(name));
     let ended = keep(&service, &ending, (&args.metrics, &metrics), &stop);
     // A failure leaves the device as closed as an end does: no host is to answer for it.
     let closed = service.stop();
