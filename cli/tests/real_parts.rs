@@ -2,11 +2,13 @@
 //! installed its test says so and is skipped; with `REAL_PARTS=1` it fails instead, as in `.ci/run`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 #[allow(dead_code)]
 mod served;
-use served::parts::{Pair, are_there, done, text};
+use served::parts::{Pair, are_there, done, real_parts, text};
 use served::{Served, run, run_with, until};
 
 /// A pair with one volume.
@@ -110,4 +112,69 @@ fn qemu_finds_an_image_as_it_left_it() {
     }
     words.push(&uri);
     done("qemu-io", &words);
+}
+
+/// The lines of the README's section, without the comments that name a terminal.
+fn lines_of_the_readme(section: &str) -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once(&format!("\n## {section}\n")).expect("the section");
+    let text = rest.split("\n## ").next().unwrap();
+    let code = text.lines().filter_map(|line| line.strip_prefix("    "));
+    code.map(|line| line.split(" # ").next().unwrap().trim().to_owned()).collect()
+}
+
+/// A reader sees that a program has begun before the next line: a command that ends well once this one has.
+fn has_begun(line: &str) -> &'static str {
+    let begun = [
+        ("afterimage serve a ", "afterimage status a"),
+        ("afterimage serve b ", "afterimage status b | grep 'peer connected'"),
+        ("nbdfuse a.disk/data ", "test -s a.disk/data"),
+        ("nbdfuse b.disk/data ", "test -s b.disk/data"),
+    ];
+    begun.iter().find(|(part, _)| line.contains(part)).map_or("true", |(_, command)| command)
+}
+
+/// The lines run word for word, in namespaces of their own: with the shell all their processes and mounts end.
+#[test]
+fn the_two_terminals_of_the_readme_show_the_files_at_once() {
+    let lines = lines_of_the_readme("A pair in two terminals");
+    assert!((5..10).contains(&lines.len()), "{lines:?}");
+    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let devices = ["/dev/fuse", "/dev/loop-control"];
+    let obstacle = match () {
+        () if !real_parts() => Some("it runs with REAL_PARTS=1"),
+        () if !is_root => Some("only root mounts file systems"),
+        () if devices.iter().any(|at| fs::metadata(at).is_err()) => Some("no fuse or loop devices"),
+        () => None,
+    };
+    if let Some(why) = obstacle {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    if !are_there(&["nbdfuse", "fusermount3", "mkfs.ext4", "mount", "unshare"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let mut script = "trap 'umount a.files b.files; fusermount3 -u a.disk; fusermount3 -u b.disk' EXIT\n\
+        begun() { for _ in {1..600}; do eval \"$1\" >/dev/null 2>&1 && return; sleep 0.1; done; exit 3; }\n"
+        .to_owned();
+    for line in &lines {
+        script += &format!("{line}\n[ $? = 0 ] || exit 2\nbegun \"{}\"\n", has_begun(line));
+    }
+    script += "afterimage rate a off && afterimage drain b --timeout 120s || exit 4\n\
+        diff -r --no-dereference /usr/bin b.files/bin && echo all files are the same\n";
+    let built = Path::new(env!("CARGO_BIN_EXE_afterimage")).parent().unwrap();
+    let path = format!("{}:{}", built.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("timeout");
+    let apart = "-sKILL 280 unshare --mount --pid --fork --kill-child --mount-proc bash -xc";
+    command.args(apart.split(' ')).arg(&script).env("PATH", path).current_dir(scratch.path());
+    let output = command.output().unwrap();
+    let [shown, story] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+    assert!(output.status.success(), "{}\n{shown}\n{story}", output.status);
+    assert!(shown.contains("all files are the same"), "{shown}\n{story}");
+    let owed = shown.lines().filter_map(|line| line.trim().strip_prefix("owed "));
+    let owed: Vec<_> = owed.map(str::trim).collect();
+    let is_behind = |line: &&str| line.ends_with("blocks at the peer") && !line.starts_with("0 ");
+    assert!(owed.iter().any(is_behind), "it had caught up before `status`: {shown}");
 }
