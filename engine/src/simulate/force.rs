@@ -180,6 +180,8 @@ impl World {
             // Its disk failed meanwhile.
             Err(_) if device.halted.get().is_some() => None,
             Err(error) => {
+                // An operator's word, which a fence of an operator's ends by.
+                self.machines[side].fenced_here.set(None);
                 if device.resume_alone().is_err() {
                     let story = format!("{}: {error}", NAMES[side]);
                     self.tape.broken("a device is forced or resumed alone", story);
