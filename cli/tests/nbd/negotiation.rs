@@ -152,6 +152,7 @@ fn the_connection_ends_where_the_protocol_is_broken() {
         &[&OPTION.to_be_bytes()[..], &LIST.to_be_bytes(), &(2u32 << 20).to_be_bytes()].concat(),
     );
     client.assert_over();
+    rig.wait_for_nobody();
     // One that leaves in good order.
     let mut client = Client::connect(&rig.path());
     assert_eq!(client.answer(ABORT, &[]), ACK);
