@@ -51,9 +51,13 @@ impl Device {
             }
         }
         let mut count = 0;
+        // Looked for once, however many parts the frames are taken in.
+        let copies_end = frames.iter().rposition(|frame| Frame::brings_copies(frame));
+        let all = frames.len();
         let mut frames = &frames[..];
         while !frames.is_empty() {
-            match self.receive_frames(&mut frames) {
+            let brings_copies = copies_end.is_some_and(|last| all - frames.len() <= last);
+            match self.receive_frames(&mut frames, brings_copies) {
                 Err(error) if error.kind() == Kind::Protocol => {
                     self.disconnected(&error, &link);
                     return Ok(0);
@@ -64,11 +68,13 @@ impl Device {
         Ok(count)
     }
 
-    /// Takes `frames` up to the first that speaks of all before it, and that one, away and in.
-    fn receive_frames(&self, frames: &mut &[Vec<u8>]) -> Result<usize> {
-        self.save_before_frames(frames)?;
+    /// Takes `frames`, which bring copies or do not, up to the first that speaks of all before it, and that one, away and
+    /// in.
+    fn receive_frames(&self, frames: &mut &[Vec<u8>], brings_copies: bool) -> Result<usize> {
+        if brings_copies {
+            self.save_before_frames(frames)?;
+        }
         // A takeover waits for this batch, and for one sync of the received log, at most: for no reflection.
-        let brings_copies = frames.iter().any(|frame| Frame::brings_copies(frame));
         let reflecting = brings_copies.then(|| self.begin_step(&self.reflecting)).transpose()?;
         if brings_copies {
             self.write_back_image()?;
