@@ -62,7 +62,10 @@ impl Site {
         open(scratch.path());
         // Folders above the one that was built are closed to others, perhaps.
         let program = scratch.path().join("afterimage");
-        fs::copy(env!("CARGO_BIN_EXE_afterimage"), &program).unwrap();
+        // By a process of its own: one that another test starts meanwhile would hold the file open for writing.
+        let copied =
+            Command::new("cp").arg(env!("CARGO_BIN_EXE_afterimage")).arg(&program).status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
         Some(Site { scratch, program })
     }

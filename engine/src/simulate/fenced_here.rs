@@ -40,6 +40,10 @@ impl World {
         let Some(device) = self.device(side).filter(|d| d.superblock.get().fenced_here) else {
             return;
         };
+        if device.superblock.get().peer == 0 && !self.may_be_alone(side) {
+            // It has met no peer, and takes the operator's word that none was forced.
+            return;
+        }
         // It may die while it notes the word down.
         let word = self.machines[side].fenced_here.take();
         let outcome = self.within(side, || device.unfence());
